@@ -1,0 +1,282 @@
+"""The schema of every setting: its type, default, range and meaning.
+
+`load` merges defaults, a YAML file and `key=value` overrides, and refuses what it does not know.
+Settings that belong to one architecture or one corpus live beside it (`genre/models/*.py`,
+`genre/corpora/*.py`, class `Params`) and are reached as `model.params.*` and `corpus.params.*`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from genre import registry
+from genre.errors import ConfigError
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """A group of settings: unknown keys are refused, values are checked, nothing changes later."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True, protected_namespaces=()
+    )
+
+
+class CorpusSettings(Settings):
+    kind: str = Field("synthetic", description="which corpus: one of genre/corpora/")
+    root: str = Field("", description="folder or address of the music (table: of the CSV or Parquet file)")
+    split: Literal["auto", "official", "random"] = Field(
+        "auto", description="official: the corpus's published split; random: by genre and group; auto: official if any"
+    )
+    valid_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of groups for validation (random split)")
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of groups for the test (random split)")
+    split_seed: int = Field(0, ge=0, description="draws another random split")
+    params: dict[str, Any] = Field({}, description="settings of this kind of corpus alone")
+
+
+class AudioSettings(Settings):
+    """What makes a waveform out of a file. Part of the features' fingerprint."""
+
+    sample_rate: int = Field(22050, ge=4000, le=192000, description="Hz after resampling")
+    clip_seconds: float = Field(30.0, gt=0.1, le=600, description="length of a clip; shorter tracks are repeated to fill")
+    max_clips: int = Field(0, ge=0, description="clips kept of a long track, from its start; 0 keeps all")
+    min_seconds: float = Field(1.0, ge=0, description="less than this after trimming is rejected as too_short")
+    trim_db: float = Field(60.0, gt=0, description="leading and trailing parts this far below the peak are silence")
+
+
+class SpectrogramSettings(Settings):
+    """What makes a log-mel spectrogram out of a waveform. Part of the features' fingerprint."""
+
+    n_fft: int = Field(2048, ge=64, le=32768, description="samples in a frame")
+    hop_length: int = Field(512, ge=16, le=32768, description="samples between frames")
+    n_mels: int = Field(128, ge=8, le=512, description="mel bands")
+    f_min: float = Field(0.0, ge=0, description="Hz, lower edge of the lowest band")
+    f_max: float | None = Field(None, gt=0, description="Hz, upper edge of the highest band; none: half the rate")
+    range_db: float = Field(80.0, ge=20, le=160, description="dB kept below each clip's loudest point")
+
+
+class PrepareSettings(Settings):
+    tracks_per_block: int = Field(64, ge=1, le=10000, description="tracks decoded by one task into one Parquet file")
+    file_timeout_s: float = Field(120.0, gt=0, description="seconds one file may take before it is rejected")
+    max_track_seconds: float = Field(7200.0, gt=0, description="a longer declared length is refused before decoding")
+    min_decoded_fraction: float = Field(
+        0.5, ge=0, le=1, description="a truncated file is kept when this share of its declared length decodes"
+    )
+    max_reject_fraction: float = Field(0.2, ge=0, le=1, description="more rejects than this fail the job, at its end")
+
+
+class ModelSettings(Settings):
+    name: str = Field("cnn", description="architecture: one of genre/models/")
+    path: str = Field("", description="a saved model's folder (evaluate, tag); empty: the leaderboard's best, or name's")
+    params: dict[str, Any] = Field({}, description="settings of this architecture alone")
+
+
+class TrainSettings(Settings):
+    epochs: int = Field(40, ge=1, description="passes over the training clips, at most")
+    batch_size: int = Field(32, ge=1, description="windows in a step, over all workers")
+    window_seconds: float = Field(3.0, gt=0, description="length of the windows that the model sees")
+    windows_per_clip: int = Field(1, ge=1, description="random windows cut from each clip in an epoch")
+    eval_windows: int = Field(8, ge=1, description="evenly spaced windows of a clip averaged in evaluation")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak of the one-cycle schedule (AdamW)")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW decay, on weight matrices and kernels only")
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps spent rising to the peak rate")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="mass spread over the other classes")
+    class_weights: bool = Field(False, description="weigh the loss by inverse class frequency")
+    mixup: float = Field(0.3, ge=0, description="Beta(a, a) of mixup; 0 is off")
+    gain_db: float = Field(4.0, ge=0, description="random level, uniform in +- this many dB")
+    time_mask: float = Field(0.15, ge=0, le=0.9, description="longest masked share of a window's frames (two masks)")
+    mel_mask: float = Field(0.15, ge=0, le=0.9, description="widest masked share of the mel bands (two masks)")
+    clip_norm: float = Field(1.0, ge=0, description="gradient norm limit; 0 is off")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights used in evaluation; 0 is off")
+    patience: int = Field(0, ge=0, description="epochs without a better validation macro F1 before stopping; 0 is off")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
+    workers: int = Field(1, ge=1, description="training processes (one per GPU, or several on CPUs)")
+    resume: bool = Field(True, description="go on from the last checkpoint of the same run")
+
+
+class TuneSettings(Settings):
+    architectures: list[str] = Field([], description="which to compare; empty: all of genre/models/")
+    trials: int = Field(8, ge=1, description="configurations tried per architecture")
+    grace_epochs: int = Field(5, ge=1, description="no trial is stopped before this epoch")
+    reduction: float = Field(3.0, gt=1, description="of so many trials of one architecture, one goes on")
+    seeds: int = Field(3, ge=1, description="seeds with which each best configuration is trained again")
+    concurrent: int = Field(0, ge=0, description="trials at a time; 0: as many as the cluster has room for")
+    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs of a trial (and its torch threads)")
+    gpus_per_trial: float = Field(0.0, ge=0, description="GPUs of a trial; a fraction shares one")
+    space: dict[str, dict[str, Any]] = Field({}, description="replaces parts of an architecture's search space")
+
+
+class TagSettings(Settings):
+    top_k: int = Field(3, ge=1, description="genres listed for each file")
+    batch_files: int = Field(16, ge=1, description="files decoded by one task")
+
+
+class ClusterSettings(Settings):
+    cpus: int = Field(0, ge=0, description="CPUs that a Ray started here may use; 0: all of this machine's")
+    object_store_mb: int = Field(0, ge=0, description="object store of a Ray started here; 0: Ray's default")
+
+
+class Config(Settings):
+    output: str = Field("outputs/run", description="folder or address where everything of a run goes")
+    inputs: str = Field("", description="file, folder or address of the music to tag")
+    seed: int = Field(0, ge=0, description="seed of weights, windows and augmentation")
+    corpus: CorpusSettings = CorpusSettings()
+    audio: AudioSettings = AudioSettings()
+    spectrogram: SpectrogramSettings = SpectrogramSettings()
+    prepare: PrepareSettings = PrepareSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    tune: TuneSettings = TuneSettings()
+    tag: TagSettings = TagSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_shorthand(cls, values: Any) -> Any:
+        """`model=crnn` names an architecture, `model=runs/a/models/crnn` a saved model."""
+        if isinstance(values, dict) and isinstance(values.get("model"), str):
+            value = values["model"]
+            known = value in registry.names("genre.models")
+            values = values | {"model": {"name": value} if known else {"path": value}}
+        return values
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> Config:
+        require_known("model.name", self.model.name, registry.names("genre.models"))
+        require_known("corpus.kind", self.corpus.kind, registry.names("genre.corpora"))
+        for name in (*self.tune.architectures, *self.tune.space):
+            require_known("tune.architectures", name, registry.names("genre.models"))
+        half = self.audio.sample_rate / 2
+        if (self.spectrogram.f_max or half) > half:
+            raise ConfigError(f"spectrogram.f_max={self.spectrogram.f_max} is above half of audio.sample_rate; use {half}")
+        if (self.spectrogram.f_max or half) <= self.spectrogram.f_min:
+            raise ConfigError(f"spectrogram.f_min={self.spectrogram.f_min} is not below f_max; use 0")
+        if self.train.window_seconds > self.audio.clip_seconds:
+            raise ConfigError(
+                f"train.window_seconds={self.train.window_seconds} is longer than audio.clip_seconds; "
+                f"use at most {self.audio.clip_seconds}"
+            )
+        if self.corpus.valid_fraction + self.corpus.test_fraction >= 0.9:
+            raise ConfigError("corpus.valid_fraction + corpus.test_fraction leave less than 0.1 for training; lower one")
+        return self
+
+
+def require_known(key: str, value: str, known: Iterable[str]) -> None:
+    """Raise `ConfigError` naming the nearest known value unless `value` is one of `known`."""
+    known = list(known)
+    if value not in known:
+        raise ConfigError(f"{key}: {value!r} is not known; {_nearest(value, known)}")
+
+
+def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Defaults, then the YAML file at `path`, then `key=value` overrides with dotted keys.
+
+    Raises `ConfigError` for an unreadable file, an unknown key or a value out of range.
+    """
+    merged: dict[str, Any] = {}
+    if path:
+        merged = _read_yaml(path)
+    for text in overrides:
+        key, found, value = text.partition("=")
+        if not found:
+            raise ConfigError(f"{text!r} is not a setting; write key=value, for example output=outputs/run")
+        _assign(merged, key.strip().split("."), _parse(text, value))
+    return validate(Config, merged)
+
+
+def validate(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
+    """`values` as settings of type `cls`, or a one-line `ConfigError` that names the key."""
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, cls, prefix)) from None
+
+
+def describe(cls: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every key under `cls` as (dotted key, default, meaning)."""
+    for name, field in cls.model_fields.items():
+        default = field.default
+        if isinstance(default, Settings):
+            yield from describe(type(default), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(default), field.description or ""
+
+
+def fingerprint(*sections: Settings | Mapping[str, Any]) -> str:
+    """16 hex digits that change whenever any resolved value in `sections` changes."""
+    plain = [s.model_dump(mode="json") if isinstance(s, Settings) else dict(s) for s in sections]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def to_yaml(config: Settings) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); the shipped ones are in configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path}: holds a {type(content).__name__}; write 'section:' lines with keys below")
+    return content
+
+
+def _parse(text: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value) if value else ""
+    except yaml.YAMLError:
+        raise ConfigError(f"{text!r}: the value is not YAML; quote it") from None
+
+
+def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for depth, key in enumerate(keys[:-1]):
+        branch = tree.setdefault(key, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{'.'.join(keys)}: {'.'.join(keys[: depth + 1])} is a single value, it has no keys below")
+        tree = branch
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError, cls: type[Settings], prefix: str) -> str:
+    """The first problem of a pydantic error in this project's one-line grammar."""
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    context = first.get("ctx", {})
+    if first["type"] == "value_error":  # a cross-check that already speaks for itself
+        return str(context["error"])
+    if first["type"] == "extra_forbidden":
+        known = [name for name, _, _ in describe(cls, prefix)]
+        return f"unknown key {key!r}; {_nearest(key, known)}"
+    found = json.dumps(first.get("input"), default=str)
+    if first["type"] == "literal_error":
+        return f"{key}: found {found}; use {context['expected']}"
+    for bound in ("ge", "le", "gt", "lt"):
+        if bound in context:
+            sign = {"ge": "at least", "le": "at most", "gt": "more than", "lt": "less than"}[bound]
+            return f"{key}: found {found}; must be {sign} {context[bound]}"
+    return f"{key}: found {found}; {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    tail = word.rsplit(".", 1)[-1]
+    by_tail = [name for name in known if name.rsplit(".", 1)[-1] == tail]
+    close = by_tail or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = close or [n for n in known if difflib.get_close_matches(tail, [n.rsplit(".", 1)[-1]], cutoff=0.6)]
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if len(known) <= 12 else "--help lists all keys"

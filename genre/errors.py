@@ -1,0 +1,47 @@
+"""Every error this project raises on purpose.
+
+The message of each is one line that says what is wrong, what was found and what to do,
+so that a job can print it without a traceback.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class GenreError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class ConfigError(GenreError):
+    """The command or the configuration is wrong (exit code 2)."""
+
+
+class ArtifactError(GenreError):
+    """A folder of features, a model or results is missing, unfinished, altered or does not fit."""
+
+
+class Reason(StrEnum):
+    """Why a track has no features. Stored in `rejects.parquet`, so names are never reused."""
+
+    UNREADABLE = "unreadable"  # could not be opened, or the decoder gave up
+    UNSUPPORTED = "unsupported"  # no decoder for this content is installed
+    EMPTY = "empty"  # no bytes, or no samples
+    TOO_SHORT = "too_short"  # less audio than audio.min_seconds, after trimming
+    SILENT = "silent"  # nothing above the silence threshold
+    NON_FINITE = "non_finite"  # NaN or infinite samples
+    ABSURD_HEADER = "absurd_header"  # declares a length, rate or channel count beyond the limits
+    TRUNCATED = "truncated"  # the file ends before enough of what its header declares
+    TIMED_OUT = "timed_out"  # took longer than prepare.file_timeout_s
+    CRASHED = "crashed"  # killed the process that decoded it
+
+
+class AudioError(GenreError):
+    """A track cannot become features; `reason` says why in one word."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[AudioError], tuple[Reason, str]]:
+        return type(self), (self.reason, str(self))
