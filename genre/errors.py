@@ -21,6 +21,10 @@ class ArtifactError(GenreError):
     """A folder of features, a model or results is missing, unfinished, altered or does not fit."""
 
 
+class TrainingError(GenreError):
+    """A training run cannot go on, for example because its loss is no longer finite."""
+
+
 class Reason(StrEnum):
     """Why a track has no features. Stored in `rejects.parquet`, so names are never reused."""
 

@@ -1,0 +1,50 @@
+"""The architectures. One file per family member; the file name is `model.name`.
+
+A model module holds:
+
+- `class Params(Settings)`: its own settings, reached as `model.params.*`;
+- `SEARCH: dict[str, Domain]`: what the search varies, by dotted key of the configuration;
+- `build(params, bins, classes) -> torch.nn.Module`: a network whose `forward` takes normalised log-mel
+  windows (batch, 1, bins, frames), any number of frames, and returns logits (batch, classes).
+
+This module itself does not import torch, so that jobs that only decode audio never load it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from genre import registry
+from genre.config import Settings, require_known, validate
+from genre.models._space import Domain
+
+if TYPE_CHECKING:
+    import torch
+
+
+def names() -> tuple[str, ...]:
+    """Every architecture there is."""
+    return registry.names(__name__)
+
+
+def params(name: str, values: dict[str, Any]) -> Settings:
+    """`values` checked against the architecture's own settings. Raises `ConfigError`."""
+    resolved: Settings = validate(_module(name).Params, values, "model.params.")
+    return resolved
+
+
+def search_space(name: str) -> dict[str, Domain]:
+    """What the search varies for this architecture, by dotted key of the configuration."""
+    space: dict[str, Domain] = _module(name).SEARCH
+    return space
+
+
+def build(name: str, values: dict[str, Any], bins: int, classes: int) -> torch.nn.Module:
+    """A freshly initialised network of this architecture; torch's global generator decides the weights."""
+    network: torch.nn.Module = _module(name).build(params(name, values), bins, classes)
+    return network
+
+
+def _module(name: str) -> Any:
+    require_known("model.name", name, names())
+    return registry.load(__name__, name)

@@ -1,0 +1,183 @@
+"""Finding the audio files below an address, one at a time and in the same order everywhere.
+
+What counts as audio is decided by the file's extension here and by its content when it is decoded.
+Everything else (covers, cue sheets, logs) is not music and is passed over without a word, as are hidden
+files and folders (`.git`, macOS `._01 Song.wav`), `Thumbs.db` and `__MACOSX`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyarrow import fs
+
+from genre.errors import ArtifactError, ConfigError
+from genre.storage import Location
+
+AUDIO = frozenset(
+    ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "m4a", "mp4", "aac", "wma", "caf")
+)
+MISSING = -1  # the size of a file that is listed (in a table, as a broken link) but is not there
+
+_DROPPINGS = frozenset(("Thumbs.db", "__MACOSX"))
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    path: str  # address, as `Location.of` takes it
+    relative: str  # to the root of the walk, with "/" between folders
+    size: int  # bytes, or MISSING
+    modified: float  # seconds since 1970; 0 where the storage does not say
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    is_folder: bool
+    size: int = MISSING
+    modified: float = 0.0
+
+
+def is_audio(name: str) -> bool:
+    """Whether a file of this name may be a track."""
+    return not is_dropping(name) and "." in name and name.rsplit(".", 1)[1].lower() in AUDIO
+
+
+def is_dropping(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or an operating system's litter."""
+    return name.startswith(".") or name in _DROPPINGS
+
+
+def open_root(address: str, setting: str = "corpus.root") -> Location:
+    """The place that `setting` names. Raises `ConfigError` when it is empty or no address."""
+    if not address:
+        raise ConfigError(f"{setting} is empty; write {setting}=/path/to/music or an address such as s3://bucket/music")
+    try:
+        return Location.of(address)
+    except ArtifactError as error:
+        raise ConfigError(f"{setting}={error}") from None
+
+
+def open_folder(address: str, setting: str = "corpus.root") -> Location:
+    """Like `open_root`; raises `ConfigError` as well when nothing is there, or a file."""
+    root = open_root(address, setting)
+    try:
+        kind = root.filesystem.get_file_info(root.path).type
+    except OSError as error:
+        raise ConfigError(f"{setting}={root} cannot be reached ({_short(error)}); check address and access") from None
+    if kind == fs.FileType.NotFound:
+        raise ConfigError(f"{setting}={root} does not exist; point it at the folder of the music")
+    if kind == fs.FileType.File:
+        raise ConfigError(f"{setting}={root} is a file, not a folder; point it at the folder of the music")
+    return root
+
+
+def walk(root: Location, setting: str = "corpus.root") -> Iterator[AudioFile]:
+    r"""Every audio file at any depth below `root`: entries of a folder by name (code points), folders in their place.
+
+    Memory holds the names in the folders on the way down, never the whole tree. On local paths a link to
+    a file inside `root` is a file (git-annex); links to folders and links that leave `root` are not followed,
+    which is said in one warning, so no link can make a loop. A local name that is not UTF-8 is yielded
+    escaped (`caf\xe9.wav`) and as MISSING: Parquet cannot hold it, but it must end in the rejects.
+
+    Raises `ConfigError` for a folder that cannot be listed, and at the end when there was no audio file.
+    """
+    walker = _Walker(root, setting)
+    found = False
+    for audio in walker.below(root, ""):
+        found = True
+        yield audio
+    if walker.links:
+        _log.warning(
+            "%s=%s: %d links not followed, the first is %s; link to files inside the root, or mount the others there",
+            setting, root, walker.links, walker.first_link,
+        )  # fmt: skip
+    if not found:
+        raise ConfigError(f"{setting}={root} holds no audio file (.wav, .flac, .mp3, ...); point it at the music")
+
+
+def size_and_time(info: fs.FileInfo) -> tuple[int, float]:
+    """Bytes and seconds since 1970 of a listed file; MISSING where there is no file."""
+    if info.type != fs.FileType.File:
+        return MISSING, 0.0
+    return int(info.size or 0), (info.mtime_ns or 0) / 1e9
+
+
+class _Walker:
+    def __init__(self, root: Location, setting: str) -> None:
+        self._setting = setting
+        self._real_root = os.path.join(os.path.realpath(root.path), "") if root.is_local else ""
+        self.links = 0  # not followed
+        self.first_link = ""
+
+    def below(self, folder: Location, above: str) -> Iterator[AudioFile]:
+        """The audio files below `folder`, whose path relative to the root is `above`."""
+        try:
+            entries = self._local(folder.path) if folder.is_local else _remote(folder)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._setting}: {folder} cannot be listed ({_short(error)}); give read access to it or move it away"
+            ) from None
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            place = folder / entry.name
+            if entry.is_folder:
+                yield from self.below(place, f"{above}{entry.name}/")
+            else:
+                yield _audio_file(str(place), above + entry.name, entry)
+
+    def _local(self, folder: str) -> list[_Entry]:
+        """Like `_remote`, with `os.scandir`: pyarrow follows links and stops at names that are not UTF-8."""
+        entries = []
+        with os.scandir(folder) as listing:
+            for item in listing:
+                if is_dropping(item.name):
+                    continue
+                if item.is_dir(follow_symlinks=False):
+                    entries.append(_Entry(item.name, is_folder=True))
+                elif item.is_symlink() and not self._follow(item):
+                    self.links += 1
+                    self.first_link = self.first_link or item.path
+                elif is_audio(item.name) and (item.is_symlink() or item.is_file()):
+                    entries.append(_Entry(item.name, False, *_stat(item)))
+        return entries
+
+    def _follow(self, link: os.DirEntry[str]) -> bool:
+        return not link.is_dir() and (
+            not is_audio(link.name) or os.path.realpath(link.path).startswith(self._real_root)
+        )
+
+
+def _remote(folder: Location) -> list[_Entry]:
+    """The folders and audio files in a folder of pyarrow's storage."""
+    entries = []
+    for info in folder.children():
+        if info.type == fs.FileType.Directory and not is_dropping(info.base_name):
+            entries.append(_Entry(info.base_name, is_folder=True))
+        elif info.type == fs.FileType.File and is_audio(info.base_name):
+            entries.append(_Entry(info.base_name, False, *size_and_time(info)))
+    return entries
+
+
+def _stat(item: os.DirEntry[str]) -> tuple[int, float]:
+    try:
+        status = item.stat()
+    except OSError:  # a broken link, or deleted since it was listed
+        return MISSING, 0.0
+    return status.st_size, status.st_mtime
+
+
+def _audio_file(path: str, relative: str, entry: _Entry) -> AudioFile:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path, relative = (os.fsencode(text).decode(errors="backslashreplace") for text in (path, relative))
+        return AudioFile(path, relative, MISSING, 0.0)
+    return AudioFile(path, relative, entry.size, entry.modified)
+
+
+def _short(error: OSError) -> str:
+    return error.strerror or str(error).strip().split("\n")[0]

@@ -1,0 +1,134 @@
+"""FMA (Defferrard et al., ISMIR 2017, arXiv 1612.01840): 30 s excerpts from the Free Music Archive.
+
+`corpus.root` holds the unpacked archives side by side:
+
+    fma_metadata/tracks.csv        header of three lines: two levels of names, then the index's name
+    fma_small/000/000002.mp3       8,000 tracks of 8 balanced genres (`params.subset=small`)
+    fma_medium/000/000002.mp3      25,000 tracks of 16 unbalanced genres, the small ones among them
+
+`small` is read from `fma_medium` where there is no `fma_small`. `track_id` is the number in six digits, the
+genre is `genre_top`, the group is the artist. The official split keeps artists on one side:
+training, validation, test.
+
+Tracks follow the metadata's order. One that it lists but that is not there is yielded with size -1 and
+ends in the rejects; an audio file that the metadata does not know is refused, never passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import pandas as pd
+from pydantic import Field
+
+from genre.config import CorpusSettings, Settings
+from genre.corpora import Track, _walk
+from genre.errors import ConfigError
+from genre.storage import Location
+
+SMALL = ("Electronic", "Experimental", "Folk", "Hip-Hop", "Instrumental", "International", "Pop", "Rock")
+MEDIUM = (
+    "Blues", "Classical", "Country", "Easy Listening", "Electronic", "Experimental", "Folk", "Hip-Hop", "Instrumental",
+    "International", "Jazz", "Old-Time / Historic", "Pop", "Rock", "Soul-RnB", "Spoken",
+)  # fmt: skip
+
+# Known bad files of fma_small (github.com/mdeff/fma, issues 8 and 41). They end in the rejects by themselves.
+FAULTY = {
+    "098565": "less than two seconds long",
+    "098567": "less than two seconds long",
+    "098569": "less than two seconds long",
+    "099134": "holds no audio",
+    "108925": "holds no audio",
+    "133297": "holds no audio",
+}
+
+_COLUMNS = {
+    "subset": ("set", "subset"),
+    "split": ("set", "split"),
+    "genre": ("track", "genre_top"),
+    "artist": ("artist", "id"),
+}
+_SPLITS = {"training": "train", "validation": "valid", "test": "test"}
+
+
+class Params(Settings):
+    subset: Literal["small", "medium"] = Field("small", description="which archive: 8,000 or 25,000 tracks")
+
+
+def classes(settings: CorpusSettings, params: Params) -> list[str]:
+    return list(SMALL if params.subset == "small" else MEDIUM)
+
+
+def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
+    """Every track of the subset, in the order of the metadata.
+
+    Raises `ConfigError` when a folder or the metadata is missing or not as published, or an audio file
+    is not in the metadata.
+    """
+    root = _walk.open_folder(settings.root)
+    metadata = _metadata(root / "fma_metadata" / "tracks.csv")
+    folder = _audio_folder(root, params.subset)
+    files = _files_by_id(folder, known=set(metadata.index))
+    chosen = metadata[metadata["subset"].isin(["small", params.subset])]
+    _check(chosen, classes(settings, params))
+    for row in chosen.itertuples():
+        track_id = f"{row.Index:06d}"
+        audio = files.get(row.Index)
+        yield Track(
+            track_id=track_id,
+            path=audio.path if audio else str(folder / track_id[:3] / f"{track_id}.mp3"),
+            genre=row.genre,
+            size=audio.size if audio else _walk.MISSING,
+            modified=audio.modified if audio else 0.0,
+            group=row.artist or None,
+            split=None if settings.split == "random" else _SPLITS[row.split],
+        )
+
+
+def _metadata(place: Location) -> pd.DataFrame:
+    """`tracks.csv` with the columns of `_COLUMNS` as text, indexed by the track's number."""
+    try:
+        with place.filesystem.open_input_stream(place.path) as stream:
+            header = pd.read_csv(stream, header=None, nrows=2, dtype=str, keep_default_na=False)
+        names = list(zip(header.iloc[0], header.iloc[1], strict=True))
+        positions = {names.index(wanted): name for name, wanted in _COLUMNS.items()}
+        with place.filesystem.open_input_stream(place.path) as stream:
+            rows = pd.read_csv(
+                stream, header=None, skiprows=3, usecols=[0, *positions], dtype=str, keep_default_na=False
+            )
+        return rows.rename(columns=positions).set_index(rows[0].astype(int)).drop(columns=0)
+    except OSError:
+        raise ConfigError(f"{place} cannot be read; unpack fma_metadata.zip beside the folder of the audio") from None
+    except ValueError as error:  # pandas' own errors are ValueErrors too
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{place} is not FMA's tracks.csv ({reason}); unpack fma_metadata.zip again") from None
+
+
+def _audio_folder(root: Location, subset: str) -> Location:
+    for name in dict.fromkeys((f"fma_{subset}", "fma_medium")):
+        if (root / name).is_folder():
+            return root / name
+    raise ConfigError(f"corpus.root={root} has no folder fma_{subset}; unpack fma_{subset}.zip there")
+
+
+def _files_by_id(folder: Location, known: set[int]) -> dict[int, _walk.AudioFile]:
+    """The files on disk; FMA's size is fixed, so a dictionary of them is no burden."""
+    files = {}
+    for audio in _walk.walk(folder):
+        match = re.fullmatch(r"\d{3}/(\d{6})\.\w+", audio.relative)
+        if not match or int(match[1]) not in known:
+            raise ConfigError(f"{folder}: {audio.relative!r} is not in fma_metadata/tracks.csv; take it out")
+        files[int(match[1])] = audio
+    return files
+
+
+def _check(chosen: pd.DataFrame, genres: list[str]) -> None:
+    for column, allowed in (("genre", genres), ("split", list(_SPLITS))):
+        wrong = chosen[~chosen[column].isin(allowed)]
+        if len(wrong):
+            raise ConfigError(
+                f"fma_metadata/tracks.csv: track {wrong.index[0]} has {column} {wrong[column].iloc[0]!r}; "
+                f"expected one of {', '.join(allowed)}; unpack fma_metadata.zip again"
+            )

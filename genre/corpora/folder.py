@@ -1,0 +1,101 @@
+"""Your own music: a folder per genre, whatever lies below it.
+
+    root/<genre>/.../<file>            genre: the first folder below the root
+    root/<genre>/<group>/.../<file>    group: the first folder below the genre (an artist, or an album)
+
+The group is kept whole on one side of every split. It is the folder's bare name, so an artist filed
+under two genres is one group: the same voice on both sides would leak whatever the label says.
+`params.group_pattern` reads the group from the path instead; a file that it does not match stands alone.
+
+`track_id` is the path below the root with its extension, so it survives moving the root, and `a.wav` and
+`a.mp3` are two tracks. Genre and group are in Unicode's composed form (NFC), since macOS stores names
+decomposed and the same name must be the same class on both. There is no published split.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from pydantic import Field, field_validator
+
+from genre.config import CorpusSettings, Settings
+from genre.corpora import Track, _walk
+from genre.errors import ConfigError
+
+
+class Params(Settings):
+    group_pattern: str = Field(
+        "", description="regular expression with a part (?P<group>...), searched in the path below the root"
+    )
+    ignore_loose: bool = Field(False, description="pass over files that lie in the root itself, in no genre's folder")
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _has_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ConfigError(
+                f"corpus.params.group_pattern={pattern!r} is no regular expression ({error}); correct it"
+            ) from None
+        if pattern and "group" not in groups:
+            raise ConfigError(f"corpus.params.group_pattern={pattern!r} names no group; write (?P<group>...) around it")
+        return pattern
+
+
+def classes(settings: CorpusSettings, params: Params) -> None:
+    """Unknown before the scan: the folders decide."""
+
+
+def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
+    """Every audio file below a genre's folder, in the order of `_walk.walk`.
+
+    Raises `ConfigError` for what `_walk.walk` refuses, for a file in no genre's folder (unless
+    `ignore_loose`), for `split=official`, and at the end when there was no track or no group matched.
+    """
+    if settings.split == "official":
+        raise ConfigError("corpus.split=official: a folder has no published split; use random or auto")
+    root = _walk.open_folder(settings.root)
+    pattern = re.compile(params.group_pattern) if params.group_pattern else None
+    tracks = grouped = 0
+    for audio in _walk.walk(root):
+        genre, below, rest = audio.relative.partition("/")
+        if not below:
+            _refuse_loose(settings, audio.relative, params.ignore_loose)
+            continue
+        group = _group(audio.relative, rest, pattern)
+        tracks += 1
+        grouped += group is not None
+        yield Track(audio.relative, audio.path, _composed(genre), audio.size, audio.modified, group)
+    if not tracks:
+        raise ConfigError(f"corpus.root={root} holds no audio file in a genre's folder; expected root/<genre>/<file>")
+    if pattern and not grouped:
+        raise ConfigError(
+            f"corpus.params.group_pattern={params.group_pattern!r} matched none of {tracks} paths; "
+            f"the last was {audio.relative!r}"
+        )
+
+
+def _refuse_loose(settings: CorpusSettings, name: str, ignore: bool) -> None:
+    if not ignore:
+        raise ConfigError(
+            f"corpus.root={settings.root}: {name!r} is in no genre's folder; expected root/<genre>/<file>, "
+            "or corpus.params.ignore_loose=true to pass over such files"
+        )
+
+
+def _group(path: str, below_genre: str, pattern: re.Pattern[str] | None) -> str | None:
+    """Never empty: null says that the file stands alone."""
+    if pattern:
+        match = pattern.search(path)
+        name = match["group"] if match else None
+    else:
+        folder, below, _ = below_genre.partition("/")
+        name = folder if below else None
+    return _composed(name) if name else None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

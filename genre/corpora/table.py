@@ -1,0 +1,220 @@
+"""A list of tracks: a CSV, TSV or Parquet file with one row per track, `corpus.root` its address.
+
+    path      the file; when relative, to the table's folder; else a local path or an address (s3://...)
+    genre     its class
+    group     optional: artist or album, kept on one side of every split
+    split     optional: train, valid, test or excluded; empty: decided by `genre.splits`
+    track_id  optional: unique and stable; else the path as written
+
+Other names for the columns go in `params`; further columns are ignored. Parquet is told by its first
+bytes, TSV by its extension. Only an empty field is empty: a genre called NA or null is a genre. Rows keep
+their order and are read in batches; of earlier ones only 8 bytes of hash are remembered, to find ids given
+twice. A listed file that is not there is yielded with size -1 and ends in the rejects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from pyarrow import fs
+from pydantic import Field
+
+from genre.config import CorpusSettings, Settings
+from genre.corpora import Track, _walk
+from genre.errors import ConfigError
+from genre.storage import Location
+
+_SPLITS = ("train", "valid", "test", "excluded")
+_REQUIRED = ("path", "genre")
+_NAMES = (*_REQUIRED, "group", "split", "track_id")
+_ROWS = 8192  # of a batch
+
+
+class Params(Settings):
+    path_column: str = Field("path", description="column of the file's path or address")
+    genre_column: str = Field("genre", description="column of the class")
+    group_column: str = Field("group", description="column of the artist or album, where there is one")
+    split_column: str = Field("split", description="column of train, valid, test or excluded, where there is one")
+    track_id_column: str = Field("track_id", description="column of a unique id; without one the path is the id")
+
+
+def classes(settings: CorpusSettings, params: Params) -> None:
+    """Unknown before the scan: the rows decide."""
+
+
+def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
+    """Every row, in the table's order.
+
+    Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without path or genre,
+    with an unknown split, or with a track id that an earlier row has; it names row (from 1) and value.
+    """
+    table = _walk.open_root(settings.root)
+    reader = _Table(table, params)
+    if settings.split == "official" and "split" not in reader.columns:
+        raise ConfigError(f"corpus.split=official: {table} has no column {params.split_column!r}; use random or auto")
+    finder = _Finder(table)
+    seen: set[int] = set()
+    for first, rows in reader.batches():
+        checked = [_checked(row, f"{table}: row {number}", seen) for number, row in enumerate(rows, first)]
+        for row, (path, size, modified) in zip(checked, finder.find([row.path for row in checked]), strict=True):
+            split = None if settings.split == "random" else row.split
+            yield Track(row.track_id, path, row.genre, size, modified, row.group, split)
+
+
+class _Row(NamedTuple):
+    path: str
+    genre: str
+    group: str | None
+    split: str | None
+    track_id: str
+
+
+def _checked(values: dict[str, str | None], where: str, seen: set[int]) -> _Row:
+    path, genre, split, track_id = values["path"], values["genre"], values["split"], values["track_id"]
+    if not path or not genre or not track_id:
+        missing = "genre" if path else "path"
+        raise ConfigError(f"{where} has no {missing}; fill it in or take the row out")
+    if split is not None and split not in _SPLITS:
+        raise ConfigError(f"{where}: split {split!r} is not known; use {', '.join(_SPLITS)} or nothing")
+    digest = int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "little")
+    if digest in seen:
+        raise ConfigError(f"{where}: track id {track_id!r} was given before; make ids unique or take the row out")
+    seen.add(digest)
+    return _Row(path, genre, values["group"], split, track_id)
+
+
+class _Table:
+    """The table's columns under this module's names, as text."""
+
+    def __init__(self, place: Location, params: Params) -> None:
+        self._place = place
+        self._is_parquet = self._peek()
+        found = self._columns()
+        self.columns: dict[str, str] = {}  # this module's name -> the table's
+        for field in type(params).model_fields:
+            name, column = field.removesuffix("_column"), getattr(params, field)
+            if column in found:
+                self.columns[name] = column
+            elif name in _REQUIRED or field in params.model_fields_set:
+                listed = ", ".join(found)
+                raise ConfigError(f"{place} has no column {column!r}; it has {listed}; set corpus.params.{field}")
+
+    def batches(self) -> Iterator[tuple[int, list[dict[str, str | None]]]]:
+        """(number of the first row, rows): rows are counted from 1, without the header; empty fields are None."""
+        first = 1
+        with self._explained():
+            for batch in self._parquet() if self._is_parquet else self._csv():
+                rows = _rows(batch, self.columns)
+                yield first, rows
+                first += len(rows)
+
+    def _peek(self) -> bool:
+        with self._explained(), self._place.filesystem.open_input_stream(self._place.path) as stream:
+            return bool(stream.read(4) == b"PAR1")
+
+    def _columns(self) -> list[str]:
+        with self._explained(), self._place.filesystem.open_input_file(self._place.path) as stream:
+            schema = (
+                pq.read_schema(stream) if self._is_parquet else self._open_csv(stream, pa.csv.ConvertOptions()).schema
+            )
+            return list(schema.names)
+
+    def _parquet(self) -> Iterator[pa.RecordBatch]:
+        with self._place.filesystem.open_input_file(self._place.path) as stream:
+            yield from pq.ParquetFile(stream).iter_batches(batch_size=_ROWS, columns=list(self.columns.values()))
+
+    def _csv(self) -> Iterator[pa.RecordBatch]:
+        wanted = list(self.columns.values())
+        convert = pa.csv.ConvertOptions(
+            include_columns=wanted,
+            column_types=dict.fromkeys(wanted, pa.string()),  # or the artist 007 would become 7
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        with self._place.filesystem.open_input_stream(self._place.path) as stream:
+            yield from self._open_csv(stream, convert)
+
+    def _open_csv(self, stream: pa.NativeFile, convert: pa.csv.ConvertOptions) -> pa.csv.CSVStreamingReader:
+        delimiter = "\t" if self._place.name.lower().endswith(".tsv") else ","
+        parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+        return pa.csv.open_csv(stream, parse_options=parse, convert_options=convert)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what pyarrow raises about the table into one line."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"corpus.root={self._place} is no table ({reason}); point it at a CSV or Parquet file"
+            ) from None
+
+
+def _rows(batch: pa.RecordBatch, columns: dict[str, str]) -> list[dict[str, str | None]]:
+    """The rows under this module's names; a path is taken as written, the rest without blanks around it."""
+    found: dict[str, pa.Array] = {name: pa.nulls(len(batch), pa.string()) for name in _NAMES}
+    for name, column in columns.items():
+        text = pc.cast(batch[column], pa.string())
+        stripped = text if name == "path" else pc.utf8_trim_whitespace(text)
+        found[name] = pc.if_else(pc.equal(stripped, ""), None, stripped)
+    found["track_id"] = pc.coalesce(found["track_id"], found["path"])
+    return list(pa.table(found).to_pylist())
+
+
+class _Finder:
+    """Address, size and time of listed files, with one question to each storage for a whole batch."""
+
+    def __init__(self, table: Location) -> None:
+        self._folder = _parent(table)
+        self._local = fs.LocalFileSystem()
+        self._storages: dict[tuple[str, str, str], tuple[fs.FileSystem, str]] = {}
+
+    def find(self, paths: list[str]) -> list[tuple[str, int, float]]:
+        """(address, bytes, seconds since 1970) of each path; `_walk.MISSING` bytes where there is no file."""
+        places = [self._locate(path) for path in paths]
+        infos: dict[int, fs.FileInfo] = {}
+        for storage in {id(place.filesystem): place.filesystem for place in places}.values():
+            rows = [row for row, place in enumerate(places) if place.filesystem is storage]
+            try:
+                infos.update(zip(rows, storage.get_file_info([places[row].path for row in rows]), strict=True))
+            except OSError as error:
+                raise ConfigError(
+                    f"files listed as {paths[rows[0]]!r} cannot be reached ({error}); check your access"
+                ) from None
+        return [(place.address, *_walk.size_and_time(infos[row])) for row, place in enumerate(places)]
+
+    def _locate(self, path: str) -> Location:
+        if "://" in path:
+            return self._remote(path)
+        if path.startswith(("/", "~")):
+            place = Location.of(path)
+            return Location(self._local, place.path, place.address)
+        return self._folder / path
+
+    def _remote(self, address: str) -> Location:
+        """Like `Location.of`, but connects once per bucket rather than once per row."""
+        parts = urlsplit(address)
+        key = parts.scheme, parts.netloc, parts.query
+        path = unquote(parts.path)
+        if key not in self._storages:
+            place = _walk.open_root(address, "path")
+            self._storages[key] = place.filesystem, place.path.removesuffix(path)
+        storage, bucket = self._storages[key]
+        return Location(storage, bucket + path, address)
+
+
+def _parent(place: Location) -> Location:
+    folder = place.path.rpartition("/")[0]
+    if "://" not in place.address:
+        return Location(place.filesystem, folder, folder)
+    parts = urlsplit(place.address)
+    return Location(place.filesystem, folder, urlunsplit(parts._replace(path=parts.path.rpartition("/")[0])))

@@ -1,0 +1,13 @@
+"""VGG19, configuration E of Simonyan and Zisserman 2015 (arXiv 1409.1556), with batch norm."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from genre.models._vgg import SEARCH as SEARCH
+from genre.models._vgg import VGG, Params
+
+
+def build(params: Params, bins: int, classes: int) -> nn.Module:
+    """The network does not depend on `bins`."""
+    return VGG("E", params, classes)

@@ -1,0 +1,112 @@
+"""Which model to use and why, in plain sentences computed from the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from genre.metrics import interval
+from genre.report.table import ALPHA, Row, Table
+
+FASTER = 1.5  # times as many clips a second from which speed is worth a word
+SMALLER = 2.0  # times fewer parameters, likewise
+
+
+@dataclass(frozen=True, eq=False)
+class Advice:
+    """`sentence` is the answer; `reasons` say how sure it is, what it costs and what the references reach."""
+
+    sentence: str
+    reasons: list[str] = field(default_factory=list)
+    pick: Row | None = None
+
+
+def advise(table: Table) -> Advice:
+    """Pick the best network, unless no network beats what the reference rows reach for next to nothing.
+
+    Tied means sharing the best row's rank, so that the sentences agree with the table below them.
+    """
+    ranked = [row for row in table.rows if row.rank is not None]
+    if not ranked:
+        return Advice("No model has been scored yet.", ["Train one, then make the leaderboard again."])
+    best, majorities = ranked[0], table.of("majority")
+    if any(row.rank == best.rank for row in majorities):
+        sentence = "Use none of these: no model is measurably better than always answering the commonest genre."
+        return Advice(sentence, [f"The best is {_scored(best, table)}", *_floor(majorities)])
+    answer = "Use the classical baseline, which no network beats." if best.entry.kind == "classical" else "Use"
+    others = [row for row in table.of("network") if row is not best]
+    reasons = [*_against(best, others), *_against_baseline(best, table), *_ensemble(best, table)]
+    return Advice(f"{answer} {_scored(best, table)}", [*reasons, *_floor(majorities), *_resolution(best, table)], best)
+
+
+def _scored(row: Row, table: Table) -> str:
+    return (
+        f"{row.entry.name}: macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f}), "
+        f"{row.accuracy.mean:.0%} of the {len(table.board.track_ids)} test tracks right."
+    )
+
+
+def _against(best: Row, others: list[Row]) -> Iterator[str]:
+    """How `best` stands against the other networks, and which of its equals is cheaper."""
+    if not others:
+        return
+    tied = [row for row in others if row.rank == best.rank]
+    if not tied:
+        yield f"It is clearly ahead of every other network; the next is {_named(others[:1])}."
+        return
+    rest = len(others) - len(tied)
+    ahead = f", and is clearly ahead of the other {rest}" if rest else ""
+    yield f"On these tracks it cannot be told apart from {_named(tied)}{ahead}."
+    cheaper = max(tied, key=lambda row: (_faster(best, row), _smaller(best, row)))
+    gains = [f"{_faster(best, cheaper):.1f} times as fast"] * (_faster(best, cheaper) >= FASTER)
+    gains += [f"{_smaller(best, cheaper):.1f} times smaller"] * (_smaller(best, cheaper) >= SMALLER)
+    if gains:
+        yield f"Where speed or size matters take {cheaper.entry.name}: {' and '.join(gains)}."
+
+
+def _against_baseline(best: Row, table: Table) -> Iterator[str]:
+    for row in table.of("classical")[:1]:
+        name = f"the classical baseline {_named([row])}"
+        if row.rank == best.rank and row is not best:
+            yield f"It is not measurably better than {name}: more test tracks or better training would have to show it."
+        elif row is not best:
+            yield f"It is clearly ahead of {name}."
+
+
+def _ensemble(best: Row, table: Table) -> Iterator[str]:
+    for row in table.of("ensemble")[:1]:
+        if row.f1.mean > best.f1.mean and row.p_value is not None:
+            sure = "clearly better" if row.p_value < ALPHA else "not measurably better"
+            yield f"The ensemble of the networks reaches {row.f1.mean:.2f}, {sure}, and costs running each of them."
+
+
+def _floor(majorities: list[Row]) -> Iterator[str]:
+    for row in majorities[:1]:
+        yield f"Always answering the commonest genre reaches {row.f1.mean:.2f}."
+
+
+def _resolution(best: Row, table: Table) -> Iterator[str]:
+    """How large a difference these test tracks can show: half the width of the intervals of the differences."""
+    others = [row for row in table.rows if row is not best and row.entry.kind != "majority"]
+    widths = [np.subtract(*interval(best.f1_draws - row.f1_draws)[::-1]) / 2 for row in others]
+    if widths and np.median(widths) >= 0.005:
+        tracks = len(table.board.track_ids)
+        yield f"With {tracks} test tracks, differences in macro F1 below about {np.median(widths):.2f} are noise."
+
+
+def _faster(best: Row, row: Row) -> float:
+    ours, theirs = best.entry.clips_per_second, row.entry.clips_per_second
+    return theirs / ours if ours and theirs else 0.0
+
+
+def _smaller(best: Row, row: Row) -> float:
+    ours, theirs = best.entry.parameters, row.entry.parameters
+    return ours / theirs if ours and theirs else 0.0
+
+
+def _named(rows: list[Row]) -> str:
+    """Names with their macro F1: "cnn (0.61), crnn (0.60) and vgg16 (0.58)"."""
+    names = [f"{row.entry.name} ({row.f1.mean:.2f})" for row in rows]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,128 @@
+"""How the rows compare, in pictures: F1 with its interval, and F1 against cost.
+
+The pictures carry classes, no colours: the style sheet themes them, light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from genre.report import svg
+from genre.report.columns import count, score, seconds
+from genre.report.svg import Scale
+from genre.report.table import Estimate, Row
+
+MARK_WIDTH, MARK_HEIGHT = 170, 26
+PLOT_WIDTH, PLOT_HEIGHT = 370, 270
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 40  # margins of a plot, where tick labels stand
+
+
+def interval_mark(estimate: Estimate, ceiling: float, best: float) -> Markup:
+    """A dot at the mean on its 95 % interval, on an axis from 0 to `ceiling`; a hair line shows the best row's mean."""
+    x = Scale(0, ceiling, 4, MARK_WIDTH - 4)
+    middle = MARK_HEIGHT / 2
+    label = f"macro F1 {score(estimate.mean)}, interval {score(estimate.low)} to {score(estimate.high)}"
+    return svg.picture(
+        MARK_WIDTH,
+        MARK_HEIGHT,
+        label,
+        svg.line(x(0), middle, x(ceiling), middle, "rail"),
+        svg.line(x(best), 2, x(best), MARK_HEIGHT - 2, "best"),
+        svg.line(x(estimate.low), middle, x(estimate.high), middle, "span"),
+        svg.element("circle", cx=x(estimate.mean), cy=middle, r=4.5, class_="dot"),
+        class_="mark",
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A horizontal axis of the accuracy-against-cost plot; less is better."""
+
+    title: str
+    of: Callable[[Row], float | None]
+    show: Callable[[float], str]
+
+
+COSTS = (
+    Cost("Parameters", lambda row: row.entry.parameters, count),
+    Cost("Training time", lambda row: row.train_seconds, seconds),
+    Cost(
+        "Time to classify a clip",
+        lambda row: 1 / row.entry.clips_per_second if row.entry.clips_per_second else None,
+        seconds,
+    ),
+)
+
+
+def cost_plot(rows: Iterable[Row], cost: Cost) -> Markup | None:
+    """Macro F1 over `cost` with intervals and the Pareto front; None when fewer than two rows know their cost."""
+    points = [(value, row) for row in rows if (value := cost.of(row)) and row.entry.kind != "majority"]
+    if len(points) < 2:
+        return None
+    values = [value for value, _ in points]
+    x = Scale(min(values) / 1.6, max(values) * 1.6, LEFT, PLOT_WIDTH - RIGHT, log=True)
+    low, high = min(row.f1.low for _, row in points), max(row.f1.high for _, row in points)
+    y = Scale(max(0.0, low - 0.02), min(1.0, high + 0.02), PLOT_HEIGHT - BOTTOM, TOP)
+    front = pareto(points)
+    names = ", ".join(row.entry.name for _, row in front)
+    label = f"Macro F1 against {cost.title.lower()}. On the Pareto front: {names}."
+    return svg.picture(
+        PLOT_WIDTH,
+        PLOT_HEIGHT,
+        label,
+        *svg.axes(x, y, cost.show),
+        svg.text((LEFT + PLOT_WIDTH) / 2, PLOT_HEIGHT - 4, f"{cost.title}, less is better", "axis-title", "middle"),
+        _front_line(front, x, y),
+        *(_point(x(value), y, row, any(row is other for _, other in front)) for value, row in points),
+        *_labels([(x(value), y(row.f1.mean), row.entry.name) for value, row in points]),
+    )
+
+
+def pareto(points: Iterable[tuple[float, Row]]) -> list[tuple[float, Row]]:
+    """The points that no other beats in both cost and macro F1, cheapest first."""
+    front: list[tuple[float, Row]] = []
+    for value, row in sorted(points, key=lambda point: (point[0], -point[1].f1.mean)):
+        if not front or row.f1.mean > front[-1][1].f1.mean:
+            front.append((value, row))
+    return front
+
+
+def _front_line(front: list[tuple[float, Row]], x: Scale, y: Scale) -> Markup:
+    """Steps: up to the right end of the plot one has at least the F1 of the last point passed."""
+    corners: list[tuple[float, float]] = []
+    for value, row in front:
+        if corners:
+            corners.append((x(value), corners[-1][1]))
+        corners.append((x(value), y(row.f1.mean)))
+    return svg.polyline([*corners, (x.end, corners[-1][1])], "front")
+
+
+def _point(at: float, y: Scale, row: Row, on_front: bool) -> Markup:
+    kind = "reference" if row.entry.is_reference else "front" if on_front else "behind"
+    return svg.element(
+        "g",
+        svg.line(at, y(row.f1.low), at, y(row.f1.high), "whisker"),
+        svg.element("circle", cx=at, cy=y(row.f1.mean), r=5.0, class_=f"dot {kind}"),
+    )
+
+
+def _labels(points: list[tuple[float, float, str]]) -> list[Markup]:
+    """A name beside each point: the first of a few places where it meets neither a point nor another name."""
+    taken = [(px - 6, py - 6, px + 6, py + 6) for px, py, _ in points]
+    labels = []
+    for px, py, name in points:
+        width = 6.6 * len(name)
+        places = [(px + 9 + dx, py + dy) for dy in (4, -8, 16, -20, 28, -32) for dx in (0, -18 - width)]
+        boxes = [(left, base - 11, left + width, base + 3) for left, base in places]
+        inside = [box for box in boxes if box[0] > LEFT and box[2] < PLOT_WIDTH and box[1] > 0]
+        box = next((box for box in inside if not any(_meet(box, other) for other in taken)), boxes[0])
+        taken.append(box)
+        labels.append(svg.text(box[0], box[3] - 3, name, "name"))
+    return labels
+
+
+def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,104 @@
+"""A board to and from JSON, and the four files of a leaderboard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from genre.errors import ArtifactError
+from genre.report.board import DIGITS, Board, CorpusFacts, Entry, Run
+from genre.report.columns import records
+from genre.report.markdown import markdown
+from genre.report.page import html
+from genre.report.table import RANK_RULE, Table, tabulate
+from genre.report.text import csv_text
+from genre.storage import Location
+
+SCHEMA = 1  # of leaderboard.json; raised when an old reader would misread it
+NAME = "leaderboard"
+
+
+def write(board: Board, folder: Location) -> Table:
+    """Write `leaderboard.json`, `.csv`, `.md` and `.html` into `folder`, each whole or not at all, from one table."""
+    table = tabulate(board)
+    contents = {"json": json_text(table), "csv": csv_text(table), "md": markdown(table), "html": html(table)}
+    for suffix, content in contents.items():
+        (folder / f"{NAME}.{suffix}").write_text(content)
+    return table
+
+
+def read_board(folder: Location) -> Board:
+    """The board of the `leaderboard.json` in `folder`. Raises `ArtifactError` where it is missing or does not fit."""
+    place = folder / f"{NAME}.json"
+    if not place.exists():
+        raise ArtifactError(f"{place}: no such file; run ray_jobs.tune or ray_jobs.evaluate with this output first")
+    return from_json(place.read_json(), str(place))
+
+
+def json_text(table: Table) -> str:
+    """The board and its computed rows: objects a key per line, lists of plain values on one line."""
+    content = {"schema": SCHEMA, "rank_rule": RANK_RULE, "rows": records(table), "board": to_json(table.board)}
+    return "".join(_pretty(content)) + "\n"
+
+
+def to_json(board: Board) -> dict[str, Any]:
+    """`board` in plain JSON types, floats rounded to five digits."""
+    content = {f.name: getattr(board, f.name) for f in fields(board)} | {"corpus": asdict(board.corpus)}
+    content["entries"] = [
+        {f.name: getattr(entry, f.name) for f in fields(entry)}
+        | {"runs": [{f.name: getattr(run, f.name) for f in fields(run)} for run in entry.runs]}
+        for entry in board.entries
+    ]
+    plain: dict[str, Any] = _plain(content)
+    return plain
+
+
+def from_json(content: Any, where: str = "leaderboard") -> Board:
+    """The inverse of `to_json`, of the whole file's content. Raises `ArtifactError` naming `where`."""
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise ArtifactError(f"{where}: schema {found}, this version reads {SCHEMA}; make the leaderboard again")
+    try:
+        board = dict(content["board"])
+        board["corpus"] = CorpusFacts(**board["corpus"])
+        board["entries"] = [_entry(entry) for entry in board["entries"]]
+        return Board(**board)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{where}: altered or cut ({error}); make the leaderboard again") from None
+
+
+def _entry(content: dict[str, Any]) -> Entry:
+    runs = [Run(**run | {"probabilities": np.array(run["probabilities"], dtype=np.float32)}) for run in content["runs"]]
+    return Entry(**content | {"runs": runs})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def _pretty(value: Any, indent: str = "") -> Iterator[str]:
+    """JSON that a person can scroll and a diff can follow: a row of probabilities is one line, not one per number."""
+    nested = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    is_row = isinstance(value, list) and not any(isinstance(item, list | dict) for item in nested)
+    if not nested or is_row:
+        yield json.dumps(value, allow_nan=False)
+        return
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    deeper = indent + " "
+    keys = [f"{json.dumps(key)}: " for key in value] if isinstance(value, dict) else [""] * len(nested)
+    for number, (key, item) in enumerate(zip(keys, nested, strict=True)):
+        yield f"{',' if number else opening}\n{deeper}{key}"
+        yield from _pretty(item, deeper)
+    yield f"\n{indent}{closing}"
