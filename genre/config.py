@@ -116,6 +116,11 @@ class TuneSettings(Settings):
     space: dict[str, dict[str, Any]] = Field({}, description="replaces parts of an architecture's search space")
 
 
+class EvaluateSettings(Settings):
+    split: Literal["train", "valid", "test"] = Field("test", description="which split to score saved models on")
+    features: str = Field("", description="features folder to score on; empty: OUTPUT/features")
+
+
 class TagSettings(Settings):
     top_k: int = Field(3, ge=1, description="genres listed for each file")
     batch_files: int = Field(16, ge=1, description="files decoded by one task")
@@ -137,18 +142,9 @@ class Config(Settings):
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     tune: TuneSettings = TuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     tag: TagSettings = TagSettings()
     cluster: ClusterSettings = ClusterSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _model_shorthand(cls, values: Any) -> Any:
-        """`model=crnn` names an architecture, `model=runs/a/models/crnn` a saved model."""
-        if isinstance(values, dict) and isinstance(values.get("model"), str):
-            value = values["model"]
-            known = value in registry.names("genre.models")
-            values = values | {"model": {"name": value} if known else {"path": value}}
-        return values
 
     @model_validator(mode="after")
     def _cross_check(self) -> Config:
@@ -186,11 +182,16 @@ def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
     merged: dict[str, Any] = {}
     if path:
         merged = _read_yaml(path)
+        if isinstance(merged.get("model"), str):
+            merged["model"] = {_model_key(merged["model"]): merged["model"]}
     for text in overrides:
         key, found, value = text.partition("=")
         if not found:
             raise ConfigError(f"{text!r} is not a setting; write key=value, for example output=outputs/run")
-        _assign(merged, key.strip().split("."), _parse(text, value))
+        parsed = _parse(text, value)
+        if key.strip() == "model" and isinstance(parsed, str):
+            key = f"model.{_model_key(parsed)}"
+        _assign(merged, key.strip().split("."), parsed)
     return validate(Config, merged)
 
 
@@ -220,6 +221,11 @@ def fingerprint(*sections: Settings | Mapping[str, Any]) -> str:
 
 def to_yaml(config: Settings) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _model_key(value: str) -> str:
+    """`model=crnn` names an architecture, `model=runs/a/models/crnn` is the path of a saved model."""
+    return "name" if value in registry.names("genre.models") else "path"
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,7 +41,7 @@ class Location:
     def __truediv__(self, name: str) -> Location:
         parts = urlsplit(self.address)
         if "://" in self.address:  # keep a query such as ?region=... behind the longer path
-            address = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+            address = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}"))
         else:
             address = f"{self.address.rstrip('/')}/{name}"
         return Location(self.filesystem, f"{self.path.rstrip('/')}/{name}", address)
@@ -58,10 +58,10 @@ class Location:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def exists(self) -> bool:
-        return self._type() != fs.FileType.NotFound
+        return bool(self._type() != fs.FileType.NotFound)
 
     def is_folder(self) -> bool:
-        return self._type() == fs.FileType.Directory
+        return bool(self._type() == fs.FileType.Directory)
 
     def children(self) -> list[fs.FileInfo]:
         """What lies directly in this folder, by name; nothing when the folder does not exist."""

@@ -143,7 +143,7 @@ class _Take:
             for index, symbol, held in written:
                 late = self._rng.normal(0, self._artist.jitter)
                 start = bar * bar_seconds + index * step - self._offset + late
-                if 0 <= start < self._seconds and self._rng.random() >= _MISSED:
+                if start < self._seconds and self._rng.random() >= _MISSED:
                     yield _Event(symbol, bar, start, held * step)
 
     def _root(self, event: _Event) -> int:
@@ -160,7 +160,8 @@ class _Take:
 
 
 def _add(line: Audio, start: float, sound: Audio, gain: float) -> None:
-    """Add `sound` to `line` from `start` seconds on, as far as the line goes."""
+    """Add `sound` to `line` from `start` seconds on: what falls before or after the line is not heard."""
     first = int(start * SAMPLE_RATE)
-    part = sound[: len(line) - first]
-    line[first : first + len(part)] += part * np.float32(gain)
+    skipped = max(0, -first)
+    part = sound[skipped : len(line) - first]
+    line[first + skipped : first + skipped + len(part)] += part * np.float32(gain)

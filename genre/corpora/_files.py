@@ -86,7 +86,8 @@ class Damage:
 
 def _hum() -> Audio:
     """Three seconds of a plain tone: what the damage is done to."""
-    return np.sin(2 * np.pi * 220 / SAMPLE_RATE * np.arange(3 * SAMPLE_RATE), dtype=np.float32) * np.float32(0.3)
+    time = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    return np.asarray(0.3 * np.sin(2 * np.pi * 220 * time), dtype=np.float32)
 
 
 def _truncated() -> bytes:

@@ -34,16 +34,6 @@ MEDIUM = (
     "International", "Jazz", "Old-Time / Historic", "Pop", "Rock", "Soul-RnB", "Spoken",
 )  # fmt: skip
 
-# Known bad files of fma_small (github.com/mdeff/fma, issues 8 and 41). They end in the rejects by themselves.
-FAULTY = {
-    "098565": "less than two seconds long",
-    "098567": "less than two seconds long",
-    "098569": "less than two seconds long",
-    "099134": "holds no audio",
-    "108925": "holds no audio",
-    "133297": "holds no audio",
-}
-
 _COLUMNS = {
     "subset": ("set", "subset"),
     "split": ("set", "split"),
@@ -85,6 +75,12 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             group=row.artist or None,
             split=None if settings.split == "random" else _SPLITS[row.split],
         )
+
+
+def faulty() -> dict[str, str]:
+    """The known bad tracks of fma_small, by id, and what is wrong with them (github.com/mdeff/fma, issues 8 and 41)."""
+    short = dict.fromkeys(("098565", "098567", "098569"), "less than two seconds long")
+    return short | dict.fromkeys(("099134", "108925", "133297"), "holds no audio")
 
 
 def _metadata(place: Location) -> pd.DataFrame:

@@ -83,10 +83,9 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 
 def _folder(settings: CorpusSettings, params: Params) -> Location:
     root = settings.root or os.path.join(tempfile.gettempdir(), f"genre-synthetic-{_version(params)}")
-    location = Location.of(root)
-    if not location.is_local:
+    if "://" in root:
         raise ConfigError(f"corpus.root={root}: the synthetic corpus is made in a local folder; name one, or none")
-    return location
+    return Location.of(root)
 
 
 def _version(params: Params) -> str:

@@ -56,8 +56,8 @@ def _against(best: Row, others: list[Row]) -> Iterator[str]:
     if not tied:
         yield f"It is clearly ahead of every other network; the next is {_named(others[:1])}."
         return
-    rest = len(others) - len(tied)
-    ahead = f", and is clearly ahead of the other {rest}" if rest else ""
+    behind = [row for row in others if row not in tied]
+    ahead = f", and is clearly ahead of {_named(behind)}" if behind else ""
     yield f"On these tracks it cannot be told apart from {_named(tied)}{ahead}."
     cheaper = max(tied, key=lambda row: (_faster(best, row), _smaller(best, row)))
     gains = [f"{_faster(best, cheaper):.1f} times as fast"] * (_faster(best, cheaper) >= FASTER)
@@ -78,7 +78,7 @@ def _against_baseline(best: Row, table: Table) -> Iterator[str]:
 def _ensemble(best: Row, table: Table) -> Iterator[str]:
     for row in table.of("ensemble")[:1]:
         if row.f1.mean > best.f1.mean and row.p_value is not None:
-            sure = "clearly better" if row.p_value < ALPHA else "not measurably better"
+            sure = "measurably better" if row.p_value < ALPHA else "not measurably better"
             yield f"The ensemble of the networks reaches {row.f1.mean:.2f}, {sure}, and costs running each of them."
 
 
@@ -89,11 +89,12 @@ def _floor(majorities: list[Row]) -> Iterator[str]:
 
 def _resolution(best: Row, table: Table) -> Iterator[str]:
     """How large a difference these test tracks can show: half the width of the intervals of the differences."""
-    others = [row for row in table.rows if row is not best and row.entry.kind != "majority"]
-    widths = [np.subtract(*interval(best.f1_draws - row.f1_draws)[::-1]) / 2 for row in others]
+    others = [row for row in table.of("network", "classical") if row is not best]
+    ends = [interval(best.f1_draws - row.f1_draws, best.f1.mean - row.f1.mean) for row in others]
+    widths = [(high - low) / 2 for low, high in ends]
     if widths and np.median(widths) >= 0.005:
         tracks = len(table.board.track_ids)
-        yield f"With {tracks} test tracks, differences in macro F1 below about {np.median(widths):.2f} are noise."
+        yield f"With {tracks} test tracks a difference in macro F1 has to be about {np.median(widths):.2f} to show."
 
 
 def _faster(best: Row, row: Row) -> float:

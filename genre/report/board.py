@@ -21,7 +21,7 @@ Kind = Literal["network", "classical", "majority", "ensemble"]
 Setting = str | int | float | bool | None | list[str]
 Epoch = dict[str, float | None]
 
-DIGITS = 5  # of every stored float
+DIGITS = 5  # after the point, of every measured number
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,7 @@ class Run:
         rounded = np.asarray(self.probabilities, dtype=np.float64).round(DIGITS).astype(np.float32)
         object.__setattr__(self, "probabilities", rounded)
         object.__setattr__(self, "history", [{k: _finite(v) for k, v in epoch.items()} for epoch in self.history])
+        object.__setattr__(self, "train_seconds", _finite(self.train_seconds))
 
     @property
     def predicted(self) -> IntArray:
@@ -57,7 +58,7 @@ class Entry:
 
     `settings` is the winning configuration with dotted keys; `valid_f1` the score that chose it; `flops` are
     per clip; `clips_per_second` and `latency_ms` (one clip alone) are of inference on the board's hardware.
-    What is unknown is None and shows as a dash.
+    What is unknown, or not a finite number, is None and shows as a dash.
     """
 
     name: str
@@ -71,6 +72,10 @@ class Entry:
     clips_per_second: float | None = None
     latency_ms: float | None = None
     memory_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("valid_f1", "clips_per_second", "latency_ms", "memory_mb"):
+            object.__setattr__(self, name, _finite(getattr(self, name)))
 
     @property
     def is_reference(self) -> bool:
@@ -162,4 +167,4 @@ def _check_runs(entry: Entry, shape: tuple[int, int]) -> None:
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
+    return None if value is None or not math.isfinite(value) else round(value, DIGITS)

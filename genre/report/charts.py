@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from genre.report import svg
-from genre.report.columns import count, score, seconds
+from genre.report.columns import count, score
 from genre.report.svg import Scale
 from genre.report.table import Estimate, Row
 
-MARK_WIDTH, MARK_HEIGHT = 170, 26
+MARK_WIDTH, MARK_HEIGHT = 150, 26
 PLOT_WIDTH, PLOT_HEIGHT = 370, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 40  # margins of a plot, where tick labels stand
 
 
 def interval_mark(estimate: Estimate, ceiling: float, best: float) -> Markup:
-    """A dot at the mean on its 95 % interval, on an axis from 0 to `ceiling`; a hair line shows the best row's mean."""
+    """A dot at the mean on its 95 % interval, on an axis from 0 to `ceiling`; a hair line stands at `best`."""
     x = Scale(0, ceiling, 4, MARK_WIDTH - 4)
     middle = MARK_HEIGHT / 2
     label = f"macro F1 {score(estimate.mean)}, interval {score(estimate.low)} to {score(estimate.high)}"
@@ -43,17 +43,21 @@ class Cost:
 
     title: str
     of: Callable[[Row], float | None]
-    show: Callable[[float], str]
+    tick: Callable[[float], str]
+
+
+def _seconds_tick(value: float) -> str:
+    return f"{value:g} s" if value >= 1 else f"{value * 1000:g} ms"
+
+
+def _seconds_per_clip(row: Row) -> float | None:
+    return 1 / row.entry.clips_per_second if row.entry.clips_per_second else None
 
 
 COSTS = (
     Cost("Parameters", lambda row: row.entry.parameters, count),
-    Cost("Training time", lambda row: row.train_seconds, seconds),
-    Cost(
-        "Time to classify a clip",
-        lambda row: 1 / row.entry.clips_per_second if row.entry.clips_per_second else None,
-        seconds,
-    ),
+    Cost("Training time", lambda row: row.train_seconds, _seconds_tick),
+    Cost("Time to classify a clip", _seconds_per_clip, _seconds_tick),
 )
 
 
@@ -73,7 +77,7 @@ def cost_plot(rows: Iterable[Row], cost: Cost) -> Markup | None:
         PLOT_WIDTH,
         PLOT_HEIGHT,
         label,
-        *svg.axes(x, y, cost.show),
+        *svg.axes(x, y, cost.tick),
         svg.text((LEFT + PLOT_WIDTH) / 2, PLOT_HEIGHT - 4, f"{cost.title}, less is better", "axis-title", "middle"),
         _front_line(front, x, y),
         *(_point(x(value), y, row, any(row is other for _, other in front)) for value, row in points),
@@ -97,7 +101,7 @@ def _front_line(front: list[tuple[float, Row]], x: Scale, y: Scale) -> Markup:
         if corners:
             corners.append((x(value), corners[-1][1]))
         corners.append((x(value), y(row.f1.mean)))
-    return svg.polyline([*corners, (x.end, corners[-1][1])], "front")
+    return svg.polyline([*corners, (x.end, corners[-1][1])], "pareto")
 
 
 def _point(at: float, y: Scale, row: Row, on_front: bool) -> Markup:
@@ -114,7 +118,7 @@ def _labels(points: list[tuple[float, float, str]]) -> list[Markup]:
     taken = [(px - 6, py - 6, px + 6, py + 6) for px, py, _ in points]
     labels = []
     for px, py, name in points:
-        width = 6.6 * len(name)
+        width = 7.6 * len(name)  # of bold 12 px letters, generously
         places = [(px + 9 + dx, py + dy) for dy in (4, -8, 16, -20, 28, -32) for dx in (0, -18 - width)]
         boxes = [(left, base - 11, left + width, base + 3) for left, base in places]
         inside = [box for box in boxes if box[0] > LEFT and box[2] < PLOT_WIDTH and box[1] > 0]

@@ -74,7 +74,7 @@ def count(value: float) -> str:
     """Three digits and a unit: 950, 11.2 k, 4.41 M, 1.8 G."""
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
-            return f"{value / size:#.3g}".rstrip(".") + unit
+            return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"
 
 
@@ -87,6 +87,10 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -96,8 +100,9 @@ SCORE_COLUMNS = (
     Column("accuracy", "Accuracy", "share of test tracks that were right; below it the 95 % interval", score, True),
     Column("precision", "Precision", "mean over genres: how often a named genre was right", score, True),
     Column("recall", "Recall", "mean over genres: how much of a genre was found", score, True),
-    Column("f1_std", "Seed spread", "standard deviation of macro F1 over seeds", score),
-    Column("calibration_error", "Calib. error", "gap between confidence and accuracy; 0 is ideal", score),
+    Column("f1_std", "Spread", "standard deviation of macro F1 over seeds", score),
+    Column("p_value_vs_best", "p vs best", "p-value of no difference from the best ranked row", p_value),
+    Column("calibration_error", "Calibration", "gap between confidence and accuracy; 0 is ideal", score),
 )
 
 COST_COLUMNS = (

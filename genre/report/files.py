@@ -46,7 +46,7 @@ def json_text(table: Table) -> str:
 
 
 def to_json(board: Board) -> dict[str, Any]:
-    """`board` in plain JSON types, floats rounded to five digits."""
+    """`board` in plain JSON types; what was measured is rounded to five digits, settings are kept as they are."""
     content = {f.name: getattr(board, f.name) for f in fields(board)} | {"corpus": asdict(board.corpus)}
     content["entries"] = [
         {f.name: getattr(entry, f.name) for f in fields(entry)}
@@ -82,10 +82,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return round(value, DIGITS) if isinstance(value, float) else value
+        return value.astype(np.float64).round(DIGITS).tolist() if value.dtype.kind == "f" else value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _pretty(value: Any, indent: str = "") -> Iterator[str]:

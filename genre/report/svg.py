@@ -56,27 +56,27 @@ class Scale:
         share = (at - low) / (high - low) if high > low else 0.5
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, at_most: int = 5) -> list[float]:
-        """At most so many round values in the range: 1, 2 or 5 times a power of ten, or multiples of one of these."""
-        return self._log_ticks(at_most) if self.log else self._linear_ticks(at_most)
+    def ticks(self, about: int = 5) -> list[float]:
+        """About so many round values in the range: 1, 2 or 5 times a power of ten, or multiples of one."""
+        return self._log_ticks(about) if self.log else self._linear_ticks(about)
 
-    def _linear_ticks(self, at_most: int) -> list[float]:
+    def _linear_ticks(self, about: int) -> list[float]:
         span = self.high - self.low
         if span <= 0:
             return [self.low]
-        power = 10.0 ** math.floor(math.log10(span / at_most))
-        step = next(power * times for times in (1, 2, 5, 10, 20) if span / (power * times) <= at_most - 1)
+        power = 10.0 ** math.floor(math.log10(span / about))
+        step = next(power * times for times in (1, 2, 5, 10, 20) if span / (power * times) <= about)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [step * index for index in range(first, last + 1)]
 
-    def _log_ticks(self, at_most: int) -> list[float]:
+    def _log_ticks(self, about: int) -> list[float]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         inside: list[float] = []
         for times in ((1,), (1, 3), (1, 2, 5)):  # the coarsest that gives at least two
             inside = [t * 10.0**p for p in powers for t in times if self.low <= t * 10.0**p <= self.high]
             if len(inside) >= 2:
                 break
-        return inside[:: max(1, math.ceil(len(inside) / at_most))]
+        return inside[:: max(1, math.ceil(len(inside) / about))]
 
 
 def axes(x: Scale, y: Scale, show_x: Callable[[float], str], y_ticks: int = 6) -> list[Markup]:

@@ -131,9 +131,10 @@ def _row(
 
 
 def _estimate(by_run: list[float], drawn: FloatArray) -> Estimate:
-    low, high = metrics.interval(drawn, LEVEL)
+    mean = float(np.mean(by_run))
+    low, high = metrics.interval(drawn, mean, LEVEL)
     std = float(np.std(by_run, ddof=1)) if len(by_run) > 1 else None
-    return Estimate(float(np.mean(by_run)), low, high, std, min(by_run), max(by_run))
+    return Estimate(mean, low, high, std, min(by_run), max(by_run))
 
 
 def _mean_per_class(runs: list[PerClass]) -> PerClass:

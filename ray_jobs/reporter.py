@@ -1,0 +1,49 @@
+"""Lines from workers to the person at the driver, in order and without Ray's prefixes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Holds messages until the driver takes them."""
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+
+    def put(self, message: Any) -> None:
+        """Leave a message."""
+        self._messages.append(message)
+
+    def take(self) -> list[Any]:
+        """All messages since the last time."""
+        taken, self._messages = self._messages, []
+        return taken
+
+
+@contextlib.contextmanager
+def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Iterator[Any]:
+    """A mailbox for workers; `receive` is called here with each of its messages, the last ones at the end."""
+    mailbox = Mailbox.remote()
+    done = threading.Event()
+
+    def listen() -> None:
+        while not done.wait(every_seconds):
+            for message in ray.get(mailbox.take.remote()):
+                receive(message)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield mailbox
+    finally:
+        done.set()
+        thread.join()
+        for message in ray.get(mailbox.take.remote()):
+            receive(message)

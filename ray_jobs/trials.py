@@ -1,0 +1,48 @@
+"""One trial: a configuration trained in one process, reported to Tune epoch by epoch."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from genre import checkpoint, config, experiment
+from genre.config import Config
+from genre.experiment import Data
+from genre.storage import Location
+
+from ray import tune  # isort: skip
+
+
+def train_trial(trial: dict[str, Any], base: Config, data: Data) -> None:
+    """Train `base` changed by the run's `settings`; where it names a folder to `save` in, leave the best epoch there."""
+    run = trial["run"]
+    settings = apply(base, run["settings"])
+    torch.set_num_threads(max(1, int(base.tune.cpus_per_trial)))
+    card, trainer = experiment.trainer_for(settings, data, experiment.device_for(settings.train.device))
+    last = tune.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as path:
+            trainer.restore(checkpoint.load_state(Location.of(path) / "state.pt"))
+    for epoch in trainer.run():
+        with tempfile.TemporaryDirectory() as path:
+            checkpoint.save_state(Location.of(path) / "state.pt", trainer.state())
+            tune.report(asdict(epoch), checkpoint=tune.Checkpoint.from_directory(path))
+    if run.get("save"):
+        experiment.save_best(Location.of(run["save"]), card, trainer, settings)
+
+
+def apply(base: Config, settings: dict[str, Any]) -> Config:
+    """`base` with dotted keys replaced. `model.params` of another architecture than the trial's are dropped."""
+    tree = base.model_dump()
+    if settings.get("model.name", base.model.name) != base.model.name:
+        tree["model"]["params"] = {}
+    for key, value in settings.items():
+        branch = tree
+        *path, last = key.split(".")
+        for name in path:
+            branch = branch[name]
+        branch[last] = value
+    return config.validate(Config, tree)

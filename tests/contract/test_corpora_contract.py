@@ -1,0 +1,158 @@
+"""What every corpus promises, whoever wrote it. A new one adds a builder of a tiny example to `BUILDERS`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genre import corpora, registry, splits
+from genre.config import CorpusSettings, Settings, describe
+from genre.corpora import Track
+from genre.errors import ConfigError, GenreError
+from genre.storage import Location
+
+KINDS = registry.names("genre.corpora")
+DROPPINGS = ("._dropping.wav", ".hidden.wav", "Thumbs.db", "cover.jpg")
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def folder(root: Path) -> dict[str, Any]:
+    names = [f"{genre}/{artist}/{n}.wav" for genre in ("rock", "folk") for artist in ("X", "Y") for n in range(3)]
+    touch(root, *names, *(f"rock/X/{name}" for name in DROPPINGS))
+    return {"root": str(root)}
+
+
+def gtzan(root: Path) -> dict[str, Any]:
+    names = [f"genres/{genre}/{genre}.{n:05d}.au" for genre in ("blues", "pop") for n in range(4)]
+    touch(root, *names, *(f"genres/blues/{name}" for name in DROPPINGS))
+    return {"root": str(root)}
+
+
+def fma(root: Path) -> dict[str, Any]:
+    header = ",set,set,artist,track\n,split,subset,id,genre_top\ntrack_id,,,,\n"
+    rows = "2,training,small,1,Rock\n3,validation,small,2,Rock\n5,test,small,3,Pop\n"
+    touch(root, "fma_small/000/000002.mp3", "fma_small/000/000003.mp3", "fma_metadata/tracks.csv")
+    touch(root, *(f"fma_small/000/{name}" for name in DROPPINGS))
+    (root / "fma_metadata/tracks.csv").write_text(header + rows)
+    return {"root": str(root)}
+
+
+def table(root: Path) -> dict[str, Any]:
+    touch(root, "a.wav", "b.wav", *DROPPINGS)
+    (root / "tracks.csv").write_text("path,genre,split\na.wav,rock,train\nb.wav,folk,\n")
+    return {"root": str(root / "tracks.csv")}
+
+
+def synthetic(root: Path) -> dict[str, Any]:
+    return {"root": str(root), "params": {"tracks_per_genre": 1, "artists_per_genre": 1, "seconds": 1, "damaged": 2}}
+
+
+BUILDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "folder": folder, "fma": fma, "gtzan": gtzan, "synthetic": synthetic, "table": table,
+}  # fmt: skip
+
+
+def scan(settings: CorpusSettings) -> list[Track]:
+    return list(corpora.scan(settings))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CorpusSettings:
+    kind = request.param
+    assert kind in BUILDERS, f"add a tiny example of {kind} to BUILDERS"
+    return CorpusSettings(kind=kind, **BUILDERS[kind](tmp_path_factory.mktemp(kind)))
+
+
+def test_has_the_three_parts(settings: CorpusSettings) -> None:
+    module = registry.load("genre.corpora", settings.kind)
+    assert module.__doc__
+    assert issubclass(module.Params, Settings)
+    assert all(meaning for _, _, meaning in describe(module.Params))
+    assert callable(module.scan)
+    assert callable(module.classes)
+
+
+def test_tracks_are_well_formed(settings: CorpusSettings) -> None:
+    tracks = scan(settings)
+    assert tracks
+    for track in tracks:
+        assert track.track_id.encode()  # Parquet holds UTF-8 only
+        assert track.genre
+        assert track.group is None or track.group
+        assert track.split in (None, *splits.SPLITS, splits.EXCLUDED)
+        assert track.size >= -1
+        assert track.modified >= 0
+    with pytest.raises(FrozenInstanceError):
+        tracks[0].genre = "other"  # type: ignore[misc]
+
+
+def test_ids_are_unique(settings: CorpusSettings) -> None:
+    ids = [track.track_id for track in scan(settings)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_order_and_content_are_the_same_every_time(settings: CorpusSettings) -> None:
+    assert scan(settings) == scan(settings)
+
+
+def test_listed_files_are_there_with_their_size(settings: CorpusSettings) -> None:
+    for track in scan(settings):
+        place = Location.of(track.path)
+        assert place.exists() == (track.size >= 0)
+        assert track.size == (len(place.read_bytes()) if place.exists() else -1)
+
+
+def test_droppings_are_not_tracks(settings: CorpusSettings) -> None:
+    names = {Path(track.path).name for track in scan(settings)}
+    assert not [name for name in names if name.startswith(".") or name in DROPPINGS]
+
+
+def test_genres_are_among_the_classes(settings: CorpusSettings) -> None:
+    classes = corpora.classes(settings)
+    assert classes == corpora.classes(settings)
+    if classes is not None:
+        assert len(set(classes)) == len(classes) >= 2
+        assert {track.genre for track in scan(settings)} <= set(classes)
+
+
+def test_a_random_split_is_left_to_splits(settings: CorpusSettings) -> None:
+    asked = settings.model_copy(update={"split": "random"})
+    assert {track.split for track in scan(asked)} == {None}
+    assert [track.track_id for track in scan(asked)] == [track.track_id for track in scan(settings)]
+
+
+def test_ids_survive_moving_the_corpus(settings: CorpusSettings, tmp_path: Path) -> None:
+    root = Path(settings.root)
+    source = root if root.is_dir() else root.parent
+    shutil.copytree(source, tmp_path / "moved")
+    moved = tmp_path / "moved" if root.is_dir() else tmp_path / "moved" / root.name
+    there = scan(settings.model_copy(update={"root": str(moved)}))
+    assert [track.track_id for track in there] == [track.track_id for track in scan(settings)]
+
+
+def test_unknown_parameter_is_named(settings: CorpusSettings) -> None:
+    asked = settings.model_copy(update={"params": {"no_such_thing": 1}})
+    with pytest.raises(ConfigError, match=r"corpus\.params\.no_such_thing"):
+        scan(asked)
+
+
+def test_a_bad_root_is_one_line(settings: CorpusSettings) -> None:
+    with pytest.raises(GenreError) as error:
+        scan(settings.model_copy(update={"root": "nowhere://at/all"}))
+    assert "\n" not in str(error.value)
+
+
+def test_known_faults_have_a_reason(settings: CorpusSettings) -> None:
+    faulty: dict[str, str] = getattr(registry.load("genre.corpora", settings.kind), "faulty", dict)()
+    assert all(track and reason for track, reason in faulty.items())

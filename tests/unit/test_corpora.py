@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import ast
+import csv
+import importlib.util
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genre import corpora, splits
+from genre.config import CorpusSettings
+from genre.corpora import Track, _walk, fma, gtzan
+from genre.errors import ConfigError
+from genre.storage import Location
+
+
+def settings(kind: str, root: object = "", split: str = "auto", **params: Any) -> CorpusSettings:
+    return CorpusSettings.model_validate({"kind": kind, "root": str(root), "split": split, "params": params})
+
+
+def scan(kind: str, root: object = "", split: str = "auto", **params: Any) -> list[Track]:
+    return list(corpora.scan(settings(kind, root, split, **params)))
+
+
+def ids(tracks: list[Track]) -> list[str]:
+    return [track.track_id for track in tracks]
+
+
+def touch(root: Path, *names: str, content: bytes = b"x") -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def refused(kind: str, root: object = "", split: str = "auto", **params: Any) -> str:
+    with pytest.raises(ConfigError) as error:
+        scan(kind, root, split, **params)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def shared_data() -> Path:
+    """Research data beside the repository; not part of it."""
+    folder = Path(__file__).parents[3] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no research data at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Address of an empty bucket of a real S3 server; the query comes after the path."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_EC2_METADATA_DISABLED": "true"}
+    with pytest.MonkeyPatch.context() as environment:
+        for key, value in keys.items():
+            environment.setenv(key, value)
+        query = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
+        Location.of(f"s3://music?{query}").make_folder()
+        yield f"s3://music/{{}}?{query}"
+    server.stop()
+
+
+class TestWalk:
+    def test_order_is_by_name_in_each_folder(self, tmp_path: Path) -> None:
+        names = ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
+        found = list(_walk.walk(Location.of(touch(tmp_path, *names))))
+        assert [audio.relative for audio in found] == ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
+
+    def test_size_time_and_address(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.wav", content=b"12345")
+        os.utime(tmp_path / "a.wav", (1_000_000_000.5, 1_000_000_000.5))
+        (audio,) = _walk.walk(Location.of(tmp_path))
+        assert (audio.path, audio.size, audio.modified) == (str(tmp_path / "a.wav"), 5, 1_000_000_000.5)
+
+    def test_droppings_and_other_files_are_no_tracks(self, tmp_path: Path) -> None:
+        droppings = "._a.wav .hidden.wav .git/b.wav __MACOSX/c.wav Thumbs.db cover.jpg a.cue notes.txt wav a.wav.part"
+        touch(tmp_path, "a.WAV", "b.Mp3", *droppings.split())
+        assert [audio.relative for audio in _walk.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3"]
+
+    def test_a_hidden_folder_above_the_root_does_not_matter(self, tmp_path: Path) -> None:
+        assert scan("folder", touch(tmp_path / ".cache", "rock/a.wav"))
+
+    def test_links(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        outside = touch(tmp_path / "outside", "a.wav")
+        root = touch(tmp_path / "root", "rock/a.wav", ".annex/key")
+        (root / "rock" / "annexed.wav").symlink_to("../.annex/key")
+        (root / "rock" / "broken.wav").symlink_to("../.annex/absent")
+        (root / "rock" / "outside.wav").symlink_to(outside / "a.wav")
+        (root / "rock" / "folder").symlink_to(outside)
+        (root / "rock" / "loop").symlink_to(root)
+        with caplog.at_level(logging.WARNING):
+            found = {audio.relative: audio.size for audio in _walk.walk(Location.of(root))}
+        assert found == {"rock/a.wav": 1, "rock/annexed.wav": 1, "rock/broken.wav": _walk.MISSING}
+        assert "3 links not followed" in caplog.text
+
+    def test_the_root_may_be_a_link(self, tmp_path: Path) -> None:
+        touch(tmp_path / "real", "rock/a.wav")
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        (tmp_path / "real" / "rock" / "b.wav").symlink_to("a.wav")
+        assert ids(scan("folder", tmp_path / "link")) == ["rock/a.wav", "rock/b.wav"]
+
+    def test_a_name_that_is_not_utf8_is_kept_for_the_rejects(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/a.wav")
+        with open(os.fsencode(tmp_path) + b"/rock/caf\xe9.wav", "wb"):
+            pass
+        tracks = scan("folder", tmp_path)
+        assert [(track.track_id, track.size) for track in tracks] == [("rock/a.wav", 1), ("rock/caf\\xe9.wav", -1)]
+        assert tracks[1].path.encode()
+
+    def test_folder_that_cannot_be_listed_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, "rock/a.wav", "secret/b.wav")
+        listed = os.scandir
+
+        def denied(path: str) -> Any:
+            if path.endswith("secret"):
+                raise PermissionError(13, "Permission denied", path)
+            return listed(path)
+
+        monkeypatch.setattr(os, "scandir", denied)  # tests run as root, who may read everything
+        assert f"{tmp_path}/secret cannot be listed (Permission denied)" in refused("folder", tmp_path)
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        touch(tmp_path, "empty/cover.jpg", "file.wav")
+        assert "corpus.root is empty; write corpus.root=/path" in refused("folder")
+        assert "does not exist" in refused("folder", tmp_path / "absent")
+        assert "is a file, not a folder" in refused("folder", tmp_path / "file.wav")
+        assert "holds no audio file (.wav, .flac, .mp3, ...)" in refused("folder", tmp_path / "empty")
+        assert "not an address pyarrow can open" in refused("folder", "nowhere://music")
+
+    def test_object_storage_gives_the_same_tracks(self, bucket: str, tmp_path: Path) -> None:
+        names = [
+            "rock/The Band/a b.wav",
+            "rock/é.wav",
+            "folk/a#1.wav",
+            "folk/what?.wav",
+            "folk/50%25.wav",
+            "folk/._a.wav",
+        ]
+        touch(tmp_path, *names, content=b"four")
+        root = Location.of(bucket.format("mine"))
+        for name in names:
+            (root / name).write_bytes(b"four")
+        remote, local = scan("folder", root), scan("folder", tmp_path)
+        assert [(t.track_id, t.genre, t.group, t.size) for t in remote] == [
+            (t.track_id, t.genre, t.group, t.size) for t in local
+        ]
+        assert {Location.of(track.path).read_bytes() for track in remote} == {b"four"}
+        assert "does not exist" in refused("folder", bucket.format("absent"))
+
+
+class TestFolder:
+    def test_genre_group_and_id(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/a.wav", "rock/a.mp3", "rock/Band/x.wav", "folk/Band/Album/CD 1/x.wav")
+        assert [(track.track_id, track.genre, track.group, track.split) for track in scan("folder", tmp_path)] == [
+            ("folk/Band/Album/CD 1/x.wav", "folk", "Band", None),
+            ("rock/Band/x.wav", "rock", "Band", None),
+            ("rock/a.mp3", "rock", None, None),
+            ("rock/a.wav", "rock", None, None),
+        ]
+        assert corpora.classes(settings("folder", tmp_path)) is None
+
+    def test_decomposed_names_are_the_same_genre_and_group(self, tmp_path: Path) -> None:
+        touch(tmp_path, "Électro/Zoé/a.wav", "E\u0301lectro/Zoe\u0301/b.wav")
+        tracks = scan("folder", tmp_path)
+        assert len({track.genre for track in tracks}) == len({track.group for track in tracks}) == 1
+        assert len(set(ids(tracks))) == 2
+
+    def test_group_pattern(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/Band - One.wav", "rock/Band - Two.wav", "rock/unknown.wav", "folk/sub/Band - Three.wav")
+        tracks = scan("folder", tmp_path, group_pattern=r"(?P<group>[^/]+) - ")
+        assert [track.group for track in tracks] == ["Band", "Band", "Band", None]
+
+    @pytest.mark.parametrize(
+        ("pattern", "message"),
+        [("(", "is no regular expression"), ("(.*)/", "names no group"), ("(?P<group>zzz)", "matched none of 1 paths")],
+    )
+    def test_bad_group_pattern(self, tmp_path: Path, pattern: str, message: str) -> None:
+        assert message in refused("folder", touch(tmp_path, "rock/a.wav"), group_pattern=pattern)
+
+    def test_loose_files(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/a.wav", "loose.wav")
+        message = refused("folder", tmp_path)
+        assert "'loose.wav' is in no genre's folder" in message
+        assert "ignore_loose=true" in message
+        assert ids(scan("folder", tmp_path, ignore_loose=True)) == ["rock/a.wav"]
+        (tmp_path / "rock" / "a.wav").unlink()
+        assert "holds no audio file in a genre's folder" in refused("folder", tmp_path, ignore_loose=True)
+
+    def test_no_published_split(self, tmp_path: Path) -> None:
+        assert "has no published split" in refused("folder", touch(tmp_path, "rock/a.wav"), "official")
+
+    def test_real_music(self, shared_data: Path) -> None:
+        tracks = scan("folder", shared_data / "gtzan-mini")
+        assert len(tracks) == 509
+        assert {track.genre for track in tracks} == set(gtzan.GENRES)
+
+
+FILTERED = {  # train, valid, test
+    "blues": (46, 23, 31), "classical": (48, 20, 31), "country": (45, 23, 30), "disco": (42, 22, 29),
+    "hiphop": (47, 18, 27), "jazz": (43, 17, 27), "metal": (44, 20, 27), "pop": (41, 13, 30),
+    "reggae": (43, 17, 26), "rock": (44, 24, 32),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole_gtzan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = (f"{genre}/{genre}.{number:05d}.au" for genre in gtzan.GENRES for number in range(100))
+    return touch(tmp_path_factory.mktemp("gtzan"), *names)
+
+
+class TestGtzan:
+    def test_the_filtered_split_has_its_published_counts(self, whole_gtzan: Path) -> None:
+        counts = Counter((track.genre, track.split) for track in scan("gtzan", whole_gtzan))
+        found = {g: tuple(counts[g, split] for split in splits.SPLITS) for g in gtzan.GENRES}
+        assert found == FILTERED
+        assert [sum(column) for column in zip(*found.values(), strict=True)] == [443, 197, 290]
+        assert sum(counts[g, "excluded"] for g in gtzan.GENRES) == 70
+
+    def test_it_is_the_split_that_torchaudio_carries(self) -> None:
+        """An independent copy, from jordipons/sklearn-audio-transfer-learning; read without importing torch."""
+        package = importlib.util.find_spec("torchaudio")
+        assert package is not None
+        assert package.origin is not None
+        source = Path(package.origin).with_name("datasets") / "gtzan.py"
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                if name.startswith("filtered_"):
+                    published = set(ast.literal_eval(node.value))
+                    ours = {track for track, split in gtzan._filtered().items() if split == name[len("filtered_") :]}
+                    assert ours == published
+
+    def test_it_is_the_split_of_the_research_data(self, shared_data: Path) -> None:
+        for split in splits.SPLITS:
+            lines = (shared_data / "gtzan-splits" / f"{split}_filtered.txt").read_text().split()
+            ours = {track for track, side in gtzan._filtered().items() if side == split}
+            assert {Path(line).stem for line in lines} == ours
+
+    def test_the_random_split_is_stratified_whatever_is_there(self, whole_gtzan: Path) -> None:
+        tracks = scan("gtzan", whole_gtzan, "random")
+        assert {track.split for track in tracks} == {None}
+        columns = {name: [getattr(track, name) for track in tracks] for name in ("track_id", "genre", "group", "split")}
+        table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+        done = splits.assign(table, settings("gtzan"))
+        expected = {"train": 65, "valid": 15, "test": 20, "excluded": 0}
+        assert splits.summary(done) == dict.fromkeys(gtzan.GENRES, expected)
+        part = splits.assign(table.slice(30, 400), settings("gtzan"))
+        assert part["split"].to_pylist() == done["split"].slice(30, 400).to_pylist()
+
+    @pytest.mark.parametrize("parents", ["", "genres", "genres_original", "Data/genres_original"])
+    @pytest.mark.parametrize("extension", ["au", "wav", "flac", "mp3"])
+    def test_layouts(self, tmp_path: Path, parents: str, extension: str) -> None:
+        names = [f"jazz/jazz.00054.{extension}", f"blues/blues.00000.{extension}", f"blues/._blues.00001.{extension}"]
+        touch(tmp_path / parents, *names)
+        touch(tmp_path, "images_original/blues/blues00000.png")
+        tracks = scan("gtzan", tmp_path)
+        assert [(t.track_id, t.genre, t.split) for t in tracks] == [
+            ("blues.00000", "blues", "valid"),
+            ("jazz.00054", "jazz", "train"),
+        ]
+        assert corpora.classes(settings("gtzan", tmp_path)) == sorted(gtzan.GENRES)
+
+    def test_known_faults_are_listed(self) -> None:
+        faulty = gtzan.faulty()
+        assert len(faulty) == 71
+        assert "unreadable" in faulty["jazz.00054"]
+        assert gtzan.official_split("jazz.00054") == "train"
+        assert all(gtzan.official_split(track) == "excluded" for track in faulty if track != "jazz.00054")
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["blues/song.wav"], "'song.wav' is not named like a GTZAN track (blues.00000.wav)"),
+            (["blues/jazz.00000.wav"], "'jazz.00000.wav' is not named like"),
+            (["blues/blues.00100.wav"], "'blues.00100.wav' is not named like"),
+            (["blues/blues.00000.au", "blues/blues.00000.wav"], "are one track; keep only one"),
+            (["techno/a.wav"], "has no genre folder"),
+        ],
+    )
+    def test_refusals(self, tmp_path: Path, names: list[str], message: str) -> None:
+        assert message in refused("gtzan", touch(tmp_path, *names))
+
+    def test_real_music(self, shared_data: Path) -> None:
+        tracks = scan("gtzan", shared_data / "gtzan-mini")
+        assert Counter(track.split for track in tracks) == {"train": 233, "valid": 98, "test": 130, "excluded": 48}
+
+
+class TestFma:
+    ROWS = (
+        # track, subset, split, artist, genre, title
+        (2, "small", "training", "1", "Hip-Hop", "Food"),
+        (5, "small", "validation", "1", "Hip-Hop", 'a "quoted", title\nof two lines'),
+        (10, "small", "test", "6", "Pop", "Freeway"),
+        (140, "medium", "training", "54", "Old-Time / Historic", "Queen"),
+        (3000, "large", "training", "9", "", "x"),
+    )
+
+    @staticmethod
+    def metadata(root: Path, rows: Any = ROWS) -> None:
+        """The published layout: two levels of names, the index's name, then one line per track."""
+        header = [
+            ["", "album", "artist", "artist", "set", "set", "track", "track", "track"],
+            ["", "title", "bio", "id", "split", "subset", "duration", "genre_top", "title"],
+            ["track_id", "", "", "", "", "", "", "", ""],
+        ]
+        touch(root, "fma_metadata/tracks.csv")
+        with open(root / "fma_metadata" / "tracks.csv", "w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(header)
+            for track, subset, split, artist, genre, title in rows:
+                csv.writer(stream).writerow([track, "A", "<p>bio</p>", artist, split, subset, 168, genre, title])
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        self.metadata(tmp_path)
+        return touch(tmp_path, *(f"fma_small/000/{n:06d}.mp3" for n in (2, 5)), "fma_small/checksums")
+
+    def test_small(self, root: Path) -> None:
+        tracks = scan("fma", root)
+        assert [(t.track_id, t.genre, t.group, t.split, t.size) for t in tracks] == [
+            ("000002", "Hip-Hop", "1", "train", 1),
+            ("000005", "Hip-Hop", "1", "valid", 1),
+            ("000010", "Pop", "6", "test", -1),  # listed, but not there
+        ]
+        assert tracks[2].path == str(root / "fma_small" / "000" / "000010.mp3")
+        assert corpora.classes(settings("fma", root)) == list(fma.SMALL)
+        assert {track.split for track in scan("fma", root, "random")} == {None}
+
+    def test_medium_has_the_small_tracks_too(self, root: Path) -> None:
+        touch(root, *(f"fma_medium/000/{n:06d}.mp3" for n in (2, 5, 10, 140)))
+        tracks = scan("fma", root, subset="medium")
+        assert ids(tracks) == ["000002", "000005", "000010", "000140"]
+        assert tracks[3].genre == "Old-Time / Historic"
+        assert corpora.classes(settings("fma", root, subset="medium")) == sorted(fma.MEDIUM)
+        assert set(fma.SMALL) < set(fma.MEDIUM)
+
+    def test_small_is_read_from_medium(self, root: Path) -> None:
+        (root / "fma_small").rename(root / "fma_medium")
+        touch(root, "fma_medium/000/000140.mp3")
+        assert ids(scan("fma", root)) == ["000002", "000005", "000010"]
+
+    def test_known_faults_are_listed(self) -> None:
+        assert {"099134", "108925", "133297"} < set(fma.faulty())
+
+    def test_refusals(self, root: Path) -> None:
+        assert "has no folder fma_medium" in refused("fma", root, subset="medium")
+        assert "params.subset: found \"large\"; use 'small' or 'medium'" in refused("fma", root, subset="large")
+        touch(root, "fma_small/009/009999.mp3")
+        assert "'009/009999.mp3' is not in fma_metadata/tracks.csv" in refused("fma", root)
+        (root / "fma_metadata" / "tracks.csv").write_text("path,genre\na,b\n")
+        assert "is not FMA's tracks.csv" in refused("fma", root)
+        (root / "fma_metadata" / "tracks.csv").unlink()
+        assert "unpack fma_metadata.zip" in refused("fma", root)
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            ((2, "small", "training", "1", "", "x"), "track 2 has genre ''"),
+            ((2, "small", "dev", "1", "Rock", "x"), "track 2 has split 'dev'"),
+        ],
+    )
+    def test_bad_row(self, root: Path, row: tuple[Any, ...], message: str) -> None:
+        self.metadata(root, [row, self.ROWS[1]])
+        assert message in refused("fma", root)
+
+
+class TestTable:
+    @staticmethod
+    def write(root: Path, *lines: str, name: str = "tracks.csv") -> Path:
+        touch(root, "a.wav", "sub/b.wav")
+        (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return root / name
+
+    def test_csv(self, tmp_path: Path) -> None:
+        elsewhere = touch(tmp_path / "elsewhere", "c.wav", content=b"123") / "c.wav"
+        table = self.write(
+            tmp_path / "music",
+            "genre,mood,path,group,split",
+            "rock,calm,sub/b.wav,007,train",
+            'NA,,"a.wav",,',
+            f"folk,,{elsewhere}, The Band ,excluded",
+            "folk,,gone.wav,,test",
+        )
+        assert [(t.track_id, t.path, t.genre, t.group, t.split, t.size) for t in scan("table", table)] == [
+            ("sub/b.wav", str(tmp_path / "music/sub/b.wav"), "rock", "007", "train", 1),
+            ("a.wav", str(tmp_path / "music/a.wav"), "NA", None, None, 1),
+            (str(elsewhere), str(elsewhere), "folk", "The Band", "excluded", 3),
+            ("gone.wav", str(tmp_path / "music/gone.wav"), "folk", None, "test", -1),
+        ]
+        assert {track.split for track in scan("table", table, "random")} == {None}
+        assert ids(scan("table", table, "official"))
+
+    def test_tsv_and_a_byte_order_mark(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, "\ufeffpath\tgenre", "a.wav\trock, hard", name="tracks.TSV")
+        assert [track.genre for track in scan("table", table)] == ["rock, hard"]
+
+    def test_parquet_in_batches_with_other_names(self, tmp_path: Path) -> None:
+        n = 20000
+        columns = {"file": [f"{i}.wav" for i in range(n)], "label": pa.array(["x", "y"] * (n // 2)).dictionary_encode()}
+        pq.write_table(pa.table({**columns, "key": list(range(n))}), tmp_path / "list")
+        named = {"path_column": "file", "genre_column": "label", "track_id_column": "key"}
+        tracks = scan("table", tmp_path / "list", **named)
+        assert ids(tracks) == [str(i) for i in range(n)]
+        assert {track.genre for track in tracks} == {"x", "y"}
+
+    @pytest.mark.parametrize(
+        ("lines", "message"),
+        [
+            (["path,label", "a.wav,rock"], "has no column 'genre'; it has path, label; set corpus.params.genre_column"),
+            (["path,genre", "a.wav,rock", "b.wav, "], "row 2 has no genre"),
+            (["path,genre", ",rock"], "row 1 has no path"),
+            (["path,genre,split", "a.wav,rock,dev"], "row 1: split 'dev' is not known; use train, valid, test"),
+            (["path,genre", "a.wav,rock", "b.wav,folk", "a.wav,folk"], "row 3: track id 'a.wav' was given before"),
+            (["path,genre", "a.wav,rock", "b.wav"], "is no table"),
+            ([""], "is no table"),
+        ],
+    )
+    def test_refusals(self, tmp_path: Path, lines: list[str], message: str) -> None:
+        assert message in refused("table", self.write(tmp_path, *lines))
+
+    def test_refusals_of_settings(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, "path,genre", "a.wav,rock")
+        assert "corpus.split=official" in refused("table", table, "official")
+        assert "has no column 'artist'" in refused("table", table, group_column="artist")
+        assert "is no table" in refused("table", tmp_path / "absent.csv")
+        assert "is no table" in refused("table", tmp_path)
+
+    def test_object_storage(self, bucket: str) -> None:
+        folder = Location.of(bucket.format("list"))
+        (folder / "a 1.wav").write_bytes(b"12")
+        address = (folder / "a 1.wav").address
+        (folder / "t.csv").write_text(f"path,genre\na 1.wav,rock\n{address},folk\nabsent.wav,folk\n")
+        tracks = scan("table", folder / "t.csv")
+        assert [track.size for track in tracks] == [2, 2, -1]
+        assert Location.of(tracks[0].path).read_bytes() == Location.of(tracks[1].path).read_bytes() == b"12"
