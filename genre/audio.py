@@ -76,7 +76,9 @@ def clips(sound: Sound, settings: AudioSettings) -> list[Clip]:
     start, end = trim_bounds(wave, settings.trim_db)
     wave = wave[start:end] / np.float32(peak)
     if len(wave) < settings.min_seconds * rate:
-        raise AudioError(Reason.TOO_SHORT, f"{len(wave) / rate:.2f} s of sound, audio.min_seconds={settings.min_seconds}")
+        raise AudioError(
+            Reason.TOO_SHORT, f"{len(wave) / rate:.2f} s of sound, audio.min_seconds={settings.min_seconds}"
+        )
     length = round(settings.clip_seconds * rate)
     full, rest = divmod(len(wave), length)
     count = full + (rest >= length / 2 or not full)

@@ -124,7 +124,9 @@ def load_state(path: Location) -> dict[str, Any]:
 def _read_card(folder: Location) -> tuple[ModelCard, str]:
     path = folder / "model.json"
     if not path.exists():
-        raise ArtifactError(f"{folder}: no model here (model.json is missing); train one, or point model= at its folder")
+        raise ArtifactError(
+            f"{folder}: no model here (model.json is missing); train one, or point model= at its folder"
+        )
     content = path.read_json()
     if content.get("stage") != "model" or content.get("schema_version") != SCHEMA_VERSION:
         found = f"{content.get('stage')} version {content.get('schema_version')}"

@@ -29,8 +29,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.range_db = range_db
-        self.register_buffer("mean", torch.from_numpy(np.asarray(mean, np.float32)).reshape(-1, 1))
-        self.register_buffer("std", torch.from_numpy(np.asarray(std, np.float32)).reshape(-1, 1))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1))
 
     def forward(self, levels: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """`augment` acts on the normalised windows, where zero is the mean of a bin."""

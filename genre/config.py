@@ -47,7 +47,9 @@ class AudioSettings(Settings):
     """What makes a waveform out of a file. Part of the features' fingerprint."""
 
     sample_rate: int = Field(22050, ge=4000, le=192000, description="Hz after resampling")
-    clip_seconds: float = Field(30.0, gt=0.1, le=600, description="length of a clip; shorter tracks are repeated to fill")
+    clip_seconds: float = Field(
+        30.0, gt=0.1, le=600, description="length of a clip; shorter tracks are repeated to fill"
+    )
     max_clips: int = Field(0, ge=0, description="clips kept of a long track, from its start; 0 keeps all")
     min_seconds: float = Field(1.0, ge=0, description="less than this after trimming is rejected as too_short")
     trim_db: float = Field(60.0, gt=0, description="leading and trailing parts this far below the peak are silence")
@@ -76,7 +78,9 @@ class PrepareSettings(Settings):
 
 class ModelSettings(Settings):
     name: str = Field("cnn", description="architecture: one of genre/models/")
-    path: str = Field("", description="a saved model's folder (evaluate, tag); empty: the leaderboard's best, or name's")
+    path: str = Field(
+        "", description="a saved model's folder (evaluate, tag); empty: the leaderboard's best, or name's"
+    )
     params: dict[str, Any] = Field({}, description="settings of this architecture alone")
 
 
@@ -154,7 +158,9 @@ class Config(Settings):
             require_known("tune.architectures", name, registry.names("genre.models"))
         half = self.audio.sample_rate / 2
         if (self.spectrogram.f_max or half) > half:
-            raise ConfigError(f"spectrogram.f_max={self.spectrogram.f_max} is above half of audio.sample_rate; use {half}")
+            raise ConfigError(
+                f"spectrogram.f_max={self.spectrogram.f_max} is above half of audio.sample_rate; use {half}"
+            )
         if (self.spectrogram.f_max or half) <= self.spectrogram.f_min:
             raise ConfigError(f"spectrogram.f_min={self.spectrogram.f_min} is not below f_max; use 0")
         if self.train.window_seconds > self.audio.clip_seconds:
@@ -163,7 +169,9 @@ class Config(Settings):
                 f"use at most {self.audio.clip_seconds}"
             )
         if self.corpus.valid_fraction + self.corpus.test_fraction >= 0.9:
-            raise ConfigError("corpus.valid_fraction + corpus.test_fraction leave less than 0.1 for training; lower one")
+            raise ConfigError(
+                "corpus.valid_fraction + corpus.test_fraction leave less than 0.1 for training; lower one"
+            )
         return self
 
 
@@ -232,7 +240,9 @@ def _read_yaml(path: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); the shipped ones are in configs/") from None
+        raise ConfigError(
+            f"--config {path}: cannot be read ({error.strerror}); the shipped ones are in configs/"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from None
     if content is None:
@@ -253,7 +263,9 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     for depth, key in enumerate(keys[:-1]):
         branch = tree.setdefault(key, {})
         if not isinstance(branch, dict):
-            raise ConfigError(f"{'.'.join(keys)}: {'.'.join(keys[: depth + 1])} is a single value, it has no keys below")
+            raise ConfigError(
+                f"{'.'.join(keys)}: {'.'.join(keys[: depth + 1])} is a single value, it has no keys below"
+            )
         tree = branch
     tree[keys[-1]] = value
 

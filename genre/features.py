@@ -162,9 +162,13 @@ def load(folder: Location, split: str) -> Clips:
         order[filled:end] = table["clip"].to_numpy()
         filled = end
     if filled != wanted:
-        raise ArtifactError(f"{folder}: {wanted - filled} of {wanted} clips of split {split!r} are missing; prepare it again")
+        raise ArtifactError(
+            f"{folder}: {wanted - filled} of {wanted} clips of split {split!r} are missing; prepare it again"
+        )
     if not np.isfinite(peaks).all():
-        raise ArtifactError(f"{folder}: peak_db holds NaN in split {split!r}; those spectrograms are unusable, remove them")
+        raise ArtifactError(
+            f"{folder}: peak_db holds NaN in split {split!r}; those spectrograms are unusable, remove them"
+        )
     by_track = np.lexsort((order, rows))
     if not np.array_equal(by_track, np.arange(filled)):
         spectrograms, peaks, rows = spectrograms[by_track], peaks[by_track], rows[by_track]

@@ -35,7 +35,9 @@ class Location:
         try:
             filesystem, path = fs.FileSystem.from_uri(text)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ArtifactError(f"{text}: not an address pyarrow can open ({_first_line(error)}); use a path, s3:// or gs://") from None
+            raise ArtifactError(
+                f"{text}: not an address pyarrow can open ({_first_line(error)}); use a path, s3:// or gs://"
+            ) from None
         return cls(filesystem, path.rstrip("/"), text)
 
     def __truediv__(self, name: str) -> Location:
@@ -88,7 +90,9 @@ class Location:
         try:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise ArtifactError(f"{self}: not the Parquet file that was expected ({_first_line(error)}); make it again") from None
+            raise ArtifactError(
+                f"{self}: not the Parquet file that was expected ({_first_line(error)}); make it again"
+            ) from None
 
     def write_bytes(self, content: bytes) -> None:
         """Write all of `content` or nothing: a reader never sees a part of it."""

@@ -28,7 +28,9 @@ def main(name: str, purpose: str, run: Callable[[Config], None], arguments: Sequ
     parser.add_argument("--config", metavar="FILE", help="YAML file with settings that differ from the defaults")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
-    parser.add_argument("-h", "--help", action="store_true", help="show this, and every key with its default and meaning")
+    parser.add_argument(
+        "-h", "--help", action="store_true", help="show this, and every key with its default and meaning"
+    )
     options = parser.parse_intermixed_args(arguments)
     if options.help:
         print(parser.format_help() + "\n" + keys_help())

@@ -95,7 +95,9 @@ def _check_output(config: Config) -> None:
         (output / ".writable").write_text("")
         (output / ".writable").delete()
     except OSError as error:
-        raise ConfigError(f"output={config.output} cannot be written ({error.strerror or error}); choose another") from None
+        raise ConfigError(
+            f"output={config.output} cannot be written ({error.strerror or error}); choose another"
+        ) from None
 
 
 def _mount_of(path: str) -> str:

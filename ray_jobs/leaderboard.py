@@ -139,7 +139,9 @@ def _baseline_entry(fitted: Baseline, clips: Clips) -> Entry:
 
 def _majority_entry(tracks: Any, classes: list[str], clips: Clips) -> Entry:
     """Answers every track with the training split's class frequencies."""
-    training = [g for g, s in zip(tracks["genre"].to_pylist(), tracks["split"].to_pylist(), strict=True) if s == "train"]
+    training = [
+        g for g, s in zip(tracks["genre"].to_pylist(), tracks["split"].to_pylist(), strict=True) if s == "train"
+    ]
     shares = np.array([training.count(name) for name in classes], np.float32) / max(1, len(training))
     return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(clips.track_ids), 1)))])
 
@@ -148,7 +150,13 @@ def _corpus_facts(manifest: dict[str, Any], tracks: Any) -> CorpusFacts:
     corpus, counts = manifest["corpus"], manifest["counts"]
     by_split = {split: {genre: row[split] for genre, row in counts["splits"].items()} for split in features.SPLITS}
     groups = {
-        split: len({g for g, s in zip(tracks["group"].to_pylist(), tracks["split"].to_pylist(), strict=True) if s == split and g})
+        split: len(
+            {
+                g
+                for g, s in zip(tracks["group"].to_pylist(), tracks["split"].to_pylist(), strict=True)
+                if s == split and g
+            }
+        )
         for split in features.SPLITS
     }
     return CorpusFacts(

@@ -38,7 +38,9 @@ class SearchProgress(Callback):  # type: ignore[misc]
         """See `Callback`."""
         self._note(trial)
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         """See `Callback`."""
         name = _architecture(trial)
         self._epoch[trial.trial_id] = int(result["epoch"])
@@ -94,7 +96,9 @@ class SearchProgress(Callback):  # type: ignore[misc]
 
     def _line(self) -> str:
         total: Counter[str] = sum((self._states(name) for name in self._architectures), Counter())
-        counts = ", ".join(f"{total[key]} {key}" for key in ("done", "stopped", "running", "waiting", "failed") if total[key])
+        counts = ", ".join(
+            f"{total[key]} {key}" for key in ("done", "stopped", "running", "waiting", "failed") if total[key]
+        )
         best = "  ".join(f"{name} {self._best[name]:.2f}" for name in self._architectures if name in self._best)
         return f"{self._phase}: {counts}, {self._clock()}; best valid F1: {best or 'none yet'}"
 

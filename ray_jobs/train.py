@@ -105,7 +105,9 @@ def _use_gpu(config: Config) -> bool:
     room = cluster.gpus() if use_gpu else cluster.cpus()
     if config.train.workers > room:
         unit = "GPUs" if use_gpu else "CPUs"
-        raise ConfigError(f"train.workers={config.train.workers}, but the cluster has {room} {unit}; use at most {room}")
+        raise ConfigError(
+            f"train.workers={config.train.workers}, but the cluster has {room} {unit}; use at most {room}"
+        )
     return use_gpu
 
 

@@ -140,9 +140,7 @@ def _fit(
     )
     path = (folder / name).path
     if _can_restore(folder / name):
-        tuner = tune.Tuner.restore(
-            path, trainable=trainable, resume_errored=True, storage_filesystem=folder.filesystem
-        )
+        tuner = tune.Tuner.restore(path, trainable=trainable, resume_errored=True, storage_filesystem=folder.filesystem)
     else:
         tuner = tune.Tuner(
             trainable,

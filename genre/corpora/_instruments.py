@@ -130,7 +130,7 @@ class Room:
         )
 
     def apply(self, mix: Audio, rng: np.random.Generator) -> Audio:
-        """`mix` as it leaves this room, at a root mean square near 1 before the drive."""
+        """`mix`, at any level, as it leaves this room: equalised, reverberant, softly clipped and a little noisy."""
         size = fft.next_fast_len(len(mix) + SAMPLE_RATE // 2, real=True)
         response = self._equaliser(size) * (1 + self.wet * self._reverberation(size, rng))
         heard = fft.irfft(fft.rfft(mix, size) * response.astype(np.complex64), size)[: len(mix)]

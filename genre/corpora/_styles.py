@@ -7,8 +7,8 @@ note before it.
 - bass: the degree of the scale above the root of the bar's chord, 1 to 8;
 - chords: `x` the whole chord; 1 to 4 one tone of it, from the lowest up.
 
-Each layer has alternatives, of which a track plays one. Most patterns are shared by several genres, so that
-one layer alone rarely tells the genre: it takes two or three of them together.
+Each layer has alternatives, of which a track plays one. Many patterns are shared by several genres, so that
+one layer alone often leaves some of them open: it takes two or three together.
 """
 
 from __future__ import annotations

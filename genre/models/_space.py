@@ -48,5 +48,7 @@ def parse(key: str, value: Any) -> Domain:
             low, high = (float(bound) for bound in bounds)
             if low < high and (kind == "uniform" or low > 0):
                 return kinds[kind](low, high)
-        raise ConfigError(f"{key}: found {value}; write a list, {{uniform: [low, high]}} or {{loguniform: [low, high]}}")
+        raise ConfigError(
+            f"{key}: found {value}; write a list, {{uniform: [low, high]}} or {{loguniform: [low, high]}}"
+        )
     return Choice((value,))

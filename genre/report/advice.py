@@ -32,18 +32,21 @@ def advise(table: Table) -> Advice:
     if not ranked:
         return Advice("No model has been scored yet.", ["Train one, then make the leaderboard again."])
     best, majorities = ranked[0], table.of("majority")
+    name = best.entry.name
     if any(row.rank == best.rank for row in majorities):
         sentence = "Use none of these: no model is measurably better than always answering the commonest genre."
-        return Advice(sentence, [f"The best is {_scored(best, table)}", *_floor(majorities)])
-    answer = "Use the classical baseline, which no network beats." if best.entry.kind == "classical" else "Use"
+        return Advice(sentence, [f"The best is {name}: {_scored(best, table)}", *_floor(majorities)])
+    if best.entry.kind == "classical":
+        name = f"{name}, the classical baseline, which no network beats"
     others = [row for row in table.of("network") if row is not best]
     reasons = [*_against(best, others), *_against_baseline(best, table), *_ensemble(best, table)]
-    return Advice(f"{answer} {_scored(best, table)}", [*reasons, *_floor(majorities), *_resolution(best, table)], best)
+    reasons += [*_floor(majorities), *_resolution(best, table)]
+    return Advice(f"Use {name}: {_scored(best, table)}", reasons, best)
 
 
 def _scored(row: Row, table: Table) -> str:
     return (
-        f"{row.entry.name}: macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f}), "
+        f"macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f}), "
         f"{row.accuracy.mean:.0%} of the {len(table.board.track_ids)} test tracks right."
     )
 

@@ -65,14 +65,17 @@ def from_json(content: Any, where: str = "leaderboard") -> Board:
     try:
         board = dict(content["board"])
         board["corpus"] = CorpusFacts(**board["corpus"])
-        board["entries"] = [_entry(entry) for entry in board["entries"]]
+        board["entries"] = [_entry(entry, len(board["classes"])) for entry in board["entries"]]
         return Board(**board)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: altered or cut ({error}); make the leaderboard again") from None
 
 
-def _entry(content: dict[str, Any]) -> Entry:
-    runs = [Run(**run | {"probabilities": np.array(run["probabilities"], dtype=np.float32)}) for run in content["runs"]]
+def _entry(content: dict[str, Any], n_classes: int) -> Entry:
+    runs = []
+    for run in content["runs"]:
+        rows = run["probabilities"]
+        runs.append(Run(**run | {"probabilities": np.array(rows, dtype=np.float32).reshape(len(rows), n_classes)}))
     return Entry(**content | {"runs": runs})
 
 

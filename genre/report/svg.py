@@ -72,7 +72,7 @@ class Scale:
     def _log_ticks(self, about: int) -> list[float]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         inside: list[float] = []
-        for times in ((1,), (1, 3), (1, 2, 5)):  # the coarsest that gives at least two
+        for times in ((1,), (1, 3), (1, 2, 5), range(1, 10)):  # the coarsest that gives at least two
             inside = [t * 10.0**p for p in powers for t in times if self.low <= t * 10.0**p <= self.high]
             if len(inside) >= 2:
                 break

@@ -1,0 +1,59 @@
+"""Score saved models on prepared features again, and write their report to OUTPUT/evaluation.
+
+With model=FOLDER that model; without, every model below OUTPUT/models.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from pyarrow import fs
+
+from genre import checkpoint, features
+from genre.config import Config
+from genre.errors import ArtifactError
+from genre.storage import Location
+from ray_jobs import cli, cluster, leaderboard
+from ray_jobs.leaderboard import Saved
+
+
+def run(config: Config) -> None:
+    """Write OUTPUT/evaluation/leaderboard.* of the split that `evaluate.split` names."""
+    output = Location.of(config.output)
+    folder = Location.of(config.evaluate.features) if config.evaluate.features else output / "features"
+    manifest = features.read_manifest(folder)
+    saved = _named(config) if config.model.path else list(_all(output / "models"))
+    if not saved:
+        raise ArtifactError(f"{output / 'models'} holds no model; run train or tune, or name one with model=FOLDER")
+    for one in saved:
+        for place in one.folders:
+            card, _ = checkpoint.load(place)
+            checkpoint.check_features(card, manifest, folder)
+    names = ", ".join(one.architecture for one in saved)
+    cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
+    with cluster.connected(config):
+        board = leaderboard.judge(config, folder, config.evaluate.split, saved, fitted=None)
+    leaderboard.publish(board, output / "evaluation")
+
+
+def _named(config: Config) -> list[Saved]:
+    place = Location.of(config.model.path)
+    card, _ = checkpoint.load(place)
+    return [Saved(card.architecture, [place])]
+
+
+def _all(models: Location) -> Iterator[Saved]:
+    """Each architecture with the models of all its seeds, or the single one that train left."""
+    for info in models.children():
+        if info.type != fs.FileType.Directory:
+            continue
+        place = models / info.base_name
+        seeds = [place / child.base_name for child in place.children() if child.base_name.startswith("seed-")]
+        folders = [folder for folder in seeds or [place] if (folder / "model.json").exists()]
+        if folders:
+            yield Saved(info.base_name, folders)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("evaluate", __doc__, run))
