@@ -2,7 +2,7 @@
 
 `load` merges defaults, a YAML file and `key=value` overrides, and refuses what it does not know.
 Settings that belong to one architecture or one corpus live beside it (`genre/models/*.py`,
-`genre/corpora/*.py`, class `Params`) and are reached as `model.params.*` and `corpus.params.*`.
+`genre/corpora/*.py`, class `Params`) and are reached as `models.<name>.*` and `corpus.params.*`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,6 @@ class ModelSettings(Settings):
     path: str = Field(
         "", description="a saved model's folder (evaluate, tag); empty: the leaderboard's best, or name's"
     )
-    params: dict[str, Any] = Field({}, description="settings of this architecture alone")
 
 
 class TrainSettings(Settings):
@@ -102,7 +101,9 @@ class TrainSettings(Settings):
     clip_norm: float = Field(1.0, ge=0, description="gradient norm limit; 0 is off")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights used in evaluation; 0 is off")
     patience: int = Field(0, ge=0, description="epochs without a better validation macro F1 before stopping; 0 is off")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the device computes it natively"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
     workers: int = Field(1, ge=1, description="training processes (one per GPU, or several on CPUs)")
     resume: bool = Field(True, description="go on from the last checkpoint of the same run")
@@ -144,6 +145,7 @@ class Config(Settings):
     spectrogram: SpectrogramSettings = SpectrogramSettings()
     prepare: PrepareSettings = PrepareSettings()
     model: ModelSettings = ModelSettings()
+    models: dict[str, dict[str, Any]] = Field({}, description="settings of single architectures: models.cnn.width=32")
     train: TrainSettings = TrainSettings()
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -154,8 +156,13 @@ class Config(Settings):
     def _cross_check(self) -> Config:
         require_known("model.name", self.model.name, registry.names("genre.models"))
         require_known("corpus.kind", self.corpus.kind, registry.names("genre.corpora"))
-        for name in (*self.tune.architectures, *self.tune.space):
-            require_known("tune.architectures", name, registry.names("genre.models"))
+        for key, found in (
+            ("models", self.models),
+            ("tune.architectures", self.tune.architectures),
+            ("tune.space", self.tune.space),
+        ):
+            for name in found:
+                require_known(key, name, registry.names("genre.models"))
         half = self.audio.sample_rate / 2
         if (self.spectrogram.f_max or half) > half:
             raise ConfigError(

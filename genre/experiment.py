@@ -88,7 +88,7 @@ def trainer_for(
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
 ) -> tuple[ModelCard, Trainer]:
     """A trainer of `config.model` with fresh weights that follow from `config.seed`."""
-    params = models.params(config.model.name, config.model.params).model_dump(mode="json")
+    params = models.params(config.model.name, config.models.get(config.model.name, {})).model_dump(mode="json")
     card = ModelCard(
         architecture=config.model.name,
         params=params,
@@ -115,7 +115,7 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer, config: Confi
         "best_epoch": last["best_epoch"],
         "train_seconds": sum(epoch["seconds"] for epoch in history),
         "hardware": hardware(),
-        "settings": {"train": config.train.model_dump(mode="json"), "model": config.model.model_dump(mode="json")},
+        "settings": {"train": config.train.model_dump(mode="json"), "params": card.params},
         "history": history,
     }
     filled = ModelCard(**vars(card) | {"facts": facts})

@@ -16,7 +16,8 @@ def names(package: str) -> tuple[str, ...]:
     A file whose name starts with an underscore is a helper, not a plug-in.
     """
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations is not None, package
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     found = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
     return tuple(sorted(name for name in found if not name.startswith("_")))
 

@@ -133,7 +133,7 @@ class Trainer:
             valid_f1=scores.f1,
             best_f1=scores.f1 if best is None or improved else best.best_f1,
             best_epoch=number if best is None or improved else best.best_epoch,
-            learning_rate=self._schedule.get_last_lr()[0],
+            learning_rate=float(self._schedule.get_last_lr()[0]),
             seconds=time.perf_counter() - started,
             windows_per_second=seen / trained,
         )
@@ -197,10 +197,11 @@ class Trainer:
         return float(-sums[-2] / sums[-1].clamp(min=1)), metrics.scores(counts)
 
     def _evaluated(self) -> Classifier:
-        if self._average:
-            averaged: Classifier = self._average.module
-            return averaged
-        return self.classifier
+        if self._average is None:
+            return self.classifier
+        averaged = self._average.module
+        assert isinstance(averaged, Classifier)
+        return averaged
 
     def _out_of_patience(self) -> bool:
         patience = self._settings.patience
@@ -218,9 +219,15 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
     """The reduced type to compute in, or None for float32."""
     if precision == "bf16":
         return torch.bfloat16
-    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return None
+    return torch.bfloat16 if precision == "auto" and _computes_bf16(device) else None
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is native there, rather than slowly emulated."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _optimizer(classifier: Classifier, settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
@@ -234,7 +241,7 @@ def _optimizer(classifier: Classifier, settings: TrainSettings, device: torch.de
 def _averaged(classifier: Classifier, decay: float) -> AveragedModel | None:
     if not decay:
         return None
-    return AveragedModel(classifier, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(classifier, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
 
 
 def _class_weights(clips: Clips, classes: int) -> Tensor:

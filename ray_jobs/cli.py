@@ -57,10 +57,9 @@ def check_plugins(settings: Config) -> Config:
     corpus = registry.load("genre.corpora", settings.corpus.kind)
     corpus_params = config.validate(corpus.Params, settings.corpus.params, "corpus.params.")
     corpus_settings = settings.corpus.model_copy(update={"params": corpus_params.model_dump(mode="json")})
-    updates: dict[str, object] = {"corpus": corpus_settings}
-    if settings.model.params:
-        models.params(settings.model.name, settings.model.params)
-    return settings.model_copy(update=updates)
+    for name, values in settings.models.items():
+        models.params(name, values)
+    return settings.model_copy(update={"corpus": corpus_settings})
 
 
 def keys_help() -> str:
@@ -71,8 +70,8 @@ def keys_help() -> str:
         lines.append(f"\nwith corpus.kind={name}:")
         lines += _table(config.describe(registry.load(corpora.__name__, name).Params, "corpus.params."))
     for name in models.names():
-        lines.append(f"\nwith model.name={name}:")
-        lines += _table(config.describe(registry.load(models.__name__, name).Params, "model.params."))
+        lines.append(f"\nof architecture {name}:")
+        lines += _table(config.describe(registry.load(models.__name__, name).Params, f"models.{name}."))
     return "\n".join(lines)
 
 

@@ -95,7 +95,7 @@ def _entry(saved: Saved, results: list[tuple[ModelCard, Scored]]) -> Entry:
         name=saved.architecture,
         kind="network",
         runs=[_run(card, score) for card, score in results],
-        settings=_flat(facts.get("settings", {})) | _flat({"model": {"params": cards[0].params}}),
+        settings=_flat(facts["settings"]),
         trials=saved.trials,
         valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),
         parameters=scores[0].parameters,

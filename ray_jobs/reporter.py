@@ -30,7 +30,7 @@ class Mailbox:
 @contextlib.contextmanager
 def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Iterator[Any]:
     """A mailbox for workers; `receive` is called here with each of its messages, the last ones at the end."""
-    mailbox = Mailbox.remote()
+    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     done = threading.Event()
 
     def listen() -> None:

@@ -25,10 +25,11 @@ def architectures(config: Config) -> list[str]:
 
 def space(config: Config, architecture: str) -> dict[str, Any]:
     """What the search varies for `architecture`, by dotted key, as Tune's domains; with tune.space's changes."""
-    domains = models.search_space(architecture)
-    for key, value in config.tune.space.get(architecture, {}).items():
-        domains = domains | {key: parse(f"tune.space.{architecture}.{key}", value)}
-    return {"model.name": architecture} | {key: _to_tune(domain) for key, domain in domains.items()}
+    own = config.tune.space.get(architecture, {})
+    changes = {key: parse(f"tune.space.{architecture}.{key}", value) for key, value in own.items()}
+    domains = models.search_space(architecture) | changes
+    full = {key.replace("params.", f"models.{architecture}.", 1): domain for key, domain in domains.items()}
+    return {"model.name": architecture} | {key: _to_tune(domain) for key, domain in full.items()}
 
 
 def concurrent_trials(config: Config) -> int:
@@ -59,7 +60,7 @@ def stopper(config: Config) -> PerArchitecture:
     return PerArchitecture(halving)
 
 
-class PerArchitecture(FIFOScheduler):  # type: ignore[misc]
+class PerArchitecture(FIFOScheduler):
     """One scheduler per architecture, so that a slow starter such as VGG is not judged by a fast CNN."""
 
     def __init__(self, make: Callable[[], TrialScheduler]) -> None:

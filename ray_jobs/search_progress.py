@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial  # isort: skip
 _LOG_EVERY_SECONDS = 20.0
 
 
-class SearchProgress(Callback):  # type: ignore[misc]
+class SearchProgress(Callback):
     """Trials by architecture: waiting, running, done, stopped early, failed, and the best score so far."""
 
     def __init__(self, phase: str, architectures: list[str], trials: int, epochs: int) -> None:

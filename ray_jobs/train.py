@@ -81,8 +81,9 @@ def _worker(setup: dict[str, Any]) -> None:
 def _run_config(config: Config, output: Location, data: Data) -> ray.train.RunConfig:
     """Ray goes on with an earlier run of the same name, so the name says everything that makes a run."""
     train = config.train.model_dump(mode="json", exclude={"resume"})
-    made_of = {"train": train, "seed": config.seed, "features": data.manifest["fingerprint"]}
-    name = f"{config.model.name}-{fingerprint(config.model, made_of)}"
+    params = config.models.get(config.model.name, {})
+    made_of = {"train": train, "params": params, "seed": config.seed, "features": data.manifest["fingerprint"]}
+    name = f"{config.model.name}-{fingerprint(made_of)}"
     runs = output / "runs"
     if not config.train.resume:
         (runs / name).delete()
@@ -97,7 +98,7 @@ def _run_config(config: Config, output: Location, data: Data) -> ray.train.RunCo
 
 
 def _use_gpu(config: Config) -> bool:
-    """Whether workers get GPUs. Raises `ConfigError` when the cluster has too little for them, which would wait for ever."""
+    """Whether workers get GPUs. Raises `ConfigError` where the cluster lacks room, since they would wait for ever."""
     has_gpus = cluster.gpus() > 0
     if config.train.device == "cuda" and not has_gpus:
         raise ConfigError("train.device=cuda, but the cluster has no GPU; use train.device=auto or cpu")

@@ -13,12 +13,14 @@ from genre.config import Config
 from genre.experiment import Data
 from genre.storage import Location
 
+import ray  # isort: skip
 from ray import tune  # isort: skip
 
 
-def train_trial(trial: dict[str, Any], base: Config, data: Data) -> None:
-    """Train `base` changed by the run's `settings`; where it names a folder to `save` in, leave the best epoch there."""
+def train_trial(trial: dict[str, Any], base: Config, shared: list[ray.ObjectRef[Data]]) -> None:
+    """Train `base` with the run's `settings`; where it names a folder to `save` in, leave the best epoch there."""
     run = trial["run"]
+    data = ray.get(shared[0])
     settings = apply(base, run["settings"])
     torch.set_num_threads(max(1, int(base.tune.cpus_per_trial)))
     card, trainer = experiment.trainer_for(settings, data, experiment.device_for(settings.train.device))
@@ -35,14 +37,12 @@ def train_trial(trial: dict[str, Any], base: Config, data: Data) -> None:
 
 
 def apply(base: Config, settings: dict[str, Any]) -> Config:
-    """`base` with dotted keys replaced. `model.params` of another architecture than the trial's are dropped."""
+    """`base` with dotted keys replaced."""
     tree = base.model_dump()
-    if settings.get("model.name", base.model.name) != base.model.name:
-        tree["model"]["params"] = {}
     for key, value in settings.items():
         branch = tree
         *path, last = key.split(".")
         for name in path:
-            branch = branch[name]
+            branch = branch.setdefault(name, {})
         branch[last] = value
     return config.validate(Config, tree)

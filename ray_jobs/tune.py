@@ -25,6 +25,9 @@ import ray  # isort: skip
 from ray import tune  # isort: skip
 
 
+Shared = list[ray.ObjectRef[Data]]
+
+
 @dataclass(frozen=True)
 class Winner:
     """The best configuration of an architecture, by validation macro F1."""
@@ -49,21 +52,24 @@ def run(config: Config) -> None:
         f"validated on {len(data.valid.track_ids)}, {len(data.classes)} genres"
     )
     with cluster.connected(config):
-        fitted = leaderboard.fit_baseline.remote(ray.put(data))
-        winners = _search(config, data)
-        saved = _train_finals(config, data, winners)
+        # one copy for all processes of a machine; a list, since Tune copies what it is handed directly
+        shared = [ray.put(data)]
+        fitted = leaderboard.fit_baseline.remote(*shared)
+        identity = _identity(config, data)
+        winners = _search(config, shared, identity)
+        saved = _train_finals(config, shared, identity, winners)
         board = leaderboard.judge(config, output / "features", "test", saved, ray.get(fitted))
     for one in saved:
         _keep_best(one, output / "models" / one.architecture)
     leaderboard.publish(board, output / "leaderboard")
 
 
-def _search(config: Config, data: Data) -> list[Winner]:
+def _search(config: Config, shared: Shared, identity: str) -> list[Winner]:
     names = search.architectures(config)
     results = _fit(
         config,
-        data,
-        name=f"search-{_identity(config, data)}",
+        shared,
+        name=f"search-{identity}",
         runs=[{"settings": search.space(config, name)} for name in names],
         samples=config.tune.trials,
         scheduler=search.stopper(config),
@@ -79,7 +85,7 @@ def _search(config: Config, data: Data) -> list[Winner]:
     return found
 
 
-def _train_finals(config: Config, data: Data, winners: list[Winner]) -> list[Saved]:
+def _train_finals(config: Config, shared: Shared, identity: str, winners: list[Winner]) -> list[Saved]:
     """Train each winner with every seed, to its end, and save the models."""
     models = Location.of(config.output) / "models"
     seeds = range(config.seed, config.seed + config.tune.seeds)
@@ -94,8 +100,8 @@ def _train_finals(config: Config, data: Data, winners: list[Winner]) -> list[Sav
     ]
     results = _fit(
         config,
-        data,
-        name=f"final-{_identity(config, data)}",
+        shared,
+        name=f"final-{identity}",
         runs=runs,
         samples=1,
         scheduler=None,
@@ -115,7 +121,7 @@ def _keep_best(saved: Saved, target: Location) -> None:
 
 def _fit(
     config: Config,
-    data: Data,
+    shared: Shared,
     name: str,
     runs: list[dict[str, Any]],
     samples: int,
@@ -125,7 +131,7 @@ def _fit(
     """Run one Tune experiment, or go on with the one of this name."""
     folder = Location.of(config.output) / "tune"
     trainable = tune.with_resources(
-        tune.with_parameters(train_trial, base=config, data=data),
+        tune.with_parameters(train_trial, base=config, shared=shared),
         {"cpu": config.tune.cpus_per_trial, "gpu": config.tune.gpus_per_trial},
     )
     run_config = tune.RunConfig(
@@ -152,6 +158,7 @@ def _fit(
                 max_concurrent_trials=search.concurrent_trials(config),
                 scheduler=scheduler,
                 trial_dirname_creator=lambda trial: trial.trial_id,
+                reuse_actors=True,
             ),
             run_config=run_config,
         )
@@ -178,8 +185,10 @@ def _winner(architecture: str, results: tune.ResultGrid) -> Winner | None:
 
 def _identity(config: Config, data: Data) -> str:
     """Changes with everything that decides the search, so that other settings start another one."""
-    sections = (config.model, config.train, config.tune)
-    return fingerprint(*sections, {"seed": config.seed, "features": data.manifest["fingerprint"]})
+    sections = (config.train, config.tune)
+    return fingerprint(
+        *sections, {"models": config.models, "seed": config.seed, "features": data.manifest["fingerprint"]}
+    )
 
 
 def _first_error(results: tune.ResultGrid) -> str:

@@ -2,8 +2,9 @@
 
 A model module holds:
 
-- `class Params(Settings)`: its own settings, reached as `model.params.*`;
-- `SEARCH: dict[str, Domain]`: what the search varies, by dotted key of the configuration;
+- `class Params(Settings)`: its own settings, reached as `models.<name>.*`;
+- `SEARCH: dict[str, Domain]`: what the search varies, by dotted key of the configuration; `params.*` stands for
+  the architecture's own settings;
 - `build(params, bins, classes) -> torch.nn.Module`: a network whose `forward` takes normalised log-mel
   windows (batch, 1, bins, frames), any number of frames, and returns logits (batch, classes).
 
@@ -29,12 +30,12 @@ def names() -> tuple[str, ...]:
 
 def params(name: str, values: dict[str, Any]) -> Settings:
     """`values` checked against the architecture's own settings. Raises `ConfigError`."""
-    resolved: Settings = validate(_module(name).Params, values, "model.params.")
+    resolved: Settings = validate(_module(name).Params, values, f"models.{name}.")
     return resolved
 
 
 def search_space(name: str) -> dict[str, Domain]:
-    """What the search varies for this architecture, by dotted key of the configuration."""
+    """What the search varies for this architecture, by dotted key; `params.*` are its own settings."""
     space: dict[str, Domain] = _module(name).SEARCH
     return space
 

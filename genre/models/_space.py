@@ -43,7 +43,7 @@ def parse(key: str, value: Any) -> Domain:
         return Choice(tuple(value))
     if isinstance(value, dict):
         kind, bounds = next(iter(value.items()), ("", None))
-        kinds = {"uniform": Uniform, "loguniform": LogUniform}
+        kinds: dict[str, type[Uniform | LogUniform]] = {"uniform": Uniform, "loguniform": LogUniform}
         if len(value) == 1 and kind in kinds and isinstance(bounds, list) and len(bounds) == 2:
             low, high = (float(bound) for bound in bounds)
             if low < high and (kind == "uniform" or low > 0):

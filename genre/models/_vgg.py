@@ -26,7 +26,7 @@ SEARCH: dict[str, Domain] = {
     "train.learning_rate": LogUniform(2e-4, 5e-3),
     "train.weight_decay": LogUniform(1e-3, 1e-1),
     "train.mixup": Choice((0.0, 0.3)),
-    "model.params.dropout": Uniform(0.2, 0.6),
+    "params.dropout": Uniform(0.2, 0.6),
 }
 
 

@@ -4,6 +4,8 @@ SMC 2020 (arXiv 2006.00751). Small 3 x 3 filters, every block halves both axes, 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ SEARCH: dict[str, Domain] = {
     "train.learning_rate": LogUniform(5e-4, 1e-2),
     "train.weight_decay": LogUniform(1e-3, 1e-1),
     "train.mixup": Choice((0.0, 0.3)),
-    "model.params.dropout": Uniform(0.1, 0.6),
+    "params.dropout": Uniform(0.1, 0.6),
 }
 
 
@@ -32,8 +34,7 @@ class ShortChunkCNN(nn.Module):
     def __init__(self, params: Params, classes: int) -> None:
         super().__init__()
         channels = [1, *(params.width * (1 if level < 2 else 2) for level in range(params.depth))]
-        pairs = zip(channels, channels[1:], strict=False)
-        self.blocks = nn.Sequential(*(conv_block(i, o, (2, 2)) for i, o in pairs))
+        self.blocks = nn.Sequential(*(conv_block(i, o, (2, 2)) for i, o in pairwise(channels)))
         self.hidden = nn.Sequential(
             nn.Linear(channels[-1], channels[-1], bias=False), nn.BatchNorm1d(channels[-1]), nn.ReLU(inplace=True)
         )

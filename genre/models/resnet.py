@@ -26,7 +26,7 @@ SEARCH: dict[str, Domain] = {
     "train.learning_rate": LogUniform(5e-4, 1e-2),
     "train.weight_decay": LogUniform(1e-3, 1e-1),
     "train.mixup": Choice((0.0, 0.3)),
-    "model.params.dropout": Uniform(0.0, 0.5),
+    "params.dropout": Uniform(0.0, 0.5),
 }
 
 
