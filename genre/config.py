@@ -68,12 +68,21 @@ class SpectrogramSettings(Settings):
 
 class PrepareSettings(Settings):
     tracks_per_block: int = Field(64, ge=1, le=10000, description="tracks decoded by one task into one Parquet file")
-    file_timeout_s: float = Field(120.0, gt=0, description="seconds one file may take before it is rejected")
+    file_timeout_s: float = Field(120.0, gt=0, le=86400, description="seconds one file may take before it is rejected")
+    max_file_memory_mb: int = Field(
+        4096, ge=0, description="private memory of a decoding process; a file that needs more is rejected; 0: no limit"
+    )
     max_track_seconds: float = Field(7200.0, gt=0, description="a longer declared length is refused before decoding")
     min_decoded_fraction: float = Field(
         0.5, ge=0, le=1, description="a truncated file is kept when this share of its declared length decodes"
     )
     max_reject_fraction: float = Field(0.2, ge=0, le=1, description="more rejects than this fail the job, at its end")
+    verify_content: bool = Field(
+        False, description="read every file again and decode those whose content changed behind equal size and time"
+    )
+    retry_rejects: bool = Field(
+        False, description="decode rejected files again, for example after time-outs on a busy machine"
+    )
 
 
 class ModelSettings(Settings):

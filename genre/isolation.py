@@ -1,14 +1,25 @@
 """A function in a process of its own, so that a file that crashes or hangs a decoder costs only itself.
 
-The child is a plain interpreter (not a fork: the parent has threads), started once and used for every
-file; after a crash or a time-out it is replaced. Parent and child speak over a pipe.
+The child is a plain interpreter (not a fork: the parent has threads), started at the first item and used
+for all; after a crash or a time-out it is replaced. Parent and child speak over a socket.
+
+What a file can do to the child, and what comes of it:
+
+- it raises an `AudioError`: that error;
+- it raises anything else: `AudioError` unreadable, with the exception's name. One odd file must not end
+  a job of a hundred thousand; a fault of the function itself hits all files and fails the job by their share;
+- it needs more memory than allowed: absurd_header, or crashed where a library does not check what it allocates;
+- it kills the process: crashed, once it has done so twice; the first time may have been somebody else's kill;
+- it takes too long: timed_out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -23,45 +34,103 @@ from typing import Any
 from genre.errors import AudioError, Reason
 
 _START_SECONDS = 120.0  # importing the decoders on a machine that is busy
-_shared: dict[str, IsolatedKernel] = {}
+_TRIES = 2  # before a file is blamed for a crash
+
+# A decoder allocates and frees the same megabytes for every file. By default glibc gives such blocks back to
+# the kernel at once and takes page faults for new ones, a third of the time of a 30 s clip and half of a 3 s one.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+# Parallelism is one child per CPU; threads of linear algebra below it would only compete.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+_shared: dict[bytes, IsolatedKernel] = {}
+_shared_lock = threading.Lock()
 
 
 class IsolatedKernel:
-    """Calls `factory(*arguments)(item)` in a child process, with a time limit for each item."""
+    """Calls `factory(*arguments)(item)` in a child process, with a time limit for each item.
 
-    def __init__(self, factory: Callable[..., Callable[[Any], Any]], *arguments: Any) -> None:
-        self._setup = pickle.dumps((factory, arguments))
+    All of them must be picklable. `memory_mb` limits the child's private memory, 0 does not. Calls from
+    several threads take turns.
+    """
+
+    def __init__(self, factory: Callable[..., Callable[[Any], Any]], *arguments: Any, memory_mb: int = 0) -> None:
+        self._setup = pickle.dumps((factory, arguments, memory_mb))
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
+        self._lock = threading.Lock()
 
     @classmethod
-    def shared(cls, factory: Callable[..., Callable[[Any], Any]], *arguments: Any) -> IsolatedKernel:
-        """The one kernel of this process for these arguments; another one replaces it."""
-        key = pickle.dumps((factory, arguments)).hex()
-        if key not in _shared:
-            for other in _shared.values():
-                other.close()
-            _shared.clear()
-            _shared[key] = cls(factory, *arguments)
-        return _shared[key]
+    def shared(
+        cls, factory: Callable[..., Callable[[Any], Any]], *arguments: Any, memory_mb: int = 0
+    ) -> IsolatedKernel:
+        """The one kernel of this process for these arguments; asking with others replaces it."""
+        key = pickle.dumps((factory, arguments, memory_mb))
+        with _shared_lock:
+            if key not in _shared:
+                for other in _shared.values():
+                    other.close()
+                _shared.clear()
+                _shared[key] = cls(factory, *arguments, memory_mb=memory_mb)
+            return _shared[key]
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process, if there is one now."""
+        return self._child.pid if self._child else None
 
     def __call__(self, item: Any, timeout: float) -> Any:
-        """The function's result. Raises what it raised, or `AudioError` (timed_out, crashed)."""
-        pipe = self._pipe or self._start()
-        try:
-            pipe.send(item)
-            if not pipe.poll(timeout):
-                self.close()
-                raise AudioError(Reason.TIMED_OUT, f"took longer than prepare.file_timeout_s={timeout:g}")
-            succeeded, value = pipe.recv()
-        except (EOFError, ConnectionError):
-            raise AudioError(Reason.CRASHED, f"the decoding process died ({self._how_it_died()})") from None
+        """The function's result. Raises `AudioError`, or whatever the factory raised in the child."""
+        with self._lock:
+            for attempt in range(1, _TRIES + 1):
+                try:
+                    succeeded, value = self._ask(item, timeout)
+                    break
+                except (EOFError, ConnectionError):
+                    death = self._how_it_died()
+                    if attempt == _TRIES:
+                        message = f"the decoding process died {_TRIES} times ({death})"
+                        raise AudioError(Reason.CRASHED, message) from None
         if not succeeded:
             raise value
         return value
 
     def close(self) -> None:
-        """End the child, if there is one."""
+        """End the child, if there is one. Waits for a call under way in another thread."""
+        with self._lock:
+            self._end()
+
+    def _ask(self, item: Any, timeout: float) -> Any:
+        pipe = self._pipe or self._start()
+        pipe.send((item, timeout))
+        if not pipe.poll(timeout):
+            self._end()
+            raise AudioError(Reason.TIMED_OUT, f"took longer than prepare.file_timeout_s={timeout:g}")
+        return pipe.recv()
+
+    def _start(self) -> Connection:
+        """A child that is ready. Raises what the factory raised, or `RuntimeError` when it says nothing."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "genre.isolation", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._pipe = Connection(ours.detach())
+        try:
+            self._pipe.send_bytes(self._setup)
+            answer = self._pipe.recv() if self._pipe.poll(_START_SECONDS) else (False, _no_start("no answer"))
+        except (EOFError, ConnectionError):
+            answer = False, _no_start(self._how_it_died())
+        succeeded, error = answer
+        if not succeeded:
+            self._end()
+            raise error
+        return self._pipe
+
+    def _end(self) -> None:
         if self._pipe is not None:
             self._pipe.close()
         if self._child is not None:
@@ -69,47 +138,99 @@ class IsolatedKernel:
             self._child.wait()
         self._pipe = self._child = None
 
-    def _start(self) -> Connection:
-        ours, theirs = socket.socketpair()
-        package_root = str(Path(__file__).resolve().parent.parent)
-        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "genre.isolation", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._pipe = Connection(ours.detach())
-        self._pipe.send_bytes(self._setup)
-        if not self._pipe.poll(_START_SECONDS) or self._pipe.recv() != "ready":
-            raise RuntimeError("the decoding process did not start")
-        return self._pipe
-
     def _how_it_died(self) -> str:
         assert self._child is not None
-        code = self._child.wait()
-        self.close()
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        try:  # the pipe may close a moment before the process ends
+            code = self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = 0
+        self._end()
+        return _signal_name(-code) if code < 0 else f"exit code {code}"
+
+
+def _environment() -> dict[str, str]:
+    """Variables of a child that finds the modules its parent finds, whatever put them on the path."""
+    package_root = str(Path(__file__).resolve().parent.parent)
+    paths = [package_root, *(path for path in sys.path if path)]
+    return _KEEP_MEMORY | os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def _no_start(why: str) -> RuntimeError:
+    return RuntimeError(f"the decoding process did not start ({why}); see whether python can import genre.preparation")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {signal.Signals(number).name}"
+    except ValueError:  # real-time signals have no names
+        return f"signal {number}"
+
+
+# ---- the child ----------------------------------------------------------------------------------
 
 
 def _serve(descriptor: int, parent: int) -> None:
-    """The child: build the function, then answer items until the parent is gone."""
+    """Build the function, then answer items until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
     pipe = Connection(descriptor)
-    factory, arguments = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
-    function = factory(*arguments)
-    pipe.send("ready")
+    try:
+        factory, arguments, memory_mb = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
+        function = factory(*arguments)
+        _die_first(memory_mb)
+    except Exception as error:
+        pipe.send_bytes(_message(False, error))
+        return
+    pipe.send((True, None))
+    _silence_stderr()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            item = pipe.recv()
-            try:
-                answer = (True, function(item))
-            except AudioError as error:
-                answer = (False, error)
-            except MemoryError:
-                answer = (False, AudioError(Reason.ABSURD_HEADER, "decoding it needs more memory than there is"))
-            pipe.send(answer)
+            item, timeout = pipe.recv()
+            # should the parent be gone while a decoder holds Python's lock, nothing in here could notice
+            signal.alarm(math.ceil(timeout) + 10)
+            pipe.send_bytes(_answer(function, item))
+            signal.alarm(0)
+
+
+def _answer(function: Callable[[Any], Any], item: Any) -> bytes:
+    try:
+        return _message(True, function(item))
+    except AudioError as error:
+        return _message(False, error)
+    except MemoryError:
+        return _message(False, AudioError(Reason.ABSURD_HEADER, "needs more than prepare.max_file_memory_mb to decode"))
+    except Exception as error:
+        return _message(False, AudioError(Reason.UNREADABLE, f"{type(error).__name__}: {error}"))
+
+
+def _message(succeeded: bool, value: Any) -> bytes:
+    """What travels back; an error that cannot be pickled is named instead."""
+    try:
+        content = pickle.dumps((succeeded, value), protocol=5)
+        if isinstance(value, Exception):
+            pickle.loads(content)  # noqa: S301 - some exceptions break only here
+        return content
+    except Exception:
+        if succeeded:
+            raise
+        return pickle.dumps((False, RuntimeError(f"{type(value).__name__}: {value}")))
+
+
+def _die_first(memory_mb: int) -> None:
+    """Limit this process's private memory, and let it be the one that the kernel ends when memory runs out."""
+    if memory_mb:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = memory_mb << 20
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _silence_stderr() -> None:
+    """Decoders write what they think of a damaged file straight to the terminal."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def _exit_without(parent: int) -> None:

@@ -1,0 +1,39 @@
+# Every target builds .venv from requirements.lock first, once.
+.DEFAULT_GOAL := help
+SHELL := bash
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check lock clean
+
+help:  ## list every target
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(READY): requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+install: $(READY)  ## build .venv from requirements.lock
+
+demo: $(READY)  ## the whole chain on composed music: features, search, leaderboard (some minutes)
+	$(RUN) -m ray_jobs.prepare --config configs/demo.yaml
+	$(RUN) -m ray_jobs.tune --config configs/demo.yaml
+
+test: check  ## pass the tests
+	$(RUN) -m pytest
+
+check: $(READY)  ## format, lint and types
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/mypy
+
+lock: $(READY)  ## write requirements.lock anew from pyproject.toml
+	$(VENV)/bin/uv pip compile pyproject.toml --universal --extra dev --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+
+clean:  ## remove .venv and outputs
+	rm -rf $(VENV) outputs

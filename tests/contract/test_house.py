@@ -1,0 +1,120 @@
+"""The laws of the house: who may import what, and that everything shipped is valid."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from genre import config, models
+from ray_jobs import cli
+
+JOBS = ("prepare", "train", "tune", "evaluate", "tag")
+MODULES = sorted((REPOSITORY / "genre").rglob("*.py"))
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_the_science_never_imports_the_engine(module):
+    assert not imported(module) & {"ray", "ray_jobs"}
+
+
+def test_a_decoding_worker_stays_light():
+    """Each of these would cost every worker seconds of start-up."""
+    code = (
+        "import sys, genre.preparation, genre.ledger, genre.isolation;"
+        "heavy = {'ray', 'torch', 'torchaudio', 'librosa', 'sklearn', 'pandas'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, f"imported on the worker's path: {done.stderr}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid(path):
+    cli.check_plugins(config.load(str(path)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_configurations_hold_only_what_differs_from_the_defaults(path):
+    defaults = config.Config().model_dump(mode="json")
+
+    def repeated(values, against, prefix=""):
+        for key, value in values.items():
+            if isinstance(value, dict) and isinstance(against.get(key), dict) and against[key]:
+                yield from repeated(value, against[key], f"{prefix}{key}.")
+            elif key in against and against[key] == value and key != "kind":
+                yield f"{prefix}{key}"
+
+    assert not list(repeated(yaml.safe_load(path.read_text()), defaults))
+
+
+def test_cluster_file_follows_rays_schema():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    cluster = prepare_config(yaml.safe_load((REPOSITORY / "cluster.yaml").read_text()))
+    validate_config(cluster)
+    types = cluster["available_node_types"]
+    assert types["head"]["resources"]["CPU"] == 0
+    assert types["cpu"]["min_workers"] == types["gpu"]["min_workers"] == 0
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_names_every_key(job, capsys):
+    assert cli.main(job, "purpose", run=pytest.fail, arguments=["--help"]) == 0
+    shown = capsys.readouterr().out
+    for key, _, _ in config.describe(config.Config):
+        assert f"  {key} " in shown
+    for name in models.names():
+        assert f"models.{name}." in shown
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_each_job_runs_as_a_module(job):
+    """--dry-run prints the resolved configuration, which is valid, and does nothing else."""
+    command = [sys.executable, "-m", f"ray_jobs.{job}", "--config", "configs/demo.yaml", "--dry-run", "seed=7"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    resolved = config.Config.model_validate(yaml.safe_load(done.stdout))
+    assert resolved.seed == 7
+    assert resolved.corpus.params["tracks_per_genre"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["train.epoch=1"], 2, "did you mean 'train.epochs'"),
+        (["corpus.params.tracks=1"], 2, "corpus.params.tracks"),
+        (["models.cnn.widht=1"], 2, "did you mean 'models.cnn.width'"),
+        (["--config", "nowhere.yaml"], 2, "cannot be read"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_two(arguments, code, says, capsys):
+    assert cli.main("prepare", "purpose", run=pytest.fail, arguments=arguments) == code
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+
+
+def test_a_failed_job_is_one_line_and_exit_code_one(capsys):
+    def run(_):
+        raise RuntimeError("the disk\nis full")
+
+    assert cli.main("prepare", "purpose", run, arguments=[]) == 1
+    assert capsys.readouterr().err == (
+        "error: RuntimeError: the disk is full; run again with --verbose for the traceback\n"
+    )

@@ -1,0 +1,176 @@
+"""The whole chain as a person runs it: prepare, train, tune, evaluate, tag, on a small composed corpus."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from genre import features, models, preparation
+from genre.config import load
+from genre.ledger import scan
+from genre.report import read_board
+from genre.storage import Location
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SETTINGS = {
+    "corpus": {
+        "kind": "synthetic",
+        "params": {"tracks_per_genre": 6, "artists_per_genre": 3, "seconds": 2.0, "damaged": 8},
+    },
+    "audio": {"clip_seconds": 2.0},
+    "spectrogram": {"n_mels": 32, "n_fft": 1024, "hop_length": 512},
+    "train": {"epochs": 2, "window_seconds": 1.0, "eval_windows": 2, "batch_size": 16},
+    "models": {
+        "cnn": {"width": 4, "depth": 3},
+        "crnn": {"width": 4, "depth": 3, "hidden": 8},
+        "crnn_attention": {"width": 4, "depth": 3, "hidden": 8, "attention": 4},
+        "resnet": {"width": 4},
+        "vgg16": {"width": 4},
+        "vgg19": {"width": 4},
+    },
+    "tune": {"trials": 1, "seeds": 1, "grace_epochs": 1},
+    "cluster": {"cpus": 2, "object_store_mb": 200},
+}
+
+
+def job(name: str, home: Path, *settings: str, succeeds: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"ray_jobs.{name}", "--config", str(home / "run.yaml"), *settings]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=False)
+    assert (done.returncode == 0) is succeeds, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with prepared features."""
+    home = tmp_path_factory.mktemp("chain")
+    corpus = SETTINGS["corpus"] | {"root": str(home / "music")}
+    (home / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(home / "out"), "corpus": corpus}))
+    job("prepare", home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def tuned(home: Path) -> tuple[Path, str]:
+    """The run folder after the search, and what the search printed."""
+    return home, job("tune", home).stdout
+
+
+def test_every_track_is_a_feature_or_a_reject(home):
+    tracks = pq.read_table(home / "out/features/tracks.parquet").to_pylist()
+    rejects = pq.read_table(home / "out/features/rejects.parquet").to_pylist()
+    assert len(tracks) == 60
+    assert len(rejects) == 8
+    assert all(row["reason"] and row["message"] for row in rejects)
+    assert {"empty", "unreadable", "silent"} <= {row["reason"] for row in rejects}
+    assert not {row["track_id"] for row in tracks} & {row["track_id"] for row in rejects}
+
+
+def test_ray_and_a_plain_loop_make_the_same_features(home, tmp_path):
+    config = load(str(home / "run.yaml"))
+    preparation.prepare_block(scan(config.corpus), preparation.Recipe.of(config), Location.of(tmp_path))
+    (plain_file,) = (tmp_path / "clips").iterdir()
+    plain = pq.read_table(plain_file).sort_by([("track_id", "ascending"), ("clip", "ascending")])
+    parallel = pq.read_table(home / "out/features/clips").sort_by([("track_id", "ascending"), ("clip", "ascending")])
+    assert parallel.equals(plain.cast(parallel.schema))
+
+
+def test_running_again_does_nothing_twice(home):
+    before = {path: path.stat().st_mtime_ns for path in (home / "out/features/clips").iterdir()}
+    assert "0 to do" in job("prepare", home).stderr
+    assert {path: path.stat().st_mtime_ns for path in (home / "out/features/clips").iterdir()} == before
+
+
+def test_other_settings_never_mix(home):
+    told = job("prepare", home, "spectrogram.n_mels=40", succeeds=False)
+    assert "spectrogram.n_mels is 32, expected 40" in told.stderr
+    assert told.returncode == 1
+
+
+def test_train_saves_a_model_and_reports_epochs(home):
+    done = job("train", home, "model=crnn", f"output={home / 'out'}")
+    assert "epoch   2/2" in done.stderr
+    saved = json.loads((home / "out/models/crnn/model.json").read_text())
+    assert saved["architecture"] == "crnn"
+    assert len(saved["facts"]["history"]) == 2
+
+
+def test_the_leaderboard_has_all_six_and_the_references(tuned):
+    home, printed = tuned
+    board = read_board(Location.of(home / "out/leaderboard"))
+    names = {entry.name for entry in board.entries}
+    assert names == {*models.names(), "ensemble", "mfcc + svm", "majority"}
+    assert len(board.track_ids) == 20
+    for suffix in ("html", "md", "csv", "json"):
+        assert (home / f"out/leaderboard/leaderboard.{suffix}").stat().st_size > 500
+    with open(home / "out/leaderboard/leaderboard.csv", encoding="utf-8", newline="") as file:
+        assert {row["name"] for row in csv.DictReader(file)} == names
+    for name in models.names():
+        assert name in printed
+        assert (home / f"out/models/{name}/seed-0/weights.safetensors").exists()
+
+
+def test_the_test_split_is_that_of_the_features(tuned):
+    home, _ = tuned
+    board = read_board(Location.of(home / "out/leaderboard"))
+    clips = features.load(Location.of(home / "out/features"), "test")
+    assert board.track_ids == clips.track_ids.tolist()
+    assert np.array_equal(board.truth, clips.labels)
+
+
+def test_evaluate_finds_the_same_scores(tuned):
+    home, _ = tuned
+    job("evaluate", home)
+    first = read_board(Location.of(home / "out/leaderboard"))
+    again = read_board(Location.of(home / "out/evaluation"))
+    expected = {entry.name: entry.mean_probabilities for entry in first.entries}
+    for entry in again.entries:
+        assert np.allclose(entry.mean_probabilities, expected[entry.name], atol=2e-5)
+
+
+def test_tag_ranks_genres_and_lists_failures(tuned, tmp_path):
+    home, _ = tuned
+    music = tmp_path / "music"
+    shutil.copytree(home / "music" / "house", music / "house")
+    (music / "broken.mp3").write_bytes(b"no music at all")
+    done = job("tag", home, f"inputs={music}", f"output={home / 'out'}")
+    tags = pq.read_table(home / "out/tags/tags.parquet").to_pylist()
+    with open(home / "out/tags/failures.csv", encoding="utf-8", newline="") as file:
+        failures = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert failures["broken.mp3"] == "unsupported"
+    files = [path for path in music.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert len(tags) + len(failures) == len(files)
+    for row in tags:
+        assert 1 >= row["probability"] >= row["probability_2"] >= row["probability_3"] >= 0
+    assert f"{len(tags)} files tagged" in done.stderr
+
+
+def test_one_song_needs_no_cluster(tuned):
+    home, _ = tuned
+    song = next(path for path in sorted((home / "music/house").iterdir()) if path.stat().st_size > 10_000)
+    job("tag", home, f"inputs={song}", f"model={home / 'out/models/cnn'}", f"output={home / 'one'}")
+    assert len(pq.read_table(home / "one/tags/tags.parquet")) == 1
+
+
+def test_an_altered_model_is_refused(tuned, tmp_path):
+    home, _ = tuned
+    copy = tmp_path / "model"
+    shutil.copytree(home / "out/models/cnn", copy)
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    told = job("tag", home, f"inputs={home / 'music'}", f"model={copy}", succeeds=False)
+    assert "not the weights that model.json lists" in told.stderr
+    assert told.stderr.count("\n") == 1

@@ -1,0 +1,88 @@
+"""The grammar of settings: what is accepted, and what each mistake is told."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from genre import config
+from genre.config import Config
+from genre.errors import ConfigError
+
+
+def test_later_settings_win(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("train: {epochs: 3, batch_size: 8}\nseed: 4\n")
+    loaded = config.load(str(file), ["train.epochs=5"])
+    assert (loaded.train.epochs, loaded.train.batch_size, loaded.seed) == (5, 8, 4)
+
+
+def test_resolved_configuration_loads_to_itself(tmp_path):
+    first = config.load(None, ["model=crnn", "models.cnn.width=8", "tune.architectures=[cnn, crnn]", "seed=3"])
+    file = tmp_path / "c.yaml"
+    file.write_text(config.to_yaml(first))
+    assert config.load(str(file)) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("train.epoch=3", "did you mean 'train.epochs'"),
+        ("epochs=3", "did you mean 'train.epochs'"),
+        ("train.epochs=0", "found 0; must be at least 1"),
+        ("train.label_smoothing=1", "must be less than 1"),
+        ("train.epochs=many", "train.epochs"),
+        ("train.device=gpu", "'auto', 'cpu' or 'cuda'"),
+        ("model.name=cnnn", "did you mean 'cnn'"),
+        ("corpus.kind=folders", "did you mean 'folder'"),
+        ("tune.architectures=[vgg]", "did you mean 'vgg1"),
+        ("models.resnett.width=3", "did you mean 'resnet'"),
+        ("seed.x=1", "seed"),
+        ("train.window_seconds=40", "use at most 30"),
+        ("spectrogram.f_max=20000", "half of audio.sample_rate"),
+        ("justaword", "write key=value"),
+        ("corpus.valid_fraction=.nan", "corpus.valid_fraction"),
+    ],
+)
+def test_each_mistake_is_one_line_that_helps(text, says):
+    with pytest.raises(ConfigError) as error:
+        config.load(None, [text])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "just words"])
+def test_files_that_are_no_configuration(tmp_path, content):
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        config.load(str(file))
+
+
+def test_missing_file():
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load("nowhere.yaml")
+
+
+def test_model_is_a_name_or_a_path():
+    assert config.load(None, ["model=vgg16"]).model.name == "vgg16"
+    assert config.load(None, ["model=runs/a/models/vgg16"]).model.path == "runs/a/models/vgg16"
+
+
+def test_fingerprint_follows_values_alone():
+    one, same, other = (config.load(None, [s]).audio for s in ("seed=1", "seed=2", "audio.clip_seconds=20"))
+    assert config.fingerprint(one) == config.fingerprint(same) != config.fingerprint(other)
+
+
+def test_every_key_is_documented():
+    described = list(config.describe(Config))
+    assert len(described) > 50
+    assert all(meaning for _, _, meaning in described)
+
+
+def test_numbers_that_look_like_names_stay_strings():
+    assert config.load(None, ["corpus.root=2024"]).corpus.root == "2024"
+
+
+def test_defaults_are_valid_yaml():
+    assert yaml.safe_load(config.to_yaml(Config())) == Config().model_dump(mode="json")
