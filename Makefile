@@ -7,10 +7,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check lock clean
+.PHONY: help install demo test check cluster-smoke chaos lock clean
 
 help:  ## list every target
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(READY): requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,13 @@ check: $(READY)  ## format, lint and types
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/mypy
+
+cluster-smoke: $(READY)  ## ray up, every job and ray down on machines made of namespaces (root; some minutes)
+	$(RUN) -m pytest -m cluster tests/cluster
+
+chaos: $(READY)  ## kill workers, machines and drivers at random and compare the results (root; long)
+	$(RUN) -m pytest -m cluster tests/ray/test_chaos.py
+	$(RUN) benchmarks/chaos.py outputs/chaos --kills 30
 
 lock: $(READY)  ## write requirements.lock anew from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --extra dev --python-version 3.11 --generate-hashes \

@@ -1,21 +1,22 @@
-"""Bytes of a music file -> mono, resampled, trimmed, normalised clips of one length, or an `AudioError`.
+"""Bytes of a music file -> mono, resampled, normalised, trimmed clips of one length, or an `AudioError`.
 
-The order is fixed: decode, check, mix down, resample, trim, normalise, cut. Mixing down comes before
-resampling because it halves the work and the two commute.
+The order is fixed: decode, check, mix down, resample, normalise, trim, cut. Mixing down comes before
+resampling because it halves the work and the two commute; normalising before trimming, so that a quiet
+recording is trimmed like a loud one. Nothing else is done to the sound: an offset (DC) stays, and floats
+beyond full scale are music like any other.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
 from genre.config import AudioSettings, PrepareSettings
+from genre.decoders import Block, Stream, open_stream
 from genre.errors import AudioError, Reason
 
 Samples = npt.NDArray[np.float32]
@@ -23,16 +24,22 @@ Samples = npt.NDArray[np.float32]
 SILENT_PEAK = 1e-4  # -80 dBFS: nothing but dither or hum lies below it
 MAX_CHANNELS = 32
 RATES = (1000, 768_000)  # Hz, from telephone and old games to the fastest converters
+COMPLETE = 0.98  # share of the declared length that is all of it: lengths of MPEG files are estimates
+# A mix at least this much quieter than its first channel is what two opposite channels leave of each other.
+CANCELLED_PEAK, CANCELLED_RATIO = 1e-2, 1e-2
+_INT16_SCALE = 1 / 32768
 _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A decoded file: samples (frames, channels), the rate in Hz, and whether the file ended early."""
+class Recording:
+    """A decoded file: its waveform (samples,), mono, at `audio.sample_rate`, with a peak of 1; and what it was."""
 
-    samples: Samples
-    sample_rate: int
-    truncated: bool = False
+    wave: Samples
+    sample_rate: int  # Hz, of the file
+    channels: int
+    seconds: float
+    truncated: bool = False  # the file ends before what it declares
 
 
 @dataclass(frozen=True)
@@ -43,38 +50,45 @@ class Clip:
     start_seconds: float
 
 
-def decode(content: bytes, limits: PrepareSettings = PrepareSettings()) -> Sound:
+def load(content: bytes, settings: AudioSettings, limits: PrepareSettings = PrepareSettings()) -> Recording:
     """Decode a whole file by its content, whatever its name says.
 
-    Raises `AudioError` (empty, unsupported, unreadable, absurd_header, truncated, non_finite).
+    Channels are averaged. Where that cancels them, as a wrongly wired cable does, the first one counts.
+
+    Raises `AudioError` (empty, unsupported, unreadable, absurd_header, truncated, non_finite, silent).
     """
     if not content:
         raise AudioError(Reason.EMPTY, "the file has no bytes")
-    decoder = _decoder(content)
-    sound = decoder(content, limits)
-    if not len(sound.samples):
-        raise AudioError(Reason.EMPTY, "the file declares no samples")
-    if not np.isfinite(sound.samples.sum(dtype=np.float64)) and not np.isfinite(sound.samples).all():
-        raise AudioError(Reason.NON_FINITE, "samples are NaN or infinite")
-    return sound
+    recording = _decode(content, settings, limits)
+    peak = _peak(recording.wave)
+    if recording.channels > 1 and peak < CANCELLED_PEAK:
+        first = _decode(content, settings, limits, only_first=True)
+        if peak < CANCELLED_RATIO * _peak(first.wave):
+            recording = first
+    return _normalised(recording)
 
 
-def clips(sound: Sound, settings: AudioSettings) -> list[Clip]:
-    """Cut a decoded file into mono clips of `settings.clip_seconds`, peak-normalised as one track.
+def of_samples(samples: Samples, sample_rate: int, settings: AudioSettings) -> Recording:
+    """Samples (frames, channels) at `sample_rate` Hz as if they came out of a file.
+
+    Raises `AudioError` (empty, absurd_header, non_finite, silent).
+    """
+    stream = Stream(sample_rate, samples.shape[1], len(samples), iter([samples]))
+    return _normalised(_gather(stream, settings, PrepareSettings(max_track_seconds=math.inf)))
+
+
+def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
+    """Trim silence at both ends and cut into clips of `settings.clip_seconds`.
 
     Full clips follow each other without overlap. A remainder of at least half a clip is kept, and so
     is a track shorter than one clip; both are filled up by repeating themselves from their start, so
     that no clip holds silence that the music does not have.
 
-    Raises `AudioError` (silent, too_short).
+    Raises `AudioError` (too_short).
     """
     rate = settings.sample_rate
-    wave = resample(mono(sound.samples), sound.sample_rate, rate)
-    peak = float(np.max(np.abs(wave), initial=0.0))
-    if peak < SILENT_PEAK:
-        raise AudioError(Reason.SILENT, f"the loudest sample is {peak:.1g} of full scale")
-    start, end = trim_bounds(wave, settings.trim_db)
-    wave = wave[start:end] / np.float32(peak)
+    start, end = trim_bounds(recording.wave, settings.trim_db)
+    wave = recording.wave[start:end]
     if len(wave) < settings.min_seconds * rate:
         raise AudioError(
             Reason.TOO_SHORT, f"{len(wave) / rate:.2f} s of sound, audio.min_seconds={settings.min_seconds}"
@@ -88,34 +102,20 @@ def clips(sound: Sound, settings: AudioSettings) -> list[Clip]:
     return [Clip(_fill(piece, length), (start + i * length) / rate) for i, piece in enumerate(pieces)]
 
 
-def mono(samples: Samples) -> Samples:
-    """Mean over channels of (frames, channels) -> (frames,); as a matrix product, 30 times faster than a mean."""
-    channels = samples.shape[1]
-    if channels == 1:
-        return samples[:, 0]
-    return samples @ np.full(channels, 1 / channels, dtype=np.float32)
-
-
-def resample(wave: Samples, rate: int, target: int) -> Samples:
-    """Band-limited resampling of (frames,) by soxr HQ (aliases below -120 dB)."""
-    if rate == target:
-        return wave
-    resampled: Samples = soxr.resample(wave, rate, target, quality="HQ")
-    return resampled
-
-
 def trim_bounds(wave: Samples, top_db: float) -> tuple[int, int]:
-    """First and last + 1 sample that is not leading or trailing silence.
+    """First and last + 1 sample of (samples,) that is not leading or trailing silence.
 
     Same indices as `librosa.effects.trim` with its default frames: the root mean square of centred
     frames of 2048 samples every 512, `top_db` below the loudest frame. A frame is four hops, so the
     energies of hops are summed instead of the samples of each frame.
     """
-    hops = 1 + len(wave) // _TRIM_HOP
-    padded = np.zeros((hops + 3) * _TRIM_HOP, dtype=np.float64)
-    padded[_TRIM_FRAME // 2 : _TRIM_FRAME // 2 + len(wave)] = wave
-    energy = np.einsum("ij,ij->i", *(2 * [padded.reshape(-1, _TRIM_HOP)]))
-    power = np.convolve(energy, np.ones(4), mode="valid")[:hops] / _TRIM_FRAME
+    whole, rest = divmod(len(wave), _TRIM_HOP)
+    before = _TRIM_FRAME // _TRIM_HOP // 2  # hops of zeros in front of the first sample
+    energy = np.zeros(whole + 4)
+    hops = wave[: whole * _TRIM_HOP].reshape(whole, _TRIM_HOP)
+    energy[before : before + whole] = np.vecdot(hops, hops)
+    energy[before + whole] = np.square(wave[len(wave) - rest :], dtype=np.float64).sum()
+    power = np.convolve(energy, np.ones(4), mode="valid") / _TRIM_FRAME
     # librosa floors amplitudes at 1e-5 before it compares levels
     loud = np.maximum(power, 1e-10) > np.maximum(power.max(), 1e-10) * 10 ** (-top_db / 10)
     frames = np.flatnonzero(loud)
@@ -128,64 +128,96 @@ def _fill(wave: Samples, length: int) -> Samples:
     return wave if len(wave) == length else np.resize(wave, length)
 
 
-def _decoder(content: bytes) -> Callable[[bytes, PrepareSettings], Sound]:
-    """libsndfile for what it knows (wav, flac, ogg, mp3, au, aiff, ...), FFmpeg for MPEG-4 and ADTS."""
-    is_mp4 = content[4:8] == b"ftyp"
-    is_adts = content[:2] in (b"\xff\xf1", b"\xff\xf9")
-    is_asf = content[:4] == b"\x30\x26\xb2\x75"
-    return _decode_ffmpeg if is_mp4 or is_adts or is_asf else _decode_libsndfile
+def _decode(content: bytes, settings: AudioSettings, limits: PrepareSettings, only_first: bool = False) -> Recording:
+    with open_stream(content) as stream:
+        return _gather(stream, settings, limits, only_first)
 
 
-def _decode_libsndfile(content: bytes, limits: PrepareSettings) -> Sound:
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            _check_header(file.frames, file.samplerate, file.channels, limits)
-            samples = file.read(dtype="float32", always_2d=True)
-            declared = file.frames
-            rate = file.samplerate
-    except soundfile.LibsndfileError as error:
-        text = str(error.error_string).strip()
-        unknown = "not recogni" in text or "unknown format" in text.lower() or "unimplemented" in text.lower()
-        raise AudioError(Reason.UNSUPPORTED if unknown else Reason.UNREADABLE, text) from None
-    return Sound(samples, rate, _is_truncated(len(samples), declared, limits))
+def _gather(stream: Stream, settings: AudioSettings, limits: PrepareSettings, only_first: bool = False) -> Recording:
+    """Mix down and resample a stream block by block: the same samples as all at once, in the memory of the result."""
+    rate, target = stream.sample_rate, settings.sample_rate
+    _check_header(stream, limits)
+    most = limits.max_track_seconds * rate
+    # soxr HQ: aliases below -120 dB
+    resampler = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ") if rate != target else None
+    wave = _Tape(math.ceil((stream.declared or 0) * target / rate) + target)
+    frames = 0
+    for block in stream.blocks:
+        frames += len(block)
+        if frames > most:
+            raise AudioError(Reason.ABSURD_HEADER, _too_long("goes on for more than", most / rate, limits))
+        mixed = _mono(block, only_first)
+        wave.append(resampler.resample_chunk(mixed) if resampler else mixed)
+    if not frames:
+        raise AudioError(Reason.EMPTY, "the file holds no samples")
+    if resampler:
+        wave.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    truncated = _is_truncated(frames, stream.declared, limits) or stream.cut
+    return Recording(wave.written(), rate, stream.channels, frames / rate, truncated)
 
 
-def _decode_ffmpeg(content: bytes, limits: PrepareSettings) -> Sound:
-    try:
-        import av
-    except ImportError:
-        message = "MPEG-4, AAC and WMA need PyAV; install the extra: pip install 'genre[m4a]'"
-        raise AudioError(Reason.UNSUPPORTED, message) from None
-    try:
-        with av.open(io.BytesIO(content)) as container:
-            if not container.streams.audio:
-                raise AudioError(Reason.UNSUPPORTED, "the file holds no audio stream")
-            stream = container.streams.audio[0]
-            rate, channels = stream.rate, stream.channels
-            declared = round((container.duration or 0) / av.time_base * rate)
-            _check_header(declared, rate, channels, limits)
-            planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
-            blocks = [out.to_ndarray() for frame in container.decode(stream) for out in planar.resample(frame)]
-            blocks += [out.to_ndarray() for out in planar.resample(None)]
-    except av.FFmpegError as error:
-        raise AudioError(Reason.UNREADABLE, str(error)) from None
-    samples = np.ascontiguousarray(np.concatenate(blocks, axis=1).T) if blocks else np.zeros((0, 1), np.float32)
-    return Sound(samples, rate, _is_truncated(len(samples), declared, limits))
+def _mono(block: Block, only_first: bool) -> Samples:
+    """Mean over channels of (frames, channels) -> (frames,), full scale 1; or the first channel alone."""
+    scale = np.float32(_INT16_SCALE if block.dtype == np.int16 else 1)
+    channels = block.shape[1]
+    if channels == 1 or only_first:
+        return block[:, 0] * scale
+    # a matrix product is 30 times faster than a mean
+    return block.astype(np.float32, copy=False) @ np.full(channels, scale / channels, dtype=np.float32)
 
 
-def _check_header(frames: int, rate: int, channels: int, limits: PrepareSettings) -> None:
+class _Tape:
+    """A growing array of samples, made as long at the start as the result is expected to be."""
+
+    def __init__(self, expected: int) -> None:
+        self._samples = np.empty(expected, dtype=np.float32)
+        self._end = 0
+
+    def append(self, samples: Samples) -> None:
+        end = self._end + len(samples)
+        if end > len(self._samples):
+            grown = np.empty(max(end, 2 * len(self._samples)), dtype=np.float32)
+            grown[: self._end] = self.written()
+            self._samples = grown
+        self._samples[self._end : end] = samples
+        self._end = end
+
+    def written(self) -> Samples:
+        return self._samples[: self._end]
+
+
+def _peak(wave: Samples) -> float:
+    """Largest magnitude of (samples,); NaN or infinite when a sample is. Twice as fast as through `abs`."""
+    return max(float(wave.max(initial=0.0)), -float(wave.min(initial=0.0)))
+
+
+def _normalised(recording: Recording) -> Recording:
+    """The recording, scaled in place."""
+    peak = _peak(recording.wave)
+    if not math.isfinite(peak):
+        raise AudioError(Reason.NON_FINITE, "samples are NaN or infinite")
+    if peak < SILENT_PEAK:
+        raise AudioError(Reason.SILENT, f"the loudest sample is {peak:.1g} of full scale")
+    np.divide(recording.wave, np.float32(peak), out=recording.wave)
+    return recording
+
+
+def _check_header(stream: Stream, limits: PrepareSettings) -> None:
     """Refuse what would exhaust memory before anything is allocated for it."""
+    rate, channels = stream.sample_rate, stream.channels
     if not RATES[0] <= rate <= RATES[1] or not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(Reason.ABSURD_HEADER, f"declares {rate} Hz and {channels} channels")
-    if frames > limits.max_track_seconds * rate:
-        seconds = frames / rate
-        message = f"declares {seconds:.0f} s, prepare.max_track_seconds={limits.max_track_seconds:.0f}"
-        raise AudioError(Reason.ABSURD_HEADER, message)
+    if stream.declared and stream.declared > limits.max_track_seconds * rate:
+        raise AudioError(Reason.ABSURD_HEADER, _too_long("declares", stream.declared / rate, limits))
 
 
-def _is_truncated(found: int, declared: int, limits: PrepareSettings) -> bool:
+def _too_long(verb: str, seconds: float, limits: PrepareSettings) -> str:
+    return f"{verb} {seconds:.0f} s, prepare.max_track_seconds={limits.max_track_seconds:.0f}"
+
+
+def _is_truncated(found: int, declared: int | None, limits: PrepareSettings) -> bool:
     """Whether clearly less than the declared length came out; refuse when too little did."""
-    if found >= 0.98 * declared:  # MPEG lengths are estimates
+    if declared is None or found >= COMPLETE * declared:
         return False
     if found < limits.min_decoded_fraction * declared:
         raise AudioError(Reason.TRUNCATED, f"{found} of {declared} declared samples decode")

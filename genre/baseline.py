@@ -63,12 +63,16 @@ def fit(train: Clips, valid: Clips, classes: int) -> Baseline:
 
 
 def track_statistics(clips: Clips) -> npt.NDArray[np.float64]:
-    """(tracks, 4 * MFCCS): mean and standard deviation of MFCCs and of their differences, averaged over clips."""
-    total = np.zeros((len(clips.track_ids), 4 * MFCCS))
+    """Mean and standard deviation of MFCCs and of their differences, averaged over clips: (tracks, 4 * MFCCs).
+
+    There are `MFCCS` of them, or as many as there are bins.
+    """
+    number = min(MFCCS, clips.shape.bins)
+    total = np.zeros((len(clips.track_ids), 4 * number))
     for spectrogram, peak, track in zip(clips.spectrograms, clips.peak_db, clips.track, strict=True):
         levels = features.decode(spectrogram, peak, clips.shape.range_db)
-        mfcc = librosa.feature.mfcc(S=levels, n_mfcc=min(MFCCS, clips.shape.bins))
+        mfcc = librosa.feature.mfcc(S=levels, n_mfcc=number)
         parts = (mfcc, np.diff(mfcc, axis=1))
         statistics = [s for part in parts for s in (part.mean(axis=1), part.std(axis=1))]
-        total[track] += np.resize(np.concatenate(statistics), 4 * MFCCS)
+        total[track] += np.concatenate(statistics)
     return total / np.bincount(clips.track, minlength=len(total))[:, None]

@@ -45,11 +45,20 @@ class ModelCard:
         """Frames of a window."""
         return max(1, min(self.shape.frames, round(self.window_seconds / self.shape.frame_seconds)))
 
+    @property
+    def label(self) -> str:
+        """The name of its folder and of its row: the architecture, and what it started from unless from scratch."""
+        return models.label(self.architecture, self.params)
+
 
 def build(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
-    """A classifier with fresh weights for the model that `card` describes."""
-    network = models.build(card.architecture, card.params, card.shape.bins, len(card.classes))
-    return Classifier(network, mean, std, card.shape.range_db)
+    """A classifier for the model that `card` describes, with the weights that training starts from.
+
+    Raises `ConfigError` when pretrained weights are asked for and cannot be had.
+    """
+    classifier = _empty(card, mean, std)
+    models.start(card.architecture, card.params, classifier.network)
+    return classifier
 
 
 def save(folder: Location, card: ModelCard, classifier: Classifier) -> None:
@@ -74,7 +83,7 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
     if hashlib.sha256(content).hexdigest() != digest:
         raise ArtifactError(f"{path}: not the weights that model.json lists; copy the whole folder again")
     blank = np.zeros(card.shape.bins, np.float32)
-    classifier = build(card, blank, blank)
+    classifier = _empty(card, blank, blank)
     try:
         classifier.load_state_dict(safetensors.torch.load(content))
     except (RuntimeError, SafetensorError) as error:
@@ -119,6 +128,11 @@ def load_state(path: Location) -> dict[str, Any]:
     """Read a trainer's state without executing anything inside it."""
     state: dict[str, Any] = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     return state
+
+
+def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
+    network = models.build(card.architecture, card.params, card.shape.bins, len(card.classes))
+    return Classifier(network, mean, std, card.shape.range_db)
 
 
 def _read_card(folder: Location) -> tuple[ModelCard, str]:

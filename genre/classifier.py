@@ -7,8 +7,10 @@ evaluation, tagging and export cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -59,10 +61,11 @@ def statistics(clips: Clips) -> tuple[Float32, Float32]:
     squares = np.zeros(clips.shape.bins)
     step = clips.shape.range_db / 255
     for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
-        values = spectrogram.astype(np.float32)
-        mean = values.mean(axis=1, dtype=np.float64) * step + (float(peak) - clips.shape.range_db)
+        values = spectrogram.astype(np.float64)  # sums of bytes and of their squares are whole numbers: exact
+        byte_mean, byte_square = values.mean(axis=1), np.vecdot(values, values) / clips.shape.frames
+        mean = byte_mean * step + (float(peak) - clips.shape.range_db)
         total += mean
-        squares += values.var(axis=1, dtype=np.float64) * step**2 + mean**2
+        squares += (byte_square - byte_mean**2) * step**2 + mean**2
     mean = total / len(clips)
     variance = np.maximum(squares / len(clips) - mean**2, 0)
     # a bin that never changes carries nothing; dividing by one dB keeps it at zero
@@ -82,18 +85,18 @@ def predict(
 ) -> Float32:
     """Class probabilities of each track, (tracks, classes): the mean over its evenly spaced windows.
 
-    Tracks that belong to another shard are rows of zeros.
+    Tracks of another shard are rows of zeros; a shard without any track has no columns either.
     """
     device = classifier.mean.device
     classifier.eval()
     count = torch.zeros(len(clips.track_ids), device=device)
     total: Tensor | None = None
     for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, shard):
-        levels = classifier.levels(*to_device(batch, device)[:2])
+        spectrograms, peak_db, rows = to_device(device, batch.spectrograms, batch.peak_db, batch.tracks)
+        levels = classifier.levels(spectrograms, peak_db)
         with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
             logits = classifier(levels)
         probabilities = logits.float().softmax(dim=1)
-        rows = torch.from_numpy(batch.tracks).to(device)
         if total is None:
             total = torch.zeros(len(clips.track_ids), probabilities.shape[1], device=device)
         total.index_add_(0, rows, probabilities)
@@ -104,10 +107,9 @@ def predict(
     return mean
 
 
-def to_device(batch: windows.Windows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Spectrograms, peaks and labels of a batch on a device; from pinned memory and without waiting on a GPU."""
-    arrays = (batch.spectrograms, batch.peak_db, batch.labels)
-    tensors = (torch.from_numpy(array) for array in arrays)
+def to_device(device: torch.device, *arrays: npt.NDArray[Any]) -> list[Tensor]:
+    """Arrays on a device; on a GPU from pinned memory, so that the host does not wait for the copy."""
+    tensors = [torch.from_numpy(array) for array in arrays]
     if device.type == "cuda":
-        return tuple(t.pin_memory().to(device, non_blocking=True) for t in tensors)  # type: ignore[return-value]
-    return tuple(tensors)  # type: ignore[return-value]
+        return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+    return tensors

@@ -88,7 +88,7 @@ class PrepareSettings(Settings):
 class ModelSettings(Settings):
     name: str = Field("cnn", description="architecture: one of genre/models/")
     path: str = Field(
-        "", description="a saved model's folder (evaluate, tag); empty: the leaderboard's best, or name's"
+        "", description="a saved model's folder; empty: the leaderboard's best; tag takes several, with commas"
     )
 
 
@@ -115,15 +115,20 @@ class TrainSettings(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
     workers: int = Field(1, ge=1, description="training processes (one per GPU, or several on CPUs)")
+    init_from: str = Field("", description="folder of a saved model to start from, on other genres or more music")
+    freeze: bool = Field(False, description="with init_from: only the last layer learns")
     resume: bool = Field(True, description="go on from the last checkpoint of the same run")
 
 
 class TuneSettings(Settings):
     architectures: list[str] = Field([], description="which to compare; empty: all of genre/models/")
     trials: int = Field(8, ge=1, description="configurations tried per architecture")
+    sampler: Literal["random", "tpe"] = Field("random", description="tpe proposes from earlier trials (needs Optuna)")
+    minutes: float = Field(0.0, ge=0, description="training time per architecture, over its trials; 0: no limit")
     grace_epochs: int = Field(5, ge=1, description="no trial is stopped before this epoch")
     reduction: float = Field(3.0, gt=1, description="of so many trials of one architecture, one goes on")
     seeds: int = Field(3, ge=1, description="seeds with which each best configuration is trained again")
+    robustness: bool = Field(True, description="score the models on worse audio of the test tracks as well")
     concurrent: int = Field(0, ge=0, description="trials at a time; 0: as many as the cluster has room for")
     cpus_per_trial: float = Field(1.0, gt=0, description="CPUs of a trial (and its torch threads)")
     gpus_per_trial: float = Field(0.0, ge=0, description="GPUs of a trial; a fraction shares one")
@@ -135,9 +140,33 @@ class EvaluateSettings(Settings):
     features: str = Field("", description="features folder to score on; empty: OUTPUT/features")
 
 
+class LeaderboardSettings(Settings):
+    compare: list[str] = Field([], description="outputs whose leaderboards are put into one")
+
+
 class TagSettings(Settings):
     top_k: int = Field(3, ge=1, description="genres listed for each file")
+    precision: float = Field(
+        0.8, ge=0, lt=1, description="share of right answers a named genre must promise; else 'unknown'; 0 names all"
+    )
     batch_files: int = Field(16, ge=1, description="files decoded by one task")
+    write_genres: Literal["never", "preview", "write"] = Field(
+        "never", description="write the genre into the files' own tags where the model is sure; preview: only list it"
+    )
+    replace_genres: bool = Field(False, description="write over a genre that a file already has")
+
+
+class ExplainSettings(Settings):
+    genre: str = Field("", description="which genre's reasons to show; empty: the best one of each file")
+    steps: int = Field(16, ge=1, le=256, description="points of the path from the mean spectrogram to the music")
+    max_seconds: float = Field(120.0, gt=0, description="music explained of each file, from its start")
+
+
+class ServeSettings(Settings):
+    port: int = Field(8000, ge=1, le=65535, description="of this machine alone; nothing else can connect")
+    max_upload_mb: float = Field(64.0, gt=0, description="a larger upload is refused")
+    upload_timeout_s: float = Field(60.0, gt=0, description="seconds an upload may take")
+    replicas: int = Field(1, ge=1, description="processes that answer, a CPU each")
 
 
 class ClusterSettings(Settings):
@@ -158,7 +187,10 @@ class Config(Settings):
     train: TrainSettings = TrainSettings()
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    leaderboard: LeaderboardSettings = LeaderboardSettings()
     tag: TagSettings = TagSettings()
+    explain: ExplainSettings = ExplainSettings()
+    serve: ServeSettings = ServeSettings()
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
@@ -213,6 +245,8 @@ def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
         if not found:
             raise ConfigError(f"{text!r} is not a setting; write key=value, for example output=outputs/run")
         parsed = _parse(text, value)
+        if key.strip() == "model" and isinstance(parsed, list):
+            parsed = ",".join(map(str, parsed))
         if key.strip() == "model" and isinstance(parsed, str):
             key = f"model.{_model_key(parsed)}"
         _assign(merged, key.strip().split("."), parsed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from genre import checkpoint, features, metrics, models, splits
+from genre import calibration, checkpoint, features, finetuning, memory, metrics, models, splits
 from genre.checkpoint import ModelCard
 from genre.classifier import Classifier, predict, statistics
 from genre.config import Config
@@ -51,23 +51,24 @@ class Scored:
     flops: int  # multiplications and additions for one clip
 
 
-def load_data(folder: Location) -> Data:
-    """Training and validation clips, after the gates: finished, no leakage, every class has training tracks."""
+def load_data(folder: Location, needed: Sequence[str] = ("train", "valid")) -> Data:
+    """Training and validation clips, after the gates: finished, no leakage, every class has training tracks.
+
+    `needed` names the splits that must not be empty; who means to judge on the test split asks for it here.
+    """
     manifest = features.read_manifest(folder)
     tracks = features.read_tracks(folder)
-    check_tracks(tracks, manifest["classes"])
-    train, valid = features.load(folder, "train"), features.load(folder, "valid")
-    mean, std = statistics(train)
-    return Data(train, valid, mean, std, manifest)
+    check_tracks(tracks, manifest["classes"], needed)
+    loaded = features.load_splits(folder, ["train", "valid"])
+    mean, std = statistics(loaded["train"])
+    return Data(loaded["train"], loaded["valid"], mean, std, manifest)
 
 
-def check_tracks(tracks: Any, classes: list[str]) -> None:
+def check_tracks(tracks: Any, classes: list[str], needed: Sequence[str] = features.SPLITS) -> None:
     """The leakage gate, and enough tracks to train. Raises `ArtifactError` or `ConfigError`."""
-    view = tracks.select([name for name in ("track_id", "genre", "group", "split") if name in tracks.column_names])
-    if "sound" in tracks.column_names:
-        view = view.append_column("content", tracks["sound"])
+    view = tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])
     splits.check(view)
-    splits.require_trainable(view, classes)
+    splits.require_trainable(view, classes, needed)
 
 
 def check_settings(config: Config, manifest: dict[str, Any], folder: Location) -> None:
@@ -87,7 +88,7 @@ def trainer_for(
     shard: Shard = Shard(),
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
 ) -> tuple[ModelCard, Trainer]:
-    """A trainer of `config.model` with fresh weights that follow from `config.seed`."""
+    """A trainer of `config.model`: fresh weights that follow from `config.seed`, or those of `train.init_from`."""
     params = models.params(config.model.name, config.models.get(config.model.name, {})).model_dump(mode="json")
     card = ModelCard(
         architecture=config.model.name,
@@ -99,14 +100,28 @@ def trainer_for(
         window_seconds=config.train.window_seconds,
         eval_windows=config.train.eval_windows,
     )
+    memory.reset_peak()
     torch.manual_seed(config.seed)
-    classifier = checkpoint.build(card, data.mean, data.std).to(device)
+    card, classifier = _start(config, card, data)
+    classifier = classifier.to(device)
     trainer = Trainer(classifier, data.train, data.valid, len(data.classes), config.train, config.seed, shard, wrap)
     return card, trainer
 
 
+def _start(config: Config, card: ModelCard, data: Data) -> tuple[ModelCard, Classifier]:
+    """The classifier that training starts from, and the card that describes it."""
+    if not config.train.init_from:
+        return card, checkpoint.build(card, data.mean, data.std)
+    place = Location.of(config.train.init_from)
+    source, saved = checkpoint.load(place)
+    card = finetuning.card_from(source, card, place)
+    classifier = checkpoint.build(card, data.mean, data.std)
+    finetuning.start_from(classifier, saved, source.classes == card.classes, config.train.freeze)
+    return card, classifier
+
+
 def save_best(folder: Location, card: ModelCard, trainer: Trainer, config: Config) -> None:
-    """Save the weights of the best epoch, with the facts of the run."""
+    """Save the weights of the best epoch, with the facts of the run and its answers on the validation tracks."""
     history = [asdict(epoch) for epoch in trainer.history]
     last = history[-1]
     facts = {
@@ -114,12 +129,17 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer, config: Confi
         "valid_f1": last["best_f1"],
         "best_epoch": last["best_epoch"],
         "train_seconds": sum(epoch["seconds"] for epoch in history),
+        "memory_mb": memory.peak_mb(),
         "hardware": hardware(),
         "settings": {"train": config.train.model_dump(mode="json"), "params": card.params},
         "history": history,
     }
     filled = ModelCard(**vars(card) | {"facts": facts})
-    checkpoint.save(folder, filled, trainer.use_best())
+    best = trainer.use_best()
+    checkpoint.save(folder, filled, best)
+    valid = trainer._valid
+    probabilities = predict(best, valid, card.frames(), card.eval_windows)
+    calibration.save(folder, valid.track_ids.tolist(), valid.labels, probabilities)
 
 
 def score(folder: Location, clips: Clips) -> Scored:

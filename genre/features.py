@@ -1,37 +1,45 @@
 """The features folder: its schema, how a spectrogram becomes a row, and how rows become arrays.
 
     features/
-      clips/*.parquet   one row a clip: track_id, clip, start_seconds, peak_db, spectrogram
-      tracks.parquet    one row a track that has clips: track_id, genre, group, split, ...
-      rejects.parquet   one row a track that has none: track_id, path, reason, message, ...
-      manifest.json     schema, settings, fingerprint, counts, versions; written last
+      clips/*.parquet     one row a clip: track_id, clip, start_seconds, peak_db, spectrogram
+      tracks.parquet      one row a track that has clips: track_id, genre, group, split, ...
+      rejects.parquet     one row a track that has none: track_id, path, reason, message, ...
+      duplicates.parquet  one row a track whose audio another track has as well
+      settings.json       what prepare checks before it goes on in this folder
+      manifest.json       schema, settings, fingerprint, counts, versions; written last
 
 A spectrogram of shape (bins, frames) is stored row by row as unsigned bytes q in a fixed-size binary
 column. Its level is `peak_db - range_db + q * range_db / 255` dB: the loudest point is 255, everything
 `range_db` or more below it is 0. With 80 dB the error is at most 0.16 dB. docs/FEATURES.md describes
-how to write such a folder with nothing but pyarrow.
+how to write such a folder with nothing but pyarrow, and what of it may be left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from genre.config import fingerprint
 from genre.errors import ArtifactError
+from genre.gathering import Gatherer
 from genre.storage import Location
 
 SCHEMA_VERSION = 1
+ROW_GROUP = 128  # clips: what a writer gathers and a reader takes at a time, 20 MB of the usual ones
+# Compressing spectrograms saves a seventh of the space and costs two thirds of the speed (docs/DECISIONS.md).
+WRITE_OPTIONS = {"compression": "none", "use_dictionary": ["track_id"], "write_statistics": ["track_id", "clip"]}
 SPLITS = ("train", "valid", "test")
 
 Bytes = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+_READ = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of a clip that loading needs
 
 TRACK_SCHEMA = pa.schema(
     [
@@ -113,7 +121,10 @@ def decode(spectrogram: Bytes, peak_db: Float32 | float, range_db: float) -> Flo
 
 
 def read_manifest(folder: Location) -> dict[str, Any]:
-    """The manifest of a finished features folder, or an `ArtifactError` that says what is missing."""
+    """The manifest of a finished features folder, or an `ArtifactError` that says what is missing.
+
+    What somebody else's folder may leave out is filled in: its settings, counts and fingerprints.
+    """
     path = folder / "manifest.json"
     if not path.exists():
         state = "it was not finished, run prepare again" if folder.exists() else "there is no such folder, run prepare"
@@ -122,107 +133,151 @@ def read_manifest(folder: Location) -> dict[str, Any]:
     if manifest.get("stage") != "features" or manifest.get("schema_version") != SCHEMA_VERSION:
         found = f"{manifest.get('stage')} version {manifest.get('schema_version')}"
         raise ArtifactError(f"{folder}: holds {found}, not features version {SCHEMA_VERSION}; prepare it again")
-    return manifest
+    for key, parts in {"shape": {field.name for field in fields(Shape)}, "classes": set()}.items():
+        if key not in manifest or not parts <= set(manifest[key]):
+            wanted = f" with {', '.join(sorted(parts))}" if parts else ""
+            raise ArtifactError(f"{path}: lacks {key!r}{wanted}; docs/FEATURES.md says what a manifest holds")
+    return manifest if "contents" in manifest else _completed(manifest, folder)
 
 
 def shape_of(manifest: dict[str, Any]) -> Shape:
-    return Shape(**manifest["shape"])
+    return Shape(**{field.name: manifest["shape"][field.name] for field in fields(Shape)})
 
 
 def read_tracks(folder: Location, split: str | None = None) -> pa.Table:
     """Tracks of a folder that have clips, sorted by track_id; all of them or those of one split."""
-    table = (folder / "tracks.parquet").read_table()
+    path = folder / "tracks.parquet"
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing; prepare the features again")
+    table = path.read_table()
+    for name in ("track_id", "genre", "split"):
+        if name not in table.column_names:
+            raise ArtifactError(f"{path}: there is no column {name!r}; docs/FEATURES.md lists what it holds")
+    for name in ("track_id", "genre", "split", "group", "sound", "part"):
+        table = _with_texts(table, name, path)
     if split is not None:
         table = table.filter(pc.equal(table["split"], split))
     return table.sort_by("track_id")
 
 
+def contents(tracks: pa.Table) -> str:
+    """16 hex digits that change whenever a track, its audio, genre, group or split does."""
+    columns = [pc.fill_null(tracks[name], "") for name in ("track_id", "sound", "genre", "group", "split")]
+    lines = pc.binary_join_element_wise(*columns, "\t")
+    digest = hashlib.sha256()
+    for begin in range(0, len(lines), 10_000):  # not all of a million at once
+        digest.update("\n".join([*lines.slice(begin, 10_000).to_pylist(), ""]).encode())
+    return digest.hexdigest()[:16]
+
+
 def load(folder: Location, split: str) -> Clips:
-    """All clips of one split, in memory.
+    """All clips of one split, in memory, in the order of track_id and clip.
 
     Raises `ArtifactError` when the folder is unfinished, was altered, or lacks clips that it lists.
     """
+    return load_splits(folder, [split])[split]
+
+
+def load_splits(folder: Location, splits: Sequence[str]) -> dict[str, Clips]:
+    """Like `load` for several splits, which lie side by side in the files, with one reading."""
     manifest = read_manifest(folder)
     shape = shape_of(manifest)
-    tracks = read_tracks(folder, split)
-    index = {track: row for row, track in enumerate(tracks["track_id"].to_pylist())}
-    wanted = _count(tracks)
-    spectrograms = np.empty((wanted, shape.bins, shape.frames), dtype=np.uint8)
-    peaks = np.empty(wanted, dtype=np.float32)
-    rows = np.empty(wanted, dtype=np.int64)
-    order = np.empty(wanted, dtype=np.int64)
-    filled = 0
-    for table in iter_clips(folder, tracks, shape):
-        end = filled + len(table)
-        if end > wanted:
-            raise ArtifactError(f"{folder}: holds more clips than tracks.parquet lists; prepare it again")
-        spectrograms[filled:end] = spectrogram_array(table, shape)
-        peaks[filled:end] = table["peak_db"].to_numpy()
-        rows[filled:end] = [index[track] for track in table["track_id"].to_pylist()]
-        order[filled:end] = table["clip"].to_numpy()
-        filled = end
-    if filled != wanted:
-        raise ArtifactError(
-            f"{folder}: {wanted - filled} of {wanted} clips of split {split!r} are missing; prepare it again"
-        )
-    if not np.isfinite(peaks).all():
-        raise ArtifactError(
-            f"{folder}: peak_db holds NaN in split {split!r}; those spectrograms are unusable, remove them"
-        )
-    by_track = np.lexsort((order, rows))
-    if not np.array_equal(by_track, np.arange(filled)):
-        spectrograms, peaks, rows = spectrograms[by_track], peaks[by_track], rows[by_track]
-    ids, labels = np.asarray(tracks["track_id"].to_pylist(), dtype=np.str_), _labels(tracks, manifest, folder)
-    groups = np.asarray(_groups(tracks), dtype=np.str_)
-    return Clips(spectrograms, peaks, rows, ids, labels, groups, shape)
+    tracks = read_tracks(folder)
+    tracks = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(splits, pa.string())))
+    labels = _labels(tracks, manifest, folder)
+    if "clips" not in tracks.column_names:
+        tracks = tracks.append_column("clips", _count_clips(folder, tracks, shape))
+    rows = {split: np.flatnonzero(pc.equal(tracks["split"], split).to_numpy()) for split in splits}
+    gatherers = {
+        split: Gatherer(f"{folder}, split {split!r}", tracks.take(pa.array(rows[split])), shape.bins, shape.frames)
+        for split in splits
+    }
+    for file, batch in iter_clips(folder, tracks, shape):
+        for gatherer in gatherers.values():
+            gatherer.take(file, batch)
+    return {split: _clips(gatherers[split], labels[rows[split]], shape) for split in splits}
 
 
-def iter_clips(folder: Location, tracks: pa.Table, shape: Shape) -> Iterator[pa.Table]:
-    """Tables of clip rows that belong to `tracks`, one Parquet row group at a time.
-
-    Rows that `tracks` assigns to another file are leftovers of a changed track and are passed over.
-    """
-    has_part = "part" in tracks.column_names
-    parts = set(tracks["part"].to_pylist()) if has_part else None
-    schema = shape.clip_schema()
+def iter_clips(
+    folder: Location, tracks: pa.Table, shape: Shape, columns: Sequence[str] = _READ
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Clip rows, `ROW_GROUP` at a time, with the name of their file; only files that may hold clips of `tracks`."""
+    named = None if tracks["part"].null_count else set(pc.unique(tracks["part"]).to_pylist())
     for file in (folder / "clips").files(".parquet"):
-        if parts is not None and file.name not in parts:
+        if named is not None and file.name not in named:
             continue
-        live = tracks.filter(pc.equal(tracks["part"], file.name)) if has_part else tracks
-        with file.filesystem.open_input_file(file.path) as stream:
-            reader = pq.ParquetFile(stream)
-            _check_schema(file, reader.schema_arrow, schema)
+        with file.open_parquet() as reader:
+            _check_schema(file, reader.schema_arrow, shape)
             for group in range(reader.num_row_groups):
-                table = reader.read_row_group(group)
-                mask = pc.is_in(table["track_id"], live["track_id"])
-                yield table if pc.all(mask).as_py() else table.filter(mask)
+                for batch in reader.iter_batches(ROW_GROUP, row_groups=[group], columns=list(columns)):
+                    yield file.name, batch
 
 
-def spectrogram_array(table: pa.Table, shape: Shape) -> Bytes:
-    """The spectrogram column of a table of clips as (clips, bins, frames), without copying where it is whole."""
-    column = table["spectrogram"].combine_chunks()
-    if column.null_count:
-        raise ArtifactError("the spectrogram column holds nulls; write one row for each clip that exists")
-    width = shape.bins * shape.frames
-    values = np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset * width :][: len(column) * width]
-    return values.reshape(len(column), shape.bins, shape.frames)
+def _clips(gathered: Gatherer, labels: npt.NDArray[np.int64], shape: Shape) -> Clips:
+    gathered.check()
+    tracks = gathered.tracks
+    return Clips(
+        spectrograms=gathered.spectrograms,
+        peak_db=gathered.peak_db,
+        track=np.repeat(np.arange(len(tracks)), gathered.counts),
+        track_ids=np.asarray(tracks["track_id"].to_pylist(), dtype=np.str_),
+        labels=labels,
+        groups=np.asarray(pc.coalesce(tracks["group"], tracks["track_id"]).to_pylist(), dtype=np.str_),
+        shape=shape,
+    )
 
 
-def _check_schema(file: Location, found: pa.Schema, wanted: pa.Schema) -> None:
-    for field in wanted:
-        if field.name not in found.names or found.field(field.name).type != field.type:
-            got = found.field(field.name).type if field.name in found.names else "no such column"
-            raise ArtifactError(f"{file}: column {field.name!r} should be {field.type}, found {got}; prepare it again")
+def _completed(manifest: dict[str, Any], folder: Location) -> dict[str, Any]:
+    """The manifest of a folder that prepare did not write, with what it may leave out."""
+    from genre.splits import summary  # which builds on scipy, and only such folders need it
+
+    tracks = read_tracks(folder)
+    counts = {"scanned": len(tracks), "tracks": len(tracks), "rejected": 0, "reasons": {}, "splits": summary(tracks)}
+    return {
+        "settings": {},
+        "fingerprint": fingerprint({"shape": manifest["shape"], "settings": manifest.get("settings", {})}),
+        "contents": contents(tracks),
+        "corpus": {"kind": "features", "root": str(folder), "split": "given"},
+        "counts": counts,
+    } | manifest
 
 
-def _count(tracks: pa.Table) -> int:
-    return int(pc.sum(tracks["clips"]).as_py() or 0)
+def _count_clips(folder: Location, tracks: pa.Table, shape: Shape) -> pa.Array:
+    """Clips of each track, for a tracks.parquet that does not say."""
+    ids = pa.chunked_array([b["track_id"] for _, b in iter_clips(folder, tracks, shape, ["track_id"])], pa.string())
+    counts = pc.value_counts(ids)
+    place = pc.index_in(tracks["track_id"], value_set=pc.struct_field(counts, "values"))
+    if place.null_count:
+        lost = tracks.filter(pc.is_null(place))["track_id"][0].as_py()
+        raise ArtifactError(f"{folder}: track {lost!r} has no clips; write some, or leave it out of tracks.parquet")
+    return pc.struct_field(counts, "counts").take(place.combine_chunks())
 
 
-def _groups(tracks: pa.Table) -> list[str]:
-    groups = tracks["group"] if "group" in tracks.column_names else pa.nulls(len(tracks), pa.string())
-    found: list[str] = pc.coalesce(groups, tracks["track_id"]).to_pylist()
-    return found
+def _with_texts(table: pa.Table, name: str, path: Location) -> pa.Table:
+    """The table with the column as plain strings, whatever kind of text it was written as; null where there is none."""
+    if name not in table.column_names:
+        return table.append_column(name, pa.nulls(len(table), pa.string()))
+    try:
+        texts = table[name].cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise ArtifactError(
+            f"{path}: column {name!r} should hold texts, found {table[name].type}; convert it"
+        ) from None
+    return table.set_column(table.schema.get_field_index(name), name, texts)
+
+
+def _check_schema(file: Location, found: pa.Schema, shape: Shape) -> None:
+    width = pa.binary(shape.bins * shape.frames)
+    wanted = {
+        "track_id": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "string"),
+        "clip": (pa.types.is_integer, "int32"),
+        "peak_db": (pa.types.is_floating, "float32"),
+        "spectrogram": (lambda kind: kind == width, str(width)),
+    }
+    for name, (fits, expected) in wanted.items():
+        kind = found.field(name).type if name in found.names else "no such column"
+        if name not in found.names or not fits(kind):
+            raise ArtifactError(f"{file}: column {name!r} should be {expected}, found {kind}; write it anew")
 
 
 def _labels(tracks: pa.Table, manifest: dict[str, Any], folder: Location) -> npt.NDArray[np.int64]:
@@ -231,4 +286,5 @@ def _labels(tracks: pa.Table, manifest: dict[str, Any], folder: Location) -> npt
     if labels.null_count:
         stray = tracks.filter(pc.is_null(labels))["genre"][0].as_py()
         raise ArtifactError(f"{folder}: tracks.parquet names genre {stray!r}, which manifest.json does not list")
-    return labels.to_numpy().astype(np.int64)
+    found: npt.NDArray[np.int64] = labels.to_numpy().astype(np.int64)
+    return found

@@ -1,7 +1,7 @@
 """A function in a process of its own, so that a file that crashes or hangs a decoder costs only itself.
 
 The child is a plain interpreter (not a fork: the parent has threads), started at the first item and used
-for all; after a crash or a time-out it is replaced. Parent and child speak over a socket.
+for all; after a crash or a time-out it is replaced.
 
 What a file can do to the child, and what comes of it:
 
@@ -21,16 +21,15 @@ import os
 import pickle
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from genre.channel import Channel
 from genre.errors import AudioError, Reason
 
 _START_SECONDS = 120.0  # importing the decoders on a machine that is busy
@@ -54,9 +53,9 @@ class IsolatedKernel:
     """
 
     def __init__(self, factory: Callable[..., Callable[[Any], Any]], *arguments: Any, memory_mb: int = 0) -> None:
-        self._setup = pickle.dumps((factory, arguments, memory_mb))
+        self._setup = factory, arguments, memory_mb
         self._child: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
+        self._channel: Channel | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -100,43 +99,53 @@ class IsolatedKernel:
             self._end()
 
     def _ask(self, item: Any, timeout: float) -> Any:
-        pipe = self._pipe or self._start()
-        pipe.send((item, timeout))
-        if not pipe.poll(timeout):
+        channel = self._channel or self._start()
+        channel.send((item, timeout))
+        if not channel.poll(timeout):
             self._end()
             raise AudioError(Reason.TIMED_OUT, f"took longer than prepare.file_timeout_s={timeout:g}")
-        return pipe.recv()
+        return channel.receive()
 
-    def _start(self) -> Connection:
-        """A child that is ready. Raises what the factory raised, or `RuntimeError` when it says nothing."""
-        ours, theirs = socket.socketpair()
-        with theirs:
+    def _start(self) -> Channel:
+        """A child that is ready. Raises what the factory raised, or `RuntimeError` when none comes up."""
+        for _ in range(_TRIES):
+            self._channel = channel = self._spawn()
+            try:
+                channel.send(self._setup)
+                succeeded, error = (
+                    channel.receive() if channel.poll(_START_SECONDS) else (False, _no_start("no answer"))
+                )
+            except (EOFError, ConnectionError):
+                error = _no_start(self._how_it_died())
+                continue
+            if succeeded:
+                return channel
+            break
+        self._end()
+        raise error
+
+    def _spawn(self) -> Channel:
+        channel, descriptors = Channel.pair()
+        try:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "genre.isolation", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "genre.isolation", str(os.getpid()), *map(str, descriptors)],
+                pass_fds=descriptors,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
-        self._pipe = Connection(ours.detach())
-        try:
-            self._pipe.send_bytes(self._setup)
-            answer = self._pipe.recv() if self._pipe.poll(_START_SECONDS) else (False, _no_start("no answer"))
-        except (EOFError, ConnectionError):
-            answer = False, _no_start(self._how_it_died())
-        succeeded, error = answer
-        if not succeeded:
-            self._end()
-            raise error
-        return self._pipe
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return channel
 
     def _end(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
+        if self._channel is not None:
+            self._channel.close()
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-        self._pipe = self._child = None
+        self._channel = self._child = None
 
     def _how_it_died(self) -> str:
         assert self._child is not None
@@ -169,51 +178,50 @@ def _signal_name(number: int) -> str:
 # ---- the child ----------------------------------------------------------------------------------
 
 
-def _serve(descriptor: int, parent: int) -> None:
+def _serve(parent: int, descriptors: list[int]) -> None:
     """Build the function, then answer items until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
-    pipe = Connection(descriptor)
+    channel = Channel.of(descriptors)
     try:
-        factory, arguments, memory_mb = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own parent
+        factory, arguments, memory_mb = channel.receive()
         function = factory(*arguments)
         _die_first(memory_mb)
     except Exception as error:
-        pipe.send_bytes(_message(False, error))
+        channel.send((False, _portable(error)))
         return
-    pipe.send((True, None))
+    channel.send((True, None))
     _silence_stderr()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            item, timeout = pipe.recv()
+            item, timeout = channel.receive()
             # should the parent be gone while a decoder holds Python's lock, nothing in here could notice
             signal.alarm(math.ceil(timeout) + 10)
-            pipe.send_bytes(_answer(function, item))
+            _answer(channel, function, item)
             signal.alarm(0)
 
 
-def _answer(function: Callable[[Any], Any], item: Any) -> bytes:
+def _answer(channel: Channel, function: Callable[[Any], Any], item: Any) -> None:
     try:
-        return _message(True, function(item))
+        channel.send((True, function(item)))
+    except ConnectionError:
+        raise
     except AudioError as error:
-        return _message(False, error)
+        channel.send((False, error))
     except MemoryError:
-        return _message(False, AudioError(Reason.ABSURD_HEADER, "needs more than prepare.max_file_memory_mb to decode"))
+        message = "needs more than prepare.max_file_memory_mb to decode"
+        channel.send((False, AudioError(Reason.ABSURD_HEADER, message)))
     except Exception as error:
-        return _message(False, AudioError(Reason.UNREADABLE, f"{type(error).__name__}: {error}"))
+        channel.send((False, AudioError(Reason.UNREADABLE, f"{type(error).__name__}: {error}")))
 
 
-def _message(succeeded: bool, value: Any) -> bytes:
-    """What travels back; an error that cannot be pickled is named instead."""
+def _portable(error: Exception) -> Exception:
+    """The error, or its name where pickle cannot carry it."""
     try:
-        content = pickle.dumps((succeeded, value), protocol=5)
-        if isinstance(value, Exception):
-            pickle.loads(content)  # noqa: S301 - some exceptions break only here
-        return content
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - some errors break only when they are read
     except Exception:
-        if succeeded:
-            raise
-        return pickle.dumps((False, RuntimeError(f"{type(value).__name__}: {value}")))
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _die_first(memory_mb: int) -> None:
@@ -241,4 +249,4 @@ def _exit_without(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]))
+    _serve(int(sys.argv[1]), [int(descriptor) for descriptor in sys.argv[2:]])

@@ -2,21 +2,32 @@
 
 Every scanned track ends in exactly one of `tracks.parquet` (it has clips) and `rejects.parquet` (with a
 reason); `finish` refuses to write a manifest when that does not hold.
+
+A file is known by its size and time of modification, and what was decoded by the SHA-256 of its content:
+a file that was only touched is recognised and not decoded again. Names of parts and outcomes start with
+the number of the run that wrote them, so later ones are newer, and what a killed run's last processes
+may still write is never mistaken for news.
+
+Everything is done on columns: a list of a million tracks takes seconds and some hundred bytes a track.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 
-from genre import corpora, features, splits
+from genre import corpora, duplicates, features, splits
 from genre.config import Config, CorpusSettings
 from genre.corpora import Track
 from genre.errors import ArtifactError
@@ -25,32 +36,46 @@ from genre.storage import Location
 
 SCAN_COLUMNS = ("track_id", "path", "genre", "group", "split", "size", "modified")
 SCAN_SCHEMA = pa.schema([features.TRACK_SCHEMA.field(name) for name in SCAN_COLUMNS])
+# Of prepare's settings those that decide what is rejected: under others, rejects are decoded again.
+LIMITS = {"file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction"}
 _IDENTITY = ["track_id", "size", "modified"]  # a track whose size or time changed is another one
 _SCAN_BATCH = 10_000
 
 
 def scan(settings: CorpusSettings) -> pa.Table:
-    """Every track of the corpus as columns, sorted by track_id, without those its published split leaves out."""
+    """Every track of the corpus as columns, sorted by track_id, without those its published split leaves out.
+
+    Raises `ArtifactError` when two tracks have the same id.
+    """
     batches = list(_batches(corpora.scan(settings)))
     table = pa.Table.from_batches(batches, SCAN_SCHEMA)
     table = table.filter(pc.fill_null(pc.not_equal(table["split"], splits.EXCLUDED), True))
-    return table.sort_by("track_id").combine_chunks()
+    table = table.sort_by("track_id").combine_chunks()
+    ids = table["track_id"]
+    twice = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py() if len(ids) > 1 else -1
+    if twice >= 0:
+        raise ArtifactError(f"the corpus lists track_id {ids[twice].as_py()!r} twice; rename one of the tracks")
+    return table
 
 
 def check_settings(folder: Location, recipe: Recipe) -> None:
-    """Claim `folder` for these settings. Raises `ArtifactError` when it holds features made with others."""
-    from genre.checkpoint import differences
-
-    path = folder / "settings.json"
-    if path.exists():
-        found = path.read_json()
-        if found["fingerprint"] != recipe.fingerprint():
-            changes = differences(feature_settings(recipe), found["settings"]) or ["made by another version"]
-            raise ArtifactError(
-                f"{folder} holds features with other settings: {changes[0]}; choose another output, or delete it"
-            )
+    """Raises `ArtifactError` when `folder` holds features made with other settings."""
+    found = _read_settings(folder)
+    if not found or found["fingerprint"] == recipe.fingerprint():
         return
-    path.write_json({"fingerprint": recipe.fingerprint(), "settings": feature_settings(recipe)})
+    from genre.checkpoint import differences  # imports torch, which only this message is worth
+
+    changes = differences(feature_settings(recipe), found["settings"]) or ["made by another version"]
+    raise ArtifactError(
+        f"{folder} holds features with other settings: {changes[0]}; choose another output, or delete it"
+    )
+
+
+def claim(folder: Location, recipe: Recipe) -> None:
+    """Mark `folder` as that of these settings, before anything is written into it."""
+    if (_read_settings(folder) or {}).get("limits") != limits(recipe):
+        # the limits are entered at the end: until then rejects of both the old and the new may be here
+        _write_settings(folder, recipe, None)
 
 
 def feature_settings(recipe: Recipe) -> dict[str, Any]:
@@ -58,14 +83,72 @@ def feature_settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include={"audio", "spectrogram"})
 
 
+def limits(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide what is rejected, beside the fingerprint's."""
+    return recipe.prepare.model_dump(mode="json", include=LIMITS)
+
+
+def next_run(folder: Location) -> int:
+    """One more than the highest number of a run that left something here."""
+    numbers = (file.name.split("-")[0] for name in ("clips", "outcomes") for file in (folder / name).files(".parquet"))
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
 def outcomes(folder: Location) -> pa.Table:
-    """What is known of every track that was ever finished here; the newest word on each."""
+    """The newest word on every track that was ever finished here and whose clips are there, sorted by track_id."""
     tables = []
     for name in ("tracks.parquet", "rejects.parquet"):
         if (folder / name).exists():
             tables.append((folder / name).read_table().select(OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA))
-    tables += [file.read_table() for file in (folder / "outcomes").files(".parquet")]
-    return _newest(pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table())
+    written = [file.path for file in (folder / "outcomes").files(".parquet")]
+    if written:
+        # as one data set, whose files are read side by side: a big job killed at its end has ten thousand
+        source = pyarrow.dataset.dataset(written, OUTCOME_SCHEMA, format="parquet", filesystem=folder.filesystem)
+        tables.append(source.to_table())
+    table = pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
+    parts = pa.array([file.name for file in (folder / "clips").files(".parquet")], pa.string())
+    there = pc.or_(pc.is_valid(table["reason"]), pc.is_in(table["part"], value_set=parts))
+    return _newest(table.filter(there)).sort_by("track_id")
+
+
+def standing(done: pa.Table, folder: Location, recipe: Recipe) -> pa.Table:
+    """Those of the outcomes that need not be found out again under the present settings."""
+    again = pa.array(np.zeros(len(done), dtype=bool))
+    if recipe.prepare.retry_rejects:
+        again = pc.is_valid(done["reason"])
+    if (_read_settings(folder) or {}).get("limits") != limits(recipe):
+        too_long = pc.greater(done["seconds"], recipe.prepare.max_track_seconds)
+        affected = pc.or_kleene(pc.is_valid(done["reason"]), pc.or_kleene(done["truncated"], too_long))
+        again = pc.or_(again, pc.fill_null(affected, False))
+    return done.filter(pc.invert(again))
+
+
+def suspects(scanned: pa.Table, done: pa.Table, everything: bool = False) -> pa.Table:
+    """Tracks to be compared by content: those touched without a change of size, or all that have clips.
+
+    Columns track_id, path, size, modified of the scan and `content` of the outcome.
+    """
+    known = done.filter(pc.is_valid(done["content"])).select(["track_id", "size", "content", "modified"])
+    known = known.rename_columns(["track_id", "size", "content", "before"])
+    both = scanned.select(["track_id", "path", "size", "modified"]).join(known, ["track_id", "size"], join_type="inner")
+    if not everything:
+        both = both.filter(pc.not_equal(both["modified"], both["before"]))
+    return both.drop_columns(["before"]).sort_by("track_id")
+
+
+def confirm(done: pa.Table, compared: pa.Table, same: pa.Table, folder: Location, run: int) -> pa.Table:
+    """`done` after `compared` (a result of `suspects`) was read and `same` of it found unchanged.
+
+    Outcomes of tracks that changed are gone; those of tracks only touched are written anew, with their new time.
+    """
+    others = done.filter(pc.invert(pc.is_in(done["track_id"], value_set=compared["track_id"])))
+    facts = [name for name in OUTCOME_SCHEMA.names if name not in ("path", "size", "modified")]
+    kept = same.select(["track_id", "path", "size", "modified"]).join(done.select(facts), "track_id", join_type="inner")
+    kept = kept.select(OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA)
+    touched = kept.join(done.select(_IDENTITY), _IDENTITY, join_type="left anti")
+    if len(touched):
+        (folder / "outcomes" / f"{run:05d}-touched.parquet").write_table(touched.sort_by("track_id"))
+    return pa.concat_tables([others, kept]).sort_by("track_id")
 
 
 def pending(scanned: pa.Table, done: pa.Table) -> pa.Table:
@@ -83,15 +166,24 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
     joined = joined.select(features.TRACK_SCHEMA.names).cast(features.TRACK_SCHEMA).sort_by("track_id")
     kept = joined.filter(pc.is_null(joined["reason"]))
     rejected = joined.filter(pc.is_valid(joined["reason"]))
-    if len(kept) + len(rejected) != len(scanned) or pc.count_distinct(joined["track_id"]).as_py() != len(scanned):
+    if len(kept) + len(rejected) != len(scanned):
         raise ArtifactError(
             f"{folder}: {len(scanned)} tracks scanned, but {len(kept)} with features and {len(rejected)} rejected; "
             "files changed while the job ran, run it again"
         )
-    kept = _with_splits(kept, config.corpus)
+    kept = duplicates.part_splits(_with_splits(kept, config.corpus))
+    copies = duplicates.find(kept)
+    manifest = _manifest(kept, rejected, copies, recipe, config)
+    if _says_the_same(folder, manifest, {"tracks": kept, "rejects": rejected}):
+        written: dict[str, Any] = (folder / "manifest.json").read_json()
+        _tidy(folder, kept)
+        return written
+    # from here to the new manifest the folder is unfinished, and readers are told so
+    (folder / "manifest.json").delete()
     (folder / "tracks.parquet").write_table(kept)
     (folder / "rejects.parquet").write_table(rejected)
-    manifest = _manifest(kept, rejected, recipe, config)
+    (folder / "duplicates.parquet").write_table(copies)
+    _write_settings(folder, recipe, limits(recipe))
     (folder / "manifest.json").write_json(manifest)
     _tidy(folder, kept)
     return manifest
@@ -115,11 +207,21 @@ def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist([vars(track) for track in rows], SCAN_SCHEMA)
 
 
+def _read_settings(folder: Location) -> dict[str, Any] | None:
+    path = folder / "settings.json"
+    found: dict[str, Any] | None = path.read_json() if path.exists() else None
+    return found
+
+
+def _write_settings(folder: Location, recipe: Recipe, limited: dict[str, Any] | None) -> None:
+    content = {"fingerprint": recipe.fingerprint(), "settings": feature_settings(recipe), "limits": limited}
+    (folder / "settings.json").write_json(content)
+
+
 def _newest(table: pa.Table) -> pa.Table:
     """The last row of each track_id."""
-    numbered = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-    last = numbered.group_by("track_id").aggregate([("row", "max")])["row_max"]
-    return table.take(last)
+    numbered = pa.table({"track_id": table["track_id"], "row": np.arange(len(table))})
+    return table.take(numbered.group_by("track_id").aggregate([("row", "max")])["row_max"])
 
 
 def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
@@ -129,13 +231,14 @@ def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
     return tracks.set_column(tracks.schema.get_field_index("split"), tracks.schema.field("split"), decided)
 
 
-def _manifest(kept: pa.Table, rejected: pa.Table, recipe: Recipe, config: Config) -> dict[str, Any]:
+def _manifest(kept: pa.Table, rejected: pa.Table, copies: pa.Table, recipe: Recipe, config: Config) -> dict[str, Any]:
     fixed = corpora.classes(config.corpus)
     return {
         "stage": "features",
         "schema_version": features.SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "fingerprint": recipe.fingerprint(),
+        "contents": features.contents(kept),
         "settings": feature_settings(recipe),
         "corpus": config.corpus.model_dump(mode="json"),
         "shape": vars(recipe.shape()),
@@ -147,16 +250,32 @@ def _manifest(kept: pa.Table, rejected: pa.Table, recipe: Recipe, config: Config
             "truncated": pc.sum(kept["truncated"]).as_py() or 0,
             "rejected": len(rejected),
             "reasons": reasons(rejected),
+            "duplicates": duplicates.counts(copies),
             "splits": splits.summary(kept),
         },
         "versions": versions(),
     }
 
 
+def _says_the_same(folder: Location, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> bool:
+    """Whether all that is to be written stands there already, but for the date and the versions of today."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return False
+    found, today = path.read_json(), {"created": None, "versions": None}
+    if found | today != json.loads(json.dumps(manifest)) | today:
+        return False
+    return all((folder / f"{name}.parquet").read_table().equals(table) for name, table in tables.items())
+
+
 def _tidy(folder: Location, kept: pa.Table) -> None:
-    """Outcomes now stand in the tables; parts that no track names hold only removed or changed tracks."""
+    """Remove what the tables made superfluous: outcomes first, which may speak of the parts that go after them.
+
+    Parts that no track names hold only removed or changed tracks; hidden files are what a kill left of a write.
+    """
     live = set(pc.unique(kept["part"]).to_pylist())
-    for file in (folder / "clips").files(".parquet"):
-        if file.name not in live:
-            file.delete()
-    (folder / "outcomes").delete()
+    dead = [folder / "clips" / info.base_name for info in (folder / "clips").children() if info.base_name not in live]
+    hidden = [folder / info.base_name for info in folder.children() if info.base_name.startswith(".")]
+    for superfluous in (folder / "outcomes", *dead, *hidden):
+        with contextlib.suppress(OSError):  # what stays does no harm, and goes next time
+            superfluous.delete()

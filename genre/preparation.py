@@ -2,16 +2,19 @@
 
 A block writes `clips/<name>.parquet` and then `outcomes/<name>.parquet` with one row for each of its
 tracks. A track is done once its outcome is there, so a killed job loses at most the blocks under way,
-and `finish` turns all outcomes into the folder's final tables.
+and `ledger.finish` turns all outcomes into the folder's final tables.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from genre import audio, features
 from genre.config import AudioSettings, Config, PrepareSettings, Settings, SpectrogramSettings, fingerprint
@@ -56,6 +59,11 @@ class PreparedClip:
     peak_db: float
     spectrogram: bytes  # (bins, frames), row by row
 
+    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:  # type: ignore[override]
+        """Lets the spectrogram travel beside the pickle, through memory that both processes see."""
+        whole = pickle.PickleBuffer(self.spectrogram) if protocol >= 5 else self.spectrogram
+        return type(self), (self.start_seconds, self.peak_db, whole)
+
 
 @dataclass(frozen=True)
 class PreparedTrack:
@@ -77,16 +85,18 @@ class TrackKernel:
 
     def __call__(self, address: str) -> PreparedTrack:
         content = _read(address)
-        sound = audio.decode(content, self._recipe.prepare)
-        prepared = [self._prepare(clip) for clip in audio.clips(sound, self._recipe.audio)]
-        spectrograms = hashlib.sha256(b"".join(clip.spectrogram for clip in prepared))
+        recording = audio.load(content, self._recipe.audio, self._recipe.prepare)
+        prepared = [self._prepare(clip) for clip in audio.cut(recording, self._recipe.audio)]
+        spectrograms = hashlib.sha256()
+        for clip in prepared:
+            spectrograms.update(clip.spectrogram)
         return PreparedTrack(
             content=hashlib.sha256(content).hexdigest(),
             sound=spectrograms.hexdigest(),
-            seconds=len(sound.samples) / sound.sample_rate,
-            sample_rate=sound.sample_rate,
-            channels=sound.samples.shape[1],
-            truncated=sound.truncated,
+            seconds=recording.seconds,
+            sample_rate=recording.sample_rate,
+            channels=recording.channels,
+            truncated=recording.truncated,
             clips=prepared,
         )
 
@@ -95,33 +105,68 @@ class TrackKernel:
         return PreparedClip(clip.start_seconds, peak, values.tobytes())
 
 
-def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location) -> pa.Table:
+def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int = 1) -> pa.Table:
     """Features of a table of scanned tracks, written below `folder`; returns one outcome a track.
 
-    The file's name follows from the tracks in it, so a block that runs twice overwrites itself.
+    The file's name follows from the run and the tracks in it: a block that is given twice in one run is
+    done once, and a later run never overwrites what an earlier one left.
     """
-    kernel = IsolatedKernel.shared(TrackKernel, recipe)
-    name = f"{_digest(tracks, recipe)}.parquet"
+    name = f"{run:05d}-{_digest(tracks, recipe)}.parquet"
+    written = folder / "outcomes" / name
+    if written.exists():
+        return written.read_table()
+    kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.prepare.max_file_memory_mb)
     outcomes: list[dict[str, Any]] = []
-    clips: list[dict[str, Any]] = []
-    for track in tracks.select(["track_id", "path", "size", "modified"]).to_pylist():
-        try:
-            prepared = kernel(track["path"], recipe.prepare.file_timeout_s)
-        except AudioError as error:
-            outcomes.append(track | {"reason": error.reason.value, "message": " ".join(str(error).split())})
-            continue
-        facts = {k: v for k, v in vars(prepared).items() if k != "clips"}
-        outcomes.append(track | facts | {"clips": len(prepared.clips), "part": name})
-        ids = {"track_id": track["track_id"]}
-        clips += [ids | {"clip": i} | vars(clip) for i, clip in enumerate(prepared.clips)]
-    if clips:
-        table = pa.Table.from_pylist(clips, recipe.shape().clip_schema())
-        # spectrogram bytes hardly repeat: a dictionary only costs time, zstd level 1 is nearly free
-        options = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["track_id"]}
-        (folder / "clips" / name).write_table(table, row_group_size=256, **options)
+    with contextlib.ExitStack() as stack:
+        rows = _ClipRows(stack, folder / "clips" / name, recipe.shape())
+        for track in tracks.select(["track_id", "path", "size", "modified"]).to_pylist():
+            try:
+                prepared = kernel(track["path"], recipe.prepare.file_timeout_s)
+            except AudioError as error:
+                outcomes.append(track | {"reason": error.reason.value, "message": " ".join(str(error).split())})
+                continue
+            rows.add(track["track_id"], prepared.clips)
+            facts = {k: v for k, v in vars(prepared).items() if k != "clips"}
+            outcomes.append(track | facts | {"clips": len(prepared.clips), "part": name})
+        rows.finish()
     table = pa.Table.from_pylist(outcomes, OUTCOME_SCHEMA)
-    (folder / "outcomes" / name).write_table(table)
+    written.write_table(table)
     return table
+
+
+def unchanged(tracks: pa.Table) -> pa.Table:
+    """Those of the tracks whose file still has the SHA-256 in the column `content`."""
+    same = [_has_content(row["path"], row["content"]) for row in tracks.select(["path", "content"]).to_pylist()]
+    return tracks.filter(pa.array(same, pa.bool_()))
+
+
+class _ClipRows:
+    """The clips of one block on their way to Parquet, a row group at a time, so that long tracks do not fill memory.
+
+    The file is opened with the first of them, and appears when `stack` closes without an error.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack, target: Location, shape: features.Shape) -> None:
+        self._stack, self._target, self._schema = stack, target, shape.clip_schema()
+        self._file: pq.ParquetWriter | None = None
+        self._waiting: list[tuple[str, int, PreparedClip]] = []
+
+    def add(self, track_id: str, clips: list[PreparedClip]) -> None:
+        self._waiting += [(track_id, number, clip) for number, clip in enumerate(clips)]
+        while len(self._waiting) >= features.ROW_GROUP:
+            self._write(features.ROW_GROUP)
+
+    def finish(self) -> None:
+        if self._waiting:
+            self._write(len(self._waiting))
+
+    def _write(self, count: int) -> None:
+        if self._file is None:
+            writer = self._target.table_writer(self._schema, **features.WRITE_OPTIONS)
+            self._file = self._stack.enter_context(writer)
+        rows = [{"track_id": track, "clip": number} | vars(clip) for track, number, clip in self._waiting[:count]]
+        self._file.write_table(pa.Table.from_pylist(rows, self._schema))
+        del self._waiting[:count]
 
 
 # What a block knows of a track; genre, group and split belong to the corpus and are joined at the end.
@@ -133,6 +178,13 @@ def _read(address: str) -> bytes:
         return Location.of(address).read_bytes()
     except OSError as error:
         raise AudioError(Reason.UNREADABLE, error.strerror or str(error)) from None
+
+
+def _has_content(address: str, digest: str) -> bool:
+    try:
+        return Location.of(address).sha256() == digest
+    except OSError:
+        return False
 
 
 def _digest(tracks: pa.Table, recipe: Recipe) -> str:

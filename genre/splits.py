@@ -108,15 +108,15 @@ def summary(tracks: pa.Table) -> dict[str, dict[str, int]]:
     return rows
 
 
-def require_trainable(tracks: pa.Table, classes: Sequence[str]) -> None:
-    """Raises `ConfigError` unless there are two classes, three non-empty splits, and training tracks of each class."""
+def require_trainable(tracks: pa.Table, classes: Sequence[str], needed: Sequence[str] = SPLITS) -> None:
+    """Raises `ConfigError` unless there are two classes, training tracks of each, and no split in `needed` is empty."""
     counts = summary(tracks)
     unknown = sorted(set(counts) - set(classes))
     if unknown:
         raise ConfigError(f"genre {unknown[0]!r} is not one of the classes ({_some(classes)}); correct the corpus")
     if len(classes) < 2:
         raise ConfigError(f"one genre only ({_some(classes)}); point corpus.root at a folder with at least two genres")
-    for split in SPLITS:
+    for split in needed:
         if not any(row[split] for row in counts.values()):
             raise ConfigError(
                 f"no track is in the {split} split ({len(tracks)} found); add tracks or artists to the corpus"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from genre.errors import ArtifactError
+
+_PIECE = 1 << 20  # bytes
+_FOLDERLESS = ("s3", "gcs")  # there, making a folder is a request that makes nothing
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Location:
             path = os.path.abspath(os.path.expanduser(text))
             return cls(fs.LocalFileSystem(), path, path)
         try:
-            filesystem, path = fs.FileSystem.from_uri(text)
+            filesystem, path = _parse(text)
         except (pa.ArrowInvalid, OSError) as error:
             raise ArtifactError(
                 f"{text}: not an address pyarrow can open ({_first_line(error)}); use a path, s3:// or gs://"
@@ -80,6 +86,14 @@ class Location:
         with self.filesystem.open_input_file(self.path) as stream:
             return bytes(stream.read())
 
+    def sha256(self) -> str:
+        """Of the content, in hexadecimal, read a piece at a time."""
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path) as stream:
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+        return digest.hexdigest()
+
     def read_json(self) -> Any:
         try:
             return json.loads(self.read_bytes())
@@ -93,6 +107,17 @@ class Location:
             raise ArtifactError(
                 f"{self}: not the Parquet file that was expected ({_first_line(error)}); make it again"
             ) from None
+
+    @contextlib.contextmanager
+    def open_parquet(self) -> Iterator[pq.ParquetFile]:
+        """A Parquet file to be read piece by piece; local ones through memory mapping, which saves a copy."""
+        try:
+            with pq.ParquetFile(
+                self.path, filesystem=None if self.is_local else self.filesystem, memory_map=self.is_local
+            ) as reader:
+                yield reader
+        except pa.ArrowInvalid as error:
+            raise ArtifactError(f"{self}: not Parquet, or cut short ({_first_line(error)}); make it again") from None
 
     def write_bytes(self, content: bytes) -> None:
         """Write all of `content` or nothing: a reader never sees a part of it."""
@@ -108,6 +133,12 @@ class Location:
     def write_table(self, table: pa.Table, **options: Any) -> None:
         with self._whole() as target:
             pq.write_table(table, target, filesystem=self.filesystem, **options)
+
+    @contextlib.contextmanager
+    def table_writer(self, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
+        """A Parquet file to be written piece by piece; it appears when the block ends without an error."""
+        with self._whole() as target, pq.ParquetWriter(target, schema, filesystem=self.filesystem, **options) as writer:
+            yield writer
 
     def make_folder(self) -> None:
         self.filesystem.create_dir(self.path, recursive=True)
@@ -140,7 +171,8 @@ class _WholeFile:
         self._target = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}" if location.is_local else location.path
 
     def __enter__(self) -> str:
-        self._location.filesystem.create_dir(self._folder, recursive=True)
+        if self._location.filesystem.type_name not in _FOLDERLESS:
+            self._location.filesystem.create_dir(self._folder, recursive=True)
         return self._target
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -150,6 +182,20 @@ class _WholeFile:
             self._location.filesystem.move(self._target, self._location.path)
         elif os.path.exists(self._target):
             os.remove(self._target)
+
+
+def _parse(address: str) -> tuple[fs.FileSystem, str]:
+    """File system and path of a URI; those of one bucket share a client, and so its connections."""
+    parts = urlsplit(address)
+    if parts.scheme != "s3":
+        filesystem, path = fs.FileSystem.from_uri(address)
+        return filesystem, str(path)
+    return _s3(parts.netloc, parts.query), unquote(f"{parts.netloc.rpartition('@')[2]}{parts.path}")
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str, query: str) -> fs.FileSystem:
+    return fs.FileSystem.from_uri(urlunsplit(("s3", bucket, "", query, "")))[0]
 
 
 def _first_line(error: Exception) -> str:

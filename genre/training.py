@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -12,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from genre import augment, metrics, windows
+from genre import augment, metrics, optimiser, windows
 from genre.classifier import Classifier, predict, to_device
 from genre.config import TrainSettings
 from genre.errors import TrainingError
@@ -22,6 +23,8 @@ from genre.features import Clips
 from genre.windows import Shard
 
 State = dict[str, Any]
+
+_EVAL_BATCH = 64  # windows
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,12 @@ class Trainer:
     """Trains a classifier and keeps the weights of its best validation epoch.
 
     With several workers each holds the same data and trains its share of every global batch; `wrap` makes
-    the network synchronise gradients. The learning rate belongs to the global batch, whatever the number
-    of workers.
+    the network average gradients. `batch_size` is the global batch and `learning_rate` belongs to it, so
+    neither changes with the number of workers. Batch norm normalises each worker's share by itself, as in
+    Goyal et al., "Accurate, large minibatch SGD", arXiv 1706.02677; what it remembers for evaluation is the
+    mean over the workers, taken after each epoch.
+
+    Raises `ConfigError` when a worker's share of a batch is too small for batch norm.
     """
 
     def __init__(
@@ -66,24 +73,22 @@ class Trainer:
         self._train, self._valid, self._settings = train, valid, settings
         self._seed, self._shard = seed, shard
         self._device = classifier.mean.device
-        self._autocast = autocast_type(settings.precision, self._device)
+        self._autocast = autocast_type(settings.precision, self._device, classifier)
         self._frames = windows.frames_in(settings.window_seconds, train)
+        self._plan = windows.plan(len(train), settings.windows_per_clip, settings.batch_size, shard.world)
         self._wrapped = wrap(classifier)
-        self._average = _averaged(classifier, settings.ema)
-        self._optimizer = _optimizer(classifier, settings, self._device)
-        steps = settings.epochs * windows.steps_per_epoch(
-            len(train), settings.windows_per_clip, settings.batch_size, shard.world
-        )
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=settings.warmup or 1 / (steps + 1)
-        )
-        weights = _class_weights(train, classes) if settings.class_weights else None
-        self._loss = nn.CrossEntropyLoss(
-            None if weights is None else weights.to(self._device), label_smoothing=settings.label_smoothing
+        self._parameters = list(classifier.parameters())
+        self._average = optimiser.moving_average(classifier, settings.ema)
+        self._optimizer = optimiser.adamw(self._parameters, settings)
+        self._schedule = optimiser.one_cycle(self._optimizer, settings, settings.epochs * self._plan.steps)
+        self._targets = torch.eye(classes, device=self._device)  # row by row what each class should be answered
+        self._class_weights = (
+            optimiser.class_weights(train, classes).to(self._device) if settings.class_weights else None
         )
 
     def run(self) -> Iterator[Epoch]:
         """Train on from where `history` ends; yields after each epoch. Raises `TrainingError` for a lost loss."""
+        _keep_freed_memory()
         while len(self.history) < self._settings.epochs and not self._out_of_patience():
             yield self._epoch(len(self.history) + 1)
 
@@ -94,7 +99,7 @@ class Trainer:
         return self.classifier
 
     def state(self) -> State:
-        """Everything needed to go on later: tensors and plain values only."""
+        """Everything needed to go on later, tensors and plain values only: the live ones, to be written at once."""
         return {
             "classifier": self.classifier.state_dict(),
             "average": self._average.state_dict() if self._average else None,
@@ -117,7 +122,8 @@ class Trainer:
     def _epoch(self, number: int) -> Epoch:
         started = time.perf_counter()
         # drawn from the epoch's number, so that a resumed run equals an undisturbed one
-        torch.manual_seed(hash((self._seed, number, self._shard.rank)))
+        entropy = np.random.SeedSequence((self._seed, number, self._shard.rank))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         train_loss, seen = self._train_epoch(number)
         trained = time.perf_counter() - started
         loss, scores = self._validate()
@@ -145,56 +151,78 @@ class Trainer:
         settings = self._settings
         self._wrapped.train()
         total = torch.zeros((), device=self._device)
-        steps = seen = 0
         for batch in windows.training_windows(
             self._train, self._frames, settings.windows_per_clip, settings.batch_size, (self._seed, number), self._shard
         ):
-            total += self._step(*to_device(batch, self._device))
-            steps += 1
-            seen += len(batch.labels) * self._shard.world
-        mean = float(sum_over_workers(total)) / (steps * self._shard.world)
+            total += self._step(*to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels))
+        # the only place where the host waits for the device in an epoch of training
+        mean = float(sum_over_workers(total)) / (self._plan.steps * self._shard.world)
         if not math.isfinite(mean):
             raise TrainingError(f"the loss is {mean} in epoch {number}; lower train.learning_rate")
-        return mean, seen
+        return mean, self._plan.steps * self._plan.share * self._shard.world
 
     def _step(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> Tensor:
         """One optimiser step; the loss, still on the device."""
         settings = self._settings
-        levels = augment.random_gain(self.classifier.levels(spectrograms, peak_db), settings.gain_db)
-        levels, partner, weight = augment.mixup(levels, settings.mixup)
+        levels = self.classifier.levels(spectrograms, augment.random_gain(peak_db, settings.gain_db))
+        levels, targets = augment.mixup(levels, self._targets[labels], settings.mixup)
         with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
             logits = self._wrapped(levels, self._mask)
-        logits = logits.float()
-        loss: Tensor = weight * self._loss(logits, labels)
-        if weight < 1:
-            loss = loss + (1 - weight) * self._loss(logits, labels[partner])
+        loss = self._loss(logits.float(), targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if settings.clip_norm:
-            nn.utils.clip_grad_norm_(self.classifier.parameters(), settings.clip_norm)
+            nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
         self._optimizer.step()
         self._schedule.step()
         if self._average:
             self._average.update_parameters(self.classifier)
         return loss.detach()
 
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy, (batch, classes) both; the mean over the windows, whatever their classes weigh.
+
+        A mean over the weights would not be the mean of the means over several workers' shares.
+        """
+        return nn.functional.cross_entropy(
+            logits, targets, self._class_weights, label_smoothing=self._settings.label_smoothing
+        )
+
     def _mask(self, x: Tensor) -> Tensor:
         return augment.spec_augment(x, self._settings.mel_mask, self._settings.time_mask)
 
     def _validate(self) -> tuple[float, metrics.Scores]:
         """Loss and scores over all validation tracks, from sums over the workers: the same for any number of them."""
-        mine = self._valid.track % self._shard.world == self._shard.rank
-        tracks = np.unique(self._valid.track[mine])
+        self._share_batch_statistics()
         probabilities = predict(
-            self._evaluated(), self._valid, self._frames, self._settings.eval_windows, 64, self._shard, self._autocast
-        )[tracks]
-        truth = self._valid.labels[tracks]
-        counts = metrics.confusion_counts(truth, metrics.decisions(probabilities), self._classes)
-        likelihood = np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-12)).sum()
-        sums = torch.from_numpy(np.append(counts.ravel().astype(np.float64), [likelihood, len(truth)]))
-        sums = sum_over_workers(sums.to(self._device)).cpu()
-        counts = sums[:-2].round().to(torch.int64).reshape(self._classes, self._classes).numpy()
-        return float(-sums[-2] / sums[-1].clamp(min=1)), metrics.scores(counts)
+            self._evaluated(),
+            self._valid,
+            self._frames,
+            self._settings.eval_windows,
+            _EVAL_BATCH,
+            self._shard,
+            self._autocast,
+        )
+        tracks = np.flatnonzero(probabilities.any(axis=1))
+        counts = np.zeros((self._classes, self._classes))
+        likelihood = np.zeros(len(self._valid.labels))  # of each track, so that the order of summing is always the same
+        if len(tracks):
+            truth = self._valid.labels[tracks]
+            counts += metrics.confusion_counts(truth, metrics.decisions(probabilities[tracks]), self._classes)
+            likelihood[tracks] = np.log(np.maximum(probabilities[tracks, truth], 1e-12))
+        sums = sum_over_workers(torch.from_numpy(np.append(counts.ravel(), likelihood)).to(self._device)).cpu().numpy()
+        counts = sums[: counts.size].reshape(counts.shape)
+        return float(-sums[counts.size :].mean()), metrics.scores(counts)
+
+    def _share_batch_statistics(self) -> None:
+        """Make batch norm's running statistics the mean over the workers, so that all evaluate the same network."""
+        networks = [self.classifier.network, *([self._evaluated().network] if self._average else [])]
+        buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
+        if self._shard.world == 1 or not buffers:
+            return
+        mean = sum_over_workers(torch.cat([buffer.flatten() for buffer in buffers])) / self._shard.world
+        for buffer, part in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
 
     def _evaluated(self) -> Classifier:
         if self._average is None:
@@ -215,37 +243,34 @@ def sum_over_workers(values: Tensor) -> Tensor:
     return values
 
 
-def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+def autocast_type(precision: str, device: torch.device, network: nn.Module) -> torch.dtype | None:
     """The reduced type to compute in, or None for float32."""
     if precision == "bf16":
         return torch.bfloat16
-    return torch.bfloat16 if precision == "auto" and _computes_bf16(device) else None
+    return torch.bfloat16 if precision == "auto" and _computes_bf16(device, network) else None
 
 
-def _computes_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is native there, rather than slowly emulated."""
+def _computes_bf16(device: torch.device, network: nn.Module) -> bool:
+    """Whether bfloat16 is native there, rather than slowly emulated, and safe.
+
+    On CPUs torch 2.11 was seen to write outside its memory in ResNets of 4 and 8 channels, so there it is used
+    for nets whose convolutions fill whole vectors.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return bool(native and all(convolution.out_channels % 16 == 0 for convolution in convolutions))
 
 
-def _optimizer(classifier: Classifier, settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) that decays weight matrices and kernels, not biases and norms."""
-    decayed = [p for p in classifier.parameters() if p.ndim > 1]
-    plain = [p for p in classifier.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=device.type == "cuda")
+def _keep_freed_memory() -> None:
+    """Let this process reuse the memory of one step in the next, where the C library is glibc.
 
-
-def _averaged(classifier: Classifier, decay: float) -> AveragedModel | None:
-    if not decay:
-        return None
-    return AveragedModel(classifier, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-
-
-def _class_weights(clips: Clips, classes: int) -> Tensor:
-    """Inverse frequency of each class among the training clips, with mean one over the clips."""
-    counts = np.bincount(clips.clip_labels(), minlength=classes)
-    weights = len(clips) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return torch.from_numpy(weights.astype(np.float32))
+    By default glibc gives large blocks back to the system when they are freed. Then every step on a CPU
+    spends up to half its time on page faults, for activations that lay there a moment before.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+            mallopt(option, value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from genre.errors import ConfigError
 from genre.features import Bytes, Clips, Float32
 
 
@@ -33,14 +34,34 @@ class Shard:
     world: int = 1
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How an epoch is cut into optimiser steps. The number of steps does not depend on the number of workers."""
+
+    steps: int
+    batch: int  # windows in a step, over all workers
+    share: int  # windows in a step, of one worker; what does not divide evenly is left out
+
+
+def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
+    """Full global batches; one smaller batch when there are too few clips.
+
+    Raises `ConfigError` when a worker would get a single window, since batch norm needs two.
+    """
+    total = clips * per_clip
+    batch = min(batch_size, total)
+    share = batch // world
+    if share < 2:
+        raise ConfigError(
+            f"train.batch_size={batch_size} with {total} training windows and train.workers={world} leaves "
+            f"{share} windows for a worker's step, batch norm needs 2; use a larger batch or fewer workers"
+        )
+    return Plan(total // batch, batch, share)
+
+
 def frames_in(seconds: float, clips: Clips) -> int:
     """Frames of a window of so many seconds, at most those of a clip and at least one."""
     return max(1, min(clips.shape.frames, round(seconds / clips.shape.frame_seconds)))
-
-
-def steps_per_epoch(clips: int, per_clip: int, batch_size: int, world: int) -> int:
-    """Optimiser steps in an epoch: full global batches; one smaller batch when there are too few clips."""
-    return max(1, clips * per_clip // max(batch_size, world))
 
 
 def training_windows(
@@ -51,28 +72,35 @@ def training_windows(
     `seed` decides everything, so an epoch can be repeated. What does not fill a last batch is left for
     another epoch; the order is drawn anew each time.
     """
+    epoch = plan(len(clips), per_clip, batch_size, shard.world)
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.repeat(np.arange(len(clips)), per_clip))
     starts = rng.integers(0, clips.shape.frames - frames + 1, size=len(order))
-    total = len(order)
-    batch = min(max(batch_size, shard.world), total)
-    share = max(1, batch // shard.world)
-    for step in range(steps_per_epoch(len(clips), per_clip, batch_size, shard.world)):
-        mine = np.arange(step * batch + shard.rank * share, step * batch + (shard.rank + 1) * share) % total
+    for step in range(epoch.steps):
+        begin = step * epoch.batch + shard.rank * epoch.share
+        mine = slice(begin, begin + epoch.share)
         yield cut(clips, order[mine], starts[mine], frames)
 
 
 def evaluation_windows(
     clips: Clips, frames: int, per_clip: int, batch_size: int, shard: Shard = Shard()
 ) -> Iterator[Windows]:
-    """Evenly spaced windows of every clip, first to last frame; whole tracks are dealt to the workers in turn."""
+    """Evenly spaced windows of every clip, first to last frame, in batches of at most `2 * batch_size`.
+
+    Groups of whole tracks, of about `batch_size` windows each, are dealt to the workers in turn. A batch
+    lies within a group, so it is the same for any number of workers: what a network answers may depend
+    on the size of its batch in the last bit, but not on how the work was shared.
+    """
     last = clips.shape.frames - frames
     starts = np.unique(np.linspace(0, last, min(per_clip, last + 1)).round().astype(np.int64))
-    mine = np.flatnonzero(clips.track % shard.world == shard.rank)
-    which, start = np.repeat(mine, len(starts)), np.tile(starts, len(mine))
-    for begin in range(0, len(which), batch_size):
-        rows = slice(begin, begin + batch_size)
-        yield cut(clips, which[rows], start[rows], frames)
+    of_track = np.bincount(clips.track, minlength=len(clips.track_ids)) * len(starts)
+    group = ((np.cumsum(of_track) - of_track) // batch_size)[clips.track]
+    order = np.argsort(group, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(group[order])) + 1)[shard.rank :: shard.world]:
+        which, start = np.repeat(mine, len(starts)), np.tile(starts, len(mine))
+        for begin in range(0, len(which), 2 * batch_size):
+            rows = slice(begin, begin + 2 * batch_size)
+            yield cut(clips, which[rows], start[rows], frames)
 
 
 def cut(clips: Clips, which: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], frames: int) -> Windows:

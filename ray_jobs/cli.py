@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,8 +17,17 @@ from genre.errors import ConfigError, GenreError
 OK, FAILED, WRONG_USE = 0, 1, 2
 
 
-def main(name: str, purpose: str, run: Callable[[Config], None], arguments: Sequence[str] | None = None) -> int:
-    """Parse, run, report. The exit code: 0 success, 1 the job failed, 2 the command or configuration is wrong."""
+def main(
+    name: str,
+    purpose: str,
+    run: Callable[[Config], None],
+    arguments: Sequence[str] | None = None,
+    bare: str = "",
+) -> int:
+    """Parse, run, report. The exit code: 0 success, 1 the job failed, 2 the command or configuration is wrong.
+
+    `bare` names the setting that an argument without `=` gives, for jobs that have an obvious one.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{name}",
         description=purpose,
@@ -36,7 +46,7 @@ def main(name: str, purpose: str, run: Callable[[Config], None], arguments: Sequ
         print(parser.format_help() + "\n" + keys_help())
         return OK
     try:
-        settings = config.load(options.config, options.settings)
+        settings = config.load(options.config, [_spelled_out(text, bare) for text in options.settings])
         resolved = check_plugins(settings)
         if options.dry_run:
             print(config.to_yaml(resolved), end="")
@@ -77,20 +87,26 @@ def keys_help() -> str:
 
 def console() -> Console:
     """Where jobs talk to people: standard error, so that output can be piped; plain text when it is no terminal."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def _spelled_out(text: str, bare: str) -> str:
+    """`song.mp3` as `inputs="song.mp3"`, quoted since names of songs may hold what means something in YAML."""
+    return f"{bare}={json.dumps(text)}" if bare and "=" not in text else text
 
 
 def _table(rows: object) -> list[str]:
     return [f"  {key:<32} {default:<14} {meaning}" for key, default, meaning in rows]  # type: ignore[attr-defined]
 
 
-def _explain(error: Exception) -> int:
-    # Ray wraps what a worker raised, and keeps it as the cause
-    cause = getattr(error, "cause", None) or error.__cause__ or error
-    told = next((e for e in (error, cause) if type(e).__module__.startswith("genre.")), None)
-    if isinstance(told, GenreError):
-        print(f"error: {told}", file=sys.stderr)
-        return WRONG_USE if isinstance(told, ConfigError) else FAILED
-    text = " ".join(str(error).split())[:400] or "no message"
-    print(f"error: {type(error).__name__}: {text}; run again with --verbose for the traceback", file=sys.stderr)
+def _explain(error: BaseException) -> int:
+    root = error
+    # Ray wraps what a worker raised, sometimes twice, and keeps it as the cause
+    while (inner := getattr(root, "cause", None) or root.__cause__) and not isinstance(root, GenreError):
+        root = inner
+    if isinstance(root, GenreError):
+        print(f"error: {root}", file=sys.stderr)
+        return WRONG_USE if isinstance(root, ConfigError) else FAILED
+    text = " ".join(str(root).split())[:400] or "no message"
+    print(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback", file=sys.stderr)
     return FAILED

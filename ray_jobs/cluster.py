@@ -6,7 +6,12 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 # One job is one program: Ray's own reports would bury its output. All can be set back from outside.
 QUIET = {
@@ -28,12 +33,18 @@ if not os.environ.get("RAY_ADDRESS"):
 
 import ray  # noqa: E402
 import ray.data  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 import genre  # noqa: E402
 import ray_jobs  # noqa: E402
 from genre.config import Config  # noqa: E402
 from genre.errors import ConfigError  # noqa: E402
 from genre.storage import Location  # noqa: E402
+
+_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "lustre", "ceph", "gpfs", "beegfs", "gluster", "9p", "virtiofs")
+_MOUNTS = "/proc/self/mounts"
+_PROBE_SECONDS = 120
+_AUTOSCALER_FILE = "~/ray_bootstrap_config.yaml"
 
 
 @contextlib.contextmanager
@@ -56,18 +67,27 @@ def connected(config: Config) -> Iterator[None]:
 
 
 def cpus() -> int:
-    """CPUs of the cluster, at least one."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    """CPUs of the cluster, with those of machines that its autoscaler may still start; at least one."""
+    return max(1, _capacity("CPU"))
 
 
 def gpus() -> int:
-    return int(ray.cluster_resources().get("GPU", 0))
+    """GPUs of the cluster, with those of machines that its autoscaler may still start."""
+    return _capacity("GPU")
+
+
+def check_seen(address: str, setting: str) -> None:
+    """Raise `ConfigError` unless every machine of the cluster sees `address`, which came from `setting`."""
+    for machine, problem in _ask_others(address, write=False):
+        raise ConfigError(
+            f"{setting}: {machine} cannot read {address} ({problem}); use an address that all machines reach, "
+            "such as s3://bucket/music or a mounted folder"
+        )
 
 
 def _join() -> None:
     # `ray job submit --working-dir` already ships the code; a driver started by hand must
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    modules = None if submitted else {"py_modules": [genre, ray_jobs]}
+    modules = None if _submitted() else {"py_modules": [genre, ray_jobs]}
     ray.init(log_to_driver=False, logging_level="error", runtime_env=modules)
 
 
@@ -82,26 +102,94 @@ def _start(config: Config) -> None:
     )
 
 
-def _check_output(config: Config) -> None:
-    """Before any work: the output can be written, and every node can reach it."""
-    output = Location.of(config.output)
-    nodes = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    if output.is_local and len(nodes) > 1 and not os.path.ismount(_mount_of(output.path)):
-        raise ConfigError(
-            f"output={config.output} is a folder of one machine, the cluster has {len(nodes)}; "
-            "use an address that all of them reach, such as s3://bucket/run or a mounted path"
-        )
+def _submitted() -> bool:
+    """Whether this is the driver of a `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _capacity(kind: str) -> int:
+    return max(int(ray.cluster_resources().get(kind, 0)), _could_start(kind))
+
+
+def _could_start(kind: str) -> int:
+    """What all machines would have that the autoscaler of `ray up` may start; its file is in the head's home.
+
+    Ray itself does not tell: the limits that Ray Train asks for are reported by no autoscaler of 2.60.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return 0  # a Ray of our own, perhaps on a machine that was a head once
     try:
-        (output / ".writable").write_text("")
-        (output / ".writable").delete()
+        cluster = yaml.safe_load(Path(_AUTOSCALER_FILE).expanduser().read_text(encoding="utf-8"))
+    except OSError:
+        return 0
+    groups = cluster["available_node_types"].values()
+    return sum(int(group.get("resources", {}).get(kind, 0)) * group.get("max_workers", 0) for group in groups)
+
+
+def _check_output(config: Config) -> None:
+    """Before any work: the output can be written, every machine can reach it, and it stays when the job has ended."""
+    output = Location.of(config.output)
+    remedy = "use an address that all machines reach, such as s3://bucket/run or a mounted folder"
+    if _submitted() and output.is_local and output.path.startswith(os.path.join(os.getcwd(), "")):
+        raise ConfigError(f"output={config.output} is in the submitted copy of the code, which Ray deletes; {remedy}")
+    if output.is_local and _works_elsewhere() and not _on_network(output.path):
+        raise ConfigError(f"output={config.output} is a folder of the head, where no tasks run; {remedy}")
+    probe = output / f".probe-{secrets.token_hex(4)}"
+    try:
+        probe.write_text("")
     except OSError as error:
         raise ConfigError(
             f"output={config.output} cannot be written ({error.strerror or error}); choose another"
         ) from None
+    try:
+        for machine, problem in _ask_others(str(probe), write=True):
+            raise ConfigError(f"output={config.output} is not shared with {machine} ({problem}); {remedy}")
+    finally:
+        probe.delete()
 
 
-def _mount_of(path: str) -> str:
-    """The mount point that holds `path`, or "" for the root file system."""
-    while not os.path.ismount(path):
+def _ask_others(address: str, write: bool) -> Iterator[tuple[str, str]]:
+    """(machine, problem) for each of the other machines that cannot use `address`."""
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    asked = {_look.options(**_on(node)).remote(address, write): node for node in others}
+    # one that is lost or slow is no verdict on the address: the job itself survives that
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PROBE_SECONDS) if asked else ([], [])
+    for answer in answered:
+        with contextlib.suppress(ray.exceptions.RayError):
+            if problem := ray.get(answer):
+                yield asked[answer]["NodeManagerHostname"], problem
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _look(address: str, write: bool) -> str:
+    """What keeps this machine from using the file at `address`, or "" when nothing does."""
+    place = Location.of(address)
+    try:
+        if not place.exists():
+            return "it does not see what this machine sees there"
+        if write:
+            place.write_text(socket.gethostname())
+    except OSError as error:
+        return error.strerror or " ".join(str(error).split())
+    return ""
+
+
+def _on(node: dict[str, Any]) -> dict[str, Any]:
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}
+
+
+def _works_elsewhere() -> bool:
+    """Whether all machines that will work are still to be started, so that none can be asked."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return len(alive) == 1 and not alive[0]["Resources"].get("CPU")
+
+
+def _on_network(path: str) -> bool:
+    """Whether `path` lies on a file system that other machines can mount as well."""
+    kinds = {}
+    with contextlib.suppress(OSError), open(_MOUNTS, encoding="utf-8") as mounts:
+        kinds = {fields[1]: fields[2] for fields in map(str.split, mounts)}
+    while path not in kinds and path != "/":
         path = os.path.dirname(path)
-    return "" if path == "/" else path
+    return kinds.get(path, "").startswith(_NETWORK_FILE_SYSTEMS)

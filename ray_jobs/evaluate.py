@@ -14,8 +14,8 @@ from genre import checkpoint, features
 from genre.config import Config
 from genre.errors import ArtifactError
 from genre.storage import Location
-from ray_jobs import cli, cluster, leaderboard
-from ray_jobs.leaderboard import Saved
+from ray_jobs import cli, cluster, judging
+from ray_jobs.entries import Saved
 
 
 def run(config: Config) -> None:
@@ -30,17 +30,17 @@ def run(config: Config) -> None:
         for place in one.folders:
             card, _ = checkpoint.load(place)
             checkpoint.check_features(card, manifest, folder)
-    names = ", ".join(one.architecture for one in saved)
+    names = ", ".join(one.label for one in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
     with cluster.connected(config):
-        board = leaderboard.judge(config, folder, config.evaluate.split, saved, fitted=None)
-    leaderboard.publish(board, output / "evaluation")
+        board = judging.judge(config, folder, config.evaluate.split, saved, fitted=None)
+    judging.publish(board, output / "evaluation", [])
 
 
 def _named(config: Config) -> list[Saved]:
     place = Location.of(config.model.path)
     card, _ = checkpoint.load(place)
-    return [Saved(card.architecture, [place])]
+    return [Saved(card.label, [place])]
 
 
 def _all(models: Location) -> Iterator[Saved]:

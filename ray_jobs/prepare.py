@@ -5,31 +5,30 @@ Run again after an interruption, or after adding files: only what is missing is 
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from typing import Any
 
 import pyarrow as pa
 
-from genre import ledger
+from genre import duplicates, ledger
 from genre.config import Config
 from genre.errors import GenreError
-from genre.preparation import Recipe, prepare_block
+from genre.preparation import Recipe, prepare_block, unchanged
 from genre.storage import Location
-from ray_jobs import cli, cluster
+from ray_jobs import cli, metrics
+from ray_jobs.blocks import Workers
 from ray_jobs.progress import TrackProgress
-
-import ray.data  # isort: skip
 
 
 def run(config: Config) -> None:
     """Prepare `config.corpus` into OUTPUT/features. Raises `GenreError` when too many tracks are rejected."""
-    with cluster.connected(config):
-        prepare(config)
+    prepare(config)
 
 
-def prepare(config: Config) -> dict[str, Any]:
-    """The job on a Ray that is already there; returns the manifest."""
+def prepare(config: Config, workers: Workers | None = None) -> dict[str, Any]:
+    """The job on a Ray that is already there, or on one of its own, or with nothing to do on none; the manifest."""
     console = cli.console()
     folder = Location.of(config.output) / "features"
     recipe = Recipe.of(config)
@@ -37,47 +36,61 @@ def prepare(config: Config) -> dict[str, Any]:
     started = time.monotonic()
     console.print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = ledger.scan(config.corpus)
-    todo = ledger.pending(scanned, ledger.outcomes(folder))
-    console.print(f"prepare: {len(scanned)} tracks, {len(scanned) - len(todo)} already done, {len(todo)} to do")
-    if len(todo):
-        _run_blocks(todo, recipe, folder)
+    done = ledger.standing(ledger.outcomes(folder), folder, recipe)
+    number = ledger.next_run(folder)
+    with workers or Workers(config) as workers:
+        suspects = ledger.suspects(scanned, done, config.prepare.verify_content)
+        if len(suspects):
+            done = ledger.confirm(done, suspects, _compare(suspects, config, workers), folder, number)
+        todo = ledger.pending(scanned, done)
+        kept = len(scanned) - len(todo)
+        gone = f"; {len(done) - kept} done before are gone or changed" if len(done) > kept else ""
+        console.print(f"prepare: {len(scanned)} tracks, {kept} already done, {len(todo)} to do{gone}")
+        if len(todo):
+            _decode(todo, recipe, folder, number, workers)
     manifest = ledger.finish(folder, scanned, config)
     _report(manifest, folder, time.monotonic() - started)
     _check_rejects(manifest, config, folder)
     return manifest
 
 
-def _run_blocks(todo: pa.Table, recipe: Recipe, folder: Location) -> None:
-    size = _block_size(len(todo), recipe.prepare.tracks_per_block)
-    blocks = [todo.slice(begin, size) for begin in range(0, len(todo), size)]
-    outcomes = ray.data.from_arrow(blocks).map_batches(
-        prepare_block,
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        fn_args=(recipe, folder),
-    )
+def _compare(suspects: pa.Table, config: Config, workers: Workers) -> pa.Table:
+    """Those of the suspects whose content is what was prepared."""
+    cli.console().print(f"prepare: comparing the content of {len(suspects)} files with what was prepared")
+    same = workers.map(unchanged, suspects, config.prepare.tracks_per_block)
+    return pa.concat_tables([suspects.schema.empty_table(), *same])
+
+
+def _decode(todo: pa.Table, recipe: Recipe, folder: Location, number: int, workers: Workers) -> None:
+    ledger.claim(folder, recipe)
+    work = functools.partial(_prepare_and_count, recipe=recipe, folder=folder, run=number)
     with TrackProgress("prepare", total=len(todo)) as progress:
-        for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
-            progress.advance(len(batch), rejected=len(batch) - batch["reason"].null_count)
+        for outcomes in workers.map(work, todo, recipe.prepare.tracks_per_block, columns=["reason"]):
+            progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)
 
 
-def _block_size(tracks: int, limit: int) -> int:
-    """Blocks of at most `limit` tracks; smaller ones for a small corpus, so that all workers get some.
-
-    Depends on the number of tracks alone: the same corpus is cut the same on any cluster.
-    """
-    return min(limit, max(1, -(-tracks // 32)))
+def _prepare_and_count(tracks: pa.Table, recipe: Recipe, folder: Location, run: int) -> pa.Table:
+    outcomes = prepare_block(tracks, recipe, folder, run)
+    metrics.count_tracks(outcomes)
+    return outcomes
 
 
 def _report(manifest: dict[str, Any], folder: Location, seconds: float) -> None:
-    counts = manifest["counts"]
-    cli.console().print(
+    console, counts = cli.console(), manifest["counts"]
+    console.print(
         f"prepare: {counts['tracks']} tracks with {counts['clips']} clips, {counts['rejected']} rejected, "
         f"in {seconds:.0f} s -> {folder}"
     )
     for reason, number in counts["reasons"].items():
-        cli.console().print(f"  {number:>6} {reason}")
+        console.print(f"  {number:>6} {reason}")
+    copied = counts["duplicates"]
+    if copied["sets"]:
+        told = f"prepare: {copied['copies']} tracks repeat the audio of others, see {folder / 'duplicates.parquet'}"
+        told += f"; {copied['excluded']} left out, as published splits part them" if copied["excluded"] else ""
+        told += f"; {copied['of_several_genres']} times the genres differ" if copied["of_several_genres"] else ""
+        console.print(told)
+        for line in duplicates.lines((folder / "duplicates.parquet").read_table()):
+            console.print(f"  {line}")
 
 
 def _check_rejects(manifest: dict[str, Any], config: Config, folder: Location) -> None:

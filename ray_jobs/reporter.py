@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @ray.remote(num_cpus=0)
@@ -30,7 +31,9 @@ class Mailbox:
 @contextlib.contextmanager
 def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Iterator[Any]:
     """A mailbox for workers; `receive` is called here with each of its messages, the last ones at the end."""
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    # on the driver's machine: it lives as long as whoever listens, whatever happens to the others
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     done = threading.Event()
 
     def listen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from ray import tune  # isort: skip
 from ray.tune.experiment import Trial  # isort: skip
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler  # isort: skip
 
-METRIC = "valid_f1"
+METRIC = "best_f1"  # of the validation split, over the epochs so far
 
 
 def architectures(config: Config) -> list[str]:
@@ -57,15 +58,21 @@ def stopper(config: Config) -> PerArchitecture:
             reduction_factor=config.tune.reduction,
         )
 
-    return PerArchitecture(halving)
+    return PerArchitecture(halving, 60 * config.tune.minutes)
 
 
 class PerArchitecture(FIFOScheduler):
-    """One scheduler per architecture, so that a slow starter such as VGG is not judged by a fast CNN."""
+    """One scheduler per architecture, so that a slow starter such as VGG is not judged by a fast CNN.
 
-    def __init__(self, make: Callable[[], TrialScheduler]) -> None:
+    Each architecture has the same budget of training seconds (0: no limit). When it is spent its trials
+    end with the epoch they are in, and those that start later after their first.
+    """
+
+    def __init__(self, make: Callable[[], TrialScheduler], budget_seconds: float) -> None:
         super().__init__()
         self._make = make
+        self._budget = budget_seconds
+        self._spent: Counter[str] = Counter()
         self._schedulers: dict[str, TrialScheduler] = {}
         self._goal: tuple[str | None, str | None, dict[str, Any]] = (None, None, {})
 
@@ -84,7 +91,10 @@ class PerArchitecture(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """See `TrialScheduler`."""
-        return str(self._of(trial).on_trial_result(tune_controller, trial, result))
+        decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
+        name = architecture_of(trial)
+        self._spent[name] += result["seconds"]
+        return TrialScheduler.STOP if 0 < self._budget <= self._spent[name] else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """See `TrialScheduler`."""
@@ -95,13 +105,18 @@ class PerArchitecture(FIFOScheduler):
         self._of(trial).on_trial_remove(tune_controller, trial)
 
     def _of(self, trial: Trial) -> TrialScheduler:
-        name = trial.config["run"]["settings"]["model.name"]
+        name = architecture_of(trial)
         if name not in self._schedulers:
             scheduler = self._make()
             metric, mode, spec = self._goal
             scheduler.set_search_properties(metric, mode, **spec)
             self._schedulers[name] = scheduler
         return self._schedulers[name]
+
+
+def architecture_of(trial: Trial) -> str:
+    """The architecture that a trial trains."""
+    return str(trial.config["run"]["settings"]["model.name"])
 
 
 def _to_tune(domain: Domain) -> Any:

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ray_jobs import cli
+from ray_jobs.search import architecture_of
 
 from ray.tune import Callback  # isort: skip
 from ray.tune.experiment import Trial  # isort: skip
@@ -42,7 +43,7 @@ class SearchProgress(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """See `Callback`."""
-        name = _architecture(trial)
+        name = architecture_of(trial)
         self._epoch[trial.trial_id] = int(result["epoch"])
         self._best[name] = max(self._best.get(name, 0.0), float(result["best_f1"]))
         self._note(trial)
@@ -73,7 +74,7 @@ class SearchProgress(Callback):
 
     def _states(self, architecture: str) -> Counter[str]:
         """How many trials of `architecture` are in each state; those not yet made are waiting."""
-        mine = [trial for trial in self._trials.values() if _architecture(trial) == architecture]
+        mine = [trial for trial in self._trials.values() if architecture_of(trial) == architecture]
         states = Counter(self._state(trial) for trial in mine)
         states["waiting"] += self._per_architecture - len(mine)
         return states
@@ -109,10 +110,6 @@ class SearchProgress(Callback):
         done = sum(self._epochs if t.is_finished() else self._epoch.get(i, 0) for i, t in self._trials.items())
         left = f", about {_duration(spent * (total - done) / done)} left" if 0 < done < total else ""
         return f"{_duration(spent)}{left}"
-
-
-def _architecture(trial: Trial) -> str:
-    return str(trial.config["run"]["settings"]["model.name"])
 
 
 def _duration(seconds: float) -> str:

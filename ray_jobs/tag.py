@@ -1,53 +1,76 @@
-"""Name the genres of every audio file below `inputs` with a saved model.
+"""Name the genres of every audio file below `inputs` with a saved model, or of one song.
 
-Writes OUTPUT/tags/tags.parquet and tags.csv (genres ranked, with probabilities) and failures.csv (files that
-could not be read, with the reason).
+    python -m ray_jobs.tag song.mp3
+    python -m ray_jobs.tag inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
+
+Writes OUTPUT/tags: tags and a timeline of each file (Parquet and CSV), and the files that could not be read, with
+the reason. Run again after an interruption, or after adding files: only new content is done.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
-from genre import checkpoint, report
+from genre import collection, decoding, file_tags
+from genre.calibration import UNKNOWN
+from genre.collection import Jury, Ledger
 from genre.config import Config, PrepareSettings
-from genre.corpora import _walk
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, AudioError, ConfigError, GenreError
 from genre.storage import Location
-from genre.tagging import Tagger, Tags
-from ray_jobs import cli, cluster
-from ray_jobs.progress import TrackProgress
+from ray_jobs import cli, tag_report
 
-import ray.data  # isort: skip
+if TYPE_CHECKING:
+    from genre.tagging import Tagger
+
+_SAVE_SECONDS = 10.0  # of work that a killed job loses at most
+_FEW = 8  # files answered before Ray would have started
+
+# Neither torch nor Ray is imported above: one song must be answered in seconds.
 
 
 def run(config: Config) -> None:
-    """Tag `config.inputs` into OUTPUT/tags."""
-    model = find_model(config)
-    card, _ = checkpoint.load(model)
-    console = cli.console()
-    console.print(f"tag: {card.architecture} from {model}, {len(card.classes)} genres")
+    """Tag `config.inputs`: one song on the screen, and whatever has an output in OUTPUT/tags."""
+    jury = Jury.of(find_models(config), config.tag.precision)
+    if config.tag.write_genres != "never":
+        _require_confidence(jury, config)
+    song = collection.single_file(config.inputs)
+    if song and config.tag.write_genres == "never" and "output" not in config.model_fields_set:
+        tag_report.show_song(_answer_song(config, jury, song), jury)
+        return
+    jury.check()
+    files = collection.list_files(config.inputs)
     started = time.monotonic()
-    files = _list(config.inputs)
-    if len(files) == 1:
-        table = _rows(Tagger.load(str(model), config.prepare).tag(files["path"].to_pylist()), config.tag.top_k)
-    else:
-        with cluster.connected(config):
-            table = _tag(config, model, files)
-    _write(table.sort_by("path"), config, time.monotonic() - started)
+    ledger = Ledger(Location.of(config.output) / "tags", jury)
+    todo = ledger.pending(files, config.prepare.retry_rejects)
+    tag_report.show_start(jury, len(files), len(todo))
+    if song and len(todo):
+        ledger.add(pa.Table.from_pylist([_answer_song(config, jury, song)], collection.LEDGER))
+    elif len(todo) > _FEW:
+        _answer_all(config, jury, ledger, todo)
+    elif len(todo):
+        ledger.add(_Worker(_addresses(jury), config.prepare, ledger.contents, "cpu")(todo))
+    rows = ledger.finish(files, Location.of(config.inputs), config.tag.top_k)
+    if song:
+        tag_report.show_song(rows.to_pylist()[0], jury)
+    todo_seconds = pc.sum(rows.filter(pc.is_in(rows["path"], todo["path"].combine_chunks()))["seconds"]).as_py() or 0.0
+    tag_report.show_end(rows, jury, todo_seconds, time.monotonic() - started, Location.of(config.output) / "tags")
+    if config.tag.write_genres != "never":
+        _write_genres(config, jury, ledger, rows)
 
 
-def find_model(config: Config) -> Location:
-    """The model that `model.path` names, or the best network of OUTPUT/leaderboard, or models/<model.name>."""
-    if config.model.path:
-        return Location.of(config.model.path)
+def find_models(config: Config) -> list[Location]:
+    """What `model.path` names, or the best network of OUTPUT/leaderboard, or models/<model.name>."""
+    path = config.model.path
+    if path:
+        whole = Location.of(path)
+        return [whole] if "," not in path or whole.exists() else [Location.of(one.strip()) for one in path.split(",")]
     output = Location.of(config.output)
     named = output / "models" / config.model.name
     if not (output / "leaderboard" / "leaderboard.json").exists():
@@ -56,92 +79,124 @@ def find_model(config: Config) -> Location:
                 f"{output}: neither a leaderboard nor models/{config.model.name} is here; "
                 "train a model, or name one with model=FOLDER"
             )
-        return named
+        return [named]
+    from genre import report
+
     networks = report.tabulate(report.read_board(output / "leaderboard")).of("network")
     if not networks:
         raise ArtifactError(f"{output}: the leaderboard holds no network; run tune, or name a model with model=FOLDER")
-    return output / "models" / networks[0].entry.name
+    return [output / "models" / networks[0].entry.name]
+
+
+def _answer_song(config: Config, jury: Jury, song: Location) -> dict[str, Any]:
+    """One ledger row, without Ray. The file is decoded in another process while this one imports torch."""
+    decoder = decoding.Decoder(decoding.recipe_of_folder(jury.folders[0], config.prepare))
+    with ThreadPoolExecutor(1) as pool:
+        decoded = pool.submit(decoder, str(song))
+        from genre.tagging import Tagger
+
+        tagger = Tagger.load(_addresses(jury), config.tag.precision, config.prepare)
+        try:
+            tags = tagger.name(str(song), decoded.result())
+        except AudioError as error:
+            raise GenreError(f"{song}: {error.reason.value}: {' '.join(str(error).split())}; nothing to tag") from None
+    return collection.file_row(song) | collection.answer_row(tags, tagger.classes)
 
 
 class _Worker:
-    """A tagger that lives as long as its process: the model is loaded once."""
+    """A tagger that lives as long as its process: the models are loaded once."""
 
-    def __init__(self, folder: str, limits: PrepareSettings, top_k: int) -> None:
-        self._tagger = Tagger.load(folder, limits)
-        self._top_k = top_k
+    def __init__(self, folders: list[str], limits: PrepareSettings, known: dict[str, int], device: str) -> None:
+        import torch
+
+        from genre.tagging import Tagger
+
+        torch.set_num_threads(1)
+        self._tagger: Tagger = Tagger.load(folders, limits=limits, device=device)
+        self._known = known
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        return _rows(self._tagger.tag(files["path"].to_pylist()), self._top_k)
+        return collection.answer(self._tagger, files, self._known)
 
 
-def _tag(config: Config, model: Location, files: pa.Table) -> pa.Table:
-    size = min(config.tag.batch_files, max(1, -(-len(files) // (4 * cluster.cpus()))))
-    blocks = [files.slice(begin, size) for begin in range(0, len(files), size)]
-    tagged = ray.data.from_arrow(blocks).map_batches(
+def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> None:
+    """Answer all files of `todo` on all CPUs of the cluster, a model in each."""
+    from ray_jobs import cluster
+    from ray_jobs.progress import TrackProgress
+
+    with cluster.connected(config), TrackProgress("tag", total=len(todo)) as progress:
+        waiting: list[pa.Table] = []
+        saved = time.monotonic()
+        try:
+            for rows in _stream(config, jury, ledger, todo):
+                waiting.append(rows)
+                progress.advance(len(rows), rejected=len(rows) - rows["reason"].null_count)
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    ledger.add(pa.concat_tables(waiting))
+                    waiting, saved = [], time.monotonic()
+        finally:
+            if waiting:
+                ledger.add(pa.concat_tables(waiting))
+
+
+def _stream(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> Iterator[pa.Table]:
+    import ray.data
+
+    from ray_jobs import cluster
+
+    # small batches at first sight cost little, and give every CPU some of a small collection
+    size = min(config.tag.batch_files, max(1, -(-len(todo) // (4 * cluster.cpus()))))
+    blocks = [todo.slice(begin, size) for begin in range(0, len(todo), size)]
+    workers = min(cluster.cpus(), len(blocks))
+    gpus = cluster.gpus() if config.train.device != "cpu" else 0
+    answered = ray.data.from_arrow(blocks).map_batches(
         _Worker,
-        fn_constructor_args=(str(model), config.prepare, config.tag.top_k),
+        fn_constructor_args=(
+            _addresses(jury),
+            config.prepare,
+            ledger.contents,
+            "cuda" if gpus else "cpu",
+        ),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cluster.cpus()),
+        compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,
+        num_gpus=min(1.0, gpus / workers),
     )
-    tables = []
-    with TrackProgress("tag", total=len(files)) as progress:
-        for table in tagged.iter_batches(batch_size=None, batch_format="pyarrow"):
-            tables.append(table)
-            progress.advance(len(table), rejected=len(table) - table["reason"].null_count)
-    return pa.concat_tables(tables)
+    for rows in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield rows.cast(collection.LEDGER)
 
 
-def _list(inputs: str) -> pa.Table:
-    """Every audio file below `inputs`, or `inputs` itself when it is one."""
-    place = _walk.open_root(inputs, "inputs")
-    if place.exists() and not place.is_folder():
-        return pa.table({"path": [str(place)]})
-    root = _walk.open_folder(inputs, "inputs")
-    return pa.table({"path": pa.array((file.path for file in _walk.walk(root, "inputs")), pa.string())})
+def _addresses(jury: Jury) -> list[str]:
+    return [str(folder) for folder in jury.folders]
 
 
-def _rows(tags: list[Tags], top_k: int) -> pa.Table:
-    """One row a file: path, the best genre, the next ones, or a reason and a message."""
-    columns: dict[str, pa.Array] = {"path": pa.array([one.path for one in tags], pa.string())}
-    for place in range(top_k):
-        suffix = "" if place == 0 else f"_{place + 1}"
-        ranked = [one.genres[place] if place < len(one.genres) else (None, None) for one in tags]
-        columns[f"genre{suffix}"] = pa.array([genre for genre, _ in ranked], pa.string())
-        columns[f"probability{suffix}"] = pa.array([p for _, p in ranked], pa.float32())
-    columns["seconds"] = pa.array([one.seconds for one in tags], pa.float64())
-    columns["reason"] = pa.array([one.reason for one in tags], pa.string())
-    columns["message"] = pa.array([one.message for one in tags], pa.string())
-    return pa.table(columns)
+def _require_confidence(jury: Jury, config: Config) -> None:
+    """Genres are written into files only where a stated precision was shown on validation tracks."""
+    file_tags.require()
+    if not jury.calibration.tracks or not config.tag.precision:
+        why = "tag.precision=0 asks for none" if jury.calibration.tracks else "the model has no validation answers"
+        raise ConfigError(
+            f"tag.write_genres={config.tag.write_genres} needs a known precision, but {why}; "
+            "set tag.precision, or train the model again with this version"
+        )
 
 
-def _write(table: pa.Table, config: Config, seconds: float) -> None:
-    folder = Location.of(config.output) / "tags"
-    tagged = table.filter(pc.is_null(table["reason"])).drop_columns(["reason", "message"])
-    failed = table.filter(pc.is_valid(table["reason"])).select(["path", "reason", "message"])
-    (folder / "tags.parquet").write_table(tagged)
-    (folder / "tags.csv").write_bytes(_csv(tagged))
-    (folder / "failures.csv").write_bytes(_csv(failed))
-    console = cli.console()
-    music = pc.sum(tagged["seconds"]).as_py() or 0
-    console.print(f"tag: {len(tagged)} files tagged, {len(failed)} not readable, in {seconds:.0f} s -> {folder}")
-    console.print(f"  {music / 3600:.2f} hours of music, {music / max(seconds, 1e-9):.0f} times real time")
-    for line in _summary(tagged):
-        console.print(line)
-
-
-def _summary(tagged: pa.Table) -> Iterator[str]:
-    counts = Counter(tagged["genre"].to_pylist())
-    for genre, number in counts.most_common():
-        yield f"  {number:>6} {genre}"
-
-
-def _csv(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(table, buffer)
-    return buffer.getvalue()
+def _write_genres(config: Config, jury: Jury, ledger: Ledger, rows: pa.Table) -> None:
+    """State the genres of `rows` in their files, and list what was done in OUTPUT/tags/written.csv."""
+    tags = collection.tags_table(rows.filter(pc.is_null(rows["reason"])), jury, top_k=1)
+    sure = tags.filter(pc.not_equal(tags["genre"], UNKNOWN)).to_pylist()
+    preview = config.tag.write_genres == "preview"
+    done: list[dict[str, Any]] = []
+    for tag in sure:
+        outcome = file_tags.write_genre(tag["path"], tag["genre"], config.tag.replace_genres, preview)
+        done.append({"path": tag["path"], "genre": tag["genre"]} | vars(outcome))
+    table = pa.Table.from_pylist(done, pa.schema([(name, pa.string()) for name in tag_report.WRITTEN_COLUMNS]))
+    place = Location.of(config.output) / "tags" / "written.csv"
+    place.write_bytes(collection.csv_bytes(table))
+    ledger.refresh(table.filter(pc.equal(table["action"], file_tags.Action.WRITTEN.value))["path"].to_pylist())
+    tag_report.show_written(table, place, unknown=len(tags) - len(sure))
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("tag", __doc__, run))
+    sys.exit(cli.main("tag", __doc__, run, bare="inputs"))

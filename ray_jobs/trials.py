@@ -10,6 +10,7 @@ import torch
 
 from genre import checkpoint, config, experiment
 from genre.config import Config
+from genre.errors import TrainingError
 from genre.experiment import Data
 from genre.storage import Location
 
@@ -28,10 +29,16 @@ def train_trial(trial: dict[str, Any], base: Config, shared: list[ray.ObjectRef[
     if last is not None:
         with last.as_directory() as path:
             trainer.restore(checkpoint.load_state(Location.of(path) / "state.pt"))
-    for epoch in trainer.run():
-        with tempfile.TemporaryDirectory() as path:
-            checkpoint.save_state(Location.of(path) / "state.pt", trainer.state())
-            tune.report(asdict(epoch), checkpoint=tune.Checkpoint.from_directory(path))
+    try:
+        for epoch in trainer.run():
+            with tempfile.TemporaryDirectory() as path:
+                checkpoint.save_state(Location.of(path) / "state.pt", trainer.state())
+                tune.report(asdict(epoch), checkpoint=tune.Checkpoint.from_directory(path))
+    except TrainingError as error:
+        # the same settings would lose their loss again: an outcome to record, not a crash to retry
+        reached = asdict(trainer.history[-1]) if trainer.history else {"epoch": 0, "best_f1": 0.0, "seconds": 0.0}
+        tune.report(reached | {"failure": str(error)})
+        return
     if run.get("save"):
         experiment.save_best(Location.of(run["save"]), card, trainer, settings)
 

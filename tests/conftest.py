@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture()
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
@@ -22,3 +22,11 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no real music beside the repository (../shared/data)")
     return path
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with prepared features of a small composed corpus; shared, so tests write elsewhere."""
+    from running import make_home
+
+    return make_home(tmp_path_factory.mktemp("home"))

@@ -39,16 +39,16 @@ def parse(key: str, value: Any) -> Domain:
 
     A single value fixes the setting. Raises `ConfigError` for anything else.
     """
-    if isinstance(value, list) and value:
-        return Choice(tuple(value))
-    if isinstance(value, dict):
-        kind, bounds = next(iter(value.items()), ("", None))
-        kinds: dict[str, type[Uniform | LogUniform]] = {"uniform": Uniform, "loguniform": LogUniform}
-        if len(value) == 1 and kind in kinds and isinstance(bounds, list) and len(bounds) == 2:
-            low, high = (float(bound) for bound in bounds)
-            if low < high and (kind == "uniform" or low > 0):
-                return kinds[kind](low, high)
-        raise ConfigError(
-            f"{key}: found {value}; write a list, {{uniform: [low, high]}} or {{loguniform: [low, high]}}"
-        )
-    return Choice((value,))
+    match value:
+        case [_, *_]:
+            return Choice(tuple(value))
+        case {"uniform": [int() | float() as low, int() | float() as high]} if len(value) == 1 and low < high:
+            return Uniform(float(low), float(high))
+        case {"loguniform": [int() | float() as low, int() | float() as high]} if len(value) == 1 and 0 < low < high:
+            return LogUniform(float(low), float(high))
+        case list() | dict():
+            raise ConfigError(
+                f"{key}: found {value}; write a list, {{uniform: [low, high]}} or {{loguniform: [low, high]}}"
+            )
+        case _:
+            return Choice((value,))

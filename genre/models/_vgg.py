@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from genre.config import Settings
+from genre.models import _pretrained
 from genre.models._space import Choice, Domain, LogUniform, Uniform
 
 
@@ -20,6 +21,14 @@ class Params(Settings):
         "global", description="global: mean over the last maps; published: 7 x 7 pooling and two layers of 4096"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="before the classifier")
+    pretrained: str = Field(
+        "", description="start from ImageNet: 'imagenet' (torchvision's cache or download) or the path of its file"
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_published_weights(self) -> Params:
+        _pretrained.require_full_width(self.pretrained, self.width)
+        return self
 
 
 SEARCH: dict[str, Domain] = {
@@ -55,6 +64,12 @@ class VGG(nn.Module):
             x = nn.functional.pad(x, (0, max(0, 32 - frames), 0, max(0, 32 - bins)))
         logits: Tensor = self.classifier(self.pool(self.features(x)).flatten(1))
         return logits
+
+
+def load_pretrained(published: str, params: Params, network: nn.Module) -> None:
+    """Put pretrained weights into all of a fresh `network` but its last layer or, with the global head, the body."""
+    head = "classifier" if params.head == "global" else "classifier.6"
+    _pretrained.load(network, params.pretrained, published, first="features.0", head=head)
 
 
 def _published_head(inside: int, hidden: int, dropout: float, classes: int) -> nn.Sequential:

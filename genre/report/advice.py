@@ -12,6 +12,7 @@ from genre.report.table import ALPHA, Row, Table
 
 FASTER = 1.5  # times as many clips a second from which speed is worth a word
 SMALLER = 2.0  # times fewer parameters, likewise
+FRAGILE = 0.05  # macro F1 lost on changed tracks, likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ def advise(table: Table) -> Advice:
         name = f"{name}, the classical baseline, which no network beats"
     others = [row for row in table.of("network") if row is not best]
     reasons = [*_against(best, others), *_against_baseline(best, table), *_ensemble(best, table)]
-    reasons += [*_floor(majorities), *_resolution(best, table)]
+    reasons += [*_fragile(best), *_floor(majorities), *_resolution(best, table)]
     return Advice(f"Use {name}: {_scored(best, table)}", reasons, best)
 
 
@@ -83,6 +84,13 @@ def _ensemble(best: Row, table: Table) -> Iterator[str]:
         if row.f1.mean > best.f1.mean and row.p_value is not None:
             sure = "measurably better" if row.p_value < ALPHA else "not measurably better"
             yield f"The ensemble of the networks reaches {row.f1.mean:.2f}, {sure}, and costs running each of them."
+
+
+def _fragile(best: Row) -> Iterator[str]:
+    """The change of the recording that costs `best` most."""
+    change, f1 = min(best.entry.robustness.items(), key=lambda item: item[1], default=("", best.f1.mean))
+    if best.f1.mean - f1 >= FRAGILE:
+        yield f"Its weak spot is a worse recording ({change}): macro F1 falls to {f1:.2f}."
 
 
 def _floor(majorities: list[Row]) -> Iterator[str]:

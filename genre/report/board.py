@@ -6,22 +6,17 @@ report can be made again from its JSON, or from several put together, without tr
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from genre.errors import ArtifactError
 from genre.metrics import IntArray, decisions
+from genre.report.facts import DIGITS, Compared, CorpusFacts, Kind, Search, Setting, finite
 
-Kind = Literal["network", "classical", "majority", "ensemble"]
-Setting = str | int | float | bool | None | list[str]
 Epoch = dict[str, float | None]
-
-DIGITS = 5  # after the point, of every measured number
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +38,8 @@ class Run:
     def __post_init__(self) -> None:
         rounded = np.asarray(self.probabilities, dtype=np.float64).round(DIGITS).astype(np.float32)
         object.__setattr__(self, "probabilities", rounded)
-        object.__setattr__(self, "history", [{k: _finite(v) for k, v in epoch.items()} for epoch in self.history])
-        object.__setattr__(self, "train_seconds", _finite(self.train_seconds))
+        object.__setattr__(self, "history", [{k: finite(v) for k, v in epoch.items()} for epoch in self.history])
+        object.__setattr__(self, "train_seconds", finite(self.train_seconds))
 
     @property
     def predicted(self) -> IntArray:
@@ -58,7 +53,8 @@ class Entry:
 
     `settings` is the winning configuration with dotted keys; `valid_f1` the score that chose it; `flops` are
     per clip; `clips_per_second` and `latency_ms` (one clip alone) are of inference on the board's hardware.
-    What is unknown, or not a finite number, is None and shows as a dash.
+    `robustness` is macro F1 on changed test tracks, by change (`genre.robustness.CHANGES`), mean over the runs.
+    What is unknown, or not a finite number, is None or absent and shows as a dash.
     """
 
     name: str
@@ -72,10 +68,13 @@ class Entry:
     clips_per_second: float | None = None
     latency_ms: float | None = None
     memory_mb: float | None = None
+    robustness: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("valid_f1", "clips_per_second", "latency_ms", "memory_mb"):
-            object.__setattr__(self, name, _finite(getattr(self, name)))
+            object.__setattr__(self, name, finite(getattr(self, name)))
+        known = {change: value for change, f1 in self.robustness.items() if (value := finite(f1)) is not None}
+        object.__setattr__(self, "robustness", known)
 
     @property
     def is_reference(self) -> bool:
@@ -94,26 +93,13 @@ class Entry:
         return mean
 
 
-@dataclass(frozen=True)
-class CorpusFacts:
-    """Where the music came from and what became of it.
-
-    `tracks` counts usable tracks by split, then class; `groups` counts groups (artists) by split;
-    `rejects` counts the tracks without features by reason code (`genre.errors.Reason`).
-    """
-
-    name: str
-    split: str  # its name, such as "official" or "random"
-    split_rule: str  # how it was decided, a plain sentence
-    tracks: dict[str, dict[str, int]] = field(default_factory=dict)
-    groups: dict[str, int] = field(default_factory=dict)
-    rejects: dict[str, int] = field(default_factory=dict)
-    leakage: str = ""  # verdict of the check that no track or group is on both sides, a plain sentence
-
-
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Everything that one report shows. `truth` is (tracks,) class indices; `groups` names the artist of each track."""
+    """Everything that one report shows.
+
+    `truth` is (tracks,) class indices; `groups` names the artist of each track; `commit` is that of the code;
+    `compared` holds results on other test tracks, such as another split (see `merging.merge`).
+    """
 
     title: str
     classes: list[str]
@@ -128,6 +114,9 @@ class Board:
     commands: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    commit: str = ""
+    search: Search | None = None
+    compared: list[Compared] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "truth", np.asarray(self.truth, dtype=np.int64))
@@ -164,7 +153,3 @@ def _check_runs(entry: Entry, shape: tuple[int, int]) -> None:
             )
         if not np.isfinite(run.probabilities).all():
             raise ArtifactError(f"{where} are not all finite; leave the run out")
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, DIGITS)

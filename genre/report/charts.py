@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from genre.report import svg
+from genre.report import labels, svg
 from genre.report.columns import count, score
+from genre.report.labels import Box
 from genre.report.svg import Scale
 from genre.report.table import Estimate, Row
 
 MARK_WIDTH, MARK_HEIGHT = 150, 26
 PLOT_WIDTH, PLOT_HEIGHT = 370, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 40  # margins of a plot, where tick labels stand
+FRAME = Box(LEFT, 0, PLOT_WIDTH, PLOT_HEIGHT - BOTTOM)  # where names may stand
 
 
 def interval_mark(estimate: Estimate, ceiling: float, best: float) -> Markup:
@@ -81,7 +83,7 @@ def cost_plot(rows: Iterable[Row], cost: Cost) -> Markup | None:
         svg.text((LEFT + PLOT_WIDTH) / 2, PLOT_HEIGHT - 4, f"{cost.title}, less is better", "axis-title", "middle"),
         _front_line(front, x, y),
         *(_point(x(value), y, row, any(row is other for _, other in front)) for value, row in points),
-        *_labels([(x(value), y(row.f1.mean), row.entry.name) for value, row in points]),
+        *labels.draw([((x(value), y(row.f1.mean)), row.entry.name) for value, row in points], FRAME),
     )
 
 
@@ -111,22 +113,3 @@ def _point(at: float, y: Scale, row: Row, on_front: bool) -> Markup:
         svg.line(at, y(row.f1.low), at, y(row.f1.high), "whisker"),
         svg.element("circle", cx=at, cy=y(row.f1.mean), r=5.0, class_=f"dot {kind}"),
     )
-
-
-def _labels(points: list[tuple[float, float, str]]) -> list[Markup]:
-    """A name beside each point: the first of a few places where it meets neither a point nor another name."""
-    taken = [(px - 6, py - 6, px + 6, py + 6) for px, py, _ in points]
-    labels = []
-    for px, py, name in points:
-        width = 7.6 * len(name)  # of bold 12 px letters, generously
-        places = [(px + 9 + dx, py + dy) for dy in (4, -8, 16, -20, 28, -32) for dx in (0, -18 - width)]
-        boxes = [(left, base - 11, left + width, base + 3) for left, base in places]
-        inside = [box for box in boxes if box[0] > LEFT and box[2] < PLOT_WIDTH and box[1] > 0]
-        box = next((box for box in inside if not any(_meet(box, other) for other in taken)), boxes[0])
-        taken.append(box)
-        labels.append(svg.text(box[0], box[3] - 3, name, "name"))
-    return labels
-
-
-def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from genre.metrics import SCORES
-from genre.report.board import DIGITS
+from genre.report.facts import DIGITS
 from genre.report.table import Estimate, Row, Table
 
 Value = str | int | float | None
@@ -24,10 +24,16 @@ KINDS = {  # how the rows that are no candidates are marked
 
 def records(table: Table) -> list[Record]:
     """A flat dict per row, best first; floats rounded to five digits, None where unknown."""
-    return [_record(row) for row in table.rows]
+    changes = changes_of(table)
+    return [_record(row, changes) for row in table.rows]
 
 
-def _record(row: Row) -> Record:
+def changes_of(table: Table) -> list[str]:
+    """Every change of the test tracks that some row was asked about, in the order of the first that was."""
+    return list(dict.fromkeys(change for row in table.rows for change in row.entry.robustness))
+
+
+def _record(row: Row, changes: list[str]) -> Record:
     entry = row.entry
     record: Record = {"rank": row.rank, "name": entry.name, "kind": entry.kind, "seeds": len(entry.runs)}
     for name in SCORES:
@@ -38,6 +44,7 @@ def _record(row: Row) -> Record:
     record |= {"parameters": entry.parameters, "flops": entry.flops, "train_seconds": row.train_seconds}
     record |= {"clips_per_second": entry.clips_per_second, "latency_ms": entry.latency_ms}
     record |= {"memory_mb": entry.memory_mb, "trials": entry.trials, "valid_f1": entry.valid_f1}
+    record |= {_changed_key(change): entry.robustness.get(change) for change in changes}
     return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in record.items()}
 
 
@@ -115,6 +122,31 @@ COST_COLUMNS = (
     Column("trials", "Trials", "configurations tried in the search", number),
     Column("valid_f1", "Valid F1", "macro F1 on validation that chose the settings", score),
 )
+
+
+def robustness_columns(table: Table) -> list[Column]:
+    """Macro F1 on the test tracks as they are, then on each change of them."""
+    if not (changes := changes_of(table)):
+        return []
+    changed = [Column(_changed_key(c), c, f"macro F1 on the same test tracks, {c}", score) for c in changes]
+    return [Column("f1", "Unchanged", "macro F1 on the test tracks as they are", score), *changed]
+
+
+def lost(record: Record, column: Column) -> str:
+    """The difference of a robustness column from the score on unchanged tracks, with its sign."""
+    value, clean = record[column.key], record["f1"]
+    if column.key == "f1" or not isinstance(value, float) or not isinstance(clean, float):
+        return ""
+    return difference(value - clean)
+
+
+def difference(value: float) -> str:
+    """With its sign, a true minus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _changed_key(change: str) -> str:
+    return f"f1 {change}"
 
 
 def rank_text(row: Row) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from genre.errors import ArtifactError
-from genre.report.board import DIGITS, Board, CorpusFacts, Entry, Run
+from genre.report.board import Board, Entry, Run
 from genre.report.columns import records
+from genre.report.facts import DIGITS, Compared, ComparedRow, CorpusFacts, Search, Trial
 from genre.report.markdown import markdown
 from genre.report.page import html
 from genre.report.table import RANK_RULE, Table, tabulate
@@ -48,6 +49,8 @@ def json_text(table: Table) -> str:
 def to_json(board: Board) -> dict[str, Any]:
     """`board` in plain JSON types; what was measured is rounded to five digits, settings are kept as they are."""
     content = {f.name: getattr(board, f.name) for f in fields(board)} | {"corpus": asdict(board.corpus)}
+    content["search"] = asdict(board.search) if board.search else None
+    content["compared"] = [asdict(other) for other in board.compared]
     content["entries"] = [
         {f.name: getattr(entry, f.name) for f in fields(entry)}
         | {"runs": [{f.name: getattr(run, f.name) for f in fields(run)} for run in entry.runs]}
@@ -66,6 +69,11 @@ def from_json(content: Any, where: str = "leaderboard") -> Board:
         board = dict(content["board"])
         board["corpus"] = CorpusFacts(**board["corpus"])
         board["entries"] = [_entry(entry, len(board["classes"])) for entry in board["entries"]]
+        board["search"] = _search(board["search"]) if board.get("search") else None
+        board["compared"] = [
+            Compared(**other | {"rows": [ComparedRow(**row) for row in other["rows"]]})
+            for other in board.get("compared", [])
+        ]
         return Board(**board)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: altered or cut ({error}); make the leaderboard again") from None
@@ -77,6 +85,10 @@ def _entry(content: dict[str, Any], n_classes: int) -> Entry:
         rows = run["probabilities"]
         runs.append(Run(**run | {"probabilities": np.array(rows, dtype=np.float32).reshape(len(rows), n_classes)}))
     return Entry(**content | {"runs": runs})
+
+
+def _search(content: dict[str, Any]) -> Search:
+    return Search(**content | {"trials": [Trial(**trial) for trial in content["trials"]]})
 
 
 def _plain(value: Any) -> Any:

@@ -16,10 +16,24 @@ import numpy as np
 from markupsafe import Markup
 
 from genre.report.advice import advise
+from genre.report.beside import beside, in_words
 from genre.report.charts import COSTS, cost_plot, interval_mark
-from genre.report.columns import COST_COLUMNS, DASH, KINDS, SCORE_COLUMNS, Record, rank_text, records, score
+from genre.report.columns import (
+    COST_COLUMNS,
+    DASH,
+    KINDS,
+    SCORE_COLUMNS,
+    Record,
+    lost,
+    rank_text,
+    records,
+    robustness_columns,
+    score,
+    seconds,
+)
 from genre.report.confused import confused_tracks
 from genre.report.curves import learning_curves
+from genre.report.slices import MARKS, search_facts, short, shown, slices
 from genre.report.table import RANK_RULE, Row, Table
 
 FOLDER = Path(__file__).parent
@@ -35,6 +49,8 @@ def html(table: Table) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"dash": DASH, "score": score, "seconds": seconds, "lost": lost}
+    environment.globals |= {"marks": MARKS, "short": short, "shown": shown}
     assets = {"style": Markup(style), "script": Markup(script), "script_hash": _hash(script)}
     return environment.get_template("page.html").render(_content(table) | assets)
 
@@ -57,14 +73,17 @@ def _content(table: Table) -> dict[str, Any]:
         ],
         "score_columns": [column for column in SCORE_COLUMNS if column.present(rows)],
         "cost_columns": [column for column in COST_COLUMNS if column.present(rows)],
+        "robustness_columns": robustness_columns(table),
         "rank_rule": RANK_RULE,
         "support": np.bincount(table.board.truth, minlength=len(table.board.classes)).tolist(),
         "models": [_model(row, row is advice.pick) for row in table.rows],
         "cost_plots": [plot for cost in COSTS if (plot := cost_plot(table.rows, cost))],
         "curves": learning_curves(row.entry for row in table.rows),
         "confused": confused_tracks(table),
-        "dash": DASH,
-        "score": score,
+        "beside": beside(table),
+        "beside_in_words": list(in_words(table)),
+        "search_facts": search_facts(table.board.search),
+        "slices": slices(table.board.search) if table.board.search else [],
     }
 
 

@@ -6,14 +6,18 @@ import csv
 import io
 import textwrap
 from collections.abc import Iterator
+from typing import TypeVar
 
 from genre.report.advice import advise
 from genre.report.board import Board
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
 from genre.report.table import Table, tabulate
 
+V = TypeVar("V")
+
 WIDTH = 110  # columns of a terminal that the plain table fits into
 NAME_WIDTH = 20
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide ones in East Asian Excel
 TERMINAL = {  # column: the short heading
     "accuracy": "accuracy",
     "precision": "precision",
@@ -25,13 +29,24 @@ TERMINAL = {  # column: the short heading
 
 
 def csv_text(table: Table) -> str:
-    """One line per row with every number of `columns.records`; empty where unknown."""
-    rows = records(table)
+    """One line per row with every number of `columns.records`; empty where unknown.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, "CSV Injection"), so that
+    opening the file executes nothing; numbers stay as they are.
+    """
+    rows = [{_inert(key): _inert(value) for key, value in record.items()} for record in records(table)]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["rank", "name"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def _inert(value: V) -> V | str:
+    if not isinstance(value, str):
+        return value
+    flat = " ".join(value.split())  # Python 3.11's writer leaves a carriage return unquoted, which ends the row
+    return f"'{flat}" if flat.startswith(FORMULA_STARTS) else flat
 
 
 def text_table(board: Board | Table) -> str:

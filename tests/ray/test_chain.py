@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from conftest import REPOSITORY
+from running import job
 
 from genre import features, models, preparation
 from genre.config import load
@@ -23,44 +19,6 @@ from genre.report import read_board
 from genre.storage import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-SETTINGS = {
-    "corpus": {
-        "kind": "synthetic",
-        "params": {"tracks_per_genre": 6, "artists_per_genre": 3, "seconds": 2.0, "damaged": 8},
-    },
-    "audio": {"clip_seconds": 2.0},
-    "spectrogram": {"n_mels": 32, "n_fft": 1024, "hop_length": 512},
-    "train": {"epochs": 2, "window_seconds": 1.0, "eval_windows": 2, "batch_size": 16},
-    "models": {
-        "cnn": {"width": 4, "depth": 3},
-        "crnn": {"width": 4, "depth": 3, "hidden": 8},
-        "crnn_attention": {"width": 4, "depth": 3, "hidden": 8, "attention": 4},
-        "resnet": {"width": 4},
-        "vgg16": {"width": 4},
-        "vgg19": {"width": 4},
-    },
-    "tune": {"trials": 1, "seeds": 1, "grace_epochs": 1},
-    "cluster": {"cpus": 2, "object_store_mb": 200},
-}
-
-
-def job(name: str, home: Path, *settings: str, succeeds: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"ray_jobs.{name}", "--config", str(home / "run.yaml"), *settings]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=False)
-    assert (done.returncode == 0) is succeeds, done.stdout + done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with prepared features."""
-    home = tmp_path_factory.mktemp("chain")
-    corpus = SETTINGS["corpus"] | {"root": str(home / "music")}
-    (home / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(home / "out"), "corpus": corpus}))
-    job("prepare", home)
-    return home
 
 
 @pytest.fixture(scope="module")

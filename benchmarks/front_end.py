@@ -1,0 +1,188 @@
+"""The front end, from the bytes of a file to the stored spectrogram, against what people write today.
+
+    python benchmarks/front_end.py [--rounds 15] [--json front_end.json]
+
+One core, CPU time, everything side by side in one run: each round times all contestants one after the
+other, and what is reported is the median over the rounds of the ratio within a round. So a busy machine
+changes the times and hardly the ratios.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before numpy loads
+
+import argparse
+import hashlib
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import librosa
+import numpy as np
+import scipy.fft
+import soundfile
+import soxr
+import torch
+import torchaudio
+
+from genre import audio, features
+from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
+from genre.corpora._compose import SAMPLE_RATE, compose
+from genre.spectrogram import LogMel
+
+SECONDS = 30.0
+AUDIO, SPECTROGRAM, LIMITS = AudioSettings(clip_seconds=SECONDS), SpectrogramSettings(), PrepareSettings()
+MP3_QUALITY = (0.63, 0.0)  # compression_level of libsndfile: 128 and 320 kbit/s
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians over the rounds: CPU time of ours and theirs in ms, and of the ratio within a round."""
+
+    name: str
+    ratio: float
+    ours_ms: float
+    theirs_ms: float
+
+
+def everyday_loop(content: bytes) -> np.ndarray:
+    """What people write."""
+    wave, _ = librosa.load(io.BytesIO(content), sr=AUDIO.sample_rate)
+    wave, _ = librosa.effects.trim(wave, top_db=AUDIO.trim_db)
+    wave = librosa.util.normalize(wave)
+    wave = librosa.util.fix_length(wave, size=round(SECONDS * AUDIO.sample_rate))
+    mel = librosa.feature.melspectrogram(y=wave, sr=AUDIO.sample_rate, n_fft=2048, hop_length=512, n_mels=128)
+    return np.asarray(librosa.power_to_db(mel, ref=np.max))
+
+
+def kernel(content: bytes, log_mel: LogMel) -> list[bytes]:
+    """What prepare does with a file, but for the two SHA-256 sums."""
+    recording = audio.load(content, AUDIO, LIMITS)
+    clips = audio.cut(recording, AUDIO)
+    return [features.encode(log_mel(clip.samples), SPECTROGRAM.range_db)[0].tobytes() for clip in clips]
+
+
+def race(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Result:
+    ours(), theirs()
+    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
+    ratio = statistics.median(slow / fast for fast, slow in pairs)
+    fast, slow = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
+    return Result(name, ratio, fast, slow)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    begin = time.process_time()
+    function()
+    return time.process_time() - begin
+
+
+def test_files() -> dict[str, bytes]:
+    """A composed piece of music in the formats of collections: mono at 22.05 kHz, stereo at 44.1 kHz."""
+    mono = compose("house", artist_seed=1, track_seed=2, seconds=SECONDS + 1)[: round(SECONDS * SAMPLE_RATE)]
+    wide = np.stack([mono, 0.7 * np.roll(mono, SAMPLE_RATE // 100)], axis=1)
+    stereo = soxr.resample(wide, SAMPLE_RATE, 44100)
+    stereo = 0.9 * stereo / np.abs(stereo).max()
+    files = {
+        "wav 22.05 kHz mono": _encoded(0.9 * mono / np.abs(mono).max(), 22050, format="WAV", subtype="PCM_16"),
+        "wav 44.1 kHz stereo": _encoded(stereo, 44100, format="WAV", subtype="PCM_16"),
+    }
+    for quality in MP3_QUALITY:
+        content = _encoded(stereo, 44100, format="MP3", bitrate_mode="CONSTANT", compression_level=quality)
+        rate = len(content) * 8 / SECONDS / 1000
+        files[f"mp3 44.1 kHz stereo, {rate:.0f} kbit/s"] = content
+    files["mp3 44.1 kHz stereo, variable"] = _encoded(stereo, 44100, format="MP3")
+    files["flac 44.1 kHz stereo"] = _encoded(stereo, 44100, format="FLAC", subtype="PCM_16")
+    files["ogg 44.1 kHz stereo"] = _encoded(stereo, 44100, format="OGG", subtype="VORBIS")
+    return files
+
+
+def _encoded(samples: np.ndarray, rate: int, **form: object) -> bytes:
+    target = io.BytesIO()
+    soundfile.write(target, samples, rate, **form)
+    return target.getvalue()
+
+
+def whole_way(rounds: int) -> list[Result]:
+    log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
+    return [
+        race(
+            name,
+            lambda content=content: kernel(content, log_mel),
+            lambda content=content: everyday_loop(content),
+            rounds,
+        )
+        for name, content in test_files().items()
+    ]
+
+
+def transform_alone(rounds: int) -> list[Result]:
+    """Waveform to log-mel in decibels; and how much of it the bare Fourier transforms are."""
+    content = test_files()["wav 22.05 kHz mono"]
+    wave = audio.cut(audio.load(content, AUDIO, LIMITS), AUDIO)[0].samples
+    log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
+    torch.set_num_threads(1)
+    mel = torchaudio.transforms.MelSpectrogram(
+        AUDIO.sample_rate, 2048, hop_length=512, n_mels=128, norm="slaney", mel_scale="slaney", pad_mode="constant"
+    )
+    decibels = torchaudio.transforms.AmplitudeToDB("power")
+    tensor = torch.from_numpy(wave)
+    frames = np.zeros((128, 2048), np.float32) + wave[:2048]
+    count = log_mel.frames(len(wave)) // len(frames)
+
+    def bare() -> None:
+        for _ in range(count):
+            scipy.fft.rfft(frames)
+
+    def theirs() -> object:
+        with torch.inference_mode():
+            return decibels(mel(tensor))
+
+    def librosa_alone() -> object:
+        return librosa.power_to_db(librosa.feature.melspectrogram(y=wave, sr=AUDIO.sample_rate))
+
+    return [
+        race("torchaudio MelSpectrogram", lambda: log_mel(wave), theirs, rounds),
+        race("librosa melspectrogram", lambda: log_mel(wave), librosa_alone, rounds),
+        race("the bare transforms", lambda: log_mel(wave), bare, rounds),
+    ]
+
+
+def hashing(rounds: int) -> list[Result]:
+    """The SHA-256 of the file, which prepare adds."""
+    log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
+    return [
+        race(f"SHA-256 of {name}", lambda c=content: kernel(c, log_mel), lambda c=content: hashlib.sha256(c), rounds)
+        for name, content in list(test_files().items())[:3]
+    ]
+
+
+def table(title: str, ours: str, results: list[Result]) -> str:
+    lines = [title, f"{'times':>6}  {ours + ', ms':>10}  {'theirs, ms':>10}"]
+    lines += [f"{r.ratio:6.2f}  {r.ours_ms:10.2f}  {r.theirs_ms:10.2f}  {r.name}" for r in results]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="write the results here as well")
+    options = parser.parse_args()
+    sections = {
+        "Bytes to stored spectrogram of a 30 s clip, against the librosa loop": whole_way(options.rounds),
+        "Waveform to log-mel, against": transform_alone(2 * options.rounds),
+        "Share of the kernel's time that is added by": hashing(options.rounds),
+    }
+    for title, results in sections.items():
+        print(table(title, "ours", results))
+    if options.json:
+        options.json.write_text(json.dumps({k: [vars(r) for r in v] for k, v in sections.items()}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""That preparing costs the same per clip, in time and in memory, however long the list of tracks is.
+
+    python benchmarks/prepare_scaling.py [--sizes 200 2000 20000] [--seconds 30]
+    python benchmarks/prepare_scaling.py --rows 1000000
+
+The first runs the job on so many hard links to a few wavs, in one Ray that a small run has warmed up: what Ray costs to
+start is told by prepare_overhead.py. Peak memory is that of the process while the size ran. The second makes a list of
+so many tracks and their outcomes up, in files of 64, and gives it to what the driver does with it: no audio, no Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+from prepare_kills import descendants, stat  # noqa: E402
+from prepare_overhead import Accountant, kind_of, make_music  # noqa: E402
+
+from genre import corpora, ledger  # noqa: E402
+from genre.config import Config  # noqa: E402
+from genre.corpora import Track  # noqa: E402
+from genre.preparation import OUTCOME_SCHEMA, Recipe  # noqa: E402
+from genre.storage import Location  # noqa: E402
+
+KINDS = ("driver", "workers", "decoders")
+
+
+class Peaks(threading.Thread):
+    """The highest resident memory of a process of each kind since the last reset, in MiB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen = dict.fromkeys(KINDS, 0.0)
+
+    def run(self) -> None:
+        while True:
+            self.look()
+            time.sleep(0.5)
+
+    def look(self) -> None:
+        for pid, kind in self._processes():
+            if kind in self.seen:
+                self.seen[kind] = max(self.seen[kind], peak(pid))
+
+    def reset(self) -> None:
+        for pid, _ in self._processes():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts anew
+        self.seen = dict.fromkeys(KINDS, 0.0)
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        yield os.getpid(), "driver"
+        yield from ((pid, kind_of(pid)) for pid in descendants(os.getpid()) if stat(pid))
+
+
+def peak(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+def config_of(home: Path, size: int, seconds: float) -> Config:
+    return Config.model_validate(
+        {
+            "output": str(home / f"out{size}"),
+            "corpus": {"kind": "folder", "root": str(home / f"music{size}")},
+            "audio": {"clip_seconds": seconds, "min_seconds": 0.2},
+            "train": {"window_seconds": min(3.0, seconds)},
+            "cluster": {"cpus": len(os.sched_getaffinity(0))},
+        }
+    )
+
+
+def measure_jobs(sizes: list[int], seconds: float) -> None:
+    from ray_jobs import cluster
+    from ray_jobs.prepare import prepare
+
+    home = Path(tempfile.mkdtemp(prefix="prepare-scaling-"))
+    warm = 64
+    for size in (warm, *sizes):
+        make_music(home / f"music{size}", size, seconds)
+    accountant, peaks = Accountant(), Peaks()
+    lines = []
+    try:
+        with cluster.connected(config_of(home, warm, seconds)):
+            accountant.start()
+            prepare(config_of(home, warm, seconds))
+            peaks.start()
+            for size in sizes:
+                peaks.reset()
+                before, started = sum(accountant.now().values()), time.perf_counter()
+                prepare(config_of(home, size, seconds))
+                wall, cpu = time.perf_counter() - started, sum(accountant.now().values()) - before
+                peaks.look()
+                memory = "".join(f"{peaks.seen[kind]:>10.0f}" for kind in KINDS)
+                lines.append(f"{size:>8}{1000 * wall / size:>14.2f}{1000 * cpu / size:>14.2f}{memory}")
+                shutil.rmtree(home / f"out{size}")
+    finally:
+        shutil.rmtree(home)
+    print(
+        f"{'clips':>8}{'wall ms/clip':>14}{'CPU ms/clip':>14}" + "".join(f"{kind:>10}" for kind in KINDS) + "  peak MiB"
+    )
+    print("\n".join(lines))
+
+
+def measure_lists(rows: int) -> None:
+    home = Path(tempfile.mkdtemp(prefix="prepare-scaling-"))
+    config = config_of(home, rows, 1.0)
+    folder = Location.of(config.output) / "features"
+    fabricate(folder, rows)
+    corpora.scan = lambda _: made_up(rows)  # type: ignore[assignment]
+    corpora.classes = lambda _: None  # type: ignore[assignment]
+    print(f"{rows} tracks, outcomes of a job killed at its end{'seconds':>12}{'peak MiB':>10}")
+    try:
+        scanned = timed("scan", lambda: ledger.scan(config.corpus))
+        done = timed("outcomes", lambda: ledger.outcomes(folder))
+        timed("suspects", lambda: ledger.suspects(scanned, done))
+        timed("pending", lambda: ledger.pending(scanned, done))
+        timed("finish", lambda: ledger.finish(folder, scanned, config))
+        again = timed("outcomes, finished", lambda: ledger.outcomes(folder))
+        timed("pending, finished", lambda: ledger.pending(scanned, again))
+        timed("finish, nothing new", lambda: ledger.finish(folder, scanned, config))
+    finally:
+        shutil.rmtree(home)
+
+
+def made_up(rows: int) -> Iterator[Track]:
+    for i in range(rows):
+        name = f"genre{i % 16:02d}/artist{i // 20:06d}/track{i:08d}.flac"
+        yield Track(name, f"/music/{name}", f"genre{i % 16:02d}", 30_000_000 + i, 1.7e9 + i, f"artist{i // 20:06d}")
+
+
+def fabricate(folder: Location, rows: int) -> None:
+    tracks = list(made_up(64))
+    for block, begin in enumerate(range(0, rows, 64)):
+        name = f"00001-{block:08x}.parquet"
+        listed = [
+            {
+                "track_id": f"genre{i % 16:02d}/artist{i // 20:06d}/track{i:08d}.flac",
+                "path": "", "size": 30_000_000 + i, "modified": 1.7e9 + i,
+                "content": f"{i:064x}", "sound": f"{i - (i % 1000 == 999):064x}", "seconds": 200.0,
+                "sample_rate": 44100, "channels": 2, "truncated": False, "clips": 6, "part": name,
+            }
+            for i in range(begin, min(begin + len(tracks), rows))
+        ]  # fmt: skip
+        (folder / "outcomes" / name).write_table(pa.Table.from_pylist(listed, OUTCOME_SCHEMA))
+        (folder / "clips" / name).write_bytes(b"")
+    ledger.claim(folder, Recipe.of(Config()))
+
+
+def timed(name: str, work: Callable[[], pa.Table]) -> pa.Table:
+    started = time.perf_counter()
+    result = work()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"  {name:<45}{time.perf_counter() - started:>12.1f}{memory:>10.0f}", flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200, 2000, 20000])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rows", type=int, default=0)
+    options = parser.parse_args()
+    if options.rows:
+        measure_lists(options.rows)
+    else:
+        measure_jobs(options.sizes, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

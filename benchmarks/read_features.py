@@ -1,0 +1,200 @@
+"""What it costs to read spectrograms back, for the ways in which they could be stored, side by side.
+
+    python benchmarks/read_features.py [--music FOLDER] [--clips 1000]
+
+Seconds of one core, warm cache, 30 s clips of 128 x 1292, into torch tensors of the stored type. `error` is the largest
+difference from the float32 log-mel within 80 dB of a clip's peak. The music is composed unless a folder is named;
+composed music is cleaner than real music and compresses better. The last line is `features.load` itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "ARROW_IO_THREADS"):
+    os.environ[_name] = "1"
+
+import numpy as np  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+import torch  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from genre import audio, features  # noqa: E402
+from genre.config import Config, CorpusSettings  # noqa: E402
+from genre.corpora import scan  # noqa: E402
+from genre.preparation import Recipe  # noqa: E402
+from genre.spectrogram import LogMel  # noqa: E402
+from genre.storage import Location  # noqa: E402
+
+DISTINCT = 60
+REPEATS = 5
+Arrays = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A way to store spectrograms: numbers of a type in a column of a type, compressed somehow."""
+
+    name: str
+    numbers: Callable[[Arrays], Arrays]  # from float32 dB, (clips, bins, frames)
+    options: dict[str, Any]
+    tensor_column: bool = False
+
+
+def as_bytes(levels: Arrays) -> Arrays:
+    return np.stack([features.encode(clip, 80.0)[0] for clip in levels])
+
+
+def as_float16(levels: Arrays) -> Arrays:
+    return levels.astype(np.float16)
+
+
+WAYS = [
+    Stored("uint8", as_bytes, {"compression": "none"}),
+    Stored("uint8, snappy", as_bytes, {"compression": "snappy"}),
+    Stored("uint8, lz4", as_bytes, {"compression": "lz4"}),
+    Stored("uint8, zstd 1", as_bytes, {"compression": "zstd", "compression_level": 1}),
+    Stored("uint8, zstd 9", as_bytes, {"compression": "zstd", "compression_level": 9}),
+    Stored("float16", as_float16, {"compression": "none"}),
+    Stored("float16, snappy", as_float16, {"compression": "snappy"}),
+    Stored("float16, zstd 1", as_float16, {"compression": "zstd", "compression_level": 1}),
+    Stored("float32", lambda levels: levels, {"compression": "none"}),
+    Stored("uint8 tensor column, zstd 1", as_bytes, {"compression": "zstd", "compression_level": 1}, True),
+]
+
+
+def log_mels(music: str | None) -> Arrays:
+    """(DISTINCT, bins, frames) float32 dB."""
+    kind = {"kind": "folder", "root": music} if music else {"kind": "synthetic", "params": COMPOSED}
+    recipe = Recipe.of(Config())
+    log_mel = LogMel(recipe.spectrogram, recipe.audio.sample_rate)
+    return np.stack([log_mel(wave) for wave in waves(kind, recipe)])
+
+
+COMPOSED = {"tracks_per_genre": DISTINCT // 10, "artists_per_genre": DISTINCT // 10, "seconds": 26.0, "damaged": 0}
+
+
+def waves(kind: dict[str, Any], recipe: Recipe) -> Iterator[Arrays]:
+    found = 0
+    for track in scan(CorpusSettings.model_validate(kind)):
+        recording = audio.load(Location.of(track.path).read_bytes(), recipe.audio, recipe.prepare)
+        for clip in audio.cut(recording, recipe.audio):
+            found += 1
+            yield clip.samples
+            if found == DISTINCT:
+                return
+
+
+def column(way: Stored, numbers: Arrays, clips: int) -> pa.Array:
+    rows = np.arange(clips) % len(numbers)
+    if way.tensor_column:
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(numbers[rows]))
+    return pa.array([numbers[row].tobytes() for row in rows], pa.binary(numbers[0].nbytes))
+
+
+def read(path: str, like: Arrays, clips: int, tensor_column: bool) -> torch.Tensor:
+    """All spectrograms of a file in one tensor."""
+    out = np.empty((clips, *like.shape[1:]), like.dtype)
+    filled = 0
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(features.ROW_GROUP):
+            values = batch["spectrogram"]
+            if tensor_column:
+                rows = values.to_numpy_ndarray()
+            else:
+                width = like[0].nbytes
+                raw = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * width :][: len(values) * width]
+                rows = raw.view(like.dtype).reshape(-1, *like.shape[1:])
+            out[filled : filled + len(rows)] = rows
+            filled += len(rows)
+    return torch.from_numpy(out)
+
+
+def best(function: Callable[[], object]) -> float:
+    """Seconds of a core that the quickest of several calls took; waiting for others on the machine is not counted."""
+    times = []
+    for _ in range(REPEATS):
+        started = time.process_time()
+        function()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def error_of(numbers: Arrays, levels: Arrays) -> float:
+    peaks = levels.max(axis=(1, 2))
+    found = features.decode(numbers, peaks, 80.0) if numbers.dtype == np.uint8 else numbers.astype(np.float32)
+    audible = levels >= peaks[:, None, None] - 80
+    return float(np.abs(found - levels)[audible].max())
+
+
+def measure(way: Stored, levels: Arrays, clips: int, folder: Path) -> str:
+    numbers = way.numbers(levels)
+    ids = pa.array([f"track{i}" for i in range(clips)])
+    table = pa.table({"track_id": ids, "spectrogram": column(way, numbers, clips)})
+    path = str(folder / "clips.parquet")
+    options = {"row_group_size": features.ROW_GROUP, "use_dictionary": ["track_id"], "write_statistics": ["track_id"]}
+    write = best(lambda: pq.write_table(table, path, **options, **way.options))
+    took = best(lambda: read(path, numbers, clips, way.tensor_column))
+    assert np.array_equal(read(path, numbers, clips, way.tensor_column)[: len(numbers)].numpy(), numbers)
+    size = os.path.getsize(path) / clips
+    return f"{way.name:<28}{clips / write:>10.0f}{clips / took:>10.0f}{size:>10.0f}{error_of(numbers, levels):>9.3f}"
+
+
+def measure_load(levels: Arrays, clips: int, folder: Path) -> str:
+    """The real thing: a features folder in files of 64 tracks, through `features.load`."""
+    numbers = as_bytes(levels)
+    shape = features.Shape(levels.shape[1], levels.shape[2], 80.0, 512 / 22050)
+    ids = [f"track{i:06d}" for i in range(clips)]
+    tracks = pa.table({"track_id": ids, "genre": ["any"] * clips, "split": ["train"] * clips, "clips": [1] * clips})
+    where = Location.of(folder)
+    (where / "tracks.parquet").write_table(tracks)
+    manifest = {
+        "stage": "features",
+        "schema_version": features.SCHEMA_VERSION,
+        "shape": vars(shape),
+        "classes": ["any"],
+    }
+    (where / "manifest.json").write_json(manifest)
+    for begin in range(0, clips, 64):
+        rows = [
+            {
+                "track_id": ids[i],
+                "clip": 0,
+                "start_seconds": 0.0,
+                "peak_db": 0.0,
+                "spectrogram": numbers[i % DISTINCT].tobytes(),
+            }
+            for i in range(begin, min(begin + 64, clips))
+        ]
+        table = pa.Table.from_pylist(rows, shape.clip_schema())
+        (where / "clips" / f"{begin:06d}.parquet").write_table(table, **features.WRITE_OPTIONS)
+    took = best(lambda: torch.from_numpy(features.load(where, "train").spectrograms))
+    return f"{'features.load':<28}{'':>10}{clips / took:>10.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--music", help="folder of real music, a folder a genre")
+    parser.add_argument("--clips", type=int, default=1000)
+    options = parser.parse_args()
+    pa.set_cpu_count(1)
+    torch.set_num_threads(1)
+    levels = log_mels(options.music)
+    print(f"{'stored as':<28}{'write/s':>10}{'read/s':>10}{'bytes':>10}{'error dB':>9}")
+    with tempfile.TemporaryDirectory() as folder:
+        for way in WAYS:
+            print(measure(way, levels, options.clips, Path(folder)), flush=True)
+        print(measure_load(levels, options.clips, Path(folder) / "features"))
+
+
+if __name__ == "__main__":
+    main()

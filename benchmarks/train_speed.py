@@ -1,0 +1,200 @@
+"""The training loop beside a bare PyTorch loop of the same network, in turns within one run.
+
+    python benchmarks/train_speed.py [--networks small large] [--device cpu] [--threads 1] [--rounds 7]
+
+`bare` is forward, cross entropy, backward and a fused AdamW step, on batches that lie in memory as normalised tensors:
+no data, no augmentation, no schedule, no clipping. `plain` is `Trainer` with gain, mixup, masks and clipping off, and
+`full` is `Trainer` with the default recipe; both cut random windows from stored bytes and turn them into decibels.
+Network, batch, precision, memory format, optimiser and allocator are the same for all three; `as it comes` is the
+bare loop again, before `Trainer` has told the C library to keep freed memory. `wait` is the share of a step of `full`
+in which the loop has no data: cutting windows and copying them to the device.
+
+Figures are windows a second in the best of the rounds, since what other programs on the machine add is not the loop's.
+On one CPU thread time is that of the process, for the same reason; otherwise it is the clock's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if "--threads" not in sys.argv:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from genre import models, training, windows
+from genre.classifier import Classifier
+from genre.config import TrainSettings
+from genre.features import Clips, Shape
+from genre.training import Trainer
+from genre.windows import Windows
+
+CLASSES = 10
+FRAMES = 129  # three seconds
+NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {  # name: architecture, settings, bins
+    "small": ("cnn", {"width": 16, "depth": 5}, 64),
+    "large": ("vgg19", {}, 128),
+} | {name: (name, {}, 128) for name in models.names()}
+BARE_RECIPE = {"gain_db": 0, "mixup": 0, "time_mask": 0, "mel_mask": 0, "clip_norm": 0}
+
+Loop = Callable[[], None]  # trains `steps` steps
+
+
+class Wait:
+    """Seconds that the training loop spent on getting its windows."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.seconds = 0.0
+        self._clock = clock
+        self._windows, self._to_device = windows.training_windows, training.to_device
+        windows.training_windows = self._cut
+        training.to_device = self._copy
+
+    def _cut(self, *arguments: Any) -> Iterator[Windows]:
+        source = self._windows(*arguments)
+        while True:
+            started = self._clock()
+            batch = next(source, None)
+            self.seconds += self._clock() - started
+            if batch is None:
+                return
+            yield batch
+
+    def _copy(self, *arguments: Any) -> list[torch.Tensor]:
+        started = self._clock()
+        tensors = self._to_device(*arguments)
+        self.seconds += self._clock() - started
+        return tensors
+
+
+def made_up_clips(count: int, bins: int) -> Clips:
+    """Noise; only its size matters."""
+    rng = np.random.default_rng(0)
+    ids = np.array([f"{row:06d}" for row in range(count)])
+    return Clips(
+        spectrograms=rng.integers(0, 256, (count, bins, 2 * FRAMES), dtype=np.uint8),
+        peak_db=np.zeros(count, np.float32),
+        track=np.arange(count),
+        track_ids=ids,
+        labels=np.arange(count) % CLASSES,
+        groups=ids,
+        shape=Shape(bins, 2 * FRAMES, 80.0, 3.0 / FRAMES),
+    )
+
+
+def network_of(name: str, device: torch.device) -> tuple[nn.Module, int]:
+    architecture, params, bins = NETWORKS[name]
+    torch.manual_seed(0)
+    return models.build(architecture, params, bins, CLASSES).to(device), bins
+
+
+def bare_loop(name: str, steps: int, batch: int, device: torch.device, precision: str) -> Loop:
+    network, bins = network_of(name, device)
+    network = network.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    inputs = [torch.randn(batch, 1, bins, FRAMES, device=device) for _ in range(steps)]
+    labels = torch.arange(batch, device=device) % CLASSES
+    reduced = training.autocast_type(precision, device)
+
+    def run() -> None:
+        for x in inputs:
+            with torch.autocast(device.type, reduced or torch.bfloat16, enabled=reduced is not None):
+                logits = network(x)
+            loss = nn.functional.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def trainer_loop(name: str, steps: int, batch: int, device: torch.device, precision: str, **recipe: Any) -> Loop:
+    network, bins = network_of(name, device)
+    clips = made_up_clips(steps * batch, bins)
+    normaliser = (np.full(bins, -40, np.float32), np.full(bins, 23, np.float32))
+    classifier = Classifier(network, *normaliser, clips.shape.range_db).to(device)
+    settings = TrainSettings(epochs=10_000, batch_size=batch, window_seconds=3.0, precision=precision, **recipe)
+    trainer = Trainer(classifier, clips, clips, CLASSES, settings)
+    epochs = iter(range(1, settings.epochs))
+
+    def run() -> None:
+        trainer._train_epoch(next(epochs))
+
+    return run
+
+
+def measure(loop: Loop, clock: Callable[[], float]) -> float:
+    """Seconds for one call."""
+    started = clock()
+    loop()
+    return clock() - started
+
+
+def compare(name: str, options: argparse.Namespace, device: torch.device) -> str:
+    """One line of the table."""
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+    batch = options.batch or (8 if device.type == "cpu" and name != "small" else 32)
+    steps = options.steps or (2 if device.type == "cpu" and name != "small" else 20)
+    common = (name, steps, batch, device, options.precision)
+    bare = bare_loop(*common)
+    bare()
+    as_it_comes = min(measure(bare, clock) for _ in range(2))
+    training._keep_freed_memory()
+    loops = {"bare": bare, "plain": trainer_loop(*common, **BARE_RECIPE), "full": trainer_loop(*common)}
+    for loop in loops.values():
+        loop()  # the allocator and the libraries settle
+    waited = Wait(time.perf_counter if device.type == "cuda" else clock)  # without synchronising, as the loop is
+    seconds: dict[str, list[float]] = {kind: [] for kind in loops}
+    shares = []
+    for _ in range(options.rounds):
+        for kind, loop in loops.items():
+            waited.seconds = 0.0
+            seconds[kind].append(measure(loop, clock))
+        shares.append(waited.seconds / seconds["full"][-1])
+    windows.training_windows, training.to_device = waited._windows, waited._to_device
+    rate = {kind: steps * batch / min(found) for kind, found in seconds.items()}
+    ratio = {kind: rate[kind] / rate["bare"] for kind in loops}
+    columns = [f"{name:<14}", f"{batch:>5}", f"{steps * batch / as_it_comes:>11.1f}", f"{rate['bare']:>7.1f}"]
+    columns += [f"{figure:>7.{1 if figure > 2 else 3}f}" for k in ("plain", "full") for figure in (rate[k], ratio[k])]
+    return f"| {' | '.join(columns)} | {statistics.median(shares):>6.2%} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=["small", "large"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=0, help="0: 32; 8 for the larger networks on a CPU")
+    parser.add_argument("--steps", type=int, default=0, help="in a round; 0: 20; 2 for the larger networks on a CPU")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    precision = training.autocast_type(options.precision, device) or torch.float32
+    print(
+        f"{device}, {options.threads} threads, {precision}, channels last, torch {torch.__version__}, windows a second"
+    )
+    print("| network        | batch | as it comes |    bare |   plain |   ratio |    full |   ratio |   wait |")
+    print("|----------------|------:|------------:|--------:|--------:|--------:|--------:|--------:|-------:|")
+    for name in options.networks:
+        print(compare(name, options, device), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A saved model as one file that needs neither this package nor, as ONNX, torch.
+
+The graph holds everything from the waveform of a clip on: log-mel spectrogram, the 80 dB below its peak in 256
+steps as features are stored, normalisation, evenly spaced windows, network, softmax, mean over the windows.
+What comes before is a few lines in any language and stays outside: decode, mix to mono, resample, trim, scale to
+a peak of 1, cut into clips. `docs/USING_MODELS.md` states each; `examples/onnx_without_genre.py` does them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genre.calibration import Calibration
+from genre.checkpoint import ModelCard
+from genre.classifier import Classifier
+from genre.config import PrepareSettings, SpectrogramSettings
+from genre.decoding import recipe_of
+from genre.errors import GenreError
+from genre.spectrogram import FLOOR_POWER, mel_filters
+
+OPSET = 20  # the first with a Fourier transform that takes real input as it is
+INPUT, OUTPUT = "waveform", "probabilities"
+
+
+class WaveformClassifier(nn.Module):
+    """Waveforms (batch, samples) with a peak of 1 -> probabilities (batch, classes), not calibrated.
+
+    All of a batch have one length, at least `smallest` samples. Equal to `spectrogram.LogMel`, `features.encode`
+    and `classifier.predict` one after the other, for a clip of any length that holds as many different windows
+    as are averaged.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, classifier: Classifier, card: ModelCard) -> None:
+        super().__init__()
+        recipe = recipe_of(card.features, card.fingerprint, card.shape, PrepareSettings())
+        settings: SpectrogramSettings = recipe.spectrogram
+        self.classifier = classifier
+        self.n_fft, self.hop = settings.n_fft, settings.hop_length
+        self.frames, self.windows = card.frames(), card.eval_windows
+        self.range_db = settings.range_db
+        self.register_buffer("window", torch.hann_window(self.n_fft, periodic=True))
+        self.register_buffer("filters", torch.from_numpy(mel_filters(recipe.audio.sample_rate, settings).T.copy()))
+
+    @property
+    def smallest(self) -> int:
+        """Samples of the shortest clip, one window long."""
+        return (self.frames - 1) * self.hop
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        levels = self._stored(self._levels(waveform))
+        batch, bins = levels.shape[0], levels.shape[1]
+        steps = torch.arange(self.windows, device=levels.device, dtype=torch.float32) / max(1, self.windows - 1)
+        starts = torch.round(steps * (levels.shape[2] - self.frames)).to(torch.int64)
+        index = starts.unsqueeze(1) + torch.arange(self.frames, device=levels.device)
+        windows = levels[:, :, index].permute(0, 2, 1, 3).reshape(batch * self.windows, bins, self.frames)
+        probabilities = self.classifier(windows).softmax(dim=1)
+        mean: Tensor = probabilities.reshape(batch, self.windows, -1).mean(dim=1)
+        return mean
+
+    def _levels(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) -> (batch, bins, frames) in dB."""
+        half = self.n_fft // 2
+        framed = nn.functional.pad(waveform, (half, half)).unfold(-1, self.n_fft, self.hop)
+        spectrum = torch.fft.rfft(framed * self.window)
+        power = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
+        return 10 * torch.log10(power.clamp(min=FLOOR_POWER)).transpose(1, 2)
+
+    def _stored(self, levels: Tensor) -> Tensor:
+        """Levels as they come back from `features.encode` and `decode`: in 256 steps below each clip's peak."""
+        floor = levels.amax(dim=(1, 2), keepdim=True) - self.range_db
+        step = self.range_db / 255
+        return torch.round((levels - floor).clamp(min=0) / step) * step + floor
+
+
+def to_program(card: ModelCard, classifier: Classifier) -> torch.export.ExportedProgram:
+    """The graph for any batch and length."""
+    module = WaveformClassifier(classifier, card).eval()
+    rate = card.features["audio"]["sample_rate"]
+    samples = max(round(card.features["audio"]["clip_seconds"] * rate), module.smallest)
+    shapes = {INPUT: {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=max(module.smallest, 2))}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a GRU keeps its weights in two places
+        return torch.export.export(module, (torch.zeros(2, samples),), dynamic_shapes=shapes)
+
+
+def to_torch_export(card: ModelCard, classifier: Classifier, correct: Calibration) -> bytes:
+    """A file for `torch.export.load`, with the metadata in its extra file `genre.json`."""
+    buffer = io.BytesIO()
+    extra = {"genre.json": json.dumps(metadata(card, correct))}
+    torch.export.save(to_program(card, classifier), buffer, extra_files=extra)
+    return buffer.getvalue()
+
+
+def to_onnx(card: ModelCard, classifier: Classifier, correct: Calibration) -> bytes:
+    """An ONNX file with `waveform` (batch, samples) in, `probabilities` (batch, classes) out, and its metadata.
+
+    Raises `GenreError` when the packages for it are missing.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter asks for it
+    except ImportError as error:
+        raise GenreError(f"export to ONNX needs {error.name}; pip install 'genre[onnx]'") from None
+    program = to_program(card, classifier)
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the exporter thinks of its own parts
+        exported = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+        )
+    assert exported is not None
+    model = exported.model_proto
+    _name_axes(model.graph)
+    for key, value in metadata(card, correct).items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    model.doc_string = "Music genres from the waveform of a clip; the metadata says what comes before and after."
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def metadata(card: ModelCard, correct: Calibration) -> dict[str, Any]:
+    """Everything that somebody who has only the file must know."""
+    audio = card.features["audio"]
+    return {
+        "format": "genre-waveform-classifier 1",
+        "classes": card.classes,
+        "architecture": card.architecture,
+        "sample_rate": audio["sample_rate"],
+        "clip_seconds": audio["clip_seconds"],
+        "trim_db": audio["trim_db"],
+        "min_samples": round(card.window_seconds * audio["sample_rate"]),
+        "temperature": correct.temperature,
+        "unknown_below": correct.threshold,
+        "precision": correct.precision,
+        "before": (
+            "decode; mean over channels; band-limited resampling to sample_rate; divide by the peak of the track; "
+            "trim leading and trailing frames of 2048 samples every 512 whose RMS is trim_db below the loudest; cut "
+            "into clips of clip_seconds, keep a rest of at least half a clip, repeat a short one to fill it"
+        ),
+        "after": (
+            "mean of the probabilities over the clips of a track; raise to the power 1 / temperature and divide by "
+            "their sum; a best genre below unknown_below is unknown"
+        ),
+        "spectrogram": card.features["spectrogram"],
+    }
+
+
+def _name_axes(graph: Any) -> None:
+    """Call the free axes of the input and the output what they are; torch calls them s16 and the like."""
+    sizes = graph.input[0].type.tensor_type.shape.dim
+    names = {sizes[0].dim_param: "batch", sizes[1].dim_param: "samples"}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param in names:
+                size.dim_param = names[size.dim_param]

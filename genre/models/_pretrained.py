@@ -1,0 +1,103 @@
+"""Starting from weights trained on ImageNet, in torchvision's layout: the user's own file, or torchvision's cache."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from genre.errors import ConfigError
+from genre.storage import Location
+
+FULL_WIDTH = 64  # channels of the first stage of the published networks
+
+
+def require_full_width(pretrained: str, width: int) -> None:
+    """Raises `ConfigError` where pretrained weights are asked for a network too narrow for them."""
+    if pretrained and width != FULL_WIDTH:
+        raise ConfigError(
+            f"pretrained={pretrained} fits the published width only, found width={width}; use width={FULL_WIDTH}"
+        )
+
+
+def load(network: nn.Module, source: str, published: str, first: str, head: str) -> None:
+    """Put weights in torchvision's layout into `network`; none where `source` is empty.
+
+    `published` is torchvision's name of the network, `first` that of its first convolution, `head` that of the
+    layers that belong to the published classes; those of `network` stay as they are.
+
+    A spectrogram is a picture without colours. Fed to all three inputs of the published convolution it would
+    meet the sum of its three kernels, so the sum is what one input needs: then the activations, and the batch
+    statistics that come with the weights, are those of a grey picture. A mean would make them a third of that.
+
+    Raises `ConfigError` when the weights cannot be found, read or fitted.
+    """
+    if not source:
+        return
+    found = _read_published(published) if source == "imagenet" else _read(source, published)
+    kernel = f"{first}.weight"
+    body = {name: tensor for name, tensor in found.items() if not name.startswith(f"{head}.")}
+    if kernel in body:
+        body[kernel] = body[kernel].sum(dim=1, keepdim=True)
+    own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{head}.")}
+    problem = _misfit(own, body)
+    if problem:
+        raise ConfigError(
+            f"pretrained={source}: not weights of {published} ({problem}); use {_published_file(published)}"
+        )
+    network.load_state_dict(body, strict=False)
+
+
+def _misfit(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The first tensor that is missing, too many or of another shape; empty when all fit."""
+    for name in sorted(own.keys() | found.keys()):
+        if name.endswith("num_batches_tracked"):
+            continue  # torchvision's older files lack it, and nothing here reads it
+        shapes = [tuple(state[name].shape) if name in state else None for state in (own, found)]
+        if shapes[0] != shapes[1]:
+            return f"{name} has shape {shapes[1]}, expected {shapes[0]}"
+    return ""
+
+
+def _read_published(published: str) -> Mapping[str, Tensor]:
+    """Weights from torchvision's cache, downloaded where there is a network. None of it is executed."""
+    weights = get_model_weights(published).DEFAULT
+    try:
+        found: Mapping[str, Tensor] = weights.get_state_dict(
+            map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+        return found
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        cache = os.path.join(torch.hub.get_dir(), "checkpoints")
+        raise ConfigError(
+            f"pretrained=imagenet: {_published_file(published)} is neither in {cache} nor to be had from "
+            f"{weights.url} ({_first_line(error)}); put the file there, or give its path as pretrained"
+        ) from None
+
+
+def _read(source: str, published: str) -> Mapping[str, Tensor]:
+    """Weights from a file at any address. None of it is executed."""
+    try:
+        content = io.BytesIO(Location.of(source).read_bytes())
+        found = torch.load(content, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"pretrained={source}: cannot be read ({_first_line(error)}); give the path of {_published_file(published)}"
+        ) from None
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ConfigError(f"pretrained={source}: holds no state dictionary; use {_published_file(published)}")
+    return found
+
+
+def _published_file(published: str) -> str:
+    """File name of torchvision's weights."""
+    return str(get_model_weights(published).DEFAULT.url).rsplit("/", 1)[-1]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

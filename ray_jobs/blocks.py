@@ -1,0 +1,94 @@
+"""Work on a long list of tracks, cut into blocks, on all workers of a Ray that starts with the first block."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from genre.config import Config
+from genre.storage import Location
+from ray_jobs import cluster
+
+import ray.data  # isort: skip
+
+Work = Callable[[pa.Table], pa.Table]
+_SHARES = 8  # blocks of a small corpus, so that all workers get some; tasks for each CPU with a large one
+_BLOCKS_PER_TASK = 4  # at most: a task costs Ray 20 ms of CPU time, but is what progress is seen by
+
+
+class Workers:
+    """Joins or starts Ray when there is something to do, and stops what it started at the end."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, at)
+
+    def map(self, work: Work, tracks: pa.Table, limit: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """`columns` of `work` of each block of at most `limit` tracks, in no order.
+
+        Blocks whose worker dies are done again: `work` should see what it has finished. Raises what `work` raised.
+        """
+        if not ray.is_initialized():
+            self._stack.enter_context(cluster.connected(self._config))
+            cluster.check_seen(tracks["path"][0].as_py(), "corpus.root or inputs")
+        size = block_size(len(tracks), limit)
+        count = -(-len(tracks) // size)
+        tasks = -(-count // _blocks_per_task(count))
+        # The list lies once in each node's shared memory and blocks are views of it: nothing is cut and sent from
+        # here. The reference travels in a list, or Ray would send the table itself.
+        results = ray.data.range(count, override_num_blocks=tasks).map_batches(
+            _do_block,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_args=([ray.put(tracks)], size, work, columns),
+            num_cpus=_cpus_of_a_block(tracks),
+        )
+        for answers in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for answer in answers["answer"]:
+                result = pickle.loads(answer.as_py())  # noqa: S301 - from our own workers
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+
+
+def block_size(tracks: int, limit: int) -> int:
+    """Tracks of a block: at most `limit`, fewer in a small corpus.
+
+    Depends on the number of tracks alone: the same corpus is cut the same on any cluster.
+    """
+    return min(limit, max(1, -(-tracks // _SHARES)))
+
+
+def _do_block(
+    numbers: pa.Table, listed: list[ray.ObjectRef], size: int, work: Work, columns: Sequence[str] | None
+) -> pa.Table:
+    """One row a block: the pickled result, or the error, which Ray would bury under its own."""
+    tracks = ray.get(listed[0])
+    answers = []
+    for number in numbers["id"].to_pylist():
+        try:
+            result = work(tracks.slice(number * size, size))
+            answers.append(pickle.dumps(result.select(columns) if columns else result))
+        except Exception as error:
+            answers.append(pickle.dumps(error))
+    return pa.table({"answer": pa.array(answers, pa.binary())})
+
+
+def _blocks_per_task(blocks: int) -> int:
+    return min(_BLOCKS_PER_TASK, max(1, blocks // (_SHARES * cluster.cpus())))
+
+
+def _cpus_of_a_block(tracks: pa.Table) -> float:
+    """One for local files; half for others, so that a CPU decodes for one block while another one waits for bytes."""
+    return 1.0 if Location.of(tracks["path"][0].as_py()).is_local else 0.5

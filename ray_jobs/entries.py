@@ -1,0 +1,146 @@
+"""Rows of a leaderboard from saved models and what they answered; and the facts around them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre import baseline, features
+from genre.baseline import Baseline
+from genre.checkpoint import ModelCard
+from genre.experiment import Scored
+from genre.features import Clips
+from genre.report import CorpusFacts, Entry, Run
+from genre.storage import Location
+
+Robustness = dict[str, float]
+_SPLIT_RULES = {
+    "official": "published by the corpus",
+    "random": "drawn by genre and group from corpus.split_seed; whole groups, and equal audio, stay together",
+}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where the models of one row lie, one per seed, and what the search spent on it."""
+
+    label: str
+    folders: Sequence[Location]
+    trials: int | None = None
+
+
+def network(saved: Saved, results: list[tuple[ModelCard, Scored]], robustness: Robustness) -> Entry:
+    """The row of an architecture, from the models of all its seeds."""
+    cards, scores = [card for card, _ in results], [score for _, score in results]
+    memory = [mb for card in cards if (mb := card.facts.get("memory_mb"))]
+    return Entry(
+        name=saved.label,
+        kind="network",
+        runs=[_run(card, score) for card, score in results],
+        settings=_flat(cards[0].facts["settings"]),
+        trials=saved.trials,
+        valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),
+        parameters=scores[0].parameters,
+        flops=scores[0].flops,
+        clips_per_second=float(np.median([score.clips_per_second for score in scores])),
+        latency_ms=float(np.median([score.latency_ms for score in scores])),
+        memory_mb=max(memory) if memory else None,
+        robustness=robustness,
+    )
+
+
+def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
+    """The mean of all networks' probabilities, seed by seed."""
+    runs = []
+    for number in range(min(len(entry.runs) for entry in entries)):
+        mean = np.mean([entry.runs[number].probabilities for entry in entries], axis=0)
+        runs.append(Run(entries[0].runs[number].seed, mean.astype(np.float32)))
+    parameters = sum(entry.parameters or 0 for entry in entries)
+    return Entry(name="ensemble", kind="ensemble", runs=runs, parameters=parameters, robustness=robustness)
+
+
+def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
+    """The row of the classical baseline."""
+    return Entry(
+        name="mfcc + svm",
+        kind="classical",
+        runs=[Run(0, fitted.predict(clips), train_seconds=fitted.train_seconds)],
+        settings={"svc.C": fitted.penalty, "mfccs": baseline.MFCCS},
+        valid_f1=fitted.valid_f1,
+        robustness=robustness,
+    )
+
+
+def majority(tracks: pa.Table, classes: list[str], clips: Clips) -> Entry:
+    """The row that answers every track with the training split's class frequencies."""
+    genres = tracks.filter(pc.equal(tracks["split"], "train"))["genre"]
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(genres).to_pylist()}
+    shares = np.array([counts.get(name, 0) for name in classes], np.float32) / max(1, len(genres))
+    return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(clips.track_ids), 1)))])
+
+
+def corpus_facts(manifest: dict[str, Any], tracks: pa.Table) -> CorpusFacts:
+    """Where the features came from, for the report."""
+    counts, corpus = manifest.get("counts", {}), manifest.get("corpus", {})
+    split = manifest.get("split", "official")
+    return CorpusFacts(
+        name=f"{corpus.get('kind', 'features')} {corpus.get('root', '')}".strip(),
+        split=split,
+        split_rule=_SPLIT_RULES[split],
+        tracks={part: _count(tracks, part, manifest["classes"]) for part in features.SPLITS},
+        groups=_groups(tracks),
+        rejects=counts.get("reasons", {}),
+        leakage="passed: no track, group or equal audio is in two splits",
+    )
+
+
+def commit() -> str:
+    """The commit of the code that runs, or "" where it is not a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _run(card: ModelCard, scored: Scored) -> Run:
+    keys = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_f1")
+    return Run(
+        seed=card.facts["seed"],
+        probabilities=scored.probabilities,
+        train_seconds=card.facts["train_seconds"],
+        history=[{key: epoch[key] for key in keys} for epoch in card.facts["history"]],
+        best_epoch=card.facts["best_epoch"],
+    )
+
+
+def _count(tracks: pa.Table, split: str, classes: list[str]) -> dict[str, int]:
+    genres = tracks.filter(pc.equal(tracks["split"], split))["genre"]
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(genres).to_pylist()}
+    return {name: counts.get(name, 0) for name in classes}
+
+
+def _groups(tracks: pa.Table) -> dict[str, int]:
+    """Groups in each split, or nothing where the corpus knows none."""
+    if tracks["group"].null_count == len(tracks):
+        return {}
+    known = {part: tracks.filter(pc.equal(tracks["split"], part))["group"] for part in features.SPLITS}
+    return {part: pc.count_distinct(groups).as_py() for part, groups in known.items()}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,103 @@
+"""Export a saved model to one ONNX file that takes waveforms, and to one for torch.export, in OUTPUT/export.
+
+    python -m ray_jobs.export model=outputs/gtzan/models/resnet output=outputs/gtzan
+
+The files are compared with the saved model before the job says that it is done.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+from genre import calibration, checkpoint, exporting
+from genre.calibration import Calibration
+from genre.checkpoint import ModelCard
+from genre.classifier import Classifier, predict
+from genre.config import Config
+from genre.decoding import Decoder, clips_of, recipe_of
+from genre.errors import ConfigError, GenreError
+from genre.features import Float32
+from genre.storage import Location
+from ray_jobs import cli
+from ray_jobs.tag import find_models
+
+_TOLERANCE = 1e-3  # in probability
+
+
+def run(config: Config) -> None:
+    """Write OUTPUT/export/<architecture>.onnx and .pt2. Raises `GenreError` when they do not answer like the model."""
+    folders = find_models(config)
+    if len(folders) > 1:
+        raise ConfigError("export takes one model; name one with model=FOLDER")
+    card, classifier = checkpoint.load(folders[0])
+    answers = calibration.load(folders[0], len(card.classes))
+    correct = calibration.fit([answers], config.tag.precision)
+    expected = _expected(card, classifier)
+    target = Location.of(config.output) / "export"
+    name = card.architecture
+    onnx = exporting.to_onnx(card, classifier, correct)
+    _compare("ONNX", _answer_onnx(onnx, _noise(card)), expected)
+    (target / f"{name}.onnx").write_bytes(onnx)
+    _say(target / f"{name}.onnx", onnx, correct)
+    program = exporting.to_torch_export(card, classifier, correct)
+    _compare("torch.export", _answer_program(program, _noise(card)), expected)
+    (target / f"{name}.pt2").write_bytes(program)
+    _say(target / f"{name}.pt2", program, correct)
+
+
+def _noise(card: ModelCard) -> Float32:
+    """Two clips (2, samples) with a peak of 1."""
+    samples = round(card.features["audio"]["clip_seconds"] * card.features["audio"]["sample_rate"])
+    noise = np.random.default_rng(0).normal(0, 1, (2, samples)) * np.linspace(0.1, 1, samples)
+    scaled: Float32 = (noise / np.abs(noise).max(axis=1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
+def _expected(card: ModelCard, classifier: Classifier) -> Float32:
+    """What the saved model says to the same clips on the way that training and tagging take."""
+    settings = Config().prepare
+    decoder = Decoder(recipe_of(card.features, card.fingerprint, card.shape, settings))
+    tracks = [decoder.waveform(clip, decoder.recipe.audio.sample_rate) for clip in _noise(card)]
+    answer: Float32 = predict(classifier, clips_of(tracks, card.shape), card.frames(), card.eval_windows)
+    return answer
+
+
+def _answer_onnx(content: bytes, waveforms: Float32) -> Float32:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise GenreError(
+            "export checks its file with onnxruntime, which is missing; pip install 'genre[onnx]'"
+        ) from None
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    answer: Float32 = session.run(None, {exporting.INPUT: waveforms})[0]
+    return answer
+
+
+def _answer_program(content: bytes, waveforms: Float32) -> Float32:
+    import io
+
+    with torch.inference_mode():
+        answer: Float32 = torch.export.load(io.BytesIO(content)).module()(torch.from_numpy(waveforms)).numpy()
+    return answer
+
+
+def _compare(kind: str, found: Float32, expected: Float32) -> None:
+    difference = float(np.abs(found - expected).max())
+    if not difference < _TOLERANCE:
+        raise GenreError(
+            f"the {kind} file differs from the saved model by {difference:.2g} in probability, {_TOLERANCE:g} is "
+            "allowed; nothing was written, please report this"
+        )
+
+
+def _say(place: Location, content: bytes, correct: Calibration) -> None:
+    known = f"temperature {correct.temperature:.2f}" if correct.tracks else "not calibrated"
+    cli.console().print(f"export: {place}, {len(content) / 1e6:.1f} MB, {known}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("export", __doc__, run))

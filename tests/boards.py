@@ -1,0 +1,131 @@
+"""Boards of made-up answers for tests of the report."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import numpy as np
+
+from genre.report import Board, Compared, ComparedRow, CorpusFacts, Entry, Run, Search, Trial
+
+GENRES = ["blues", "disco", "metal", "rock"]
+TRUTH = np.repeat(np.arange(4), 25)
+EVIL = "<script>alert('x')</script>"
+
+
+def probabilities(skill, seed, classes=4):
+    """Answers of which a share `skill` is right, the same tracks being hard for every model."""
+    hard = np.random.default_rng(0).random(len(TRUTH))
+    rng = np.random.default_rng(seed + 1)
+    wrong = (TRUTH + rng.integers(1, classes, len(TRUTH))) % classes
+    chosen = np.where(hard + 0.4 * rng.random(len(TRUTH)) < skill + 0.2, TRUTH, wrong)
+    table = rng.random((len(TRUTH), classes)) * 0.5
+    table[np.arange(len(TRUTH)), chosen] += 1
+    return (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def network(name, skill, seeds=(0, 1), **facts):
+    history = [{"epoch": e, "train_loss": 2 / e, "valid_loss": 2.1 / e, "valid_f1": 1 - 1 / e} for e in range(1, 6)]
+    runs = [Run(seed, probabilities(skill, seed), 60.0 + seed, history, best_epoch=4) for seed in seeds]
+    return Entry(name, "network", runs, {"train.learning_rate": 1.25e-06, "model.params.width": 32}, 8, skill, **facts)
+
+
+def majority():
+    table = np.zeros((len(TRUTH), 4), dtype=np.float32)
+    table[:, 0] = 1
+    return Entry("majority", "majority", [Run(0, table)])
+
+
+def classical(skill):
+    return Entry("mfcc_svm", "classical", [Run(0, probabilities(skill, 9), 1.5)])
+
+
+def board(*entries, **changes):
+    facts = CorpusFacts(
+        "synthetic",
+        "random",
+        "By artist, stratified by genre.",
+        tracks={"train": dict.fromkeys(GENRES, 60), "test": dict.fromkeys(GENRES, 25)},
+        groups={"train": 20, "test": 8},
+        rejects={"truncated": 2, "silent": 1},
+    )
+    parts = {
+        "title": "Test board",
+        "classes": GENRES,
+        "track_ids": [f"{GENRES[t]}/{i:03d}.wav" for i, t in enumerate(TRUTH)],
+        "truth": TRUTH,
+        "entries": list(entries),
+        "corpus": facts,
+        "created": "2025-01-02T03:04:05+00:00",
+        "hardware": "2 CPU cores",
+        "commands": ["python -m ray_jobs.tune --config configs/demo.yaml"],
+        "versions": {"torch": "2.11.0"},
+        "notes": ["A note."],
+        "commit": "0123abc",
+    }
+    return Board(**parts | changes)
+
+
+def full():
+    """Three networks, two of them equally good, and the reference rows."""
+    return board(
+        network("resnet", 0.8, parameters=11_000_000, clips_per_second=50.0, latency_ms=21.0),
+        network("cnn", 0.78, parameters=400_000, clips_per_second=400.0),
+        network("vgg16", 0.4, parameters=14_000_000, clips_per_second=20.0),
+        classical(0.3),
+        majority(),
+    )
+
+
+def search(architectures=("resnet", "cnn"), trials=8):
+    """Trials of every outcome; the last has no score at all."""
+    outcomes = ("finished", "stopped", "failed", "interrupted")
+    made = [
+        Trial(
+            architecture=name,
+            settings={
+                "train.learning_rate": 10.0 ** -(1 + i / 2),
+                "train.mixup": [0.0, 0.3][i % 2],
+                "params.head": "gru",
+            },
+            status=outcomes[i % 4] if i < trials - 1 else "failed",
+            valid_f1=0.7 - 0.05 * i if i < trials - 1 else None,
+            epochs=20 - i,
+            seconds=30.0,
+            error="the loss is nan" if i % 4 == 2 or i == trials - 1 else "",
+        )
+        for name in architectures
+        for i in range(trials)
+    ]
+    return Search(made, makespan_seconds=300.0, concurrent=2, budget="8 trials of 20 epochs for each architecture")
+
+
+def everything():
+    """A board with all that a board can have."""
+    robust = {"noise 20 dB": 0.6, "-12 dB": 0.75}
+    first = full()
+    entries = [network("resnet", 0.8, parameters=11_000_000, robustness=robust), *first.entries[1:]]
+    rows = [ComparedRow("resnet", "network", 0.9, 0.85, 0.95, 0.9), ComparedRow("crnn", "network", 0.7, 0.6, 0.8, 0.7)]
+    return board(*entries, search=search(), compared=[Compared("random", "synthetic", "shuffled", 120, rows)])
+
+
+class Page(HTMLParser):
+    """What the tests look at: tags with their attributes, cells by column key, and the text."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags = []
+        self.text = []
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def values(self, key):
+        return [attributes["data-value"] for _, attributes in self.tags if attributes.get("data-key") == key]
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]

@@ -1,0 +1,170 @@
+"""The report in a real browser: what a person clicks, types and sees."""
+
+from __future__ import annotations
+
+import shutil
+
+import boards
+import pytest
+
+from genre.report import tabulate
+from genre.report.page import html
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of genre[dev]")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium")
+SWITCHES = (
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as engine:
+        opened = engine.chromium.launch(executable_path=CHROMIUM, args=[f"--{name}" for name in SWITCHES])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Opens a board's page; afterwards nothing may have gone wrong in it, nor left the machine."""
+    wrong, contexts = [], []
+
+    def opened(board, width=1280, **options):
+        path = tmp_path / "leaderboard.html"
+        path.write_text(html(tabulate(board)), encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or wrong.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def column(page, key):
+    """The values of one column of the leaderboard, as shown from top to bottom."""
+    return page.locator(f"#board-table td[data-key={key}]:visible").evaluate_all(
+        "cells => cells.map(c => c.dataset.value)"
+    )
+
+
+def heading(page, name):
+    return page.locator("#board-table").get_by_role("columnheader", name=name, exact=True)
+
+
+def test_a_click_on_a_heading_sorts_and_says_so(show):
+    page = show(boards.full())
+    best_first = column(page, "f1")
+    assert best_first == sorted(best_first, key=float, reverse=True)
+    assert heading(page, "Macro F1").get_attribute("aria-sort") == "descending"
+    heading(page, "Macro F1").get_by_role("button").click()
+    assert column(page, "f1") == best_first[::-1]
+    assert heading(page, "Macro F1").get_attribute("aria-sort") == "ascending"
+    heading(page, "Recall").get_by_role("button").click()
+    assert heading(page, "Macro F1").get_attribute("aria-sort") is None
+    assert heading(page, "Recall").get_attribute("aria-sort") == "descending"
+    assert column(page, "recall") == sorted(column(page, "recall"), key=float, reverse=True)
+
+
+def test_unknown_values_stay_last_in_both_directions(show):
+    page = show(boards.full())
+    for _ in range(2):
+        heading(page, "Spread").get_by_role("button").click()
+        assert column(page, "f1_std")[-2:] == ["", ""]
+
+
+def test_the_keyboard_reaches_and_sorts_every_table(show):
+    page = show(boards.everything())
+    page.get_by_role("searchbox", name="Filter").first.focus()
+    page.keyboard.press("Tab")  # the scrolling region
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Rank"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert heading(page, "Rank").get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert heading(page, "Model").get_attribute("aria-sort") == "ascending"
+    names = page.locator("#board-table tbody th").all_inner_texts()
+    assert names == sorted(names, key=str.lower)
+    for table in page.locator("table[data-sortable]").all():
+        assert table.locator("th[data-sort]:not(:has(button))").count() == 0
+
+
+def test_details_open_by_keyboard(show):
+    page = show(boards.full())
+    closed = page.locator("#models details:not([open]) summary").first
+    name = closed.locator("h3").inner_text()
+    closed.focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_role("region", name=f"Confusion matrix of {name}", exact=True).is_visible()
+
+
+def test_the_filter_narrows_a_table_and_tells_how_much(show):
+    page = show(boards.full())
+    box = page.locator("#leaderboard .filter")
+    box.get_by_role("searchbox").fill("reference classical")
+    assert page.locator("#board-table tbody tr:visible th").all_inner_texts()[0].startswith("mfcc_svm")
+    assert box.locator("output").inner_text() == "1 of 5"
+    box.get_by_role("searchbox").fill("")
+    assert page.locator("#board-table tbody tr:visible").count() == 5
+    assert box.locator("output").inner_text() == ""
+
+
+def test_without_script_everything_is_readable_and_nothing_is_dead(show):
+    page = show(boards.everything(), java_script_enabled=False)
+    assert page.get_by_role("heading", name="Leaderboard").is_visible()
+    assert page.locator("#board-table tbody tr").count() == 5
+    assert page.locator(".filter:visible").count() == 0
+    assert page.get_by_role("button").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_the_screen_and_follows_the_scheme(show, tmp_path, width, scheme):
+    page = show(boards.everything(), width, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    red = int(page.evaluate("getComputedStyle(document.body).backgroundColor").removeprefix("rgb(").split(",")[0])
+    assert (red > 200) == (scheme == "light")
+    assert page.locator(".answer .sentence").bounding_box()["y"] < 300  # the answer is seen without scrolling
+    picture = tmp_path / "page.png"
+    page.screenshot(path=picture, full_page=True)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 50_000
+
+
+def test_no_two_names_in_a_cost_plot_cover_each_other(show):
+    page = show(boards.full())
+    boxes = page.locator("#cost svg").evaluate_all(
+        "plots => plots.map(p => [...p.querySelectorAll('.name')].map(n => n.getBoundingClientRect().toJSON()))"
+    )
+    assert len(boxes) == 3
+    for names in boxes:
+        assert len(names) >= 2
+        for i, a in enumerate(names):
+            for b in names[:i]:
+                beside = a["left"] >= b["right"] or b["left"] >= a["right"]
+                assert beside or a["top"] >= b["bottom"] - 3 or b["top"] >= a["bottom"] - 3  # 3: room below letters
+
+
+def test_names_from_outside_run_nothing(show):
+    evil = [f"{boards.EVIL}<img src=x onerror=alert({i})>" for i in range(4)]
+    page = show(boards.board(boards.network(boards.EVIL, 0.6), boards.majority(), classes=evil, title=boards.EVIL))
+    assert page.title() == boards.EVIL
+    assert page.locator("img").count() == 0

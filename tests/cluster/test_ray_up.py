@@ -1,0 +1,135 @@
+"""`ray up` over ssh on machines made of namespaces, every job submitted to them, and `ray down`.
+
+Nothing is simulated but the machines: see hosts.py. Marked `cluster`, run by `make cluster-smoke`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hosts import LAPTOP, REPOSITORY, SHARED, Hosts, missing
+
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
+
+WORKERS = ["worker-1", "worker-2"]
+SETTINGS = {
+    "output": f"{SHARED}/run",
+    "corpus": {
+        "kind": "synthetic",
+        "root": f"{SHARED}/music",
+        "params": {"tracks_per_genre": 6, "artists_per_genre": 3, "seconds": 2.0, "damaged": 8},
+    },
+    "audio": {"clip_seconds": 2.0},
+    "spectrogram": {"n_mels": 32, "n_fft": 1024, "hop_length": 512},
+    "train": {"epochs": 2, "window_seconds": 1.0, "eval_windows": 2, "batch_size": 16},
+    "models": {"cnn": {"width": 4, "depth": 3}, "resnet": {"width": 4}},
+    "tune": {"trials": 1, "seeds": 1, "grace_epochs": 1, "architectures": ["cnn", "resnet"]},
+}
+# what a person types on the laptop, from the repository's folder
+LOGIN = (
+    f"cd {REPOSITORY} && export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 "
+    "RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265"
+)
+
+
+class Cluster:
+    """The namespaced hosts after `ray up`, and the commands of the person before the laptop."""
+
+    def __init__(self, hosts: Hosts, file: str) -> None:
+        self.hosts, self.file = hosts, file
+        self.output = hosts.base / "shared/run"
+
+    def laptop(self, command: str, code: int = 0) -> str:
+        """Run a command on the laptop and return what it printed; it must end with `code`."""
+        done = self.hosts.run(LAPTOP, f"{LOGIN} && {command}", timeout=400)
+        assert done.returncode == code, done.stdout[-4000:]
+        return done.stdout
+
+    def submit(self, job: str, *settings: str, code: int = 0) -> str:
+        """Submit a job with the README's line."""
+        line = "ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- python -m ray_jobs"
+        return self.laptop(f"{line}.{job} --config {SHARED}/run.yaml {' '.join(settings)}", code)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head and two workers, started over ssh from the laptop, with a tunnel to the dashboard."""
+    base = tmp_path_factory.mktemp("hosts")
+    with Hosts(base, ["head", *WORKERS]) as hosts:
+        (base / "shared/run.yaml").write_text(yaml.safe_dump(SETTINGS))
+        cluster = Cluster(hosts, hosts.cluster_file("head", WORKERS))
+        cluster.laptop("ray get-auth-token --generate > /dev/null && chmod 600 ~/.ray/auth_token")
+        cluster.laptop(f"ray up --yes {cluster.file}")
+        _await(cluster, "head", "ray status 2>/dev/null | grep -q /2.0.CPU", "both workers")
+        hosts.start(LAPTOP, f"{LOGIN} && exec ray dashboard {cluster.file}", base / "tunnel.log")
+        _await(cluster, LAPTOP, "ss -tlnH sport = :8265 | grep -q 127.0.0.1", "the tunnel")
+        yield cluster
+
+
+def _await(cluster: Cluster, host: str, command: str, what: str) -> None:
+    for _ in range(90):
+        if cluster.hosts.run(host, f"RAY_AUTH_MODE=token; export RAY_AUTH_MODE; {command}").returncode == 0:
+            return
+        time.sleep(1)
+    pytest.fail(f"{what} did not come up")
+
+
+def test_the_dashboard_listens_on_loopback_alone(cluster):
+    listening = cluster.hosts.run("head", "ss -tlnH sport = :8265").stdout.split()
+    assert "127.0.0.1:8265" in listening
+    assert not any(address.startswith(("0.0.0.0:8265", "*:8265", "10.")) for address in listening)
+
+
+def test_no_port_answers_without_the_token(cluster):
+    stranger = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=0123456789abcdef"
+    asked = cluster.hosts.run("worker-1", f"{stranger}; ray status --address {cluster.hosts.addresses['head']}:6379")
+    assert asked.returncode != 0
+    assert "auth" in asked.stdout.lower()
+    refused = cluster.hosts.run(LAPTOP, f"{LOGIN}; {stranger}; ray job list")
+    assert refused.returncode != 0
+    assert "auth" in refused.stdout.lower()
+
+
+def test_a_folder_of_one_machine_is_refused(cluster):
+    told = cluster.submit("prepare", "output=/tmp/run", code=1)
+    assert "output=/tmp/run is not shared with worker-" in told
+    assert "exit code 2" in told
+
+
+def test_the_chain_on_two_machines(cluster):
+    cluster.submit("prepare")
+    assert len(pq.read_table(cluster.output / "features/tracks.parquet")) == 60
+    assert len(pq.read_table(cluster.output / "features/rejects.parquet")) == 8
+
+    assert "epoch   2/2" in cluster.submit("train", "model=cnn", "train.workers=2")
+    assert json.loads((cluster.output / "models/cnn/model.json").read_text())["architecture"] == "cnn"
+
+    assert "rank" in cluster.submit("tune")
+    assert (cluster.output / "leaderboard/leaderboard.html").exists()
+
+    assert "60 files tagged" in cluster.submit("tag", f"inputs={SHARED}/music")
+    assert len(pq.read_table(cluster.output / "tags/tags.parquet")) == 60
+
+
+def test_no_secret_is_in_the_logs(cluster):
+    token = (cluster.hosts.base / LAPTOP / "home/.ray/auth_token").read_text().strip()
+    for host in ("head", *WORKERS):
+        found = cluster.hosts.run(host, f"grep -rl {token} /tmp/ray --include=*.log --include=*.out --include=*.err")
+        assert not found.stdout.strip()
+
+
+def test_ray_down_leaves_nothing_behind(cluster):
+    """The workers notice that the head is gone after a minute, and end."""
+    cluster.laptop(f"ray down --yes {cluster.file}")
+    cluster.hosts.run(LAPTOP, "pkill ssh")  # the tunnel, whose other end is a shell on the head
+    for host in ("head", *WORKERS):
+        deadline = time.monotonic() + 120
+        while left := cluster.hosts.processes(host):
+            assert time.monotonic() < deadline, left
+            time.sleep(1)
+        assert cluster.hosts.run(host, "ls -A /dev/shm").stdout.strip() == ""

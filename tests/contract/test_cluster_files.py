@@ -1,0 +1,97 @@
+"""Every shipped cluster file: valid by Ray's own schema, pinned to the lock file, closed to the world."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+FILES = [REPOSITORY / "cluster.yaml", *sorted((REPOSITORY / "configs/cluster").glob("*.yaml"))]
+CLOUDS = [path for path in FILES if path.name != "onprem.yaml"]
+MANIFESTS = sorted((REPOSITORY / "configs/cluster/kuberay").glob("*.yaml"))
+RUNTIME = REPOSITORY / "configs/runtime_env.yaml"
+LOCK = (REPOSITORY / "requirements.lock").read_text()
+RAY_VERSION = re.search(r"^ray\[?.*?==([\d.]+)", LOCK, re.MULTILINE).group(1)
+
+
+def named(path):
+    return str(path.relative_to(REPOSITORY))
+
+
+def spec(path):
+    """The RayCluster inside a manifest."""
+    document = yaml.safe_load(path.read_text())
+    return document["spec"].get("rayClusterSpec", document["spec"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_follows_rays_schema(path):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load(path.read_text())))
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_the_head_runs_no_tasks(path):
+    cluster = yaml.safe_load(path.read_text())
+    types = cluster.get("available_node_types")
+    by_type = types and types[cluster["head_node_type"]]["resources"] == {"CPU": 0}
+    assert by_type or "--num-cpus=0" in cluster["head_start_ray_commands"][-1]
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=named)
+def test_machines_come_from_zero_and_go_again(path):
+    cluster = yaml.safe_load(path.read_text())
+    workers = {name: kind for name, kind in cluster["available_node_types"].items() if name != "head"}
+    assert all(kind["min_workers"] == 0 for kind in workers.values())
+    assert sum(kind["max_workers"] for kind in workers.values()) == cluster["max_workers"]
+    assert 1 <= cluster["idle_timeout_minutes"] <= 30
+    spot = yaml.safe_dump(workers["cpu"]["node_config"])
+    assert "spot" in spot or "preemptible: true" in spot
+
+
+@pytest.mark.parametrize("path", [*FILES, *MANIFESTS], ids=named)
+def test_closed_without_the_token(path):
+    text = path.read_text()
+    assert "0.0.0.0" not in text
+    if path in MANIFESTS:
+        assert spec(path)["authOptions"] == {"mode": "token"}
+        return
+    cluster = yaml.safe_load(text)
+    starts = [cluster["head_start_ray_commands"][-1], cluster["worker_start_ray_commands"][-1]]
+    assert all("RAY_AUTH_MODE=token" in start for start in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+
+
+@pytest.mark.parametrize("path", [*FILES, *MANIFESTS, RUNTIME], ids=named)
+def test_holds_no_secret(path):
+    assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|[0-9a-f]{40,}", path.read_text())
+    assert not re.search(
+        r"(?i)(secret|password|access_key|auth_token)\s*[:=]\s*\S",
+        path.read_text().replace("~/.ray/auth_token: ~/.ray/auth_token", ""),
+    )
+
+
+@pytest.mark.parametrize("path", [*CLOUDS, REPOSITORY / "configs/cluster/kuberay/Dockerfile"], ids=named)
+def test_images_are_those_of_the_lock_file(path):
+    images = re.findall(r"rayproject/ray:(\S+?)[\s}]", path.read_text())
+    assert images
+    assert all(image.startswith(f"{RAY_VERSION}-py311-") for image in images)
+    assert "--require-hashes -r" in path.read_text()
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=named)
+def test_manifest(path):
+    """KubeRay's own schema is a megabyte: docs/CLUSTER.md says how these were held against it."""
+    cluster = spec(path)
+    assert cluster["rayVersion"] == RAY_VERSION
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert all(group["minReplicas"] == 0 for group in cluster["workerGroupSpecs"])
+
+
+def test_the_runtime_environment_is_valid():
+    from ray.runtime_env import RuntimeEnv
+
+    RuntimeEnv(**yaml.safe_load(RUNTIME.read_text()))

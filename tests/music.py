@@ -1,0 +1,77 @@
+"""Small folders of made-up music, and preparing them without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from genre.config import Config
+from genre.storage import Location
+from ray_jobs.blocks import Work, Workers, block_size
+
+RATE = 8000
+SETTINGS = {
+    "audio": {"sample_rate": RATE, "clip_seconds": 1.0, "min_seconds": 0.2},
+    "spectrogram": {"n_fft": 512, "hop_length": 256, "n_mels": 16},
+    "prepare": {"max_reject_fraction": 1.0, "tracks_per_block": 4},
+    "train": {"window_seconds": 0.5},
+    "cluster": {"cpus": 2, "object_store_mb": 100},
+}
+
+
+def write_song(path: Path, seed: int, seconds: float = 1.0) -> Path:
+    """A chord in noise, no two seeds alike."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * RATE)) / RATE
+    chord = sum(np.sin(2 * np.pi * hz * time) for hz in rng.uniform(80, 3000, 4))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * chord + rng.normal(0, 0.02, len(time)), RATE, subtype="PCM_16")
+    return path
+
+
+def write_music(root: Path, genres: int = 3, per_genre: int = 6) -> list[Path]:
+    """`root/<genre>/<track>.wav`: songs of 0.6 to 2.6 seconds, so of one to three clips."""
+    return [
+        write_song(root / f"genre{genre}" / f"song{number:02d}.wav", 100 * genre + number, 0.6 + number % 5 / 2)
+        for genre in range(genres)
+        for number in range(per_genre)
+    ]
+
+
+def config_of(music: Path | str, output: Path | str, **prepare: object) -> Config:
+    """Quick settings for a folder of songs; `prepare` are settings of that section."""
+    sections = SETTINGS | {"prepare": {**SETTINGS["prepare"], **prepare}}
+    return Config.model_validate(sections | {"corpus": {"kind": "folder", "root": str(music)}, "output": str(output)})
+
+
+class InTurn(Workers):
+    """Does one block after the other in this process, and counts the tracks that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(Config())
+        self.tracks = 0
+
+    def map(self, work: Work, tracks: pa.Table, limit: int, columns: object = None) -> Iterator[pa.Table]:
+        self.tracks += len(tracks)
+        size = block_size(len(tracks), limit)
+        for begin in range(0, len(tracks), size):
+            yield work(tracks.slice(begin, size))
+
+
+def clip_rows(output: Path | str) -> pa.Table:
+    """All clip rows of a prepared folder, in a fixed order."""
+    table = (Location.of(output) / "features" / "clips").read_table()
+    return table.sort_by([("track_id", "ascending"), ("clip", "ascending")])
+
+
+def tables(output: Path | str) -> dict[str, pa.Table]:
+    """What preparing left, without the names of the part files, which tell in which run a track was done."""
+    folder = Location.of(output) / "features"
+    final = {name: (folder / f"{name}.parquet").read_table() for name in ("tracks", "rejects", "duplicates")}
+    return {name: t.drop_columns(["part"]) if "part" in t.column_names else t for name, t in final.items()} | {
+        "clips": clip_rows(output)
+    }

@@ -1,0 +1,162 @@
+"""The log-mel spectrogram against librosa in double precision, and against torchaudio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import damage
+import librosa
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from genre import features
+from genre.config import SpectrogramSettings
+from genre.spectrogram import FLOOR_POWER, LogMel, mel_filters
+
+EXACT_DB = 2e-4  # down to `NEAR` below the clip's peak, whatever the signal
+NEAR = 50
+FAINT_DB = 1e-3  # of music, down to the end of the stored range: 1/300 of the step in which it is stored
+STEEP_DB = 5e-3  # of anything else: 1/60 of it
+RATE = 22050
+USUAL = SpectrogramSettings()
+
+PARAMETERS = [
+    (22050, 2048, 512, 128, 0, None),
+    (22050, 2048, 512, 40, 0, None),
+    (22050, 2048, 1024, 256, 0, None),
+    (22050, 1024, 256, 96, 0, None),
+    (22050, 512, 128, 64, 0, None),
+    (22050, 4096, 1024, 128, 0, None),
+    (22050, 4096, 512, 256, 20, 8000),
+    (22050, 2048, 441, 80, 300, 10000),
+    (16000, 512, 160, 96, 0, 8000),
+    (16000, 400, 160, 64, 50, 7600),
+    (8000, 1024, 100, 40, 0, None),
+    (44100, 2048, 441, 128, 30, 20000),
+    (48000, 4096, 2048, 200, 0, None),
+    (32000, 1000, 333, 128, 1000, 15000),
+]
+
+
+def difference(
+    wave: npt.NDArray[np.float32], settings: SpectrogramSettings, rate: int, below_peak: float
+) -> npt.NDArray[np.float64]:
+    """Absolute difference to librosa in float64, in dB, of all points at most `below_peak` dB below the loudest."""
+    power = librosa.feature.melspectrogram(
+        y=wave.astype(np.float64),
+        sr=rate,
+        n_fft=settings.n_fft,
+        hop_length=settings.hop_length,
+        n_mels=settings.n_mels,
+        fmin=settings.f_min,
+        fmax=settings.f_max,
+    )
+    expected = librosa.power_to_db(power, top_db=None)
+    found = LogMel(settings, rate)(wave)
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    near = expected >= expected.max() - below_peak
+    return np.asarray(np.abs(found - expected)[near])
+
+
+def normalised(wave: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    return (wave / np.abs(wave).max()).astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters", "ignore:n_fft=")
+@pytest.mark.parametrize(("rate", "n_fft", "hop", "n_mels", "f_min", "f_max"), PARAMETERS)
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 3.7])
+def test_equals_librosa(
+    rate: int, n_fft: int, hop: int, n_mels: int, f_min: float, f_max: float | None, seconds: float
+) -> None:
+    settings = SpectrogramSettings(n_fft=n_fft, hop_length=hop, n_mels=n_mels, f_min=f_min, f_max=f_max)
+    rng = np.random.default_rng(n_fft)
+    wave = damage.music(rate, seconds=seconds)[:, 0]
+    wave = normalised(wave + 1e-3 * rng.standard_normal(len(wave)))
+    assert difference(wave, settings, rate, NEAR).max() < EXACT_DB
+    assert difference(wave, settings, rate, settings.range_db).max() < FAINT_DB
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=")
+@pytest.mark.parametrize("samples", [1, 511, 512, 2047, 2048, 2049, 128 * 512 - 1, 128 * 512, 129 * 512 + 7])
+def test_any_length(samples: int, rng: np.random.Generator) -> None:
+    wave = normalised(rng.standard_normal(samples))
+    assert difference(wave, USUAL, RATE, 80).max() < EXACT_DB
+    assert LogMel(USUAL, RATE).frames(samples) == 1 + samples // 512
+
+
+def steep(name: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Signals whose spectrum falls so steeply that rounding in single precision shows."""
+    time = np.arange(10 * RATE) / RATE
+    waves = {
+        "bass": np.sin(2 * np.pi * 60 * time),
+        "tone": np.sin(2 * np.pi * 1000 * time),
+        "treble": np.sin(2 * np.pi * 9000 * time),
+        "chirp": np.sin(2 * np.pi * (20 * time + 500 * time**2)),
+        "brown": np.cumsum(rng.standard_normal(len(time))),
+        "offset": 1 + 1e-3 * rng.standard_normal(len(time)),
+        "faint": np.sin(2 * np.pi * 440 * time) + 1e-4 * rng.standard_normal(len(time)),
+        "click": (rng.random(len(time)) < 1e-4).astype(np.float64),
+    }
+    return normalised(waves[name])
+
+
+@pytest.mark.parametrize("name", ["bass", "tone", "treble", "chirp", "brown", "offset", "faint", "click"])
+@pytest.mark.parametrize("n_fft", [512, 2048, 4096])
+def test_steep_spectra(name: str, n_fft: int, rng: np.random.Generator) -> None:
+    settings = SpectrogramSettings(n_fft=n_fft, hop_length=n_fft // 4, n_mels=64)
+    wave = steep(name, rng)
+    assert difference(wave, settings, RATE, NEAR).max() < EXACT_DB
+    assert difference(wave, settings, RATE, settings.range_db).max() < STEEP_DB
+
+
+def test_real_music(shared_data: Path) -> None:
+    tracks = sorted((shared_data / "gtzan-mini").glob("*/*.0000[0-1].flac"))
+    worst = []
+    for path in tracks:
+        wave = normalised(soundfile.read(path)[0])
+        assert difference(wave, USUAL, RATE, NEAR).max() < EXACT_DB
+        worst.append(difference(wave, USUAL, RATE, 80).max())
+    assert len(worst) == 20
+    assert max(worst) < FAINT_DB
+    assert np.median(worst) < EXACT_DB
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.parametrize(("rate", "n_fft", "hop", "n_mels", "f_min", "f_max"), PARAMETERS)
+def test_filters_equal_librosa(rate: int, n_fft: int, hop: int, n_mels: int, f_min: float, f_max: float | None) -> None:
+    settings = SpectrogramSettings(n_fft=n_fft, hop_length=hop, n_mels=n_mels, f_min=f_min, f_max=f_max)
+    expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max, dtype=np.float64)
+    np.testing.assert_allclose(mel_filters(rate, settings), expected, rtol=1e-6, atol=1e-7 * expected.max())
+
+
+@pytest.mark.parametrize(("n_fft", "hop", "n_mels"), [(2048, 512, 128), (1024, 256, 64), (512, 160, 40)])
+def test_equals_torchaudio(n_fft: int, hop: int, n_mels: int) -> None:
+    torch = pytest.importorskip("torch")
+    transforms = pytest.importorskip("torchaudio.transforms")
+    wave = normalised(damage.music(seconds=5)[:, 0])
+    reference = transforms.MelSpectrogram(
+        RATE, n_fft, hop_length=hop, n_mels=n_mels, norm="slaney", mel_scale="slaney", pad_mode="constant"
+    ).double()
+    power = reference(torch.from_numpy(wave).double()).numpy()
+    expected = 10 * np.log10(np.maximum(power, FLOOR_POWER))
+    found = LogMel(SpectrogramSettings(n_fft=n_fft, hop_length=hop, n_mels=n_mels), RATE)(wave)
+    near = expected > expected.max() - 60
+    assert np.abs(found - expected)[near].max() < 7e-4  # torchaudio computes its filters in single precision
+
+
+def test_silence_is_the_floor() -> None:
+    found = LogMel(USUAL, RATE)(np.zeros(RATE, np.float32))
+    np.testing.assert_allclose(found, -100, atol=1e-4)
+
+
+@pytest.mark.parametrize("range_db", [20, 80, 120])
+def test_stored_error_is_half_a_step(range_db: float, rng: np.random.Generator) -> None:
+    level = rng.uniform(-140, 40, (64, 200)).astype(np.float32)
+    stored, peak = features.encode(level, range_db)
+    assert stored.dtype == np.uint8
+    expected = np.maximum(level, level.max() - range_db)
+    error = np.abs(features.decode(stored, peak, range_db) - expected).max()
+    assert error <= range_db / 255 / 2 + 1e-4

@@ -1,0 +1,97 @@
+"""Waveforms against librosa: trimming to its indices, resampling without aliases, the whole way from a file."""
+
+from __future__ import annotations
+
+import io
+
+import damage
+import librosa
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from genre import audio
+from genre.config import AudioSettings
+
+RATE = 22050
+USUAL = AudioSettings()
+
+
+def same_bounds(wave: npt.NDArray[np.float32], top_db: float) -> None:
+    _, expected = librosa.effects.trim(wave, top_db=top_db)
+    assert audio.trim_bounds(wave, top_db) == tuple(expected)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_trims_like_librosa(seed: int) -> None:
+    """Noise of any length and level, with fades and gaps of any length at any place."""
+    rng = np.random.default_rng(seed)
+    length = int(10 ** rng.uniform(0, 5.2))
+    wave = rng.standard_normal(length) * 10 ** rng.uniform(-3, 0)
+    for _ in range(rng.integers(0, 4)):
+        start, end = np.sort(rng.integers(0, length + 1, 2))
+        wave[start:end] *= 10 ** rng.uniform(-7, 0)
+    start, end = rng.integers(0, length + 1, 2)
+    wave[: start // 3] *= 10 ** rng.uniform(-8, -2)
+    wave[length - end // 3 :] *= 10 ** rng.uniform(-8, -2)
+    for top_db in (20, 40, 60):
+        same_bounds(wave.astype(np.float32), top_db)
+
+
+@pytest.mark.parametrize("length", [1, 2, 511, 512, 513, 1023, 1024, 1025, 2047, 2048, 2049, 10_000])
+@pytest.mark.parametrize("place", ["start", "end", "middle", "nowhere", "everywhere"])
+def test_trims_corners_like_librosa(length: int, place: str) -> None:
+    """A single click in silence, silence alone, full scale throughout."""
+    wave = np.full(length, float(place == "everywhere"), np.float32)
+    if place in ("start", "end", "middle"):
+        wave[{"start": 0, "end": -1, "middle": length // 2}[place]] = 1
+    same_bounds(wave, 60)
+
+
+@pytest.mark.parametrize("silence", [100, 5000, 44100])
+def test_trims_music_like_librosa(silence: int, rng: np.random.Generator) -> None:
+    wave = np.pad(damage.music()[:, 0], silence) + 1e-6 * rng.standard_normal(3 * RATE + 2 * silence)
+    same_bounds(wave.astype(np.float32), 60)
+
+
+@pytest.mark.parametrize("rate", [32000, 44100, 48000, 88200, 96000])
+def test_aliases_are_below_120_db(rate: int) -> None:
+    """A tone that stays and, one after the other, tones that the lower rate cannot hold: what is left of those."""
+    time = np.arange(rate) / rate
+    kept = np.sin(2 * np.pi * 1000 * time)
+    middle = slice(RATE // 4, 3 * RATE // 4)
+    at = np.arange(RATE)[middle] / RATE
+    basis = np.stack([np.sin(2 * np.pi * 1000 * at), np.cos(2 * np.pi * 1000 * at)], axis=1)
+    for frequency in np.linspace(RATE / 2 * 1.005, rate / 2 * 0.999, 12):
+        tone = np.sin(2 * np.pi * frequency * time + 0.3)
+        wave = audio.of_samples((kept + tone).astype(np.float32)[:, None] / 2, rate, USUAL).wave
+        found = wave[middle].astype(np.float64)
+        weights = np.linalg.lstsq(basis, found, rcond=None)[0]
+        alias = np.abs(found - basis @ weights).max() / np.hypot(*weights)
+        assert 20 * np.log10(alias) < -120, f"{frequency:.0f} Hz"
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 32000, 44100, 48000, 96000])
+def test_passes_what_the_lower_rate_holds(rate: int) -> None:
+    time = np.arange(2 * rate) / rate
+    for share in (0.01, 0.3, 0.6, 0.9):
+        frequency = share * min(rate, RATE) / 2
+        tone = np.sin(2 * np.pi * frequency * time)[:, None].astype(np.float32)
+        wave = audio.of_samples(np.concatenate([tone, np.zeros_like(tone[:1])]), rate, USUAL).wave[
+            RATE // 2 : -RATE // 2
+        ]
+        at = (np.arange(len(wave)) + RATE // 2) / RATE
+        basis = np.stack([np.sin(2 * np.pi * frequency * at), np.cos(2 * np.pi * frequency * at)], axis=1)
+        weights, residue, *_ = np.linalg.lstsq(basis, wave.astype(np.float64), rcond=None)
+        assert np.sqrt(residue[0] / len(wave)) < 1e-5
+        assert abs(weights[1]) < 1e-3 * abs(weights[0])  # no delay
+
+
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3", "aiff", "au"])
+@pytest.mark.parametrize(("rate", "channels"), [(22050, 1), (22050, 2), (44100, 2), (48000, 1), (32000, 2)])
+def test_waveform_equals_librosa(container: str, rate: int, channels: int) -> None:
+    content = damage.encoded(damage.music(rate, channels, 4.0), rate, container)
+    expected, _ = librosa.load(io.BytesIO(content), sr=RATE)
+    found = audio.load(content, USUAL)
+    np.testing.assert_allclose(found.wave, expected / np.abs(expected).max(), atol=2e-6)
+    assert (found.sample_rate, found.channels, found.truncated) == (rate, channels, False)

@@ -1,0 +1,110 @@
+"""What a job checks before it works: that its output can be written, is shared by all machines, and stays."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from genre.config import load
+from genre.errors import ConfigError
+from ray_jobs import cluster
+
+
+@pytest.fixture
+def one_machine(monkeypatch):
+    """A cluster without other machines, without starting one."""
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setattr(cluster, "_works_elsewhere", lambda: False)
+    monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter(()))
+
+
+def check(output):
+    cluster._check_output(load(overrides=[f"output={output}"]))
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_a_good_output_is_left_as_it_was(tmp_path):
+    check(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_an_output_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"output=.*/file/run cannot be written \(.+\); choose another"):
+        check(tmp_path / "file/run")
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_an_output_in_the_submitted_copy(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="output=outputs/run is in the submitted copy of the code"):
+        check("outputs/run")
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_a_folder_of_a_head_whose_workers_are_still_to_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_works_elsewhere", lambda: True)
+    with pytest.raises(ConfigError, match="is a folder of the head, where no tasks run; use an address"):
+        check(tmp_path)
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_an_output_that_a_machine_does_not_see(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "no such folder")]))
+    with pytest.raises(ConfigError, match=r"is not shared with worker-1 \(no such folder\); use an address"):
+        check(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_music_that_a_machine_does_not_see(tmp_path, monkeypatch):
+    cluster.check_seen(str(tmp_path), "corpus.root")
+    monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "it is not there")]))
+    with pytest.raises(ConfigError, match=r"corpus.root: worker-1 cannot read .* \(it is not there\)"):
+        cluster.check_seen(str(tmp_path), "corpus.root")
+
+
+@pytest.mark.parametrize(("path", "shared"), [("/net/music/a", True), ("/home/me/run", False), ("/efs", True)])
+def test_which_folders_other_machines_may_mount(path, shared, monkeypatch, tmp_path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text("disk / ext4 rw 0 0\nserver:/music /net/music nfs4 rw 0 0\nfs:/ /efs nfs4 rw 0 0\n")
+    monkeypatch.setattr(cluster, "_MOUNTS", str(mounts))
+    assert cluster._on_network(path) is shared
+
+
+def test_a_ray_of_our_own_asks_for_a_token():
+    """Drawn for this process alone: two draws differ, and nothing is written to HOME."""
+    code = "import ray_jobs.cluster, os; print(os.environ['RAY_AUTH_MODE'], os.environ['RAY_AUTH_TOKEN'])"
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    draws = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=clean, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(draws) == 2
+    assert all(re.fullmatch(r"token [0-9a-f]{64}\n", draw) for draw in draws)
+
+
+def test_machines_that_may_still_be_started_count(tmp_path, monkeypatch):
+    """From the file that `ray up` leaves on the head, where it has entered what each kind of machine has."""
+    groups = {
+        "head": {"resources": {"CPU": 0}, "max_workers": 0},
+        "cpu": {"resources": {"CPU": 16}, "max_workers": 8},
+        "gpu": {"resources": {"CPU": 16, "GPU": 1}, "max_workers": 1},
+    }
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({"available_node_types": groups}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 0.0})
+    assert (cluster.cpus(), cluster.gpus()) == (144, 1)
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+    assert (cluster.cpus(), cluster.gpus()) == (1, 0)

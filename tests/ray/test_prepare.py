@@ -1,0 +1,273 @@
+"""Preparing a folder of music: once, again, and after things changed. Most of it needs no Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from conftest import REPOSITORY
+from music import InTurn, clip_rows, config_of, tables, write_music, write_song
+
+from genre import features, ledger
+from genre.errors import ArtifactError, GenreError
+from genre.storage import Location
+from ray_jobs.prepare import prepare
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    write_music(tmp_path / "music")
+    return tmp_path / "music"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def in_turn(config) -> int:
+    """Prepare without Ray; how many tracks were read."""
+    workers = InTurn()
+    prepare(config, workers)
+    return workers.tracks
+
+
+def parts(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (output / "features/clips").iterdir()}
+
+
+def run_job(config, *settings: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    file = Path(config.output).parent / "run.json"
+    file.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "ray_jobs.prepare", "--config", str(file), *settings]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=clean | (env or {}), check=False)
+
+
+class TestAgain:
+    def test_nothing_to_do(self, music, output, capsys):
+        assert in_turn(config_of(music, output)) == 18
+        before = tables(output), parts(output), (output / "features/manifest.json").stat().st_mtime_ns
+        assert in_turn(config_of(music, output)) == 0
+        assert "18 already done, 0 to do" in capsys.readouterr().err
+        assert (tables(output), parts(output), (output / "features/manifest.json").stat().st_mtime_ns) == before
+
+    def test_added_files_alone_are_decoded(self, music, output, tmp_path):
+        in_turn(config_of(music, output))
+        before = parts(output)
+        write_song(music / "genre1" / "new.wav", 7)
+        write_song(music / "genre9" / "other.wav", 8)
+        assert in_turn(config_of(music, output)) == 2
+        assert before.items() <= parts(output).items()
+        in_turn(config_of(music, tmp_path / "fresh"))
+        assert tables(output) == tables(tmp_path / "fresh")
+
+    def test_removed_files_leave_nothing_behind(self, music, output, tmp_path, capsys):
+        in_turn(config_of(music, output))
+        (music / "genre1/song03.wav").unlink()
+        shutil.rmtree(music / "genre2")
+        assert in_turn(config_of(music, output)) == 0
+        assert "7 done before are gone or changed" in capsys.readouterr().err
+        in_turn(config_of(music, tmp_path / "fresh"))
+        found, fresh = tables(output), tables(tmp_path / "fresh")
+        for name in ("tracks", "rejects", "duplicates"):
+            assert found[name] == fresh[name]
+        clips = features.load(Location.of(output / "features"), "train")
+        assert "genre1/song03.wav" not in clips.track_ids
+        assert json.loads((output / "features/manifest.json").read_text())["classes"] == ["genre0", "genre1"]
+
+    def test_changed_files_are_decoded_again(self, music, output):
+        in_turn(config_of(music, output))
+        write_song(music / "genre0/song01.wav", 1234, seconds=3.0)
+        assert in_turn(config_of(music, output)) == 1
+        folder = Location.of(output / "features")
+        row = features.read_tracks(folder).filter(pc.field("track_id") == "genre0/song01.wav").to_pylist()[0]
+        assert row["clips"] == 3
+        loaded = features.load(folder, row["split"])  # the leftovers of its first clips are passed over
+        assert (loaded.track_ids[loaded.track] == "genre0/song01.wav").sum() == 3
+
+    def test_touched_files_are_read_but_not_decoded(self, music, output, tmp_path):
+        in_turn(config_of(music, output))
+        before = parts(output)
+        touched = music / "genre0/song01.wav"
+        os.utime(touched, (1, 1_000_000_000))
+        workers = InTurn()
+        prepare(config_of(music, output), workers)
+        assert workers.tracks == 1
+        assert parts(output) == before
+        assert in_turn(config_of(music, output)) == 0  # the new time is known now
+        in_turn(config_of(music, tmp_path / "fresh"))
+        assert tables(output) == tables(tmp_path / "fresh")
+
+    def test_content_tells_what_size_and_time_hide(self, music, output, tmp_path):
+        in_turn(config_of(music, output))
+        sly = music / "genre0/song01.wav"
+        before = sly.stat()
+        write_song(sly, 999, seconds=0.6 + 0.5)
+        os.utime(sly, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (sly.stat().st_size, sly.stat().st_mtime) == (before.st_size, before.st_mtime)
+        assert in_turn(config_of(music, output)) == 0
+        assert in_turn(config_of(music, output, verify_content=True)) == 18 + 1
+        in_turn(config_of(music, tmp_path / "fresh"))
+        found, fresh = tables(output), tables(tmp_path / "fresh")
+        assert found["tracks"] == fresh["tracks"]
+        clips = features.load(Location.of(output / "features"), "train")
+        assert len(clips) == len(features.load(Location.of(tmp_path / "fresh/features"), "train"))
+
+    def test_a_lost_part_is_made_again(self, music, output, tmp_path):
+        in_turn(config_of(music, output))
+        before = tables(output)
+        lost = sorted((output / "features/clips").iterdir())[1]
+        rows = len(pc.unique(pq.read_table(lost)["track_id"]))
+        lost.unlink()
+        assert in_turn(config_of(music, output)) == rows
+        assert tables(output) == before
+
+    def test_other_settings_never_mix(self, music, output):
+        in_turn(config_of(music, output))
+        other = config_of(music, output)
+        other = other.model_copy(update={"audio": other.audio.model_copy(update={"trim_db": 30.0})})
+        with pytest.raises(ArtifactError, match=r"audio.trim_db is 60.0, expected 30.0; choose another output"):
+            in_turn(other)
+
+
+class TestInterrupted:
+    class Killed(InTurn):
+        """Ends after so many blocks, as a killed job does: without a word."""
+
+        def map(self, *arguments, **options):
+            for number, result in enumerate(super().map(*arguments, **options)):
+                if number == 3:
+                    raise KeyboardInterrupt
+                yield result
+
+    def test_finished_blocks_are_not_decoded_again(self, music, output, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config_of(music, output), self.Killed())
+        before = parts(output)
+        assert len(before) == 4
+        assert in_turn(config_of(music, output)) == 18 - 4
+        assert before.items() <= parts(output).items()
+        in_turn(config_of(music, tmp_path / "fresh"))
+        assert tables(output) == tables(tmp_path / "fresh")
+
+    def test_other_settings_do_not_go_on_from_there(self, music, output):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config_of(music, output), self.Killed())
+        other = config_of(music, output)
+        other = other.model_copy(update={"audio": other.audio.model_copy(update={"trim_db": 30.0})})
+        with pytest.raises(ArtifactError, match=r"audio.trim_db is 60.0, expected 30.0"):
+            in_turn(other)
+
+
+class TestRejects:
+    def test_more_than_allowed_fail_the_job_after_it_is_done(self, music, output, capsys):
+        for number in range(9):
+            (music / "genre0" / f"bad{number}.wav").write_bytes(b"" if number % 3 else b"no music")
+        with pytest.raises(GenreError, match=r"9 of 27 tracks were rejected, .*max_reject_fraction=0.3"):
+            in_turn(config_of(music, output, max_reject_fraction=0.3))
+        told = capsys.readouterr().err
+        assert "6 empty" in told
+        assert "3 unsupported" in told
+        rejects = pq.read_table(output / "features/rejects.parquet")
+        assert rejects["reason"].to_pylist().count("empty") == 6
+        assert in_turn(config_of(music, output, max_reject_fraction=0.5)) == 0
+
+    def test_they_are_tried_again_when_asked_or_under_other_limits(self, music, output):
+        (music / "genre0/bad.wav").write_bytes(b"no music")
+        write_song(music / "genre0/long.wav", 1, seconds=9)
+        assert in_turn(config_of(music, output, max_track_seconds=5)) == 20
+        assert in_turn(config_of(music, output, max_track_seconds=5)) == 0
+        assert in_turn(config_of(music, output, max_track_seconds=5, retry_rejects=True)) == 2
+        assert in_turn(config_of(music, output, max_track_seconds=50)) == 2
+        assert pq.read_table(output / "features/rejects.parquet")["track_id"].to_pylist() == ["genre0/bad.wav"]
+        assert in_turn(config_of(music, output, max_track_seconds=5)) == 2  # the limit holds for what was kept too
+        assert len(pq.read_table(output / "features/rejects.parquet")) == 2
+
+    def test_a_file_that_hangs_or_kills_is_one_of_them(self, music, output, monkeypatch):
+        """With the real child and a real hang: the decoder waits for a pipe that nobody writes to."""
+        hanging = music / "genre0/hang.wav"
+        os.mkfifo(hanging)
+        config = config_of(music, output, file_timeout_s=1.0)
+        listed = ledger.scan(config.corpus)
+        row = listed.slice(0, 1).to_pylist()[0]
+        with_pipe = pa.concat_tables(
+            [listed, pa.Table.from_pylist([row | {"track_id": "hang", "path": str(hanging)}], listed.schema)]
+        )
+        monkeypatch.setattr(ledger, "scan", lambda _: with_pipe)
+        in_turn(config)
+        (reject,) = pq.read_table(output / "features/rejects.parquet").to_pylist()
+        assert reject["reason"] == "timed_out"
+        assert len(pq.read_table(output / "features/tracks.parquet")) == 18
+
+
+class TestConservation:
+    def test_a_track_without_an_outcome_fails_the_job(self, music, output, monkeypatch):
+        config = config_of(music, output)
+        in_turn(config)
+        write_song(music / "genre0/late.wav", 5)
+        with pytest.raises(ArtifactError, match="19 tracks scanned, but 18 with features and 0 rejected"):
+            ledger.finish(Location.of(output / "features"), ledger.scan(config.corpus), config)
+
+    def test_readers_are_told_while_it_is_unfinished(self, music, output):
+        in_turn(config_of(music, output))
+        (output / "features/manifest.json").unlink()
+        with pytest.raises(ArtifactError, match="it was not finished, run prepare again"):
+            features.load(Location.of(output / "features"), "train")
+        assert in_turn(config_of(music, output)) == 0
+        assert len(features.load(Location.of(output / "features"), "train"))
+
+
+class TestDuplicates:
+    def test_they_are_reported_and_stay_together(self, music, output, capsys):
+        for number in range(12):
+            shutil.copy(music / "genre0/song02.wav", music / f"genre{number % 3}/copy{number}.wav")
+        in_turn(config_of(music, output))
+        told = capsys.readouterr().err
+        assert "12 tracks repeat the audio of others" in told
+        assert "1 times the genres differ" in told
+        assert "genre0/copy0.wav (genre0, " in told
+        copies = pq.read_table(output / "features/duplicates.parquet")
+        assert len(copies) == 13
+        assert len(pc.unique(copies["split"])) == 1
+        counts = json.loads((output / "features/manifest.json").read_text())["counts"]["duplicates"]
+        assert counts == {"sets": 1, "copies": 12, "of_several_genres": 1, "excluded": 0}
+
+
+@pytest.mark.ray
+class TestOnRay:
+    def test_one_worker_two_workers_and_a_plain_loop_give_the_same_bytes(self, music, tmp_path):
+        (music / "genre0/bad.wav").write_bytes(b"no music")
+        in_turn(config_of(music, tmp_path / "loop"))
+        for cpus in (1, 2):
+            output = tmp_path / f"cpus{cpus}"
+            started = time.monotonic()
+            done = run_job(config_of(music, output), f"cluster.cpus={cpus}")
+            assert done.returncode == 0, done.stderr
+            assert tables(output) == tables(tmp_path / "loop")
+            assert {p.name: p.read_bytes() for p in (output / "features/clips").iterdir()} == {
+                p.name: p.read_bytes() for p in (tmp_path / "loop/features/clips").iterdir()
+            }
+            assert all(line.startswith(("prepare:", "  ")) for line in done.stderr.splitlines()), done.stderr
+            print(f"{cpus} CPUs: {time.monotonic() - started:.1f} s")
+
+    def test_a_job_with_nothing_to_do_starts_no_ray(self, music, tmp_path):
+        in_turn(config_of(music, tmp_path / "out"))
+        # a cluster that is not there: joining it would fail
+        done = run_job(config_of(music, tmp_path / "out"), env={"RAY_ADDRESS": "127.0.0.1:1"})
+        assert done.returncode == 0, done.stderr
+        assert "0 to do" in done.stderr
+
+    def test_conservation_of_clips(self, music, tmp_path):
+        in_turn(config_of(music, tmp_path / "out"))
+        tracks = pq.read_table(tmp_path / "out/features/tracks.parquet")
+        assert len(clip_rows(tmp_path / "out")) == pc.sum(tracks["clips"]).as_py()

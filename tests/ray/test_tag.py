@@ -1,0 +1,193 @@
+"""The tag job as a person runs it."""
+
+from __future__ import annotations
+
+import csv
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import mutagen
+import pyarrow.parquet as pq
+import pytest
+from conftest import REPOSITORY
+from saving import CLASSES, save_answers, save_model, song
+
+from genre import file_tags
+from genre.storage import Location
+from ray_jobs import cli, tag
+
+ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def music(tmp_path):
+    for number in range(3):
+        song(tmp_path / "music" / f"{number}.flac", hertz=200 + 150 * number)
+    return tmp_path / "music"
+
+
+def run(*arguments: str) -> int:
+    return cli.main("tag", "", tag.run, arguments, bare="inputs")
+
+
+def rows(place: Path) -> list[dict[str, str]]:
+    with open(place, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_collection_is_tagged_on_ray_like_alone_and_goes_on_later(model, tmp_path, capsys):
+    music = tmp_path / "music"
+    for number in range(12):
+        song(music / f"{number:02}.wav", hertz=200 + 50 * number, seconds=2.5)
+    (music / "bad.mp3").write_bytes(b"no music")
+    assert run(str(music), f"model={model}", f"output={tmp_path / 'out'}", *ROOM) == 0
+    told = capsys.readouterr().err
+    assert "13 files, 0 already done, 13 to do" in told
+    assert "12 files tagged, 1 not readable" in told
+    tags = pq.read_table(tmp_path / "out/tags/tags.parquet")
+    assert len(tags) == 12
+    for number in range(12, 14):
+        song(music / f"{number:02}.wav", hertz=200 + 50 * number)
+    assert run(str(music), f"model={model}", f"output={tmp_path / 'out'}", *ROOM) == 0
+    assert "15 files, 13 already done, 2 to do" in capsys.readouterr().err
+    again = pq.read_table(tmp_path / "out/tags/tags.parquet")
+    assert again.slice(0, 12).equals(tags)
+    # one file alone, in another process and without Ray
+    assert run(str(music / "03.wav"), f"model={model}", f"output={tmp_path / 'alone'}") == 0
+    alone = pq.read_table(tmp_path / "alone/tags/tags.parquet").to_pylist()[0]
+    together = tags.to_pylist()[3]
+    assert alone["genre"] == together["genre"]
+    assert alone["probability"] == pytest.approx(together["probability"], abs=1e-5)
+
+
+def test_one_song_is_answered_fast_without_ray_and_writes_nothing(model, tmp_path):
+    path = song(tmp_path / "my song [live].mp3", seconds=20)
+    code = (
+        "import sys; from ray_jobs import cli, tag;"
+        f"done = cli.main('tag', '', tag.run, [{str(path)!r}, {f'model={model}'!r}], bare='inputs');"
+        "heavy = {'ray', 'librosa', 'pandas', 'torchvision', 'sklearn'} & set(sys.modules);"
+        "sys.exit(done or ' '.join(sorted(heavy)) or 0)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert str(path) in lines[0]
+    for genre in CLASSES:
+        assert any(genre in line and "%" in line for line in lines[1:])
+    # time of this process and of the decoder, which runs beside it; the wall clock belongs to the other tests too
+    assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 8
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_several_models_answer_together(model, music, tmp_path, capsys):
+    other = save_model(tmp_path / "other", "crnn", seed=3)
+    assert run(str(music), f"model={model},{other}", f"output={tmp_path / 'a'}") == 0
+    assert "cnn + crnn" in capsys.readouterr().err
+    assert run(str(music), f"model=[{model}, {other}]", f"output={tmp_path / 'b'}") == 0
+    assert (tmp_path / "a/tags/tags.csv").read_text() == (tmp_path / "b/tags/tags.csv").read_text()
+
+
+def certain(tmp_path: Path) -> str:
+    """A model whose validation answers allow every answer to be believed."""
+    import numpy as np
+
+    from genre import calibration
+
+    folder = save_model(tmp_path / "certain")
+    labels = np.arange(30) % 3
+    told = np.where(np.eye(3)[labels] == 1, 0.34, 0.33).astype(np.float32)
+    calibration.save(Location.of(folder), [str(n) for n in range(30)], labels, told)
+    return folder
+
+
+def test_genres_are_written_only_when_told_and_never_over_another(music, tmp_path, capsys):
+    model, out = certain(tmp_path), tmp_path / "out"
+    held = mutagen.File(music / "0.flac")
+    held["genre"] = "Dixieland"
+    held.save()
+    before = {path.name: path.read_bytes() for path in music.iterdir()}
+    wanted = (str(music), f"model={model}", f"output={out}", "tag.precision=0.5")
+    assert run(*wanted) == 0
+    assert run(*wanted, "tag.write_genres=preview") == 0
+    assert {path.name: path.read_bytes() for path in music.iterdir()} == before
+    assert [row["action"] for row in rows(out / "tags/written.csv")] == ["kept", "would write", "would write"]
+    capsys.readouterr()
+    assert run(*wanted, "tag.write_genres=write") == 0
+    assert "2 written, 1 kept, 0 left alone as unknown" in capsys.readouterr().err
+    assert file_tags.read_genre(str(music / "0.flac")) == "Dixieland"
+    tags = {Path(row["path"]).name: row["genre"] for row in rows(out / "tags/tags.csv")}
+    assert file_tags.read_genre(str(music / "1.flac")) == tags["1.flac"]
+    # the job knows the files that it changed itself
+    assert run(*wanted, "tag.write_genres=write") == 0
+    assert "3 already done, 0 to do" in capsys.readouterr().err
+    assert run(*wanted, "tag.write_genres=write", "tag.replace_genres=true") == 0
+    assert file_tags.read_genre(str(music / "0.flac")) == tags["0.flac"]
+
+
+def test_an_unsure_model_writes_nothing(model, music, tmp_path, capsys):
+    told = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "tag.precision=0.95", "tag.write_genres=write")
+    save_answers(Location.of(model), len(CLASSES))
+    assert run(*told) == 0
+    assert "3 left alone as unknown" in capsys.readouterr().err
+    assert file_tags.read_genre(str(music / "1.flac")) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ("inputs=nowhere", 2, "inputs=.*nowhere does not exist"),
+        ("inputs=", 2, "inputs is empty"),
+        ("model=nowhere", 1, "no model here"),
+        ("tag.precision=1", 2, "tag.precision: found 1; must be less than 1"),
+    ],
+)
+def test_wrong_use_is_one_line(model, music, change, code, says, capsys):
+    import re
+
+    assert run(f"inputs={music}", f"model={model}", change) == code
+    told = capsys.readouterr().err
+    assert re.search(says, told)
+    assert told.count("\n") == 1
+
+
+def test_altered_weights_are_one_line_before_any_work(music, tmp_path, capsys):
+    model = Path(save_model(tmp_path / "altered"))
+    weights = model / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert run(str(music), f"model={model}", f"output={tmp_path / 'out'}") == 1
+    told = capsys.readouterr().err
+    assert "not the weights that model.json lists" in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_inputs_are_one_line(model, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run(str(tmp_path / "empty"), f"model={model}") == 2
+    assert "holds no audio file" in capsys.readouterr().err
+    (tmp_path / "bad.mp3").write_bytes(b"no music")
+    assert run(str(tmp_path / "bad.mp3"), f"model={model}") == 1
+    told = capsys.readouterr()
+    assert "bad.mp3: unsupported: Format not recognised" in told.err
+    assert (told.err + told.out).count("\n") == 1
+
+
+def test_writing_needs_a_known_precision(music, tmp_path, capsys):
+    silent = save_model(tmp_path / "silent", answers=False)
+    assert run(str(music), f"model={silent}", "tag.write_genres=write") == 2
+    assert "the model has no validation answers" in capsys.readouterr().err

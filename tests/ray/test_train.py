@@ -1,0 +1,308 @@
+"""The train job: any number of workers, a killed one, an interrupted run, and input that does not serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import REPOSITORY
+from making import make_clips
+from running import ENVIRONMENT, command, job
+
+from genre import checkpoint
+from genre.errors import ConfigError
+from genre.features import Clips
+from genre.storage import Location
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+EPOCHS = 20
+CLASSES = ("folk", "jazz", "rock")
+SETTINGS: dict[str, Any] = {
+    "train": {
+        "epochs": EPOCHS,
+        "window_seconds": 0.5,
+        "eval_windows": 2,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "device": "cpu",
+    },
+    "models": {"cnn": {"width": 4, "depth": 3}},
+    "cluster": {"object_store_mb": 100},
+}
+
+
+def write_features(folder: Path, splits: dict[str, Clips], settings: dict[str, Any] | None = None) -> None:
+    """A features folder of made-up clips, by the documented schema."""
+    shape = next(iter(splits.values())).shape
+    clips, tracks = [], []
+    for split, made in splits.items():
+        for row, track in enumerate(made.track_ids):
+            tracks.append({"track_id": f"{split}-{track}", "genre": CLASSES[made.labels[row]], "split": split})
+        for spectrogram, peak, row in zip(made.spectrograms, made.peak_db, made.track, strict=True):
+            track = f"{split}-{made.track_ids[row]}"
+            fields = {"track_id": track, "clip": 0, "start_seconds": 0.0, "peak_db": peak}
+            clips.append(fields | {"spectrogram": spectrogram.tobytes()})
+    (folder / "clips").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(clips, shape.clip_schema()), folder / "clips/all.parquet")
+    pq.write_table(pa.Table.from_pylist(tracks), folder / "tracks.parquet")
+    manifest = {"stage": "features", "schema_version": 1, "shape": vars(shape), "classes": CLASSES}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"settings": settings or {}}))
+
+
+def splits_of_all() -> dict[str, Clips]:
+    tracks = {"train": 26, "valid": 11, "test": 6}
+    return {split: make_clips(count, seed=seed) for seed, (split, count) in enumerate(tracks.items())}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with features and a configuration."""
+    folder = tmp_path_factory.mktemp("train")
+    write_features(folder / "features", splits_of_all())
+    (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(folder)}))
+    return folder
+
+
+def settings_for(base: Path, output: Path, workers: int = 1) -> list[str]:
+    """An output of its own with the features of `base`; one CPU, and so one torch thread, for each worker."""
+    output.mkdir(exist_ok=True)
+    if not (output / "features").exists():
+        (output / "features").symlink_to(base / "features")
+    return [f"output={output}", f"train.workers={workers}", f"cluster.cpus={workers}"]
+
+
+def history(output: Path) -> list[dict[str, float]]:
+    """What each epoch brought, without the time it took."""
+    card, _ = checkpoint.load(Location.of(output / "models/cnn"))
+    return [{k: v for k, v in epoch.items() if "second" not in k} for epoch in card.facts["history"]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base: Path) -> Path:
+    job("train", base, *settings_for(base, base, 1))
+    return base
+
+
+# --- workers
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_same_code_trains_with_any_number_of_workers(base, undisturbed, tmp_path, workers):
+    job("train", base, *settings_for(base, tmp_path, workers))
+    epochs, alone = history(tmp_path), history(undisturbed)
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, EPOCHS + 1))
+    # the global batch and the rate that belongs to it are the same
+    assert [epoch["learning_rate"] for epoch in epochs] == [epoch["learning_rate"] for epoch in alone]
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+    assert epochs[-1]["best_f1"] > 0.5
+
+
+def test_a_finished_run_has_nothing_left_to_do(base, undisturbed):
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()}
+    told = job("train", base, *settings_for(base, base, 1))
+    assert "best validation macro F1" in told.stderr
+    assert {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()} == before
+
+
+# --- interruptions
+
+
+@pytest.fixture(scope="module")
+def interrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that a person ended after a few epochs."""
+    output = tmp_path_factory.mktemp("interrupted")
+    with started(base, *settings_for(base, output)) as running:
+        wait_for(lambda: checkpoints(output), running)
+        running.send_signal(signal.SIGINT)
+        told = running.communicate(timeout=300)[1]
+    assert running.returncode == 1
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
+    return output
+
+
+def test_an_interrupted_run_refuses_other_settings(base, interrupted):
+    told = job("train", base, *settings_for(base, interrupted), "train.gain_db=1", "seed=7", succeeds=False)
+    assert told.returncode == 2
+    (line,) = told.stderr.splitlines()
+    assert "train.gain_db is 1.0, expected 4.0" in line
+    assert "seed is 7, expected 0" in line
+    assert "train.resume=false" in line
+
+
+def test_a_killed_worker_and_an_interrupted_run_come_to_the_same_end(base, undisturbed, interrupted):
+    last = max(checkpoints(interrupted))
+    with started(base, *settings_for(base, interrupted)) as running:
+        wait_for(lambda: max(checkpoints(interrupted), default="") > last, running)
+        (worker,) = train_workers(running)
+        os.kill(worker, signal.SIGKILL)
+        told = running.communicate(timeout=500)[1]
+    assert running.returncode == 0, told
+    assert "epoch   1/" not in told
+    assert history(interrupted) == history(undisturbed)  # to the last bit
+
+
+def test_a_lost_loss_is_one_line_and_does_not_block_the_next_run(base, tmp_path):
+    settings = settings_for(base, tmp_path)
+    told = job("train", base, *settings, "train.weight_decay=1e30", succeeds=False)
+    assert told.returncode == 1
+    assert told.stderr.splitlines()[-1].startswith("error: the loss is nan in epoch")
+    assert json.loads((tmp_path / "runs/cnn/run.json").read_text())["ended"]
+
+
+def started(base: Path, *settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("train", base, *settings), cwd=REPOSITORY, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE
+    )
+
+
+def checkpoints(output: Path) -> list[str]:
+    """Names of the checkpoints that Ray would go on from; they are times."""
+    book = output / "runs/cnn/checkpoint_manager_snapshot.json"
+    return re.findall(r"checkpoint_[0-9-_.]+", book.read_text()) if book.exists() else []
+
+
+def train_workers(running: subprocess.Popen[str]) -> list[int]:
+    """Processes of this run that train; Ray calls them so."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in table.splitlines()]
+    family = {running.pid}
+    for _ in range(4):  # driver, raylet, worker
+        family |= {int(pid) for pid, parent, _ in rows if int(parent) in family}
+    return [int(pid) for pid, _, name in rows if int(pid) in family and "TrainWorker" in name]
+
+
+def wait_for(condition: Callable[[], Any], running: subprocess.Popen[str], seconds: float = 500) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.05)
+
+
+# --- what becomes of an earlier run, without Ray
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Callable[..., Location]:
+    from ray_jobs import train
+
+    def claimed(rate: float, resume: bool = True, ended: bool = False) -> Location:
+        record = train._claim(Location.of(tmp_path) / "cnn", {"train": {"learning_rate": rate}}, resume)
+        record.write_json(record.read_json() | {"ended": ended})
+        return record
+
+    return claimed
+
+
+def marked(record: Location) -> bool:
+    """Whether the run's folder is the one that was marked before."""
+    mark = Location.of(os.path.dirname(record.path)) / "mark"
+    there = mark.exists()
+    mark.write_text("")
+    return there
+
+
+def test_a_run_of_the_same_settings_goes_on(claim):
+    marked(claim(0.1))
+    assert marked(claim(0.1, ended=True))
+    assert marked(claim(0.1))
+
+
+def test_an_interrupted_run_of_other_settings_is_refused_or_replaced(claim):
+    marked(claim(0.1))
+    with pytest.raises(ConfigError, match=r"train.learning_rate is 0.2, expected 0.1; .*train.resume=false"):
+        claim(0.2)
+    assert not marked(claim(0.2, resume=False))
+
+
+def test_an_ended_run_of_other_settings_is_replaced(claim):
+    marked(claim(0.1, ended=True))
+    assert not marked(claim(0.2))
+
+
+# --- bad input: one line, before Ray starts
+
+
+def lines_of(table: pa.Table, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> pa.Table:
+    rows = [change(row) for row in table.to_pylist()]
+    return pa.Table.from_pylist([row for row in rows if row is not None], table.schema)
+
+
+def without_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def of_other_settings(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["settings"] = {"audio": {}, "spectrogram": {"n_mels": 16}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def of_other_shape(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shape"]["bins"] = 17
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def without_training_rows(folder: Path) -> None:
+    tracks = pq.read_table(folder / "tracks.parquet")
+    pq.write_table(
+        lines_of(tracks, lambda row: row | {"split": row["split"].replace("train", "test")}), folder / "tracks.parquet"
+    )
+
+
+def with_a_lone_track(folder: Path) -> None:
+    tracks = pq.read_table(folder / "tracks.parquet")
+    lone = "train-track000"
+    kept = lines_of(tracks, lambda row: row if row["genre"] != CLASSES[0] or row["track_id"] == lone else None)
+    pq.write_table(kept, folder / "tracks.parquet")
+
+
+def with_nan(folder: Path) -> None:
+    clips = pq.read_table(folder / "clips/all.parquet")
+    changed = lines_of(clips, lambda row: row | ({"peak_db": np.nan} if row["track_id"] == "valid-track003" else {}))
+    pq.write_table(changed, folder / "clips/all.parquet")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "settings", "code", "says"),
+    [
+        (without_manifest, [], 1, "no features here (manifest.json is missing)"),
+        (of_other_settings, [], 1, "holds features with other settings"),
+        (of_other_shape, [], 1, "column 'spectrogram' should be fixed_size_binary[680]"),
+        (without_training_rows, [], 2, "no track is in the train split"),
+        (with_nan, [], 1, "NaN"),
+        (None, ["train.batch_size=7", "train.workers=4"], 2, "batch norm needs 2; use a larger batch or fewer workers"),
+        (None, ["model=resnet", "models.resnet.pretrained=/no/such.pth"], 2, "pretrained=/no/such.pth: cannot be read"),
+        (None, ["model=resnett"], 2, "did you mean 'resnet'?"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, says, tmp_path, monkeypatch, capsys):
+    from ray_jobs import cli, cluster, train
+
+    def no_ray(*_: Any) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(cluster, "connected", no_ray)
+    write_features(tmp_path / "features", splits_of_all())
+    if spoil is not None:
+        spoil(tmp_path / "features")
+    small = [f"models.cnn.{key}={value}" for key, value in SETTINGS["models"]["cnn"].items()]
+    assert cli.main("train", "", train.run, [f"output={tmp_path}", *small, *settings]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line

@@ -1,0 +1,94 @@
+"""The search: no deadlock at any size, failures recorded, interrupted and resumed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from running import ENVIRONMENT, command, job
+
+from genre.report import read_board
+from genre.storage import Location
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TWO = ("tune.architectures=[cnn, crnn]", "train.epochs=2")
+
+
+@pytest.fixture
+def features(home: Path, tmp_path: Path) -> Path:
+    """An output of its own with the prepared features."""
+    shutil.copytree(home / "out/features", tmp_path / "out/features")
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "more"),
+    [(1, []), (4, ["tune.sampler=tpe", "tune.trials=2"])],
+    ids=["one CPU", "four CPUs, more than there are trials, by TPE"],
+)
+def test_no_size_of_cluster_deadlocks(home, features, cpus, more):
+    job("tune", home, *TWO, f"output={features}", f"cluster.cpus={cpus}", *more)
+    names = {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries}
+    assert {"cnn", "crnn"} <= names
+
+
+def test_a_trial_that_has_no_room_is_refused_at_once(home, features):
+    told = job("tune", home, *TWO, f"output={features}", "tune.cpus_per_trial=64", succeeds=False)
+    assert told.returncode == 2
+    assert "ask for less" in told.stderr
+
+
+def test_a_lost_loss_is_recorded_and_sinks_nothing(home, features):
+    space = "tune.space={crnn: {train.weight_decay: 1.0e+30, train.windows_per_clip: 8}}"
+    done = job("tune", home, *TWO, f"output={features}", space)
+    assert "crnn: a trial failed: the loss is nan" in done.stderr
+    names = {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries}
+    assert "cnn" in names
+    assert "crnn" not in names
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_an_ended_search_goes_on(home, features, number):
+    settings = ("tune.architectures=[cnn]", "tune.trials=2", "train.epochs=30", "tune.grace_epochs=30")
+    running = subprocess.Popen(
+        command("tune", home, *settings, f"output={features}", "cluster.cpus=1"),
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_checkpoint(features)
+    os.kill(running.pid, number)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode != 0
+    if number == signal.SIGINT:
+        assert "the same command goes on from here" in said
+        assert (features / "leaderboard/so-far/leaderboard.html").exists()
+    before = epochs_seen(features)
+    job("tune", home, *settings, f"output={features}", "cluster.cpus=1")
+    after = epochs_seen(features)
+    assert sum(after.values()) == 60
+    for trial, epochs in before.items():
+        assert after[trial] >= epochs
+
+
+def wait_for_checkpoint(output: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if len(list(output.glob("tune/search-*/*/checkpoint_*/state.pt"))) >= 3:
+            return
+        time.sleep(0.2)
+    raise AssertionError("the search wrote no checkpoint")
+
+
+def epochs_seen(output: Path) -> dict[str, int]:
+    """Epochs that each trial of the search reported; one done twice would count twice."""
+    files = output.glob("tune/search-*/*/result.json")
+    return {file.parent.name: len(file.read_text().splitlines()) for file in files}

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import dataclasses
+
+import boards
+import numpy as np
+import pytest
+from boards import TRUTH, board, classical, majority, network
+
+from genre.errors import ArtifactError
+from genre.report import Run, merge, read_board, tabulate, write
+from genre.storage import Location
+
+
+def reversed_board(original):
+    """The same board with its tracks in the opposite order."""
+    entries = [
+        dataclasses.replace(
+            entry, runs=[dataclasses.replace(run, probabilities=run.probabilities[::-1]) for run in entry.runs]
+        )
+        for entry in original.entries
+    ]
+    return dataclasses.replace(
+        original, track_ids=original.track_ids[::-1], truth=original.truth[::-1], entries=entries
+    )
+
+
+def shuffled_split(*entries):
+    tracks = [f"other/{i}" for i in range(len(TRUTH))]
+    facts = dataclasses.replace(board().corpus, split="official")
+    return board(*entries, track_ids=tracks, corpus=facts, notes=["Of the other."])
+
+
+def test_one_board_stays_as_it_is():
+    whole = boards.everything()
+    assert [entry.name for entry in merge({"a": whole}).entries] == [entry.name for entry in whole.entries]
+    assert merge({"a": whole}).notes == whole.notes
+
+
+def test_nothing_to_merge_is_refused():
+    with pytest.raises(ArtifactError, match="nothing to merge"):
+        merge({})
+
+
+def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_collide():
+    first = board(network("cnn", 0.5), classical(0.3), majority(), search=boards.search(("cnn",)))
+    second = board(
+        network("cnn", 0.8), network("crnn", 0.7), classical(0.3), majority(), search=boards.search(("cnn", "crnn"))
+    )
+    merged = merge({"narrow": first, "wide": second})
+    assert [entry.name for entry in merged.entries] == ["cnn", "mfcc_svm", "majority", "cnn (wide)", "crnn"]
+    assert merged.compared == []
+    assert tabulate(merged).rows[0].entry.name == "cnn (wide)"
+    assert merged.search.architectures == ["cnn", "cnn (wide)", "crnn"]
+    assert merged.search.makespan_seconds == 600
+    assert merged.search.concurrent == 2
+    assert any("narrow, wide on the same test tracks" in note for note in merged.notes)
+
+
+def test_the_order_of_the_tracks_does_not_matter():
+    first, second = board(network("cnn", 0.5)), board(network("resnet", 0.8))
+    straight = merge({"a": first, "b": second})
+    turned = merge({"a": first, "b": reversed_board(second)})
+    for one, other in zip(straight.entries, turned.entries, strict=True):
+        np.testing.assert_array_equal(one.runs[0].probabilities, other.runs[0].probabilities)
+
+
+def test_rows_of_other_tracks_stand_beside_without_ranks(tmp_path):
+    merged = merge({"mine": boards.full(), "other": shuffled_split(network("resnet", 0.9), majority())})
+    assert len(merged.entries) == len(boards.full().entries)
+    (other,) = merged.compared
+    assert (other.label, other.split, other.test_tracks) == ("other", "official", 100)
+    assert [row.name for row in other.rows] == ["resnet", "majority"]
+    assert other.rows[0].f1_low < other.rows[0].f1 < other.rows[0].f1_high
+    assert "Of the other." not in merged.notes
+    folder = Location.of(tmp_path)
+    write(merged, folder)
+    assert read_board(folder).compared == merged.compared
+
+
+def test_other_genres_or_other_truth_are_other_tracks():
+    first = board(network("cnn", 0.5))
+    relabelled = dataclasses.replace(first, truth=(TRUTH + 1) % 4)
+    renamed = dataclasses.replace(first, classes=["a", "b", "c", "d"])
+    merged = merge({"a": first, "b": relabelled, "c": renamed})
+    assert [other.label for other in merged.compared] == ["b", "c"]
+
+
+def test_what_differs_between_the_machines_is_said():
+    first = board(network("cnn", 0.5))
+    second = dataclasses.replace(
+        board(network("crnn", 0.5)), hardware="a GPU", commit="fff", versions={"torch": "3"}, created="2030"
+    )
+    merged = merge({"a": first, "b": second})
+    assert merged.hardware == "2 CPU cores; a GPU"
+    assert merged.commit == "0123abc; fff"
+    assert merged.created == "2030"
+    assert sum("different" in note for note in merged.notes) == 2
+    assert len(merged.commands) == 1
+
+
+def test_the_same_name_with_other_seeds_is_another_row():
+    entry = network("cnn", 0.5)
+    more = dataclasses.replace(entry, runs=[*entry.runs, Run(7, entry.runs[0].probabilities)])
+    assert [e.name for e in merge({"a": board(entry), "b": board(more)}).entries] == ["cnn", "cnn (b)"]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import dataclasses
+
+import boards
+import pytest
+from boards import EVIL
+
+from genre.report import Search, Trial, tabulate, text_table
+from genre.report.charts import pareto
+from genre.report.confused import confused_tracks
+from genre.report.labels import Box, place
+from genre.report.slices import slices
+from genre.report.svg import Scale, element
+
+
+@pytest.fixture
+def full():
+    return boards.full()
+
+
+def test_the_terminal_table_is_narrow_and_complete(full):
+    long_name = dataclasses.replace(full.entries[0], name="a-very-long-name-" * 4)
+    text = text_table(dataclasses.replace(full, entries=[*full.entries, long_name]))
+    assert max(map(len, text.splitlines())) <= 110
+    assert all(name in text for name in ("resnet", "mfcc_svm*", "majority*", "Use "))
+    assert "\t" not in text
+
+
+def test_confused_tracks_are_those_that_most_networks_miss(full):
+    found = confused_tracks(tabulate(full))
+    assert found
+    assert all(track.wrong * 2 >= track.asked == 3 for track in found)
+    assert [track.wrong for track in found] == sorted((track.wrong for track in found), reverse=True)
+    worst = found[0]
+    assert sorted(name for _, names in worst.answers for name in names) == ["cnn", "resnet", "vgg16"]
+    assert worst.truth == worst.track.split("/")[0]
+
+
+def test_the_pareto_front_has_no_point_that_another_beats(full):
+    table = tabulate(full)
+    points = [(row.entry.parameters, row) for row in table.of("network")]
+    assert [row.entry.name for _, row in pareto(points)] == ["cnn", "resnet"]
+
+
+def test_svg_elements_escape_and_scales_have_round_ticks():
+    assert element("text", EVIL, class_='"x"', stroke_width=1.5) == (
+        '<text class="&#34;x&#34;" stroke-width="1.5">&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;</text>'
+    )
+    assert Scale(0, 1, 0, 100).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert Scale(3e5, 3e7, 0, 100, log=True).ticks() == [1e6, 1e7]
+    assert len(Scale(12, 40, 0, 100, log=True).ticks()) >= 2
+    assert Scale(1, 100, 0, 10, log=True)(10) == pytest.approx(5)
+    assert Scale(2, 2, 0, 10)(2) == 5
+
+
+def overlaps(boxes):
+    return sum(a.shared(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_names_in_a_crowd_do_not_cover_one_another_or_leave_the_frame():
+    frame = Box(44, 0, 370, 230)
+    crowd = [((300.0 + 4 * i, 60.0 + 3 * i), f"crnn_attention {i}") for i in range(6)]
+    boxes = place([*crowd, ((360.0, 62.0), "ensemble"), ((310.0, 64.0), "vgg16")], frame)
+    assert overlaps(boxes) == 0
+    assert all(box.outside(frame) == 0 for box in boxes)
+
+
+def test_a_name_with_room_stands_beside_its_point():
+    (box,) = place([((100.0, 100.0), "cnn")], Box(0, 0, 300, 200))
+    assert abs((box.top + box.bottom) / 2 - 100) < 15
+    assert overlaps([box, Box(94, 94, 106, 106)]) == 0
+
+
+def test_slices_hold_a_mark_for_every_trial_best_architecture_first():
+    found = slices(boards.search(("cnn", "resnet"), trials=8))
+    assert [item.name for item in found] == ["cnn", "resnet"]
+    assert [key for key, _ in found[0].panels] == ["train.learning_rate", "train.mixup"]  # params.head never varies
+    for _, panel in found[0].panels:
+        assert panel.count("<circle") + panel.count('class="cross"') == 8
+        assert panel.count("best-trial") == 1
+    assert found[0].best == 0.7
+    assert [trial.valid_f1 for trial in found[0].trials][-1] is None
+
+
+@pytest.mark.parametrize("values", [[1], [None, "a", True], [0.0, 5.0, 6.0, 7.0], [["a"], ["a", "b"]], [64, 128, 256]])
+def test_slices_take_any_kind_of_setting(values):
+    trials = [Trial("cnn", {"x": value}, "finished", 0.5) for value in values]
+    (found,) = slices(Search([*trials, Trial("cnn", {}, "failed")]))
+    assert len(found.panels) == 1
+
+
+def test_a_search_in_which_everything_failed_is_shown():
+    (found,) = slices(Search([Trial("cnn", {"x": i}, "failed", error="no room") for i in range(5)]))
+    assert found.best is None
+    assert "No trial has a score." in found.panels[0][1]
+    assert slices(Search()) == []
+
+
+def test_utilisation_is_the_share_of_busy_places():
+    search = boards.search(trials=5)
+    assert search.trial_seconds == 300
+    assert search.utilisation == 0.5
+    assert Search(search.trials).utilisation is None

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import boards
+import numpy as np
+import pytest
+from boards import TRUTH, board, classical, majority, network, probabilities
+
+from genre.report import Entry, Run, read_board, tabulate, text_table, write
+from genre.report.advice import advise
+from genre.storage import Location
+
+
+@pytest.fixture
+def full():
+    return boards.full()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Location.of(tmp_path / "leaderboard")
+
+
+def test_the_same_predictions_share_a_rank_and_different_ones_do_not(full):
+    twin = dataclasses.replace(full.entries[0], name="twin")
+    table = tabulate(dataclasses.replace(full, entries=[*full.entries, twin]))
+    ranks = {row.entry.name: row.rank for row in table.rows}
+    assert ranks["resnet"] == ranks["twin"] == 1
+    assert ranks["vgg16"] > ranks["cnn"]
+    assert ranks["majority"] > ranks["vgg16"]
+    assert all(row.tied for row in table.rows if row.rank == 1)
+    assert [row.f1.mean for row in table.rows] == sorted((row.f1.mean for row in table.rows), reverse=True)
+
+
+def test_ranks_count_like_in_sport():
+    table = tabulate(board(network("a", 0.9), network("b", 0.9), network("c", 0.5), majority()))
+    assert [row.rank for row in table.rows] == [1, 1, 3, 4]
+
+
+def test_an_ensemble_is_compared_but_has_no_rank(full):
+    ensemble = Entry("ensemble", "ensemble", [Run(0, probabilities(0.97, 5))])
+    table = tabulate(dataclasses.replace(full, entries=[*full.entries, ensemble]))
+    assert table.rows[0].entry.name == "ensemble"
+    assert table.rows[0].rank is None
+    assert table.rows[0].p_value is not None
+    assert table.rows[1].rank == 1
+    assert table.rows[1].p_value is None
+    advice = advise(table)
+    assert advice.sentence.startswith("Use resnet")
+    assert any("ensemble" in reason and "measurably better" in reason for reason in advice.reasons)
+
+
+def test_means_spread_and_intervals_are_over_seeds(full):
+    row = tabulate(full).rows[0]
+    assert row.f1.least <= row.f1.mean <= row.f1.most
+    assert row.f1.low < row.f1.mean < row.f1.high
+    assert row.f1.std == pytest.approx((row.f1.most - row.f1.least) / 2**0.5)
+    assert row.train_seconds == 60.5
+    assert row.confusion.sum() == len(TRUTH)
+    assert tabulate(board(majority())).rows[0].f1.std is None
+
+
+def test_groups_take_part_in_the_intervals(full):
+    grouped = dataclasses.replace(full, groups=[f"artist {i // 5}" for i in range(len(TRUTH))])
+    widths = [row.f1.high - row.f1.low for row in (tabulate(full).rows[0], tabulate(grouped).rows[0])]
+    assert widths[0] != widths[1]
+
+
+def test_advice_names_the_best_network_its_equals_and_the_cheaper_one(full):
+    advice = advise(tabulate(full))
+    assert advice.pick is not None
+    assert re.match(r"Use resnet: macro F1 0\.\d\d \(95 % interval", advice.sentence)
+    said = " ".join(advice.reasons)
+    assert "cannot be told apart from cnn" in said
+    assert "clearly ahead of vgg16" in said
+    assert "take cnn: 8.0 times as fast and 27.5 times smaller" in said
+    assert "clearly ahead of the classical baseline mfcc_svm" in said
+
+
+def test_advice_is_honest_when_a_reference_row_is_not_beaten():
+    better = advise(tabulate(board(network("cnn", 0.5), classical(0.9), majority())))
+    assert better.sentence.startswith("Use mfcc_svm, the classical baseline, which no network beats")
+    equal = advise(tabulate(board(network("cnn", 0.74), classical(0.66), majority())))
+    assert equal.sentence.startswith("Use cnn")
+    assert any("not measurably better than the classical baseline" in reason for reason in equal.reasons)
+    useless = advise(tabulate(board(network("cnn", 0.0), classical(0.0), majority())))
+    assert useless.sentence.startswith("Use none of these")
+    assert useless.pick is None
+
+
+@pytest.mark.parametrize("entries", [[], [network("cnn", 0.7)], [majority()], [classical(0.6)]])
+def test_boards_of_no_entry_or_one_work(entries, folder):
+    table = write(board(*entries), folder)
+    assert len(table.rows) == len(entries)
+    assert advise(table).sentence
+    assert text_table(table)
+    assert len(read_board(folder).entries) == len(entries)
+
+
+def test_a_board_without_tracks_works(folder):
+    run = Run(0, np.zeros((0, 4), dtype=np.float32))
+    write(board(Entry("cnn", "network", [run]), truth=np.array([], int), track_ids=[]), folder)
+    assert read_board(folder).track_ids == []
+
+
+def test_advice_names_the_change_that_costs_the_pick_most():
+    assert any(
+        "(noise 20 dB): macro F1 falls to 0.60" in reason for reason in advise(tabulate(boards.everything())).reasons
+    )
+    steady = board(network("cnn", 0.7, robustness={"-12 dB": 0.99}), majority())
+    assert not any("weak spot" in reason for reason in advise(tabulate(steady)).reasons)

@@ -1,0 +1,105 @@
+"""Files at addresses: whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+
+import pyarrow as pa
+import pytest
+from pyarrow import fs
+
+from genre import storage
+from genre.errors import ArtifactError
+from genre.storage import Location
+
+
+@pytest.fixture
+def place(tmp_path) -> Location:
+    return Location.of(tmp_path)
+
+
+def test_addresses_go_down_and_keep_their_query():
+    assert str(Location.of("/a/b/") / "c d") == "/a/b/c d"
+    bucket = Location.of("s3://bucket/run?region=us-east-1") / "what #1? 100%é"
+    assert bucket.path == "bucket/run/what #1? 100%é"
+    assert Location.of(str(bucket)).path == bucket.path
+    assert bucket.name == "what #1? 100%é"
+    assert not bucket.is_local
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://bucket/a%20b/c?region=us-east-1", "s3://key:secret@bucket/x?region=us-east-1"]
+)
+def test_paths_of_buckets_are_those_of_pyarrow(address):
+    assert Location.of(address).path == fs.FileSystem.from_uri(address)[1]
+
+
+def test_addresses_of_one_bucket_share_a_client():
+    first, second = (Location.of(f"s3://bucket/{name}?region=us-east-1") for name in "ab")
+    assert first.filesystem is second.filesystem
+    assert pickle.loads(pickle.dumps(first)).path == "bucket/a"  # noqa: S301
+
+
+def test_an_unknown_scheme_is_named():
+    with pytest.raises(ArtifactError, match="ftp://host/x: not an address pyarrow can open"):
+        Location.of("ftp://host/x")
+
+
+def test_bytes_json_and_tables_come_back(place):
+    (place / "a" / "b.bin").write_bytes(b"\0music")
+    assert (place / "a/b.bin").read_bytes() == b"\0music"
+    assert (place / "a/b.bin").sha256() == hashlib.sha256(b"\0music").hexdigest()
+    (place / "c.json").write_json({"x": [1, None]})
+    assert (place / "c.json").read_json() == {"x": [1, None]}
+    table = pa.table({"x": [1, 2]})
+    (place / "t.parquet").write_table(table)
+    assert (place / "t.parquet").read_table() == table
+    assert [file.name for file in place.files()] == ["c.json", "t.parquet"]
+
+
+def test_a_large_file_is_hashed_in_pieces(place, monkeypatch):
+    monkeypatch.setattr(storage, "_PIECE", 1000)
+    (place / "a").write_bytes(bytes(range(256)) * 30)
+    assert (place / "a").sha256() == hashlib.sha256(bytes(range(256)) * 30).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b""])
+def test_broken_files_are_named(place, content):
+    (place / "x").write_bytes(content)
+    with pytest.raises(ArtifactError, match="not JSON; it was altered or cut"):
+        (place / "x").read_json()
+    with pytest.raises(ArtifactError, match="not the Parquet file that was expected"):
+        (place / "x").read_table()
+    with pytest.raises(ArtifactError, match="not Parquet, or cut short"), (place / "x").open_parquet():
+        pass
+
+
+def test_a_table_in_pieces_appears_at_the_end(place):
+    schema = pa.schema([("x", pa.int64())])
+    with (place / "sub" / "t.parquet").table_writer(schema) as writer:
+        writer.write_table(pa.table({"x": [1]}))
+        assert not (place / "sub/t.parquet").exists()
+        writer.write_table(pa.table({"x": [2]}))
+    with (place / "sub/t.parquet").open_parquet() as reader:
+        assert reader.num_row_groups == 2
+        assert reader.read()["x"].to_pylist() == [1, 2]
+
+
+def test_an_error_leaves_what_was_there(place):
+    (place / "t.parquet").write_table(pa.table({"x": [1]}))
+    schema = pa.schema([("x", pa.int64())])
+    with pytest.raises(ZeroDivisionError), (place / "t.parquet").table_writer(schema) as writer:  # noqa: PT012
+        writer.write_table(pa.table({"x": [2]}))
+        raise ZeroDivisionError
+    assert (place / "t.parquet").read_table()["x"].to_pylist() == [1]
+    assert os.listdir(place.path) == ["t.parquet"]
+
+
+def test_hidden_files_are_no_files_and_deleting_nothing_is_fine(place):
+    (place / ".hidden.parquet").write_bytes(b"")
+    assert list(place.files()) == []
+    (place / "nothing").delete()
+    (place / ".hidden.parquet").delete()
+    assert not place.children()
