@@ -51,8 +51,9 @@ class Kill:
 class Disturbed:
     """A job that is killed and given again until it succeeds."""
 
-    def __init__(self, config: Path, output: Path, draw: random.Random, blocks: int) -> None:
+    def __init__(self, config: Path, output: Path, draw: random.Random, victims: list[str], blocks: int) -> None:
         self._config, self._output, self._draw, self._blocks = config, output, draw, blocks
+        self._victims = victims  # the next one last
         self.kept: dict[str, tuple[str, int]] = {}  # track -> its part and when that was written, at the last kill
         self.dying: list[tuple[Kill, list[int], float]] = []
 
@@ -107,11 +108,12 @@ class Disturbed:
             time.sleep(0.1)
 
     def _kill(self, driver: int, since: float) -> Kill | None:
-        victim = self._draw.choice(VICTIMS)
+        victim = self._victims[-1]
         family = descendants(driver)
         chosen = [pid for pid in family if kind_of(pid) == victim] if victim != "driver" else [driver]
         if not chosen:
-            return None  # there is none; another one next time
+            return None  # there is none at this moment; we wait for another one
+        self._victims.pop()
         self.kept |= finished(self._output)
         kill = Kill(victim, since, len(self.kept))
         os.kill(self._draw.choice(chosen), signal.SIGKILL)
@@ -229,14 +231,17 @@ def disturb(home: Path, rounds: int, tracks: int, draw: random.Random) -> int:
         configs[name].write_text(config.model_dump_json())
     started = time.monotonic()
     calm = start(configs["calm"])
-    calm.communicate()
+    _, told = calm.communicate()
+    if calm.returncode:
+        raise SystemExit(f"the undisturbed job failed with exit code {calm.returncode}:\n{told}")
     span = time.monotonic() - started
     expected = tables(home / "calm")
-    print(f"undisturbed: {len(expected['tracks'])} tracks in {span:.1f} s, exit code {calm.returncode}", flush=True)
+    print(f"undisturbed: {len(expected['tracks'])} tracks in {span:.1f} s", flush=True)
     print(f"{'round':>5}  {'victim':<8} {'after s':>8} {'finished':>9}  {'its workers gone after s':<30}", flush=True)
-    done, wrong, seen = 0, calm.returncode, Counter()
+    done, wrong, seen = 0, 0, Counter()
+    victims = [victim for _ in range(rounds) for victim in draw.sample(VICTIMS, len(VICTIMS))]
     while done < rounds:
-        job = Disturbed(configs["storm"], home / "storm", draw, -(-(tracks + DAMAGED) // BLOCK))
+        job = Disturbed(configs["storm"], home / "storm", draw, victims, -(-(tracks + DAMAGED) // BLOCK))
         kills = job.run(most=min(rounds - done, 6))
         job.wait_for_the_dying()
         for kill in kills:

@@ -30,7 +30,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 from prepare_kills import command, descendants, stat  # noqa: E402
 
 from genre.config import Config  # noqa: E402
-from genre.isolation import _environment  # noqa: E402
+from genre.isolation import environment  # noqa: E402
 
 DISTINCT = 40
 TICK = os.sysconf("SC_CLK_TCK")
@@ -114,7 +114,7 @@ def kernel_alone(files: list[str], config: Config, cores: int) -> tuple[float, f
     loops = []
     for core in range(cores):
         command = [sys.executable, "-c", KERNEL, config.model_dump_json()]
-        loop = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment())
+        loop = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
         loop.stdin.write(json.dumps(files[core::cores]))
         loop.stdin.close()
         loops.append(loop)

@@ -1,6 +1,6 @@
 """The training loop beside a bare PyTorch loop of the same network, in turns within one run.
 
-    python benchmarks/train_speed.py [--networks small large] [--device cpu] [--threads 1] [--rounds 7]
+    python benchmarks/train_speed.py [--networks small large] [--device cpu] [--threads 1] [--rounds 40]
 
 `bare` is forward, cross entropy, backward and a fused AdamW step, on batches that lie in memory as normalised tensors:
 no data, no augmentation, no schedule, no clipping. `plain` is `Trainer` with gain, mixup, masks and clipping off, and
@@ -104,7 +104,7 @@ def bare_loop(name: str, steps: int, batch: int, device: torch.device, precision
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     inputs = [torch.randn(batch, 1, bins, FRAMES, device=device) for _ in range(steps)]
     labels = torch.arange(batch, device=device) % CLASSES
-    reduced = training.autocast_type(precision, device)
+    reduced = training.autocast_type(precision, device, network)
 
     def run() -> None:
         for x in inputs:
@@ -149,7 +149,7 @@ def compare(name: str, options: argparse.Namespace, device: torch.device) -> str
         return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
 
     batch = options.batch or (8 if device.type == "cpu" and name != "small" else 32)
-    steps = options.steps or (2 if device.type == "cpu" and name != "small" else 20)
+    steps = options.steps or (2 if device.type == "cpu" and name != "small" else 16)
     common = (name, steps, batch, device, options.precision)
     bare = bare_loop(*common)
     bare()
@@ -180,16 +180,14 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--batch", type=int, default=0, help="0: 32; 8 for the larger networks on a CPU")
-    parser.add_argument("--steps", type=int, default=0, help="in a round; 0: 20; 2 for the larger networks on a CPU")
+    parser.add_argument("--steps", type=int, default=0, help="in a round; 0: 16; 2 for the larger networks on a CPU")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    precision = training.autocast_type(options.precision, device) or torch.float32
-    print(
-        f"{device}, {options.threads} threads, {precision}, channels last, torch {torch.__version__}, windows a second"
-    )
+    about = f"{device}, {options.threads} threads, precision {options.precision}, channels last"
+    print(f"{about}, torch {torch.__version__}; windows a second")
     print("| network        | batch | as it comes |    bare |   plain |   ratio |    full |   ratio |   wait |")
     print("|----------------|------:|------------:|--------:|--------:|--------:|--------:|--------:|-------:|")
     for name in options.networks:

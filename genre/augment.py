@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torchaudio.functional import mask_along_axis_iid
 
 _MASKS = 2  # of each kind, as in SpecAugment's LibriSpeech policies
+_AT_ONCE = 16  # steps whose masks are drawn together: step by step it would take a small network 2 % of its time
 
 
 def random_gain(peak_db: Tensor, limit_db: float) -> Tensor:
@@ -14,33 +17,33 @@ def random_gain(peak_db: Tensor, limit_db: float) -> Tensor:
     return peak_db + torch.empty_like(peak_db).uniform_(-limit_db, limit_db)
 
 
-def spec_augment(x: Tensor, bin_share: float, frame_share: float) -> Tensor:
-    """Mask random bands of bins and frames with the mean, zero: Park et al., "SpecAugment", arXiv 1904.08779.
-
-    `bin_share` and `frame_share` bound the width of a mask, as a share of the axis. No time warping.
-    """
-    batch, bins, frames = x.shape
-    # a mask is the same along the other axis: drawn on one line and multiplied, it costs one pass instead of four
-    kept_bins = _kept(x.new_ones(batch, 1, bins, 1), 2, round(bins * bin_share))
-    kept_frames = _kept(x.new_ones(batch, 1, 1, frames), 3, round(frames * frame_share))
-    return x * (kept_bins * kept_frames).squeeze(1)
-
-
-def mixup(x: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def mixup(x: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """Blend each window with another of its batch: Zhang et al., "mixup", arXiv 1710.09412.
 
-    `targets`, (batch, classes), are shares of the classes and blended likewise. One weight a batch, from
-    Beta(alpha, alpha); 0 is off.
+    `targets`, (batch, classes), are shares of the classes and blended likewise. `weight`, drawn by the caller from
+    a beta distribution, is what each window keeps of itself.
     """
-    if not alpha:
-        return x, targets
-    weight = float(torch.distributions.Beta(alpha, alpha).sample())
     partner = torch.randperm(len(x), device=x.device)
-    return torch.lerp(x[partner], x, weight), torch.lerp(targets[partner], targets, weight)
+    return x.index_select(0, partner).lerp_(x, weight), torch.lerp(targets[partner], targets, weight)
 
 
-def _kept(ones: Tensor, axis: int, widest: int) -> Tensor:
-    """`ones` (batch, 1, bins, frames) with zeros in masks along `axis`, drawn for each window by torchaudio."""
-    for _ in range(_MASKS if widest else 0):
-        ones = mask_along_axis_iid(ones, widest, 0.0, axis)
-    return ones
+def masks(
+    batch: int, bins: int, frames: int, bin_share: float, frame_share: float, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Masks of SpecAugment for one batch after the other, to be multiplied with normalised windows.
+
+    Park et al., arXiv 1904.08779: random bands of bins and of frames become the mean, zero; no time warping.
+    `bin_share` and `frame_share` bound the width of a band, as a share of the axis. Yields ones with zeros in
+    the bands, of shape (batch, bins, 1) and (batch, 1, frames).
+    """
+    while True:
+        kept_bins = _kept(_AT_ONCE * batch, bins, bin_share, device).unsqueeze(2)
+        kept_frames = _kept(_AT_ONCE * batch, frames, frame_share, device).unsqueeze(1)
+        yield from zip(torch.split(kept_bins, batch), torch.split(kept_frames, batch), strict=True)
+
+
+def _kept(windows: int, length: int, share: float, device: torch.device) -> Tensor:
+    """Ones of shape (windows, length) with `_MASKS` bands of zeros in each row, drawn by torchaudio."""
+    ones = torch.ones(windows, _MASKS, length, 1, device=device)
+    kept: Tensor = mask_along_axis_iid(ones, round(length * share), 0.0, axis=2).amin(dim=(1, 3))
+    return kept

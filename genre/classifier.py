@@ -6,7 +6,6 @@ evaluation, tagging and export cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,8 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1))
 
-    def forward(self, levels: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """`augment` acts on the normalised windows, where zero is the mean of a bin."""
-        x = self.normalise(levels)
-        if augment is not None:
-            x = augment(x)
-        logits: Tensor = self.network(x.unsqueeze(1))
+    def forward(self, levels: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.normalise(levels).unsqueeze(1))
         return logits
 
     def normalise(self, levels: Tensor) -> Tensor:
@@ -50,6 +45,11 @@ class Classifier(nn.Module):
     def levels(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
         """Bytes (batch, bins, frames) and peaks (batch,) -> dB; the inverse of `features.encode`."""
         return spectrograms.float() * (self.range_db / 255) + (peak_db - self.range_db).reshape(-1, 1, 1)
+
+    def normalised(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
+        """`normalise(levels(...))` in one pass, which a small network notices."""
+        floor = (peak_db - self.range_db).reshape(-1, 1, 1)
+        return torch.addcmul((floor - self.mean) / self.std, spectrograms.float(), self.range_db / 255 / self.std)
 
 
 def statistics(clips: Clips) -> tuple[Float32, Float32]:

@@ -130,7 +130,7 @@ class IsolatedKernel:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "genre.isolation", str(os.getpid()), *map(str, descriptors)],
                 pass_fds=descriptors,
-                env=_environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -157,7 +157,7 @@ class IsolatedKernel:
         return _signal_name(-code) if code < 0 else f"exit code {code}"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Variables of a child that finds the modules its parent finds, whatever put them on the path."""
     package_root = str(Path(__file__).resolve().parent.parent)
     paths = [package_root, *(path for path in sys.path if path)]

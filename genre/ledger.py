@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 
 from genre import corpora, duplicates, features, splits
 from genre.config import Config, CorpusSettings
@@ -103,6 +102,8 @@ def outcomes(folder: Location) -> pa.Table:
     written = [file.path for file in (folder / "outcomes").files(".parquet")]
     if written:
         # as one data set, whose files are read side by side: a big job killed at its end has ten thousand
+        import pyarrow.dataset  # brings pandas with it, which no worker needs
+
         source = pyarrow.dataset.dataset(written, OUTCOME_SCHEMA, format="parquet", filesystem=folder.filesystem)
         tables.append(source.to_table())
     table = pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
@@ -162,10 +163,7 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
     Raises `ArtifactError` unless every scanned track is in exactly one of the two tables.
     """
     recipe = Recipe.of(config)
-    joined = scanned.join(outcomes(folder).drop_columns(["path"]), keys=_IDENTITY, join_type="inner")
-    joined = joined.select(features.TRACK_SCHEMA.names).cast(features.TRACK_SCHEMA).sort_by("track_id")
-    kept = joined.filter(pc.is_null(joined["reason"]))
-    rejected = joined.filter(pc.is_valid(joined["reason"]))
+    kept, rejected = _joined(scanned, outcomes(folder))
     if len(kept) + len(rejected) != len(scanned):
         raise ArtifactError(
             f"{folder}: {len(scanned)} tracks scanned, but {len(kept)} with features and {len(rejected)} rejected; "
@@ -199,6 +197,13 @@ def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     packages = ("genre", "ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
     return {"python": sys.version.split()[0]} | {package: version(package) for package in packages}
+
+
+def _joined(scanned: pa.Table, done: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The scanned tracks with their outcomes, sorted by track_id: those with clips, and the rejected."""
+    joined = scanned.join(done.drop_columns(["path"]), keys=_IDENTITY, join_type="inner")
+    joined = joined.select(features.TRACK_SCHEMA.names).cast(features.TRACK_SCHEMA).sort_by("track_id")
+    return joined.filter(pc.is_null(joined["reason"])), joined.filter(pc.is_valid(joined["reason"]))
 
 
 def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:

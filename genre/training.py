@@ -76,7 +76,7 @@ class Trainer:
         self._autocast = autocast_type(settings.precision, self._device, classifier)
         self._frames = windows.frames_in(settings.window_seconds, train)
         self._plan = windows.plan(len(train), settings.windows_per_clip, settings.batch_size, shard.world)
-        self._wrapped = wrap(classifier)
+        self._network = wrap(classifier.network)
         self._parameters = list(classifier.parameters())
         self._average = optimiser.moving_average(classifier, settings.ema)
         self._optimizer = optimiser.adamw(self._parameters, settings)
@@ -121,9 +121,6 @@ class Trainer:
 
     def _epoch(self, number: int) -> Epoch:
         started = time.perf_counter()
-        # drawn from the epoch's number, so that a resumed run equals an undisturbed one
-        entropy = np.random.SeedSequence((self._seed, number, self._shard.rank))
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         train_loss, seen = self._train_epoch(number)
         trained = time.perf_counter() - started
         loss, scores = self._validate()
@@ -149,7 +146,19 @@ class Trainer:
     def _train_epoch(self, number: int) -> tuple[float, int]:
         """Mean loss over all workers' windows, and how many windows this took."""
         settings = self._settings
-        self._wrapped.train()
+        # chance follows from the epoch's number, so that a resumed run equals an undisturbed one
+        entropy = np.random.SeedSequence((self._seed, number, self._shard.rank))
+        self._rng = np.random.default_rng(entropy)
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        self._masks = augment.masks(
+            self._plan.share,
+            self._train.shape.bins,
+            self._frames,
+            settings.mel_mask,
+            settings.time_mask,
+            self._device,
+        )
+        self._network.train()
         total = torch.zeros((), device=self._device)
         for batch in windows.training_windows(
             self._train, self._frames, settings.windows_per_clip, settings.batch_size, (self._seed, number), self._shard
@@ -163,16 +172,14 @@ class Trainer:
 
     def _step(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> Tensor:
         """One optimiser step; the loss, still on the device."""
-        settings = self._settings
-        levels = self.classifier.levels(spectrograms, augment.random_gain(peak_db, settings.gain_db))
-        levels, targets = augment.mixup(levels, self._targets[labels], settings.mixup)
+        x, targets = self._augmented(spectrograms, peak_db, labels)
         with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            logits = self._wrapped(levels, self._mask)
+            logits = self._network(x.unsqueeze(1))
         loss = self._loss(logits.float(), targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if settings.clip_norm:
-            nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
+        if self._settings.clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
         self._optimizer.step()
         self._schedule.step()
         if self._average:
@@ -188,8 +195,19 @@ class Trainer:
             logits, targets, self._class_weights, label_smoothing=self._settings.label_smoothing
         )
 
-    def _mask(self, x: Tensor) -> Tensor:
-        return augment.spec_augment(x, self._settings.mel_mask, self._settings.time_mask)
+    def _augmented(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised windows and their targets, (batch, classes); what is switched off costs nothing."""
+        settings, targets = self._settings, self._targets[labels]
+        if settings.gain_db:
+            peak_db = augment.random_gain(peak_db, settings.gain_db)
+        x = self.classifier.normalised(spectrograms, peak_db)
+        if settings.mixup:
+            # normalising is affine, so that blending after it is blending before it
+            x, targets = augment.mixup(x, targets, self._rng.beta(settings.mixup, settings.mixup))
+        if settings.mel_mask or settings.time_mask:
+            kept_bins, kept_frames = next(self._masks)
+            x.mul_(kept_bins).mul_(kept_frames)
+        return x, targets
 
     def _validate(self) -> tuple[float, metrics.Scores]:
         """Loss and scores over all validation tracks, from sums over the workers: the same for any number of them."""

@@ -15,43 +15,50 @@ import pyarrow as pa
 from genre import duplicates, ledger
 from genre.config import Config
 from genre.errors import GenreError
-from genre.preparation import Recipe, prepare_block, unchanged
+from genre.preparation import Recipe, unchanged
 from genre.storage import Location
-from ray_jobs import cli, metrics
+from ray_jobs import cli
 from ray_jobs.blocks import Workers
+from ray_jobs.metrics import prepare_and_count
 from ray_jobs.progress import TrackProgress
 
 
 def run(config: Config) -> None:
     """Prepare `config.corpus` into OUTPUT/features. Raises `GenreError` when too many tracks are rejected."""
+    # Arrow's own pool keeps for good what a join of long lists needed for a moment
+    pa.set_memory_pool(pa.system_memory_pool())
     prepare(config)
 
 
 def prepare(config: Config, workers: Workers | None = None) -> dict[str, Any]:
     """The job on a Ray that is already there, or on one of its own, or with nothing to do on none; the manifest."""
-    console = cli.console()
     folder = Location.of(config.output) / "features"
-    recipe = Recipe.of(config)
-    ledger.check_settings(folder, recipe)
+    ledger.check_settings(folder, Recipe.of(config))
     started = time.monotonic()
-    console.print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
+    cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = ledger.scan(config.corpus)
-    done = ledger.standing(ledger.outcomes(folder), folder, recipe)
     number = ledger.next_run(folder)
     with workers or Workers(config) as workers:
-        suspects = ledger.suspects(scanned, done, config.prepare.verify_content)
-        if len(suspects):
-            done = ledger.confirm(done, suspects, _compare(suspects, config, workers), folder, number)
-        todo = ledger.pending(scanned, done)
-        kept = len(scanned) - len(todo)
-        gone = f"; {len(done) - kept} done before are gone or changed" if len(done) > kept else ""
-        console.print(f"prepare: {len(scanned)} tracks, {kept} already done, {len(todo)} to do{gone}")
+        todo = _find_todo(scanned, config, folder, number, workers)
         if len(todo):
-            _decode(todo, recipe, folder, number, workers)
+            _decode(todo, Recipe.of(config), folder, number, workers)
     manifest = ledger.finish(folder, scanned, config)
     _report(manifest, folder, time.monotonic() - started)
     _check_rejects(manifest, config, folder)
     return manifest
+
+
+def _find_todo(scanned: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> pa.Table:
+    """The tracks that must be decoded, after reading those of which only that can tell."""
+    done = ledger.standing(ledger.outcomes(folder), folder, Recipe.of(config))
+    suspects = ledger.suspects(scanned, done, config.prepare.verify_content)
+    if len(suspects):
+        done = ledger.confirm(done, suspects, _compare(suspects, config, workers), folder, number)
+    todo = ledger.pending(scanned, done)
+    kept = len(scanned) - len(todo)
+    gone = f"; {len(done) - kept} done before are gone or changed" if len(done) > kept else ""
+    cli.console().print(f"prepare: {len(scanned)} tracks, {kept} already done, {len(todo)} to do{gone}")
+    return todo
 
 
 def _compare(suspects: pa.Table, config: Config, workers: Workers) -> pa.Table:
@@ -63,16 +70,10 @@ def _compare(suspects: pa.Table, config: Config, workers: Workers) -> pa.Table:
 
 def _decode(todo: pa.Table, recipe: Recipe, folder: Location, number: int, workers: Workers) -> None:
     ledger.claim(folder, recipe)
-    work = functools.partial(_prepare_and_count, recipe=recipe, folder=folder, run=number)
+    work = functools.partial(prepare_and_count, recipe=recipe, folder=folder, run=number)
     with TrackProgress("prepare", total=len(todo)) as progress:
         for outcomes in workers.map(work, todo, recipe.prepare.tracks_per_block, columns=["reason"]):
             progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)
-
-
-def _prepare_and_count(tracks: pa.Table, recipe: Recipe, folder: Location, run: int) -> pa.Table:
-    outcomes = prepare_block(tracks, recipe, folder, run)
-    metrics.count_tracks(outcomes)
-    return outcomes
 
 
 def _report(manifest: dict[str, Any], folder: Location, seconds: float) -> None:

@@ -5,6 +5,8 @@ import torch
 
 from genre import augment
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
@@ -22,42 +24,36 @@ def test_gain_is_uniform():
 def test_nothing_changes_when_all_is_off():
     x = torch.randn(4, 8, 9)
     assert torch.equal(augment.random_gain(x[:, 0, 0], 0), x[:, 0, 0])
-    assert torch.equal(augment.spec_augment(x, 0, 0), x)
-    mixed, targets = augment.mixup(x, torch.eye(4), 0)
+    assert all((kept == 1).all() for kept in next(augment.masks(4, 8, 9, 0, 0, CPU)))
+    mixed, targets = augment.mixup(x, torch.eye(4), 1.0)
     assert torch.equal(mixed, x)
     assert torch.equal(targets, torch.eye(4))
 
 
 @pytest.mark.parametrize(("bin_share", "frame_share"), [(0.25, 0), (0, 0.25), (0.25, 0.25)])
-def test_masks_are_bands_of_zeros_of_bounded_width(bin_share, frame_share):
-    x = augment.spec_augment(torch.ones(300, 40, 80), bin_share, frame_share)
-    assert set(x.unique().tolist()) == {0.0, 1.0}
-    masked_bins, masked_frames = (x.sum(dim=2) == 0).sum(dim=1), (x.sum(dim=1) == 0).sum(dim=1)
-    # two masks of at most a share of the axis each, drawn anew for each window
-    assert masked_bins.max() <= 2 * 40 * bin_share
-    assert masked_frames.max() <= 2 * 80 * frame_share
-    for masked, share in ((masked_bins, bin_share), (masked_frames, frame_share)):
-        assert (len(masked.unique()) > 5) is (share > 0)
-    kept = (40 - masked_bins) * (80 - masked_frames)
-    assert torch.equal(x.sum(dim=(1, 2)).long(), kept)
+def test_masks_are_two_bands_of_zeros_of_bounded_width(bin_share, frame_share):
+    kept_bins, kept_frames = next(augment.masks(300, 40, 80, bin_share, frame_share, CPU))
+    assert kept_bins.shape == (300, 40, 1)
+    assert kept_frames.shape == (300, 1, 80)
+    for kept, share in ((kept_bins.squeeze(2), bin_share), (kept_frames.squeeze(1), frame_share)):
+        assert set(kept.unique().tolist()) <= {0.0, 1.0}
+        masked = (kept == 0).sum(dim=1)
+        assert masked.max() <= 2 * kept.shape[1] * share
+        bands = ((kept[:, 1:] == 0) & (kept[:, :-1] == 1)).sum(dim=1) + (kept[:, 0] == 0)
+        assert bands.max() == (2 if share else 0)
+        assert (len(masked.unique()) > 5) is (share > 0)  # each window has its own
+
+
+def test_masks_are_drawn_anew_for_every_batch():
+    stream = augment.masks(8, 40, 80, 0.2, 0.2, CPU)
+    drawn = {next(stream)[0].numpy().tobytes() for _ in range(40)}
+    assert len(drawn) == 40
 
 
 def test_mixup_blends_windows_and_targets_alike():
     x, targets = torch.randn(16, 3, 4), torch.eye(16)
-    mixed, shares = augment.mixup(x, targets, 0.5)
-    torch.testing.assert_close(shares.sum(dim=1), torch.ones(16))
-    weight = shares.diagonal().min()
-    assert 0 < weight < 1
-    partner = (shares - weight * targets).argmax(dim=1)
+    mixed, shares = augment.mixup(x, targets, 0.7)
+    partner = (shares - 0.7 * targets).argmax(dim=1)
     assert sorted(partner.tolist()) == list(range(16))
-    torch.testing.assert_close(mixed, weight * x + (1 - weight) * x[partner])
-
-
-def test_mixup_weights_follow_a_beta_distribution():
-    x = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)
-    drawn = [augment.mixup(x, x.squeeze(2), 0.3)[0] for _ in range(4000)]
-    weights = torch.stack([mixed[1, 0, 0] for mixed in drawn if mixed[0] != mixed[1]])
-    # half of the time each window is its own partner and keeps weight 1; of the others
-    others = weights[weights < 1]
-    assert abs(others.mean() - 0.5) < 0.03
-    assert abs(others.var() - 0.25 / 1.6) < 0.01  # 1 / (4 (2 a + 1))
+    torch.testing.assert_close(shares, 0.7 * targets + 0.3 * targets[partner])
+    torch.testing.assert_close(mixed, 0.7 * x + 0.3 * x[partner])
