@@ -128,7 +128,6 @@ def measure_lists(rows: int) -> None:
         done = timed("outcomes", lambda: ledger.outcomes(folder))
         timed("suspects", lambda: ledger.suspects(scanned, done))
         timed("pending", lambda: ledger.pending(scanned, done))
-        del done
         timed("finish", lambda: ledger.finish(folder, scanned, config))
         again = timed("outcomes, finished", lambda: ledger.outcomes(folder))
         timed("pending, finished", lambda: ledger.pending(scanned, again))
@@ -175,7 +174,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rows", type=int, default=0)
     options = parser.parse_args()
-    pa.set_memory_pool(pa.system_memory_pool())  # as the job does
     if options.rows:
         measure_lists(options.rows)
     else:

@@ -6,6 +6,8 @@ conversions of each other. An MP3 of a CD track is not found; put both into one 
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,9 +19,8 @@ SHOWN = 3
 
 def find(tracks: pa.Table) -> pa.Table:
     """The tracks that share their audio with another, one below the other."""
-    counts = tracks.group_by("sound").aggregate([([], "count_all")])
-    shared = counts.filter(pc.greater(counts["count_all"], 1))["sound"]
-    copies = tracks.filter(pc.is_in(tracks["sound"], value_set=shared)).select(COLUMNS)
+    number, count = _sounds(tracks)
+    copies = tracks.filter(pa.array(count[number] > 1)).select(COLUMNS)
     return copies.sort_by([("sound", "ascending"), ("track_id", "ascending")])
 
 
@@ -29,14 +30,22 @@ def part_splits(tracks: pa.Table) -> pa.Table:
     Only a published split can do so. The copies in the test split stay there, so that scores remain
     comparable with those published; where there are none, those for validation do; training gives way.
     """
-    rank = pc.index_in(tracks["split"], pa.array(splits.SPLITS))  # train 0, valid 1, test 2
-    ranked = pa.table({"sound": tracks["sound"], "rank": rank})
-    best = ranked.group_by("sound").aggregate([("rank", "max"), ("rank", "min")])
-    torn = best.filter(pc.less(best["rank_min"], best["rank_max"]))
-    place = pc.index_in(tracks["sound"], value_set=torn["sound"])
-    yields = pc.fill_null(pc.less(rank, torn["rank_max"].take(place)), False)
-    column = pc.if_else(yields, splits.EXCLUDED, tracks["split"])
+    number, count = _sounds(tracks)
+    rank = pc.fill_null(
+        pc.index_in(tracks["split"], pa.array(splits.SPLITS)), -1
+    ).to_numpy()  # excluded -1, train 0, ...
+    best = np.full(len(count), -1, dtype=rank.dtype)
+    np.maximum.at(best, number, rank)
+    yields = (rank >= 0) & (rank < best[number])
+    column = pc.if_else(pa.array(yields), splits.EXCLUDED, tracks["split"])
     return tracks.set_column(tracks.schema.get_field_index("split"), tracks.schema.field("split"), column)
+
+
+def _sounds(tracks: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(tracks,) a number for the audio of each, and (numbers,) how many tracks have it."""
+    encoded = tracks["sound"].combine_chunks().dictionary_encode()
+    number = encoded.indices.to_numpy().astype(np.int64)
+    return number, np.bincount(number, minlength=len(encoded.dictionary))
 
 
 def counts(copies: pa.Table) -> dict[str, int]:

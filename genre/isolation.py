@@ -100,11 +100,16 @@ class IsolatedKernel:
 
     def _ask(self, item: Any, timeout: float) -> Any:
         channel = self._channel or self._start()
-        channel.send((item, timeout))
-        if not channel.poll(timeout):
+        try:
+            channel.send((item, timeout))
+            if not channel.poll(timeout):
+                raise AudioError(Reason.TIMED_OUT, f"took longer than prepare.file_timeout_s={timeout:g}")
+            return channel.receive()
+        except (EOFError, ConnectionError):
+            raise
+        except BaseException:  # an interrupt among them: the next answer would be that to this item
             self._end()
-            raise AudioError(Reason.TIMED_OUT, f"took longer than prepare.file_timeout_s={timeout:g}")
-        return channel.receive()
+            raise
 
     def _start(self) -> Channel:
         """A child that is ready. Raises what the factory raised, or `RuntimeError` when none comes up."""

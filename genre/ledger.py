@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import corpora, duplicates, features, splits
+from genre import __version__, corpora, duplicates, features, splits
 from genre.config import Config, CorpusSettings
 from genre.corpora import Track
 from genre.errors import ArtifactError
@@ -37,7 +37,6 @@ SCAN_COLUMNS = ("track_id", "path", "genre", "group", "split", "size", "modified
 SCAN_SCHEMA = pa.schema([features.TRACK_SCHEMA.field(name) for name in SCAN_COLUMNS])
 # Of prepare's settings those that decide what is rejected: under others, rejects are decoded again.
 LIMITS = {"file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction"}
-_IDENTITY = ["track_id", "size", "modified"]  # a track whose size or time changed is another one
 _SCAN_BATCH = 10_000
 
 
@@ -109,7 +108,7 @@ def outcomes(folder: Location) -> pa.Table:
     table = pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
     parts = pa.array([file.name for file in (folder / "clips").files(".parquet")], pa.string())
     there = pc.or_(pc.is_valid(table["reason"]), pc.is_in(table["part"], value_set=parts))
-    return _newest(table.filter(there)).sort_by("track_id")
+    return _newest(table.filter(there).combine_chunks())
 
 
 def standing(done: pa.Table, folder: Location, recipe: Recipe) -> pa.Table:
@@ -129,12 +128,13 @@ def suspects(scanned: pa.Table, done: pa.Table, everything: bool = False) -> pa.
 
     Columns track_id, path, size, modified of the scan and `content` of the outcome.
     """
-    known = done.filter(pc.is_valid(done["content"])).select(["track_id", "size", "content", "modified"])
-    known = known.rename_columns(["track_id", "size", "content", "before"])
-    both = scanned.select(["track_id", "path", "size", "modified"]).join(known, ["track_id", "size"], join_type="inner")
+    place = _places(scanned, done)
+    before = done.select(["size", "modified", "content"]).take(place)
+    suspicious = pc.and_kleene(pc.equal(before["size"], scanned["size"]), pc.is_valid(before["content"]))
     if not everything:
-        both = both.filter(pc.not_equal(both["modified"], both["before"]))
-    return both.drop_columns(["before"]).sort_by("track_id")
+        suspicious = pc.and_kleene(suspicious, pc.not_equal(before["modified"], scanned["modified"]))
+    view = scanned.select(["track_id", "path", "size", "modified"]).append_column("content", before["content"])
+    return view.filter(suspicious)
 
 
 def confirm(done: pa.Table, compared: pa.Table, same: pa.Table, folder: Location, run: int) -> pa.Table:
@@ -142,19 +142,19 @@ def confirm(done: pa.Table, compared: pa.Table, same: pa.Table, folder: Location
 
     Outcomes of tracks that changed are gone; those of tracks only touched are written anew, with their new time.
     """
-    others = done.filter(pc.invert(pc.is_in(done["track_id"], value_set=compared["track_id"])))
-    facts = [name for name in OUTCOME_SCHEMA.names if name not in ("path", "size", "modified")]
-    kept = same.select(["track_id", "path", "size", "modified"]).join(done.select(facts), "track_id", join_type="inner")
-    kept = kept.select(OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA)
-    touched = kept.join(done.select(_IDENTITY), _IDENTITY, join_type="left anti")
+    others = done.filter(pc.invert(pc.is_in(done["track_id"], value_set=_whole(compared["track_id"]))))
+    kept = done.take(_places(same, done))
+    for name in ("path", "size", "modified"):
+        kept = kept.set_column(kept.schema.get_field_index(name), name, same[name])
+    touched = pending(kept, done)
     if len(touched):
-        (folder / "outcomes" / f"{run:05d}-touched.parquet").write_table(touched.sort_by("track_id"))
+        (folder / "outcomes" / f"{run:05d}-touched.parquet").write_table(touched)
     return pa.concat_tables([others, kept]).sort_by("track_id")
 
 
 def pending(scanned: pa.Table, done: pa.Table) -> pa.Table:
-    """The scanned tracks that are not done, or whose file changed since; sorted by track_id."""
-    return scanned.join(done.select(_IDENTITY), keys=_IDENTITY, join_type="left anti").sort_by("track_id")
+    """The scanned tracks that are not done, or whose file changed since, in their order."""
+    return scanned.filter(pc.invert(_same_file(scanned, done.take(_places(scanned, done)))))
 
 
 def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any]:
@@ -195,15 +195,33 @@ def reasons(rejected: pa.Table) -> dict[str, int]:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    packages = ("genre", "ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
-    return {"python": sys.version.split()[0]} | {package: version(package) for package in packages}
+    packages = ("ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
+    ours = {"genre": __version__, "python": sys.version.split()[0]}
+    return ours | {package: version(package) for package in packages}
 
 
 def _joined(scanned: pa.Table, done: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The scanned tracks with their outcomes, sorted by track_id: those with clips, and the rejected."""
-    joined = scanned.join(done.drop_columns(["path"]), keys=_IDENTITY, join_type="inner")
-    joined = joined.select(features.TRACK_SCHEMA.names).cast(features.TRACK_SCHEMA).sort_by("track_id")
+    """The scanned tracks with their outcomes: those with clips, and the rejected."""
+    found = done.take(_places(scanned, done))
+    columns = {name: (scanned if name in SCAN_COLUMNS else found)[name] for name in features.TRACK_SCHEMA.names}
+    joined = pa.table(columns, schema=features.TRACK_SCHEMA).filter(_same_file(scanned, found))
     return joined.filter(pc.is_null(joined["reason"])), joined.filter(pc.is_valid(joined["reason"]))
+
+
+def _places(tracks: pa.Table, done: pa.Table) -> pa.ChunkedArray:
+    """Row of each track in `done`, null where it has none. Leaner than a join, whose hash tables hold all columns."""
+    return pc.index_in(tracks["track_id"], value_set=_whole(done["track_id"]))
+
+
+def _same_file(tracks: pa.Table, found: pa.Table) -> pa.ChunkedArray:
+    """Whether the file is the one that was found: a track whose size or time changed is another one."""
+    pairs = (pc.equal(tracks[name], found[name]) for name in ("size", "modified"))
+    return pc.fill_null(pc.and_kleene(*pairs), False)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
 
 
 def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:
@@ -224,9 +242,11 @@ def _write_settings(folder: Location, recipe: Recipe, limited: dict[str, Any] | 
 
 
 def _newest(table: pa.Table) -> pa.Table:
-    """The last row of each track_id."""
-    numbered = pa.table({"track_id": table["track_id"], "row": np.arange(len(table))})
-    return table.take(numbered.group_by("track_id").aggregate([("row", "max")])["row_max"])
+    """The last row of each track_id, sorted by track_id."""
+    codes = _whole(table["track_id"]).dictionary_encode()
+    last = np.empty(len(codes.dictionary), dtype=np.int64)
+    last[codes.indices.to_numpy()] = np.arange(len(table))  # of several the last one stays
+    return table.take(last[pc.sort_indices(codes.dictionary).to_numpy()])
 
 
 def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:

@@ -33,7 +33,7 @@ def test_every_track_is_a_feature_or_a_reject(home):
     assert len(tracks) == 60
     assert len(rejects) == 8
     assert all(row["reason"] and row["message"] for row in rejects)
-    assert {"empty", "unreadable", "silent"} <= {row["reason"] for row in rejects}
+    assert {"empty", "unsupported", "silent"} <= {row["reason"] for row in rejects}
     assert not {row["track_id"] for row in tracks} & {row["track_id"] for row in rejects}
 
 

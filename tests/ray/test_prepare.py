@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 from genre import features, ledger
 from genre.errors import ArtifactError, GenreError
 from genre.storage import Location
+from ray_jobs.blocks import Workers
 from ray_jobs.prepare import prepare
 
 
@@ -212,6 +214,13 @@ class TestRejects:
 
 
 class TestConservation:
+    def test_every_clip_is_there_once(self, music, output):
+        in_turn(config_of(music, output))
+        tracks = pq.read_table(output / "features/tracks.parquet")
+        rows = clip_rows(output)
+        assert len(rows) == pc.sum(tracks["clips"]).as_py()
+        assert len(rows.group_by(["track_id", "clip"]).aggregate([])) == len(rows)
+
     def test_a_track_without_an_outcome_fails_the_job(self, music, output, monkeypatch):
         config = config_of(music, output)
         in_turn(config)
@@ -268,7 +277,8 @@ class TestOnRay:
         assert done.returncode == 0, done.stderr
         assert "0 to do" in done.stderr
 
-    def test_conservation_of_clips(self, music, tmp_path):
-        in_turn(config_of(music, tmp_path / "out"))
-        tracks = pq.read_table(tmp_path / "out/features/tracks.parquet")
-        assert len(clip_rows(tmp_path / "out")) == pc.sum(tracks["clips"]).as_py()
+    def test_an_error_on_a_worker_is_told_as_it_is(self, tmp_path):
+        tracks = pa.table({"path": ["/a", "/b"]})
+        fails = functools.partial(pa.Table.column, i="no such column")
+        with Workers(config_of("", tmp_path)) as workers, pytest.raises(KeyError, match="no such column"):
+            list(workers.map(fails, tracks, limit=4))

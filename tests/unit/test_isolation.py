@@ -104,6 +104,16 @@ def test_a_hang_ends_in_time(isolated):
     assert kernel(0, 60) is None
 
 
+def test_after_an_interrupt_answers_belong_to_their_items(isolated):
+    kernel = isolated(operator.mul, 3)
+    kernel(1, 60)
+    os.kill(kernel.pid, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        kernel(5, 60)
+    assert kernel(7, 60) == 21
+
+
 def test_a_stopped_child_counts_as_hanging(isolated):
     kernel = isolated(time.sleep)
     kernel(0, 60)
