@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test check cluster-smoke chaos lock clean
+.PHONY: help install demo test test-all check cluster-smoke chaos lock clean
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ demo: $(READY)  ## the whole chain on composed music: features, search, leaderbo
 
 test: check  ## pass the tests
 	$(RUN) -m pytest
+
+test-all: check  ## the long tests as well: searches, kills, S3, submitted jobs, served pages
+	$(RUN) -m pytest -m "not cluster"
 
 check: $(READY)  ## format, lint and types
 	$(VENV)/bin/ruff format --check --quiet .

@@ -18,7 +18,7 @@ from genre.ledger import scan
 from genre.report import read_board
 from genre.storage import Location
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from genre import features
 from genre.storage import Location
 from ray_jobs.prepare import prepare
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
