@@ -171,7 +171,8 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
         )
     kept = duplicates.part_splits(_with_splits(kept, config.corpus))
     copies = duplicates.find(kept)
-    manifest = _manifest(kept, rejected, copies, recipe, config)
+    published = len(scanned) > 0 and scanned["split"].null_count == 0
+    manifest = _manifest(kept, rejected, copies, recipe, config) | {"split": "official" if published else "random"}
     if _says_the_same(folder, manifest, {"tracks": kept, "rejects": rejected}):
         written: dict[str, Any] = (folder / "manifest.json").read_json()
         _tidy(folder, kept)

@@ -132,3 +132,8 @@ def test_an_altered_model_is_refused(tuned, tmp_path):
     told = job("tag", home, f"inputs={home / 'music'}", f"model={copy}", succeeds=False)
     assert "not the weights that model.json lists" in told.stderr
     assert told.stderr.count("\n") == 1
+
+
+def test_the_report_says_how_the_split_was_made(tuned):
+    home, _ = tuned
+    assert read_board(Location.of(home / "out/leaderboard")).corpus.split == "official"
