@@ -82,29 +82,47 @@ def made_up(bins: int, frames: int) -> Iterator[Track]:
         yield Track(f"track{number:02d}", genre, split, list(clips))
 
 
-def convert(source: Path, range_db: float, bins: int, frames: int) -> Iterator[Track]:
+def convert(source: Path, range_db: float, bins: int, frames: int, bands: int) -> Iterator[Track]:
     """Rows of track_id, genre, split and a `spectrogram` of bytes (bins x frames), each track scaled to 0..255.
 
-    The scale in dB was lost with the plots; `range_db` is our guess, and each track's peak counts as 0 dB.
+    The scale in dB was lost with the plots; `range_db` is our guess, and each track's peak counts as 0 dB. Bins of
+    equal width spend most of the picture on the highest octave; `bands` is how many mel-spaced ones replace them.
     """
+    warped = mel_spaced(bands, bins)
     for batch in pq.ParquetFile(source).iter_batches(64):
         for row in batch.to_pylist():
             values = np.frombuffer(row["spectrogram"], np.uint8).reshape(bins, frames)
             levels = values * (range_db / 255) - range_db
-            yield Track(row["track_id"], row["genre"], row["split"], [levels])
+            yield Track(row["track_id"], row["genre"], row["split"], [warped @ levels])
+
+
+def mel_spaced(bands: int, bins: int, nyquist: float = 11025.0) -> np.ndarray:
+    """(bands, bins): weights that average bins of equal width from 0 Hz to `nyquist` into bands even in mel.
+
+    Triangles on the scale of O'Shaughnessy 1987, never narrower than a bin to each side, so that low bands
+    interpolate between bins rather than stay empty. Each row sums to one.
+    """
+    spacing = nyquist / (bins - 1)
+    edges = 700 * np.expm1(np.linspace(0, np.log1p(nyquist / 700), bands + 2))
+    centre = edges[1:-1, None]
+    low, high = np.minimum(edges[:-2, None], centre - spacing), np.maximum(edges[2:, None], centre + spacing)
+    frequency = np.arange(bins) * spacing
+    weights = np.clip(np.minimum((frequency - low) / (centre - low), (high - frequency) / (high - centre)), 0, None)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="the folder of a run; the features go into its folder 'features'")
     parser.add_argument("--convert", type=Path, help="Parquet with track_id, genre, split, spectrogram (uint8)")
+    parser.add_argument("--bands", type=int, default=40, help="with --convert: mel-spaced bands made of linear bins")
     options = parser.parse_args()
     folder = options.output / "features"
     if options.convert:
         shape = pq.read_schema(options.convert).metadata[b"shape"].decode()
         bins, frames = (int(number) for number in shape.split(","))
-        tracks = convert(options.convert, 80.0, bins, frames)
-        write(folder, tracks, bins, frames, range_db=80.0, frame_seconds=30.0 / frames)
+        tracks = convert(options.convert, 80.0, bins, frames, options.bands)
+        write(folder, tracks, options.bands, frames, range_db=80.0, frame_seconds=30.0 / frames)
     else:
         write(folder, made_up(32, 200), 32, 200, range_db=80.0, frame_seconds=0.05)
     print(f"wrote {folder}")

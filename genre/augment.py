@@ -6,15 +6,43 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchaudio.functional import mask_along_axis_iid
 
 _MASKS = 2  # of each kind, as in SpecAugment's LibriSpeech policies
+_POINTS = 6  # of the equaliser's curve, evenly spaced over the bins
 _AT_ONCE = 16  # steps whose masks are drawn together: step by step it would take a small network 2 % of its time
 
 
 def random_gain(peak_db: Tensor, limit_db: float) -> Tensor:
     """Shift the level of each window, (batch,) in dB, by a uniform amount within +- limit_db."""
     return peak_db + torch.empty_like(peak_db).uniform_(-limit_db, limit_db)
+
+
+def random_equaliser(peak_db: Tensor, bins: int, limit_db: float) -> Tensor:
+    """Shift the level of each bin, (batch,) -> (batch, bins) in dB, by a smooth random curve: other masters.
+
+    The curve runs straight between six evenly spaced points, each uniform within +- limit_db, and does not change
+    in time. Nam, Kim, Park, "FilterAugment", ICASSP 2022 (arXiv 2110.03282), of linear type.
+    """
+    points = torch.empty(len(peak_db), 1, _POINTS, device=peak_db.device).uniform_(-limit_db, limit_db)
+    return peak_db.unsqueeze(1) + functional.interpolate(points, size=bins, mode="linear", align_corners=True).squeeze(
+        1
+    )
+
+
+def mixstyle(x: Tensor, weights: Tensor) -> Tensor:
+    """Give each window part of its neighbour's mean and deviation over time, bin by bin; targets stay as they are.
+
+    How a track was recorded, and by whom, sits in those statistics: a model learns to rely less on them. `weights`,
+    (batch,), is what each window keeps of its own. Zhou et al., "Domain generalization with MixStyle", ICLR 2021
+    (arXiv 2104.02008), along frequency as in Kim et al., Interspeech 2021 (arXiv 2111.06531).
+    """
+    deviation, mean = torch.std_mean(x, dim=2, keepdim=True, correction=0)
+    deviation = deviation + 1e-2  # of a silent bin; x is normalised, so that one is a usual deviation
+    kept = weights.reshape(-1, 1, 1)
+    scale = torch.lerp(deviation.roll(-1, dims=0), deviation, kept) / deviation
+    return torch.addcmul(torch.lerp(mean.roll(-1, dims=0), mean, kept) - mean * scale, x, scale)
 
 
 def mixup(x: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from genre.windows import Shard
 State = dict[str, Any]
 
 _EVAL_BATCH = 64  # windows
+_MIXSTYLE_BETA = 0.3  # of the weights' beta distribution, as published
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,12 @@ class Trainer:
         settings, targets = self._settings, self._targets[labels]
         if settings.gain_db:
             peak_db = augment.random_gain(peak_db, settings.gain_db)
+        if settings.equaliser_db:
+            peak_db = augment.random_equaliser(peak_db, self._train.shape.bins, settings.equaliser_db)
         x = self.classifier.normalised(spectrograms, peak_db)
+        if self._rng.random() < settings.mixstyle:
+            kept = self._rng.beta(_MIXSTYLE_BETA, _MIXSTYLE_BETA, len(x)).astype(np.float32)
+            x = augment.mixstyle(x, *to_device(self._device, kept))
         if settings.mixup:
             # normalising is affine, so that blending after it is blending before it
             x, targets = augment.mixup(x, targets, self._rng.beta(settings.mixup, settings.mixup))

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 def conv_block(inside: int, outside: int, pool: tuple[int, int]) -> nn.Sequential:
-    """3 x 3 convolution, batch norm, max pooling (bins, frames), ReLU.
+    """3 x 3 convolution, max pooling (bins, frames), batch norm, ReLU.
 
-    Pooling rounds up, so that a block never pools a small input away and any size can be fed. It comes
-    before the ReLU, which gives the same values since ReLU keeps the order, for a quarter of the work.
+    Pooling rounds up, so that a block never pools a small input away and any size can be fed. It comes right
+    after the convolution: norm and ReLU have a quarter of the work then, and nothing was seen to suffer.
     """
     return nn.Sequential(
         nn.Conv2d(inside, outside, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(outside),
         nn.MaxPool2d(pool, ceil_mode=True),
+        nn.BatchNorm2d(outside),
         nn.ReLU(inplace=True),
     )
 

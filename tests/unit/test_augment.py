@@ -25,9 +25,36 @@ def test_nothing_changes_when_all_is_off():
     x = torch.randn(4, 8, 9)
     assert torch.equal(augment.random_gain(x[:, 0, 0], 0), x[:, 0, 0])
     assert all((kept == 1).all() for kept in next(augment.masks(4, 8, 9, 0, 0, CPU)))
+    assert torch.equal(augment.random_equaliser(x[:, 0, 0], 8, 0), x[:, :1, 0].expand(4, 8))
+    torch.testing.assert_close(augment.mixstyle(x, torch.ones(4)), x)
     mixed, targets = augment.mixup(x, torch.eye(4), 1.0)
     assert torch.equal(mixed, x)
     assert torch.equal(targets, torch.eye(4))
+
+
+def test_the_equaliser_is_a_smooth_curve_of_its_own_for_each_window():
+    peaks = torch.randn(200)
+    curves = augment.random_equaliser(peaks, 41, 6.0) - peaks.unsqueeze(1)
+    assert curves.shape == (200, 41)
+    assert -6 <= curves.min() < -5.5
+    assert 5.5 < curves.max() <= 6
+    # six points on 41 bins: every eighth bin, and a straight line between them
+    bent = curves.diff(n=2, dim=1).abs().amax(dim=0) > 1e-4
+    assert (bent.nonzero().squeeze(1) + 1).tolist() == [8, 16, 24, 32]
+    assert len(curves[:, 0].unique()) == 200
+
+
+def test_mixstyle_moves_the_statistics_over_time_and_nothing_else():
+    x = 3 * torch.randn(5, 7, 200) + torch.randn(5, 7, 1)
+    weights = torch.tensor([1.0, 0.0, 0.5, 0.25, 0.75])
+    mixed = augment.mixstyle(x, weights)
+    torch.testing.assert_close(mixed[0], x[0], rtol=1e-4, atol=1e-4)
+    for statistic in (torch.mean, lambda values, dim: torch.std(values, dim, correction=0)):
+        own, partner = statistic(x, dim=2), statistic(x, dim=2).roll(-1, dims=0)
+        wanted = weights[:, None] * own + (1 - weights[:, None]) * partner
+        torch.testing.assert_close(statistic(mixed, dim=2), wanted, rtol=0.02, atol=0.02)
+    standard = lambda values: (values - values.mean(2, keepdim=True)) / values.std(2, keepdim=True)  # noqa: E731
+    torch.testing.assert_close(standard(mixed), standard(x), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("bin_share", "frame_share"), [(0.25, 0), (0, 0.25), (0.25, 0.25)])

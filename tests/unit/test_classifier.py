@@ -66,6 +66,8 @@ def test_one_pass_normalises_as_two_do():
     stored = torch.from_numpy(clips.spectrograms), torch.from_numpy(clips.peak_db)
     at_once = classifier.normalised(*stored)
     torch.testing.assert_close(at_once, classifier.normalise(classifier.levels(*stored)), rtol=0, atol=1e-4)
+    each_bin = torch.from_numpy(clips.peak_db).unsqueeze(1).expand(-1, clips.shape.bins)
+    torch.testing.assert_close(classifier.normalised(stored[0], each_bin), at_once)
 
 
 def test_the_answer_for_a_track_is_the_mean_over_its_windows():
