@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# a shell's background jobs, and all they start, ignore interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# tiny networks: threads that wait for each other on a busy machine take ten times as long
+torch.set_num_threads(1)
 
 
 @pytest.fixture
