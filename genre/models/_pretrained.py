@@ -6,23 +6,36 @@ import io
 import os
 import pickle
 from collections.abc import Mapping
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from genre.config import Settings
 from genre.errors import ConfigError
 from genre.storage import Location
 
-FULL_WIDTH = 64  # channels of the first stage of the published networks
+_FULL_WIDTH = 64  # channels of the first stage of the published networks
 
 
-def require_full_width(pretrained: str, width: int) -> None:
-    """Raises `ConfigError` where pretrained weights are asked for a network too narrow for them."""
-    if pretrained and width != FULL_WIDTH:
-        raise ConfigError(
-            f"pretrained={pretrained} fits the published width only, found width={width}; use width={FULL_WIDTH}"
-        )
+class PretrainedParams(Settings):
+    """Settings of a published body of any width, whose weights fit at full width."""
+
+    width: int = Field(64, ge=4, le=64, description="channels of the first stage; 64 as published, doubled three times")
+    pretrained: str = Field(
+        "", description="start from ImageNet: 'imagenet' (torchvision's cache or download) or the path of its file"
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_published_weights(self) -> Self:
+        if self.pretrained and self.width != _FULL_WIDTH:
+            raise ConfigError(
+                f"pretrained={self.pretrained} fits the published width only, found width={self.width}; "
+                f"use width={_FULL_WIDTH}"
+            )
+        return self
 
 
 def load(network: nn.Module, source: str, published: str, first: str, head: str) -> None:

@@ -6,29 +6,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from genre.config import Settings
 from genre.models import _pretrained
+from genre.models._pretrained import PretrainedParams
 from genre.models._space import Choice, Domain, LogUniform, Uniform
 
 
-class Params(Settings):
-    width: int = Field(64, ge=4, le=64, description="channels of the first block; 64 as published, doubled three times")
+class Params(PretrainedParams):
     head: Literal["global", "published"] = Field(
         "global", description="global: mean over the last maps; published: 7 x 7 pooling and two layers of 4096"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="before the classifier")
-    pretrained: str = Field(
-        "", description="start from ImageNet: 'imagenet' (torchvision's cache or download) or the path of its file"
-    )
-
-    @model_validator(mode="after")
-    def _fits_the_published_weights(self) -> Params:
-        _pretrained.require_full_width(self.pretrained, self.width)
-        return self
 
 
 SEARCH: dict[str, Domain] = {

@@ -8,26 +8,15 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from genre.config import Settings
+from genre.models import crnn
 from genre.models._layers import AttentionPool, ConvRecurrent
-from genre.models._space import Choice, Domain, LogUniform, Uniform
 
 
-class Params(Settings):
-    width: int = Field(32, ge=4, le=256, description="channels of the first block; doubled twice")
-    depth: int = Field(5, ge=2, le=8, description="convolution blocks")
-    hidden: int = Field(128, ge=8, le=1024, description="GRU units in each direction")
-    layers: int = Field(1, ge=1, le=4, description="GRU layers")
+class Params(crnn.Params):
     attention: int = Field(64, ge=4, le=1024, description="hidden units that score a time step")
-    dropout: float = Field(0.3, ge=0, lt=1, description="before the GRU and the classifier")
 
 
-SEARCH: dict[str, Domain] = {
-    "train.learning_rate": LogUniform(5e-4, 1e-2),
-    "train.weight_decay": LogUniform(1e-3, 1e-1),
-    "train.mixup": Choice((0.0, 0.3)),
-    "params.dropout": Uniform(0.1, 0.5),
-}
+SEARCH = crnn.SEARCH
 
 
 class AttentionCRNN(nn.Module):

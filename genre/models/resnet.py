@@ -6,29 +6,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from genre.config import Settings
 from genre.models import _pretrained
+from genre.models._pretrained import PretrainedParams
 from genre.models._space import Choice, Domain, LogUniform, Uniform
 
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-class Params(Settings):
+class Params(PretrainedParams):
     depth: Literal[18, 34, 50] = Field(18, description="layers: 18 and 34 have basic blocks, 50 has bottlenecks")
-    width: int = Field(64, ge=4, le=64, description="channels of the first stage; 64 as published, doubled three times")
     dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
-    pretrained: str = Field(
-        "", description="start from ImageNet: 'imagenet' (torchvision's cache or download) or the path of its file"
-    )
-
-    @model_validator(mode="after")
-    def _fits_the_published_weights(self) -> Params:
-        _pretrained.require_full_width(self.pretrained, self.width)
-        return self
 
 
 SEARCH: dict[str, Domain] = {
