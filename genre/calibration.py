@@ -116,15 +116,6 @@ def threshold_for_precision(probabilities: Float32, labels: Labels, precision: f
     return float(levels[enough[-1]]) if len(enough) else float(np.nextafter(np.float32(1), np.float32(2)))
 
 
-def calibration_error(probabilities: Float32, labels: Labels, bins: int = 10) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3): mean gap between sureness and being right."""
-    best = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    which = np.minimum((best * bins).astype(np.int64), bins - 1)
-    gaps = [abs(float(right[which == b].mean() - best[which == b].mean())) * (which == b).mean() for b in set(which)]
-    return float(sum(gaps))
-
-
 def scale(probabilities: Float32, temperature: float) -> Float32:
     """softmax(log(probabilities) / temperature) over the last axis."""
     return _softmax(_log(probabilities) / temperature).astype(np.float32)

@@ -23,10 +23,8 @@ Conventions, before any number:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from statistics import NormalDist
 from typing import Any
 
@@ -61,16 +59,6 @@ class Scores:
     recall: float
     f1: float
     per_class: PerClass
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A score of the first model minus that of the second, its interval, and the two-sided p-value of no difference."""
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
 
 
 def confusion_counts(truth: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> IntArray:
@@ -131,21 +119,6 @@ def bootstrap_scores(
     return {name: np.concatenate(blocks) for name, blocks in drawn.items()}
 
 
-def bootstrap_intervals(
-    truth: npt.ArrayLike,
-    predicted: npt.ArrayLike,
-    n_classes: int,
-    groups: Groups | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, tuple[float, float]]:
-    """Interval of each of `SCORES`; see the module's conventions."""
-    observed = mean_scores(truth, predicted, n_classes)
-    drawn = bootstrap_scores(truth, predicted, n_classes, groups, draws, seed)
-    return {name: interval(values, observed[name], level) for name, values in drawn.items()}
-
-
 def interval(drawn: FloatArray, observed: float, level: float = 0.95) -> tuple[float, float]:
     """Bias-corrected percentile interval of a statistic `observed`, from its bootstrap replicates, (draws,).
 
@@ -157,24 +130,6 @@ def interval(drawn: FloatArray, observed: float, level: float = 0.95) -> tuple[f
     reach = normal.inv_cdf((1 + level) / 2)
     low, high = np.quantile(drawn, [normal.cdf(2 * bias - reach), normal.cdf(2 * bias + reach)])
     return float(low), float(high)
-
-
-def paired_bootstrap(
-    truth: npt.ArrayLike,
-    first: npt.ArrayLike,
-    second: npt.ArrayLike,
-    n_classes: int,
-    groups: Groups | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    score: str = "f1",
-) -> Comparison:
-    """Compare two models on the same resampled tracks; either may hold several runs, (seeds, tracks)."""
-    drawn = [bootstrap_scores(truth, model, n_classes, groups, draws, seed)[score] for model in (first, second)]
-    means = [mean_scores(truth, model, n_classes)[score] for model in (first, second)]
-    observed, differences = means[0] - means[1], drawn[0] - drawn[1]
-    return Comparison(observed, *interval(differences, observed, level), p_value_of_no_difference(differences))
 
 
 def p_value_of_no_difference(differences: FloatArray) -> float:
@@ -191,19 +146,6 @@ def mean_scores(truth: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) 
     """Each of `SCORES`, averaged over the runs of `predicted`, (tracks,) or (seeds, tracks)."""
     runs = [scores(confusion_counts(truth, run, n_classes)) for run in np.atleast_2d(np.asarray(predicted))]
     return {name: float(np.mean([getattr(run, name) for run in runs])) for name in SCORES}
-
-
-def mcnemar(truth: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Exact two-sided p-value that two single runs are right equally often (McNemar 1947, binomial form).
-
-    Only the tracks that exactly one of them got right speak; without any the p-value is 1.
-    """
-    true = np.asarray(truth)
-    first_right, second_right = np.asarray(first) == true, np.asarray(second) == true
-    only_first, only_second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
-    trials = only_first + only_second
-    tail = sum(math.comb(trials, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, float(Fraction(2 * tail, 2**trials)))
 
 
 def holm(p_values: npt.ArrayLike) -> FloatArray:

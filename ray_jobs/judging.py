@@ -19,6 +19,7 @@ from genre.experiment import Data, Scored
 from genre.features import Clips, Float32
 from genre.preparation import Recipe
 from genre.report import Board, Entry, Search
+from genre.report.facts import PARTS, Part
 from genre.storage import Location
 from ray_jobs import cli, entries
 from ray_jobs.entries import Saved
@@ -58,7 +59,7 @@ def answer_changed(
 def judge(
     config: Config,
     folder: Location,
-    split: str,
+    split: Part,
     saved: list[Saved],
     fitted: Baseline | None,
     search: Search | None = None,
@@ -77,8 +78,8 @@ def judge(
         rows.append(entries.classical(fitted, clips, f1.get(_BASELINE, {})))
     rows.append(entries.majority(tracks, manifest["classes"], clips))
     if split != "test":
-        notes.append(f"These are scores on the {split} split, which took part in choosing the models.")
-    return _board(config, manifest, tracks, clips, rows, notes, search)
+        notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
+    return _board(config, manifest, tracks, clips, split, rows, notes, search)
 
 
 def publish(board: Board, folder: Location, saved: list[Saved]) -> None:
@@ -97,6 +98,7 @@ def _board(
     manifest: dict[str, Any],
     tracks: Any,
     clips: Clips,
+    part: Part,
     rows: list[Entry],
     notes: list[str],
     search: Search | None,
@@ -112,6 +114,7 @@ def _board(
         entries=rows,
         corpus=corpus,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        part=part,
         seed=config.seed,
         hardware=experiment.hardware(),
         commands=[f"python -m {_job()} {' '.join(sys.argv[1:])}".strip()],
@@ -160,7 +163,10 @@ def _predictor(folder: Location) -> robustness.Predictor:
 def _write_card(place: Location, board: Board, row: report.Row) -> None:
     card, _ = checkpoint.load(place)
     correction = calibration.fit([calibration.load(place, len(card.classes))], precision=0.0)
-    text = modelcard.card_markdown(card, board.corpus, row, correction, board.versions, board.commit, folder=str(place))
+    judged = row if board.part == "test" else None  # the card speaks of tracks that decided nothing
+    text = modelcard.card_markdown(
+        card, board.corpus, judged, correction, board.versions, board.commit, folder=str(place)
+    )
     modelcard.write(place, text)
 
 

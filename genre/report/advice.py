@@ -47,8 +47,8 @@ def advise(table: Table) -> Advice:
 
 def _scored(row: Row, table: Table) -> str:
     return (
-        f"macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f}), "
-        f"{row.accuracy.mean:.0%} of the {len(table.board.track_ids)} test tracks right."
+        f"right on {100 * row.accuracy.mean:.0f} % of the {table.board.tracks_in_words}; "
+        f"macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f})."
     )
 
 
@@ -74,7 +74,7 @@ def _against_baseline(best: Row, table: Table) -> Iterator[str]:
     for row in table.of("classical")[:1]:
         name = f"the classical baseline {_named([row])}"
         if row.rank == best.rank and row is not best:
-            yield f"It is not measurably better than {name}: more test tracks or better training would have to show it."
+            yield f"It is not measurably better than {name}: more tracks or better training would have to show it."
         elif row is not best:
             yield f"It is clearly ahead of {name}."
 
@@ -95,17 +95,17 @@ def _fragile(best: Row) -> Iterator[str]:
 
 def _floor(majorities: list[Row]) -> Iterator[str]:
     for row in majorities[:1]:
-        yield f"Always answering the commonest genre reaches {row.f1.mean:.2f}."
+        yield f"Always answering the commonest genre reaches macro F1 {row.f1.mean:.2f}."
 
 
 def _resolution(best: Row, table: Table) -> Iterator[str]:
-    """How large a difference these test tracks can show: half the width of the intervals of the differences."""
+    """How large a difference these tracks can show: half the width of the intervals of the differences."""
     others = [row for row in table.of("network", "classical") if row is not best]
     ends = [interval(best.f1_draws - row.f1_draws, best.f1.mean - row.f1.mean) for row in others]
     widths = [(high - low) / 2 for low, high in ends]
     if widths and np.median(widths) >= 0.005:
-        tracks = len(table.board.track_ids)
-        yield f"With {tracks} test tracks a difference in macro F1 has to be about {np.median(widths):.2f} to show."
+        least = f"{np.median(widths):.2f}"
+        yield f"With {table.board.tracks_in_words} a difference in macro F1 has to be about {least} to show."
 
 
 def _faster(best: Row, row: Row) -> float:

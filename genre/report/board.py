@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from genre.errors import ArtifactError
 from genre.metrics import IntArray, decisions
-from genre.report.facts import DIGITS, Compared, CorpusFacts, Kind, Search, Setting, finite
+from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Search, Setting, finite
 
 Epoch = dict[str, float | None]
 
@@ -97,8 +97,9 @@ class Entry:
 class Board:
     """Everything that one report shows.
 
-    `truth` is (tracks,) class indices; `groups` names the artist of each track; `commit` is that of the code;
-    `compared` holds results on other test tracks, such as another split (see `merging.merge`).
+    `truth` is (tracks,) class indices; `part` says which split the tracks are of, and only `test` decided nothing
+    before; `groups` names the artist of each track; `commit` is that of the code; `compared` holds results on other
+    tracks, such as those of another split (see `merging.merge`).
     """
 
     title: str
@@ -108,6 +109,7 @@ class Board:
     entries: list[Entry]
     corpus: CorpusFacts
     created: str  # ISO 8601
+    part: Part = "test"
     seed: int = 0
     groups: list[str] | None = None
     hardware: str = ""
@@ -122,6 +124,11 @@ class Board:
         object.__setattr__(self, "truth", np.asarray(self.truth, dtype=np.int64))
         self._check()
 
+    @property
+    def tracks_in_words(self) -> str:
+        """Such as "100 test tracks"."""
+        return f"{len(self.track_ids)} {PARTS[self.part]} tracks"
+
     def _check(self) -> None:
         """Raise `ArtifactError` where the parts do not fit together."""
         tracks, classes = len(self.track_ids), len(self.classes)
@@ -135,6 +142,8 @@ class Board:
             raise ArtifactError(
                 f"leaderboard: {len(self.groups)} groups for {tracks} tracks; give one each, or none at all"
             )
+        if self.part not in PARTS:
+            raise ArtifactError(f"leaderboard: part {self.part!r} is not known; use one of {', '.join(PARTS)}")
         for name, times in Counter(entry.name for entry in self.entries).items():
             if times > 1:
                 raise ArtifactError(f"leaderboard: {times} entries are called {name!r}; give each its own name")

@@ -29,7 +29,7 @@ def records(table: Table) -> list[Record]:
 
 
 def changes_of(table: Table) -> list[str]:
-    """Every change of the test tracks that some row was asked about, in the order of the first that was."""
+    """Every change of the tracks that some row was asked about, in the order of the first that was."""
     return list(dict.fromkeys(change for row in table.rows for change in row.entry.robustness))
 
 
@@ -104,7 +104,7 @@ def number(value: float) -> str:
 
 SCORE_COLUMNS = (
     Column("f1", "Macro F1", "mean F1 over genres, which ranks the rows; below it the 95 % interval", score, True),
-    Column("accuracy", "Accuracy", "share of test tracks that were right; below it the 95 % interval", score, True),
+    Column("accuracy", "Accuracy", "share of the tracks that were right; below it the 95 % interval", score, True),
     Column("precision", "Precision", "mean over genres: how often a named genre was right", score, True),
     Column("recall", "Recall", "mean over genres: how much of a genre was found", score, True),
     Column("f1_std", "Spread", "standard deviation of macro F1 over seeds", score),
@@ -125,11 +125,11 @@ COST_COLUMNS = (
 
 
 def robustness_columns(table: Table) -> list[Column]:
-    """Macro F1 on the test tracks as they are, then on each change of them."""
+    """Macro F1 on the tracks as they are, then on each change of them."""
     if not (changes := changes_of(table)):
         return []
-    changed = [Column(_changed_key(c), c, f"macro F1 on the same test tracks, {c}", score) for c in changes]
-    return [Column("f1", "Unchanged", "macro F1 on the test tracks as they are", score), *changed]
+    changed = [Column(_changed_key(c), c, f"macro F1 on the same tracks, {c}", score) for c in changes]
+    return [Column("f1", "Unchanged", "macro F1 on the tracks as they are", score), *changed]
 
 
 def lost(record: Record, column: Column) -> str:

@@ -1,4 +1,4 @@
-"""The test tracks that most models get wrong: hard music, or a label worth listening to."""
+"""The tracks that most models get wrong: hard music, or a label worth listening to."""
 
 from __future__ import annotations
 

@@ -8,8 +8,10 @@ from typing import Literal
 
 Kind = Literal["network", "classical", "majority", "ensemble"]
 Setting = str | int | float | bool | None | list[str]
+Part = Literal["train", "valid", "test"]
 Status = Literal["finished", "stopped", "failed", "interrupted"]
 
+PARTS: dict[Part, str] = {"train": "training", "valid": "validation", "test": "test"}  # in words
 DIGITS = 5  # after the point, of every measured number
 
 

@@ -62,7 +62,7 @@ def _costs(rows: list[Record]) -> Iterator[str]:
 def _robustness(table: Table, rows: list[Record]) -> Iterator[str]:
     if columns := robustness_columns(table):
         yield "## When the recording is worse"
-        yield "Macro F1 on the same test tracks, changed; in brackets the difference from the unchanged ones."
+        yield "Macro F1 on the same tracks, changed; in brackets the difference from the unchanged ones."
         cells = [
             [str(record["name"]), *(f"{c.text(record)} {md.bracketed(lost(record, c))}".strip() for c in columns)]
             for record in rows
@@ -74,8 +74,8 @@ def _beside(table: Table) -> Iterator[str]:
     """Macro F1 here and on the other boards."""
     if not table.board.compared:
         return
-    yield "## On other test tracks"
-    yield " ".join([*map(md.safe, in_words(table)), "There are no ranks between different test tracks."])
+    yield "## On other tracks"
+    yield " ".join([*map(md.safe, in_words(table)), "There are no ranks between different tracks."])
     headings = [f"{other.split} split, {other.label}" for other in table.board.compared]
     cells = []
     for line in beside(table):

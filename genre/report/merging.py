@@ -118,7 +118,7 @@ def _compared(label: str, board: Board) -> Compared:
 
 
 def _notes(label: str, same: Mapping[str, Board], together: list[Board]) -> list[str]:
-    notes = [f"Rows of {', '.join([label, *same])} on the same test tracks, ranked together."] if same else []
+    notes = [f"Rows of {', '.join([label, *same])} on the same tracks, ranked together."] if same else []
     if len({board.hardware for board in together}) > 1:
         notes.append("The experiments ran on different hardware: compare their training times and speeds with care.")
     if len({tuple(board.versions.items()) for board in together}) > 1:

@@ -16,7 +16,7 @@ ALPHA = 0.05  # corrected p-value below which two rows are told apart
 
 RANK_RULE = (
     "Rows are ordered by macro F1. A row shares its rank with those above it until it can be told apart from the best "
-    f"of that rank: a paired bootstrap over the same test tracks ({DRAWS} draws) gives p < {ALPHA} after Holm's "
+    f"of that rank: a paired bootstrap over the same tracks ({DRAWS} draws) gives p < {ALPHA} after Holm's "
     "correction. Such a row starts the next rank. An ensemble is made of other rows, so it has no rank."
 )
 

@@ -7,7 +7,7 @@ import pytest
 from making import make_clips
 from saving import save_model
 
-from genre import calibration, experiment
+from genre import calibration, experiment, metrics
 from genre.calibration import Answers, Calibration
 from genre.classifier import statistics
 from genre.config import load
@@ -32,8 +32,9 @@ def test_the_temperature_undoes_too_much_and_too_little_confidence(rng, sharpnes
 
 def test_calibration_lowers_the_calibration_error_of_a_boaster(rng):
     told, labels = drawn(rng, sharpness=3.0)
-    before = calibration.calibration_error(told, labels)
-    after = calibration.calibration_error(calibration.scale(told, calibration.fit_temperature(told, labels)), labels)
+    calibrated = calibration.scale(told, calibration.fit_temperature(told, labels))
+    before = metrics.expected_calibration_error(labels, told)
+    after = metrics.expected_calibration_error(labels, calibrated)
     assert before > 0.1
     assert after < 0.03
 

@@ -57,6 +57,17 @@ def test_csv_json_html_and_markdown_agree(full, folder):
         assert page.values(key) == [line[key] for line in lines]
 
 
+def test_scores_on_validation_tracks_are_not_called_a_test(folder):
+    write(dataclasses.replace(boards.everything(), part="valid"), folder)
+    assert read_board(folder).part == "valid"
+    for suffix in ("md", "html"):
+        text = (folder / f"leaderboard.{suffix}").read_bytes().decode()
+        assert "of the 100 validation tracks" in text
+        assert "test track" not in text.lower().replace(str(folder), "")
+    with pytest.raises(ArtifactError, match="use one of train, valid, test"):
+        board(network("cnn", 0.5), part="holdout")
+
+
 def test_what_cannot_be_read_says_so(full, folder):
     with pytest.raises(ArtifactError, match="no such file"):
         read_board(folder)

@@ -54,7 +54,7 @@ def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_coll
     assert merged.search.architectures == ["cnn", "cnn (wide)", "crnn"]
     assert merged.search.makespan_seconds == 600
     assert merged.search.concurrent == 2
-    assert any("narrow, wide on the same test tracks" in note for note in merged.notes)
+    assert any("narrow, wide on the same tracks" in note for note in merged.notes)
 
 
 def test_the_order_of_the_tracks_does_not_matter():
