@@ -1,125 +1,161 @@
-"""Tagging a collection: the tag job's workers against a plain loop with the same model, side by side.
+"""Tagging a collection: the tag job's engine at steady state against a plain loop with the same model, side by side.
 
-    python benchmarks/tag_throughput.py MODEL MUSIC [--workers 2] [--rounds 3]
+    python benchmarks/tag_throughput.py MODEL MUSIC [--cpus 2] [--rounds 3] [--files 128]
 
-Both decode, transform and predict the same files with the same code and one torch thread in each process. The loop
-is what one would write by hand: one process, one file after the other, nothing isolated. The job's way is a pool of
-Ray Data actors with a decoder of its own for each. Rounds take turns, so that both see the same machine, and only
-full pools are timed: every worker has answered before its clock starts.
+The job's side is `ray_jobs.tag.stream`, all of what the job does between its list of files and its rows: Ray Data,
+actors, decoders in processes of their own, contents looked up, answers on their way back. Its clock runs from the
+moment that every worker has answered once until the first of them finds nothing more to do.
 
-On a machine that others use as well the ratio of the clocks says little; the processor's time for a file does, for
-each way: `workers * loop's / pool's` is what free cores would give.
+The loop is what one would write by hand with the same front end and the same network: one process, one file after
+the other, nothing isolated; once with one torch thread and once with one on each CPU. The better of the two counts.
+It runs at the niceness that Ray gives its workers, so that a third program takes the same from both. All take turns.
+
+On a machine that others use as well the clocks say little. The processor's time for a file, which is that of all
+of Ray's processes and of the driver, does: `CPUs * loop's / job's` is what free CPUs would give.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
+import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from genre import checkpoint, collection
 from genre.classifier import predict
-from genre.config import load
+from genre.collection import Jury
+from genre.config import Config, load
 from genre.decoding import clips_of, recipe_of
 from genre.preparation import TrackKernel
 from genre.storage import Location
-from ray_jobs import cluster
-from ray_jobs.tag import _Worker
+from ray_jobs import cluster, tag
 
-import ray  # isort: skip
+_NICE = 15  # of Ray's workers
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What `files` files cost: seconds of the clock and of processors, for so many seconds of music."""
+
+    files: int
+    music: float
+    wall: float
+    cpu: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.files / self.wall:5.1f} files/s, {self.music / self.wall:4.0f} x real time, "
+            f"{1000 * self.cpu / self.files:3.0f} ms of CPU for a file"
+        )
 
 
 class PlainLoop:
-    """Decode and predict in this process."""
+    """Decode and predict in one process, which this one starts."""
 
-    def __init__(self, model: str) -> None:
-        config = load()
-        self._card, self._classifier = checkpoint.load(Location.of(model))
-        recipe = recipe_of(self._card.features, self._card.fingerprint, self._card.shape, config.prepare)
-        self._kernel = TrackKernel(recipe)
+    def __init__(self, model: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, context, initializer=_start_loop, initargs=(model, threads))
 
-    def __call__(self, paths: list[str]) -> float:
-        """Seconds of music tagged."""
-        music = 0.0
-        for path in paths:
-            track = self._kernel(path)
-            clips = clips_of([track], self._card.shape)
-            np.mean(predict(self._classifier, clips, self._card.frames(), self._card.eval_windows), axis=0)
-            music += track.seconds
-        return music
+    def __call__(self, paths: list[str]) -> Speed:
+        return self._pool.submit(_loop, paths).result()
 
 
-class TimedWorker(_Worker):
-    def cpu_seconds(self) -> float:
-        """Of this process and of its decoder, so far (Linux)."""
-        children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-        pids = [str(os.getpid()), *(pid for place in children for pid in place.read_text().split())]
-        # user and system time, fields 14 and 15 of the line; the name in field 2 may hold blanks
-        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-        return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+def _start_loop(model: str, threads: int) -> None:
+    global _card, _classifier, _kernel
+    os.nice(_NICE)
+    torch.set_num_threads(threads)
+    _card, _classifier = checkpoint.load(Location.of(model))
+    _kernel = TrackKernel(recipe_of(_card.features, _card.fingerprint, _card.shape, load().prepare))
 
 
-class Pool:
-    """The job's own workers as actors; they are dealt batches as they become free."""
+def _loop(paths: list[str]) -> Speed:
+    started, spent, music = time.perf_counter(), time.process_time(), 0.0
+    for path in paths:
+        track = _kernel(path)
+        predict(_classifier, clips_of([track], _card.shape), _card.frames(), _card.eval_windows).mean(axis=0)
+        music += track.seconds
+    return Speed(len(paths), music, time.perf_counter() - started, time.process_time() - spent)
 
-    def __init__(self, model: str, workers: int, batch: int) -> None:
-        self._batch = batch
-        actor = ray.remote(num_cpus=1)(TimedWorker)
-        self._actors = [actor.remote([model], load().prepare, {}, "cpu") for _ in range(workers)]
 
-    def warm(self, files: pa.Table) -> None:
-        ray.get([actor.__call__.remote(files) for actor in self._actors])
+def job(config: Config, jury: Jury, files: pa.Table) -> Speed:
+    """The job's engine from the first answers of all workers to the first worker without work."""
+    marks = []
+    for rows in tag.stream(config, jury, files, {}):
+        marks.append((time.perf_counter(), _cpu_seconds(), len(rows), sum(rows["seconds"].to_pylist())))
+    begin, end = cluster.cpus() - 1, len(marks) - cluster.cpus()
+    between = marks[begin + 1 : end + 1]
+    return Speed(
+        files=sum(mark[2] for mark in between),
+        music=sum(mark[3] for mark in between),
+        wall=marks[end][0] - marks[begin][0],
+        cpu=marks[end][1] - marks[begin][1],
+    )
 
-    def cpu_seconds(self) -> float:
-        return float(sum(ray.get([actor.cpu_seconds.remote() for actor in self._actors])))
 
-    def __call__(self, files: pa.Table) -> None:
-        pool = ray.util.ActorPool(self._actors)
-        batches = [files.slice(begin, self._batch) for begin in range(0, len(files), self._batch)]
-        list(pool.map_unordered(lambda actor, rows: actor.__call__.remote(rows), batches))
+def _cpu_seconds() -> float:
+    """Of this process and all below it, so far (Linux)."""
+    parents, ticks = {}, {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # the name in field 2 may hold blanks; then state, parent, ..., user and system time
+            fields = place.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        pid = int(place.parent.name)
+        parents[pid], ticks[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+    total = 0
+    for pid in ticks:
+        above = pid
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        total += ticks[pid] if above == os.getpid() else 0
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("music")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--files", type=int, default=64)
+    parser.add_argument("--files", type=int, default=128, help="in a round; a smaller collection is gone through again")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    files = collection.list_files(options.music).slice(0, options.files)
-    loop = PlainLoop(options.model)
-    config = load(
-        None, [f"cluster.cpus={options.workers}", "cluster.object_store_mb=200", "output=/tmp/tag-throughput"]
+    listed = collection.list_files(options.music)
+    times = -(-options.files // len(listed))
+    files = pa.concat_tables([listed] * times).slice(0, options.files)
+    some = listed["path"].to_pylist()[: max(8, options.files // 4)]
+    loops = {threads: PlainLoop(options.model, threads) for threads in (1, options.cpus)}
+    for loop in loops.values():
+        loop(some[:2])
+    jury = Jury.of([Location.of(options.model)], 0.0)
+    ratios, free = [], []
+    with tempfile.TemporaryDirectory() as output:
+        settings = [f"cluster.cpus={options.cpus}", "cluster.object_store_mb=200", f"output={output}"]
+        config = load(None, settings)
+        with cluster.connected(config):
+            for number in range(options.rounds):
+                plain = {threads: loop(some) for threads, loop in loops.items()}
+                ours = job(config, jury, files)
+                best = max(plain.values(), key=lambda speed: speed.files / speed.wall)
+                ratios.append(ours.files / ours.wall / (best.files / best.wall))
+                free.append(options.cpus * plain[1].cpu / plain[1].files / (ours.cpu / ours.files))
+                print(f"round {number + 1}, load {os.getloadavg()[0]:.1f}")
+                for threads, speed in plain.items():
+                    print(f"  loop, {threads} torch threads: {speed}")
+                print(f"  job, {options.cpus} CPUs:           {ours}")
+                print(f"  {ratios[-1]:.2f} x the better loop; {free[-1]:.2f} x one thread on free CPUs", flush=True)
+    print(
+        f"median: {statistics.median(ratios):.2f} x the better loop; "
+        f"{statistics.median(free):.2f} x one thread on free CPUs"
     )
-    ratios = []
-    with cluster.connected(config):
-        pool = Pool(options.model, options.workers, batch=4)
-        pool.warm(files.slice(0, 2))
-        music = loop(files["path"].to_pylist()[:2])
-        for number in range(options.rounds):
-            started, spent = time.perf_counter(), time.process_time()
-            music = loop(files["path"].to_pylist())
-            plain, plain_cpu = time.perf_counter() - started, time.process_time() - spent
-            started, spent = time.perf_counter(), pool.cpu_seconds()
-            pool(files)
-            ours, ours_cpu = time.perf_counter() - started, pool.cpu_seconds() - spent
-            ratios.append(plain / ours)
-            print(
-                f"round {number + 1}: loop {len(files) / plain:.1f} files/s, {music / plain:.0f} x real time; "
-                f"{options.workers} workers {len(files) / ours:.1f} files/s, {music / ours:.0f} x real time; "
-                f"{ratios[-1]:.2f} x the loop; CPU for a file {plain_cpu / len(files):.3f} and "
-                f"{ours_cpu / len(files):.3f} s, {options.workers * plain_cpu / ours_cpu:.2f} x on free cores",
-                flush=True,
-            )
-    print(f"median: {statistics.median(ratios):.2f} x the loop, {options.workers} workers")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import models, training, windows
+from genre import memory, models, training, windows
 from genre.classifier import Classifier
 from genre.config import TrainSettings
 from genre.features import Clips, Shape
@@ -154,7 +154,7 @@ def compare(name: str, options: argparse.Namespace, device: torch.device) -> str
     bare = bare_loop(*common)
     bare()
     as_it_comes = min(measure(bare, clock) for _ in range(2))
-    training._keep_freed_memory()
+    memory.keep_freed()
     loops = {"bare": bare, "plain": trainer_loop(*common, **BARE_RECIPE), "full": trainer_loop(*common)}
     for loop in loops.values():
         loop()  # the allocator and the libraries settle

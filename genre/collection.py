@@ -74,6 +74,10 @@ class Jury:
             calibration.fit(answers, precision),
         )
 
+    @property
+    def addresses(self) -> list[str]:
+        return [str(folder) for folder in self.folders]
+
     def check(self) -> None:
         """Before a cluster starts for them: raise `ArtifactError` when weights are missing or altered."""
         for folder, digest in zip(self.folders, self.weights, strict=True):

@@ -137,9 +137,8 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer, config: Confi
     filled = ModelCard(**vars(card) | {"facts": facts})
     best = trainer.use_best()
     checkpoint.save(folder, filled, best)
-    valid = trainer._valid
-    probabilities = predict(best, valid, card.frames(), card.eval_windows)
-    calibration.save(folder, valid.track_ids.tolist(), valid.labels, probabilities)
+    probabilities = predict(best, trainer.valid, card.frames(), card.eval_windows)
+    calibration.save(folder, trainer.valid.track_ids.tolist(), trainer.valid.labels, probabilities)
 
 
 def score(folder: Location, clips: Clips) -> Scored:

@@ -1,8 +1,10 @@
-"""Peak memory of this process, on the device that it computes on."""
+"""Memory of this process: its peak, on the device that it computes on, and what becomes of freed blocks."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from pathlib import Path
 
 import torch
@@ -25,3 +27,15 @@ def peak_mb() -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), None)
+
+
+def keep_freed() -> None:
+    """Let this process reuse the memory of one batch in the next, where the C library is glibc.
+
+    By default glibc gives large blocks back to the system when they are freed. Then every batch on a CPU
+    spends up to half its time on page faults, for activations that lay there a moment before.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+            mallopt(option, value)

@@ -27,6 +27,7 @@ from genre.preparation import PreparedTrack
 from genre.storage import Location
 
 PRECISION = 0.8
+_BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more of them only take more memory
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class Tagger:
 
     def probabilities(self, clips: Clips) -> Float32:
         """Mean over the models, not calibrated, of each of `clips`' tracks: (tracks, classes)."""
-        answers = [predict(m.classifier, clips, m.card.frames(), m.card.eval_windows) for m in self._members]
+        batch = _BATCH_CPU if self.classifiers[0].mean.device.type == "cpu" else _BATCH_GPU
+        answers = [predict(m.classifier, clips, m.card.frames(), m.card.eval_windows, batch) for m in self._members]
         mean: Float32 = np.mean(answers, axis=0, dtype=np.float32)
         return mean
 

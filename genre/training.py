@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genre import augment, metrics, optimiser, windows
+from genre import augment, memory, metrics, optimiser, windows
 from genre.classifier import Classifier, predict, to_device
 from genre.config import TrainSettings
 from genre.errors import TrainingError
@@ -71,7 +69,8 @@ class Trainer:
         self.history: list[Epoch] = []
         self.best: State = {}
         self._classes = classes
-        self._train, self._valid, self._settings = train, valid, settings
+        self.valid = valid  # what `best` is chosen by
+        self._train, self._settings = train, settings
         self._seed, self._shard = seed, shard
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.precision, self._device, classifier)
@@ -89,7 +88,7 @@ class Trainer:
 
     def run(self) -> Iterator[Epoch]:
         """Train on from where `history` ends; yields after each epoch. Raises `TrainingError` for a lost loss."""
-        _keep_freed_memory()
+        memory.keep_freed()
         while len(self.history) < self._settings.epochs and not self._out_of_patience():
             yield self._epoch(len(self.history) + 1)
 
@@ -220,7 +219,7 @@ class Trainer:
         self._share_batch_statistics()
         probabilities = predict(
             self._evaluated(),
-            self._valid,
+            self.valid,
             self._frames,
             self._settings.eval_windows,
             _EVAL_BATCH,
@@ -229,9 +228,9 @@ class Trainer:
         )
         tracks = np.flatnonzero(probabilities.any(axis=1))
         counts = np.zeros((self._classes, self._classes))
-        likelihood = np.zeros(len(self._valid.labels))  # of each track, so that the order of summing is always the same
+        likelihood = np.zeros(len(self.valid.labels))  # of each track, so that the order of summing is always the same
         if len(tracks):
-            truth = self._valid.labels[tracks]
+            truth = self.valid.labels[tracks]
             counts += metrics.confusion_counts(truth, metrics.decisions(probabilities[tracks]), self._classes)
             likelihood[tracks] = np.log(np.maximum(probabilities[tracks, truth], 1e-12))
         sums = sum_over_workers(torch.from_numpy(np.append(counts.ravel(), likelihood)).to(self._device)).cpu().numpy()
@@ -286,15 +285,3 @@ def _computes_bf16(device: torch.device, network: nn.Module) -> bool:
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
     return bool(native and all(convolution.out_channels % 16 == 0 for convolution in convolutions))
-
-
-def _keep_freed_memory() -> None:
-    """Let this process reuse the memory of one step in the next, where the C library is glibc.
-
-    By default glibc gives large blocks back to the system when they are freed. Then every step on a CPU
-    spends up to half its time on page faults, for activations that lay there a moment before.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
-            mallopt(option, value)

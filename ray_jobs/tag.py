@@ -9,6 +9,8 @@ the reason. Run again after an interruption, or after adding files: only new con
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import collection, decoding, file_tags
+from genre import collection, decoding, file_tags, models
 from genre.calibration import UNKNOWN
 from genre.collection import Jury, Ledger
 from genre.config import Config, PrepareSettings
@@ -55,7 +57,7 @@ def run(config: Config) -> None:
     elif len(todo) > _FEW:
         _answer_all(config, jury, ledger, todo)
     elif len(todo):
-        ledger.add(_Worker(_addresses(jury), config.prepare, ledger.contents, "cpu")(todo))
+        ledger.add(_Worker(jury.addresses, config.prepare, ledger.contents, "cpu")(todo))
     rows = ledger.finish(files, Location.of(config.inputs), config.tag.top_k)
     if song:
         tag_report.show_song(rows.to_pylist()[0], jury)
@@ -66,17 +68,18 @@ def run(config: Config) -> None:
 
 
 def find_models(config: Config) -> list[Location]:
-    """What `model.path` names, or the best network of OUTPUT/leaderboard, or models/<model.name>."""
+    """What `model.path` names, or the best network of OUTPUT/leaderboard, or what `train` makes of these settings."""
     path = config.model.path
     if path:
         whole = Location.of(path)
         return [whole] if "," not in path or whole.exists() else [Location.of(one.strip()) for one in path.split(",")]
     output = Location.of(config.output)
-    named = output / "models" / config.model.name
+    label = models.label(config.model.name, config.models.get(config.model.name, {}))
+    named = output / "models" / label
     if not (output / "leaderboard" / "leaderboard.json").exists():
         if not (named / "model.json").exists():
             raise ArtifactError(
-                f"{output}: neither a leaderboard nor models/{config.model.name} is here; "
+                f"{output}: neither a leaderboard nor models/{label} is here; "
                 "train a model, or name one with model=FOLDER"
             )
         return [named]
@@ -93,9 +96,11 @@ def _answer_song(config: Config, jury: Jury, song: Location) -> dict[str, Any]:
     decoder = decoding.Decoder(decoding.recipe_of_folder(jury.folders[0], config.prepare))
     with ThreadPoolExecutor(1) as pool:
         decoded = pool.submit(decoder, str(song))
+        gc.disable()  # torch makes a million objects when it is imported, none of them garbage
         from genre.tagging import Tagger
 
-        tagger = Tagger.load(_addresses(jury), config.tag.precision, config.prepare)
+        gc.enable()
+        tagger = Tagger.load(jury.addresses, config.tag.precision, config.prepare)
         try:
             tags = tagger.name(str(song), decoded.result())
         except AudioError as error:
@@ -109,9 +114,11 @@ class _Worker:
     def __init__(self, folders: list[str], limits: PrepareSettings, known: dict[str, int], device: str) -> None:
         import torch
 
+        from genre import memory
         from genre.tagging import Tagger
 
         torch.set_num_threads(1)
+        memory.keep_freed()
         self._tagger: Tagger = Tagger.load(folders, limits=limits, device=device)
         self._known = known
 
@@ -121,6 +128,8 @@ class _Worker:
 
 def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> None:
     """Answer all files of `todo` on all CPUs of the cluster, a model in each."""
+    # Ray's core warns of how Ray Data starts its actors (ray-project/ray#57733)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from ray_jobs import cluster
     from ray_jobs.progress import TrackProgress
 
@@ -128,7 +137,7 @@ def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> N
         waiting: list[pa.Table] = []
         saved = time.monotonic()
         try:
-            for rows in _stream(config, jury, ledger, todo):
+            for rows in stream(config, jury, todo, ledger.contents):
                 waiting.append(rows)
                 progress.advance(len(rows), rejected=len(rows) - rows["reason"].null_count)
                 if time.monotonic() - saved > _SAVE_SECONDS:
@@ -139,7 +148,12 @@ def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> N
                 ledger.add(pa.concat_tables(waiting))
 
 
-def _stream(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> Iterator[pa.Table]:
+def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) -> Iterator[pa.Table]:
+    """Ledger rows of the files of `todo` as they are answered, on the Ray that is connected; see `collection.answer`.
+
+    One actor on each CPU decodes and answers: decoding is most of the work, and where both compete for the same
+    CPUs two pools of actors would only add the way between them. With a GPU the actors share it.
+    """
     import ray.data
 
     from ray_jobs import cluster
@@ -151,12 +165,7 @@ def _stream(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> Itera
     gpus = cluster.gpus() if config.train.device != "cpu" else 0
     answered = ray.data.from_arrow(blocks).map_batches(
         _Worker,
-        fn_constructor_args=(
-            _addresses(jury),
-            config.prepare,
-            ledger.contents,
-            "cuda" if gpus else "cpu",
-        ),
+        fn_constructor_args=(jury.addresses, config.prepare, known, "cuda" if gpus else "cpu"),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -165,10 +174,6 @@ def _stream(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> Itera
     )
     for rows in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield rows.cast(collection.LEDGER)
-
-
-def _addresses(jury: Jury) -> list[str]:
-    return [str(folder) for folder in jury.folders]
 
 
 def _require_confidence(jury: Jury, config: Config) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which loads its parts when they are used: every job imports this module for its settings
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from scipy.io import wavfile
 
 from genre.corpora._instruments import SAMPLE_RATE, Audio
 
@@ -66,7 +66,7 @@ def _write(sound: NDArray[np.float32], rate: int, container: Container) -> bytes
     """A file of `sound`, shape (frames,) or (frames, channels)."""
     buffer = io.BytesIO()
     if container is _WAV_FLOAT:  # libsndfile would write the time of day into it
-        wavfile.write(buffer, rate, sound.astype(np.float32))
+        scipy.io.wavfile.write(buffer, rate, sound.astype(np.float32))
         return buffer.getvalue()
     with soundfile.SoundFile(
         buffer, "w", rate, np.atleast_2d(sound.T).shape[0], container.subtype, format=container.format

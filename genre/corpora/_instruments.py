@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which loads its parts when they are used: every job imports this module for its settings
 from numpy.typing import NDArray
-from scipy import fft
 
 Audio = NDArray[np.float32]
 
@@ -101,10 +101,10 @@ def _snare(rng: np.random.Generator, frequency: float, decay: float, rattle: flo
 def _noise(rng: np.random.Generator, seconds: float, decay: float, low: float, high: float) -> Audio:
     """Noise between `low` and `high` Hz that falls by 1/e in `decay` seconds."""
     time = _time(seconds)
-    spectrum = fft.rfft(rng.standard_normal(len(time), dtype=np.float32))
-    frequency = fft.rfftfreq(len(time), 1 / SAMPLE_RATE)
+    spectrum = scipy.fft.rfft(rng.standard_normal(len(time), dtype=np.float32))
+    frequency = scipy.fft.rfftfreq(len(time), 1 / SAMPLE_RATE)
     spectrum /= 1 + (low / np.maximum(frequency, 1)) ** 4 + (frequency / high) ** 4
-    noise = fft.irfft(spectrum, len(time)) * np.exp(-time / decay)
+    noise = scipy.fft.irfft(spectrum, len(time)) * np.exp(-time / decay)
     return np.asarray(noise / np.max(np.abs(noise)), dtype=np.float32)
 
 
@@ -131,21 +131,21 @@ class Room:
 
     def apply(self, mix: Audio, rng: np.random.Generator) -> Audio:
         """`mix`, at any level, as it leaves this room: equalised, reverberant, softly clipped and a little noisy."""
-        size = fft.next_fast_len(len(mix) + SAMPLE_RATE // 2, real=True)
+        size = scipy.fft.next_fast_len(len(mix) + SAMPLE_RATE // 2, real=True)
         response = self._equaliser(size) * (1 + self.wet * self._reverberation(size, rng))
-        heard = fft.irfft(fft.rfft(mix, size) * response.astype(np.complex64), size)[: len(mix)]
+        heard = scipy.fft.irfft(scipy.fft.rfft(mix, size) * response.astype(np.complex64), size)[: len(mix)]
         heard *= self.drive / (np.sqrt(np.mean(heard**2)) + 1e-9)
         noise = rng.standard_normal(len(mix), dtype=np.float32) * np.float32(10 ** (self.noise_db / 20))
         return np.asarray(np.tanh(heard * np.float32(0.5)) + noise, dtype=np.float32)
 
     def _equaliser(self, size: int) -> NDArray[np.float64]:
-        octave = np.log2(np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 43)
+        octave = np.log2(np.maximum(scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 43)
         return np.asarray(10 ** (np.interp(octave, np.arange(9), self.gains_db) / 20))
 
     def _reverberation(self, size: int, rng: np.random.Generator) -> NDArray[np.complex64]:
         time = _time(0.5)
         tail = rng.standard_normal(len(time), dtype=np.float32) * np.exp(-time / np.float32(self.decay))
-        return np.asarray(fft.rfft(tail / np.sqrt(np.sum(tail**2)), size))
+        return np.asarray(scipy.fft.rfft(tail / np.sqrt(np.sum(tail**2)), size))
 
 
 @dataclass(frozen=True)
