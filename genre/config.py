@@ -134,9 +134,13 @@ class TuneSettings(Settings):
     seeds: int = Field(3, ge=1, description="seeds with which each best configuration is trained again")
     robustness: bool = Field(True, description="score the models on worse audio of the test tracks as well")
     concurrent: int = Field(0, ge=0, description="trials at a time; 0: as many as the cluster has room for")
-    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs of a trial (and its torch threads)")
-    gpus_per_trial: float = Field(0.0, ge=0, description="GPUs of a trial; a fraction shares one")
+    workers_per_trial: int = Field(1, ge=1, description="processes that train a trial together, on one machine or many")
+    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs of a trial (and its torch threads), for each worker")
+    gpus_per_trial: float | None = Field(
+        None, ge=0, description="GPUs of a trial, for each worker; none: a quarter (a whole one for several workers)"
+    )
     space: dict[str, dict[str, Any]] = Field({}, description="replaces parts of an architecture's search space")
+    mlflow: str = Field("", description="MLflow tracking server or database to log trials to (needs genre[mlflow])")
 
 
 class EvaluateSettings(Settings):

@@ -53,7 +53,7 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
     share = batch // world
     if share < 2:
         raise ConfigError(
-            f"train.batch_size={batch_size} with {total} training windows and train.workers={world} leaves "
+            f"train.batch_size={batch_size} with {total} training windows and {world} workers leaves "
             f"{share} windows for a worker's step, batch norm needs 2; use a larger batch or fewer workers"
         )
     return Plan(total // batch, batch, share)

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,13 @@ def gpus() -> int:
     return _capacity("GPU")
 
 
+def places(needed: Mapping[str, float]) -> int:
+    """How many times `needed` fits into the cluster, each time on one machine, which its sum does not tell."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = max(sum(_fits(machine, needed) for machine in machines) for machines in (alive, _startable()))
+    return fits or int(_works_elsewhere())  # machines that nobody announced may still come
+
+
 def check_seen(address: str, setting: str) -> None:
     """Raise `ConfigError` unless every machine of the cluster sees `address`, which came from `setting`."""
     for machine, problem in _ask_others(address, write=False):
@@ -83,6 +90,12 @@ def check_seen(address: str, setting: str) -> None:
             f"{setting}: {machine} cannot read {address} ({problem}); use an address that all machines reach, "
             "such as s3://bucket/music or a mounted folder"
         )
+
+
+def check_writable(config: Config) -> None:
+    """Raise `ConfigError` unless this machine can write the output; for jobs with much to do before Ray starts."""
+    with _probe(config):
+        pass
 
 
 def _join() -> None:
@@ -111,19 +124,27 @@ def _capacity(kind: str) -> int:
     return max(int(ray.cluster_resources().get(kind, 0)), _could_start(kind))
 
 
+def _fits(machine: Mapping[str, float], needed: Mapping[str, float]) -> int:
+    return int(min(machine.get(kind, 0) / amount for kind, amount in needed.items()) + 1e-9)
+
+
 def _could_start(kind: str) -> int:
-    """What all machines would have that the autoscaler of `ray up` may start; its file is in the head's home.
+    return sum(int(machine.get(kind, 0)) for machine in _startable())
+
+
+def _startable() -> list[dict[str, float]]:
+    """Resources of all machines that the autoscaler of `ray up` may start; its file is in the head's home.
 
     Ray itself does not tell: the limits that Ray Train asks for are reported by no autoscaler of 2.60.
     """
     if not os.environ.get("RAY_ADDRESS"):
-        return 0  # a Ray of our own, perhaps on a machine that was a head once
+        return []  # a Ray of our own, perhaps on a machine that was a head once
     try:
         cluster = yaml.safe_load(Path(_AUTOSCALER_FILE).expanduser().read_text(encoding="utf-8"))
     except OSError:
-        return 0
+        return []
     groups = cluster["available_node_types"].values()
-    return sum(int(group.get("resources", {}).get(kind, 0)) * group.get("max_workers", 0) for group in groups)
+    return [group.get("resources", {}) for group in groups for _ in range(group.get("max_workers", 0))]
 
 
 def _check_output(config: Config) -> None:
@@ -134,16 +155,22 @@ def _check_output(config: Config) -> None:
         raise ConfigError(f"output={config.output} is in the submitted copy of the code, which Ray deletes; {remedy}")
     if output.is_local and _works_elsewhere() and not _on_network(output.path):
         raise ConfigError(f"output={config.output} is a folder of the head, where no tasks run; {remedy}")
-    probe = output / f".probe-{secrets.token_hex(4)}"
+    with _probe(config) as probe:
+        for machine, problem in _ask_others(str(probe), write=True):
+            raise ConfigError(f"output={config.output} is not shared with {machine} ({problem}); {remedy}")
+
+
+@contextlib.contextmanager
+def _probe(config: Config) -> Iterator[Location]:
+    """A file in the output, for a moment. Raises `ConfigError` when none can be written."""
+    probe = Location.of(config.output) / f".probe-{secrets.token_hex(4)}"
     try:
         probe.write_text("")
     except OSError as error:
-        raise ConfigError(
-            f"output={config.output} cannot be written ({error.strerror or error}); choose another"
-        ) from None
+        why = error.strerror or " ".join(str(error).split())
+        raise ConfigError(f"output={config.output} cannot be written ({why}); choose another") from None
     try:
-        for machine, problem in _ask_others(str(probe), write=True):
-            raise ConfigError(f"output={config.output} is not shared with {machine} ({problem}); {remedy}")
+        yield probe
     finally:
         probe.delete()
 

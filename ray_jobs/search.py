@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,8 @@ from ray.tune.experiment import Trial  # isort: skip
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler  # isort: skip
 
 METRIC = "best_f1"  # of the validation split, over the epochs so far
+
+_SHARE_OF_GPU = 0.25  # of a trial that trains alone: one small net leaves most of a GPU idle
 
 
 def architectures(config: Config) -> list[str]:
@@ -33,18 +34,40 @@ def space(config: Config, architecture: str) -> dict[str, Any]:
     return {"model.name": architecture} | {key: _to_tune(domain) for key, domain in full.items()}
 
 
+def with_resources(config: Config) -> Config:
+    """`config` with the GPUs of a trial decided. Raises `ConfigError` for those that cannot be had."""
+    asked, several = config.tune.gpus_per_trial, config.tune.workers_per_trial > 1
+    if config.train.device == "cuda" and not (cluster.gpus() if asked is None else asked):
+        raise ConfigError(
+            f"train.device=cuda, but tune.gpus_per_trial={asked} of a cluster with {cluster.gpus()} GPUs leaves none "
+            "for a trial; use train.device=auto or cpu"
+        )
+    if several and asked and asked != int(asked):
+        raise ConfigError(
+            f"tune.gpus_per_trial={asked:g} with tune.workers_per_trial={config.tune.workers_per_trial}: the workers "
+            "of a trial cannot share a GPU; use 1, or one worker"
+        )
+    found = cluster.gpus() > 0 and config.train.device != "cpu"
+    gpus = asked if asked is not None else found * (1.0 if several else _SHARE_OF_GPU)
+    return config.model_copy(update={"tune": config.tune.model_copy(update={"gpus_per_trial": gpus})})
+
+
 def concurrent_trials(config: Config) -> int:
     """Trials at a time. Raises `ConfigError` when not even one has room, which would wait for ever."""
-    room = int(cluster.cpus() / config.tune.cpus_per_trial)
-    if config.tune.gpus_per_trial:
-        room = min(room, int(cluster.gpus() / config.tune.gpus_per_trial))
-    if not room:
+    needed, workers = _worker(config), config.tune.workers_per_trial
+    places = cluster.places(needed)
+    if places < workers:
+        wanted = " and ".join(f"tune.{kind.lower()}s_per_trial={amount:g}" for kind, amount in needed.items())
         raise ConfigError(
-            f"a trial needs tune.cpus_per_trial={config.tune.cpus_per_trial:g} and "
-            f"tune.gpus_per_trial={config.tune.gpus_per_trial:g}, the cluster has {cluster.cpus()} CPUs and "
-            f"{cluster.gpus()} GPUs; ask for less"
+            f"a trial needs {workers} x ({wanted}), the cluster has {cluster.cpus()} CPUs and {cluster.gpus()} GPUs, "
+            f"room for {places}; ask for less"
         )
-    return min(room, config.tune.concurrent or room)
+    return min(places // workers, config.tune.concurrent or places)
+
+
+def bundles(config: Config) -> tune.PlacementGroupFactory:
+    """What one trial reserves, all or nothing: a bundle for each of its workers."""
+    return tune.PlacementGroupFactory([_worker(config)] * config.tune.workers_per_trial)
 
 
 def stopper(config: Config) -> PerArchitecture:
@@ -72,7 +95,7 @@ class PerArchitecture(FIFOScheduler):
         super().__init__()
         self._make = make
         self._budget = budget_seconds
-        self._spent: Counter[str] = Counter()
+        self._spent: dict[str, dict[str, float]] = {}  # seconds of each trial, by architecture
         self._schedulers: dict[str, TrialScheduler] = {}
         self._goal: tuple[str | None, str | None, dict[str, Any]] = (None, None, {})
 
@@ -82,8 +105,9 @@ class PerArchitecture(FIFOScheduler):
         return bool(super().set_search_properties(metric, mode, **spec))
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """See `TrialScheduler`."""
+        """See `TrialScheduler`. A trial of an interrupted search brings what it has spent."""
         self._of(trial).on_trial_add(tune_controller, trial)
+        self._note(trial, last_report(trial))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """See `TrialScheduler`."""
@@ -92,9 +116,8 @@ class PerArchitecture(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """See `TrialScheduler`."""
         decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
-        name = architecture_of(trial)
-        self._spent[name] += result["seconds"]
-        return TrialScheduler.STOP if 0 < self._budget <= self._spent[name] else decision
+        spent = self._note(trial, result)
+        return TrialScheduler.STOP if 0 < self._budget <= spent else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """See `TrialScheduler`."""
@@ -104,6 +127,12 @@ class PerArchitecture(FIFOScheduler):
         """See `TrialScheduler`."""
         self._of(trial).on_trial_remove(tune_controller, trial)
 
+    def _note(self, trial: Trial, result: dict[str, Any]) -> float:
+        """Seconds that the architecture of `trial` has spent with this result."""
+        spent = self._spent.setdefault(architecture_of(trial), {})
+        spent[trial.trial_id] = float(result.get("time_total_s", 0.0))
+        return sum(spent.values())
+
     def _of(self, trial: Trial) -> TrialScheduler:
         name = architecture_of(trial)
         if name not in self._schedulers:
@@ -112,6 +141,18 @@ class PerArchitecture(FIFOScheduler):
             scheduler.set_search_properties(metric, mode, **spec)
             self._schedulers[name] = scheduler
         return self._schedulers[name]
+
+
+def last_report(trial: Trial) -> dict[str, Any]:
+    """What a trial said last, {} when nothing yet; its own `last_result` would wait until it has started."""
+    report: dict[str, Any] = trial.run_metadata.last_result
+    return report or {}
+
+
+def _worker(config: Config) -> dict[str, float]:
+    """The resources of one process of a trial."""
+    gpus = config.tune.gpus_per_trial
+    return {"CPU": config.tune.cpus_per_trial} | ({"GPU": gpus} if gpus else {})
 
 
 def architecture_of(trial: Trial) -> str:

@@ -9,27 +9,35 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
+from genre.storage import Location
 from ray_jobs import cli
-from ray_jobs.search import architecture_of
+from ray_jobs.search import METRIC, architecture_of, last_report
 
 from ray.tune import Callback  # isort: skip
 from ray.tune.experiment import Trial  # isort: skip
 
 _LOG_EVERY_SECONDS = 20.0
+_STATES = ("waiting", "running", "done", "stopped", "failed")
+_IN_A_LINE = ("done", "stopped", "failed", "running", "waiting")
 
 
 class SearchProgress(Callback):
-    """Trials by architecture: waiting, running, done, stopped early, failed, and the best score so far."""
+    """Trials by architecture: waiting, running, done, stopped early, failed, the best score so far, and time left.
 
-    def __init__(self, phase: str, architectures: list[str], trials: int, epochs: int) -> None:
+    Keeps the wall time of an experiment in `clock`, over all the runs that it takes.
+    """
+
+    def __init__(
+        self, phase: str, architectures: list[str], trials: int, epochs: int, concurrent: int, clock: Location
+    ) -> None:
         self._phase, self._architectures, self._per_architecture, self._epochs = phase, architectures, trials, epochs
-        self._best: dict[str, float] = {}
-        self._trials: dict[str, Trial] = {}
-        self._epoch: dict[str, int] = {}
+        self._concurrent, self._clock = concurrent, clock
+        self._epoch_seconds: dict[str, float] = {}  # of the latest epoch
 
     def setup(self, **info: Any) -> None:
         """See `Callback`. Terminals cannot be pickled, and Tune pickles callbacks before it sets them up."""
         self._console = cli.console()
+        self._before = wall_seconds(self._clock)
         self._started = self._logged = time.monotonic()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         if self._console.is_terminal:
@@ -37,81 +45,117 @@ class SearchProgress(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `Callback`."""
-        self._note(trial)
+        self._show(trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """See `Callback`."""
-        name = architecture_of(trial)
-        self._epoch[trial.trial_id] = int(result["epoch"])
-        self._best[name] = max(self._best.get(name, 0.0), float(result["best_f1"]))
-        self._note(trial)
+        self._epoch_seconds[architecture_of(trial)] = float(result["time_this_iter_s"])
+        self._show(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `Callback`."""
-        self._note(trial)
+        self._show(trials)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `Callback`."""
-        self._note(trial)
+        self._show(trials)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """See `Callback`."""
-        for trial in trials:
-            self._trials[trial.trial_id] = trial
         if self._live.is_started:
             self._live.stop()
-        self._console.print(self._line())
+        if self._epoch_seconds:  # else all was done before
+            self._keep_time()
+        self._console.print(self._line(trials))
 
-    def _note(self, trial: Trial) -> None:
-        self._trials[trial.trial_id] = trial
+    def _show(self, trials: list[Trial]) -> None:
         if self._live.is_started:
-            self._live.update(self._table(), refresh=True)
-        elif time.monotonic() - self._logged >= _LOG_EVERY_SECONDS:
+            self._live.update(self._table(trials), refresh=True)
+        if time.monotonic() - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = time.monotonic()
-            self._console.print(self._line())
+            self._keep_time()
+            if not self._live.is_started:
+                self._console.print(self._line(trials))
 
-    def _states(self, architecture: str) -> Counter[str]:
+    def _keep_time(self) -> None:
+        self._clock.write_json({"seconds": self._seconds()})
+
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def _states(self, architecture: str, trials: list[Trial]) -> Counter[str]:
         """How many trials of `architecture` are in each state; those not yet made are waiting."""
-        mine = [trial for trial in self._trials.values() if architecture_of(trial) == architecture]
+        mine = [trial for trial in trials if architecture_of(trial) == architecture]
         states = Counter(self._state(trial) for trial in mine)
         states["waiting"] += self._per_architecture - len(mine)
         return states
 
     def _state(self, trial: Trial) -> str:
         if trial.status == "TERMINATED":
-            return "done" if self._epoch.get(trial.trial_id, 0) >= self._epochs else "stopped"
+            if last_report(trial).get("failure"):
+                return "failed"
+            return "done" if _epoch(trial) >= self._epochs else "stopped"
         return {"RUNNING": "running", "ERROR": "failed"}.get(trial.status, "waiting")
 
-    def _table(self) -> Table:
-        table = Table(title=f"{self._phase}, {self._clock()}", title_justify="left")
+    def _table(self, trials: list[Trial]) -> Table:
+        table = Table(title=f"{self._phase}, {self._time(trials)}", title_justify="left")
         table.add_column("architecture")
-        for heading in ("waiting", "running", "done", "stopped", "failed", "best valid F1"):
+        for heading in (*_STATES, "best valid F1"):
             table.add_column(heading, justify="right")
+        best = _best(trials)
         for name in self._architectures:
-            states = self._states(name)
-            counts = [str(states[key] or "") for key in ("waiting", "running", "done", "stopped", "failed")]
-            table.add_row(name, *counts, f"{self._best[name]:.3f}" if name in self._best else "")
+            states = self._states(name, trials)
+            counts = [str(states[key] or "") for key in _STATES]
+            table.add_row(name, *counts, f"{best[name]:.3f}" if name in best else "")
         return table
 
-    def _line(self) -> str:
-        total: Counter[str] = sum((self._states(name) for name in self._architectures), Counter())
-        counts = ", ".join(
-            f"{total[key]} {key}" for key in ("done", "stopped", "running", "waiting", "failed") if total[key]
-        )
-        best = "  ".join(f"{name} {self._best[name]:.2f}" for name in self._architectures if name in self._best)
-        return f"{self._phase}: {counts}, {self._clock()}; best valid F1: {best or 'none yet'}"
+    def _line(self, trials: list[Trial]) -> str:
+        total: Counter[str] = sum((self._states(name, trials) for name in self._architectures), Counter())
+        counts = ", ".join(f"{total[key]} {key}" for key in _IN_A_LINE if total[key])
+        best = _best(trials)
+        scores = ", ".join(f"{name} {best[name]:.2f}" for name in self._architectures if name in best)
+        return f"{self._phase}: {counts}, {self._time(trials)}; best valid F1: {scores or 'none yet'}"
 
-    def _clock(self) -> str:
-        """Time so far, and a guess of what is left from the epochs done."""
-        spent = time.monotonic() - self._started
-        total = len(self._architectures) * self._per_architecture * self._epochs
-        done = sum(self._epochs if t.is_finished() else self._epoch.get(i, 0) for i, t in self._trials.items())
-        left = f", about {_duration(spent * (total - done) / done)} left" if 0 < done < total else ""
-        return f"{_duration(spent)}{left}"
+    def _time(self, trials: list[Trial]) -> str:
+        """Time so far, and what is left at most: epochs to come at the pace of each architecture's latest."""
+        left = self._left(trials)
+        return duration(self._seconds()) + (f", at most about {duration(left)} left" if left >= 1 else "")
+
+    def _left(self, trials: list[Trial]) -> float:
+        if not self._epoch_seconds:
+            return 0.0
+        others = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)
+        left = 0.0
+        for name in self._architectures:
+            mine = [trial for trial in trials if architecture_of(trial) == name]
+            unmade = self._per_architecture - len(mine)
+            epochs = unmade * self._epochs + sum(self._epochs - _epoch(t) for t in mine if not t.is_finished())
+            left += epochs * self._epoch_seconds.get(name, others)
+        return left / self._concurrent
 
 
-def _duration(seconds: float) -> str:
+def wall_seconds(clock: Location) -> float:
+    """What an experiment has taken so far, over all the runs that it took."""
+    return float(clock.read_json()["seconds"]) if clock.exists() else 0.0
+
+
+def duration(seconds: float) -> str:
+    """In words: "3 min 05 s"."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _epoch(trial: Trial) -> int:
+    return int(last_report(trial).get("epoch", 0))
+
+
+def _best(trials: list[Trial]) -> dict[str, float]:
+    """The best score so far of each architecture that has one."""
+    best: dict[str, float] = {}
+    for trial in trials:
+        if _epoch(trial):
+            name = architecture_of(trial)
+            best[name] = max(best.get(name, 0.0), float(last_report(trial)[METRIC]))
+    return best

@@ -117,6 +117,7 @@ def _data(board: Board) -> Iterator[str]:
         yield md.table(["Genre", *corpus.tracks], [*counts, total])
     if corpus.rejects:
         yield md.table(["Rejected because", "Files"], [[reason, str(n)] for reason, n in corpus.rejects.items()])
+        yield "Each file, with its reason in words, stands in `features/rejects.parquet`."
     yield md.bullets(board.notes)
 
 

@@ -30,19 +30,30 @@ def features(home: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("cpus", "more"),
-    [(1, []), (4, ["tune.sampler=tpe", "tune.trials=2"])],
-    ids=["one CPU", "four CPUs, more than there are trials, by TPE"],
+    [
+        (1, []),
+        (2, ["tune.workers_per_trial=2", "tune.trials=2"]),
+        (4, ["tune.sampler=tpe", "tune.trials=2"]),
+        (4, ["tune.sampler=tpe", "tune.workers_per_trial=2", "tune.concurrent=3", "tune.cpus_per_trial=0.5"]),
+    ],
+    ids=["one CPU", "trials of all CPUs", "more CPUs than trials, by TPE", "half CPUs, by TPE"],
 )
 def test_no_size_of_cluster_deadlocks(home, features, cpus, more):
-    job("tune", home, *TWO, f"output={features}", f"cluster.cpus={cpus}", *more)
+    done = job("tune", home, *TWO, f"output={features}", f"cluster.cpus={cpus}", *more)
     names = {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries}
     assert {"cnn", "crnn"} <= names
+    assert "failed" not in done.stderr
 
 
-def test_a_trial_that_has_no_room_is_refused_at_once(home, features):
-    told = job("tune", home, *TWO, f"output={features}", "tune.cpus_per_trial=64", succeeds=False)
+@pytest.mark.parametrize(
+    "setting", ["tune.cpus_per_trial=64", "tune.workers_per_trial=3", "tune.gpus_per_trial=0.5", "train.device=cuda"]
+)
+def test_a_trial_that_has_no_room_is_refused_at_once(home, features, setting):
+    told = job("tune", home, *TWO, f"output={features}", setting, succeeds=False)
     assert told.returncode == 2
-    assert "ask for less" in told.stderr
+    assert told.stderr.splitlines()[-1].startswith("error: ")
+    assert "ask for less" in told.stderr or "leaves none for a trial" in told.stderr
+    assert not list(features.glob("tune/search-*"))
 
 
 def test_a_lost_loss_is_recorded_and_sinks_nothing(home, features):
@@ -52,6 +63,20 @@ def test_a_lost_loss_is_recorded_and_sinks_nothing(home, features):
     names = {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries}
     assert "cnn" in names
     assert "crnn" not in names
+
+
+def test_mlflow_gets_every_trial_and_its_epochs(home, features, tmp_path):
+    tracking = pytest.importorskip("mlflow.tracking", reason="mlflow is not installed; it is part of genre[dev]")
+    store = f"sqlite:///{tmp_path}/runs.db"
+    job("tune", home, *TWO, f"output={features}", "tune.architectures=[cnn]", f"tune.mlflow={store}")
+    client = tracking.MlflowClient(tracking_uri=store)
+    (experiment,) = [one for one in client.search_experiments() if one.name == "out search"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.params["run/settings/model.name"] == "cnn"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "valid_f1")] == [1, 2]
+    refused = job("tune", home, *TWO, f"output={features}", f"tune.mlflow={tmp_path}/folder", succeeds=False)
+    assert refused.returncode == 2
+    assert "sqlite:///" in refused.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
