@@ -6,11 +6,12 @@ import io
 import os
 import pickle
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.models import get_model_weights
 
 from genre.config import Settings
 from genre.errors import ConfigError
@@ -78,7 +79,7 @@ def _misfit(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
 
 def _read_published(published: str) -> Mapping[str, Tensor]:
     """Weights from torchvision's cache, downloaded where there is a network. None of it is executed."""
-    weights = _weights_of(published)
+    weights = get_model_weights(published).DEFAULT
     try:
         found: Mapping[str, Tensor] = weights.get_state_dict(
             map_location="cpu", progress=False, check_hash=True, weights_only=True
@@ -108,14 +109,7 @@ def _read(source: str, published: str) -> Mapping[str, Tensor]:
 
 def _published_file(published: str) -> str:
     """File name of torchvision's weights."""
-    return str(_weights_of(published).url).rsplit("/", 1)[-1]
-
-
-def _weights_of(published: str) -> Any:
-    """torchvision's entry of a network; it is imported only for those who ask, since that takes a second."""
-    from torchvision.models import get_model_weights
-
-    return get_model_weights(published).DEFAULT
+    return str(get_model_weights(published).DEFAULT.url).rsplit("/", 1)[-1]
 
 
 def _first_line(error: Exception) -> str:

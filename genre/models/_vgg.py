@@ -1,6 +1,5 @@
 """What VGG16 and VGG19 share: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image
-recognition", ICLR 2015 (arXiv 1409.1556), configurations D and E, with batch norm.
-Layers have torchvision's names, so that its state dictionaries fit at full width.
+recognition", ICLR 2015 (arXiv 1409.1556), configurations D and E, with batch norm; bodies from torchvision.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from genre.models import _pretrained
 from genre.models._pretrained import PretrainedParams
 from genre.models._space import Choice, Domain, LogUniform, Uniform
-
-# 3 x 3 convolutions of each stage (table 1); each stage but the last has twice the channels of the one before
-_STAGES = {"D": (2, 2, 3, 3, 3), "E": (2, 2, 4, 4, 4)}
 
 
 class Params(PretrainedParams):
@@ -38,8 +35,12 @@ class VGG(nn.Module):
 
     def __init__(self, configuration: Literal["D", "E"], params: Params, classes: int) -> None:
         super().__init__()
-        self.features = _body(_STAGES[configuration], params.width)
-        channels = 8 * params.width
+        plan = [step if isinstance(step, str) else step * params.width // 64 for step in cfgs[configuration]]
+        self.features = make_layers(plan, batch_norm=True)
+        first = self.features[0]
+        # the published body takes three colours, a spectrogram has one channel
+        self.features[0] = nn.Conv2d(1, first.out_channels, kernel_size=3, padding=1)
+        channels = 512 * params.width // 64
         if params.head == "global":
             self.pool: nn.Module = nn.AdaptiveAvgPool2d(1)
             self.classifier = nn.Sequential(nn.Dropout(params.dropout), nn.Linear(channels, classes))
@@ -60,23 +61,6 @@ def load_pretrained(published: str, params: Params, network: nn.Module) -> None:
     """Put pretrained weights into all of a fresh `network` but its last layer or, with the global head, the body."""
     head = "classifier" if params.head == "global" else "classifier.6"
     _pretrained.load(network, params.pretrained, published, first="features.0", head=head)
-
-
-def _body(stages: tuple[int, ...], width: int) -> nn.Sequential:
-    """The convolutions; one channel comes in, since a spectrogram has no colours."""
-    layers: list[nn.Module] = []
-    inside = 1
-    for stage, convolutions in enumerate(stages):
-        outside = width * min(2**stage, 8)
-        for _ in range(convolutions):
-            layers += [
-                nn.Conv2d(inside, outside, kernel_size=3, padding=1),
-                nn.BatchNorm2d(outside),
-                nn.ReLU(inplace=True),
-            ]
-            inside = outside
-        layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
-    return nn.Sequential(*layers)
 
 
 def _published_head(inside: int, hidden: int, dropout: float, classes: int) -> nn.Sequential:

@@ -1,7 +1,5 @@
 """ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016 (arXiv 1512.03385).
-Layers have torchvision's names, so that its state dictionaries fit at full width.
-
-Its blocks are written out, since importing torchvision costs each process a second (it brings torch's compiler).
+Blocks from torchvision, under torchvision's names, so that its state dictionaries fit at full width.
 """
 
 from __future__ import annotations
@@ -10,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from genre.models import _pretrained
 from genre.models._pretrained import PretrainedParams
@@ -29,51 +28,6 @@ SEARCH: dict[str, Domain] = {
     "train.mixup": Choice((0.0, 0.3)),
     "params.dropout": Uniform(0.0, 0.5),
 }
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut (figure 5, left); the first changes size."""
-
-    expansion = 1
-
-    def __init__(self, inside: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, planes, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, kernel_size=3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        summed: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
-        return summed
-
-
-class Bottleneck(nn.Module):
-    """A 3 x 3 convolution between two of 1 x 1 beside a shortcut (figure 5, right); the middle one changes size."""
-
-    expansion = 4
-
-    def __init__(self, inside: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, planes, kernel_size=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, planes * self.expansion, kernel_size=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        summed: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
-        return summed
 
 
 class ResNet(nn.Module):
@@ -115,6 +69,7 @@ def _stage(block: type[BasicBlock | Bottleneck], inside: int, planes: int, block
         shortcut = nn.Sequential(
             nn.Conv2d(inside, outside, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outside)
         )
+    # torchvision's Bottleneck widens its middle layer by base_width / 64, its BasicBlock takes only 64
     first = block(inside, planes, stride, shortcut)
     return nn.Sequential(first, *(block(outside, planes) for _ in range(blocks - 1)))
 
