@@ -25,7 +25,7 @@ from genre.errors import AudioError, Reason
 # than in libsndfile, or full scale 1. A block may be overwritten when the next one is asked for.
 Block = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
-BLOCK_FRAMES = 1 << 17  # 3 s at 44.1 kHz: large for few calls, small enough to stay in the processor's cache
+BLOCK_FRAMES = 1 << 16  # 1.5 s at 44.1 kHz: large for few calls, small enough to stay in the processor's cache
 _MOST_FRAMES = 1 << 62  # libsndfile's "not known"
 
 

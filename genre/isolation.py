@@ -38,8 +38,9 @@ _TRIES = 2  # before a file is blamed for a crash
 # A decoder allocates and frees the same megabytes for every file. By default glibc gives such blocks back to
 # the kernel at once and takes page faults for new ones, a third of the time of a 30 s clip and half of a 3 s one.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-# Parallelism is one child per CPU; threads of linear algebra below it would only compete.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Parallelism is one child per CPU; threads of linear algebra and of OpenCV below it would only compete.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+_ONE_THREAD = dict.fromkeys(_THREADS, "1")
 
 _shared: dict[bytes, IsolatedKernel] = {}
 _shared_lock = threading.Lock()

@@ -17,7 +17,7 @@ from genre.config import Config
 from genre.errors import GenreError
 from genre.preparation import Recipe, unchanged
 from genre.storage import Location
-from ray_jobs import cli
+from ray_jobs import cli, cluster
 from ray_jobs.blocks import Workers
 from ray_jobs.metrics import prepare_and_count
 from ray_jobs.progress import TrackProgress
@@ -33,6 +33,7 @@ def run(config: Config) -> None:
 def prepare(config: Config, workers: Workers | None = None) -> dict[str, Any]:
     """The job on a Ray that is already there, or on one of its own, or with nothing to do on none; the manifest."""
     folder = Location.of(config.output) / "features"
+    cluster.check_writable(config)  # before a long scan, or the composing of a corpus
     ledger.check_settings(folder, Recipe.of(config))
     started = time.monotonic()
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())

@@ -19,7 +19,8 @@ from conftest import REPOSITORY
 from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
 from genre import features, ledger
-from genre.errors import ArtifactError, GenreError
+from genre.config import CorpusSettings
+from genre.errors import ArtifactError, ConfigError, GenreError
 from genre.storage import Location
 from ray_jobs.blocks import Workers
 from ray_jobs.prepare import prepare
@@ -211,6 +212,22 @@ class TestRejects:
         (reject,) = pq.read_table(output / "features/rejects.parquet").to_pylist()
         assert reject["reason"] == "timed_out"
         assert len(pq.read_table(output / "features/tracks.parquet")) == 18
+
+
+class TestOutput:
+    @pytest.mark.parametrize("below", ["", "run"])
+    def test_one_that_cannot_be_written_is_told_before_the_corpus_is_composed(self, tmp_path, below, capsys):
+        (tmp_path / "file").write_text("in the way")
+        config = config_of(tmp_path / "corpus", tmp_path / "file" / below)
+        config = config.model_copy(update={"corpus": CorpusSettings(root=str(tmp_path / "corpus"))})
+        with pytest.raises(ConfigError, match=r"output=.*file.* cannot be written \(.+\); choose another"):
+            in_turn(config)
+        assert not (tmp_path / "corpus").exists()
+        assert "scanning" not in capsys.readouterr().err
+
+    def test_asking_leaves_nothing_behind(self, music, output):
+        in_turn(config_of(music, output))
+        assert [path.name for path in output.iterdir()] == ["features"]
 
 
 class TestConservation:

@@ -14,6 +14,7 @@ from music import InTurn, config_of, tables, write_music
 from pyarrow import fs
 
 from genre import features
+from genre.errors import ConfigError
 from genre.storage import Location
 from ray_jobs.prepare import prepare
 
@@ -85,3 +86,11 @@ def test_the_bucket_holds_what_the_disk_would(server, tmp_path):
     again = job(config, tmp_path)
     assert "19 already done, 0 to do" in again.stderr
     assert again.returncode == 0
+
+
+def test_a_bucket_that_is_not_there_is_told_at_once(server, tmp_path):
+    write_music(tmp_path / "music")
+    with pytest.raises(
+        ConfigError, match=r"output=s3://elsewhere/run cannot be written \(.*bucket.*\); choose another"
+    ):
+        prepare(config_of(tmp_path / "music", "s3://elsewhere/run"), InTurn())
