@@ -69,7 +69,7 @@ def run(config: Config) -> None:
         # one copy for all processes of a machine; a list, since Tune copies what it is handed directly
         shared = [ray.put(data)]
         fitted = judging.fit_baseline.remote(*shared)
-        outcome = _search(config, shared, identity)
+        outcome = find_winners(config, shared, identity)
         finals = Finals(interrupted=True) if outcome.interrupted else _train_finals(config, shared, identity, outcome)
         if finals.interrupted:
             _publish_so_far(config, data, outcome)
@@ -89,7 +89,7 @@ def run(config: Config) -> None:
         _keep_best(one, output / "models" / one.label)
 
 
-def _search(config: Config, shared: Shared, identity: str) -> Outcome:
+def find_winners(config: Config, shared: Shared, identity: str) -> Outcome:
     """The best trial of each architecture."""
     names = search.architectures(config)
     space, tune_config = samplers.tune_config(config, names, search.concurrent_trials(config))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from genre.report.advice import advise
+from genre.report.beside import in_words
 from genre.report.board import Board
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
 from genre.report.table import Table, tabulate
@@ -56,7 +57,8 @@ def text_table(board: Board | Table) -> str:
     if not table.rows:
         return answer
     legend = "= shares its rank: cannot be told apart on these tracks.   * reference row, not a candidate."
-    return "\n".join([answer, "", *_lines(table), "", legend])
+    apart = [textwrap.fill(sentence, WIDTH) for sentence in in_words(table)]
+    return "\n".join([answer, "", *_lines(table), "", legend, *apart])
 
 
 def _lines(table: Table) -> Iterator[str]:

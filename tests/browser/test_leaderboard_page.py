@@ -143,6 +143,9 @@ def test_the_page_fits_the_screen_and_follows_the_scheme(show, tmp_path, width, 
     red = int(page.evaluate("getComputedStyle(document.body).backgroundColor").removeprefix("rgb(").split(",")[0])
     assert (red > 200) == (scheme == "light")
     assert page.locator(".answer .sentence").bounding_box()["y"] < 300  # the answer is seen without scrolling
+    table = page.locator("#leaderboard .scroll")
+    if width == 1280:  # all scores are in sight
+        assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0
     picture = tmp_path / "page.png"
     page.screenshot(path=picture, full_page=True)
     assert picture.read_bytes().startswith(b"\x89PNG")

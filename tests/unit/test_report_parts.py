@@ -27,6 +27,11 @@ def test_the_terminal_table_is_narrow_and_complete(full):
     assert "\t" not in text
 
 
+def test_the_terminal_says_what_another_split_is_worth():
+    text = text_table(boards.everything())
+    assert "the same networks score" in text.splitlines()[-1]
+
+
 def test_confused_tracks_are_those_that_most_networks_miss(full):
     found = confused_tracks(tabulate(full))
     assert found
