@@ -3,7 +3,7 @@
     python benchmarks/train_speed.py [--networks small large] [--device cpu] [--threads 1] [--rounds 40]
 
 `bare` is forward, cross entropy, backward and a fused AdamW step, on batches that lie in memory as normalised tensors:
-no data, no augmentation, no schedule, no clipping. `plain` is `Trainer` with gain, mixup, masks and clipping off, and
+no data, no augmentation, no schedule, no clipping. `plain` is `Trainer` with all augmentation and clipping off, and
 `full` is `Trainer` with the default recipe; both cut random windows from stored bytes and turn them into decibels.
 Network, batch, precision, memory format, optimiser and allocator are the same for all three; `as it comes` is the
 bare loop again, before `Trainer` has told the C library to keep freed memory. `wait` is the share of a step of `full`
@@ -20,7 +20,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,11 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import memory, models, training, windows
+from genre import memory, models, training
 from genre.classifier import Classifier
 from genre.config import TrainSettings
 from genre.features import Clips, Shape
 from genre.training import Trainer
-from genre.windows import Windows
 
 CLASSES = 10
 FRAMES = 129  # three seconds
@@ -45,36 +44,17 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {  # name: architecture, 
     "small": ("cnn", {"width": 16, "depth": 5}, 64),
     "large": ("vgg19", {}, 128),
 } | {name: (name, {}, 128) for name in models.names()}
-BARE_RECIPE = {"gain_db": 0, "mixup": 0, "time_mask": 0, "mel_mask": 0, "clip_norm": 0}
+BARE_RECIPE = {
+    "gain_db": 0,
+    "equaliser_db": 0,
+    "mixstyle": 0,
+    "mixup": 0,
+    "time_mask": 0,
+    "mel_mask": 0,
+    "clip_norm": 0,
+}
 
-Loop = Callable[[], None]  # trains `steps` steps
-
-
-class Wait:
-    """Seconds that the training loop spent on getting its windows."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.seconds = 0.0
-        self._clock = clock
-        self._windows, self._to_device = windows.training_windows, training.to_device
-        windows.training_windows = self._cut
-        training.to_device = self._copy
-
-    def _cut(self, *arguments: Any) -> Iterator[Windows]:
-        source = self._windows(*arguments)
-        while True:
-            started = self._clock()
-            batch = next(source, None)
-            self.seconds += self._clock() - started
-            if batch is None:
-                return
-            yield batch
-
-    def _copy(self, *arguments: Any) -> list[torch.Tensor]:
-        started = self._clock()
-        tensors = self._to_device(*arguments)
-        self.seconds += self._clock() - started
-        return tensors
+Loop = Callable[[], float]  # trains `steps` steps; the share of them in which it waited for data
 
 
 def made_up_clips(count: int, bins: int) -> Clips:
@@ -106,7 +86,7 @@ def bare_loop(name: str, steps: int, batch: int, device: torch.device, precision
     labels = torch.arange(batch, device=device) % CLASSES
     reduced = training.autocast_type(precision, device, network)
 
-    def run() -> None:
+    def run() -> float:
         for x in inputs:
             with torch.autocast(device.type, reduced or torch.bfloat16, enabled=reduced is not None):
                 logits = network(x)
@@ -114,6 +94,7 @@ def bare_loop(name: str, steps: int, batch: int, device: torch.device, precision
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+        return 0.0
 
     return run
 
@@ -127,17 +108,19 @@ def trainer_loop(name: str, steps: int, batch: int, device: torch.device, precis
     trainer = Trainer(classifier, clips, clips, CLASSES, settings)
     epochs = iter(range(1, settings.epochs))
 
-    def run() -> None:
-        trainer._train_epoch(next(epochs))
+    def run() -> float:
+        started = time.perf_counter()
+        waited = trainer._train_epoch(next(epochs))[2]
+        return waited / (time.perf_counter() - started)
 
     return run
 
 
-def measure(loop: Loop, clock: Callable[[], float]) -> float:
-    """Seconds for one call."""
+def measure(loop: Loop, clock: Callable[[], float]) -> tuple[float, float]:
+    """Seconds for one call, and the share of them that it waited for data."""
     started = clock()
-    loop()
-    return clock() - started
+    share = loop()
+    return clock() - started, share
 
 
 def compare(name: str, options: argparse.Namespace, device: torch.device) -> str:
@@ -153,25 +136,20 @@ def compare(name: str, options: argparse.Namespace, device: torch.device) -> str
     common = (name, steps, batch, device, options.precision)
     bare = bare_loop(*common)
     bare()
-    as_it_comes = min(measure(bare, clock) for _ in range(2))
+    as_it_comes = min(measure(bare, clock) for _ in range(2))[0]
     memory.keep_freed()
     loops = {"bare": bare, "plain": trainer_loop(*common, **BARE_RECIPE), "full": trainer_loop(*common)}
     for loop in loops.values():
         loop()  # the allocator and the libraries settle
-    waited = Wait(time.perf_counter if device.type == "cuda" else clock)  # without synchronising, as the loop is
-    seconds: dict[str, list[float]] = {kind: [] for kind in loops}
-    shares = []
+    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in loops}
     for _ in range(options.rounds):
         for kind, loop in loops.items():
-            waited.seconds = 0.0
-            seconds[kind].append(measure(loop, clock))
-        shares.append(waited.seconds / seconds["full"][-1])
-    windows.training_windows, training.to_device = waited._windows, waited._to_device
-    rate = {kind: steps * batch / min(found) for kind, found in seconds.items()}
+            found[kind].append(measure(loop, clock))
+    rate = {kind: steps * batch / min(rounds)[0] for kind, rounds in found.items()}
     ratio = {kind: rate[kind] / rate["bare"] for kind in loops}
     columns = [f"{name:<14}", f"{batch:>5}", f"{steps * batch / as_it_comes:>11.1f}", f"{rate['bare']:>7.1f}"]
     columns += [f"{figure:>7.{1 if figure > 2 else 3}f}" for k in ("plain", "full") for figure in (rate[k], ratio[k])]
-    return f"| {' | '.join(columns)} | {statistics.median(shares):>6.2%} |"
+    return f"| {' | '.join(columns)} | {statistics.median(share for _, share in found['full']):>6.2%} |"
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ class Epoch:
     learning_rate: float
     seconds: float
     windows_per_second: float
+    data_wait_seconds: float  # that training had no windows
 
 
 class Trainer:
@@ -121,7 +122,7 @@ class Trainer:
 
     def _epoch(self, number: int) -> Epoch:
         started = time.perf_counter()
-        train_loss, seen = self._train_epoch(number)
+        train_loss, seen, waited = self._train_epoch(number)
         trained = time.perf_counter() - started
         loss, scores = self._validate()
         best = self.history[-1] if self.history else None
@@ -139,12 +140,13 @@ class Trainer:
             learning_rate=float(self._schedule.get_last_lr()[0]),
             seconds=time.perf_counter() - started,
             windows_per_second=seen / trained,
+            data_wait_seconds=waited,
         )
         self.history.append(epoch)
         return epoch
 
-    def _train_epoch(self, number: int) -> tuple[float, int]:
-        """Mean loss over all workers' windows, and how many windows this took."""
+    def _train_epoch(self, number: int) -> tuple[float, int, float]:
+        """Mean loss over all workers' windows, how many windows this took, and the seconds without any."""
         settings = self._settings
         # chance follows from the epoch's number, so that a resumed run equals an undisturbed one
         entropy = np.random.SeedSequence((self._seed, number, self._shard.rank))
@@ -160,15 +162,17 @@ class Trainer:
         )
         self._network.train()
         total = torch.zeros((), device=self._device)
-        for batch in windows.training_windows(
+        batches = windows.training_windows(
             self._train, self._frames, settings.windows_per_clip, settings.batch_size, (self._seed, number), self._shard
-        ):
-            total += self._step(*to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels))
+        )
+        source = _Timed(to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels) for batch in batches)
+        for spectrograms, peak_db, labels in source:
+            total += self._step(spectrograms, peak_db, labels)
         # the only place where the host waits for the device in an epoch of training
         mean = float(sum_over_workers(total)) / (self._plan.steps * self._shard.world)
         if not math.isfinite(mean):
             raise TrainingError(f"the loss is {mean} in epoch {number}; lower train.learning_rate")
-        return mean, self._plan.steps * self._plan.share * self._shard.world
+        return mean, self._plan.steps * self._plan.share * self._shard.world, source.seconds
 
     def _step(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> Tensor:
         """One optimiser step; the loss, still on the device."""
@@ -257,6 +261,21 @@ class Trainer:
     def _out_of_patience(self) -> bool:
         patience = self._settings.patience
         return bool(patience and self.history and len(self.history) - self.history[-1].best_epoch >= patience)
+
+
+class _Timed(Iterator[list[Tensor]]):
+    """An iterator that knows how long it was waited for."""
+
+    def __init__(self, source: Iterator[list[Tensor]]) -> None:
+        self.seconds = 0.0
+        self._source = source
+
+    def __next__(self) -> list[Tensor]:
+        started = time.perf_counter()
+        try:
+            return next(self._source)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 def sum_over_workers(values: Tensor) -> Tensor:

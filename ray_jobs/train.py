@@ -23,7 +23,7 @@ from genre.errors import ConfigError, TrainingError
 from genre.experiment import Data
 from genre.storage import Location
 from genre.windows import Shard
-from ray_jobs import cli, cluster, reporter
+from ray_jobs import cli, cluster, metrics, reporter
 
 import ray.train  # isort: skip
 from ray.train.torch import TorchTrainer, get_device, prepare_model  # isort: skip
@@ -112,6 +112,7 @@ def _worker(setup: dict[str, Any]) -> str | None:
     try:
         for epoch in trainer.run():
             report = asdict(epoch)
+            metrics.report_epoch(epoch.windows_per_second, epoch.data_wait_seconds)
             if shard.rank:
                 ray.train.report(report)
                 continue
