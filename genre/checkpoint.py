@@ -83,12 +83,14 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
     if hashlib.sha256(content).hexdigest() != digest:
         raise ArtifactError(f"{path}: not the weights that model.json lists; copy the whole folder again")
     blank = np.zeros(card.shape.bins, np.float32)
-    classifier = _empty(card, blank, blank)
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        classifier = _empty(card, blank, blank)
     try:
-        classifier.load_state_dict(safetensors.torch.load(content))
+        classifier.load_state_dict(safetensors.torch.load(content), assign=True)
     except (RuntimeError, SafetensorError) as error:
         detail = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: does not fit {card.architecture} ({detail}); train it again") from None
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return card, classifier.eval()
 
 

@@ -96,6 +96,7 @@ def _answer_song(config: Config, jury: Jury, song: Location) -> dict[str, Any]:
     decoder = decoding.Decoder(decoding.recipe_of_folder(jury.folders[0], config.prepare))
     with ThreadPoolExecutor(1) as pool:
         decoded = pool.submit(decoder, str(song))
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine waiting would cost more than computing
         gc.disable()  # torch makes a million objects when it is imported, none of them garbage
         from genre.tagging import Tagger
 
