@@ -90,7 +90,7 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
     except (RuntimeError, SafetensorError) as error:
         detail = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: does not fit {card.architecture} ({detail}); train it again") from None
-    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.network.to(memory_format=torch.channels_last)
     return card, classifier.eval()
 
 
