@@ -46,6 +46,8 @@ class Sound:
 Change = Callable[[Sound], Sound]
 Predictor = Callable[[Clips], Float32]  # probabilities (tracks, classes)
 
+ENSEMBLE = "ensemble"  # the row of all networks together
+
 # What MPEG layer III allows: rates in Hz, and from each rate on the lowest and highest bit rate in kbit/s
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _MP3_BIT_RATES = {32000: (32, 320), 16000: (8, 160), 0: (8, 64)}
@@ -140,6 +142,27 @@ def answers(
 def macro_f1(truth: metrics.IntArray, probabilities: Float32) -> float:
     """Macro F1 of (runs, tracks, classes) of probabilities, mean over the runs."""
     return metrics.mean_scores(truth, metrics.decisions(probabilities), probabilities.shape[-1])["f1"]
+
+
+def by_row(
+    truth: metrics.IntArray, seeds: Mapping[str, int], answers: Mapping[str, Float32], baseline: str = ""
+) -> dict[str, dict[str, float]]:
+    """Macro F1 by row of a leaderboard and change, of answers (models, tracks, classes) by change.
+
+    The models are the runs of each network in turn, as many as `seeds` says, and last, where it has a name, the
+    `baseline`. The ensemble is as on unchanged tracks: all networks of one seed together, then the mean over seeds.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for change, given in answers.items():
+        runs = dict(
+            zip(seeds, np.split(given[: sum(seeds.values())], np.cumsum(list(seeds.values()))[:-1]), strict=True)
+        )
+        runs[ENSEMBLE] = np.mean([run[: min(seeds.values())] for run in runs.values()], axis=0)
+        if baseline:
+            runs[baseline] = given[-1:]
+        for row, run in runs.items():
+            scores.setdefault(row, {})[change] = macro_f1(truth, run)
+    return scores
 
 
 def changed_clips(sounds: Sequence[str | Sound], recipe: Recipe, change: Change) -> Clips:

@@ -73,7 +73,7 @@ def judge(
     f1, notes = _robustness(config, folder, split, saved, fitted, clips) if changed else ({}, [])
     rows = [entries.network(one, ray.get(p), f1.get(one.label, {})) for one, p in zip(saved, pending, strict=True)]
     if len(rows) > 1:
-        rows.append(entries.ensemble(rows, f1.get("ensemble", {})))
+        rows.append(entries.ensemble(rows, f1.get(robustness.ENSEMBLE, {})))
     if fitted is not None:
         rows.append(entries.classical(fitted, clips, f1.get(_BASELINE, {})))
     rows.append(entries.majority(tracks, manifest["classes"], clips))
@@ -141,18 +141,8 @@ def _robustness(
     except AudioError as error:
         return {}, [f"Robustness was not measured: a test track cannot be read any more ({error})."]
     answers = {change: np.concatenate([part[change] for part in parts], axis=1) for change in parts[0]}
-    scores: dict[str, dict[str, float]] = {}
-    first = 0
-    for one in saved:
-        seeds = slice(first, first + len(one.folders))
-        scores[one.label] = {c: robustness.macro_f1(clips.labels, p[seeds]) for c, p in answers.items()}
-        first = seeds.stop
-    if fitted is not None:
-        scores[_BASELINE] = {c: robustness.macro_f1(clips.labels, p[first:]) for c, p in answers.items()}
-    scores["ensemble"] = {
-        c: robustness.macro_f1(clips.labels, p[:first].mean(axis=0, keepdims=True)) for c, p in answers.items()
-    }
-    return scores, []
+    seeds = {one.label: len(one.folders) for one in saved}
+    return robustness.by_row(clips.labels, seeds, answers, _BASELINE if fitted is not None else ""), []
 
 
 def _predictor(folder: Location) -> robustness.Predictor:

@@ -100,7 +100,11 @@ def _search(board: Board) -> Iterator[str]:
 def _genres(table: Table) -> str:
     support = np.bincount(table.board.truth, minlength=len(table.board.classes))
     cells = [
-        [genre, str(support[index]), *(f"{row.per_class.f1[index]:.2f}" for row in table.rows)]
+        [
+            genre,
+            str(support[index]),
+            *(f"{row.per_class.f1[index]:.2f}" if support[index] else DASH for row in table.rows),
+        ]
         for index, genre in enumerate(table.board.classes)
     ]
     return md.table(["Genre", "Tracks", *(row.entry.name for row in table.rows)], cells)

@@ -89,9 +89,12 @@ def test_an_ended_search_goes_on(home, features, number):
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_checkpoint(features)
-    os.kill(running.pid, number)
-    _, said = running.communicate(timeout=120)
+    try:
+        wait_for_checkpoint(features)
+        os.kill(running.pid, number)
+        _, said = running.communicate(timeout=120)
+    finally:
+        running.kill()
     assert running.returncode != 0
     if number == signal.SIGINT:
         assert "the same command goes on from here" in said
@@ -99,13 +102,14 @@ def test_an_ended_search_goes_on(home, features, number):
     before = epochs_seen(features)
     job("tune", home, *settings, f"output={features}", "cluster.cpus=1")
     after = epochs_seen(features)
-    assert sum(after.values()) == 60
-    for trial, epochs in before.items():
-        assert after[trial] >= epochs
+    assert len(after) == 2
+    for trial, epochs in after.items():
+        assert epochs >= before.get(trial, 0)
+        assert epochs in (30, 31)  # at most the one epoch that was under way is done again
 
 
 def wait_for_checkpoint(output: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if len(list(output.glob("tune/search-*/*/checkpoint_*/state.pt"))) >= 3:
             return

@@ -68,6 +68,16 @@ def test_scores_on_validation_tracks_are_not_called_a_test(folder):
         board(network("cnn", 0.5), part="holdout")
 
 
+def test_a_genre_without_a_track_has_a_dash_and_no_score(folder):
+    two = np.minimum(TRUTH, 2)  # nothing is rock
+    write(dataclasses.replace(board(network("cnn", 0.8)), truth=two), folder)
+    lines = (
+        (folder / "leaderboard.md").read_bytes().decode().split("## F1 by genre")[1].split("## Data")[0].splitlines()
+    )
+    (rock,) = [line for line in lines if line.startswith("| rock")]
+    assert rock.split("|")[2:4] == [" 0      ", " –    "]
+
+
 def test_what_cannot_be_read_says_so(full, folder):
     with pytest.raises(ArtifactError, match="no such file"):
         read_board(folder)

@@ -7,11 +7,13 @@ import pytest
 import soundfile
 from scipy import signal
 
-from genre import robustness
+from genre import metrics, robustness
 from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.errors import AudioError, Reason
 from genre.preparation import Recipe, TrackKernel
+from genre.report import Entry, Run
 from genre.robustness import Sound
+from ray_jobs import entries
 
 RATE = 22050
 RECIPE = Recipe(
@@ -149,3 +151,16 @@ def test_the_recipe_comes_from_the_manifest_or_there_is_none():
     settings = {"audio": RECIPE.audio.model_dump(), "spectrogram": RECIPE.spectrogram.model_dump()}
     assert robustness.recipe_of({"settings": settings}) == RECIPE
     assert robustness.recipe_of({"settings": {"made by": "somebody"}}) is None
+
+
+def test_answers_that_a_change_leaves_alone_score_in_each_row_as_on_the_leaderboard(rng):
+    truth = rng.integers(0, 3, 60)
+    given = rng.dirichlet(np.ones(3), (6, 60)).astype(np.float32)  # cnn twice, vgg three times, the baseline
+    scores = robustness.by_row(truth, {"cnn": 2, "vgg": 3}, {"-12 dB": given}, baseline="svm")
+    runs = [Run(0, given[0]), Run(1, given[1])], [Run(seed, given[2 + seed]) for seed in range(3)]
+    rows = [Entry(name, "network", each) for name, each in zip(("cnn", "vgg"), runs, strict=True)]
+    rows += [entries.ensemble(rows, {}), Entry("svm", "classical", [Run(0, given[5])])]
+    for row in rows:
+        expected = metrics.mean_scores(truth, row.predicted, 3)["f1"]
+        assert scores[row.name]["-12 dB"] == pytest.approx(expected), row.name
+    assert robustness.by_row(truth, {"cnn": 2, "vgg": 3}, {"-12 dB": given}).keys() == {"cnn", "vgg", "ensemble"}
