@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from genre.report import CorpusFacts, Entry, Run
 from genre.storage import Location
 
 Robustness = dict[str, float]
+N = TypeVar("N", int, float)
 _SPLIT_RULES = {
     "official": "published by the corpus",
     "random": "drawn by genre and group from corpus.split_seed; whole groups, and equal audio, stay together",
@@ -57,13 +58,22 @@ def network(saved: Saved, results: list[tuple[ModelCard, Scored]], robustness: R
 
 
 def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
-    """The mean of all networks' probabilities, seed by seed."""
+    """The mean of all networks' probabilities, seed by seed; it costs what running each of them in turn costs."""
     runs = []
     for number in range(min(len(entry.runs) for entry in entries)):
         mean = np.mean([entry.runs[number].probabilities for entry in entries], axis=0)
         runs.append(Run(entries[0].runs[number].seed, mean.astype(np.float32)))
-    parameters = sum(entry.parameters or 0 for entry in entries)
-    return Entry(name="ensemble", kind="ensemble", runs=runs, parameters=parameters, robustness=robustness)
+    seconds_per_clip = _sum([1 / speed if (speed := entry.clips_per_second) else None for entry in entries])
+    return Entry(
+        name="ensemble",
+        kind="ensemble",
+        runs=runs,
+        parameters=_sum([entry.parameters for entry in entries]),
+        flops=_sum([entry.flops for entry in entries]),
+        clips_per_second=1 / seconds_per_clip if seconds_per_clip else None,
+        latency_ms=_sum([entry.latency_ms for entry in entries]),
+        robustness=robustness,
+    )
 
 
 def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
@@ -111,6 +121,12 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
+
+
+def _sum(values: Sequence[N | None]) -> N | None:
+    """The sum, or None where a value is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known[1:], start=known[0]) if known and len(known) == len(values) else None
 
 
 def _run(card: ModelCard, scored: Scored) -> Run:
