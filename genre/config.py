@@ -22,6 +22,8 @@ from genre.errors import ConfigError
 
 S = TypeVar("S", bound="Settings")
 
+_SHORT = {"init_from": "train.init_from"}  # keys that may be written without their section, beside `model`
+
 
 class Settings(BaseModel):
     """A group of settings: unknown keys are refused, values are checked, nothing changes later."""
@@ -119,7 +121,9 @@ class TrainSettings(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
     workers: int = Field(1, ge=1, description="training processes (one per GPU, or several on CPUs)")
-    init_from: str = Field("", description="folder of a saved model to start from, on other genres or more music")
+    init_from: str = Field(
+        "", description="folder of a saved model to start from, on other genres or more music; also init_from="
+    )
     freeze: bool = Field(False, description="with init_from: only the last layer learns")
     resume: bool = Field(True, description="go on from the last checkpoint of the same run")
 
@@ -257,7 +261,7 @@ def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
             parsed = ",".join(map(str, parsed))
         if key.strip() == "model" and isinstance(parsed, str):
             key = f"model.{_model_key(parsed)}"
-        _assign(merged, key.strip().split("."), parsed)
+        _assign(merged, _SHORT.get(key.strip(), key.strip()).split("."), parsed)
     return validate(Config, merged)
 
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from making import make_clips
 
-from genre import checkpoint, finetuning, metrics, models
+from genre import checkpoint, experiment, finetuning, metrics, models
 from genre.checkpoint import ModelCard
 from genre.classifier import predict, statistics
-from genre.config import TrainSettings
+from genre.config import TrainSettings, load
 from genre.errors import ArtifactError
+from genre.experiment import Data
 from genre.storage import Location
 from genre.training import Trainer
 
@@ -125,3 +126,29 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
     _, narrow = fresh("resnet", make_clips(), "abc")
     with pytest.raises(ArtifactError, match="the saved weights do not fit"):
         finetuning.start_from(narrow, wide, same_genres=True, freeze=False)
+
+
+def test_training_starts_from_the_folder_that_init_from_names(tmp_path):
+    """What the train job does with `init_from=`: a model of three genres, then four others."""
+    common = ("train.window_seconds=0.5", "train.batch_size=8", "train.epochs=2", "models.cnn.width=8")
+    old, new = data_of(make_clips(tracks=24, seed=1), "abc"), data_of(make_clips(tracks=32, classes=4, seed=2), "wxyz")
+    card, trainer = experiment.trainer_for(load(None, (*common, "models.cnn.depth=3")), old, torch.device("cpu"))
+    list(trainer.run())
+    experiment.save_best(Location.of(tmp_path), card, trainer, load(None, common))
+    _, saved = checkpoint.load(Location.of(tmp_path))
+    config = load(None, (*common, f"init_from={tmp_path}", "train.freeze=true"))
+    assert config.train.init_from == str(tmp_path)
+    started, trainer = experiment.trainer_for(config, new, torch.device("cpu"))
+    assert started.params["depth"] == 3
+    assert started.classes == list("wxyz")
+    list(trainer.run())
+    head = finetuning.head_of(trainer.classifier)
+    found = trainer.use_best().state_dict()
+    for key, tensor in saved.state_dict().items():
+        assert key.startswith(f"{head}.") or torch.equal(found[key], tensor)
+    assert found[f"{head}.weight"].shape[0] == 4
+
+
+def data_of(clips, genres):
+    manifest = {"classes": list(genres), "settings": {"spectrogram": {"n_mels": 16}}, "fingerprint": "same"}
+    return Data(clips, clips, *statistics(clips), manifest)
