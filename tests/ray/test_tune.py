@@ -108,13 +108,34 @@ def test_an_ended_search_goes_on(home, features, number):
         assert epochs in (30, 31)  # at most the one epoch that was under way is done again
 
 
-def wait_for_checkpoint(output: Path) -> None:
+def test_an_interrupt_of_the_last_training_leaves_the_leaderboard_so_far(home, features):
+    settings = ("tune.architectures=[cnn]", "train.epochs=30", "tune.grace_epochs=30")
+    running = subprocess.Popen(
+        command("tune", home, *settings, f"output={features}"),
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for_checkpoint(features, "final")
+        os.kill(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert running.returncode == 1
+    assert "the same command goes on from here" in said
+    assert read_board(Location.of(features / "leaderboard/so-far")).part == "valid"
+    assert not (features / "leaderboard/leaderboard.html").exists()
+
+
+def wait_for_checkpoint(output: Path, phase: str = "search") -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if len(list(output.glob("tune/search-*/*/checkpoint_*/state.pt"))) >= 3:
+        if len(list(output.glob(f"tune/{phase}-*/*/checkpoint_*/state.pt"))) >= 3:
             return
         time.sleep(0.2)
-    raise AssertionError("the search wrote no checkpoint")
+    raise AssertionError(f"the {phase} wrote no checkpoint")
 
 
 def epochs_seen(output: Path) -> dict[str, int]:
