@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -88,7 +89,8 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
     try:
         classifier.load_state_dict(safetensors.torch.load(content), assign=True)
     except (RuntimeError, SafetensorError) as error:
-        detail = str(error).splitlines()[0]
+        # torch's first line names nothing, the second one perhaps everything
+        detail = textwrap.shorten(str(error).splitlines()[:2][-1], 100)
         raise ArtifactError(f"{path}: does not fit {card.architecture} ({detail}); train it again") from None
     classifier.network.to(memory_format=torch.channels_last)
     return card, classifier.eval()
