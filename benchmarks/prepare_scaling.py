@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rows", type=int, default=0)
     options = parser.parse_args()
+    pa.set_memory_pool(pa.system_memory_pool())  # as the job does
     if options.rows:
         measure_lists(options.rows)
     else:

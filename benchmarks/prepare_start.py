@@ -3,7 +3,7 @@
     python benchmarks/prepare_start.py [--files 10] [--rounds 3]
 
 Each round is the whole command in a process of its own, on as many wavs of a second, into an empty folder; the goal is
-15 s on two cores. CPU time is that of the command and everything it started, which others on the machine hardly change.
+15 s on two cores. CPU time, which others on the machine hardly change, is that of the command and what it waited for.
 """
 
 from __future__ import annotations

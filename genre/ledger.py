@@ -23,6 +23,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -104,11 +105,11 @@ def outcomes(folder: Location) -> pa.Table:
         import pyarrow.dataset  # brings pandas with it, which no worker needs
 
         source = pyarrow.dataset.dataset(written, OUTCOME_SCHEMA, format="parquet", filesystem=folder.filesystem)
-        tables.append(source.to_table())
+        tables.append(source.to_table(cache_metadata=False))
     table = pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
     parts = pa.array([file.name for file in (folder / "clips").files(".parquet")], pa.string())
     there = pc.or_(pc.is_valid(table["reason"]), pc.is_in(table["part"], value_set=parts))
-    return _newest(table.filter(there).combine_chunks())
+    return _newest(table, np.flatnonzero(there.to_numpy()))
 
 
 def standing(done: pa.Table, folder: Location, recipe: Recipe) -> pa.Table:
@@ -242,12 +243,13 @@ def _write_settings(folder: Location, recipe: Recipe, limited: dict[str, Any] | 
     (folder / "settings.json").write_json(content)
 
 
-def _newest(table: pa.Table) -> pa.Table:
-    """The last row of each track_id, sorted by track_id."""
+def _newest(table: pa.Table, rows: npt.NDArray[np.intp]) -> pa.Table:
+    """Of some rows of the table the last one of each track_id, sorted by track_id. Copies the table only once."""
     codes = _whole(table["track_id"]).dictionary_encode()
-    last = np.empty(len(codes.dictionary), dtype=np.int64)
-    last[codes.indices.to_numpy()] = np.arange(len(table))  # of several the last one stays
-    return table.take(last[pc.sort_indices(codes.dictionary).to_numpy()])
+    last = np.full(len(codes.dictionary), -1, dtype=np.int64)
+    last[codes.indices.to_numpy()[rows]] = rows  # of several the last one stays
+    order = last[pc.sort_indices(codes.dictionary).to_numpy()]
+    return table.take(order[order >= 0])
 
 
 def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
