@@ -1,15 +1,20 @@
 """ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016 (arXiv 1512.03385).
 Blocks from torchvision, under torchvision's names, so that its state dictionaries fit at full width.
+
+The published stem halves photographs of 224 pixels twice before the first block looks at them, and a window of a
+spectrogram has a quarter of their pixels. The small one, 3 x 3 at full resolution, as the paper has it for small
+pictures (section 4.2), read ten points more on real spectrograms (docs/LOG.md), for four times the work.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from genre.errors import ConfigError
 from genre.models import _pretrained
 from genre.models._pretrained import PretrainedParams
 from genre.models._space import Choice, Domain, LogUniform, Uniform
@@ -19,7 +24,20 @@ _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 class Params(PretrainedParams):
     depth: Literal[18, 34, 50] = Field(18, description="layers: 18 and 34 have basic blocks, 50 has bottlenecks")
+    stem: Literal["auto", "small", "published"] = Field(
+        "auto", description="small: 3 x 3; published: 7 x 7 with stride 2; auto: small, published with pretrained"
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
+
+    @model_validator(mode="after")
+    def _fits_the_published_stem(self) -> Self:
+        if self.pretrained and self.stem == "small":
+            raise ConfigError(f"pretrained={self.pretrained} fits the published stem only, found stem=small; drop it")
+        return self
+
+    def has_small_stem(self) -> bool:
+        """Which stem `auto` stands for."""
+        return self.stem == "small" or (self.stem == "auto" and not self.pretrained)
 
 
 SEARCH: dict[str, Domain] = {
@@ -37,7 +55,8 @@ class ResNet(nn.Module):
         super().__init__()
         block = Bottleneck if params.depth == 50 else BasicBlock
         width = params.width
-        self.conv1 = nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False)
+        kernel, stride = (3, 1) if params.has_small_stem() else (7, 2)
+        self.conv1 = nn.Conv2d(1, width, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)

@@ -24,9 +24,10 @@ PARAMETERS = {  # with 128 bins and ten classes
     ("cnn", ()): 572_746,
     ("crnn", ()): 883_946,
     ("crnn_attention", ()): 900_458,
-    ("resnet", ()): 11_175_370,
-    ("resnet", (("depth", 34),)): 21_283_530,
-    ("resnet", (("depth", 50),)): 23_522_250,
+    ("resnet", ()): 11_172_810,
+    ("resnet", (("depth", 34),)): 21_280_970,
+    ("resnet", (("depth", 50),)): 23_519_690,
+    ("resnet", (("stem", "published"),)): 11_175_370,
     ("vgg16", ()): 14_727_114,
     ("vgg16", (("head", "published"),)): 134_308_810,
     ("vgg19", ()): 20_039_370,
@@ -34,9 +35,9 @@ PARAMETERS = {  # with 128 bins and ten classes
 }
 
 PUBLISHED = [
-    ("resnet", {"depth": 18}, "resnet18"),
-    ("resnet", {"depth": 34}, "resnet34"),
-    ("resnet", {"depth": 50}, "resnet50"),
+    ("resnet", {"depth": 18, "stem": "published"}, "resnet18"),
+    ("resnet", {"depth": 34, "stem": "published"}, "resnet34"),
+    ("resnet", {"depth": 50, "stem": "published"}, "resnet50"),
     ("vgg16", {"head": "published"}, "vgg16_bn"),
     ("vgg19", {"head": "published"}, "vgg19_bn"),
 ]
@@ -112,6 +113,13 @@ def test_a_spectrogram_is_a_grey_picture_to_pretrained_weights(weights, weights_
     x = torch.randn(2, 1, 64, 65)
     with torch.inference_mode():
         torch.testing.assert_close(ours(x), theirs.eval()(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
+
+
+def test_pretrained_weights_bring_their_stem(weights_file):
+    assert start("resnet").conv1.weight.shape[2:] == (3, 3)
+    assert start("resnet", pretrained=str(weights_file)).conv1.weight.shape[2:] == (7, 7)
+    with pytest.raises(ConfigError, match="fits the published stem only, found stem=small"):
+        models.params("resnet", {"pretrained": str(weights_file), "stem": "small"})
 
 
 def test_vgg_bodies_start_from_pretrained_weights(tmp_path):
