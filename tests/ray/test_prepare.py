@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import damage
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
 from genre import features, ledger
 from genre.config import CorpusSettings
-from genre.errors import ArtifactError, ConfigError, GenreError
+from genre.errors import ArtifactError, ConfigError, GenreError, Reason
 from genre.storage import Location
 from ray_jobs.blocks import Workers
 from ray_jobs.prepare import prepare
@@ -252,6 +253,22 @@ class TestConservation:
             features.load(Location.of(output / "features"), "train")
         assert in_turn(config_of(music, output)) == 0
         assert len(features.load(Location.of(output / "features"), "train"))
+
+
+@pytest.mark.slow
+class TestDamage:
+    def test_five_hundred_damaged_files_lose_nothing(self, tmp_path, output):
+        damage.write(tmp_path / "music", 510)
+        config = config_of(tmp_path / "music", output)
+        assert in_turn(config) == 510
+        tracks, rejects = (pq.read_table(output / f"features/{name}.parquet") for name in ("tracks", "rejects"))
+        ids = tracks["track_id"].to_pylist() + rejects["track_id"].to_pylist()
+        assert len(ids) == len(set(ids)) == 510
+        assert len(clip_rows(output)) == pc.sum(tracks["clips"]).as_py()
+        wanted = {"empty", "unsupported", "absurd_header", "silent", "non_finite", "truncated"}
+        assert wanted <= set(rejects["reason"].to_pylist()) <= {reason.value for reason in Reason}
+        assert pc.any(tracks["truncated"]).as_py()
+        assert in_turn(config) == 0
 
 
 class TestDuplicates:
