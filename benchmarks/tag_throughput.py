@@ -67,6 +67,9 @@ class PlainLoop:
     def __call__(self, paths: list[str]) -> Speed:
         return self._pool.submit(_loop, paths).result()
 
+    def close(self) -> None:
+        self._pool.shutdown()
+
 
 def _start_loop(model: str, threads: int) -> None:
     global _card, _classifier, _kernel
@@ -152,6 +155,8 @@ def main() -> None:
                     print(f"  loop, {threads} torch threads: {speed}")
                 print(f"  job, {options.cpus} CPUs:           {ours}")
                 print(f"  {ratios[-1]:.2f} x the better loop; {free[-1]:.2f} x one thread on free CPUs", flush=True)
+    for loop in loops.values():
+        loop.close()
     print(
         f"median: {statistics.median(ratios):.2f} x the better loop; "
         f"{statistics.median(free):.2f} x one thread on free CPUs"

@@ -129,7 +129,7 @@ class _Worker:
 
 def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> None:
     """Answer all files of `todo` on all CPUs of the cluster, a model in each."""
-    # Ray's core warns of how Ray Data starts its actors (ray-project/ray#57733)
+    # Ray's core complains of how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from ray_jobs import cluster
     from ray_jobs.progress import TrackProgress
