@@ -5,7 +5,7 @@
 FEATURES_RUN is the output of a `prepare` job. Every round runs, in turn: the search with as many trials at a time as
 there are CPUs, the same search with one at a time, and the same configurations in a plain loop without Ray. No trial
 is stopped early, so that all three do the same work. The ideal packs the plain loop's times on all CPUs, longest
-first, at no cost. Prints Markdown.
+first, at no cost. "Between trials" is a place's time without a trial, Ray's first worker included. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ def run_search(config: Config, data: Data, concurrent: int) -> Measured:
     return Measured(outcome.search, makespan, cores.spent(trials=True), cores.spent(trials=False))
 
 
-def plain_loop(config: Config, data: Data, found: Search) -> list[float]:
-    """Seconds of each trial of `found`, trained one after another in this process on one thread."""
+def plain_loop(config: Config, data: Data, found: Search) -> tuple[list[float], float]:
+    """Seconds of each trial of `found`, trained one after another in this process on one thread, and CPU seconds."""
     torch.set_num_threads(1)
-    seconds = []
+    seconds, cpu = [], time.process_time()
     for trial in found.trials:
         started = time.perf_counter()
         settings = apply(config, {"model.name": trial.architecture} | trial.settings)
@@ -125,7 +125,7 @@ def plain_loop(config: Config, data: Data, found: Search) -> list[float]:
         for _ in trainer.run():
             pass
         seconds.append(time.perf_counter() - started)
-    return seconds
+    return seconds, time.process_time() - cpu
 
 
 def packed(seconds: list[float], places: int) -> float:
@@ -136,7 +136,7 @@ def packed(seconds: list[float], places: int) -> float:
     return max(ends)
 
 
-def report(number: int, together: Measured, apart: Measured, plain: list[float], places: int) -> None:
+def report(number: int, together: Measured, apart: Measured, plain: list[float], plain_cpu: float, places: int) -> None:
     ideal, trials = packed(plain, places), len(plain)
     busy = together.training_cpu / (together.seconds * places)
     cells = [
@@ -148,11 +148,12 @@ def report(number: int, together: Measured, apart: Measured, plain: list[float],
         f"{ideal:.0f} s",
         f"{apart.seconds / together.seconds:.2f}",
         f"{ideal / together.seconds:.0%}",
-        f"{(apart.seconds - sum(plain)) / trials:.1f} s",
-        f"{(together.seconds * places - sum(plain)) / trials:.1f} s",
+        f"{(apart.seconds - apart.found.trial_seconds) / trials:.1f} s",
+        f"{(together.seconds * places - together.found.trial_seconds) / trials:.1f} s",
+        f"{(apart.training_cpu + apart.other_cpu - plain_cpu) / trials:.1f} s",
+        f"{(together.training_cpu + together.other_cpu - plain_cpu) / trials:.1f} s",
         f"{together.found.utilisation or 0:.0%}",
         f"{busy:.0%}",
-        f"{together.other_cpu / trials:.1f} s",
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -172,12 +173,13 @@ def main() -> None:
     places = config.cluster.cpus or os.cpu_count() or 1
     print(
         "| round | trials | plain loop | one at a time | concurrent | ideal | gain | of ideal "
-        "| overhead a trial, one at a time | concurrent | places busy | cores training | other CPU a trial |"
+        "| between trials, one at a time | concurrent "
+        "| CPU above the loop a trial, one at a time | concurrent | places busy | cores training |"
     )
-    print("|" + "---:|" * 13)
+    print("|" + "---:|" * 14)
     for number in range(1, options.rounds + 1):
         together, apart = run_search(config, data, 0), run_search(config, data, 1)
-        report(number, together, apart, plain_loop(config, data, together.found), places)
+        report(number, together, apart, *plain_loop(config, data, together.found), places)
 
 
 if __name__ == "__main__":
