@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,7 @@ import ray_jobs  # noqa: E402
 from genre.config import Config  # noqa: E402
 from genre.errors import ConfigError  # noqa: E402
 from genre.storage import Location  # noqa: E402
+from ray_jobs import head  # noqa: E402
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "lustre", "ceph", "gpfs", "beegfs", "gluster", "9p", "virtiofs")
 _MOUNTS = "/proc/self/mounts"
@@ -50,20 +52,24 @@ _AUTOSCALER_FILE = "~/ray_bootstrap_config.yaml"
 @contextlib.contextmanager
 def connected(config: Config) -> Iterator[None]:
     """Ray for the time of a job: the cluster of RAY_ADDRESS, or one of this machine's own that ends with the job."""
-    if os.environ.get("RAY_ADDRESS"):
-        _join()
-    else:
-        _start(config)
+    with contextlib.ExitStack() as stack:
+        if os.environ.get("RAY_ADDRESS"):
+            _join()
+            stack.enter_context(head.watched(ray.get_runtime_context().gcs_address))
+        else:
+            _start(config)
+        stack.callback(ray.shutdown)
+        _quieten()
+        _check_output(config)
+        yield
+
+
+def _quieten() -> None:
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    try:
-        _check_output(config)
-        yield
-    finally:
-        ray.shutdown()
 
 
 def cpus() -> int:
@@ -99,6 +105,9 @@ def check_writable(config: Config) -> None:
 
 
 def _join() -> None:
+    address = os.environ["RAY_ADDRESS"]
+    if re.fullmatch(r"[^/]+:\d+", address) and not head.answers(address):
+        raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there; start one, or unset it to work without")
     # `ray job submit --working-dir` already ships the code; a driver started by hand must
     modules = None if _submitted() else {"py_modules": [genre, ray_jobs]}
     ray.init(log_to_driver=False, logging_level="error", runtime_env=modules)

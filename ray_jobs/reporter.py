@@ -38,8 +38,9 @@ def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Ite
 
     def listen() -> None:
         while not done.wait(every_seconds):
-            for message in ray.get(mailbox.take.remote()):
-                receive(message)
+            with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # for now; what it holds stays there
+                for message in ray.get(mailbox.take.remote()):
+                    receive(message)
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()

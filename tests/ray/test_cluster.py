@@ -72,6 +72,12 @@ def test_music_that_a_machine_does_not_see(tmp_path, monkeypatch):
         cluster.check_seen(str(tmp_path), "corpus.root")
 
 
+def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: no cluster answers there; start one"):
+        cluster._join()
+
+
 @pytest.mark.parametrize(("path", "shared"), [("/net/music/a", True), ("/home/me/run", False), ("/efs", True)])
 def test_which_folders_other_machines_may_mount(path, shared, monkeypatch, tmp_path):
     mounts = tmp_path / "mounts"
