@@ -107,9 +107,9 @@ class TrainSettings(Settings):
     class_weights: bool = Field(False, description="weigh the loss by inverse class frequency")
     mixup: float = Field(0.3, ge=0, description="Beta(a, a) of mixup; 0 is off")
     gain_db: float = Field(4.0, ge=0, description="random level, uniform in +- this many dB")
-    equaliser_db: float = Field(0.0, ge=0, description="random smooth gain over frequency, within +- this many dB")
+    equaliser_db: float = Field(4.0, ge=0, description="random smooth gain over frequency, within +- this many dB")
     mixstyle: float = Field(
-        0.0, ge=0, le=1, description="share of batches whose windows exchange their mean and deviation over time"
+        0.5, ge=0, le=1, description="share of batches whose windows exchange their mean and deviation over time"
     )
     time_mask: float = Field(0.15, ge=0, le=0.9, description="longest masked share of a window's frames (two masks)")
     mel_mask: float = Field(0.15, ge=0, le=0.9, description="widest masked share of the mel bands (two masks)")
