@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,36 +26,11 @@ from ray_jobs.prepare import prepare
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    """Environment variables that lead to a moto server with an empty bucket."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ |= variables
-    maker, _ = fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")
-    maker.create_dir("bucket")
-    yield variables
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-    server.stop()
-
-
-def upload(music: Path) -> None:
-    """The folder as s3://bucket/music, without the objects that would mark folders."""
+def upload(music: Path, name: str = "music") -> None:
+    """The folder as s3://bucket/<name>, without the objects that would mark folders."""
     bucket, _ = fs.FileSystem.from_uri("s3://bucket")
     for path in music.rglob("*.wav"):
-        with bucket.open_output_stream(f"bucket/music/{path.relative_to(music)}") as stream:
+        with bucket.open_output_stream(f"bucket/{name}/{path.relative_to(music)}") as stream:
             stream.write(path.read_bytes())
 
 
@@ -61,7 +41,7 @@ def job(config, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=clean, check=False)
 
 
-def test_the_bucket_holds_what_the_disk_would(server, tmp_path):
+def test_the_bucket_holds_what_the_disk_would(bucket_server, tmp_path):
     write_music(tmp_path / "music")
     odd = tmp_path / "music/genre0/naïve #1? 100%.wav"
     (tmp_path / "music/genre0/song00.wav").rename(odd)
@@ -88,7 +68,54 @@ def test_the_bucket_holds_what_the_disk_would(server, tmp_path):
     assert again.returncode == 0
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(server, tmp_path):
+@contextlib.contextmanager
+def slow_way_to(endpoint: str, seconds: float) -> Iterator[str]:
+    """An endpoint that hands everything on to another one, each piece of at most 64 KiB after some time."""
+    host, _, port = endpoint.removeprefix("http://").partition(":")
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # either side may hang up
+            while piece := source.recv(1 << 16):
+                time.sleep(seconds)
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+    class Way(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((host, int(port))) as server:
+                back = threading.Thread(target=carry, args=(server, self.request), daemon=True)
+                back.start()
+                carry(self.request, server)
+                back.join()
+
+    class Ways(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Ways(("127.0.0.1", 0), Way) as ways:
+        threading.Thread(target=ways.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{ways.server_address[1]}"
+        ways.shutdown()
+
+
+def test_slow_storage_costs_time_alone(bucket_server, tmp_path, monkeypatch):
+    write_music(tmp_path / "music")
+    upload(tmp_path / "music", "slow-music")
+    config = config_of("s3://bucket/slow-music", "s3://bucket/slow")
+    with slow_way_to(bucket_server["AWS_ENDPOINT_URL"], seconds=0.1) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        done = job(config, tmp_path)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket_server["AWS_ENDPOINT_URL"])
+
+    prepare(config_of(tmp_path / "music", tmp_path / "local"), InTurn())
+    local, remote = tables(tmp_path / "local"), tables("s3://bucket/slow")
+    assert remote["clips"].equals(local["clips"])
+    assert remote["tracks"]["sound"].equals(local["tracks"]["sound"])
+    assert len(remote["rejects"]) == 0
+
+
+def test_a_bucket_that_is_not_there_is_told_at_once(bucket_server, tmp_path):
     write_music(tmp_path / "music")
     with pytest.raises(
         ConfigError, match=r"output=s3://elsewhere/run cannot be written \(.*bucket.*\); choose another"
