@@ -117,6 +117,18 @@ def test_a_finished_run_has_nothing_left_to_do(base, undisturbed):
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()} == before
 
 
+def test_features_that_the_object_store_cannot_hold(tmp_path):
+    """Ray keeps what is too large for its 100 MiB of shared memory in files."""
+    splits = {"train": 600, "valid": 100, "test": 10}
+    made = {name: make_clips(count, bins=128, frames=1600) for name, count in splits.items()}
+    assert sum(clips.spectrograms.nbytes for clips in made.values()) > 140 * 10**6
+    write_features(tmp_path / "features", made)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(tmp_path)}))
+    told = job("train", tmp_path, "train.epochs=2", "train.batch_size=50", "train.workers=2", "cluster.cpus=2")
+    assert "epoch   2/2" in told.stderr
+    assert len(history(tmp_path)) == 2
+
+
 # --- interruptions
 
 
