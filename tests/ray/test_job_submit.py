@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,8 +46,8 @@ class Head:
     """A running cluster of one machine, and the command line of a person who uses it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        dashboard, agent, client = _free_ports(3)
+        self.folder, self.checkout = folder, _copy(REPOSITORY, folder / "checkout")
+        dashboard, agent, client, self.metrics = _free_ports(4)
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -54,7 +58,7 @@ class Head:
         command = [RAY, "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder / 'ray'}"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
-        command += ["--num-cpus=2", "--object-store-memory=100000000"]
+        command += [f"--metrics-export-port={self.metrics}", "--num-cpus=2", "--object-store-memory=100000000"]
         with open(folder / "head.log", "wb") as log:
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, start_new_session=True
@@ -63,7 +67,7 @@ class Head:
     def ray(self, *arguments: str, code: int | None = 0) -> str:
         """Run a `ray` command; it must end with `code`."""
         done = subprocess.run(
-            [RAY, *arguments], env=self.environment, capture_output=True, text=True, cwd=REPOSITORY, check=False
+            [RAY, *arguments], env=self.environment, capture_output=True, text=True, cwd=self.checkout, check=False
         )
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -71,6 +75,15 @@ class Head:
     def submit(self, job: str, *settings: str, options: tuple[str, ...] = (), code: int = 0) -> str:
         command = ["python", "-m", f"ray_jobs.{job}", "--config", str(self.folder / "run.yaml"), *settings]
         return self.ray(*SUBMIT[1:], *options, "--", *command, code=code)
+
+    def numbers(self) -> Counter[str]:
+        """Our own numbers at the endpoint that Prometheus reads, over all workers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=30) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_genre_")]
+        found: Counter[str] = Counter()
+        for line in lines:
+            found[line.partition("{")[0]] += float(line.rpartition("} ")[2])
+        return found
 
     def stop(self) -> None:
         """End every process that Ray started, and no others: they are this one's descendants."""
@@ -146,18 +159,37 @@ def test_prepare_its_package_and_its_logs(head):
     assert "\x1b[" not in "".join(told)
 
 
+def test_prometheus_reads_what_prepare_counted(head):
+    before, output = head.numbers(), head.folder / "counted"
+    head.submit("prepare", f"output={output}")
+    counts = json.loads((output / "features/manifest.json").read_text())["counts"]
+    expected = {
+        "ray_genre_prepared_clips_total": counts["clips"],
+        "ray_genre_rejected_tracks_total": 2,
+        "ray_genre_finished_tracks_total": 32,
+    }
+    deadline = time.monotonic() + 60  # workers report every ten seconds
+    while (found := head.numbers() - before) != expected:
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+
+
 def test_an_error_and_its_exit_code_reach_the_submitter(head):
     told = head.submit("prepare", "output=outputs/x", code=1)
     assert "error: output=outputs/x is in the submitted copy of the code, which Ray deletes" in told
     assert "exit code 2" in told
 
 
-def test_stop_ends_a_job_and_all_it_started(head):
+def test_training_reports_its_speed_and_stop_ends_all_it_started(head):
     head.submit("train", "model=cnn", options=("--no-wait", "--submission-id", "train-1"))
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 150
     while "epoch   2/" not in head.ray("job", "logs", "train-1", code=None):
         assert time.monotonic() < deadline, head.ray("job", "logs", "train-1")
         time.sleep(1)
+    while not (found := head.numbers())["ray_genre_train_windows_per_second"]:
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+    assert "ray_genre_train_data_wait_seconds" in found
     head.ray("job", "stop", "train-1")
     assert "was stopped" in head.ray("job", "status", "train-1")
     while left := [title for title in head.family().values() if "RayTrainWorker" in title or "ray_jobs" in title]:
@@ -170,6 +202,16 @@ def test_nothing_works_without_the_token(head):
     done = subprocess.run([RAY, "job", "list"], env=stranger, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "auth" in (done.stdout + done.stderr).lower()
+
+
+def _copy(repository: Path, to: Path) -> Path:
+    """What is worked on may change while it is submitted. Folders that must not travel hold more than may."""
+    heavy = (".venv", "outputs")
+    shutil.copytree(repository, to, ignore=shutil.ignore_patterns(".git", "*_cache", "__pycache__", *heavy))
+    for name in heavy:
+        (to / name).mkdir()
+        (to / name / "large").write_bytes(bytes(6_000_000))
+    return to
 
 
 def _free_ports(number: int) -> list[int]:
