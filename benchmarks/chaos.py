@@ -4,7 +4,8 @@
 
 The machines are Ray nodes on this computer. A lost machine is replaced by a new one, as a cluster's autoscaler does;
 a job whose driver was killed, or that gave up, is started again with the same command, as a person does. Prints a
-table of the kills and, for each job, whether what it made equals what an undisturbed run made.
+table of the kills and, for each job, whether what it made equals what an undisturbed run made. Leave the code alone
+meanwhile: every start loads it anew.
 """
 
 from __future__ import annotations

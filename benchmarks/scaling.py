@@ -1,10 +1,13 @@
 """How the engine under `prepare` and `tag` scales, with sleep in the place of work: what is left is Ray and this code.
 
+    python benchmarks/scaling.py work [--counts 1 2 4] [--clips 600] [--rounds 3]
     python benchmarks/scaling.py workers [--counts 1 2 4 8 16 32 64] [--clip-ms 50]
     python benchmarks/scaling.py rows [--rows 1000000] [--block 64]
 
-`workers` times the same share of work per worker on more and more workers of this computer; a sleeping worker needs
-no CPU, so that 64 fit on two cores. `rows` sends a long manifest through without any work. Both print Markdown.
+`work` is the whole of `prepare` on mp3s, with that many workers of this computer: no more of it than there are cores
+can be gained. `workers` times the same share of work per worker on more and more workers of this computer; a sleeping
+worker needs no CPU, so that 64 fit on two cores. `rows` sends a long manifest through without any work. All print
+Markdown.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import argparse
 import functools
 import os
 import resource
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,9 +27,12 @@ os.environ["PYTHONPATH"] = sys.path[0]  # the workers', too
 
 import numpy as np
 import pyarrow as pa
+from prepare_overhead import make_music
 
 from genre.config import Config, load
+from ray_jobs import cluster
 from ray_jobs.blocks import Workers
+from ray_jobs.prepare import prepare
 
 BLOCK = 64  # prepare.tracks_per_block
 BLOCKS_PER_WORKER = 4
@@ -47,6 +55,41 @@ def manifest(rows: int) -> pa.Table:
 
 def settings(cpus: int) -> Config:
     return load(overrides=[f"cluster.cpus={cpus}", "cluster.object_store_mb=400", "output=/tmp/genre-scaling"])
+
+
+def measure_work(counts: list[int], clips: int, rounds: int) -> None:
+    home = Path(tempfile.mkdtemp(prefix="scaling-"))
+    seconds = {count: [] for count in counts}
+    try:
+        for name, number in (("few", 64), ("music", clips)):
+            make_music(home / name, number, 30.0, mp3=True)
+        for _ in range(rounds):
+            for count in counts:
+                seconds[count].append(_prepare(home, count))
+    finally:
+        shutil.rmtree(home)
+    print(f"{clips} mp3s of 30 s, best of {rounds} rounds, warm workers, {os.cpu_count()} cores.\n")
+    print("| workers | seconds | clips a second | to one worker |\n|---:|---:|---:|---:|")
+    for count, taken in seconds.items():
+        best = min(taken)
+        print(f"| {count} | {best:.1f} | {clips / best:.0f} | {min(seconds[counts[0]]) / best:.2f} |")
+
+
+def _prepare(home: Path, workers: int) -> float:
+    """Seconds that preparing the music takes when a few clips have started the workers."""
+
+    def settings_of(name: str) -> Config:
+        own = [f"cluster.cpus={workers}", f"output={home}/out-{name}", "audio.clip_seconds=30"]
+        return load(overrides=[*own, "corpus.kind=folder", f"corpus.root={home / name}"])
+
+    with cluster.connected(settings_of("few")):
+        prepare(settings_of("few"))
+        started = time.perf_counter()
+        prepare(settings_of("music"))
+        taken = time.perf_counter() - started
+    for name in ("few", "music"):
+        shutil.rmtree(home / f"out-{name}")
+    return taken
 
 
 def measure_workers(counts: list[int], clip_seconds: float) -> None:
@@ -96,14 +139,18 @@ def _memory() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("workers", "rows"))
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument("what", choices=("work", "workers", "rows"))
+    parser.add_argument("--counts", type=int, nargs="+")
+    parser.add_argument("--clips", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clip-ms", type=float, default=50.0)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--block", type=int, default=BLOCK)
     options = parser.parse_args()
-    if options.what == "workers":
-        measure_workers(options.counts, options.clip_ms / 1000)
+    if options.what == "work":
+        measure_work(options.counts or [1, 2, 4], options.clips, options.rounds)
+    elif options.what == "workers":
+        measure_workers(options.counts or [1, 2, 4, 8, 16, 32, 64], options.clip_ms / 1000)
     else:
         measure_rows(options.rows, options.block)
 
