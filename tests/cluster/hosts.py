@@ -73,6 +73,9 @@ def missing() -> str:
     lacking = [package for tool, package in _TOOLS.items() if shutil.which(tool, path=_search_path()) is None]
     if lacking:
         return f"needs apt-get install {' '.join(lacking)}"
+    for hidden in ("/tmp", "/mnt", "/run"):
+        if REPOSITORY.is_relative_to(hidden):
+            return f"this checkout lies in {hidden}, of which each machine has its own; clone it elsewhere"
     probe = [
         "unshare",
         "--net",
