@@ -95,6 +95,26 @@ def test_no_port_answers_without_the_token(cluster):
     assert "auth" in refused.stdout.lower()
 
 
+STRANGER = """
+import http.client, sys, urllib.request
+for port in sys.argv[1:]:
+    try:
+        print(port, urllib.request.urlopen(f"http://head:{port}/", timeout=10).read(6).decode())
+    except (OSError, http.client.HTTPException):
+        print(port, "refused")
+"""
+
+
+def test_of_all_ports_the_metrics_alone_answer_a_stranger(cluster):
+    listening = [line.split()[3] for line in cluster.hosts.run("head", "ss -tlnH").stdout.splitlines()]
+    ports = sorted({address.rpartition(":")[2] for address in listening if not address.startswith("127.")})
+    assert "6379" in ports
+    asked = cluster.hosts.run("worker-1", f"python -c '{STRANGER}' {' '.join(ports)}").stdout
+    answers = dict(line.split(" ", 1) for line in asked.splitlines())
+    assert sorted(answers) == ports, asked
+    assert set(answers.values()) == {"refused", "# HELP"}, asked
+
+
 def test_a_folder_of_one_machine_is_refused(cluster):
     told = cluster.submit("prepare", "output=/tmp/run", code=1)
     assert "output=/tmp/run is not shared with worker-" in told
@@ -111,6 +131,9 @@ def test_the_chain_on_two_machines(cluster):
 
     assert "rank" in cluster.submit("tune")
     assert (cluster.output / "leaderboard/leaderboard.html").exists()
+
+    cluster.submit("evaluate")
+    assert (cluster.output / "evaluation/leaderboard.html").exists()
 
     assert "60 files tagged" in cluster.submit("tag", f"inputs={SHARED}/music")
     assert len(pq.read_table(cluster.output / "tags/tags.parquet")) == 60
