@@ -27,7 +27,7 @@ def test_the_chain_in_a_bucket(bucket_server, tmp_path, monkeypatch):
     assert (output / "models" / "crnn" / "model.json").read_json()["architecture"] == "crnn"
 
     job("tune", tmp_path)
-    assert len((output / "leaderboard" / "leaderboard.json").read_json()["entries"]) >= 4
+    assert len((output / "leaderboard" / "leaderboard.json").read_json()["rows"]) >= 4
     assert (output / "leaderboard" / "leaderboard.html").exists()
     job("evaluate", tmp_path)
     assert (output / "evaluation" / "leaderboard.html").exists()
