@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from genre import calibration, checkpoint, features, finetuning, memory, metrics, models, splits
+from genre import calibration, checkpoint, features, finetuning, memory, models, splits
 from genre.checkpoint import ModelCard
 from genre.classifier import Classifier, predict, statistics
 from genre.config import Config
@@ -162,12 +162,6 @@ def score(folder: Location, clips: Clips) -> Scored:
         parameters=sum(parameter.numel() for parameter in classifier.parameters()),
         flops=_flops(classifier, card),
     )
-
-
-def track_scores(clips: Clips, probabilities: Float32) -> metrics.Scores:
-    """Scores of one answer per track."""
-    counts = metrics.confusion_counts(clips.labels, metrics.decisions(probabilities), probabilities.shape[1])
-    return metrics.scores(counts)
 
 
 def device_for(choice: str) -> torch.device:

@@ -97,7 +97,9 @@ def to_torch_export(card: ModelCard, classifier: Classifier, correct: Calibratio
     """A file for `torch.export.load`, with the metadata in its extra file `genre.json`."""
     buffer = io.BytesIO()
     extra = {"genre.json": json.dumps(metadata(card, correct))}
-    torch.export.save(to_program(card, classifier), buffer, extra_files=extra)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's own, about how it writes weights
+        torch.export.save(to_program(card, classifier), buffer, extra_files=extra)
     return buffer.getvalue()
 
 

@@ -140,9 +140,6 @@ class Location:
         with self._whole() as target, pq.ParquetWriter(target, schema, filesystem=self.filesystem, **options) as writer:
             yield writer
 
-    def make_folder(self) -> None:
-        self.filesystem.create_dir(self.path, recursive=True)
-
     def delete(self) -> None:
         """Remove this file or folder, if it is there."""
         kind = self._type()

@@ -30,7 +30,8 @@ def bucket() -> Iterator[str]:
         for key, value in keys.items():
             environment.setenv(key, value)
         query = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
-        Location.of(f"s3://music?{query}").make_folder()
+        place = Location.of(f"s3://music?{query}")
+        place.filesystem.create_dir(place.path)
         yield f"s3://music/{{}}?{query}"
     server.stop()
 
