@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ import ray.data  # isort: skip
 Work = Callable[[pa.Table], pa.Table]
 _SHARES = 8  # blocks of a small corpus, so that all workers get some; tasks for each CPU with a large one
 _BLOCKS_PER_TASK = 4  # at most: a task costs Ray 20 ms of CPU time, but is what progress is seen by
+_THREAD_SECONDS = 10
 
 
 class Workers:
@@ -54,12 +56,28 @@ class Workers:
             fn_args=([ray.put(tracks)], size, work, columns),
             num_cpus=_cpus_of_a_block(tracks),
         )
-        for answers in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for answer in answers["answer"]:
+        with as_they_come(results) as tables:
+            for answer in (answer for table in tables for answer in table["answer"]):
                 result = pickle.loads(answer.as_py())  # noqa: S301 - from our own workers
                 if isinstance(result, Exception):
                     raise result
                 yield result
+
+
+@contextlib.contextmanager
+def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
+    """The blocks of `dataset`, in no order. On leaving, its execution and its threads have ended.
+
+    A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a word, or starts another Ray.
+    """
+    batches = iter(dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"))
+    try:
+        yield batches
+    finally:
+        batches.close()
+        for thread in threading.enumerate():
+            if thread.name == "iter_threaded":
+                thread.join(_THREAD_SECONDS)
 
 
 def block_size(tracks: int, limit: int) -> int:

@@ -155,9 +155,10 @@ def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) ->
     One actor on each CPU decodes and answers: decoding is most of the work, and where both compete for the same
     CPUs two pools of actors would only add the way between them. With a GPU the actors share it.
     """
-    import ray.data
+    from ray_jobs import cluster  # before ray
+    from ray_jobs.blocks import as_they_come
 
-    from ray_jobs import cluster
+    import ray.data  # isort: skip
 
     # small batches at first sight cost little, and give every CPU some of a small collection
     size = min(config.tag.batch_files, max(1, -(-len(todo) // (4 * cluster.cpus()))))
@@ -173,8 +174,9 @@ def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) ->
         num_cpus=1,
         num_gpus=min(1.0, gpus / workers),
     )
-    for rows in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield rows.cast(collection.LEDGER)
+    with as_they_come(answered) as tables:
+        for rows in tables:
+            yield rows.cast(collection.LEDGER)
 
 
 def _require_confidence(jury: Jury, config: Config) -> None:

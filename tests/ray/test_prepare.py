@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -314,5 +315,19 @@ class TestOnRay:
     def test_an_error_on_a_worker_is_told_as_it_is(self, tmp_path):
         tracks = pa.table({"path": ["/a", "/b"]})
         fails = functools.partial(pa.Table.column, i="no such column")
-        with Workers(config_of("", tmp_path)) as workers, pytest.raises(KeyError, match="no such column"):
-            list(workers.map(fails, tracks, limit=4))
+        with Workers(config_of("", tmp_path)) as workers:
+            with pytest.raises(KeyError, match="no such column"):
+                list(workers.map(fails, tracks, limit=4))
+            # one of these that is late would ask a Ray that has ended, which ends this process
+            assert not running_threads("iter_threaded", "StreamingExecutor", "ray-data-metadata")
+
+    def test_a_consumer_that_stops_leaves_no_thread_of_ray_data(self, tmp_path):
+        tracks = pa.table({"path": [f"/{number}" for number in range(64)]})
+        with Workers(config_of("", tmp_path)) as workers:
+            for _ in workers.map(pa.Table.combine_chunks, tracks, limit=1):
+                break
+            assert not running_threads("iter_threaded", "StreamingExecutor", "ray-data-metadata")
+
+
+def running_threads(*beginnings):
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(beginnings)]
