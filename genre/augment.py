@@ -11,24 +11,22 @@ from torchaudio.functional import mask_along_axis_iid
 
 _MASKS = 2  # of each kind, as in SpecAugment's LibriSpeech policies
 _POINTS = 6  # of the equaliser's curve, evenly spaced over the bins
-_AT_ONCE = 16  # steps whose masks are drawn together: step by step it would take a small network 2 % of its time
+_AT_ONCE = 16  # steps whose chances are drawn together: step by step it would take a small network 3 % of its time
 
 
-def random_gain(peak_db: Tensor, limit_db: float) -> Tensor:
-    """Shift the level of each window, (batch,) in dB, by a uniform amount within +- limit_db."""
-    return peak_db + torch.empty_like(peak_db).uniform_(-limit_db, limit_db)
+def level_changes(batch: int, bins: int, gain_db: float, equaliser_db: float, device: torch.device) -> Iterator[Tensor]:
+    """Changes of level for one batch after the other, to be added to the peaks: (batch, bins) in dB.
 
-
-def random_equaliser(peak_db: Tensor, bins: int, limit_db: float) -> Tensor:
-    """Shift the level of each bin, (batch,) -> (batch, bins) in dB, by a smooth random curve: other masters.
-
-    The curve runs straight between six evenly spaced points, each uniform within +- limit_db, and does not change
-    in time. Nam, Kim, Park, "FilterAugment", ICASSP 2022 (arXiv 2110.03282), of linear type.
+    A gain for each window, uniform within +- `gain_db`, and a smooth random curve over the bins: other masters. It
+    runs straight between six evenly spaced points, each uniform within +- `equaliser_db`, and does not change in time.
+    Nam, Kim, Park, "FilterAugment", ICASSP 2022 (arXiv 2110.03282), of linear type.
     """
-    points = torch.empty(len(peak_db), 1, _POINTS, device=peak_db.device).uniform_(-limit_db, limit_db)
-    return peak_db.unsqueeze(1) + functional.interpolate(points, size=bins, mode="linear", align_corners=True).squeeze(
-        1
-    )
+    windows = _AT_ONCE * batch
+    while True:
+        gain = torch.empty(windows, 1, device=device).uniform_(-gain_db, gain_db)
+        points = torch.empty(windows, 1, _POINTS, device=device).uniform_(-equaliser_db, equaliser_db)
+        curve = functional.interpolate(points, size=bins, mode="linear", align_corners=True).squeeze(1)
+        yield from torch.split(gain + curve, batch)
 
 
 def mixstyle(x: Tensor, weights: Tensor) -> Tensor:
@@ -44,7 +42,8 @@ def mixstyle(x: Tensor, weights: Tensor) -> Tensor:
     deviation = (square - mean.square()).clamp(min=0).sqrt() + 1e-2  # of a bin that does not change
     kept = weights.reshape(-1, 1, 1)
     scale = torch.lerp(deviation.roll(-1, dims=0), deviation, kept) / deviation
-    return torch.addcmul(torch.lerp(mean.roll(-1, dims=0), mean, kept) - mean * scale, x, scale)
+    offset = torch.lerp(mean.roll(-1, dims=0), mean, kept) - mean * scale
+    return x.mul(scale).add_(offset)
 
 
 def mixup(x: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:

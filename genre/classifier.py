@@ -47,12 +47,13 @@ class Classifier(nn.Module):
         return spectrograms.float() * (self.range_db / 255) + (peak_db - self.range_db).reshape(-1, 1, 1)
 
     def normalised(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
-        """`normalise(levels(...))` in one pass, which a small network notices.
+        """`normalise(levels(...))` in fewer passes, which a small network notices.
 
         `peak_db` may differ from bin to bin here: (batch,) or (batch, bins).
         """
         floor = (peak_db - self.range_db).reshape(len(peak_db), -1, 1)
-        return torch.addcmul((floor - self.mean) / self.std, spectrograms.float(), self.range_db / 255 / self.std)
+        # torch.addcmul, which says the same, takes twice as long with operands that are broadcast
+        return spectrograms.float().mul_(self.range_db / 255 / self.std).add_((floor - self.mean) / self.std)
 
 
 def statistics(clips: Clips) -> tuple[Float32, Float32]:

@@ -152,14 +152,9 @@ class Trainer:
         entropy = np.random.SeedSequence((self._seed, number, self._shard.rank))
         self._rng = np.random.default_rng(entropy)
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-        self._masks = augment.masks(
-            self._plan.share,
-            self._train.shape.bins,
-            self._frames,
-            settings.mel_mask,
-            settings.time_mask,
-            self._device,
-        )
+        share, bins = self._plan.share, self._train.shape.bins
+        self._levels = augment.level_changes(share, bins, settings.gain_db, settings.equaliser_db, self._device)
+        self._masks = augment.masks(share, bins, self._frames, settings.mel_mask, settings.time_mask, self._device)
         self._network.train()
         total = torch.zeros((), device=self._device)
         batches = windows.training_windows(
@@ -202,10 +197,8 @@ class Trainer:
     def _augmented(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised windows and their targets, (batch, classes); what is switched off costs nothing."""
         settings, targets = self._settings, self._targets[labels]
-        if settings.gain_db:
-            peak_db = augment.random_gain(peak_db, settings.gain_db)
-        if settings.equaliser_db:
-            peak_db = augment.random_equaliser(peak_db, self._train.shape.bins, settings.equaliser_db)
+        if settings.gain_db or settings.equaliser_db:
+            peak_db = peak_db.unsqueeze(1) + next(self._levels)
         x = self.classifier.normalised(spectrograms, peak_db)
         if self._rng.random() < settings.mixstyle:
             kept = self._rng.beta(_MIXSTYLE_BETA, _MIXSTYLE_BETA, len(x)).astype(np.float32)

@@ -14,8 +14,9 @@ def _seeded():
 
 
 def test_gain_is_uniform():
-    peaks = torch.randn(500)
-    shift = augment.random_gain(peaks, 6.0) - peaks
+    shift = next(augment.level_changes(500, 8, 6.0, 0, CPU))
+    assert shift.shape == (500, 8)
+    assert (shift == shift[:, :1]).all()
     assert abs(shift.mean()) < 1
     assert -6 <= shift.min() < -5
     assert 5 < shift.max() <= 6
@@ -23,9 +24,8 @@ def test_gain_is_uniform():
 
 def test_nothing_changes_when_all_is_off():
     x = torch.randn(4, 8, 9)
-    assert torch.equal(augment.random_gain(x[:, 0, 0], 0), x[:, 0, 0])
+    assert not next(augment.level_changes(4, 8, 0, 0, CPU)).any()
     assert all((kept == 1).all() for kept in next(augment.masks(4, 8, 9, 0, 0, CPU)))
-    assert torch.equal(augment.random_equaliser(x[:, 0, 0], 8, 0), x[:, :1, 0].expand(4, 8))
     torch.testing.assert_close(augment.mixstyle(x, torch.ones(4)), x)
     mixed, targets = augment.mixup(x, torch.eye(4), 1.0)
     assert torch.equal(mixed, x)
@@ -33,8 +33,7 @@ def test_nothing_changes_when_all_is_off():
 
 
 def test_the_equaliser_is_a_smooth_curve_of_its_own_for_each_window():
-    peaks = torch.randn(200)
-    curves = augment.random_equaliser(peaks, 41, 6.0) - peaks.unsqueeze(1)
+    curves = next(augment.level_changes(200, 41, 0, 6.0, CPU))
     assert curves.shape == (200, 41)
     assert -6 <= curves.min() < -5.5
     assert 5.5 < curves.max() <= 6
@@ -42,6 +41,12 @@ def test_the_equaliser_is_a_smooth_curve_of_its_own_for_each_window():
     bent = curves.diff(n=2, dim=1).abs().amax(dim=0) > 1e-4
     assert (bent.nonzero().squeeze(1) + 1).tolist() == [8, 16, 24, 32]
     assert len(curves[:, 0].unique()) == 200
+
+
+def test_every_step_gets_level_changes_of_its_own():
+    steps = augment.level_changes(4, 8, 3.0, 3.0, CPU)
+    drawn = torch.cat([next(steps) for _ in range(40)])
+    assert len(drawn[:, 0].unique()) == 160
 
 
 def test_mixstyle_moves_the_statistics_over_time_and_nothing_else():
