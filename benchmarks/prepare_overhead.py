@@ -59,7 +59,7 @@ class Accountant(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(0.2):
+        while not self._over.wait(1.0):
             self.look()
 
     def look(self) -> None:

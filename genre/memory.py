@@ -7,11 +7,11 @@ import ctypes
 import sys
 from pathlib import Path
 
-import torch
-
 
 def reset_peak() -> None:
     """Forget earlier peaks: a process may train one model after another. Linux only, elsewhere they stay."""
+    import torch  # not at the top: processes that decode need `keep_freed` and no torch
+
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
@@ -20,6 +20,8 @@ def reset_peak() -> None:
 
 def peak_mb() -> float | None:
     """MiB allocated on the GPU where there is one, else resident in main memory; None where nobody knows."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     try:
@@ -33,7 +35,8 @@ def keep_freed() -> None:
     """Let this process reuse the memory of one batch in the next, where the C library is glibc.
 
     By default glibc gives large blocks back to the system when they are freed. Then every batch on a CPU
-    spends up to half its time on page faults, for activations that lay there a moment before.
+    spends up to half its time on page faults, for activations that lay there a moment before; and a worker of
+    `prepare` a fifth of its own.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genre import audio, features
+from genre import audio, features, memory
 from genre.config import AudioSettings, Config, PrepareSettings, Settings, SpectrogramSettings, fingerprint
 from genre.errors import AudioError, Reason
 from genre.isolation import IsolatedKernel
@@ -115,6 +115,7 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
     written = folder / "outcomes" / name
     if written.exists():
         return written.read_table()
+    memory.keep_freed()
     kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.prepare.max_file_memory_mb)
     outcomes: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:

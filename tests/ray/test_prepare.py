@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -21,10 +22,10 @@ from conftest import REPOSITORY
 from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
 from genre import features, ledger
-from genre.config import CorpusSettings
+from genre.config import ClusterSettings, CorpusSettings
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
 from genre.storage import Location
-from ray_jobs.blocks import Workers
+from ray_jobs.blocks import Workers, first_blocks
 from ray_jobs.prepare import prepare
 
 
@@ -327,6 +328,32 @@ class TestOnRay:
             for _ in workers.map(pa.Table.combine_chunks, tracks, limit=1):
                 break
             assert not running_threads("iter_threaded", "StreamingExecutor", "ray-data-metadata")
+
+    def test_answers_come_before_their_task_ends(self, tmp_path):
+        def wait_for_the_first_answer(tracks):
+            patience = time.monotonic() + 60
+            while tracks["path"][0].as_py() != "/0" and not (tmp_path / "answered").exists():
+                assert time.monotonic() < patience
+                time.sleep(0.05)
+            return tracks
+
+        tracks = pa.table({"path": [f"/{number}" for number in range(8)]})
+        with Workers(config_of("", tmp_path).model_copy(update={"cluster": ClusterSettings(cpus=1)})) as workers:
+            answers = workers.map(wait_for_the_first_answer, tracks, limit=1)
+            assert next(answers)["path"].to_pylist() == ["/0"]
+            (tmp_path / "answered").touch()
+            assert [answer["path"][0].as_py() for answer in answers] == [f"/{number}" for number in range(1, 8)]
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 64])
+@pytest.mark.parametrize("blocks", [1, 8, 94, 1563])
+def test_tasks_take_every_block_once_and_grow_smaller(blocks, cpus):
+    firsts = first_blocks(blocks, cpus)
+    sizes = [following - first for first, following in itertools.pairwise(firsts)]
+    assert (firsts[0], firsts[-1]) == (0, blocks)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+    assert sizes[0] <= 16
 
 
 def running_threads(*beginnings):
