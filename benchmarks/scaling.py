@@ -102,7 +102,7 @@ def measure_workers(counts: list[int], clip_seconds: float) -> None:
         with Workers(settings(count)) as workers:
             list(workers.map(functools.partial(sleep, seconds=2 / BLOCK), manifest(max(32, count) * BLOCK), BLOCK))
             clips = count * BLOCKS_PER_WORKER * BLOCK
-            # blocks are never fewer than 32: a small job is cut finer, and has as much work
+            # blocks are never fewer than 8: a small job is cut finer, and has as much work
             seconds = _timed(workers, manifest(clips), clip_seconds)
         ideal = BLOCKS_PER_WORKER * BLOCK * clip_seconds
         print(

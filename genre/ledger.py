@@ -206,8 +206,9 @@ def _joined(scanned: pa.Table, done: pa.Table) -> tuple[pa.Table, pa.Table]:
     """The scanned tracks with their outcomes: those with clips, and the rejected."""
     found = done.take(_places(scanned, done))
     columns = {name: (scanned if name in SCAN_COLUMNS else found)[name] for name in features.TRACK_SCHEMA.names}
-    joined = pa.table(columns, schema=features.TRACK_SCHEMA).filter(_same_file(scanned, found))
-    return joined.filter(pc.is_null(joined["reason"])), joined.filter(pc.is_valid(joined["reason"]))
+    joined = pa.table(columns, schema=features.TRACK_SCHEMA)
+    done_now, prepared = _same_file(scanned, found), pc.is_null(found["reason"])
+    return joined.filter(pc.and_(done_now, prepared)), joined.filter(pc.and_not(done_now, prepared))
 
 
 def _places(tracks: pa.Table, done: pa.Table) -> pa.ChunkedArray:
