@@ -85,7 +85,8 @@ class Disturbed:
         if while_starting and self._draw.random() < 0.3:
             wait = self._draw.uniform(0, 8)
         else:
-            blocks = self._draw.randint(self._finished_blocks(), self._blocks)
+            begin = self._finished_blocks()  # what was left by a kill is cut anew, so that there may be more
+            blocks = self._draw.randint(begin, max(begin, self._blocks))
             while self._finished_blocks() < blocks:
                 yield False
             begun, wait = time.monotonic(), self._draw.uniform(0, 0.5)

@@ -64,10 +64,13 @@ def _against(best: Row, others: list[Row]) -> Iterator[str]:
     ahead = f", and is clearly ahead of {_named(behind)}" if behind else ""
     yield f"On these tracks it cannot be told apart from {_named(tied)}{ahead}."
     cheaper = max(tied, key=lambda row: (_faster(best, row), _smaller(best, row)))
-    gains = [f"{_faster(best, cheaper):.1f} times as fast"] * (_faster(best, cheaper) >= FASTER)
-    gains += [f"{_smaller(best, cheaper):.1f} times smaller"] * (_smaller(best, cheaper) >= SMALLER)
+    gains = {}
+    if _faster(best, cheaper) >= FASTER:
+        gains["speed"] = f"{_faster(best, cheaper):.1f} times as fast"
+    if _smaller(best, cheaper) >= SMALLER:
+        gains["size"] = f"{_smaller(best, cheaper):.1f} times smaller"
     if gains:
-        yield f"Where speed or size matters take {cheaper.entry.name}: {' and '.join(gains)}."
+        yield f"For {' and '.join(gains)} take {cheaper.entry.name}: {' and '.join(gains.values())}."
 
 
 def _against_baseline(best: Row, table: Table) -> Iterator[str]:

@@ -77,7 +77,7 @@ def test_advice_names_the_best_network_its_equals_and_the_cheaper_one(full):
     said = " ".join(advice.reasons)
     assert "cannot be told apart from cnn" in said
     assert "clearly ahead of vgg16" in said
-    assert "take cnn: 8.0 times as fast and 27.5 times smaller" in said
+    assert "For speed and size take cnn: 8.0 times as fast and 27.5 times smaller" in said
     assert "clearly ahead of the classical baseline mfcc_svm" in said
 
 
