@@ -194,7 +194,7 @@ def _serve(parent: int, descriptors: list[int]) -> None:
         function = factory(*arguments)
         _die_first(memory_mb)
     except Exception as error:
-        channel.send((False, _portable(error)))
+        channel.send((False, portable(error)))
         return
     channel.send((True, None))
     _silence_stderr()
@@ -221,7 +221,7 @@ def _answer(channel: Channel, function: Callable[[Any], Any], item: Any) -> None
         channel.send((False, AudioError(Reason.UNREADABLE, f"{type(error).__name__}: {error}")))
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error, or its name where pickle cannot carry it."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - some errors break only when they are read

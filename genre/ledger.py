@@ -72,8 +72,11 @@ def check_settings(folder: Location, recipe: Recipe) -> None:
 
 def claim(folder: Location, recipe: Recipe) -> None:
     """Mark `folder` as that of these settings, before anything is written into it."""
-    if (_read_settings(folder) or {}).get("limits") != limits(recipe):
-        # the limits are entered at the end: until then rejects of both the old and the new may be here
+    found = _read_settings(folder)
+    if found is None:
+        _write_settings(folder, recipe, limits(recipe))
+    elif found["limits"] != limits(recipe):
+        # the new limits are entered at the end: until then rejects of both the old and the new may be here
         _write_settings(folder, recipe, None)
 
 
@@ -176,6 +179,7 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
     manifest = _manifest(kept, rejected, copies, recipe, config) | {"split": "official" if published else "random"}
     if _says_the_same(folder, manifest, {"tracks": kept, "rejects": rejected}):
         written: dict[str, Any] = (folder / "manifest.json").read_json()
+        _write_settings(folder, recipe, limits(recipe))
         _tidy(folder, kept)
         return written
     # from here to the new manifest the folder is unfinished, and readers are told so

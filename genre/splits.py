@@ -109,7 +109,7 @@ def summary(tracks: pa.Table) -> dict[str, dict[str, int]]:
 
 
 def require_trainable(tracks: pa.Table, classes: Sequence[str], needed: Sequence[str] = SPLITS) -> None:
-    """Raises `ConfigError` unless there are two classes, training tracks of each, and no split in `needed` is empty."""
+    """Raises `ConfigError` unless there are two classes of two tracks, one of them to train, and all of `needed`."""
     counts = summary(tracks)
     unknown = sorted(set(counts) - set(classes))
     if unknown:
@@ -124,6 +124,9 @@ def require_trainable(tracks: pa.Table, classes: Sequence[str], needed: Sequence
     missing = [genre for genre in classes if not counts.get(genre, {}).get("train")]
     if missing:
         raise ConfigError(f"no training track of {_some(missing)}; add tracks of it or take it out of the corpus")
+    lone = [genre for genre in classes if sum(counts[genre][split] for split in SPLITS) < 2]
+    if lone:
+        raise ConfigError(f"only one track of {_some(lone)}; add tracks of it or take it out of the corpus")
 
 
 def _codes(split: pa.ChunkedArray) -> Ints:

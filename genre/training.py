@@ -125,6 +125,8 @@ class Trainer:
         train_loss, seen, waited = self._train_epoch(number)
         trained = time.perf_counter() - started
         loss, scores = self._validate()
+        if not math.isfinite(loss):
+            raise TrainingError(f"the validation loss is {loss} after epoch {number}; lower train.learning_rate")
         best = self.history[-1] if self.history else None
         improved = best is None or scores.f1 > best.best_f1
         if improved:

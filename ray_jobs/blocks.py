@@ -12,6 +12,7 @@ from typing import Self
 import pyarrow as pa
 
 from genre.config import Config
+from genre.isolation import portable
 from genre.storage import Location
 from ray_jobs import cluster
 
@@ -117,8 +118,13 @@ def _do_blocks(
             result = work(tracks.slice(block * size, size))
             answer = pickle.dumps(result.select(columns) if columns else result)
         except Exception as error:
-            answer = pickle.dumps(error)
-        yield pa.table({"answer": pa.array([answer], pa.binary())})
+            yield _row(pickle.dumps(portable(error)))
+            return
+        yield _row(answer)
+
+
+def _row(answer: bytes) -> pa.Table:
+    return pa.table({"answer": pa.array([answer], pa.binary())})
 
 
 def _cpus_of_a_block(tracks: pa.Table) -> float:

@@ -58,11 +58,16 @@ def network(saved: Saved, results: list[tuple[ModelCard, Scored]], robustness: R
 
 
 def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
-    """The mean of all networks' probabilities, seed by seed; it costs what running each of them in turn costs."""
+    """The mean of all networks' probabilities, seed by seed; it costs what running each of them in turn costs.
+
+    A seed that some network lacks is left out; networks without a common seed are taken in their order.
+    """
+    shared = set.intersection(*({run.seed for run in entry.runs} for entry in entries))
+    paired = zip(*([run for run in entry.runs if run.seed in shared or not shared] for entry in entries), strict=False)
     runs = []
-    for number in range(min(len(entry.runs) for entry in entries)):
-        mean = np.mean([entry.runs[number].probabilities for entry in entries], axis=0)
-        runs.append(Run(entries[0].runs[number].seed, mean.astype(np.float32)))
+    for those in paired:
+        mean = np.mean([run.probabilities for run in those], axis=0)
+        runs.append(Run(those[0].seed, mean.astype(np.float32)))
     seconds_per_clip = _sum([1 / speed if (speed := entry.clips_per_second) else None for entry in entries])
     return Entry(
         name="ensemble",

@@ -21,7 +21,8 @@ def run(config: Config) -> None:
     others = [Location.of(address) for address in config.leaderboard.compare]
     target = output / ("compared" if others else "leaderboard")
     if others:
-        board = report.merge({place.name: report.read_board(place / "leaderboard") for place in others})
+        alike = len({place.name for place in others}) < len(others)
+        board = report.merge({str(p) if alike else p.name: report.read_board(p / "leaderboard") for p in others})
     else:
         board = report.read_board(target)
     print(report.text_table(report.write(board, target)))

@@ -24,12 +24,16 @@ class Winner:
 
 
 def winner(architecture: str, trials: list[tune.Result]) -> Winner | None:
-    """The trial with the best epoch, or None when no trial of this architecture finished one."""
+    """The trial with the best epoch, or None when no trial of this architecture finished one.
+
+    Trials that failed later on count only where all did.
+    """
     mine = [trial for trial in trials if settings_of(trial)["model.name"] == architecture]
     scored = [trial for trial in mine if trial.checkpoint is not None]
     if not scored:
         return None
-    best = max(scored, key=lambda trial: float(trial.metrics[search.METRIC]))
+    sound = [trial for trial in scored if not failure(trial)] or scored
+    best = max(sound, key=lambda trial: float(trial.metrics[search.METRIC]))
     return Winner(architecture, settings_of(best), float(best.metrics[search.METRIC]), len(mine), best.checkpoint)
 
 

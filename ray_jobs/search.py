@@ -28,6 +28,10 @@ def architectures(config: Config) -> list[str]:
 def space(config: Config, architecture: str) -> dict[str, Any]:
     """What the search varies for `architecture`, by dotted key, as Tune's domains; with tune.space's changes."""
     own = config.tune.space.get(architecture, {})
+    if "train.epochs" in own:
+        raise ConfigError(
+            f"tune.space.{architecture}.train.epochs: early stopping compares trials of equal length; set train.epochs"
+        )
     changes = {key: parse(f"tune.space.{architecture}.{key}", value) for key, value in own.items()}
     domains = models.search_space(architecture) | changes
     full = {key.replace("params.", f"models.{architecture}.", 1): domain for key, domain in domains.items()}

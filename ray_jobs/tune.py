@@ -136,7 +136,9 @@ def _train_finals(config: Config, shared: Shared, identity: str, outcome: Outcom
         reuse_actors=True,
     )
     names, space = [winner.architecture for winner in outcome.winners], {"run": tune.grid_search(runs)}
-    trials, _ = _fit(config, shared, f"final-{identity}", space, tune_config, names, config.tune.seeds)
+    name = f"final-{identity}-{fingerprint({'runs': runs})}"
+    _let_stand(Location.of(config.output), name)
+    trials, _ = _fit(config, shared, name, space, tune_config, names, config.tune.seeds)
     if outcomes.unfinished(trials, len(runs)):
         return Finals(interrupted=True)
     failed = {trial.config["run"]["save"]: why for trial in trials if (why := outcomes.failure(trial))}
@@ -153,6 +155,14 @@ def _train_finals(config: Config, shared: Shared, identity: str, outcome: Outcom
     if not trained:
         raise TrainingError(f"no final training came to its end; the first failed: {next(iter(failed.values()))}")
     return Finals(trained, notes)
+
+
+def _let_stand(output: Location, name: str) -> None:
+    """Forget what is known of these final trainings when the models of others were written over theirs."""
+    latest = output / "models" / "finals.json"
+    if not latest.exists() or latest.read_json() != {"latest": name}:
+        (output / "tune" / name).delete()
+        latest.write_json({"latest": name})
 
 
 def _fit(

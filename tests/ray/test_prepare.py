@@ -199,6 +199,8 @@ class TestRejects:
         assert pq.read_table(output / "features/rejects.parquet")["track_id"].to_pylist() == ["genre0/bad.wav"]
         assert in_turn(config_of(music, output, max_track_seconds=5)) == 2  # the limit holds for what was kept too
         assert len(pq.read_table(output / "features/rejects.parquet")) == 2
+        assert in_turn(config_of(music, output, max_track_seconds=5, file_timeout_s=9)) == 2
+        assert in_turn(config_of(music, output, max_track_seconds=5, file_timeout_s=9)) == 0  # though nothing changed
 
     def test_a_file_that_hangs_or_kills_is_one_of_them(self, music, output, monkeypatch):
         """With the real child and a real hang: the decoder waits for a pipe that nobody writes to."""

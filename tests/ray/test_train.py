@@ -285,6 +285,12 @@ def with_a_lone_track(folder: Path) -> None:
     pq.write_table(kept, folder / "tracks.parquet")
 
 
+def with_a_track_in_two_splits(folder: Path) -> None:
+    tracks = pq.read_table(folder / "tracks.parquet")
+    again = lines_of(tracks, lambda row: row | {"split": "valid"} if row["track_id"] == "train-track000" else None)
+    pq.write_table(pa.concat_tables([tracks, again]), folder / "tracks.parquet")
+
+
 def with_nan(folder: Path) -> None:
     clips = pq.read_table(folder / "clips/all.parquet")
     changed = lines_of(clips, lambda row: row | ({"peak_db": np.nan} if row["track_id"] == "valid-track003" else {}))
@@ -299,6 +305,8 @@ def with_nan(folder: Path) -> None:
         (of_other_shape, [], 1, "column 'spectrogram' should be fixed_size_binary[680]"),
         (without_training_rows, [], 2, "no track is in the train split"),
         (with_nan, [], 1, "NaN"),
+        (with_a_lone_track, [], 2, "only one track of"),
+        (with_a_track_in_two_splits, [], 1, "leakage: "),
         (None, ["train.batch_size=7", "train.workers=4"], 2, "batch norm needs 2; use a larger batch or fewer workers"),
         (None, ["model=resnet", "models.resnet.pretrained=/no/such.pth"], 2, "pretrained=/no/such.pth: cannot be read"),
         (None, ["model=resnett"], 2, "did you mean 'resnet'?"),

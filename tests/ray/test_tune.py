@@ -65,6 +65,13 @@ def test_a_lost_loss_is_recorded_and_sinks_nothing(home, features):
     assert "crnn" not in names
 
 
+def test_models_are_those_of_the_last_settings_however_often_they_change(home, features):
+    for width in (4, 8, 4):
+        job("tune", home, *TWO, f"output={features}", "tune.architectures=[cnn]", f"models.cnn.width={width}")
+        (saved,) = features.glob("models/cnn/seed-*/model.json")
+        assert Location.of(saved).read_json()["params"]["width"] == width
+
+
 def test_mlflow_gets_every_trial_and_its_epochs(home, features, tmp_path):
     tracking = pytest.importorskip("mlflow.tracking", reason="mlflow is not installed; it is part of genre[dev]")
     store = f"sqlite:///{tmp_path}/runs.db"

@@ -26,3 +26,11 @@ def test_the_ensemble_averages_seed_by_seed_and_costs_all_of_its_networks():
 def test_what_is_unknown_of_one_network_is_unknown_of_the_ensemble():
     row = entries.ensemble([FAST, dataclasses.replace(SLOW, clips_per_second=None, flops=None)], {})
     assert (row.parameters, row.flops, row.clips_per_second) == (100, None, None)
+
+
+def test_a_seed_that_one_network_lacks_is_left_out_of_the_ensemble():
+    late = boards.network("vgg16", 0.5, seeds=(1, 2))
+    row = entries.ensemble([FAST, late], {})
+    assert [run.seed for run in row.runs] == [1]
+    expected = (FAST.runs[1].probabilities + late.runs[0].probabilities) / 2
+    np.testing.assert_allclose(row.runs[0].probabilities, expected, atol=2e-5)

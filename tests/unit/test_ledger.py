@@ -125,6 +125,12 @@ class TestSettings:
         with pytest.raises(ArtifactError, match=r"spectrogram.n_mels is 16, expected 20; choose another output"):
             ledger.check_settings(folder, other)
 
+    def test_a_first_run_that_was_killed_keeps_its_rejects(self, folder, tmp_path):
+        recipe = Recipe.of(config_of("m", tmp_path))
+        ledger.claim(folder, recipe)
+        write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b", None), outcome("c", truncated=True))
+        assert ids(ledger.standing(ledger.outcomes(folder), folder, recipe)) == "abc"
+
     def test_limits_that_changed_bring_rejects_back_until_a_run_is_finished(self, folder, tmp_path):
         recipe = Recipe.of(config_of("m", tmp_path))
         write_outcomes(
@@ -136,6 +142,7 @@ class TestSettings:
             outcome("d", seconds=1e6),
         )
         done = ledger.outcomes(folder)
+        ledger.claim(folder, Recipe.of(config_of("m", tmp_path, file_timeout_s=1)))
         ledger.claim(folder, recipe)
         assert ids(ledger.standing(done, folder, recipe)) == "a"
         (folder / "settings.json").write_json(
