@@ -75,7 +75,7 @@ def claim(folder: Location, recipe: Recipe) -> None:
     found = _read_settings(folder)
     if found is None:
         _write_settings(folder, recipe, limits(recipe))
-    elif found["limits"] != limits(recipe):
+    elif found.get("limits") != limits(recipe):
         # the new limits are entered at the end: until then rejects of both the old and the new may be here
         _write_settings(folder, recipe, None)
 

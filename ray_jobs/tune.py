@@ -137,7 +137,7 @@ def _train_finals(config: Config, shared: Shared, identity: str, outcome: Outcom
     )
     names, space = [winner.architecture for winner in outcome.winners], {"run": tune.grid_search(runs)}
     name = f"final-{identity}-{fingerprint({'runs': runs})}"
-    _let_stand(Location.of(config.output), name)
+    _forget_overwritten(Location.of(config.output), name)
     trials, _ = _fit(config, shared, name, space, tune_config, names, config.tune.seeds)
     if outcomes.unfinished(trials, len(runs)):
         return Finals(interrupted=True)
@@ -157,7 +157,7 @@ def _train_finals(config: Config, shared: Shared, identity: str, outcome: Outcom
     return Finals(trained, notes)
 
 
-def _let_stand(output: Location, name: str) -> None:
+def _forget_overwritten(output: Location, name: str) -> None:
     """Forget what is known of these final trainings when the models of others were written over theirs."""
     latest = output / "models" / "finals.json"
     if not latest.exists() or latest.read_json() != {"latest": name}:
