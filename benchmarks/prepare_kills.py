@@ -35,7 +35,7 @@ from music import config_of, tables, write_song  # noqa: E402
 VICTIMS = ("driver", "worker", "decoder")
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # idle; they notice a minute later and end by themselves
 
-DAMAGED, BLOCK = 5, 8  # files that are no music, tracks in a block
+DAMAGED, CUT, BLOCK = 5, 5, 8  # files that are no music, files that end too early, tracks in a block
 
 
 @dataclass
@@ -198,12 +198,15 @@ def kind_of(pid: int) -> str:
 
 
 def make_music(root: Path, tracks: int) -> None:
-    """Hard links to a few songs, and some files that are none."""
+    """Hard links to a few songs, some that end too early but are kept, and some files that are no music."""
     songs = [write_song(root / f"genre{i % 3}" / f"song{i}.wav", i, seconds=20.0) for i in range(12)]
     for i in range(len(songs), tracks):
         os.link(songs[i % 12], root / f"genre{i % 3}" / f"song{i}.wav")
     for i in range(DAMAGED):
         (root / "genre0" / f"bad{i}.wav").write_bytes(b"no music" * i)
+    for i in range(CUT):
+        whole = songs[i].read_bytes()
+        (root / "genre1" / f"cut{i}.wav").write_bytes(whole[: len(whole) * 4 // 5])
 
 
 def differences(found: dict[str, pa.Table], expected: dict[str, pa.Table]) -> list[str]:
@@ -237,12 +240,15 @@ def disturb(home: Path, rounds: int, tracks: int, draw: random.Random) -> int:
         raise SystemExit(f"the undisturbed job failed with exit code {calm.returncode}:\n{told}")
     span = time.monotonic() - started
     expected = tables(home / "calm")
+    marked = expected["tracks"]["truncated"].to_pylist().count(True)
+    if (marked, len(expected["rejects"])) != (CUT, DAMAGED):
+        raise SystemExit(f"the undisturbed job marks {marked} tracks and rejects {len(expected['rejects'])}")
     print(f"undisturbed: {len(expected['tracks'])} tracks in {span:.1f} s", flush=True)
     print(f"{'round':>5}  {'victim':<8} {'after s':>8} {'finished':>9}  {'its workers gone after s':<30}", flush=True)
     done, wrong, seen = 0, 0, Counter()
     victims = [victim for _ in range(rounds) for victim in draw.sample(VICTIMS, len(VICTIMS))]
     while done < rounds:
-        job = Disturbed(configs["storm"], home / "storm", draw, victims, -(-(tracks + DAMAGED) // BLOCK))
+        job = Disturbed(configs["storm"], home / "storm", draw, victims, -(-(tracks + DAMAGED + CUT) // BLOCK))
         kills = job.run(most=min(rounds - done, 6))
         job.wait_for_the_dying()
         for kill in kills:

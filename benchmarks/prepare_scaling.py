@@ -1,11 +1,12 @@
 """That preparing costs the same per clip, in time and in memory, however long the list of tracks is.
 
-    python benchmarks/prepare_scaling.py [--sizes 200 2000 20000] [--seconds 30]
+    python benchmarks/prepare_scaling.py [--sizes 200 2000 20000] [--seconds 30] [--mp3]
     python benchmarks/prepare_scaling.py --rows 1000000
 
-The first runs the job on so many hard links to a few wavs, in one Ray that a small run has warmed up: what Ray costs to
-start is told by prepare_overhead.py. Peak memory is that of the process while the size ran. The second makes a list of
-so many tracks and their outcomes up, in files of 64, and gives it to what the driver does with it: no audio, no Ray.
+The first runs the job on so many hard links to a few wavs or mp3s, in one Ray that a small run has warmed up: what Ray
+costs to start is told by prepare_overhead.py. Peak memory is that of the process while the size ran. The second makes
+a list of so many tracks and their outcomes up, in files of 64, and gives it to what the driver does with it: no audio,
+no Ray.
 """
 
 from __future__ import annotations
@@ -83,14 +84,14 @@ def config_of(home: Path, size: int, seconds: float) -> Config:
     )
 
 
-def measure_jobs(sizes: list[int], seconds: float) -> None:
+def measure_jobs(sizes: list[int], seconds: float, mp3: bool) -> None:
     from ray_jobs import cluster
     from ray_jobs.prepare import prepare
 
     home = Path(tempfile.mkdtemp(prefix="prepare-scaling-"))
     warm = 64
     for size in (warm, *sizes):
-        make_music(home / f"music{size}", size, seconds)
+        make_music(home / f"music{size}", size, seconds, mp3)
     accountant, peaks = Accountant(), Peaks()
     lines = []
     try:
@@ -172,13 +173,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 2000, 20000])
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--mp3", action="store_true")
     parser.add_argument("--rows", type=int, default=0)
     options = parser.parse_args()
     pa.set_memory_pool(pa.system_memory_pool())  # as the job does
     if options.rows:
         measure_lists(options.rows)
     else:
-        measure_jobs(options.sizes, options.seconds)
+        measure_jobs(options.sizes, options.seconds, options.mp3)
 
 
 if __name__ == "__main__":

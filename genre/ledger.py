@@ -6,7 +6,7 @@ reason); `finish` refuses to write a manifest when that does not hold.
 A file is known by its size and time of modification, and what was decoded by the SHA-256 of its content:
 a file that was only touched is recognised and not decoded again. Names of parts and outcomes start with
 the number of the run that wrote them, so later ones are newer, and what a killed run's last processes
-may still write is never mistaken for news.
+may still write is never mistaken for news: `settings.json` names the last run whose outcomes are in the tables.
 
 Everything is done on columns: a list of a million tracks takes seconds and some hundred bytes a track.
 """
@@ -74,10 +74,10 @@ def claim(folder: Location, recipe: Recipe) -> None:
     """Mark `folder` as that of these settings, before anything is written into it."""
     found = _read_settings(folder)
     if found is None:
-        _write_settings(folder, recipe, limits(recipe))
+        _write_settings(folder, recipe, limits(recipe), finished=0)
     elif found.get("limits") != limits(recipe):
         # the new limits are entered at the end: until then rejects of both the old and the new may be here
-        _write_settings(folder, recipe, None)
+        _write_settings(folder, recipe, None, _finished_run(folder))
 
 
 def feature_settings(recipe: Recipe) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def limits(recipe: Recipe) -> dict[str, Any]:
 
 def next_run(folder: Location) -> int:
     """One more than the highest number of a run that left something here."""
-    numbers = (file.name.split("-")[0] for name in ("clips", "outcomes") for file in (folder / name).files(".parquet"))
-    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+    written = (file.name for name in ("clips", "outcomes") for file in (folder / name).files(".parquet"))
+    return 1 + max([_finished_run(folder), *map(_run_of, written)])
 
 
 def outcomes(folder: Location) -> pa.Table:
@@ -102,7 +102,8 @@ def outcomes(folder: Location) -> pa.Table:
     for name in ("tracks.parquet", "rejects.parquet"):
         if (folder / name).exists():
             tables.append((folder / name).read_table().select(OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA))
-    written = [file.path for file in (folder / "outcomes").files(".parquet")]
+    finished = _finished_run(folder)
+    written = [file.path for file in (folder / "outcomes").files(".parquet") if _run_of(file.name) > finished]
     if written:
         # as one data set, whose files are read side by side: a big job killed at its end has ten thousand
         import pyarrow.dataset  # brings pandas with it, which no worker needs
@@ -179,15 +180,15 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
     manifest = _manifest(kept, rejected, copies, recipe, config) | {"split": "official" if published else "random"}
     if _says_the_same(folder, manifest, {"tracks": kept, "rejects": rejected}):
         written: dict[str, Any] = (folder / "manifest.json").read_json()
-        _write_settings(folder, recipe, limits(recipe))
+        _write_settings(folder, recipe, limits(recipe), next_run(folder) - 1)
         _tidy(folder, kept)
         return written
     # from here to the new manifest the folder is unfinished, and readers are told so
     (folder / "manifest.json").delete()
-    (folder / "tracks.parquet").write_table(kept)
-    (folder / "rejects.parquet").write_table(rejected)
+    (folder / "tracks.parquet").write_table(kept, **features.TRACK_WRITE_OPTIONS)
+    (folder / "rejects.parquet").write_table(rejected, **features.TRACK_WRITE_OPTIONS)
     (folder / "duplicates.parquet").write_table(copies)
-    _write_settings(folder, recipe, limits(recipe))
+    _write_settings(folder, recipe, limits(recipe), next_run(folder) - 1)
     (folder / "manifest.json").write_json(manifest)
     _tidy(folder, kept)
     return manifest
@@ -243,9 +244,20 @@ def _read_settings(folder: Location) -> dict[str, Any] | None:
     return found
 
 
-def _write_settings(folder: Location, recipe: Recipe, limited: dict[str, Any] | None) -> None:
-    content = {"fingerprint": recipe.fingerprint(), "settings": feature_settings(recipe), "limits": limited}
-    (folder / "settings.json").write_json(content)
+def _write_settings(folder: Location, recipe: Recipe, limited: dict[str, Any] | None, finished: int) -> None:
+    content = {"fingerprint": recipe.fingerprint(), "settings": feature_settings(recipe)}
+    (folder / "settings.json").write_json(content | {"limits": limited, "finished_run": finished})
+
+
+def _finished_run(folder: Location) -> int:
+    """The last run whose outcomes the folder's tables hold; 0 where none ever ended."""
+    return int((_read_settings(folder) or {}).get("finished_run", 0))
+
+
+def _run_of(name: str) -> int:
+    """The number of the run that wrote a file; 0 for a file of somebody else's."""
+    number = name.split("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def _newest(table: pa.Table, rows: npt.NDArray[np.intp]) -> pa.Table:

@@ -178,6 +178,23 @@ class TestFinish:
         assert not any(info.base_name.startswith(".") for info in folder.children())
         assert (folder / "tracks.parquet").read_table().schema.names == TRACK_SCHEMA.names
 
+    def test_a_late_word_of_an_earlier_run_is_no_news(self, folder, tmp_path):
+        """A machine that was cut off may write long after its job was killed and another one has finished."""
+        config = config_of("m", tmp_path)
+        write_outcomes(folder, "00002-x.parquet", outcome("a", "00002-x.parquet"), outcome("b", None))
+        ledger.finish(folder, listed("ab"), config)
+        late = [outcome("a", None, reason="crashed"), outcome("b", "00001-z.parquet")]
+        write_outcomes(folder, "00001-z.parquet", *late)
+        assert ledger.outcomes(folder)["part"].to_pylist() == ["00002-x.parquet", None]
+        write_outcomes(folder, "00003-w.parquet", *late)
+        assert ledger.outcomes(folder)["part"].to_pylist() == [None, "00001-z.parquet"]
+
+    def test_numbers_of_runs_grow_even_when_nothing_of_them_stays(self, folder, tmp_path):
+        for number in (1, 2):
+            assert ledger.next_run(folder) == number
+            write_outcomes(folder, f"{number:05d}-x.parquet", outcome("a", None), with_part=False)
+            ledger.finish(folder, listed("a", modified=1.0), config_of("m", tmp_path, file_timeout_s=number))
+
     def test_a_lost_track_is_a_violation(self, folder, tmp_path):
         write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b"))
         with pytest.raises(ArtifactError, match="3 tracks scanned, but 2 with features and 0 rejected"):
