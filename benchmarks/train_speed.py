@@ -1,6 +1,7 @@
 """The training loop beside a bare PyTorch loop of the same network, in turns within one run.
 
     python benchmarks/train_speed.py [--networks cnn vgg19 tiny] [--device cpu] [--threads 1] [--rounds 40]
+    python benchmarks/train_speed.py --formats --networks cnn crnn crnn_attention vgg16 vgg19 resnet
 
 The smallest and the largest of the six as they are by default, and a cnn with a twentieth of its weights on half of its
 bins, of which a step is so short that everything else shows.
@@ -11,6 +12,8 @@ no data, no augmentation, no schedule, no clipping. `plain` is `Trainer` with al
 Network, batch, precision, memory format, optimiser and allocator are the same for all three; `as it comes` is the
 bare loop again, before `Trainer` has told the C library to keep freed memory. `wait` is the share of a step of `full`
 in which the loop has no data: cutting windows and copying them to the device.
+
+The second compares bare loops alone: in float32, with the channels last in memory, and in bf16 as well.
 
 Figures are windows a second in the best of the rounds, since what other programs on the machine add is not the loop's.
 On one CPU thread time is that of the process, for the same reason; otherwise it is the clock's.
@@ -80,9 +83,16 @@ def network_of(name: str, device: torch.device) -> tuple[nn.Module, int]:
     return models.build(architecture, params, bins, CLASSES).to(device), bins
 
 
-def bare_loop(name: str, steps: int, batch: int, device: torch.device, precision: str) -> Loop:
+def bare_loop(
+    name: str,
+    steps: int,
+    batch: int,
+    device: torch.device,
+    precision: str,
+    layout: torch.memory_format = torch.channels_last,
+) -> Loop:
     network, bins = network_of(name, device)
-    network = network.to(memory_format=torch.channels_last).train()
+    network = network.to(memory_format=layout).train()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     inputs = [torch.randn(batch, 1, bins, FRAMES, device=device) for _ in range(steps)]
     labels = torch.arange(batch, device=device) % CLASSES
@@ -125,28 +135,58 @@ def measure(loop: Loop, clock: Callable[[], float]) -> tuple[float, float]:
     return clock() - started, share
 
 
-def compare(name: str, options: argparse.Namespace, device: torch.device) -> str:
-    """One line of the table."""
+def in_turns(loops: dict[str, Loop], rounds: int, clock: Callable[[], float]) -> dict[str, list[tuple[float, float]]]:
+    """What `measure` says of each loop in each round."""
+    for loop in loops.values():
+        loop()  # the allocator and the libraries settle
+    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in loops}
+    for _ in range(rounds):
+        for kind, loop in loops.items():
+            found[kind].append(measure(loop, clock))
+    return found
 
+
+def clock_of(device: torch.device) -> Callable[[], float]:
     def clock() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
 
-    batch = options.batch or (8 if device.type == "cpu" and name != "tiny" else 32)
-    steps = options.steps or (2 if device.type == "cpu" and name != "tiny" else 16)
+    return clock
+
+
+def size_of(name: str, options: argparse.Namespace, device: torch.device) -> tuple[int, int]:
+    """Steps of a round, and windows of a step."""
+    large = device.type == "cpu" and name != "tiny"
+    return options.steps or (2 if large else 16), options.batch or (8 if large else 32)
+
+
+def compare_formats(name: str, options: argparse.Namespace, device: torch.device) -> str:
+    """One line of the table of formats."""
+    memory.keep_freed()
+    common = (name, *size_of(name, options, device), device)
+    loops = {
+        "float32": bare_loop(*common, "fp32", torch.contiguous_format),
+        "channels last": bare_loop(*common, "fp32"),
+        "bf16": bare_loop(*common, "bf16"),
+    }
+    found = in_turns(loops, options.rounds, clock_of(device))
+    rate = {kind: common[1] * common[2] / min(rounds)[0] for kind, rounds in found.items()}
+    gains = [rate[kind] / rate["float32"] for kind in ("channels last", "bf16")]
+    columns = [f"{name:<14}", f"{rate['float32']:>7.1f}", f"{gains[0]:>13.2f}", f"{gains[1]:>19.2f}"]
+    return f"| {' | '.join(columns)} |"
+
+
+def compare(name: str, options: argparse.Namespace, device: torch.device) -> str:
+    """One line of the table."""
+    clock, (steps, batch) = clock_of(device), size_of(name, options, device)
     common = (name, steps, batch, device, options.precision)
     bare = bare_loop(*common)
     bare()
     as_it_comes = min(measure(bare, clock) for _ in range(2))[0]
     memory.keep_freed()
     loops = {"bare": bare, "plain": trainer_loop(*common, **BARE_RECIPE), "full": trainer_loop(*common)}
-    for loop in loops.values():
-        loop()  # the allocator and the libraries settle
-    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in loops}
-    for _ in range(options.rounds):
-        for kind, loop in loops.items():
-            found[kind].append(measure(loop, clock))
+    found = in_turns(loops, options.rounds, clock)
     rate = {kind: steps * batch / min(rounds)[0] for kind, rounds in found.items()}
     ratio = {kind: rate[kind] / rate["bare"] for kind in loops}
     columns = [f"{name:<14}", f"{batch:>5}", f"{steps * batch / as_it_comes:>11.1f}", f"{rate['bare']:>7.1f}"]
@@ -163,9 +203,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--batch", type=int, default=0, help="0: 32; 8 for the larger networks on a CPU")
     parser.add_argument("--steps", type=int, default=0, help="in a round; 0: 16; 2 for the larger networks on a CPU")
+    parser.add_argument("--formats", action="store_true", help="float32, channels last and bf16 in place of the loops")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    if options.formats:
+        print(f"{device}, {options.threads} threads, torch {torch.__version__}; windows a second, and times as many")
+        print("| network        | float32 | channels last | channels last, bf16 |")
+        print("|----------------|--------:|--------------:|--------------------:|")
+        for name in options.networks:
+            print(compare_formats(name, options, device), flush=True)
+        return
     about = f"{device}, {options.threads} threads, precision {options.precision}, channels last"
     print(f"{about}, torch {torch.__version__}; windows a second")
     print("| network        | batch | as it comes |    bare |   plain |   ratio |    full |   ratio |   wait |")
