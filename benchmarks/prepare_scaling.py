@@ -4,7 +4,8 @@
     python benchmarks/prepare_scaling.py --rows 1000000
 
 The first runs the job on so many hard links to a few wavs or mp3s, in one Ray that a small run has warmed up: what Ray
-costs to start is told by prepare_overhead.py. Peak memory is that of the process while the size ran. The second makes
+costs to start is told by prepare_overhead.py. A further clip costs what a size takes above the one before, without
+what any job takes to begin and end. Peak memory is that of the process while the size ran. The second makes
 a list of so many tracks and their outcomes up, in files of 64, and gives it to what the driver does with it: no audio,
 no Ray.
 """
@@ -28,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 from prepare_kills import descendants, stat  # noqa: E402
 from prepare_overhead import Accountant, kind_of, make_music  # noqa: E402
 
-from genre import corpora, ledger  # noqa: E402
+from genre import corpora, ledger, memory  # noqa: E402
 from genre.config import Config  # noqa: E402
 from genre.corpora import Track  # noqa: E402
 from genre.preparation import OUTCOME_SCHEMA, Recipe  # noqa: E402
@@ -93,6 +94,7 @@ def measure_jobs(sizes: list[int], seconds: float, mp3: bool) -> None:
     for size in (warm, *sizes):
         make_music(home / f"music{size}", size, seconds, mp3)
     accountant, peaks = Accountant(), Peaks()
+    last = (0, 0.0)  # clips and seconds of the size before
     lines = []
     try:
         with cluster.connected(config_of(home, warm, seconds)):
@@ -106,13 +108,14 @@ def measure_jobs(sizes: list[int], seconds: float, mp3: bool) -> None:
                 wall, cpu = time.perf_counter() - started, sum(accountant.now().values()) - before
                 peaks.look()
                 memory = "".join(f"{peaks.seen[kind]:>10.0f}" for kind in KINDS)
-                lines.append(f"{size:>8}{1000 * wall / size:>14.2f}{1000 * cpu / size:>14.2f}{memory}")
+                further = 1000 * (wall - last[1]) / (size - last[0])
+                last = (size, wall)
+                lines.append(f"{size:>8}{1000 * wall / size:>14.2f}{further:>14.2f}{1000 * cpu / size:>14.2f}{memory}")
                 shutil.rmtree(home / f"out{size}")
     finally:
         shutil.rmtree(home)
-    print(
-        f"{'clips':>8}{'wall ms/clip':>14}{'CPU ms/clip':>14}" + "".join(f"{kind:>10}" for kind in KINDS) + "  peak MiB"
-    )
+    titles = f"{'clips':>8}{'wall ms/clip':>14}{'further clip':>14}{'CPU ms/clip':>14}"
+    print(titles + "".join(f"{kind:>10}" for kind in KINDS) + "  peak MiB")
     print("\n".join(lines))
 
 
@@ -176,7 +179,7 @@ def main() -> None:
     parser.add_argument("--mp3", action="store_true")
     parser.add_argument("--rows", type=int, default=0)
     options = parser.parse_args()
-    pa.set_memory_pool(pa.system_memory_pool())  # as the job does
+    memory.return_freed()  # as the job does
     if options.rows:
         measure_lists(options.rows)
     else:

@@ -187,7 +187,7 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
     (folder / "manifest.json").delete()
     (folder / "tracks.parquet").write_table(kept, **features.TRACK_WRITE_OPTIONS)
     (folder / "rejects.parquet").write_table(rejected, **features.TRACK_WRITE_OPTIONS)
-    (folder / "duplicates.parquet").write_table(copies)
+    (folder / "duplicates.parquet").write_table(copies, **features.TRACK_WRITE_OPTIONS)
     _write_settings(folder, recipe, limits(recipe), next_run(folder) - 1)
     (folder / "manifest.json").write_json(manifest)
     _tidy(folder, kept)

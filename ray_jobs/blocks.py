@@ -19,7 +19,7 @@ from ray_jobs import cluster
 import ray.data  # isort: skip
 
 Work = Callable[[pa.Table], pa.Table]
-_BLOCKS = 32  # of a small corpus, so that all workers get some
+_BLOCKS = 16  # of a small corpus, so that all workers get some
 _BLOCKS_PER_TASK = 16  # at most; between two tasks a CPU waits for a tenth of a second, until Ray Data looks again
 _THREAD_SECONDS = 10
 

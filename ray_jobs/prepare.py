@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from genre import duplicates, ledger
+from genre import duplicates, ledger, memory
 from genre.config import Config
 from genre.errors import GenreError
 from genre.preparation import Recipe, unchanged
@@ -25,8 +25,7 @@ from ray_jobs.progress import TrackProgress
 
 def run(config: Config) -> None:
     """Prepare `config.corpus` into OUTPUT/features. Raises `GenreError` when too many tracks are rejected."""
-    # Arrow's own pool keeps for good what a join of long lists needed for a moment
-    pa.set_memory_pool(pa.system_memory_pool())
+    memory.return_freed()
     prepare(config)
 
 
@@ -40,9 +39,8 @@ def prepare(config: Config, workers: Workers | None = None) -> dict[str, Any]:
     scanned = ledger.scan(config.corpus)
     number = ledger.next_run(folder)
     with workers or Workers(config) as workers:
-        todo = _find_todo(scanned, config, folder, number, workers)
-        if len(todo):
-            _decode(todo, Recipe.of(config), folder, number, workers)
+        # nobody holds on to the list of what is to do, so that its memory is free for the tables
+        _decode(_find_todo(scanned, config, folder, number, workers), Recipe.of(config), folder, number, workers)
     manifest = ledger.finish(folder, scanned, config)
     _report(manifest, folder, time.monotonic() - started)
     _check_rejects(manifest, config, folder)
@@ -70,6 +68,8 @@ def _compare(suspects: pa.Table, config: Config, workers: Workers) -> pa.Table:
 
 
 def _decode(todo: pa.Table, recipe: Recipe, folder: Location, number: int, workers: Workers) -> None:
+    if not len(todo):
+        return
     ledger.claim(folder, recipe)
     work = functools.partial(prepare_and_count, recipe=recipe, folder=folder, run=number)
     with TrackProgress("prepare", total=len(todo)) as progress:
