@@ -30,6 +30,7 @@ import soxr
 import torch
 import torchaudio
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre import audio, features
 from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.corpora._compose import SAMPLE_RATE, compose

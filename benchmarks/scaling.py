@@ -1,4 +1,4 @@
-"""How the engine under `prepare` and `tag` scales, with sleep in the place of work: what is left is Ray and this code.
+"""How the engine under `prepare` scales, with sleep in the place of work: what is left is Ray and this code.
 
     python benchmarks/scaling.py work [--counts 1 2 4] [--clips 600] [--rounds 3]
     python benchmarks/scaling.py workers [--counts 1 2 4 8 16 32 64] [--clip-ms 50]
@@ -39,7 +39,7 @@ BLOCKS_PER_WORKER = 4
 
 
 def sleep(tracks: pa.Table, seconds: float) -> pa.Table:
-    """The work: nothing, for so long for each track. Answers as prepare's blocks do."""
+    """The work: nothing, for so long for each track. Answers one small row a block."""
     time.sleep(seconds * len(tracks))
     return pa.table({"tracks": [len(tracks)], "rejected": [0]})
 
@@ -93,16 +93,15 @@ def _prepare(home: Path, workers: int) -> float:
 
 
 def measure_workers(counts: list[int], clip_seconds: float) -> None:
-    print(
-        f"Blocks of {BLOCK} clips of {clip_seconds * 1000:g} ms, {BLOCKS_PER_WORKER} blocks per worker, warm workers.\n"
-    )
+    each = f"{BLOCKS_PER_WORKER * BLOCK} clips of {clip_seconds * 1000:g} ms a worker"
+    print(f"{each}, blocks of at most {BLOCK}, warm workers.\n")
     print("| workers | clips | ideal | measured | efficiency | driver memory |")
     print("|---:|---:|---:|---:|---:|---:|")
     for count in counts:
         with Workers(settings(count)) as workers:
             list(workers.map(functools.partial(sleep, seconds=2 / BLOCK), manifest(max(32, count) * BLOCK), BLOCK))
             clips = count * BLOCKS_PER_WORKER * BLOCK
-            # blocks are never fewer than 8: a small job is cut finer, and has as much work
+            # blocks are never fewer than 16: a small job is cut finer, and has as much work
             seconds = _timed(workers, manifest(clips), clip_seconds)
         ideal = BLOCKS_PER_WORKER * BLOCK * clip_seconds
         print(

@@ -20,6 +20,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +30,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre import checkpoint, collection
 from genre.classifier import predict
 from genre.collection import Jury

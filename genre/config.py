@@ -69,7 +69,7 @@ class SpectrogramSettings(Settings):
 
 
 class PrepareSettings(Settings):
-    tracks_per_block: int = Field(64, ge=1, le=10000, description="tracks decoded by one task into one Parquet file")
+    tracks_per_block: int = Field(64, ge=1, le=10000, description="tracks of a block, decoded into one Parquet file")
     file_timeout_s: float = Field(120.0, gt=0, le=86400, description="seconds one file may take before it is rejected")
     max_file_memory_mb: int = Field(
         4096, ge=0, description="private memory of a decoding process; a file that needs more is rejected; 0: no limit"

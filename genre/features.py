@@ -33,7 +33,7 @@ from genre.storage import Location
 
 SCHEMA_VERSION = 1
 ROW_GROUP = 128  # clips: what a writer gathers and a reader takes at a time, 20 MB of the usual ones
-# Compressing spectrograms saves a seventh of the space and costs two thirds of the speed (docs/DECISIONS.md).
+# Compressing spectrograms saves an eighth of the space and costs three quarters of the speed (docs/LOG.md).
 WRITE_OPTIONS = {"compression": "none", "use_dictionary": ["track_id"], "write_statistics": ["track_id", "clip"]}
 # Of a track only these repeat: dictionaries of the others would be most of what writing a long list takes.
 TRACK_WRITE_OPTIONS = {"row_group_size": 4096, "use_dictionary": ["genre", "group", "split", "part"]}

@@ -7,6 +7,8 @@ import ctypes
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+
 
 def reset_peak() -> None:
     """Forget earlier peaks: a process may train one model after another. Linux only, elsewhere they stay."""
@@ -47,8 +49,6 @@ def return_freed() -> None:
     Arrow's own allocator keeps for good what was needed for a moment, and glibc takes blocks for itself that are
     smaller than the largest one freed so far.
     """
-    import pyarrow as pa  # not at the top: processes that train need none
-
     pa.set_memory_pool(pa.system_memory_pool())
     _tell_malloc({-3: 64 << 10})  # M_MMAP_THRESHOLD of malloc.h
 

@@ -4,7 +4,7 @@ Conventions (those of `librosa.feature.melspectrogram` and `librosa.power_to_db`
 periodic Hann window, frames centred on multiples of the hop with zeros outside the signal, power
 spectrum, Slaney's mel scale with area-normalised triangles, 10 log10(max(power, 1e-10)) dB.
 
-Why not librosa itself: this is a quarter of its time (benchmarks/front_end.py). Frames are windowed,
+Why not librosa itself: this is a third of its time (benchmarks/front_end.py). Frames are windowed,
 transformed and squared a chunk at a time in memory that stays in the processor's cache, and the mel
 matrix, 98 % zeros, is multiplied in dense blocks of neighbouring bands. The transforms are OpenCV's, which
 takes them from Intel's IPP where there is one: a third of the time of scipy.fft.
@@ -12,7 +12,7 @@ takes them from Intel's IPP where there is one: a third of the time of scipy.fft
 How exact (tests/parity/test_spectrogram.py): librosa transforms in double precision. Single precision is
 twice as fast, but its rounding spreads evenly over a frame's spectrum and moves bands that are far weaker
 than the frame's mean, as treble is in music. So the spectrum is flattened first: from each sample of a
-windowed frame 0.4 of the one before is taken, which multiplies the power spectrum by a known curve that the
+windowed frame 0.6 of the one before is taken, which multiplies the power spectrum by a known curve that the
 mel weights divide out again. Frames in which a band is too weak even so, of pure tones for example, are
 transformed again in double precision. So every value that is stored is within 2e-4 dB of librosa in float64.
 """

@@ -19,7 +19,7 @@ from ray_jobs import cluster
 import ray.data  # isort: skip
 
 Work = Callable[[pa.Table], pa.Table]
-_BLOCKS = 16  # of a small corpus, so that all workers get some
+_BLOCKS = 16  # at least, where there are so many tracks: so many CPUs get some of a small corpus
 _BLOCKS_PER_TASK = 16  # at most; between two tasks a CPU waits for a tenth of a second, until Ray Data looks again
 _THREAD_SECONDS = 10
 
@@ -44,7 +44,7 @@ class Workers:
         """
         if not ray.is_initialized():
             self._stack.enter_context(cluster.connected(self._config))
-            cluster.check_seen(tracks["path"][0].as_py(), "corpus.root or inputs")
+            cluster.check_seen(tracks["path"][0].as_py(), "corpus.root")
         size = block_size(len(tracks), limit)
         firsts = first_blocks(-(-len(tracks) // size), cluster.cpus())
         # The list lies once in each node's shared memory and blocks are views of it: nothing is cut and sent from

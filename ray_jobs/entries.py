@@ -108,7 +108,7 @@ def corpus_facts(manifest: dict[str, Any], tracks: pa.Table) -> CorpusFacts:
     return CorpusFacts(
         name=f"{corpus.get('kind', 'features')} {corpus.get('root', '')}".strip(),
         split=split,
-        split_rule=_SPLIT_RULES[split],
+        split_rule=_SPLIT_RULES.get(split, "given with the features"),
         tracks={part: _count(tracks, part, manifest["classes"]) for part in features.SPLITS},
         groups=_groups(tracks),
         rejects=counts.get("reasons", {}),

@@ -2,7 +2,7 @@
 
     python -m ray_jobs.explain song.mp3 model=outputs/gtzan/models/resnet
 
-Writes OUTPUT/explained/<song>.html and .png for the file, or each file of the folder, that `inputs` names.
+Writes OUTPUT/explained/<song>-<digits>.html and .png for the file, or each file of the folder, that `inputs` names.
 """
 
 from __future__ import annotations

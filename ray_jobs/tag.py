@@ -135,6 +135,7 @@ def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> N
     from ray_jobs.progress import TrackProgress
 
     with cluster.connected(config), TrackProgress("tag", total=len(todo)) as progress:
+        cluster.check_seen(todo["path"][0].as_py(), "inputs")
         waiting: list[pa.Table] = []
         saved = time.monotonic()
         try:
