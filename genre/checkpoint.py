@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import textwrap
+import zipfile
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -132,6 +133,11 @@ def load_state(path: Location) -> dict[str, Any]:
     """Read a trainer's state without executing anything inside it."""
     state: dict[str, Any] = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     return state
+
+
+def is_whole(path: Location) -> bool:
+    """Whether a trainer's state was written to its end: torch writes archives, whose table of contents comes last."""
+    return path.exists() and zipfile.is_zipfile(io.BytesIO(path.read_bytes()))
 
 
 def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:

@@ -8,6 +8,7 @@ which. The test split is not touched.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import torch
 from genre import checkpoint, experiment, models
 from genre.checkpoint import ModelCard
 from genre.config import Config, require_known
-from genre.errors import ConfigError, TrainingError
+from genre.errors import ArtifactError, ConfigError, TrainingError
 from genre.experiment import Data
 from genre.storage import Location
 from genre.windows import Shard
@@ -72,7 +73,13 @@ def _fit(config: Config, card: ModelCard, shared: list[ray.ObjectRef[Data]], res
         trainer = TorchTrainer(
             _worker,
             # the reference travels, not the arrays
-            train_loop_config={"config": config, "data": shared, "mailbox": mailbox, "threads": resources["CPU"]},
+            train_loop_config={
+                "config": config,
+                "data": shared,
+                "mailbox": mailbox,
+                "threads": resources["CPU"],
+                "rescued": _rescued(runs / card.label),
+            },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=config.train.workers, use_gpu="GPU" in resources, resources_per_worker=resources
             ),
@@ -109,6 +116,8 @@ def _worker(setup: dict[str, Any]) -> str | None:
     if last is not None:
         with last.as_directory() as path:
             trainer.restore(checkpoint.load_state(Location.of(path) / "state.pt"))
+    elif setup["rescued"] is not None:
+        trainer.restore(checkpoint.load_state(setup["rescued"]))
     try:
         for epoch in trainer.run():
             report = asdict(epoch)
@@ -125,6 +134,21 @@ def _worker(setup: dict[str, Any]) -> str | None:
     if not shard.rank:
         experiment.save_best(Location.of(config.output) / "models" / card.label, card, trainer, config)
     return None
+
+
+def _rescued(run: Location) -> Location | None:
+    """The state after the last epoch where Ray's list of checkpoints does not tell; None where it does or none is left.
+
+    Ray writes that list in place after every epoch, so that a kill may leave a part of it, on which Ray would fail.
+    """
+    listed = run / "checkpoint_manager_snapshot.json"
+    with contextlib.suppress(ArtifactError):
+        if listed.exists():
+            listed.read_json()
+            return None
+    listed.delete()
+    states = [run / info.base_name / "state.pt" for info in run.children() if info.base_name.startswith("checkpoint_")]
+    return next((state for state in reversed(states) if checkpoint.is_whole(state)), None)
 
 
 def _settings(config: Config, card: ModelCard, data: Data) -> dict[str, Any]:

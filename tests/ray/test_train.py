@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -167,6 +168,19 @@ def test_an_interrupted_run_refuses_other_settings(base, interrupted):
     assert "train.gain_db is 1.0, expected 4.0" in line
     assert "seed is 7, expected 0" in line
     assert "train.resume=false" in line
+
+
+def test_a_list_of_checkpoints_that_was_cut_short_loses_one_epoch_at_most(base, undisturbed, interrupted, tmp_path):
+    """A kill may meet Ray while it writes its list, or a worker while it writes a checkpoint."""
+    settings = settings_for(base, tmp_path)
+    shutil.copytree(interrupted / "runs", tmp_path / "runs")
+    book = tmp_path / "runs/cnn/checkpoint_manager_snapshot.json"
+    book.write_text(book.read_text()[:100])
+    last = max(tmp_path.glob("runs/cnn/checkpoint_*-*"))
+    (last / "state.pt").write_bytes((last / "state.pt").read_bytes()[:1000])
+    told = job("train", base, *settings).stderr
+    assert "epoch   1/" not in told
+    assert history(tmp_path) == history(undisturbed)  # to the last bit
 
 
 def test_a_killed_worker_and_an_interrupted_run_come_to_the_same_end(base, undisturbed, interrupted):

@@ -21,6 +21,19 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TWO = ("tune.architectures=[cnn, crnn]", "train.epochs=2")
 
 
+def test_a_state_of_the_search_that_was_cut_short_gives_way_to_the_one_before(tmp_path):
+    from ray_jobs.tune import _can_restore
+
+    assert not _can_restore(Location.of(tmp_path))
+    (tmp_path / "tuner.pkl").write_bytes(b"tuner")
+    for day, content in ((1, "{}"), (2, '{"trial_data": [')):
+        (tmp_path / f"experiment_state-2026-11-0{day}.json").write_text(content)
+    assert _can_restore(Location.of(tmp_path))
+    assert [path.name for path in tmp_path.glob("*.json")] == ["experiment_state-2026-11-01.json"]
+    (tmp_path / "experiment_state-2026-11-01.json").write_text("{")
+    assert not _can_restore(Location.of(tmp_path))
+
+
 @pytest.fixture
 def features(home: Path, tmp_path: Path) -> Path:
     """An output of its own with the prepared features."""
