@@ -167,7 +167,7 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
 
     Raises `ArtifactError` unless every scanned track is in exactly one of the two tables.
     """
-    recipe = Recipe.of(config)
+    recipe, last = Recipe.of(config), next_run(folder) - 1
     kept, rejected = _joined(scanned, outcomes(folder))
     if len(kept) + len(rejected) != len(scanned):
         raise ArtifactError(
@@ -180,7 +180,7 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
     manifest = _manifest(kept, rejected, copies, recipe, config) | {"split": "official" if published else "random"}
     if _says_the_same(folder, manifest, {"tracks": kept, "rejects": rejected}):
         written: dict[str, Any] = (folder / "manifest.json").read_json()
-        _write_settings(folder, recipe, limits(recipe), next_run(folder) - 1)
+        _write_settings(folder, recipe, limits(recipe), last)
         _tidy(folder, kept)
         return written
     # from here to the new manifest the folder is unfinished, and readers are told so
@@ -188,7 +188,7 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> dict[str, Any
     (folder / "tracks.parquet").write_table(kept, **features.TRACK_WRITE_OPTIONS)
     (folder / "rejects.parquet").write_table(rejected, **features.TRACK_WRITE_OPTIONS)
     (folder / "duplicates.parquet").write_table(copies, **features.TRACK_WRITE_OPTIONS)
-    _write_settings(folder, recipe, limits(recipe), next_run(folder) - 1)
+    _write_settings(folder, recipe, limits(recipe), last)
     (folder / "manifest.json").write_json(manifest)
     _tidy(folder, kept)
     return manifest

@@ -100,6 +100,16 @@ class Location:
         except ValueError:
             raise ArtifactError(f"{self}: not JSON; it was altered or cut, make it again") from None
 
+    def holds_json(self) -> bool:
+        """Whether this is a file of JSON, and whole: what others write in place a kill may cut short."""
+        if not self.exists():
+            return False
+        try:
+            self.read_json()
+        except ArtifactError:
+            return False
+        return True
+
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         try:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)

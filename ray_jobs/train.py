@@ -8,7 +8,6 @@ which. The test split is not touched.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import torch
 from genre import checkpoint, experiment, models
 from genre.checkpoint import ModelCard
 from genre.config import Config, require_known
-from genre.errors import ArtifactError, ConfigError, TrainingError
+from genre.errors import ConfigError, TrainingError
 from genre.experiment import Data
 from genre.storage import Location
 from genre.windows import Shard
@@ -142,10 +141,8 @@ def _rescued(run: Location) -> Location | None:
     Ray writes that list in place after every epoch, so that a kill may leave a part of it, on which Ray would fail.
     """
     listed = run / "checkpoint_manager_snapshot.json"
-    with contextlib.suppress(ArtifactError):
-        if listed.exists():
-            listed.read_json()
-            return None
+    if listed.holds_json():
+        return None
     listed.delete()
     states = [run / info.base_name / "state.pt" for info in run.children() if info.base_name.startswith("checkpoint_")]
     return next((state for state in reversed(states) if checkpoint.is_whole(state)), None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from genre import checkpoint, experiment, features, models, windows
 from genre.config import Config, fingerprint
-from genre.errors import ArtifactError, TrainingError
+from genre.errors import TrainingError
 from genre.experiment import Data
 from genre.report import Search
 from genre.report.slices import search_facts
@@ -213,17 +213,9 @@ def _can_restore(experiment: Location) -> bool:
     """Whether an earlier run left its state here; what a kill cut short goes, so that Tune takes the one before it."""
     names = [info.base_name for info in experiment.children() if info.size]
     states = [name for name in names if name.startswith("experiment_state-")]
-    while states and not _is_json(experiment / states[-1]):
+    while states and not (experiment / states[-1]).holds_json():
         (experiment / states.pop()).delete()
     return "tuner.pkl" in names and bool(states)
-
-
-def _is_json(file: Location) -> bool:
-    try:
-        file.read_json()
-    except ArtifactError:
-        return False
-    return True
 
 
 def _publish_so_far(config: Config, data: Data, outcome: Outcome) -> None:
