@@ -5,9 +5,8 @@
 
 The first runs the job on so many hard links to a few wavs or mp3s, in one Ray that a small run has warmed up: what Ray
 costs to start is told by prepare_overhead.py. A further clip costs what a size takes above the one before, without
-what any job takes to begin and end. Peak memory is that of the process while the size ran. The second makes
-a list of so many tracks and their outcomes up, in files of 64, and gives it to what the driver does with it: no audio,
-no Ray.
+what any job takes to begin and end. Peak memory is that of the process while the size ran. The second makes a list of
+so many tracks and their outcomes up, in files of 64, and gives it to what the driver does with it: no audio, no Ray.
 """
 
 from __future__ import annotations
