@@ -24,6 +24,8 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # a report waits for the next poll; two seconds of it would be most of a short epoch
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # a path that a person gave holds where the command was given, in every process
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # results are looked for ten times a second; fetched by a thread, they would be seen the next time only
     "RAY_DATA_METADATA_PREFETCH_ON_THREAD": "0",
 }

@@ -40,6 +40,7 @@ def run(config: Config) -> None:
     if config.model.path:  # not empty: `model=` did not name an architecture
         require_known("model", config.model.path, models.names())
     output = Location.of(config.output)
+    config = config.model_copy(update={"output": str(output)})  # workers may be in other folders
     data = experiment.load_data(output / "features")
     experiment.check_settings(config, data.manifest, output / "features")
     # a rehearsal: settings or weights that do not fit show here, before any worker starts

@@ -125,6 +125,12 @@ def test_the_same_code_trains_with_any_number_of_workers(undisturbed, shared_by,
     assert epochs[-1]["best_f1"] > 0.5
 
 
+def test_an_output_relative_to_where_the_command_was_given(base, tmp_path):
+    settings_for(base, tmp_path)
+    job("train", base, f"output={os.path.relpath(tmp_path, REPOSITORY)}", "train.epochs=1", "cluster.cpus=1")
+    assert len(history(tmp_path)) == 1
+
+
 def test_a_finished_run_has_nothing_left_to_do(base, undisturbed):
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()}
     told = job("train", base, *settings_for(base, base, 1))
