@@ -1,4 +1,4 @@
-# Every target builds .venv from requirements.lock first, once.
+# Every target builds .venv from requirements-dev.lock first, once.
 .DEFAULT_GOAL := help
 SHELL := bash
 
@@ -12,12 +12,12 @@ READY := $(VENV)/.ready
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-$(READY): requirements.lock
+$(READY): requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --require-hashes -r requirements.lock
+	$(VENV)/bin/pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-install: $(READY)  ## build .venv from requirements.lock
+install: $(READY)  ## build .venv from requirements-dev.lock
 
 demo: $(READY)  ## the whole chain on composed music: features, search, leaderboard (some minutes)
 	$(RUN) -m ray_jobs.prepare --config configs/demo.yaml
@@ -41,9 +41,14 @@ chaos: $(READY)  ## kill workers, machines and drivers at random and compare the
 	$(RUN) -m pytest -m cluster tests/ray/test_chaos.py
 	$(RUN) benchmarks/chaos.py outputs/chaos --kills 30
 
-lock: $(READY)  ## write requirements.lock anew from pyproject.toml
-	$(VENV)/bin/uv pip compile pyproject.toml --universal --extra dev --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+# requirements-light.lock: tagging with an exported model; requirements.lock: every job; requirements-dev.lock: developing
+LOCK := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+
+lock: $(READY)  ## write the three lock files from pyproject.toml
+	$(LOCK) --extra dev --output-file requirements-dev.lock
+	$(LOCK) --extra all --constraint requirements-dev.lock --output-file requirements.lock
+	$(LOCK) --constraint requirements-dev.lock --output-file requirements-light.lock
 
 clean:  ## remove .venv and outputs
 	rm -rf $(VENV) outputs

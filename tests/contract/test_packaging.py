@@ -1,0 +1,70 @@
+"""What is installed: three locks that agree with each other and with pyproject.toml, and packages without gaps."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from packaging.requirements import Requirement
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+# extra (empty: none), and the lock that holds it; each lock holds the ones before
+LOCKS = {"": "requirements-light.lock", "all": "requirements.lock", "dev": "requirements-dev.lock"}
+
+
+def pins(lock: str) -> set[str]:
+    """Every `name==version ; marker` of a lock file."""
+    return set(re.findall(r"^(\S+==[^\\\n]+?) *\\$", (REPOSITORY / lock).read_text(), re.MULTILINE))
+
+
+def wanted(extra: str) -> set[Requirement]:
+    """The requirements of an extra, those of the extras that it names included."""
+    listed = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    found = {Requirement(line) for line in listed}
+    for own in [one for one in found if one.name == PROJECT["name"]]:
+        found = (found - {own}).union(*(wanted(name) for name in own.extras))
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS.values())
+def test_a_lock_holds_names_versions_and_hashes_alone(lock):
+    lines = (REPOSITORY / lock).read_text().splitlines()
+    strange = [
+        line for line in lines if not re.fullmatch(r"[\w.\[\],-]+==\S+( ; .+)? \\|    --hash=sha256:\w+( \\)?", line)
+    ]
+    assert not strange
+    assert not [line for line in lines if "://" in line]
+
+
+@pytest.mark.parametrize(("extra", "lock"), LOCKS.items())
+def test_a_lock_satisfies_the_project(extra, lock):
+    locked: dict[str, set[str]] = {}
+    for pin in pins(lock):
+        requirement = Requirement(pin)
+        locked.setdefault(requirement.name.lower(), set()).add(next(iter(requirement.specifier)).version)
+    for requirement in wanted(extra) | wanted(""):
+        assert requirement.name.lower() in locked, f"{requirement} is not in {lock}; make lock"
+        versions = locked[requirement.name.lower()]
+        assert all(version in requirement.specifier for version in versions), f"{requirement} in {lock}; make lock"
+
+
+def test_each_lock_holds_the_smaller_one():
+    light, runtime, developing = (pins(lock) for lock in LOCKS.values())
+    assert light < runtime < developing
+
+
+def test_tagging_alone_needs_no_large_library():
+    large = ("torch", "torchaudio", "torchvision", "ray", "librosa", "scipy", "pandas", "opencv-python-headless")
+    assert not {Requirement(pin).name for pin in pins(LOCKS[""])} & set(large)
+
+
+def test_every_file_of_the_packages_is_shipped():
+    """A kind of file that `package-data` does not name would be missing from the wheel without a word."""
+    patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    files = [path for package in ("genre", "ray_jobs") for path in (REPOSITORY / package).rglob("*") if path.is_file()]
+    data = [path for path in files if path.suffix != ".py" and "__pycache__" not in path.parts]
+    assert {path.name for path in data} >= {"py.typed", "page.html", "page.css", "page.js"}
+    assert not [str(path) for path in data if not any(Path(path.name).match(pattern) for pattern in patterns)]
