@@ -95,18 +95,20 @@ class ModelSettings(Settings):
 
 
 class TrainSettings(Settings):
-    epochs: int = Field(40, ge=1, description="passes over the training clips, at most")
+    epochs: int = Field(30, ge=1, description="passes over all of the training music, at most")
     batch_size: int = Field(32, ge=1, description="windows in a step, over all workers")
-    window_seconds: float = Field(3.0, gt=0, description="length of the windows that the model sees")
-    windows_per_clip: int = Field(1, ge=1, description="random windows cut from each clip in an epoch")
+    window_seconds: float = Field(7.5, gt=0, description="length of the windows that the model sees")
+    windows_per_clip: int = Field(
+        0, ge=0, description="random windows cut from each clip in an epoch; 0: as many as its length holds"
+    )
     eval_windows: int = Field(8, ge=1, description="evenly spaced windows of a clip averaged in evaluation")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak of the one-cycle schedule (AdamW)")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW decay, on weight matrices and kernels only")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="peak of the one-cycle schedule (AdamW)")
+    weight_decay: float = Field(0.02, ge=0, description="AdamW decay, on weight matrices and kernels only")
     warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps spent rising to the peak rate")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="mass spread over the other classes")
     class_weights: bool = Field(False, description="weigh the loss by inverse class frequency")
     mixup: float = Field(0.3, ge=0, description="Beta(a, a) of mixup; 0 is off")
-    gain_db: float = Field(4.0, ge=0, description="random level, uniform in +- this many dB")
+    gain_db: float = Field(3.0, ge=0, description="random level, uniform in +- this many dB")
     equaliser_db: float = Field(4.0, ge=0, description="random smooth gain over frequency, within +- this many dB")
     mixstyle: float = Field(
         0.5, ge=0, le=1, description="share of batches whose windows exchange their mean and deviation over time"

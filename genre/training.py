@@ -23,12 +23,17 @@ from genre.windows import Shard
 State = dict[str, Any]
 
 _EVAL_BATCH = 64  # windows
+_VALIDATION_SHARE = 0.2  # of the work of a training, at most
+_TRAINING_COST = 3.0  # forward passes that cost as much as one window of training: forward, and backward twice that
 _MIXSTYLE_BETA = 0.3  # of the weights' beta distribution, as published
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch brought. Scores are of the validation tracks, with the averaged weights where those are on."""
+    """Results of a validated epoch. Scores are of the validation tracks, with the averaged weights where those are on.
+
+    `train_loss`, `seconds`, `windows_per_second` and `data_wait_seconds` cover all epochs since the last validation.
+    """
 
     epoch: int  # 1, 2, ...
     train_loss: float
@@ -40,7 +45,7 @@ class Epoch:
     learning_rate: float
     seconds: float
     windows_per_second: float
-    data_wait_seconds: float  # that training had no windows
+    data_wait_seconds: float  # in which training waited for windows
 
 
 class Trainer:
@@ -76,7 +81,12 @@ class Trainer:
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.precision, self._device, classifier)
         self._frames = windows.frames_in(settings.window_seconds, train)
-        self._plan = windows.plan(len(train), settings.windows_per_clip, settings.batch_size, shard.world)
+        self._per_clip = windows.per_epoch(settings.windows_per_clip, self._frames, train.shape.frames)
+        self._plan = windows.plan(len(train), self._per_clip, settings.batch_size, shard.world)
+        self._every = epochs_per_validation(
+            len(train) * self._per_clip,
+            len(valid) * len(windows.eval_starts(self._frames, valid.shape.frames, settings.eval_windows)),
+        )
         self._network = wrap(classifier.network)
         self._parameters = list(classifier.parameters())
         self._average = optimiser.moving_average(classifier, settings.ema)
@@ -88,10 +98,15 @@ class Trainer:
         )
 
     def run(self) -> Iterator[Epoch]:
-        """Train on from where `history` ends; yields after each epoch. Raises `TrainingError` for a lost loss."""
+        """Continue from the end of `history`; yield each validated epoch. Raises `TrainingError` for a lost loss.
+
+        Validation follows every epoch, or every few where it would otherwise take more than a fifth of the work.
+        The last epoch is always validated.
+        """
         memory.keep_freed()
-        while len(self.history) < self._settings.epochs and not self._out_of_patience():
-            yield self._epoch(len(self.history) + 1)
+        while self._trained() < self._settings.epochs and not self._out_of_patience():
+            first = self._trained() + 1
+            yield self._validated(range(first, min(first + self._every, self._settings.epochs + 1)))
 
     def use_best(self) -> Classifier:
         """The classifier with the weights of its best epoch."""
@@ -120,9 +135,14 @@ class Trainer:
         self.best = state["best"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
-    def _epoch(self, number: int) -> Epoch:
-        started = time.perf_counter()
-        train_loss, seen, waited = self._train_epoch(number)
+    def _trained(self) -> int:
+        """Epochs that were trained and validated."""
+        return self.history[-1].epoch if self.history else 0
+
+    def _validated(self, epochs: range) -> Epoch:
+        """Train `epochs`, then validate."""
+        started, number = time.perf_counter(), epochs[-1]
+        losses, counts, waits = zip(*(self._train_epoch(epoch) for epoch in epochs), strict=True)
         trained = time.perf_counter() - started
         loss, scores = self._validate()
         if not math.isfinite(loss):
@@ -133,7 +153,7 @@ class Trainer:
             self.best = copy.deepcopy(self._evaluated().state_dict())
         epoch = Epoch(
             epoch=number,
-            train_loss=train_loss,
+            train_loss=sum(losses) / len(losses),
             valid_loss=loss,
             valid_accuracy=scores.accuracy,
             valid_f1=scores.f1,
@@ -141,8 +161,8 @@ class Trainer:
             best_epoch=number if best is None or improved else best.best_epoch,
             learning_rate=float(self._schedule.get_last_lr()[0]),
             seconds=time.perf_counter() - started,
-            windows_per_second=seen / trained,
-            data_wait_seconds=waited,
+            windows_per_second=sum(counts) / trained,
+            data_wait_seconds=sum(waits),
         )
         self.history.append(epoch)
         return epoch
@@ -160,7 +180,7 @@ class Trainer:
         self._network.train()
         total = torch.zeros((), device=self._device)
         batches = windows.training_windows(
-            self._train, self._frames, settings.windows_per_clip, settings.batch_size, (self._seed, number), self._shard
+            self._train, self._frames, self._per_clip, settings.batch_size, (self._seed, number), self._shard
         )
         source = _Timed(to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels) for batch in batches)
         for spectrograms, peak_db, labels in source:
@@ -255,7 +275,7 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         patience = self._settings.patience
-        return bool(patience and self.history and len(self.history) - self.history[-1].best_epoch >= patience)
+        return bool(patience and self.history and self._trained() - self.history[-1].best_epoch >= patience)
 
 
 class _Timed(Iterator[list[Tensor]]):
@@ -271,6 +291,15 @@ class _Timed(Iterator[list[Tensor]]):
             return next(self._source)
         finally:
             self.seconds += time.perf_counter() - started
+
+
+def epochs_per_validation(train_windows: int, valid_windows: int) -> int:
+    """Epochs from one validation to the next, so that validating takes at most a fifth of the work.
+
+    Counted in windows rather than measured, so that the same run validates the same epochs on every machine.
+    """
+    epochs = valid_windows * (1 / _VALIDATION_SHARE - 1) / (_TRAINING_COST * train_windows)
+    return max(1, math.ceil(epochs))
 
 
 def sum_over_workers(values: Tensor) -> Tensor:

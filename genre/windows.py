@@ -64,6 +64,17 @@ def frames_in(seconds: float, clips: Clips) -> int:
     return max(1, min(clips.shape.frames, round(seconds / clips.shape.frame_seconds)))
 
 
+def per_epoch(asked: int, frames: int, clip_frames: int) -> int:
+    """Windows of `frames` frames that an epoch cuts from each clip: `asked`, or for 0 as many as fill the clip."""
+    return asked or max(1, round(clip_frames / frames))
+
+
+def eval_starts(frames: int, clip_frames: int, per_clip: int) -> npt.NDArray[np.int64]:
+    """First frames of at most `per_clip` different evaluation windows, evenly spaced from end to end of a clip."""
+    last = clip_frames - frames
+    return np.unique(np.linspace(0, last, min(per_clip, last + 1)).round().astype(np.int64))
+
+
 def training_windows(
     clips: Clips, frames: int, per_clip: int, batch_size: int, seed: tuple[int, ...], shard: Shard = Shard()
 ) -> Iterator[Windows]:
@@ -91,8 +102,7 @@ def evaluation_windows(
     lies within a group, so it is the same for any number of workers: what a network answers may depend
     on the size of its batch in the last bit, but not on how the work was shared.
     """
-    last = clips.shape.frames - frames
-    starts = np.unique(np.linspace(0, last, min(per_clip, last + 1)).round().astype(np.int64))
+    starts = eval_starts(frames, clips.shape.frames, per_clip)
     of_track = np.bincount(clips.track, minlength=len(clips.track_ids)) * len(starts)
     group = ((np.cumsum(of_track) - of_track) // batch_size)[clips.track]
     order = np.argsort(group, kind="stable")

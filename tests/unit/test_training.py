@@ -27,6 +27,7 @@ EVERYTHING = {"ema": 0.8, "class_weights": True, "label_smoothing": 0.1, "mixup"
 
 def settings(**changes: Any) -> TrainSettings:
     basic = {"epochs": 3, "batch_size": 8, "window_seconds": 0.5, "eval_windows": 3, "precision": "fp32"}
+    basic |= {"windows_per_clip": 4}  # so many that every epoch is validated
     return TrainSettings(**basic | changes)
 
 
@@ -91,6 +92,38 @@ def test_a_resumed_run_equals_an_undisturbed_one(changes, tmp_path):
     assert without_times(resumed.history) == without_times(undisturbed.history)
     assert same(weights(resumed), weights(undisturbed))
     assert same(resumed.best, undisturbed.best)
+
+
+# --- how long, and how often validated
+
+
+@pytest.mark.parametrize(("asked", "seconds", "steps"), [(0, 0.5, 6), (0, 0.92, 3), (0, 0.1, 32), (3, 0.5, 9)])
+def test_an_epoch_is_a_pass_over_all_music_unless_windows_are_counted(asked, seconds, steps):
+    made = trainer(windows_per_clip=asked, window_seconds=seconds)  # of 26 clips of 0.92 s, in batches of 8
+    assert made._plan.steps == steps
+    assert made._schedule.total_steps == 3 * steps + 1
+
+
+@pytest.mark.parametrize("train", [1, 7, 52, 1000])
+@pytest.mark.parametrize("valid", [1, 66, 5000])
+def test_validation_takes_at_most_a_fifth_of_the_work_and_no_less_than_needed(train, valid):
+    every = training.epochs_per_validation(train, valid)
+
+    def share(epochs: int) -> float:
+        return valid / (valid + 3 * train * epochs)
+
+    assert share(every) <= 0.2 + 1e-12
+    assert every == 1 or share(every - 1) > 0.2
+
+
+def test_the_last_epoch_is_validated_and_the_epochs_between_are_trained():
+    rare = trainer(epochs=5, windows_per_clip=1)
+    assert [epoch.epoch for epoch in run(rare)] == [4, 5]  # 66 validation windows, 26 of training
+    assert rare._schedule.last_epoch == 5 * rare._plan.steps
+    often = trainer(epochs=5, windows_per_clip=1, eval_windows=1)
+    run(often)
+    assert same(weights(often), weights(rare))  # validating changes nothing in training
+    assert rare.history[0].train_loss == pytest.approx(np.mean([epoch.train_loss for epoch in often.history[:2]]))
 
 
 # --- the parts of the recipe
