@@ -80,7 +80,7 @@ class Trainer:
         self._seed, self._shard = seed, shard
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.precision, self._device, classifier)
-        self._frames = windows.frames_in(settings.window_seconds, train)
+        self._frames = windows.frames_in(settings.window_seconds, train.shape)
         self._per_clip = windows.per_epoch(settings.windows_per_clip, self._frames, train.shape.frames)
         self._plan = windows.plan(len(train), self._per_clip, settings.batch_size, shard.world)
         self._every = epochs_per_validation(

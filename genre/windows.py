@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre.errors import ConfigError
-from genre.features import Bytes, Clips, Float32
+from genre.features import Bytes, Clips, Float32, Shape
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
     return Plan(total // batch, batch, share)
 
 
-def frames_in(seconds: float, clips: Clips) -> int:
-    """Frames of a window of so many seconds, at most those of a clip and at least one."""
-    return max(1, min(clips.shape.frames, round(seconds / clips.shape.frame_seconds)))
+def frames_in(seconds: float, shape: Shape) -> int:
+    """Frames of a window of `seconds` in clips of this shape: at least one, at most all."""
+    return max(1, min(shape.frames, round(seconds / shape.frame_seconds)))
 
 
 def per_epoch(asked: int, frames: int, clip_frames: int) -> int:

@@ -1,0 +1,109 @@
+"""Seconds that training and answering take on this machine, from a few steps of each network.
+
+`probe` measures a network on noise of the corpus's shape; the functions below turn its result into the length of a
+training and of an evaluation. Nothing here reads the corpus.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from genre import experiment, training, windows
+from genre.classifier import predict
+from genre.config import Config, TrainSettings
+from genre.experiment import Data
+from genre.features import Clips, Shape
+
+_FEW = 4  # windows of the first steps: one of the largest network takes a slow CPU seconds
+_FAST_ENOUGH = 0.5  # seconds of a step of few windows, below which whole batches are measured
+_STEPS = 3
+_LONG_ENOUGH = 2.0  # seconds, after which fewer steps do
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The clips that a search trains on, validates on and tests on; `shape` is that of one clip."""
+
+    train: int
+    valid: int
+    test: int
+    shape: Shape
+    classes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one process for one window: to learn from it, and to answer it."""
+
+    train: float
+    answer: float
+
+
+def probe(config: Config, workload: Workload) -> Cost:
+    """Measure `config.model` in this process with the settings of `config.train`; takes a few seconds."""
+    few = _measure(config, workload, min(_FEW, config.train.batch_size))
+    if few.train * _FEW > _FAST_ENOUGH or config.train.batch_size <= _FEW:
+        return few
+    return _measure(config, workload, config.train.batch_size)
+
+
+def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int = 1) -> float:
+    """Seconds of one training of `settings.epochs`, validations included."""
+    frames = windows.frames_in(settings.window_seconds, workload.shape)
+    per_clip = windows.per_epoch(settings.windows_per_clip, frames, workload.shape.frames)
+    plan = windows.plan(workload.train, per_clip, settings.batch_size, workers)
+    validated = workload.valid * _eval_windows(settings, workload)
+    every = training.epochs_per_validation(workload.train * per_clip, validated)
+    learned = settings.epochs * plan.steps * plan.batch * cost.train
+    return (learned + math.ceil(settings.epochs / every) * validated * cost.answer) / workers
+
+
+def answer_seconds(settings: TrainSettings, workload: Workload, cost: Cost) -> float:
+    """Seconds in which one process answers all test clips with one model."""
+    return workload.test * _eval_windows(settings, workload) * cost.answer
+
+
+def _eval_windows(settings: TrainSettings, workload: Workload) -> int:
+    frames = windows.frames_in(settings.window_seconds, workload.shape)
+    return len(windows.eval_starts(frames, workload.shape.frames, settings.eval_windows))
+
+
+def _measure(config: Config, workload: Workload, batch: int) -> Cost:
+    """Median seconds of a window in a few steps of `batch` windows, after one that is not counted."""
+    train = {"batch_size": batch, "windows_per_clip": 1, "epochs": _STEPS + 1}
+    neutral = {"patience": 0, "init_from": "", "freeze": False}
+    settings = config.model_copy(update={"train": config.train.model_copy(update=train | neutral)})
+    noise, bins = _noise(workload, batch), workload.shape.bins
+    manifest = {"classes": [str(number) for number in range(workload.classes)], "settings": {}, "fingerprint": ""}
+    data = Data(noise, _noise(workload, 2), np.zeros(bins, np.float32), np.ones(bins, np.float32), manifest)
+    device = experiment.device_for(config.train.device if config.tune.gpus_per_trial else "cpu")
+    card, trainer = experiment.trainer_for(settings, data, device)
+    started = time.perf_counter()
+    learned = []
+    for epoch in trainer.run():  # of one step
+        learned.append(1 / epoch.windows_per_second)
+        if len(learned) > 1 and time.perf_counter() - started > _LONG_ENOUGH:
+            break
+    started = time.perf_counter()
+    predict(trainer.classifier, noise, card.frames(), 1)
+    return Cost(float(np.median(learned[1:])), (time.perf_counter() - started) / batch)
+
+
+def _noise(workload: Workload, clips: int) -> Clips:
+    """Clips of the corpus's shape to compute on; the time of a step does not depend on what is in them."""
+    rng = np.random.default_rng(0)
+    shape = (clips, workload.shape.bins, workload.shape.frames)
+    rows = np.arange(clips)
+    return Clips(
+        spectrograms=rng.integers(0, 256, shape, dtype=np.uint8),
+        peak_db=np.zeros(clips, np.float32),
+        track=rows,
+        track_ids=rows.astype(str),
+        labels=rows % workload.classes,
+        groups=rows.astype(str),
+        shape=workload.shape,
+    )
