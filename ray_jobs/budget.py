@@ -116,12 +116,12 @@ class Forecast:
 
     def _within(self, plan: Plan, share: float) -> Plan:
         """`plan` with the most epochs of the recipe that take each architecture at most `share` seconds; at least 1."""
-        counts = range(1, self.config.train.epochs + 1)
-        epochs = {
-            name: max(1, bisect.bisect_right(counts, share, key=lambda n, name=name: self._work(name, n, plan)))
-            for name in plan.epochs
-        }
+        epochs = {name: self._epochs(name, share, plan) for name in plan.epochs}
         return replace(plan, epochs=epochs)
+
+    def _epochs(self, name: str, share: float, plan: Plan) -> int:
+        counts = range(1, self.config.train.epochs + 1)
+        return max(1, bisect.bisect_right(counts, share, key=lambda epochs: self._work(name, epochs, plan)))
 
     def _is_long(self, plan: Plan) -> bool:
         return all(epochs >= _SHORTEST * self.config.train.epochs for epochs in plan.epochs.values())
@@ -138,7 +138,7 @@ class Forecast:
         Of k trials at a milestone about one in `tune.reduction` goes on, and the first to arrive always.
         """
         milestone = min(self.config.tune.grace_epochs, epochs)
-        passed, done = float(trials), trials * milestone
+        passed, done = float(trials), float(trials * milestone)
         while milestone < epochs:
             passed = sum(max(1 / k, 1 / self.config.tune.reduction) for k in range(1, round(passed) + 1))
             following = min(epochs, math.ceil(milestone * self.config.tune.reduction))
