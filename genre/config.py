@@ -276,13 +276,14 @@ def validate(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
 
 
 def describe(cls: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every key under `cls` as (dotted key, default, meaning)."""
+    """Yield every key under `cls` as (dotted key, default as the command line takes it, meaning)."""
     for name, field in cls.model_fields.items():
         default = field.default
         if isinstance(default, Settings):
             yield from describe(type(default), f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", json.dumps(default), field.description or ""
+            shown = default if isinstance(default, str) else json.dumps(default)
+            yield f"{prefix}{name}", shown, field.description or ""
 
 
 def fingerprint(*sections: Settings | Mapping[str, Any]) -> str:

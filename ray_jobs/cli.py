@@ -1,88 +1,76 @@
-"""The one grammar of all jobs: `python -m ray_jobs.<job> --config FILE key=value ...`."""
+"""The one grammar of all jobs: `genre <job> --config FILE key=value ...`, or `python -m ray_jobs.<job> ...`."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
-from genre import config, corpora, models, registry
+from genre import config, models, registry
 from genre.config import Config
 from genre.errors import ConfigError, GenreError
+from ray_jobs import help_pages, jobs
 
 OK, FAILED, WRONG_USE = 0, 1, 2
+_OURS = ("", "genre", "ray_jobs")
 
 
-def main(
-    name: str,
-    purpose: str,
-    run: Callable[[Config], None],
-    arguments: Sequence[str] | None = None,
-    bare: str = "",
-) -> int:
-    """Parse, run, report. The exit code: 0 success, 1 the job failed, 2 the command or configuration is wrong.
+def main(name: str, arguments: Sequence[str] | None = None, program: str = "") -> int:
+    """Parse the arguments, run the job of this name and report its error, if any, in one line.
 
-    `bare` names the setting that an argument without `=` gives, for jobs that have an obvious one.
+    `program` is how the command was called. Return the exit code: 0 success, 1 the job failed, 2 the command or the
+    configuration is wrong. The job's module is imported only after its settings were checked.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m ray_jobs.{name}",
-        description=purpose,
-        add_help=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings; they win over the file")
-    parser.add_argument("--config", metavar="FILE", help="YAML file with settings that differ from the defaults")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "-h", "--help", action="store_true", help="show this, and every key with its default and meaning"
-    )
-    options = parser.parse_intermixed_args(arguments)
-    if options.help:
-        print(parser.format_help() + "\n" + keys_help())
-        return OK
+    program = program or f"python -m ray_jobs.{name}"
     try:
-        settings = config.load(options.config, [_spelled_out(text, bare) for text in options.settings])
-        resolved = check_plugins(settings)
-        if options.dry_run:
-            print(config.to_yaml(resolved), end="")
-            return OK
-        run(resolved)
+        options = _parser(program).parse_intermixed_args(arguments)
+    except ConfigError as error:
+        return _explain(error, program)
+    if options.help or options.help_all:
+        print((help_pages.every_setting if options.help_all else help_pages.page)(name, program))
+        return OK
+    return reported(lambda: _run(name, options), program, options.verbose)
+
+
+def reported(action: Callable[[], None], program: str, verbose: bool = False) -> int:
+    """Do `action`; print what it raises as one line on standard error. Return the exit code."""
+    try:
+        action()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return FAILED
     except Exception as error:
-        if options.verbose:
+        if verbose:
             traceback.print_exc()
-        return _explain(error)
+        return _explain(error, program)
     return OK
 
 
-def check_plugins(settings: Config) -> Config:
-    """Fill in and check the settings of the chosen corpus and architecture."""
+def check_plugins(settings: Config, architectures: bool = True) -> Config:
+    """Fill in and check the settings of the chosen corpus and, unless told otherwise, of the architectures."""
     corpus = registry.load("genre.corpora", settings.corpus.kind)
     corpus_params = config.validate(corpus.Params, settings.corpus.params, "corpus.params.")
     corpus_settings = settings.corpus.model_copy(update={"params": corpus_params.model_dump(mode="json")})
-    for name, values in settings.models.items():
+    for name, values in settings.models.items() if architectures else ():
         models.params(name, values)
     return settings.model_copy(update={"corpus": corpus_settings})
 
 
-def keys_help() -> str:
-    """Every key with its default and meaning, one line each."""
-    lines = ["settings (key, default, meaning):"]
-    lines += _table(config.describe(Config))
-    for name in registry.names("genre.corpora"):
-        lines.append(f"\nwith corpus.kind={name}:")
-        lines += _table(config.describe(registry.load(corpora.__name__, name).Params, "corpus.params."))
-    for name in models.names():
-        lines.append(f"\nof architecture {name}:")
-        lines += _table(config.describe(registry.load(models.__name__, name).Params, f"models.{name}."))
-    return "\n".join(lines)
+def command_line() -> str:
+    """Return the command that runs in this process, as a person would type it."""
+    module = sys.modules["__main__"].__spec__
+    if module is None or module.name == "ray_jobs.command":
+        program = ["genre"] if module else [Path(sys.argv[0]).name]
+    else:
+        program = ["python", "-m", module.name]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def console() -> Console:
@@ -90,16 +78,42 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `{self.prog} --help` shows the grammar")
+
+
+def _parser(program: str) -> _Parser:
+    parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--config")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--help-all", action="store_true")
+    return parser
+
+
+def _run(name: str, options: argparse.Namespace) -> None:
+    job = jobs.JOBS[name]
+    shipped = str(Path(__file__).parent / job.shipped) if job.shipped else None
+    settings = config.load(options.config or shipped, [_spelled_out(text, job.bare) for text in options.settings])
+    # architectures import torch, which jobs that build no network need not wait for
+    settings = check_plugins(settings, architectures=job.builds)
+    if options.dry_run:
+        print(config.to_yaml(settings), end="")
+        return
+    jobs.load(name)(settings)
+
+
 def _spelled_out(text: str, bare: str) -> str:
-    """`song.mp3` as `inputs="song.mp3"`, quoted since names of songs may hold what means something in YAML."""
-    return f"{bare}={json.dumps(text)}" if bare and "=" not in text else text
+    """Return `inputs=song.mp3` for `song.mp3`: an argument that does not begin with `key=` gives the `bare` setting."""
+    return f"{bare}={text}" if bare and not re.match(r"[\w.]+=", text) else text
 
 
-def _table(rows: object) -> list[str]:
-    return [f"  {key:<32} {default:<14} {meaning}" for key, default, meaning in rows]  # type: ignore[attr-defined]
-
-
-def _explain(error: BaseException) -> int:
+def _explain(error: BaseException, program: str) -> int:
     root = error
     # Ray wraps what a worker raised, sometimes twice, and keeps it as the cause
     while (inner := getattr(root, "cause", None) or root.__cause__) and not isinstance(root, GenreError):
@@ -107,6 +121,11 @@ def _explain(error: BaseException) -> int:
     if isinstance(root, GenreError):
         print(f"error: {root}", file=sys.stderr)
         return WRONG_USE if isinstance(root, ConfigError) else FAILED
+    if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OURS:
+        print(
+            f"error: `{program}` needs {missing}, which is not installed; pip install 'genre[train]'", file=sys.stderr
+        )
+        return WRONG_USE
     text = " ".join(str(root).split())[:400] or "no message"
     print(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback", file=sys.stderr)
     return FAILED

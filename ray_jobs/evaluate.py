@@ -56,4 +56,4 @@ def _all(models: Location) -> Iterator[Saved]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("evaluate", __doc__, run))
+    sys.exit(cli.main("evaluate"))

@@ -66,4 +66,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("explain", __doc__, run, bare="inputs"))
+    sys.exit(cli.main("explain"))

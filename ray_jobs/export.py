@@ -104,4 +104,4 @@ def _say(place: Location, content: bytes, correct: Calibration) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("export", __doc__, run))
+    sys.exit(cli.main("export"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -117,7 +116,7 @@ def _board(
         part=part,
         seed=config.seed,
         hardware=experiment.hardware(),
-        commands=[f"python -m {_job()} {' '.join(sys.argv[1:])}".strip()],
+        commands=[cli.command_line()],
         versions=ledger.versions(),
         commit=entries.commit(),
         notes=notes,
@@ -158,8 +157,3 @@ def _write_card(place: Location, board: Board, row: report.Row) -> None:
         card, board.corpus, judged, correction, board.versions, board.commit, folder=str(place)
     )
     modelcard.write(place, text)
-
-
-def _job() -> str:
-    spec = sys.modules["__main__"].__spec__
-    return spec.name if spec else "ray_jobs.tune"

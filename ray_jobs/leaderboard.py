@@ -30,4 +30,4 @@ def run(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("leaderboard", __doc__, run))
+    sys.exit(cli.main("leaderboard"))

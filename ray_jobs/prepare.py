@@ -106,4 +106,4 @@ def _check_rejects(manifest: dict[str, Any], config: Config, folder: Location) -
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("prepare", __doc__, run))
+    sys.exit(cli.main("prepare"))

@@ -177,4 +177,4 @@ def page(model: str, classes: list[str], max_mb: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("serve", __doc__, run))
+    sys.exit(cli.main("serve"))

@@ -208,4 +208,4 @@ def _write_genres(config: Config, jury: Jury, ledger: Ledger, rows: pa.Table) ->
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("tag", __doc__, run, bare="inputs"))
+    sys.exit(cli.main("tag"))

@@ -229,4 +229,4 @@ def _print_epoch(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("train", __doc__, run))
+    sys.exit(cli.main("train"))

@@ -267,4 +267,4 @@ def _budget(config: Config) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("tune", __doc__, run))
+    sys.exit(cli.main("tune"))

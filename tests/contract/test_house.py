@@ -11,10 +11,9 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from genre import config, models
-from ray_jobs import cli
+from genre import config
+from ray_jobs import cli, jobs
 
-JOBS = ("prepare", "train", "tune", "evaluate", "leaderboard", "tag", "explain", "export", "serve")
 MODULES = sorted((REPOSITORY / "genre").rglob("*.py"))
 CONFIGS = sorted(set((REPOSITORY / "configs").glob("*.yaml")) - {REPOSITORY / "configs/runtime_env.yaml"})
 
@@ -64,17 +63,7 @@ def test_configurations_hold_only_what_differs_from_the_defaults(path):
     assert not list(repeated(yaml.safe_load(path.read_text()), defaults))
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_help_names_every_key(job, capsys):
-    assert cli.main(job, "purpose", run=pytest.fail, arguments=["--help"]) == 0
-    shown = capsys.readouterr().out
-    for key, _, _ in config.describe(config.Config):
-        assert f"  {key} " in shown
-    for name in models.names():
-        assert f"models.{name}." in shown
-
-
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", jobs.JOBS)
 def test_each_job_runs_as_a_module(job):
     """--dry-run prints the resolved configuration, which is valid, and does nothing else."""
     command = [sys.executable, "-m", f"ray_jobs.{job}", "--config", "configs/demo.yaml", "--dry-run", "seed=7"]
@@ -82,29 +71,3 @@ def test_each_job_runs_as_a_module(job):
     resolved = config.Config.model_validate(yaml.safe_load(done.stdout))
     assert resolved.seed == 7
     assert resolved.corpus.params["tracks_per_genre"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["train.epoch=1"], 2, "did you mean 'train.epochs'"),
-        (["corpus.params.tracks=1"], 2, "corpus.params.tracks"),
-        (["models.cnn.widht=1"], 2, "did you mean 'models.cnn.width'"),
-        (["--config", "nowhere.yaml"], 2, "cannot be read"),
-    ],
-)
-def test_wrong_use_is_one_line_and_exit_code_two(arguments, code, says, capsys):
-    assert cli.main("prepare", "purpose", run=pytest.fail, arguments=arguments) == code
-    told = capsys.readouterr().err
-    assert says in told
-    assert told.count("\n") == 1
-
-
-def test_a_failed_job_is_one_line_and_exit_code_one(capsys):
-    def run(_):
-        raise RuntimeError("the disk\nis full")
-
-    assert cli.main("prepare", "purpose", run, arguments=[]) == 1
-    assert capsys.readouterr().err == (
-        "error: RuntimeError: the disk is full; run again with --verbose for the traceback\n"
-    )

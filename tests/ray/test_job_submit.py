@@ -135,7 +135,7 @@ def test_every_documented_line_is_right(line):
     assert shlex.split(submit)[1:] == SUBMIT[1:]
     python, module, job, *arguments = shlex.split(entrypoint)
     assert (python, module) == ("python", "-m")
-    assert cli.main(job.removeprefix("ray_jobs."), "", pytest.fail, [*arguments, "--dry-run"]) == cli.OK
+    assert cli.main(job.removeprefix("ray_jobs."), [*arguments, "--dry-run"]) == cli.OK
 
 
 def test_every_job_is_documented():

@@ -15,7 +15,7 @@ from saving import CLASSES, save_answers, save_model, song
 
 from genre import file_tags
 from genre.storage import Location
-from ray_jobs import cli, tag
+from ray_jobs import cli
 
 ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
 
@@ -33,7 +33,7 @@ def music(tmp_path):
 
 
 def run(*arguments: str) -> int:
-    return cli.main("tag", "", tag.run, arguments, bare="inputs")
+    return cli.main("tag", arguments)
 
 
 def rows(place: Path) -> list[dict[str, str]]:
@@ -73,8 +73,8 @@ def test_one_song_is_answered_without_slow_imports_and_writes_nothing(architectu
     model = save_model(tmp_path_factory.mktemp(architecture), architecture)
     path = song(tmp_path / "my song [live].mp3", seconds=20)
     code = (
-        "import sys; from ray_jobs import cli, tag;"
-        f"done = cli.main('tag', '', tag.run, [{str(path)!r}, {f'model={model}'!r}], bare='inputs');"
+        "import sys; from ray_jobs import cli;"
+        f"done = cli.main('tag', [{str(path)!r}, {f'model={model}'!r}]);"
         "slow = {'ray', 'librosa', 'pandas', 'torchvision', 'torch._dynamo', 'sklearn', 'scipy.io', 'jinja2'};"
         "sys.exit(done or ' '.join(sorted(slow & set(sys.modules))) or 0)"
     )
@@ -95,7 +95,7 @@ def test_several_models_answer_together(model, music, tmp_path, capsys):
     other = save_model(tmp_path / "other", "crnn", seed=3)
     assert run(str(music), f"model={model},{other}", f"output={tmp_path / 'a'}") == 0
     assert "cnn + crnn" in capsys.readouterr().err
-    assert run(str(music), f"model=[{model}, {other}]", f"output={tmp_path / 'b'}") == 0
+    assert run(str(music), f"model={model}, {other}", f"output={tmp_path / 'b'}") == 0
     assert (tmp_path / "a/tags/tags.csv").read_text() == (tmp_path / "b/tags/tags.csv").read_text()
 
 

@@ -357,24 +357,24 @@ def with_nan(folder: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, says, tmp_path, without_ray, capsys):
-    from ray_jobs import cli, train
+    from ray_jobs import cli
 
     write_features(tmp_path / "features", splits_of_all())
     if spoil is not None:
         spoil(tmp_path / "features")
     small = [f"models.cnn.{key}={value}" for key, value in SETTINGS["models"]["cnn"].items()]
-    assert cli.main("train", "", train.run, [f"output={tmp_path}", *small, *settings]) == code
+    assert cli.main("train", [f"output={tmp_path}", *small, *settings]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert says in line
 
 
 def test_a_search_passes_the_leakage_gate_too(tmp_path, without_ray, capsys):
-    from ray_jobs import cli, tune
+    from ray_jobs import cli
 
     write_features(tmp_path / "features", splits_of_all())
     with_a_track_in_two_splits(tmp_path / "features")
-    assert cli.main("tune", "", tune.run, [f"output={tmp_path}"]) == 1
+    assert cli.main("tune", [f"output={tmp_path}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: leakage: track 'train-track000'")
 

@@ -15,7 +15,7 @@ from saving import CLASSES, SMALL, save_model, song
 from genre import Tagger, explaining
 from genre.errors import AudioError, ConfigError
 from genre.excerpt import excerpt
-from ray_jobs import cli, explain
+from ray_jobs import cli
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_job_writes_a_page_and_a_picture_for_each_song(tmp_path, capsys):
     song(tmp_path / "music" / "a.wav")
     (tmp_path / "music" / "bad.mp3").write_bytes(b"nothing")
     settings = [str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "explain.steps=2"]
-    assert cli.main("explain", "", explain.run, settings, bare="inputs") == 1
+    assert cli.main("explain", settings) == 1
     told = capsys.readouterr().err
     assert re.search(rf"a\.wav: ({'|'.join(CLASSES)}) \d+%, most of all at 0:0\d", told)
     assert "1 of 2 files could not be read" in told

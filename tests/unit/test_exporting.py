@@ -119,7 +119,7 @@ def test_torch_export_answers_like_the_model(exported, rng):
 def test_the_job_writes_and_checks_both_files(exported, tmp_path, capsys):
     folder, _, _ = exported
     settings = [f"model={folder / 'model'}", f"output={tmp_path}"]
-    assert cli.main("export", "", export.run, settings) == 0
+    assert cli.main("export", settings) == 0
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["cnn.onnx", "cnn.pt2"]
     assert capsys.readouterr().err.count("export: ") == 2
 
@@ -128,7 +128,7 @@ def test_a_file_that_answers_otherwise_is_not_written(exported, tmp_path, capsys
     folder, _, _ = exported
     monkeypatch.setattr(export, "_answer_onnx", lambda content, waves: np.full((2, 3), 1 / 3, np.float32))
     monkeypatch.setattr(exporting, "to_onnx", lambda *_: b"")
-    assert cli.main("export", "", export.run, [f"model={folder / 'model'}", f"output={tmp_path}"]) == 1
+    assert cli.main("export", [f"model={folder / 'model'}", f"output={tmp_path}"]) == 1
     assert "the ONNX file differs from the saved model by" in capsys.readouterr().err
     assert not (tmp_path / "export").exists()
 

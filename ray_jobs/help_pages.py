@@ -1,0 +1,80 @@
+"""The help pages of the jobs: one that fits a screen, and one with every setting."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from genre import config, registry
+from genre.config import Config
+from ray_jobs import jobs
+
+_OPTIONS = """\
+Settings of the command line win over those of --config FILE (YAML). --dry-run checks the settings, prints all of them
+and stops. --verbose shows the traceback of an error. --help-all explains every setting of all jobs."""
+
+Row = tuple[str, str, str]  # key, default as it is written on the command line, meaning
+
+
+def page(name: str, program: str) -> str:
+    """Return the purpose of a job, and the settings that it reads with their defaults."""
+    job = jobs.JOBS[name]
+    rows = list(config.describe(Config))
+    bare = f" [{job.bare.upper()}]" if job.bare else ""
+    parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", jobs.purpose(name)]
+    parts.append("\n".join(["settings and their defaults:", *_explained(_chosen(rows, job.settings))]))
+    if job.also:
+        parts.append(
+            "\n".join(["and with these, by section (for example train.epochs=40):", *_listed(_chosen(rows, job.also))])
+        )
+    return "\n\n".join([*parts, _OPTIONS])
+
+
+def every_setting(name: str, program: str) -> str:
+    """Return the purpose of a job and every setting of all jobs. Imports all architectures and corpora."""
+    parts = [f"usage: {program} [--config FILE] [key=value ...]", jobs.purpose(name)]
+    parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config))]))
+    for kind in registry.names("genre.corpora"):
+        rows = config.describe(registry.load("genre.corpora", kind).Params, "corpus.params.")
+        parts.append("\n".join([f"with corpus.kind={kind}:", *_explained(rows)]))
+    for architecture in registry.names("genre.models"):
+        rows = config.describe(registry.load("genre.models", architecture).Params, f"models.{architecture}.")
+        parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
+    return "\n\n".join([*parts, _OPTIONS])
+
+
+def _chosen(rows: list[Row], wanted: Iterable[str]) -> Iterator[Row]:
+    """Yield the rows of the wanted sections and keys, in the order in which they are wanted."""
+    for key in wanted:
+        yield from (row for row in rows if row[0] == key or row[0].startswith(f"{key}."))
+
+
+def _explained(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a line for each setting: the key, its default and its meaning, wrapped below itself."""
+    indent = " " * 34
+    for key, default, meaning in rows:
+        label = f"  {key}={default}"
+        first = f"{label:<33} " if len(label) < 34 else f"{label}  "
+        yield textwrap.fill(meaning, _width(), initial_indent=first, subsequent_indent=indent)
+
+
+def _listed(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a paragraph for each section: its keys with their defaults."""
+    sections: dict[str, list[str]] = {}
+    for key, default, _ in rows:
+        section, dot, name = key.rpartition(".")
+        sections.setdefault(section + dot, []).append(f"{name}={default}")
+    for section, settings in sections.items():
+        yield textwrap.fill(
+            "  ".join(settings),
+            _width(),
+            initial_indent=f"  {section:<14}",
+            subsequent_indent=" " * 16,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+def _width() -> int:
+    return max(80, min(120, shutil.get_terminal_size((110, 24)).columns))

@@ -1,0 +1,64 @@
+"""The jobs, and what the command line must know of each without importing it.
+
+A job is a module of this package with the same name: its docstring is its purpose, its `run(config)` does the work.
+This module imports neither Ray nor torch nor any job.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genre.config import Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """The settings that a job reads, as sections (`train`) or keys (`audio.clip_seconds`)."""
+
+    settings: tuple[str, ...]  # explained one by one in the job's help
+    also: tuple[str, ...] = ()  # listed there with their defaults
+    bare: str = ""  # the setting that an argument without `=` gives
+    builds: bool = False  # it builds networks from `models.*`, so their settings are checked first
+    shipped: str = ""  # the configuration in this package that it takes when --config names no other
+
+
+JOBS = {
+    "prepare": Job(("output", "corpus", "prepare"), ("audio", "spectrogram", "cluster")),
+    "train": Job(("output", "model.name", "models", "train"), ("seed", "audio", "spectrogram", "cluster"), builds=True),
+    "tune": Job(
+        ("output", "models", "tune"), ("seed", "train", "audio", "spectrogram", "prepare", "cluster"), builds=True
+    ),
+    "evaluate": Job(("output", "model.path", "evaluate"), ("seed", "prepare", "cluster")),
+    "leaderboard": Job(("output", "leaderboard")),
+    "tag": Job(("inputs", "output", "model", "tag"), ("models", "train.device", "prepare", "cluster"), bare="inputs"),
+    "explain": Job(("inputs", "output", "model", "explain"), ("models", "tag.precision", "prepare"), bare="inputs"),
+    "export": Job(("output", "model"), ("models", "tag.precision")),
+    "serve": Job(("output", "model", "serve"), ("models", "tag.precision", "prepare", "cluster")),
+    "demo": Job(
+        ("output", "tune"),
+        ("seed", "corpus", "audio", "spectrogram", "train", "models", "prepare", "cluster"),
+        builds=True,
+        shipped="demo.yaml",
+    ),
+}
+
+
+def purpose(name: str) -> str:
+    """Return the docstring of the job's module, read from its source, since importing some jobs takes seconds."""
+    spec = importlib.util.find_spec(f"ray_jobs.{name}")
+    assert spec is not None
+    assert spec.origin is not None
+    with open(spec.origin, encoding="utf-8") as source:
+        return ast.get_docstring(ast.parse(source.read())) or ""
+
+
+def load(name: str) -> Callable[[Config], None]:
+    """Import the job and return its `run`."""
+    run: Callable[[Config], None] = importlib.import_module(f"ray_jobs.{name}").run
+    return run
