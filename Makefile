@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test test-all check cluster-smoke chaos lock clean
+.PHONY: help install demo test test-all check cluster-smoke chaos lock clean clean-outputs
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,8 +20,7 @@ $(READY): requirements-dev.lock
 install: $(READY)  ## build .venv from requirements-dev.lock
 
 demo: $(READY)  ## the whole chain on composed music: features, search, leaderboard (some minutes)
-	$(RUN) -m ray_jobs.prepare --config configs/demo.yaml
-	$(RUN) -m ray_jobs.tune --config configs/demo.yaml
+	$(RUN) -m ray_jobs.demo
 
 test: check  ## pass the tests
 	$(RUN) -m pytest
@@ -50,5 +49,10 @@ lock: $(READY)  ## write the three lock files from pyproject.toml
 	$(LOCK) --extra all --constraint requirements-dev.lock --output-file requirements.lock
 	$(LOCK) --constraint requirements-dev.lock --output-file requirements-light.lock
 
-clean:  ## remove .venv and outputs
-	rm -rf $(VENV) outputs
+clean:  ## remove .venv and caches; outputs stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find genre ray_jobs tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-outputs:  ## delete outputs: features, models, leaderboards and tags
+	@test ! -d outputs || { echo "deleting:"; du -sh outputs/*; }
+	rm -rf outputs

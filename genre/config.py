@@ -7,7 +7,6 @@ Settings that belong to one architecture or one corpus live beside it (`genre/mo
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from genre import registry
+from genre import grammar, registry
 from genre.errors import ConfigError
 
 S = TypeVar("S", bound="Settings")
@@ -241,12 +240,13 @@ def require_known(key: str, value: str, known: Iterable[str]) -> None:
     """Raise `ConfigError` naming the nearest known value unless `value` is one of `known`."""
     known = list(known)
     if value not in known:
-        raise ConfigError(f"{key}: {value!r} is not known; {_nearest(value, known)}")
+        raise ConfigError(f"{key}: {value!r} is not known; {grammar.nearest(value, known)}")
 
 
 def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
     """Defaults, then the YAML file at `path`, then `key=value` overrides with dotted keys.
 
+    An override's value is taken as it is where the setting is a text, and read as YAML where it is not.
     Raises `ConfigError` for an unreadable file, an unknown key or a value out of range.
     """
     merged: dict[str, Any] = {}
@@ -254,16 +254,15 @@ def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
         merged = _read_yaml(path)
         if isinstance(merged.get("model"), str):
             merged["model"] = {_model_key(merged["model"]): merged["model"]}
-    for text in overrides:
-        key, found, value = text.partition("=")
-        if not found:
-            raise ConfigError(f"{text!r} is not a setting; write key=value, for example output=outputs/run")
-        parsed = _parse(text, value)
-        if key.strip() == "model" and isinstance(parsed, list):
-            parsed = ",".join(map(str, parsed))
-        if key.strip() == "model" and isinstance(parsed, str):
-            key = f"model.{_model_key(parsed)}"
-        _assign(merged, _SHORT.get(key.strip(), key.strip()).split("."), parsed)
+    settings = [_split(text) for text in overrides]
+    # what kind of corpus it is tells which of its settings are texts
+    for key, text in sorted(settings, key=lambda setting: setting[0].startswith("corpus.params.")):
+        keys = (f"model.{_model_key(text)}" if key == "model" else _SHORT.get(key, key)).split(".")
+        try:
+            value = grammar.value(text, _kind(keys, merged))
+        except ValueError:
+            raise ConfigError(f"{key}={text}: the value is not YAML; quote the texts in it") from None
+        _assign(merged, keys, value)
     return validate(Config, merged)
 
 
@@ -317,11 +316,25 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return content
 
 
-def _parse(text: str, value: str) -> Any:
-    try:
-        return yaml.safe_load(value) if value else ""
-    except yaml.YAMLError:
-        raise ConfigError(f"{text!r}: the value is not YAML; quote it") from None
+def _split(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise ConfigError(f"{text!r} is not a setting; write key=value, for example output=outputs/run")
+    return key.strip(), value
+
+
+def _kind(keys: list[str], merged: Mapping[str, Any]) -> Any:
+    """The type of the setting at these keys; those of a corpus or an architecture are declared in its module."""
+    match keys:
+        case ["corpus", "params", *below] if below:
+            corpus = merged.get("corpus")
+            kind = corpus.get("kind") if isinstance(corpus, dict) else None
+            package, name = "genre.corpora", kind or CorpusSettings().kind
+        case ["models", name, *below] if below:
+            package = "genre.models"
+        case _:
+            return grammar.annotation(Config, keys)
+    return grammar.annotation(registry.load(package, name).Params, below) if name in registry.names(package) else Any
 
 
 def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -343,8 +356,11 @@ def _explain(error: ValidationError, cls: type[Settings], prefix: str) -> str:
     if first["type"] == "value_error":  # a cross-check that already speaks for itself
         return str(context["error"])
     if first["type"] == "extra_forbidden":
-        known = [name for name, _, _ in describe(cls, prefix)]
-        return f"unknown key {key!r}; {_nearest(key, known)}"
+        keys, below = [str(part) for part in first["loc"]], first.get("input")
+        while isinstance(below, dict) and below:  # an unknown section: what was written below it tells which is meant
+            name, below = next(iter(below.items()))
+            keys.append(str(name))
+        return f"unknown key {prefix + '.'.join(keys)!r}; {grammar.nearest_key(cls, keys, prefix)}"
     found = json.dumps(first.get("input"), default=str)
     if first["type"] == "literal_error":
         return f"{key}: found {found}; use {context['expected']}"
@@ -353,13 +369,3 @@ def _explain(error: ValidationError, cls: type[Settings], prefix: str) -> str:
             sign = {"ge": "at least", "le": "at most", "gt": "more than", "lt": "less than"}[bound]
             return f"{key}: found {found}; must be {sign} {context[bound]}"
     return f"{key}: found {found}; {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    tail = word.rsplit(".", 1)[-1]
-    by_tail = [name for name in known if name.rsplit(".", 1)[-1] == tail]
-    close = by_tail or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    close = close or [n for n in known if difflib.get_close_matches(tail, [n.rsplit(".", 1)[-1]], cutoff=0.6)]
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(known)}" if len(known) <= 12 else "--help lists all keys"

@@ -1,0 +1,119 @@
+"""How people write settings: a text becomes a value by the type of its field, and a mistyped key names the nearest.
+
+`output=0123` is a text and stays one, since the field is one; `train.epochs=12` is read as YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# an element of a list of texts: quoted as in JSON, or all up to the next comma
+_ELEMENT = re.compile(rf"\s*({_QUOTED.pattern}|[^,]*?)\s*,", re.DOTALL)
+
+
+def annotation(schema: type[BaseModel], keys: Sequence[str]) -> Any:
+    """Return the type of the field at these keys below `schema`; `Any` where the schema does not say."""
+    field = schema.model_fields.get(keys[0])
+    if field is None:
+        return Any
+    below = section(schema, keys[0])
+    if len(keys) > 1:
+        return annotation(below, keys[1:]) if below else Any
+    return field.annotation
+
+
+def section(schema: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the schema of the section `name`, None where `name` is a single setting."""
+    kind = schema.model_fields[name].annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def value(text: str, kind: Any) -> Any:
+    """Return what `text` means for a field of type `kind`: itself for texts, else YAML.
+
+    A list of texts is `[a, b]`; an element with a comma is quoted as in JSON. Raises `ValueError`.
+    """
+    if _is_text(kind):
+        return text
+    if get_origin(kind) is list and _is_text(get_args(kind)[0]) and re.fullmatch(r"\s*\[.*\]\s*", text, re.DOTALL):
+        return _elements(text.strip()[1:-1])
+    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else ()
+    if type(None) in options and any(_is_text(option) for option in options):
+        return None if text in ("null", "~") else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the remedy for an unknown word: the known one that is closest, or all when they are few."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def nearest_key(schema: type[BaseModel], keys: Sequence[str], prefix: str = "") -> str:
+    """Return the remedy for an unknown key below `schema`: the closest of its own level, and others of its name."""
+    closest = _closest(schema, keys)
+    alike = [".".join(path) for path in _paths(schema) if path[-1] == keys[-1]]
+    found = list(dict.fromkeys(([".".join(closest[1])] if closest else []) + alike))[:3]
+    if not found:
+        names = {path[-1]: ".".join(path) for path in _paths(schema)}
+        found = [names[name] for name in difflib.get_close_matches(keys[-1], names, n=1)]
+    if found:
+        return f"did you mean {' or '.join(repr(prefix + name) for name in found)}?"
+    known = [prefix + ".".join(path) for path in _paths(schema)]
+    return f"known: {', '.join(known)}" if len(known) <= 12 else "--help-all lists all keys"
+
+
+def _closest(schema: type[BaseModel], keys: Sequence[str]) -> tuple[float, list[str]] | None:
+    """Return the known key closest to an unknown one, level by level, after how close it is."""
+    best: tuple[float, list[str]] | None = None
+    for name in schema.model_fields:
+        score = _similarity(keys[0], name)
+        if score < 0.6:
+            continue
+        path, below = [name, *keys[1:]], section(schema, name)
+        if below and keys[1:]:
+            rest = _closest(below, keys[1:])
+            if rest is None:
+                continue
+            score, path = score + rest[0], [name, *rest[1]]
+        elif keys[1:] and get_origin(schema.model_fields[name].annotation) is not dict:
+            continue  # a single value has no keys below
+        if best is None or score > best[0]:
+            best = score, path
+    return best
+
+
+def _similarity(word: str, known: str) -> float:
+    ratio = difflib.SequenceMatcher(None, word, known).ratio()
+    return max(ratio, 0.6) if len(word) > 2 and word in known else ratio
+
+
+def _paths(schema: type[BaseModel]) -> Iterable[list[str]]:
+    for name in schema.model_fields:
+        below = section(schema, name)
+        if below:
+            yield from ([name, *path] for path in _paths(below))
+        else:
+            yield [name]
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or (get_origin(kind) is Literal and all(isinstance(choice, str) for choice in get_args(kind)))
+
+
+def _elements(text: str) -> list[str]:
+    found = (match[1] for match in _ELEMENT.finditer(f"{text},"))
+    return [json.loads(one) if _QUOTED.fullmatch(one) else one for one in found if one]
