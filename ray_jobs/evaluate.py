@@ -1,6 +1,6 @@
 """Score saved models on prepared features again, and write their report to OUTPUT/evaluation.
 
-With model=FOLDER that model; without, every model below OUTPUT/models.
+With model=FOLDER it scores that model, without it every model below OUTPUT/models.
 """
 
 from __future__ import annotations

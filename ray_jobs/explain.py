@@ -1,8 +1,8 @@
 """Show which seconds and which frequencies of songs decided, as a picture and as a page to listen to.
 
-    python -m ray_jobs.explain song.mp3 model=outputs/gtzan/models/resnet
+    genre explain song.mp3 model=outputs/gtzan/models/resnet
 
-Writes OUTPUT/explained/<song>-<digits>.html and .png for the file, or each file of the folder, that `inputs` names.
+Write OUTPUT/explained/<song>-<digits>.html and .png for the file `inputs`, or for each file of that folder.
 """
 
 from __future__ import annotations

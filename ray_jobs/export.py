@@ -1,8 +1,8 @@
 """Export a saved model to one ONNX file that takes waveforms, and to one for torch.export, in OUTPUT/export.
 
-    python -m ray_jobs.export model=outputs/gtzan/models/resnet output=outputs/gtzan
+    genre export model=outputs/gtzan/models/resnet output=outputs/gtzan
 
-The files are compared with the saved model before the job says that it is done.
+The answers of both files are compared with those of the saved model before they are written.
 """
 
 from __future__ import annotations

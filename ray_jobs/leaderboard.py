@@ -1,8 +1,8 @@
-"""Write a run's leaderboard again from its saved results, or put several runs beside each other.
+"""Write a run's leaderboard again from its saved results, or combine those of several runs.
 
-With `leaderboard.compare=[DIR, DIR]` the leaderboards of these outputs become one: on the same test tracks their
-rows are ranked together, on others (GTZAN's filtered and random split, say) they stand side by side. Nothing
-is trained or scored, and Ray is not started.
+With leaderboard.compare=[DIR, DIR] the leaderboards of these outputs become one, OUTPUT/compared: runs with the same
+test tracks are ranked together, others (GTZAN's filtered and random split, for example) are shown side by side.
+Nothing is trained or scored, and Ray is not started.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ray_jobs import cli
 
 
 def run(config: Config) -> None:
-    """Write OUTPUT/leaderboard anew, or OUTPUT/compared."""
+    """Write OUTPUT/leaderboard again, or OUTPUT/compared."""
     output = Location.of(config.output)
     others = [Location.of(address) for address in config.leaderboard.compare]
     target = output / ("compared" if others else "leaderboard")

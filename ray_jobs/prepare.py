@@ -1,6 +1,6 @@
 """Turn a corpus into log-mel features: scan, decode, spectrogram, Parquet, in parallel on all workers.
 
-Run again after an interruption, or after adding files: only what is missing is done.
+Write OUTPUT/features. Run again after an interruption, or after adding files, it does only what is missing.
 """
 
 from __future__ import annotations

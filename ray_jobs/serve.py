@@ -1,8 +1,8 @@
 """Answer on http://127.0.0.1:8000: a page where one drops a song and sees its genres and when they are heard.
 
-    python -m ray_jobs.serve model=outputs/gtzan/models/resnet
+    genre serve model=outputs/gtzan/models/resnet
 
-Listens on this machine alone, until Ctrl-C. Needs the extra: pip install 'genre[serve]'.
+Listen on this machine only, until Ctrl-C. Needs the extra: pip install 'genre[serve]'.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Name the genres of every audio file below `inputs` with a saved model, or of one song.
+"""Name the genres of one song, or of every audio file below `inputs`, with a saved model.
 
-    python -m ray_jobs.tag song.mp3
-    python -m ray_jobs.tag inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
+    genre tag song.mp3
+    genre tag inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
 
-Writes OUTPUT/tags: tags and a timeline of each file (Parquet and CSV), and the files that could not be read, with
-the reason. Run again after an interruption, or after adding files: only new content is done.
+Write OUTPUT/tags: the genres and a timeline of each file (Parquet and CSV), and the files that could not be read, with
+the reason. Run again after an interruption, or after adding files, it does only new content.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Train one architecture on prepared features: one process on a CPU, or many workers on GPUs.
 
-`train.batch_size` is the global batch and `train.learning_rate` belongs to it: neither changes with
-`train.workers`, each of which takes an equal share of every batch. Run again after an interruption: it
-goes on from the last finished epoch, on as many workers as there are then; with other settings it says
-which. The test split is not touched.
+Write OUTPUT/models/<architecture>. train.batch_size is the global batch and train.learning_rate belongs to it: each
+of the train.workers takes an equal share of every batch. Run again after an interruption, it resumes after the last
+finished epoch, with any number of workers; it refuses other settings. The test split is not used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Search all architectures concurrently, train the best of each again, and write the leaderboard.
 
-The search sees the training and validation splits only. The best configuration of each architecture is
-trained with several seeds; then, once, each is scored on the test split. Run again after an
-interruption: it goes on from the last finished epoch of each trial.
+The search uses only the training and validation splits. The best configuration of each architecture is trained with
+several seeds and scored once on the test split. Run again after an interruption, it resumes after the last finished
+epoch of each trial. Write OUTPUT/models and OUTPUT/leaderboard.
 """
 
 from __future__ import annotations
