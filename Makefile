@@ -6,8 +6,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# a process for each core, each test file in one of them: a test that starts Ray waits as much as it computes
+TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help install demo test test-all check cluster-smoke chaos lock clean clean-outputs
+# the code paths of a processor without AVX-512 and bf16, on any other
+PLAIN := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OPENCV_IPP=avx2
+
+.PHONY: help install demo test test-slow test-all test-plain check cluster-smoke chaos lock clean clean-outputs
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,10 +28,16 @@ demo: $(READY)  ## the whole chain on composed music: features, search, leaderbo
 	$(RUN) -m ray_jobs.demo
 
 test: check  ## pass the tests
-	$(RUN) -m pytest
+	$(TEST)
 
-test-all: check  ## the long tests as well: searches, kills, S3, submitted jobs, served pages
-	$(RUN) -m pytest -m "not cluster"
+test-slow: $(READY)  ## the long tests: searches, kills, S3, submitted jobs, served pages, the documents' commands
+	$(TEST) -m "slow and not cluster"
+
+test-all: test test-slow  ## both
+
+test-plain: $(READY)  ## models, training and the chain as on a processor without AVX-512 and bf16
+	$(PLAIN) $(TEST) tests/contract/test_models_contract.py tests/unit/test_models.py \
+		tests/unit/test_training.py tests/unit/test_finetuning.py tests/parity tests/ray/test_chain.py
 
 check: $(READY)  ## format, lint and types
 	$(VENV)/bin/ruff format --check --quiet .
@@ -36,8 +47,7 @@ check: $(READY)  ## format, lint and types
 cluster-smoke: $(READY)  ## ray up, every job and ray down on machines made of namespaces (root; some minutes)
 	$(RUN) -m pytest -m cluster tests/cluster
 
-chaos: $(READY)  ## kill workers, machines and drivers at random and compare the results (root; long)
-	$(RUN) -m pytest -m cluster tests/ray/test_chaos.py
+chaos: $(READY)  ## kill workers, machines and drivers at random and compare the results (long)
 	$(RUN) benchmarks/chaos.py outputs/chaos --kills 30
 
 # requirements-light.lock: tagging with an exported model; requirements.lock: every job; requirements-dev.lock: developing
