@@ -326,5 +326,7 @@ def _computes_bf16(device: torch.device, network: nn.Module) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    # what oneDNN was told to leave unused (ONEDNN_MAX_CPU_ISA) it emulates, ten times slower than float32
+    native = native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
     return bool(native and all(convolution.out_channels % 16 == 0 for convolution in convolutions))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -218,6 +220,20 @@ def test_a_lost_loss_is_an_error():
 def test_a_batch_too_small_for_the_workers_is_refused():
     with pytest.raises(ConfigError, match="5 workers"):
         trainer(shard=Shard(0, 5))
+
+
+PLAIN_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+def test_bf16_is_not_chosen_where_onednn_would_emulate_it():
+    asks = (
+        "import torch; from genre import training; net = torch.nn.Conv2d(16, 16, 3);"
+        "print(training.autocast_type('auto', torch.device('cpu'), net))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", asks], env=os.environ | PLAIN_PROCESSOR, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "None"
 
 
 # --- several workers
