@@ -33,17 +33,20 @@ from genre.errors import ConfigError
 from genre.storage import Location
 
 _SPLITS = ("train", "valid", "test", "excluded")
-_REQUIRED = ("path", "genre")
-_NAMES = (*_REQUIRED, "group", "split", "track_id")
+_NAMES = ("path", "genre", "group", "split", "track_id")
 _ROWS = 8192  # of a batch
 
 
 class Params(Settings):
     path_column: str = Field("path", description="column of the file's path or address")
     genre_column: str = Field("genre", description="column of the class")
-    group_column: str = Field("group", description="column of the artist or album, where there is one")
-    split_column: str = Field("split", description="column of train, valid, test or excluded, where there is one")
-    track_id_column: str = Field("track_id", description="column of a unique id; without one the path is the id")
+    group_column: str | None = Field(None, description="column of the artist or album; null: 'group', if there")
+    split_column: str | None = Field(
+        None, description="column of train, valid, test or excluded; null: 'split', if there"
+    )
+    track_id_column: str | None = Field(
+        None, description="column of a unique id; null: 'track_id', if there, else the path is the id"
+    )
 
 
 def classes(settings: CorpusSettings, params: Params) -> None:
@@ -59,7 +62,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     table = _walk.open_root(settings.root)
     reader = _Table(table, params)
     if settings.split == "official" and "split" not in reader.columns:
-        raise ConfigError(f"corpus.split=official: {table} has no column {params.split_column!r}; use random or auto")
+        raise ConfigError(f"corpus.split=official: {table} has no column 'split'; use random or auto")
     finder = _Finder(table)
     seen: set[int] = set()
     for first, rows in reader.batches():
@@ -100,10 +103,11 @@ class _Table:
         found = self._columns()
         self.columns: dict[str, str] = {}  # this module's name -> the table's
         for field in type(params).model_fields:
-            name, column = field.removesuffix("_column"), getattr(params, field)
+            name, asked = field.removesuffix("_column"), getattr(params, field)
+            column = asked or name
             if column in found:
                 self.columns[name] = column
-            elif name in _REQUIRED or field in params.model_fields_set:
+            elif asked:
                 listed = ", ".join(found)
                 raise ConfigError(f"{place} has no column {column!r}; it has {listed}; set corpus.params.{field}")
 

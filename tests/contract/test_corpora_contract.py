@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from music import InTurn, write_song
 
 from genre import corpora, registry, splits
 from genre.config import CorpusSettings, Settings, describe
 from genre.corpora import Track
 from genre.errors import ConfigError, GenreError
 from genre.storage import Location
+from ray_jobs import cli, prepare
 
 KINDS = registry.names("genre.corpora")
 DROPPINGS = ("._dropping.wav", ".hidden.wav", "Thumbs.db", "cover.jpg")
@@ -58,9 +60,58 @@ def synthetic(root: Path) -> dict[str, Any]:
     return {"root": str(root), "params": {"tracks_per_genre": 1, "artists_per_genre": 1, "seconds": 1, "damaged": 2}}
 
 
+def small_folder(root: Path) -> list[str]:
+    write_song(root / "rock" / "a.wav", seed=1)
+    return [f"corpus.root={root}"]
+
+
+def small_gtzan(root: Path) -> list[str]:
+    write_song(root / "blues" / "blues.00000.wav", seed=1)
+    return [f"corpus.root={root}"]
+
+
+def small_fma(root: Path) -> list[str]:
+    header = ",set,set,artist,track\n,split,subset,id,genre_top\ntrack_id,,,,\n"
+    write_song(root / "fma_small" / "000" / "000002.wav", seed=1)
+    touch(root, "fma_metadata/tracks.csv")
+    (root / "fma_metadata" / "tracks.csv").write_text(header + "2,training,small,1,Rock\n")
+    return [f"corpus.root={root}"]
+
+
+def small_table(root: Path) -> list[str]:
+    write_song(root / "a.wav", seed=1)
+    (root / "tracks.csv").write_text("path,genre\na.wav,rock\n")
+    return [f"corpus.root={root / 'tracks.csv'}"]
+
+
+def small_synthetic(root: Path) -> list[str]:
+    """Without `corpus.root`: the only kind that makes its own."""
+    return ["corpus.params.tracks_per_genre=1", "corpus.params.seconds=2", "corpus.params.damaged=0"]
+
+
+# The least that a person may have and type: what is optional is left out
+SMALLEST: dict[str, Callable[[Path], list[str]]] = {
+    "folder": small_folder, "fma": small_fma, "gtzan": small_gtzan, "synthetic": small_synthetic, "table": small_table,
+}  # fmt: skip
 BUILDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "folder": folder, "fma": fma, "gtzan": gtzan, "synthetic": synthetic, "table": table,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_smallest_legal_input_is_prepared_from_the_command_line(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of the command line and of `prepare` but Ray: `corpora.scan` alone never sees the defaults filled in."""
+    assert kind in SMALLEST, f"add the smallest legal input of {kind} to SMALLEST"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    typed = [f"corpus.kind={kind}", f"output={tmp_path / 'out'}", "audio.clip_seconds=1", "train.window_seconds=1"]
+
+    monkeypatch.setattr(prepare, "Workers", lambda _: InTurn())
+    done = cli.main("prepare", [*typed, *SMALLEST[kind](tmp_path / "music")])
+    assert done == cli.OK, capsys.readouterr().err
+    counts = Location.of(tmp_path / "out/features/manifest.json").read_json()["counts"]
+    assert counts["tracks"] == counts["scanned"] >= 1
 
 
 def scan(settings: CorpusSettings) -> list[Track]:
