@@ -6,18 +6,19 @@ them apart. Each artist keeps instruments and mix in all of its tracks and is a 
 tracks borrow layers from another genre (`ambiguity`): no classifier can get all of them right.
 
 The files come in several containers, sample rates and channel counts, some of them damaged. They are made
-where they are first asked for and used again afterwards. Equal settings give equal bytes, but for Ogg
-Vorbis, where libsndfile numbers the stream at random: there the decoded audio is equal.
+where they are first asked for and used again afterwards; without `corpus.root` in the user's own cache, since
+in a folder for all users, such as /tmp, others could put links where the files are to be. Equal settings give
+equal bytes, but for Ogg Vorbis, where libsndfile numbers the stream at random: there the decoded audio is equal.
 On a cluster `corpus.root` must be a folder that all machines see.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from pydantic import Field
@@ -82,10 +83,21 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 
 
 def _folder(settings: CorpusSettings, params: Params) -> Location:
-    root = settings.root or os.path.join(tempfile.gettempdir(), f"genre-synthetic-{_version(params)}")
+    root = settings.root or os.path.join(_cache(), "genre", f"synthetic-{_version(params)}")
     if "://" in root:
         raise ConfigError(f"corpus.root={root}: the synthetic corpus is made in a local folder; name one, or none")
     return Location.of(root)
+
+
+def _cache() -> str:
+    """The user's folder for files that can be made again, by the XDG base directory specification."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(named):
+        return named
+    try:
+        return str(Path.home() / ".cache")
+    except RuntimeError:
+        raise ConfigError("corpus.root is empty, and this user has no home for the music; name a folder") from None
 
 
 def _version(params: Params) -> str:

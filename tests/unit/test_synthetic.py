@@ -154,10 +154,19 @@ def test_an_interrupted_rendering_goes_on(tmp_path: Path) -> None:
 
 
 def test_other_settings_have_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first, second = (next(corpora.scan(settings(tracks_per_genre=1, seed=seed))) for seed in (0, 1))
     assert first.track_id == second.track_id
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list((tmp_path / "genre").iterdir())) == 2
+
+
+@pytest.mark.parametrize("cache", ["", "relative/is/ignored"])
+def test_no_folder_that_other_users_can_write_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: str) -> None:
+    """A name in /tmp that can be guessed is a place for somebody else's link."""
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    track = next(corpora.scan(settings(tracks_per_genre=1)))
+    assert Path(track.path).is_relative_to(tmp_path / ".cache" / "genre")
 
 
 def test_a_folder_of_other_settings_is_refused(root: Path, tracks: list[Track]) -> None:
