@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _HOST = "127.0.0.1"
+_NAMES = (_HOST, "localhost", "[::1]")  # by which browsers of this machine may ask
 _STYLES = (Path(report.__file__).parent / "page.css", _HERE / "serve.css")
 
 
@@ -93,6 +94,8 @@ class Service:
 
         torch.set_num_threads(1)
         self._limits = config.serve
+        ports = (f":{config.serve.port}", *([""] if config.serve.port == 80 else []))  # browsers leave 80 out
+        self._hosts = {f"{name}{port}" for name in _NAMES for port in ports}
         self._tagger = Tagger.load(
             [Location.of(folder).address for folder in folders], config.tag.precision, config.prepare
         )
@@ -104,6 +107,9 @@ class Service:
         from starlette.responses import HTMLResponse, JSONResponse
 
         try:
+            # a page elsewhere can have its own name lead to 127.0.0.1 and then read what we answer (DNS rebinding)
+            if request.headers.get("host", "").lower() not in self._hosts:
+                raise RefusedError(421, "wrong_host", f"ask for http://{_HOST}:{self._limits.port}, by no other name")
             if request.method == "GET" and request.url.path == "/":
                 return HTMLResponse(self._page)
             if request.method != "POST" or request.url.path != "/tag":

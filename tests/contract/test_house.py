@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +73,17 @@ def test_each_job_runs_as_a_module(job):
     resolved = config.Config.model_validate(yaml.safe_load(done.stdout))
     assert resolved.seed == 7
     assert resolved.corpus.params["tracks_per_genre"]
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("job", jobs.JOBS)
+def test_a_job_works_in_its_own_module_never_in_main(job, monkeypatch):
+    """What Ray pickles from `__main__` travels without its module: the served class lost its cached template so."""
+    module = importlib.import_module(f"ray_jobs.{job}")
+    ran: list[config.Config] = []
+    monkeypatch.setattr(module, "run", ran.append)
+    monkeypatch.setattr(sys, "argv", [f"ray_jobs.{job}"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(f"ray_jobs.{job}", run_name="__main__")
+    assert end.value.code == cli.OK
+    assert len(ran) == 1

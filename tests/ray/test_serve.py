@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
 import pytest
+from conftest import REPOSITORY
+from running import ENVIRONMENT
 from saving import CLASSES, save_model, song
 
 from genre.config import load
@@ -23,13 +28,12 @@ QUIET = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("serve")
+def settings_in(folder) -> tuple[str, ...]:
+    """Settings of a small service with its own model, at a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = (
+    return (
         f"model={save_model(folder / 'model')}",
         f"output={folder / 'out'}",
         f"serve.port={port}",
@@ -38,7 +42,11 @@ def address(tmp_path_factory):
         "cluster.cpus=2",
         "cluster.object_store_mb=200",
     )
-    with serve.serving(load(None, settings)) as found:
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serve.serving(load(None, settings_in(tmp_path_factory.mktemp("serve")))) as found:
         yield found
 
 
@@ -71,6 +79,51 @@ def test_one_bad_file_never_affects_the_next(address, tmp_path):
     assert len(first[1]["timeline"]) == 3
 
 
+def test_the_documented_command_answers(tmp_path):
+    """As its own process: run as `__main__`, the job is another module than the one that tests import."""
+    command = [sys.executable, "-m", "ray_jobs.serve", *settings_in(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=ENVIRONMENT) as service:
+        try:
+            lines = []
+            for line in service.stderr:
+                lines.append(line)
+                if line.startswith("serve: http"):
+                    break
+            else:
+                pytest.fail("".join(lines))
+            address = lines[-1].split()[1]
+            with urllib.request.urlopen(address, timeout=60) as response:
+                page = response.read().decode()
+            assert all(name in page for name in CLASSES)
+            status, answer = post(address, song(tmp_path / "song.flac").read_bytes())
+            assert status == 200
+            assert sorted(genre for genre, _ in answer["genres"]) == sorted(CLASSES)
+        finally:
+            service.send_signal(signal.SIGINT)
+            service.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]"])
+def test_the_names_of_this_machine_are_answered(address, host):
+    port = address.rpartition(":")[2]
+    request = urllib.request.Request(address, headers={"Host": f"{host}:{port}"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "localhost.evil.example:{port}", ""]
+)
+@pytest.mark.parametrize("body", [None, b"x"])
+def test_a_page_whose_name_leads_here_gets_nothing(address, host, body):
+    """DNS rebinding: to the browser such a page and this service have one origin, so only the name tells."""
+    target = f"{address}/tag" if body else address
+    headers = {"Host": host.format(port=address.rpartition(":")[2]), "X-Song-Name": "a"}
+    with pytest.raises(urllib.error.HTTPError, match="421") as error:
+        urllib.request.urlopen(urllib.request.Request(target, body, headers), timeout=30)
+    assert json.load(error.value)["reason"] == "wrong_host"
+
+
 def test_other_pages_and_other_paths_are_refused(address):
     request = urllib.request.Request(f"{address}/tag", b"x")
     with pytest.raises(urllib.error.HTTPError, match="400"):
@@ -82,7 +135,8 @@ def test_other_pages_and_other_paths_are_refused(address):
 def test_a_slow_upload_is_ended(address):
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as client:
-        client.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nX-Song-Name: a\r\nContent-Length: 1000\r\n\r\nabc")
+        head = f"POST /tag HTTP/1.1\r\nHost: {host}:{port}\r\nX-Song-Name: a\r\nContent-Length: 1000\r\n\r\n"
+        client.sendall(head.encode() + b"abc")
         assert b" 408 " in client.recv(4096).split(b"\r\n")[0]
 
 
