@@ -62,6 +62,16 @@ class Calibration:
         return probability >= self.threshold
 
 
+def require_same_genres(folders: Sequence[Location], classes: Sequence[list[str]]) -> None:
+    """Raise `ArtifactError` unless the models in `folders`, with these classes each, can answer together."""
+    for folder, genres in zip(folders, classes, strict=True):
+        if genres != classes[0]:
+            raise ArtifactError(
+                f"{folder} knows the genres {', '.join(genres)}, {folders[0]} {', '.join(classes[0])}; "
+                "only models of the same genres answer together"
+            )
+
+
 def fit(answers: Sequence[Answers | None], precision: float) -> Calibration:
     """The calibration of one model, or of the mean of several, with a threshold for `precision` (0: none).
 

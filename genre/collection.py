@@ -31,6 +31,7 @@ from genre.config import fingerprint
 from genre.corpora import _walk
 from genre.errors import ArtifactError
 from genre.features import Float32
+from genre.spreadsheet import FORMULA
 from genre.storage import Location
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ class Jury:
 
     @classmethod
     def of(cls, folders: Sequence[Location], precision: float) -> Jury:
-        """Read the models' cards. Raises `ArtifactError` for a missing or altered one."""
+        """Read the models' cards. Raises `ArtifactError` for a missing or altered one, and for different genres."""
         cards = [_card(folder) for folder in folders]
+        calibration.require_same_genres(folders, [list(card["classes"]) for card in cards])
         answers = [calibration.load(folder, len(card["classes"])) for folder, card in zip(folders, cards, strict=True)]
         return cls(
             list(folders),
@@ -255,6 +257,13 @@ def timeline_table(rows: pa.Table, jury: Jury, top_k: int) -> pa.Table:
 
 
 def csv_bytes(table: pa.Table) -> bytes:
+    """`table` for people: text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    for number, column in enumerate(table.columns):
+        if pa.types.is_string(column.type):
+            runs = pc.match_substring_regex(column, FORMULA)
+            table = table.set_column(
+                number, table.field(number), pc.if_else(runs, pc.binary_join_element_wise("'", column, ""), column)
+            )
     buffer = io.BytesIO()
     pyarrow.csv.write_csv(table, buffer)
     return buffer.getvalue()

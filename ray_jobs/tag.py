@@ -39,6 +39,11 @@ _FEW = 8  # files answered before Ray would have started
 
 def run(config: Config) -> None:
     """Tag `config.inputs`: one song on the screen, and whatever has an output in OUTPUT/tags."""
+    if config.tag.write_genres != "never" and "://" in config.inputs:
+        raise ConfigError(
+            f"tag.write_genres={config.tag.write_genres} changes files in folders alone, found inputs={config.inputs}; "
+            "copy the music to this machine, or leave tag.write_genres out"
+        )
     jury = Jury.of(find_models(config), config.tag.precision)
     if config.tag.write_genres != "never":
         _require_confidence(jury, config)

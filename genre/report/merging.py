@@ -1,4 +1,4 @@
-"""Several boards into one, for `--compare`: rows of the same test tracks together, others side by side."""
+"""Several boards into one, for `leaderboard.compare`: rows of the same test tracks together, others side by side."""
 
 from __future__ import annotations
 

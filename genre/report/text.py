@@ -13,12 +13,12 @@ from genre.report.beside import in_words
 from genre.report.board import Board
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
 from genre.report.table import Table, tabulate
+from genre.spreadsheet import inert
 
 V = TypeVar("V")
 
 WIDTH = 110  # columns of a terminal that the plain table fits into
 NAME_WIDTH = 20
-FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide ones in East Asian Excel
 TERMINAL = {  # column: the short heading
     "accuracy": "accuracy",
     "precision": "precision",
@@ -32,10 +32,9 @@ TERMINAL = {  # column: the short heading
 def csv_text(table: Table) -> str:
     """One line per row with every number of `columns.records`; empty where unknown.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, "CSV Injection"), so that
-    opening the file executes nothing; numbers stay as they are.
+    Text is made `inert`, so that opening the file in a spreadsheet executes nothing; numbers stay as they are.
     """
-    rows = [{_inert(key): _inert(value) for key, value in record.items()} for record in records(table)]
+    rows = [{_cell(key): _cell(value) for key, value in record.items()} for record in records(table)]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["rank", "name"], lineterminator="\n")
     writer.writeheader()
@@ -43,11 +42,10 @@ def csv_text(table: Table) -> str:
     return out.getvalue()
 
 
-def _inert(value: V) -> V | str:
+def _cell(value: V) -> V | str:
     if not isinstance(value, str):
         return value
-    flat = " ".join(value.split())  # Python 3.11's writer leaves a carriage return unquoted, which ends the row
-    return f"'{flat}" if flat.startswith(FORMULA_STARTS) else flat
+    return inert(" ".join(value.split()))  # Python 3.11's writer leaves a carriage return unquoted, which ends the row
 
 
 def text_table(board: Board | Table) -> str:

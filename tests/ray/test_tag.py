@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import mutagen
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY
 from saving import CLASSES, save_answers, save_model, song
 
-from genre import file_tags
+from genre import collection, file_tags
 from genre.storage import Location
 from ray_jobs import cli
 
@@ -188,3 +190,60 @@ def test_writing_needs_a_known_precision(music, tmp_path, capsys):
     silent = save_model(tmp_path / "silent", answers=False)
     assert run(str(music), f"model={silent}", "tag.write_genres=write") == 2
     assert "the model has no validation answers" in capsys.readouterr().err
+
+
+def test_models_of_other_genres_are_refused_before_they_are_asked(model, music, tmp_path, capsys):
+    """Of another number of genres, too: then their answers cannot even be averaged."""
+    for number, classes in enumerate([("folk", "jazz", "rock"), ("blues", "folk", "jazz", "rock")]):
+        other = save_model(tmp_path / str(number), classes=classes)
+        assert run(str(music), f"model={model},{other}", f"output={tmp_path / 'out'}") == 1
+        told = capsys.readouterr().err
+        assert "only models of the same genres answer together" in told
+        assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["preview", "write"])
+def test_genres_are_not_written_to_an_address(mode, capsys):
+    """At once: neither the model nor the music is looked for."""
+    assert run("s3://bucket/music", f"tag.write_genres={mode}", "model=nowhere") == cli.WRONG_USE
+    told = capsys.readouterr().err
+    assert f"tag.write_genres={mode} changes files in folders alone, found inputs=s3://bucket/music" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("genre", ["=1+1", "+rock", "-core", "@home", "\tjazz", " =1+1"])
+def test_no_genre_is_a_formula_in_a_spreadsheet(genre, music, tmp_path):
+    (music / "bad.mp3").write_bytes(b"no music")
+    model = save_model(tmp_path / "model", classes=(genre, "pop", "rock"))
+    settings = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "tag.precision=0", "tag.top_k=3")
+    assert run(*settings) == 0
+    names = {row[column] for row in rows(tmp_path / "out/tags/tags.csv") for column in ("best", "genre_2", "genre_3")}
+    assert names == {f"'{genre}", "pop", "rock"}
+    exact = pq.read_table(tmp_path / "out/tags/tags.parquet")
+    assert {name for column in ("best", "genre_2", "genre_3") for name in exact[column].to_pylist()} == {
+        genre, "pop", "rock"
+    }  # fmt: skip
+    (row,) = rows(tmp_path / "out/tags/failures.csv")
+    assert row["path"] == str(music / "bad.mp3")
+
+
+@pytest.mark.parametrize("name", ["=cmd.mp3", "-live.mp3", "song.mp3"])
+def test_text_of_a_file_is_inert_in_csv_and_numbers_are_numbers(name):
+    table = pa.table({"path": [name, None], "message": ["@x", "a =b"], "seconds": [-1.5, None]})
+    told = list(csv.DictReader(io.StringIO(collection.csv_bytes(table).decode())))
+    mark = "" if name == "song.mp3" else "'"
+    assert told[0] == {"path": f"{mark}{name}", "message": "'@x", "seconds": "-1.5"}
+    assert told[1] == {"path": "", "message": "a =b", "seconds": ""}
+
+
+def test_a_second_run_resumes_from_names_that_are_formulas(tmp_path, capsys):
+    model = save_model(tmp_path / "model", classes=("=1+1", "pop", "rock"))
+    song(tmp_path / "music" / "=a.flac")
+    settings = (str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "tag.precision=0")
+    assert run(*settings) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out/tags").glob("*.csv")}
+    capsys.readouterr()
+    assert run(*settings) == 0
+    assert "1 files, 1 already done, 0 to do" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out/tags").glob("*.csv")} == before

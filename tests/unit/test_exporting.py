@@ -133,6 +133,14 @@ def test_a_file_that_answers_otherwise_is_not_written(exported, tmp_path, capsys
     assert not (tmp_path / "export").exists()
 
 
+def test_nothing_is_written_when_the_second_file_is_wrong(exported, tmp_path, capsys, monkeypatch):
+    folder, _, _ = exported
+    monkeypatch.setattr(export, "_answer_program", lambda content, waves: np.full((2, 3), 1 / 3, np.float32))
+    assert cli.main("export", [f"model={folder / 'model'}", f"output={tmp_path}"]) == 1
+    assert "the torch.export file differs from the saved model by" in capsys.readouterr().err
+    assert not (tmp_path / "export").exists()
+
+
 def test_the_front_end_is_that_of_training_to_the_last_step(exported):
     """Bytes of `features.encode`, for a real clip: the graph's levels are the same 256 steps."""
     from genre import features
