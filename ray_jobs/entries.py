@@ -84,7 +84,7 @@ def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
 def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
     """The row of the classical baseline."""
     return Entry(
-        name="mfcc + svm",
+        name="statistics + svm",
         kind="classical",
         runs=[Run(0, fitted.predict(clips), train_seconds=fitted.train_seconds)],
         settings={"svc.C": fitted.penalty, "mfccs": baseline.MFCCS},

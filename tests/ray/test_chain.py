@@ -70,7 +70,7 @@ def test_the_leaderboard_has_all_six_and_the_references(tuned):
     home, printed = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     names = {entry.name for entry in board.entries}
-    assert names == {*models.names(), "ensemble", "mfcc + svm", "majority"}
+    assert names == {*models.names(), "ensemble", "statistics + svm", "majority"}
     assert len(board.track_ids) == 20
     for suffix in ("html", "md", "csv", "json"):
         assert (home / f"out/leaderboard/leaderboard.{suffix}").stat().st_size > 500
