@@ -63,13 +63,16 @@ class Baseline:
         return full
 
 
-def fit(train: Clips, valid: Clips, classes: int) -> Baseline:
-    """Fit on the training split; the penalty with the best macro F1 on the validation split wins."""
+def fit(train: Clips, valid: Clips, classes: int, class_weights: bool) -> Baseline:
+    """Fit on the training split; the penalty with the best macro F1 on the validation split wins.
+
+    `class_weights` weighs errors by inverse class frequency, as `train.class_weights` does for the networks.
+    """
     started = time.perf_counter()
     inputs, valid_inputs = track_statistics(train), track_statistics(valid)
     best: tuple[float, float, Pipeline] | None = None
     for penalty in _PENALTIES:
-        pipeline = make_pipeline(StandardScaler(), SVC(C=penalty, class_weight="balanced"))
+        pipeline = make_pipeline(StandardScaler(), SVC(C=penalty, class_weight="balanced" if class_weights else None))
         pipeline.fit(inputs, train.labels)
         score = float(f1_score(valid.labels, pipeline.predict(valid_inputs), average="macro", zero_division=0))
         if best is None or score > best[0]:

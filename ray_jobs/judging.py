@@ -30,9 +30,9 @@ _BASELINE = "baseline"
 
 
 @ray.remote(num_cpus=1)
-def fit_baseline(data: Data) -> Baseline:
+def fit_baseline(data: Data, class_weights: bool) -> Baseline:
     """Fit the classical baseline as a task beside the search."""
-    return baseline.fit(data.train, data.valid, len(data.classes))
+    return baseline.fit(data.train, data.valid, len(data.classes), class_weights)
 
 
 @ray.remote(num_cpus=1)

@@ -68,7 +68,7 @@ def run(config: Config) -> None:
         config = search.with_resources(config)
         # one copy for all processes of a machine; a list, since Tune copies what it is handed directly
         shared = [ray.put(data)]
-        fitted = judging.fit_baseline.remote(*shared)
+        fitted = judging.fit_baseline.remote(*shared, config.train.class_weights)
         outcome = find_winners(config, shared, identity)
         finals = Finals(interrupted=True) if outcome.interrupted else _train_finals(config, shared, identity, outcome)
         if finals.interrupted:

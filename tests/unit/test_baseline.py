@@ -77,7 +77,7 @@ def test_a_clip_in_which_nothing_changes_has_finite_statistics():
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_it_learns(classes):
-    fitted = baseline.fit(make_clips(60, classes), make_clips(30, classes, seed=1), classes)
+    fitted = baseline.fit(make_clips(60, classes), make_clips(30, classes, seed=1), classes, class_weights=False)
     test = make_clips(30, classes, seed=2)
     probabilities = fitted.predict(test)
     assert (probabilities.argmax(axis=1) == test.labels).mean() > 0.9
@@ -88,13 +88,19 @@ def test_it_learns(classes):
 
 
 def test_a_class_that_training_lacks_gets_nothing():
-    fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 4)
+    fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 4, class_weights=False)
     probabilities = fitted.predict(make_clips(6, 2, seed=2))
     assert probabilities.shape == (6, 4)
     assert (probabilities[:, 2:] == 0).all()
 
 
 def test_it_is_repeatable():
-    first, second = (baseline.fit(make_clips(24), make_clips(12, seed=1), 3) for _ in range(2))
+    first, second = (baseline.fit(make_clips(24), make_clips(12, seed=1), 3, class_weights=False) for _ in range(2))
     test = make_clips(9, seed=2)
     assert np.array_equal(first.predict(test), second.predict(test))
+
+
+@pytest.mark.parametrize("class_weights", [False, True])
+def test_classes_weigh_as_the_networks_are_told(class_weights):
+    fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 2, class_weights)
+    assert fitted.pipeline[-1].class_weight == ("balanced" if class_weights else None)
