@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from genre import models
+from genre import layout, models
 from genre.classifier import Classifier
 from genre.errors import ArtifactError
 from genre.features import Float32, Shape
@@ -93,7 +93,7 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
         # torch's first line names nothing, the second one perhaps everything
         detail = textwrap.shorten(str(error).splitlines()[:2][-1], 100)
         raise ArtifactError(f"{path}: does not fit {card.architecture} ({detail}); train it again") from None
-    classifier.network.to(memory_format=torch.channels_last)
+    layout.arrange(classifier.network)  # the file holds contiguous tensors
     return card, classifier.eval()
 
 

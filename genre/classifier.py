@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from genre import windows
+from genre import layout, windows
 from genre.features import Clips, Float32
 
 
@@ -28,8 +28,8 @@ class Classifier(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Float32, std: Float32, range_db: float) -> None:
         super().__init__()
-        # channels last is twice as fast on CPUs and on tensor cores; the values are the same
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout.arrange(network)
+        self.network = network
         self.range_db = range_db
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genre import augment, memory, metrics, optimiser, windows
+from genre import augment, layout, memory, metrics, optimiser, windows
 from genre.classifier import Classifier, predict, to_device
 from genre.config import TrainSettings
 from genre.errors import TrainingError
@@ -317,10 +317,9 @@ def autocast_type(precision: str, device: torch.device, network: nn.Module) -> t
 
 
 def _computes_bf16(device: torch.device, network: nn.Module) -> bool:
-    """Whether bfloat16 is native there, rather than slowly emulated, and safe.
+    """Whether bfloat16 is native there, rather than slowly emulated, and was never seen to fail.
 
-    On CPUs torch 2.11 was seen to write outside its memory in ResNets of 4 and 8 channels, so there it is used
-    for nets whose convolutions fill whole vectors.
+    On CPUs it was seen to corrupt memory in ResNets of 4 and 8 channels: those that `layout.safe` excludes.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -328,5 +327,4 @@ def _computes_bf16(device: torch.device, network: nn.Module) -> bool:
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     # what oneDNN was told to leave unused (ONEDNN_MAX_CPU_ISA) it emulates, ten times slower than float32
     native = native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    return bool(native and all(convolution.out_channels % 16 == 0 for convolution in convolutions))
+    return bool(native and layout.safe(network))
