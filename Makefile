@@ -20,9 +20,10 @@ help:  ## list every target
 $(READY): requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --require-hashes -r requirements-dev.lock
+	$(VENV)/bin/pip install --quiet --no-deps --editable .
 	@touch $@
 
-install: $(READY)  ## build .venv from requirements-dev.lock
+install: $(READY)  ## build .venv from requirements-dev.lock, with the command genre
 
 demo: $(READY)  ## the whole chain on composed music: features, search, leaderboard (some minutes)
 	$(RUN) -m ray_jobs.demo
@@ -64,5 +65,5 @@ clean:  ## remove .venv and caches; outputs stay
 	find genre ray_jobs tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-outputs:  ## delete outputs: features, models, leaderboards and tags
-	@test ! -d outputs || { echo "deleting:"; du -sh outputs/*; }
+	@test ! -d outputs || { echo "deleting:"; du -h -d 1 outputs; }
 	rm -rf outputs

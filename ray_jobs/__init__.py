@@ -1,1 +1,1 @@
-"""The engine: one module per job, run as `python -m ray_jobs.<job>`. The only package that imports Ray."""
+"""The engine: one module per job, run as `genre <job>`. The only package that imports Ray."""

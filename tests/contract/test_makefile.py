@@ -1,0 +1,47 @@
+"""What `make clean` and `make clean-outputs` delete."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from conftest import REPOSITORY
+
+KEPT = ("outputs/run/models/cnn/weights.safetensors", "genre/config.py")
+CACHES = (".venv/bin/python", ".mypy_cache/x", "genre/__pycache__/config.pyc", "genre.egg-info/PKG-INFO")
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    for folder in ("ray_jobs", "tests", "benchmarks", "examples"):
+        (tmp_path / folder).mkdir()
+    for name in KEPT + CACHES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def make(checkout, target: str) -> str:
+    command = ["make", "--no-print-directory", target]
+    return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout
+
+
+def test_clean_removes_the_environment_and_caches_but_no_result(checkout):
+    make(checkout, "clean")
+    assert [name for name in KEPT + CACHES if (checkout / name).exists()] == list(KEPT)
+    assert not list(checkout.rglob("__pycache__"))
+
+
+def test_outputs_go_only_by_their_own_target_which_says_what_goes(checkout):
+    said = make(checkout, "clean-outputs")
+    assert "outputs/run" in said
+    assert not (checkout / "outputs").exists()
+    assert (checkout / ".venv/bin/python").exists()
+    assert "deleting" not in make(checkout, "clean-outputs")
+    (checkout / "outputs").mkdir()
+    make(checkout, "clean-outputs")
+    assert not (checkout / "outputs").exists()
