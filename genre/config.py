@@ -274,15 +274,14 @@ def validate(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
         raise ConfigError(_explain(error, cls, prefix)) from None
 
 
-def describe(cls: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield every key under `cls` as (dotted key, default as the command line takes it, meaning)."""
-    for name, field in cls.model_fields.items():
-        default = field.default
-        if isinstance(default, Settings):
-            yield from describe(type(default), f"{prefix}{name}.")
+def describe(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield every key of `settings` as (dotted key, value as the command line takes it, meaning)."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield from describe(value, f"{prefix}{name}.")
         else:
-            shown = default if isinstance(default, str) else json.dumps(default)
-            yield f"{prefix}{name}", shown, field.description or ""
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value), field.description or ""
 
 
 def fingerprint(*sections: Settings | Mapping[str, Any]) -> str:

@@ -98,8 +98,7 @@ def _parser(program: str) -> _Parser:
 
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
-    shipped = str(Path(__file__).parent / job.shipped) if job.shipped else None
-    settings = config.load(options.config or shipped, [_spelled_out(text, job.bare) for text in options.settings])
+    settings = config.load(options.config or job.shipped, [_spelled_out(text, job.bare) for text in options.settings])
     # architectures import torch, which jobs that build no network need not wait for
     settings = check_plugins(settings, architectures=job.builds)
     if options.dry_run:

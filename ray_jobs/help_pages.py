@@ -14,13 +14,14 @@ _OPTIONS = """\
 Settings of the command line win over those of --config FILE (YAML). --dry-run checks the settings, prints all of them
 and stops. --verbose shows the traceback of an error. --help-all explains every setting of all jobs."""
 
-Row = tuple[str, str, str]  # key, default as it is written on the command line, meaning
+_COLUMN = 30  # where the meanings start
+Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning
 
 
 def page(name: str, program: str) -> str:
     """Return the purpose of a job, and the settings that it reads with their defaults."""
     job = jobs.JOBS[name]
-    rows = list(config.describe(Config))
+    rows = list(config.describe(config.load(job.shipped)))
     bare = f" [{job.bare.upper()}]" if job.bare else ""
     parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", jobs.purpose(name)]
     parts.append("\n".join(["settings and their defaults:", *_explained(_chosen(rows, job.settings))]))
@@ -34,12 +35,12 @@ def page(name: str, program: str) -> str:
 def every_setting(name: str, program: str) -> str:
     """Return the purpose of a job and every setting of all jobs. Imports all architectures and corpora."""
     parts = [f"usage: {program} [--config FILE] [key=value ...]", jobs.purpose(name)]
-    parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config))]))
+    parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config()))]))
     for kind in registry.names("genre.corpora"):
-        rows = config.describe(registry.load("genre.corpora", kind).Params, "corpus.params.")
+        rows = config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
         parts.append("\n".join([f"with corpus.kind={kind}:", *_explained(rows)]))
     for architecture in registry.names("genre.models"):
-        rows = config.describe(registry.load("genre.models", architecture).Params, f"models.{architecture}.")
+        rows = config.describe(registry.load("genre.models", architecture).Params(), f"models.{architecture}.")
         parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
     return "\n\n".join([*parts, _OPTIONS])
 
@@ -52,10 +53,10 @@ def _chosen(rows: list[Row], wanted: Iterable[str]) -> Iterator[Row]:
 
 def _explained(rows: Iterable[Row]) -> Iterator[str]:
     """Yield a line for each setting: the key, its default and its meaning, wrapped below itself."""
-    indent = " " * 34
+    indent = " " * _COLUMN
     for key, default, meaning in rows:
         label = f"  {key}={default}"
-        first = f"{label:<33} " if len(label) < 34 else f"{label}  "
+        first = label.ljust(_COLUMN - 2) + "  "
         yield textwrap.fill(meaning, _width(), initial_indent=first, subsequent_indent=indent)
 
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Job:
     also: tuple[str, ...] = ()  # listed there with their defaults
     bare: str = ""  # the setting that an argument without `=` gives
     builds: bool = False  # it builds networks from `models.*`, so their settings are checked first
-    shipped: str = ""  # the configuration in this package that it takes when --config names no other
+    shipped: str | None = None  # the configuration file that it takes when --config names no other
 
 
 JOBS = {
@@ -41,10 +42,10 @@ JOBS = {
     "export": Job(("output", "model"), ("models", "tag.precision")),
     "serve": Job(("output", "model", "serve"), ("models", "tag.precision", "prepare", "cluster")),
     "demo": Job(
-        ("output", "tune"),
-        ("seed", "corpus", "audio", "spectrogram", "train", "models", "prepare", "cluster"),
+        ("output", "seed", "corpus.root", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
+        ("corpus.params", "audio", "spectrogram", "prepare", "train", "models"),
         builds=True,
-        shipped="demo.yaml",
+        shipped=str(Path(__file__).parent / "demo.yaml"),
     ),
 }
 

@@ -61,7 +61,7 @@ def settings_read(home: Path, job: str, arguments: list[str]) -> set[str]:
 
 def declared(job: str) -> set[str]:
     wanted = jobs.JOBS[job].settings + jobs.JOBS[job].also
-    keys = [key for key, _, _ in config.describe(Config)]
+    keys = [key for key, _, _ in config.describe(Config())]
     return {key for key in keys if any(key == name or key.startswith(f"{name}.") for name in wanted)}
 
 
