@@ -361,6 +361,10 @@ def _explain(error: ValidationError, cls: type[Settings], prefix: str) -> str:
             keys.append(str(name))
         return f"unknown key {prefix + '.'.join(keys)!r}; {grammar.nearest_key(cls, keys, prefix)}"
     found = json.dumps(first.get("input"), default=str)
+    if first["type"].startswith("model_"):
+        return f"{key}: found {found}; it is a section, set {key}.KEY for one of its keys"
+    if first["type"] == "list_type":
+        return f"{key}: found {found}; write a list: [{first.get('input')}]"
     if first["type"] == "literal_error":
         return f"{key}: found {found}; use {context['expected']}"
     for bound in ("ge", "le", "gt", "lt"):

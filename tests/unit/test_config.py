@@ -32,6 +32,8 @@ def test_resolved_configuration_loads_to_itself(tmp_path):
         ("train.epochs=0", "found 0; must be at least 1"),
         ("train.label_smoothing=1", "must be less than 1"),
         ("train.epochs=many", "train.epochs"),
+        ("train=3", "found 3; it is a section, set train.KEY for one of its keys"),
+        ("leaderboard.compare=outputs/a", 'found "outputs/a"; write a list: [outputs/a]'),
         ("train.device=gpu", "'auto', 'cpu' or 'cuda'"),
         ("model.name=cnnn", "did you mean 'cnn'"),
         ("corpus.kind=folders", "did you mean 'folder'"),
