@@ -24,11 +24,11 @@ def page(name: str, program: str) -> str:
     rows = list(config.describe(config.load(job.shipped)))
     bare = f" [{job.bare.upper()}]" if job.bare else ""
     parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", jobs.purpose(name)]
-    parts.append("\n".join(["settings and their defaults:", *_explained(_chosen(rows, job.settings))]))
-    if job.also:
-        parts.append(
-            "\n".join(["and with these, by section (for example train.epochs=40):", *_listed(_chosen(rows, job.also))])
-        )
+    explained = list(_chosen(rows, job.settings))
+    others = [row for row in _chosen(rows, job.also) if row not in explained]
+    parts.append("\n".join(["settings and their defaults:", *_explained(explained)]))
+    if others:
+        parts.append("\n".join(["and with these, by section (for example train.epochs=40):", *_listed(others)]))
     return "\n\n".join([*parts, _OPTIONS])
 
 
@@ -70,7 +70,7 @@ def _listed(rows: Iterable[Row]) -> Iterator[str]:
         yield textwrap.fill(
             "  ".join(settings),
             _width(),
-            initial_indent=f"  {section:<14}",
+            initial_indent=f"  {section:<14}" if section else "  ",
             subsequent_indent=" " * 16,
             break_long_words=False,
             break_on_hyphens=False,

@@ -29,21 +29,27 @@ class Job:
     shipped: str | None = None  # the configuration file that it takes when --config names no other
 
 
+_DECODING = ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
+_LIMITS = tuple(f"prepare.{name}" for name in _DECODING)
+
+# tests/ray/test_settings_read.py compares this with what the jobs read
 JOBS = {
     "prepare": Job(("output", "corpus", "prepare"), ("audio", "spectrogram", "cluster")),
     "train": Job(("output", "model.name", "models", "train"), ("seed", "audio", "spectrogram", "cluster"), builds=True),
-    "tune": Job(
-        ("output", "models", "tune"), ("seed", "train", "audio", "spectrogram", "prepare", "cluster"), builds=True
-    ),
-    "evaluate": Job(("output", "model.path", "evaluate"), ("seed", "prepare", "cluster")),
+    "tune": Job(("output", "models", "tune"), ("seed", "train", "audio", "spectrogram", "cluster"), builds=True),
+    "evaluate": Job(("output", "model.path", "evaluate"), ("seed", "cluster")),
     "leaderboard": Job(("output", "leaderboard")),
-    "tag": Job(("inputs", "output", "model", "tag"), ("models", "train.device", "prepare", "cluster"), bare="inputs"),
-    "explain": Job(("inputs", "output", "model", "explain"), ("models", "tag.precision", "prepare"), bare="inputs"),
-    "export": Job(("output", "model"), ("models", "tag.precision")),
-    "serve": Job(("output", "model", "serve"), ("models", "tag.precision", "prepare", "cluster")),
+    "tag": Job(
+        ("inputs", "output", "model", "tag"),
+        (*_LIMITS, "prepare.retry_rejects", "train.device", "models", "cluster"),
+        bare="inputs",
+    ),
+    "explain": Job(("inputs", "output", "model", "explain"), ("tag.precision", *_LIMITS, "models"), bare="inputs"),
+    "export": Job(("output", "model"), ("tag.precision", "models")),
+    "serve": Job(("output", "model", "serve"), ("tag.precision", *_LIMITS, "models", "cluster")),
     "demo": Job(
-        ("output", "seed", "corpus.root", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
-        ("corpus.params", "audio", "spectrogram", "prepare", "train", "models"),
+        ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
+        ("corpus", "audio", "spectrogram", "prepare", "train", "tune", "models"),
         builds=True,
         shipped=str(Path(__file__).parent / "demo.yaml"),
     ),
