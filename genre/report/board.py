@@ -99,7 +99,8 @@ class Board:
 
     `truth` is (tracks,) class indices; `part` says which split the tracks are of, and only `test` decided nothing
     before; `groups` names the artist of each track; `commit` is that of the code; `compared` holds results on other
-    tracks, such as those of another split (see `merging.merge`).
+    tracks, such as those of another split (see `merging.merge`). `missing` says why an architecture that was searched
+    has no entry, by name.
     """
 
     title: str
@@ -119,6 +120,7 @@ class Board:
     commit: str = ""
     search: Search | None = None
     compared: list[Compared] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "truth", np.asarray(self.truth, dtype=np.int64))
@@ -128,6 +130,11 @@ class Board:
     def tracks_in_words(self) -> str:
         """Such as "100 test tracks"."""
         return f"{len(self.track_ids)} {PARTS[self.part]} tracks"
+
+    @property
+    def missing_in_words(self) -> list[str]:
+        """A sentence for each architecture without an entry."""
+        return [f"No model of {name}: {why}." for name, why in self.missing.items()]
 
     def _check(self) -> None:
         """Raise `ArtifactError` where the parts do not fit together."""

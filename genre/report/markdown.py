@@ -35,7 +35,14 @@ def markdown(table: Table) -> str:
     advice, rows = advise(table), records(table)
     parts = [f"# {md.safe(table.board.title)}", f"**{md.safe(advice.sentence)}**", md.bullets(advice.reasons)]
     if table.rows:
-        parts += ["## Leaderboard", _scores(table, rows), RANK_RULE, *_costs(rows), *_robustness(table, rows)]
+        parts += [
+            "## Leaderboard",
+            _scores(table, rows),
+            md.bullets(table.board.missing_in_words),
+            RANK_RULE,
+            *_costs(rows),
+            *_robustness(table, rows),
+        ]
         parts += ["## F1 by genre", _genres(table), *_beside(table)]
     parts += [*_search(table.board), *_data(table.board), *_repeat(table.board)]
     return "\n\n".join(part for part in parts if part) + "\n"

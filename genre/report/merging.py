@@ -43,6 +43,7 @@ def merge(boards: Mapping[str, Board]) -> Board:
         notes=[*_once(note for board in together for note in board.notes), *_notes(label, same, together)],
         search=_together([search for search in searches if search is not None]),
         compared=[*(other for board in together for other in board.compared), *apart],
+        missing=_missing(together, entries),
     )
 
 
@@ -66,6 +67,12 @@ def _reordered(board: Board, first: Board) -> Board:
 
     entries = [replace(entry, runs=[reorder(run) for run in entry.runs]) for entry in board.entries]
     return replace(board, track_ids=first.track_ids, truth=first.truth, groups=first.groups, entries=entries)
+
+
+def _missing(boards: list[Board], entries: list[Entry]) -> dict[str, str]:
+    """What no board has an entry of, and why the first of them has none."""
+    found = {entry.name for entry in entries}
+    return {name: why for board in reversed(boards) for name, why in board.missing.items() if name not in found}
 
 
 def _new_names(board: Board, entries: list[Entry], label: str) -> dict[str, str]:

@@ -52,11 +52,12 @@ def text_table(board: Board | Table) -> str:
     """The answer and the table in plain lines of at most `WIDTH` columns, for the end of a job."""
     table = board if isinstance(board, Table) else tabulate(board)
     answer = textwrap.fill(advise(table).sentence, WIDTH)
+    absent = [textwrap.fill(sentence, WIDTH) for sentence in table.board.missing_in_words]
     if not table.rows:
-        return answer
+        return "\n".join([answer, *absent])
     legend = "= shares its rank: cannot be told apart on these tracks.   * reference row, not a candidate."
     apart = [textwrap.fill(sentence, WIDTH) for sentence in in_words(table)]
-    return "\n".join([answer, "", *_lines(table), "", legend, *apart])
+    return "\n".join([answer, "", *_lines(table), "", legend, *absent, *apart])
 
 
 def _lines(table: Table) -> Iterator[str]:

@@ -57,6 +57,12 @@ def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_coll
     assert any("narrow, wide on the same tracks" in note for note in merged.notes)
 
 
+def test_what_no_board_has_a_model_of_is_still_missing():
+    first = board(network("cnn", 0.6), missing={"resnet": "died", "vgg16": "died"})
+    second = board(network("resnet", 0.5), missing={"vgg16": "died again"})
+    assert merge({"a": first, "b": second}).missing == {"vgg16": "died"}
+
+
 def test_the_order_of_the_tracks_does_not_matter():
     first, second = board(network("cnn", 0.5)), board(network("resnet", 0.8))
     straight = merge({"a": first, "b": second})

@@ -8,7 +8,19 @@ import boards
 import pytest
 from boards import EVIL, TRUTH, Page, board, probabilities
 
-from genre.report import Compared, ComparedRow, CorpusFacts, Entry, Run, Search, Trial, tabulate, write
+from genre.report import (
+    Compared,
+    ComparedRow,
+    CorpusFacts,
+    Entry,
+    Run,
+    Search,
+    Trial,
+    read_board,
+    tabulate,
+    text_table,
+    write,
+)
 from genre.report.markdown import markdown
 from genre.report.page import html
 from genre.storage import Location
@@ -39,7 +51,19 @@ def evil_board():
         commit=EVIL,
         search=Search([Trial(EVIL, {EVIL: value}, "failed", error=EVIL) for value in (EVIL, "other")], budget=EVIL),
         compared=[Compared(EVIL, EVIL, EVIL, 1, [ComparedRow(EVIL, "network", 0.5, 0.4, 0.6, 0.5)])],
+        missing={EVIL: EVIL},
     )
+
+
+def test_an_architecture_without_a_model_is_a_row_of_every_report(folder):
+    why = "killed by signal 6 (SIGABRT), tried 2 times"
+    table = write(board(boards.network("cnn", 0.8), boards.majority(), missing={"resnet": why}), folder)
+    page = Page((folder / "leaderboard.html").read_bytes().decode())
+    assert [row.get("class") for row in page.all("tr")].count("missing") == 1
+    assert f" No model: {why}" in page.text
+    assert f"- No model of resnet: {why}." in (folder / "leaderboard.md").read_bytes().decode()
+    assert f"No model of resnet: {why}." in text_table(table)
+    assert read_board(folder).missing == {"resnet": why}
 
 
 def test_text_from_outside_is_escaped_in_html():
