@@ -136,7 +136,7 @@ class TuneSettings(Settings):
     minutes: float = Field(0.0, ge=0, description="training time per architecture, over its trials; 0: no limit")
     grace_epochs: int = Field(5, ge=1, description="no trial is stopped before this epoch")
     reduction: float = Field(3.0, gt=1, description="of so many trials of one architecture, one goes on")
-    seeds: int = Field(3, ge=1, description="seeds with which each best configuration is trained again")
+    seeds: int = Field(3, ge=1, description="trainings of each best configuration; the search did the first")
     robustness: bool = Field(True, description="score the models on worse audio of the test tracks as well")
     concurrent: int = Field(0, ge=0, description="trials at a time; 0: as many as the cluster has room for")
     workers_per_trial: int = Field(1, ge=1, description="processes that train a trial together, on one machine or many")

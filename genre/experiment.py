@@ -1,18 +1,15 @@
-"""From a features folder and a configuration to a trained, saved and scored model; the steps that jobs share."""
+"""From a features folder and a configuration to a trained and saved model; the steps that jobs share."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from genre import calibration, checkpoint, features, finetuning, memory, models, splits
 from genre.checkpoint import ModelCard
@@ -23,8 +20,6 @@ from genre.features import Clips, Float32
 from genre.storage import Location
 from genre.training import Trainer
 from genre.windows import Shard
-
-_LATENCIES = 9  # the median of so many, since one may meet another process
 
 
 @dataclass(frozen=True)
@@ -40,17 +35,6 @@ class Data:
     @property
     def classes(self) -> list[str]:
         return list(self.manifest["classes"])
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Answers of a saved model on a split, and what they cost on this machine with one process."""
-
-    probabilities: Float32  # (tracks, classes)
-    clips_per_second: float
-    latency_ms: float  # one clip alone
-    parameters: int
-    flops: int  # multiplications and additions for one clip
 
 
 def load_data(folder: Location, needed: Sequence[str] = ("train", "valid")) -> Data:
@@ -143,27 +127,6 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer, config: Confi
     calibration.save(folder, trainer.valid.track_ids.tolist(), trainer.valid.labels, probabilities)
 
 
-def score(folder: Location, clips: Clips) -> Scored:
-    """Answers of the model saved in `folder` on `clips`, with one CPU process."""
-    card, classifier = checkpoint.load(folder)
-    frames = card.frames()
-    started = time.perf_counter()
-    probabilities = predict(classifier, clips, frames, card.eval_windows)
-    seconds = time.perf_counter() - started
-    first, latencies = _first_clip(clips), []
-    for _ in range(_LATENCIES):
-        started = time.perf_counter()
-        predict(classifier, first, frames, card.eval_windows)
-        latencies.append(time.perf_counter() - started)
-    return Scored(
-        probabilities=probabilities,
-        clips_per_second=len(clips) / seconds,
-        latency_ms=1000 * float(np.median(latencies)),
-        parameters=sum(parameter.numel() for parameter in classifier.parameters()),
-        flops=_flops(classifier, card),
-    )
-
-
 def device_for(choice: str) -> torch.device:
     """The device that `train.device` means on this machine."""
     if choice == "cuda" and not torch.cuda.is_available():
@@ -176,25 +139,3 @@ def hardware() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     return f"{platform.machine()}, {cores} cores{gpu}"
-
-
-def _first_clip(clips: Clips) -> Clips:
-    first = clips.track == clips.track[0]
-    keep = np.flatnonzero(first)[:1]
-    return Clips(
-        clips.spectrograms[keep],
-        clips.peak_db[keep],
-        np.zeros(1, np.int64),
-        clips.track_ids[clips.track[keep]],
-        clips.labels[clips.track[keep]],
-        clips.groups[clips.track[keep]],
-        clips.shape,
-    )
-
-
-def _flops(classifier: Classifier, card: ModelCard) -> int:
-    """Floating-point operations for one clip: all of its evaluation windows."""
-    window = torch.zeros(1, card.shape.bins, card.frames())
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        classifier(window)
-    return int(counter.get_total_flops()) * card.eval_windows

@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from genre import audio, features, metrics
+from genre import audio, ensemble, features, metrics
 from genre.audio import Samples
 from genre.config import PrepareSettings
 from genre.decoders import Block, open_stream
@@ -145,19 +145,19 @@ def macro_f1(truth: metrics.IntArray, probabilities: Float32) -> float:
 
 
 def by_row(
-    truth: metrics.IntArray, seeds: Mapping[str, int], answers: Mapping[str, Float32], baseline: str = ""
+    truth: metrics.IntArray, seeds: Mapping[str, Sequence[int]], answers: Mapping[str, Float32], baseline: str = ""
 ) -> dict[str, dict[str, float]]:
     """Macro F1 by row of a leaderboard and change, of answers (models, tracks, classes) by change.
 
-    The models are the runs of each network in turn, as many as `seeds` says, and last, where it has a name, the
-    `baseline`. The ensemble is as on unchanged tracks: all networks of one seed together, then the mean over seeds.
+    The models are the runs of each network in turn, with the `seeds` of each, and last, where it has a name, the
+    `baseline`. The ensemble is that of unchanged tracks (`ensemble.by_seed`), then the mean over seeds.
     """
+    ends = np.cumsum([len(each) for each in seeds.values()])
     scores: dict[str, dict[str, float]] = {}
     for change, given in answers.items():
-        runs = dict(
-            zip(seeds, np.split(given[: sum(seeds.values())], np.cumsum(list(seeds.values()))[:-1]), strict=True)
-        )
-        runs[ENSEMBLE] = np.mean([run[: min(seeds.values())] for run in runs.values()], axis=0)
+        runs = dict(zip(seeds, np.split(given[: ends[-1]], ends[:-1]), strict=True))
+        together = ensemble.by_seed({row: list(zip(seeds[row], run, strict=True)) for row, run in runs.items()})
+        runs[ENSEMBLE] = np.stack([probabilities for _, probabilities in together])
         if baseline:
             runs[baseline] = given[-1:]
         for row, run in runs.items():

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from genre import baseline, features
 from genre.baseline import Baseline
 from genre.checkpoint import ModelCard
-from genre.experiment import Scored
-from genre.features import Clips
+from genre.ensemble import by_seed
+from genre.features import Clips, Float32
+from genre.inference import InferenceCost
 from genre.report import CorpusFacts, Entry, Run
 from genre.storage import Location
 
@@ -37,37 +38,33 @@ class Saved:
     trials: int | None = None
 
 
-def network(saved: Saved, results: list[tuple[ModelCard, Scored]], robustness: Robustness) -> Entry:
-    """The row of an architecture, from the models of all its seeds."""
-    cards, scores = [card for card, _ in results], [score for _, score in results]
+def network(
+    saved: Saved, results: list[tuple[ModelCard, Float32]], cost: InferenceCost, robustness: Robustness
+) -> Entry:
+    """The row of an architecture, from the answers of the models of all its seeds and the cost of one of them."""
+    cards = [card for card, _ in results]
     memory = [mb for card in cards if (mb := card.facts.get("memory_mb"))]
     return Entry(
         name=saved.label,
         kind="network",
-        runs=[_run(card, score) for card, score in results],
+        runs=[_run(card, probabilities) for card, probabilities in results],
         settings=_flat(cards[0].facts["settings"]),
         trials=saved.trials,
         valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),
-        parameters=scores[0].parameters,
-        flops=scores[0].flops,
-        clips_per_second=float(np.median([score.clips_per_second for score in scores])),
-        latency_ms=float(np.median([score.latency_ms for score in scores])),
+        parameters=cost.parameters,
+        flops=cost.flops,
+        clips_per_second=cost.clips_per_second,
+        latency_ms=cost.latency_ms,
+        hardware=cost.hardware,
         memory_mb=max(memory) if memory else None,
         robustness=robustness,
     )
 
 
 def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
-    """The mean of all networks' probabilities, seed by seed; it costs what running each of them in turn costs.
-
-    A seed that some network lacks is left out; networks without a common seed are taken in their order.
-    """
-    shared = set.intersection(*({run.seed for run in entry.runs} for entry in entries))
-    paired = zip(*([run for run in entry.runs if run.seed in shared or not shared] for entry in entries), strict=False)
-    runs = []
-    for those in paired:
-        mean = np.mean([run.probabilities for run in those], axis=0)
-        runs.append(Run(those[0].seed, mean.astype(np.float32)))
+    """The mean of all networks' probabilities, seed by seed; it costs what running each of them in turn costs."""
+    together = by_seed({entry.name: [(run.seed, run.probabilities) for run in entry.runs] for entry in entries})
+    runs = [Run(seed, probabilities) for seed, probabilities in together]
     seconds_per_clip = _sum([1 / speed if (speed := entry.clips_per_second) else None for entry in entries])
     return Entry(
         name="ensemble",
@@ -77,6 +74,7 @@ def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
         flops=_sum([entry.flops for entry in entries]),
         clips_per_second=1 / seconds_per_clip if seconds_per_clip else None,
         latency_ms=_sum([entry.latency_ms for entry in entries]),
+        hardware="; ".join(dict.fromkeys(entry.hardware for entry in entries if entry.hardware)),
         robustness=robustness,
     )
 
@@ -134,12 +132,13 @@ def _sum(values: Sequence[N | None]) -> N | None:
     return sum(known[1:], start=known[0]) if known and len(known) == len(values) else None
 
 
-def _run(card: ModelCard, scored: Scored) -> Run:
+def _run(card: ModelCard, probabilities: Float32) -> Run:
     keys = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_f1")
     return Run(
         seed=card.facts["seed"],
-        probabilities=scored.probabilities,
+        probabilities=probabilities,
         train_seconds=card.facts["train_seconds"],
+        hardware=card.facts.get("hardware", ""),
         history=[{key: epoch[key] for key in keys} for epoch in card.facts["history"]],
         best_epoch=card.facts["best_epoch"],
     )

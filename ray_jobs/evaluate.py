@@ -8,11 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import fs
 
 from genre import checkpoint, features
 from genre.config import Config
 from genre.errors import ArtifactError
+from genre.report.facts import Part
 from genre.storage import Location
 from ray_jobs import cli, cluster, judging
 from ray_jobs.entries import Saved
@@ -30,11 +33,23 @@ def run(config: Config) -> None:
         for place in one.folders:
             card, _ = checkpoint.load(place)
             checkpoint.check_features(card, manifest, folder)
+    _check_split(config.evaluate.split, features.read_tracks(folder), folder)
     names = ", ".join(one.label for one in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
     with cluster.connected(config):
         board = judging.judge(config, folder, config.evaluate.split, saved, fitted=None)
     judging.publish(board, output / "evaluation", [])
+
+
+def _check_split(split: Part, tracks: pa.Table, folder: Location) -> None:
+    """Raise `ArtifactError` where the split that is to be scored holds no tracks."""
+    counts = {part: pc.sum(pc.equal(tracks["split"], part)).as_py() or 0 for part in features.SPLITS}
+    if not counts[split]:
+        found = ", ".join(f"{part} {count}" for part, count in counts.items())
+        raise ArtifactError(
+            f"{folder}: the {split} split holds no tracks (found: {found}); "
+            "choose another with evaluate.split, or prepare the features with other fractions"
+        )
 
 
 def _named(config: Config) -> list[Saved]:

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from genre import baseline, calibration, checkpoint, experiment, features, ledger, modelcard, report, robustness
+from genre import baseline, calibration, checkpoint, features, inference, ledger, modelcard, report, robustness
 from genre.baseline import Baseline
 from genre.checkpoint import ModelCard
 from genre.classifier import predict
 from genre.config import Config
 from genre.errors import AudioError
-from genre.experiment import Data, Scored
+from genre.experiment import Data
 from genre.features import Clips, Float32
+from genre.inference import InferenceCost
 from genre.preparation import Recipe
 from genre.report import Board, Entry, Search
+from genre.report.board import hardware_in_words
 from genre.report.facts import PARTS, Part
 from genre.storage import Location
-from ray_jobs import cli, entries
+from ray_jobs import cli, cluster, entries
 from ray_jobs.entries import Saved
+from ray_jobs.progress import JobProgress
 
 import ray  # isort: skip
 
-_TRACKS_PER_TASK = 16  # of changed audio
+_TRACKS_PER_TASK = 16  # of changed audio, at most
 _BASELINE = "baseline"
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the models answered, what that cost, and macro F1 on changed tracks by row and change."""
+
+    results: dict[str, list[tuple[ModelCard, Float32]]]  # of each seed, by row
+    costs: list[tuple[Saved, InferenceCost]]
+    baseline: Baseline | None
+    robustness: dict[str, dict[str, float]]
+    notes: list[str]
 
 
 @ray.remote(num_cpus=1)
@@ -36,11 +56,10 @@ def fit_baseline(data: Data, class_weights: bool) -> Baseline:
 
 
 @ray.remote(num_cpus=1)
-def score_model(folder: Location, clips: Clips) -> tuple[ModelCard, Scored]:
-    """Score one saved model with one CPU, so that costs compare."""
+def answer(folder: Location, clips: Clips) -> tuple[ModelCard, Float32]:
+    """The answers of one saved model."""
     torch.set_num_threads(1)
-    card, _ = checkpoint.load(folder)
-    return card, experiment.score(folder, clips)
+    return inference.answers(folder, clips)
 
 
 @ray.remote(num_cpus=1)
@@ -49,10 +68,18 @@ def answer_changed(
 ) -> dict[str, Float32]:
     """What all models, and the baseline last, say of changed tracks: (models, tracks, classes) for each change."""
     torch.set_num_threads(1)
-    predictors: list[robustness.Predictor] = [_predictor(folder) for folder in folders]
+    predictors: list[robustness.Predictor] = [_predictor(str(folder)) for folder in folders]
     if fitted is not None:
         predictors.append(fitted.predict)
     return robustness.answers(paths, recipe, predictors)
+
+
+@ray.remote(num_cpus=1, num_returns="streaming")
+def measure(folders: list[Location], clips: Clips) -> Iterator[InferenceCost]:
+    """The costs of models, one after another in one process with one thread, so that they compare."""
+    torch.set_num_threads(1)
+    for folder in folders:
+        yield inference.cost(folder, clips)
 
 
 def judge(
@@ -60,22 +87,29 @@ def judge(
     folder: Location,
     split: Part,
     saved: list[Saved],
-    fitted: Baseline | None,
+    fitted: ray.ObjectRef[Baseline] | None,
     search: Search | None = None,
     changed: bool = False,
 ) -> Board:
     """Score every saved model once on `split` of the features in `folder`; with `changed`, on worse audio as well."""
     manifest, tracks = features.read_manifest(folder), features.read_tracks(folder)
     clips = features.load(folder, split)
-    shared = ray.put(clips)
-    pending = [[score_model.remote(place, shared) for place in one.folders] for one in saved]
-    f1, notes = _robustness(config, folder, split, saved, fitted, clips) if changed else ({}, [])
-    rows = [entries.network(one, ray.get(p), f1.get(one.label, {})) for one, p in zip(saved, pending, strict=True)]
+    recipe = robustness.recipe_of(manifest, config.prepare) if changed else None
+    paths = features.read_tracks(folder, split)["path"].to_pylist() if recipe else []
+    blocks = even_blocks(paths, cluster.cpus())
+    answered = _answers(clips, saved, fitted, recipe, blocks)
+    f1 = answered.robustness
+    rows = [
+        entries.network(one, answered.results[one.label], cost, f1.get(one.label, {})) for one, cost in answered.costs
+    ]
     if len(rows) > 1:
         rows.append(entries.ensemble(rows, f1.get(robustness.ENSEMBLE, {})))
-    if fitted is not None:
-        rows.append(entries.classical(fitted, clips, f1.get(_BASELINE, {})))
+    if answered.baseline is not None:
+        rows.append(entries.classical(answered.baseline, clips, f1.get(_BASELINE, {})))
     rows.append(entries.majority(tracks, manifest["classes"], clips))
+    notes = list(answered.notes)
+    if changed and recipe is None:
+        notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")
     if split != "test":
         notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
     return _board(config, manifest, tracks, clips, split, rows, notes, search)
@@ -115,7 +149,7 @@ def _board(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         part=part,
         seed=config.seed,
-        hardware=experiment.hardware(),
+        hardware=hardware_in_words(rows),
         commands=[cli.command_line()],
         versions=ledger.versions(),
         commit=entries.commit(),
@@ -124,28 +158,85 @@ def _board(
     )
 
 
+def _answers(
+    clips: Clips,
+    saved: list[Saved],
+    fitted: ray.ObjectRef[Baseline] | None,
+    recipe: Recipe | None,
+    blocks: list[list[str]],
+) -> Answered:
+    """Ask all models on all machines, and measure their costs when that is done and nothing else runs."""
+    shared, places = ray.put(clips), [place for one in saved for place in one.folders]
+    with JobProgress("judging", len(places) + len(blocks) + (fitted is not None) + len(saved)) as progress:
+        scored = [answer.remote(place, shared) for place in places]
+        worse = [answer_changed.remote(block, recipe, places, fitted) for block in blocks]
+        cards = iter(_collect(scored, progress, "models scored"))
+        results = {one.label: [next(cards) for _ in one.folders] for one in saved}
+        baselines = _collect([] if fitted is None else [fitted], progress, "baseline fitted")
+        seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in results.items()}
+        f1, notes = _robustness(clips, seeds, worse, _BASELINE if baselines else "", progress)
+        few = ray.put(inference.first(clips, inference.MOST_CLIPS))
+        costs = list(_stream(measure.remote([one.folders[0] for one in saved], few), progress))
+    return Answered(results, list(zip(saved, costs, strict=True)), baselines[0] if baselines else None, f1, notes)
+
+
 def _robustness(
-    config: Config, folder: Location, split: str, saved: list[Saved], fitted: Baseline | None, clips: Clips
+    clips: Clips,
+    seeds: dict[str, list[int]],
+    worse: list[ray.ObjectRef[dict[str, Float32]]],
+    fitted: str,
+    progress: JobProgress,
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Macro F1 on changed tracks, by row and change; or a note that says why there is none."""
-    recipe = robustness.recipe_of(features.read_manifest(folder), config.prepare)
-    if recipe is None:
-        return {}, ["Robustness was not measured: these features were brought, and there is no audio to change."]
-    folders = [place for one in saved for place in one.folders]
-    paths = features.read_tracks(folder, split)["path"].to_pylist()
-    blocks = [paths[begin : begin + _TRACKS_PER_TASK] for begin in range(0, len(paths), _TRACKS_PER_TASK)]
-    fitted_ref = ray.put(fitted)
+    """Macro F1 by row and change from the tasks of all blocks of tracks; or a note that says why there is none."""
     try:
-        parts = ray.get([answer_changed.remote(block, recipe, folders, fitted_ref) for block in blocks])
+        parts = _collect(worse, progress, "blocks of worse audio answered")
     except AudioError as error:
+        for task in worse:
+            ray.cancel(task)
         return {}, [f"Robustness was not measured: a test track cannot be read any more ({error})."]
+    if not parts:
+        return {}, []
     answers = {change: np.concatenate([part[change] for part in parts], axis=1) for change in parts[0]}
-    seeds = {one.label: len(one.folders) for one in saved}
-    return robustness.by_row(clips.labels, seeds, answers, _BASELINE if fitted is not None else ""), []
+    return robustness.by_row(clips.labels, seeds, answers, fitted), []
 
 
-def _predictor(folder: Location) -> robustness.Predictor:
-    card, classifier = checkpoint.load(folder)
+def even_blocks(paths: list[str], cpus: int) -> list[list[str]]:
+    """`paths` in blocks of equal size, as many as keep all CPUs busy to the end, and none too large for memory."""
+    rounds = math.ceil(len(paths) / (cpus * _TRACKS_PER_TASK))
+    count = min(len(paths), rounds * cpus)
+    bounds = [len(paths) * number // max(1, count) for number in range(count + 1)]
+    return [paths[begin:end] for begin, end in itertools.pairwise(bounds)]
+
+
+def _collect(tasks: Sequence[Any], progress: JobProgress, what: str) -> list[Any]:
+    """The results of all tasks, in their order. Raises what the first failed task raised."""
+    waiting, done = list(tasks), 0
+    while waiting:
+        ready, waiting = ray.wait(waiting, timeout=_POLL_SECONDS)
+        done += len(ready)
+        ray.get(ready)
+        progress.step(len(ready), f"{done} of {len(tasks)} {what}")
+    return list(ray.get(list(tasks)))
+
+
+def _stream(generator: Any, progress: JobProgress) -> Iterator[Any]:
+    """What a task yields, as it comes."""
+    while True:
+        progress.step(detail="measuring speed, one model at a time")
+        ready, _ = ray.wait([generator], timeout=_POLL_SECONDS)
+        if not ready:
+            continue
+        try:
+            yield ray.get(next(generator))
+        except StopIteration:
+            return
+        progress.step(1)
+
+
+@lru_cache(maxsize=64)
+def _predictor(address: str) -> robustness.Predictor:
+    """The model saved at `address`, read once by each process."""
+    card, classifier = checkpoint.load(Location.of(address))
     return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
 
 

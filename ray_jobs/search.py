@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from genre import models
 from genre.config import Config
 from genre.errors import ConfigError
-from genre.models._space import Choice, Domain, LogUniform, parse
+from genre.models._space import Domain, parse
+from genre.storage import Location
 from ray_jobs import cluster
+from ray_jobs.trial_folder import TrialFolder
 
 from ray import tune  # isort: skip
 from ray.tune.experiment import Trial  # isort: skip
@@ -25,17 +29,16 @@ def architectures(config: Config) -> list[str]:
     return list(config.tune.architectures or models.names())
 
 
-def space(config: Config, architecture: str) -> dict[str, Any]:
-    """What the search varies for `architecture`, by dotted key, as Tune's domains; with tune.space's changes."""
+def domains(config: Config, architecture: str) -> dict[str, Domain]:
+    """What the search varies for `architecture`, by dotted key; with tune.space's changes."""
     own = config.tune.space.get(architecture, {})
     if "train.epochs" in own:
         raise ConfigError(
             f"tune.space.{architecture}.train.epochs: early stopping compares trials of equal length; set train.epochs"
         )
     changes = {key: parse(f"tune.space.{architecture}.{key}", value) for key, value in own.items()}
-    domains = models.search_space(architecture) | changes
-    full = {key.replace("params.", f"models.{architecture}.", 1): domain for key, domain in domains.items()}
-    return {"model.name": architecture} | {key: _to_tune(domain) for key, domain in full.items()}
+    varied = models.search_space(architecture) | changes
+    return {key.replace("params.", f"models.{architecture}.", 1): domain for key, domain in varied.items()}
 
 
 def with_resources(config: Config) -> Config:
@@ -74,34 +77,59 @@ def bundles(config: Config) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([_worker(config)] * config.tune.workers_per_trial)
 
 
-def stopper(config: Config) -> PerArchitecture:
-    """Asynchronous successive halving (Li et al., arXiv 1810.05934), within each architecture."""
+def stopper(config: Config, epochs: Mapping[str, int], earlier: Mapping[str, Earlier] | None = None) -> PerArchitecture:
+    """Asynchronous successive halving (Li et al., arXiv 1810.05934), within each architecture.
 
-    def halving() -> AsyncHyperBandScheduler:
+    `epochs` is the length of a complete training of each. Trials are compared with those that ran `earlier`, by
+    folder, as if all ran together.
+    """
+
+    def halving(architecture: str) -> AsyncHyperBandScheduler:
         return AsyncHyperBandScheduler(
             time_attr="epoch",
-            max_t=config.train.epochs,
-            grace_period=min(config.tune.grace_epochs, config.train.epochs),
+            max_t=epochs[architecture],
+            grace_period=min(config.tune.grace_epochs, epochs[architecture]),
             reduction_factor=config.tune.reduction,
         )
 
-    return PerArchitecture(halving, 60 * config.tune.minutes)
+    return PerArchitecture(halving, epochs, config.tune.minutes, earlier or {})
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a trial reached before this run: (epoch, best score), the seconds that it took, and whether it is over."""
+
+    architecture: str
+    scores: Sequence[tuple[int, float]]
+    seconds: float
+    settled: bool
 
 
 class PerArchitecture(FIFOScheduler):
     """One scheduler per architecture, so that a slow starter such as VGG is not judged by a fast CNN.
 
-    Each architecture has the same budget of training seconds (0: no limit). When it is spent its trials
-    end with the epoch they are in, and those that start later after their first.
+    Each architecture has the same budget of training minutes (0: no limit). When it is spent its trials
+    end with the epoch they are in, and those that start later after their first. A trial that is stopped has
+    this noted in its folder; one that reports its last epoch is not, since it still has its model to save.
     """
 
-    def __init__(self, make: Callable[[], TrialScheduler], budget_seconds: float) -> None:
+    def __init__(
+        self,
+        make: Callable[[str], TrialScheduler],
+        epochs: Mapping[str, int],
+        minutes: float,
+        earlier: Mapping[str, Earlier],
+    ) -> None:
         super().__init__()
         self._make = make
-        self._budget = budget_seconds
-        self._spent: dict[str, dict[str, float]] = {}  # seconds of each trial, by architecture
+        self._epochs = dict(epochs)
+        self._minutes = minutes
+        self._earlier = dict(earlier)
+        self._spent: dict[str, dict[str, float]] = {}  # seconds of each trial's folder, by architecture
         self._schedulers: dict[str, TrialScheduler] = {}
         self._goal: tuple[str | None, str | None, dict[str, Any]] = (None, None, {})
+        for folder, trial in earlier.items():
+            self._spent.setdefault(trial.architecture, {})[folder] = trial.seconds
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Tune's hand-over of what is optimised; passed on to each scheduler when it is made."""
@@ -109,9 +137,11 @@ class PerArchitecture(FIFOScheduler):
         return bool(super().set_search_properties(metric, mode, **spec))
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """See `TrialScheduler`. A trial of an interrupted search brings what it has spent."""
-        self._of(trial).on_trial_add(tune_controller, trial)
-        self._note(trial, last_report(trial))
+        """See `TrialScheduler`. A resumed trial has been compared at the epochs that it reached before."""
+        scheduler = self._of(trial)
+        scheduler.on_trial_add(tune_controller, trial)
+        if (before := self._earlier.get(folder_of(trial))) is not None:
+            _replay(scheduler, trial, before)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """See `TrialScheduler`."""
@@ -120,8 +150,16 @@ class PerArchitecture(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """See `TrialScheduler`."""
         decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
-        spent = self._note(trial, result)
-        return TrialScheduler.STOP if 0 < self._budget <= spent else decision
+        spent = self._spent.setdefault(architecture_of(trial), {})
+        spent[folder_of(trial)] = float(result["trial_seconds"])
+        if result["epoch"] >= self._epochs[architecture_of(trial)] or "failure" in result:
+            return str(TrialScheduler.CONTINUE)
+        late = 0 < 60 * self._minutes <= sum(spent.values())
+        if not late and decision != TrialScheduler.STOP:
+            return decision
+        folder = TrialFolder(Location.of(folder_of(trial)))
+        folder.end("stopped", minutes=0.0 if decision == TrialScheduler.STOP else self._minutes)
+        return str(TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """See `TrialScheduler`."""
@@ -131,20 +169,25 @@ class PerArchitecture(FIFOScheduler):
         """See `TrialScheduler`."""
         self._of(trial).on_trial_remove(tune_controller, trial)
 
-    def _note(self, trial: Trial, result: dict[str, Any]) -> float:
-        """Seconds that the architecture of `trial` has spent with this result."""
-        spent = self._spent.setdefault(architecture_of(trial), {})
-        spent[trial.trial_id] = float(result.get("time_total_s", 0.0))
-        return sum(spent.values())
-
     def _of(self, trial: Trial) -> TrialScheduler:
         name = architecture_of(trial)
         if name not in self._schedulers:
-            scheduler = self._make()
+            scheduler = self._make(name)
             metric, mode, spec = self._goal
             scheduler.set_search_properties(metric, mode, **spec)
             self._schedulers[name] = scheduler
+            for folder, before in self._earlier.items():
+                if before.settled and before.architecture == name:
+                    settled = SimpleNamespace(trial_id=folder)
+                    scheduler.on_trial_add(None, settled)
+                    _replay(scheduler, settled, before)
         return self._schedulers[name]
+
+
+def _replay(scheduler: TrialScheduler, trial: Any, before: Earlier) -> None:
+    """Report the earlier scores of a trial to its scheduler; what it decides now was decided then."""
+    for epoch, f1 in before.scores:
+        scheduler.on_trial_result(None, trial, {"epoch": epoch, METRIC: f1})
 
 
 def last_report(trial: Trial) -> dict[str, Any]:
@@ -164,9 +207,6 @@ def architecture_of(trial: Trial) -> str:
     return str(trial.config["run"]["settings"]["model.name"])
 
 
-def _to_tune(domain: Domain) -> Any:
-    if isinstance(domain, Choice):
-        return tune.choice(list(domain.values))
-    if isinstance(domain, LogUniform):
-        return tune.loguniform(domain.low, domain.high)
-    return tune.uniform(domain.low, domain.high)
+def folder_of(trial: Trial) -> str:
+    """The address of a trial's folder."""
+    return str(trial.config["run"]["folder"])

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.live import Live
 from rich.table import Table
 
-from genre.storage import Location
-from ray_jobs import cli
-from ray_jobs.search import METRIC, architecture_of, last_report
+from genre.config import Config
+from ray_jobs import cli, search, search_plan
+from ray_jobs.search import METRIC, architecture_of, folder_of, last_report
+from ray_jobs.search_plan import Slot
+from ray_jobs.trial_folder import Record, wall_seconds
 
 from ray.tune import Callback  # isort: skip
 from ray.tune.experiment import Trial  # isort: skip
 
-_LOG_EVERY_SECONDS = 20.0
+_LOG_EVERY_SECONDS = 15.0
 _STATES = ("waiting", "running", "done", "stopped", "failed")
 _IN_A_LINE = ("done", "stopped", "failed", "running", "waiting")
 
@@ -24,79 +27,76 @@ _IN_A_LINE = ("done", "stopped", "failed", "running", "waiting")
 class SearchProgress(Callback):
     """Trials by architecture: waiting, running, done, stopped early, failed, the best score so far, and time left.
 
-    Keeps the wall time of an experiment in `clock`, over all the runs that it takes.
+    Counts the trials of all `slots`, those that ran before as well.
     """
 
-    def __init__(
-        self, phase: str, architectures: list[str], trials: int, epochs: int, concurrent: int, clock: Location
-    ) -> None:
-        self._phase, self._architectures, self._per_architecture, self._epochs = phase, architectures, trials, epochs
-        self._concurrent, self._clock = concurrent, clock
-        self._epoch_seconds: dict[str, float] = {}  # of the latest epoch
+    def __init__(self, phase: str, slots: Sequence[Slot], config: Config) -> None:
+        self._phase = phase
+        self._epochs = {slot.architecture: slot.epochs for slot in slots}
+        self._architectures = list(self._epochs)
+        missing = search_plan.unsettled(slots, config.tune.minutes)
+        self._to_run = Counter(slot.architecture for slot in missing)
+        self._settled = [
+            (slot.architecture, slot.record) for slot in slots if slot not in missing and slot.record is not None
+        ]
+        self._before = wall_seconds(slot.record for slot in slots if slot.record is not None)
+        self._concurrent = search.concurrent_trials(config)
+        self._epoch_seconds: dict[str, float] = {}  # of the latest epochs
+        self._reached = {str(slot.folder.place): slot.record.epochs for slot in missing if slot.record is not None}
 
     def setup(self, **info: Any) -> None:
         """See `Callback`. Terminals cannot be pickled, and Tune pickles callbacks before it sets them up."""
         self._console = cli.console()
-        self._before = wall_seconds(self._clock)
         self._started = self._logged = time.monotonic()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         if self._console.is_terminal:
             self._live.start()
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """See `Callback`."""
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """See `Callback`. Called many times a second, so that a long epoch is not silent."""
         self._show(trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """See `Callback`."""
-        self._epoch_seconds[architecture_of(trial)] = float(result["time_this_iter_s"])
-        self._show(trials)
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """See `Callback`."""
-        self._show(trials)
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """See `Callback`."""
-        self._show(trials)
+        epoch, folder = int(result["epoch"]), folder_of(trial)
+        if (trained := epoch - self._reached.get(folder, 0)) > 0:  # a report covers all epochs since the last one
+            self._epoch_seconds[architecture_of(trial)] = float(result["time_this_iter_s"]) / trained
+            self._reached[folder] = epoch
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """See `Callback`."""
         if self._live.is_started:
             self._live.stop()
-        if self._epoch_seconds:  # else all was done before
-            self._keep_time()
         self._console.print(self._line(trials))
 
     def _show(self, trials: list[Trial]) -> None:
+        every = 1.0 if self._live.is_started else _LOG_EVERY_SECONDS
+        if time.monotonic() - self._logged < every:
+            return
+        self._logged = time.monotonic()
         if self._live.is_started:
             self._live.update(self._table(trials), refresh=True)
-        if time.monotonic() - self._logged >= _LOG_EVERY_SECONDS:
-            self._logged = time.monotonic()
-            self._keep_time()
-            if not self._live.is_started:
-                self._console.print(self._line(trials))
-
-    def _keep_time(self) -> None:
-        self._clock.write_json({"seconds": self._seconds()})
+        else:
+            self._console.print(self._line(trials))
 
     def _seconds(self) -> float:
         return self._before + time.monotonic() - self._started
 
     def _states(self, architecture: str, trials: list[Trial]) -> Counter[str]:
         """How many trials of `architecture` are in each state; those not yet made are waiting."""
-        mine = [trial for trial in trials if architecture_of(trial) == architecture]
-        states = Counter(self._state(trial) for trial in mine)
-        states["waiting"] += self._per_architecture - len(mine)
+        own = [trial for trial in trials if architecture_of(trial) == architecture]
+        states = Counter(self._state(trial) for trial in own)
+        states.update(_settled_state(record) for name, record in self._settled if name == architecture)
+        states["waiting"] += self._to_run[architecture] - len(own)
         return states
 
     def _state(self, trial: Trial) -> str:
         if trial.status == "TERMINATED":
             if last_report(trial).get("failure"):
                 return "failed"
-            return "done" if _epoch(trial) >= self._epochs else "stopped"
+            return "done" if _epoch(trial) >= self._epochs[architecture_of(trial)] else "stopped"
         return {"RUNNING": "running", "ERROR": "failed"}.get(trial.status, "waiting")
 
     def _table(self, trials: list[Trial]) -> Table:
@@ -104,7 +104,7 @@ class SearchProgress(Callback):
         table.add_column("architecture")
         for heading in (*_STATES, "best valid F1"):
             table.add_column(heading, justify="right")
-        best = _best(trials)
+        best = self._best(trials)
         for name in self._architectures:
             states = self._states(name, trials)
             counts = [str(states[key] or "") for key in _STATES]
@@ -114,7 +114,7 @@ class SearchProgress(Callback):
     def _line(self, trials: list[Trial]) -> str:
         total: Counter[str] = sum((self._states(name, trials) for name in self._architectures), Counter())
         counts = ", ".join(f"{total[key]} {key}" for key in _IN_A_LINE if total[key])
-        best = _best(trials)
+        best = self._best(trials)
         scores = ", ".join(f"{name} {best[name]:.2f}" for name in self._architectures if name in best)
         return f"{self._phase}: {counts}, {self._time(trials)}; best valid F1: {scores or 'none yet'}"
 
@@ -129,16 +129,21 @@ class SearchProgress(Callback):
         others = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)
         left = 0.0
         for name in self._architectures:
-            mine = [trial for trial in trials if architecture_of(trial) == name]
-            unmade = self._per_architecture - len(mine)
-            epochs = unmade * self._epochs + sum(self._epochs - _epoch(t) for t in mine if not t.is_finished())
+            own = [trial for trial in trials if architecture_of(trial) == name]
+            unmade = self._to_run[name] - len(own)
+            whole = self._epochs[name]
+            epochs = unmade * whole + sum(whole - _epoch(t) for t in own if not t.is_finished())
             left += epochs * self._epoch_seconds.get(name, others)
         return left / self._concurrent
 
-
-def wall_seconds(clock: Location) -> float:
-    """What an experiment has taken so far, over all the runs that it took."""
-    return float(clock.read_json()["seconds"]) if clock.exists() else 0.0
+    def _best(self, trials: list[Trial]) -> dict[str, float]:
+        """The best score so far of each architecture that has one."""
+        scores = [(architecture_of(t), float(last_report(t)[METRIC])) for t in trials if _epoch(t)]
+        scores += [(name, record.best_f1) for name, record in self._settled if record.best_f1 is not None]
+        best: dict[str, float] = {}
+        for name, score in scores:
+            best[name] = max(best.get(name, 0.0), score)
+        return best
 
 
 def duration(seconds: float) -> str:
@@ -147,15 +152,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def _settled_state(record: Record) -> str:
+    return {"finished": "done", "stopped": "stopped"}.get(str(record.ended), "failed")
+
+
 def _epoch(trial: Trial) -> int:
     return int(last_report(trial).get("epoch", 0))
-
-
-def _best(trials: list[Trial]) -> dict[str, float]:
-    """The best score so far of each architecture that has one."""
-    best: dict[str, float] = {}
-    for trial in trials:
-        if _epoch(trial):
-            name = architecture_of(trial)
-            best[name] = max(best.get(name, 0.0), float(last_report(trial)[METRIC]))
-    return best

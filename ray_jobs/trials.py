@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from genre import checkpoint, config, experiment
+from genre import config, experiment
 from genre.checkpoint import ModelCard
 from genre.config import Config
 from genre.errors import TrainingError
@@ -18,6 +17,7 @@ from genre.storage import Location
 from genre.training import Trainer
 from genre.windows import Shard
 from ray_jobs import distributed
+from ray_jobs.trial_folder import Record, TrialFolder
 
 import ray  # isort: skip
 from ray import tune  # isort: skip
@@ -26,24 +26,32 @@ Shared = list[ray.ObjectRef[Data]]
 
 
 def train_trial(trial: dict[str, Any], base: Config, shared: Shared) -> None:
-    """Train `base` with the run's `settings`; where it names a folder to `save` in, leave the best epoch there."""
+    """Train `base` with the run's `settings` in its `folder`, from the last epoch there; save the model at the end."""
     run = trial["run"]
-    settings = apply(base, run["settings"])
-    last = tune.get_checkpoint()
-    with distributed.together(_follow, settings, shared, last) as shard:
-        card, trainer = _trainer(shard, settings, shared, last)
+    settings, folder = apply(base, run["settings"]), TrialFolder(Location.of(run["folder"]))
+    record = replace(folder.record() or Record({}), settings=run["settings"]).started()
+    folder.write(record)
+    with distributed.together(_follow, settings, shared, folder) as shard:
+        card, trainer = _trainer(shard, settings, shared, folder)
+        earlier = len(trainer.history)
         try:
             for epoch in trainer.run():
-                with tempfile.TemporaryDirectory() as path:
-                    checkpoint.save_state(Location.of(path) / "state.pt", trainer.state())
-                    tune.report(asdict(epoch), checkpoint=tune.Checkpoint.from_directory(path))
+                folder.save_state(trainer.state())
+                record = record.reached(trainer.history)
+                folder.write(record)
+                tune.report(asdict(epoch) | {"trial_seconds": record.seconds})
         except TrainingError as error:
-            # the same settings would lose their loss again: an outcome to record, not a crash to retry
-            reached = asdict(trainer.history[-1]) if trainer.history else {"epoch": 0, "best_f1": 0.0, "seconds": 0.0}
-            tune.report(reached | {"failure": str(error)})
+            # the same settings would lose their loss again: a result to record, not a crash to retry
+            record = replace(record.reached(trainer.history), ended="failed", failure=str(error))
+            folder.write(record)
+            report = {"epoch": record.epochs, "best_f1": record.best_f1 or 0.0, "trial_seconds": record.seconds}
+            tune.report(report | {"failure": str(error)})
             return
-    if run.get("save"):
-        experiment.save_best(Location.of(run["save"]), card, trainer, settings)
+    experiment.save_best(folder.model, card, trainer, settings)
+    record = replace(record.reached(trainer.history), ended="finished")
+    folder.write(record)
+    if len(trainer.history) == earlier:  # only the model was missing; Tune wants a report of each trial
+        tune.report(asdict(trainer.history[-1]) | {"trial_seconds": record.seconds})
 
 
 def apply(base: Config, settings: dict[str, Any]) -> Config:
@@ -58,21 +66,27 @@ def apply(base: Config, settings: dict[str, Any]) -> Config:
     return config.validate(Config, tree)
 
 
-def _follow(shard: Shard, settings: Config, shared: Shared, last: tune.Checkpoint | None) -> None:
+def trainer_for(
+    settings: Config, data: Data, device: torch.device, folder: TrialFolder, **several: Any
+) -> tuple[ModelCard, Trainer]:
+    """The trainer of a trial, at the end of the epoch whose state is in its folder; `several` are of its processes."""
+    card, trainer = experiment.trainer_for(settings, data, device, **several)
+    if (state := folder.load_state()) is not None:
+        trainer.restore(state)
+    return card, trainer
+
+
+def _follow(shard: Shard, settings: Config, shared: Shared, folder: TrialFolder) -> None:
     """Train the share of another process than the first, which alone reports and saves."""
-    _, trainer = _trainer(shard, settings, shared, last)
+    _, trainer = _trainer(shard, settings, shared, folder)
     with contextlib.suppress(TrainingError):  # a lost loss is lost in all processes, and the first says so
         for _ in trainer.run():
             pass
 
 
-def _trainer(shard: Shard, settings: Config, shared: Shared, last: tune.Checkpoint | None) -> tuple[ModelCard, Trainer]:
-    """The trainer of one process, at the end of the epoch that `last` holds."""
+def _trainer(shard: Shard, settings: Config, shared: Shared, folder: TrialFolder) -> tuple[ModelCard, Trainer]:
+    """The trainer of one process of a trial."""
     torch.set_num_threads(max(1, int(settings.tune.cpus_per_trial)))
     # a trial that asked for no GPU must not crowd one
     device = experiment.device_for(settings.train.device if settings.tune.gpus_per_trial else "cpu")
-    card, trainer = experiment.trainer_for(settings, ray.get(shared[0]), device, shard, distributed.averaging)
-    if last is not None:
-        with last.as_directory() as path:
-            trainer.restore(checkpoint.load_state(Location.of(path) / "state.pt"))
-    return card, trainer
+    return trainer_for(settings, ray.get(shared[0]), device, folder, shard=shard, wrap=distributed.averaging)

@@ -7,6 +7,7 @@ report can be made again from its JSON, or from several put together, without tr
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,7 @@ class Run:
     train_seconds: float | None = None
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int | None = None
+    hardware: str = ""  # of the training
 
     def __post_init__(self) -> None:
         rounded = np.asarray(self.probabilities, dtype=np.float64).round(DIGITS).astype(np.float32)
@@ -52,7 +54,7 @@ class Entry:
     """One row of the leaderboard: a model with its runs over seeds.
 
     `settings` is the winning configuration with dotted keys; `valid_f1` the score that chose it; `flops` are
-    per clip; `clips_per_second` and `latency_ms` (one clip alone) are of inference on the board's hardware.
+    per clip; `clips_per_second` and `latency_ms` (one clip alone) are of inference on `hardware`.
     `robustness` is macro F1 on changed test tracks, by change (`genre.robustness.CHANGES`), mean over the runs.
     What is unknown, or not a finite number, is None or absent and shows as a dash.
     """
@@ -69,6 +71,7 @@ class Entry:
     latency_ms: float | None = None
     memory_mb: float | None = None
     robustness: dict[str, float] = field(default_factory=dict)
+    hardware: str = ""  # that speed and latency were measured on
 
     def __post_init__(self) -> None:
         for name in ("valid_f1", "clips_per_second", "latency_ms", "memory_mb"):
@@ -156,6 +159,20 @@ class Board:
                 raise ArtifactError(f"leaderboard: {times} entries are called {name!r}; give each its own name")
         for entry in self.entries:
             _check_runs(entry, (tracks, classes))
+
+
+def hardware_in_words(entries: Sequence[Entry]) -> str:
+    """Where times were measured: once where all are of the same hardware, else which is of which."""
+    places: dict[str, list[str]] = {}
+    for entry in entries:
+        for run in entry.runs:
+            if run.hardware:
+                places.setdefault(run.hardware, []).append(f"training of {entry.name}")
+        if entry.hardware and entry.kind != "ensemble":
+            places.setdefault(entry.hardware, []).append(f"speed of {entry.name}")
+    if len(places) <= 1:
+        return "".join(places)
+    return "; ".join(f"{place} ({', '.join(dict.fromkeys(what))})" for place, what in places.items())
 
 
 def _check_runs(entry: Entry, shape: tuple[int, int]) -> None:

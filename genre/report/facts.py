@@ -58,8 +58,8 @@ class Trial:
 class Search:
     """What was tried before the winners were trained again.
 
-    `makespan_seconds` is the wall time from the first trial's start to the last one's end; `concurrent` how many
-    trials could run at a time; `budget` what each architecture was given, in words.
+    `makespan_seconds` is the wall time in which at least one trial ran; `concurrent` how many trials could run at a
+    time; `budget` what each architecture was given, in words.
     """
 
     trials: list[Trial] = field(default_factory=list)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from genre.errors import ArtifactError
-from genre.report.board import Board, Entry, Run
+from genre.report.board import Board, Entry, Run, hardware_in_words
 from genre.report.facts import Compared, ComparedRow, Search
 from genre.report.table import tabulate
 
@@ -37,7 +37,7 @@ def merge(boards: Mapping[str, Board]) -> Board:
         first,
         entries=entries,
         created=max(board.created for board in boards.values()),
-        hardware=_joined(together, lambda board: board.hardware),
+        hardware=hardware_in_words(entries) or _joined(together, lambda board: board.hardware),
         commit=_joined(together, lambda board: board.commit),
         commands=_once(command for board in boards.values() for command in board.commands),
         notes=[*_once(note for board in together for note in board.notes), *_notes(label, same, together)],

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from running import job
@@ -137,3 +138,25 @@ def test_an_altered_model_is_refused(tuned, tmp_path):
 def test_the_report_says_how_the_split_was_made(tuned):
     home, _ = tuned
     assert read_board(Location.of(home / "out/leaderboard")).corpus.split == "official"
+
+
+def test_a_split_without_tracks_is_named(tuned, tmp_path):
+    home, _ = tuned
+    shutil.copytree(home / "out/features", tmp_path / "features")
+    tracks = pq.read_table(tmp_path / "features/tracks.parquet")
+    splits = [{"test": "train"}.get(split, split) for split in tracks["split"].to_pylist()]
+    column = tracks.column_names.index("split")
+    changed = tracks.set_column(column, "split", pa.array(splits, tracks.schema.field("split").type))
+    pq.write_table(changed, tmp_path / "features/tracks.parquet")
+    told = job("evaluate", home, f"evaluate.features={tmp_path / 'features'}", succeeds=False)
+    assert "the test split holds no tracks (found: train 40, valid 20, test 0)" in told.stderr
+    assert told.stderr.count("\n") == 1
+    assert told.returncode == 1
+
+
+def test_costs_name_the_machine_that_they_were_measured_on(tuned):
+    home, _ = tuned
+    board = read_board(Location.of(home / "out/leaderboard"))
+    networks = [entry for entry in board.entries if entry.kind == "network"]
+    assert {entry.hardware for entry in networks} == {board.hardware} != {""}
+    assert all(entry.clips_per_second and entry.latency_ms and entry.flops for entry in networks)

@@ -7,31 +7,26 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import REPOSITORY
 from running import ENVIRONMENT, command, job
 
+from genre import experiment
+from genre.config import load
 from genre.report import read_board
 from genre.storage import Location
+from ray_jobs.trial_folder import Record, TrialFolder
+from ray_jobs.trials import apply
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+ONE = ("tune.architectures=[cnn]", "train.epochs=2")
 TWO = ("tune.architectures=[cnn, crnn]", "train.epochs=2")
-
-
-def test_a_state_of_the_search_that_was_cut_short_gives_way_to_the_one_before(tmp_path):
-    from ray_jobs.tune import _can_restore
-
-    assert not _can_restore(Location.of(tmp_path))
-    (tmp_path / "tuner.pkl").write_bytes(b"tuner")
-    for day, content in ((1, "{}"), (2, '{"trial_data": [')):
-        (tmp_path / f"experiment_state-2026-11-0{day}.json").write_text(content)
-    assert _can_restore(Location.of(tmp_path))
-    assert [path.name for path in tmp_path.glob("*.json")] == ["experiment_state-2026-11-01.json"]
-    (tmp_path / "experiment_state-2026-11-01.json").write_text("{")
-    assert not _can_restore(Location.of(tmp_path))
 
 
 @pytest.fixture
@@ -66,7 +61,7 @@ def test_a_trial_that_has_no_room_is_refused_at_once(home, features, setting):
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1].startswith("error: ")
     assert "ask for less" in told.stderr or "leaves none for a trial" in told.stderr
-    assert not list(features.glob("tune/search-*"))
+    assert not list(features.glob("tune/*/*/trial.json"))
 
 
 def test_a_lost_loss_is_recorded_and_sinks_nothing(home, features):
@@ -76,6 +71,16 @@ def test_a_lost_loss_is_recorded_and_sinks_nothing(home, features):
     names = {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries}
     assert "cnn" in names
     assert "crnn" not in names
+
+
+def test_a_trial_that_raises_is_tried_twice_and_recorded(home, features):
+    space = "tune.space={crnn: {train.batch_size: 1}}"
+    done = job("tune", home, *TWO, f"output={features}", "tune.robustness=false", space)
+    assert "crnn: a trial failed: " in done.stderr
+    record = records(features)["crnn-000"]
+    assert (record.ended, len(record.sessions)) == ("crashed", 2)
+    assert "batch norm needs 2" in record.failure
+    assert {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries} >= {"cnn"}
 
 
 def test_models_are_those_of_the_last_settings_however_often_they_change(home, features):
@@ -99,6 +104,63 @@ def test_mlflow_gets_every_trial_and_its_epochs(home, features, tmp_path):
     assert "sqlite:///" in refused.stderr
 
 
+def test_the_search_trained_the_first_seed(home, features):
+    """The model that is taken equals, bit for bit, one that is trained with the same settings by itself."""
+    done = job("tune", home, *ONE, f"output={features}", "tune.seeds=2", "tune.trials=2")
+    assert "final: 2 done" in done.stderr
+    trained = records(features)
+    searched = {name: trained[name] for name in ("cnn-000", "cnn-001")}
+    best, winner = max(searched.items(), key=lambda item: item[1].best_f1)
+    assert trained.keys() == {*searched, f"{best}-seed-1"}
+    config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), winner.settings)
+    data = experiment.load_data(Location.of(features / "features"))
+    card, trainer = experiment.trainer_for(config, data, torch.device("cpu"))
+    list(trainer.run())
+    experiment.save_best(Location.of(features / "again"), card, trainer, config)
+    taken, again = (saved_model(features / folder) for folder in ("models/cnn/seed-0", "again"))
+    assert again == taken
+    assert saved_model(features / "models/cnn/seed-1")["weights"] != taken["weights"]
+
+
+def test_more_trials_run_only_those_and_fewer_run_none(home, features):
+    def tune(*settings: str) -> dict[str, Record]:
+        job("tune", home, *TWO, f"output={features}", "tune.robustness=false", *settings)
+        return records(features)
+
+    first = tune("tune.trials=1")
+    assert sorted(first) == ["cnn-000", "crnn-000"]  # and no final training
+    second = tune("tune.trials=2")
+    assert sorted(second) == ["cnn-000", "cnn-001", "crnn-000", "crnn-001"]
+    assert {name: second[name] for name in first} == first
+    third = tune("tune.trials=1", "tune.seeds=2")
+    assert sorted(set(third) - set(second)) == ["cnn-000-seed-1", "crnn-000-seed-1"]
+    assert {name: third[name] for name in second} == second
+    board = read_board(Location.of(features / "leaderboard"))
+    assert {entry.name: entry.trials for entry in board.entries if entry.kind == "network"} == {"cnn": 1, "crnn": 1}
+    assert tune("tune.trials=1", "tune.seeds=1") == third
+    assert [path.name for path in features.glob("models/cnn/seed-*")] == ["seed-0"]
+
+
+def test_a_model_that_a_kill_left_unsaved_is_made_from_the_last_state(home, features):
+    """After the last epoch, before the model: nothing is trained again."""
+    job("tune", home, *ONE, f"output={features}", "tune.robustness=false")
+    before = saved_model(features / "models/cnn/seed-0")
+    ((name, record),) = records(features).items()
+    (trial,) = features.glob("tune/cnn-*/000")
+    config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), record.settings)
+    _, trainer = experiment.trainer_for(
+        config, experiment.load_data(Location.of(features / "features")), torch.device("cpu")
+    )
+    list(trainer.run())
+    shutil.rmtree(trial / "model")
+    TrialFolder(Location.of(trial)).write(replace(record, ended=None))
+    TrialFolder(Location.of(trial)).save_state(trainer.state())
+    job("tune", home, *ONE, f"output={features}", "tune.robustness=false")
+    assert saved_model(features / "models/cnn/seed-0") == before
+    assert records(features)[name].ended == "finished"
+    assert not (trial / "state.pt").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_an_ended_search_goes_on(home, features, number):
     settings = ("tune.architectures=[cnn]", "tune.trials=2", "train.epochs=30", "tune.grace_epochs=30")
@@ -110,26 +172,28 @@ def test_an_ended_search_goes_on(home, features, number):
         text=True,
     )
     try:
-        wait_for_checkpoint(features)
+        wait_for_epochs(features)
         os.kill(running.pid, number)
         _, said = running.communicate(timeout=120)
     finally:
         running.kill()
     assert running.returncode != 0
     if number == signal.SIGINT:
-        assert "the same command goes on from here" in said
+        assert "run the same command again to resume" in said
         assert (features / "leaderboard/so-far/leaderboard.html").exists()
-    before = epochs_seen(features)
+    before = records(features)
     job("tune", home, *settings, f"output={features}", "cluster.cpus=1")
-    after = epochs_seen(features)
-    assert len(after) == 2
-    for trial, epochs in after.items():
-        assert epochs >= before.get(trial, 0)
-        assert epochs in (30, 31)  # at most the one epoch that was under way is done again
+    after = records(features)
+    assert sorted(after) == ["cnn-000", "cnn-001"]
+    for name, record in after.items():
+        assert (record.ended, record.epochs) == ("finished", 30)
+        trained = len((features / "tune/logs/search" / name / "result.json").read_text().splitlines())
+        reached = before[name].epochs if name in before else 0
+        assert trained in (30 - reached, 29 - reached)  # a state may have been written before its record
 
 
 def test_an_interrupt_of_the_last_training_leaves_the_leaderboard_so_far(home, features):
-    settings = ("tune.architectures=[cnn]", "train.epochs=30", "tune.grace_epochs=30")
+    settings = ("tune.architectures=[cnn]", "train.epochs=30", "tune.grace_epochs=30", "tune.seeds=2")
     running = subprocess.Popen(
         command("tune", home, *settings, f"output={features}"),
         cwd=REPOSITORY,
@@ -138,27 +202,40 @@ def test_an_interrupt_of_the_last_training_leaves_the_leaderboard_so_far(home, f
         text=True,
     )
     try:
-        wait_for_checkpoint(features, "final")
+        wait_for_epochs(features, "*-seed-*")
         os.kill(running.pid, signal.SIGINT)
         _, said = running.communicate(timeout=120)
     finally:
         running.kill()
     assert running.returncode == 1
-    assert "the same command goes on from here" in said
+    assert "run the same command again to resume" in said
     assert read_board(Location.of(features / "leaderboard/so-far")).part == "valid"
     assert not (features / "leaderboard/leaderboard.html").exists()
 
 
-def wait_for_checkpoint(output: Path, phase: str = "search") -> None:
+def wait_for_epochs(output: Path, trials: str = "0??") -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if len(list(output.glob(f"tune/{phase}-*/*/checkpoint_*/state.pt"))) >= 3:
+        if any(record.epochs >= 3 for record in records(output, trials).values()):
             return
-        time.sleep(0.2)
-    raise AssertionError(f"the {phase} wrote no checkpoint")
+        time.sleep(0.1)
+    raise AssertionError("no trial reached its third epoch")
 
 
-def epochs_seen(output: Path) -> dict[str, int]:
-    """Epochs that each trial of the search reported; one done twice would count twice."""
-    files = output.glob("tune/search-*/*/result.json")
-    return {file.parent.name: len(file.read_text().splitlines()) for file in files}
+def records(output: Path, trials: str = "0*") -> dict[str, Record]:
+    """What the trials in `output` reached, by architecture and name."""
+    folders = {path.parent for path in output.glob(f"tune/*/{trials}/trial.json")}
+    named = {f"{path.parent.name.rsplit('-', 1)[0]}-{path.name}": TrialFolder(Location.of(path)) for path in folders}
+    return {name: record for name, folder in named.items() if (record := folder.record()) is not None}
+
+
+def saved_model(folder: Path) -> dict[str, Any]:
+    """All that model.json says, the hash of the weights with it, but for times, speeds and memory."""
+    content = Location.of(folder / "model.json").read_json()
+    facts = content["facts"]
+    for key in ("train_seconds", "memory_mb"):
+        del facts[key]
+    for epoch in facts["history"]:
+        for key in ("seconds", "windows_per_second", "data_wait_seconds"):
+            del epoch[key]
+    return content

@@ -1,38 +1,51 @@
-"""What is made of Tune's results, given as Tune gives them."""
+"""What is made of the records of trials."""
 
 from __future__ import annotations
 
 import pytest
 
+from genre.storage import Location
 from ray_jobs import outcomes
+from ray_jobs.search_plan import Slot
+from ray_jobs.trial_folder import Record
 
-from ray import tune  # isort: skip
 
-
-def result(f1: float, epoch: int = 9, failure: str = "", seed: int = 0) -> tune.Result:
-    metrics = {"best_f1": f1, "epoch": epoch, "done": True} | ({"failure": failure} if failure else {})
-    settings = {"model.name": "cnn", "train.learning_rate": f1, "seed": seed}
-    trained = tune.Checkpoint("/nowhere") if epoch else None
-    return tune.Result(metrics | {"config": {"run": {"settings": settings}}}, trained, None, path="/nowhere")
+def slot(f1: float, epoch: int = 9, number: int = 0, **facts) -> Slot:
+    record = Record({"model.name": "cnn", "train.learning_rate": f1}, [(epoch, f1)] if epoch else [], **facts)
+    return Slot("cnn", number, 9, Location.of("/nowhere"), record=record)
 
 
 def test_the_best_epoch_wins():
-    won = outcomes.winner("cnn", [result(0.5), result(0.7), result(0.6)])
-    assert (won.valid_f1, won.trials) == (0.7, 3)
-    assert outcomes.winner("crnn", [result(0.5)]) is None
-    assert outcomes.winner("cnn", [result(0.0, epoch=0)]) is None
+    won = outcomes.winner("cnn", [slot(0.5), slot(0.7, number=1), slot(0.6, number=2)])
+    assert (won.valid_f1, won.trials, won.slot.name) == (0.7, 3, "001")
+    assert outcomes.winner("crnn", [slot(0.5)]) is None
+    assert outcomes.winner("cnn", [slot(0.0, epoch=0)]) is None
 
 
 def test_a_trial_that_lost_its_loss_wins_only_where_all_did():
-    lost = result(0.9, failure="the loss is nan in epoch 9")
-    assert outcomes.winner("cnn", [lost, result(0.5)]).valid_f1 == 0.5
-    assert outcomes.winner("cnn", [lost, result(0.5, failure="the loss is nan")]).valid_f1 == 0.9
+    lost = slot(0.9, ended="failed", failure="the loss is nan in epoch 9")
+    assert outcomes.winner("cnn", [lost, slot(0.5)]).valid_f1 == 0.5
+    assert outcomes.winner("cnn", [lost, slot(0.5, ended="failed", failure="the loss is nan")]).valid_f1 == 0.9
 
 
 @pytest.mark.parametrize(
-    ("trial", "epochs", "status"),
-    [(result(0.5), 9, "finished"), (result(0.5), 20, "stopped"), (result(0.5, failure="nan"), 20, "failed")],
+    ("ended", "status"),
+    [
+        ("finished", "finished"),
+        ("stopped", "stopped"),
+        ("failed", "failed"),
+        ("crashed", "failed"),
+        (None, "interrupted"),
+    ],
 )
-def test_the_report_says_how_a_trial_ended(trial, epochs, status):
-    told = outcomes.for_report(trial, epochs)
+def test_the_report_says_how_a_trial_ended(ended, status):
+    (told,) = outcomes.for_report([slot(0.5, ended=ended), Slot("cnn", 1, 9, Location.of("/nowhere"))], 2, "").trials
     assert (told.status, told.epochs, told.architecture) == (status, 9, "cnn")
+    assert told.settings == {"train.learning_rate": 0.5}
+
+
+def test_wall_time_counts_what_ran_together_once_and_no_pauses():
+    slots = [slot(0.5, sessions=[(0.0, 10.0), (100.0, 105.0)]), slot(0.5, sessions=[(5.0, 20.0)])]
+    search = outcomes.for_report(slots, concurrent=2, budget="")
+    assert search.makespan_seconds == 25
+    assert search.trial_seconds == 30

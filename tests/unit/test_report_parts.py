@@ -7,6 +7,7 @@ import pytest
 from boards import EVIL
 
 from genre.report import Search, Trial, tabulate, text_table
+from genre.report.board import hardware_in_words
 from genre.report.charts import pareto
 from genre.report.confused import confused_tracks
 from genre.report.labels import Box, place
@@ -107,3 +108,16 @@ def test_utilisation_is_the_share_of_busy_places():
     assert search.trial_seconds == 300
     assert search.utilisation == 0.5
     assert Search(search.trials).utilisation is None
+
+
+def test_hardware_is_named_once_or_for_each_measurement():
+    def of(name, trained, measured):
+        entry = boards.network(name, 0.5, seeds=(0,))
+        return dataclasses.replace(
+            entry, runs=[dataclasses.replace(entry.runs[0], hardware=trained)], hardware=measured
+        )
+
+    assert hardware_in_words([of("cnn", "a GPU", "a GPU"), of("crnn", "a GPU", "a GPU")]) == "a GPU"
+    words = hardware_in_words([of("cnn", "a GPU", "2 cores"), of("crnn", "a GPU", "2 cores"), boards.majority()])
+    assert words == "a GPU (training of cnn, training of crnn); 2 cores (speed of cnn, speed of crnn)"
+    assert hardware_in_words([boards.majority()]) == ""

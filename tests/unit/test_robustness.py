@@ -156,11 +156,27 @@ def test_the_recipe_comes_from_the_manifest_or_there_is_none():
 def test_answers_that_a_change_leaves_alone_score_in_each_row_as_on_the_leaderboard(rng):
     truth = rng.integers(0, 3, 60)
     given = rng.dirichlet(np.ones(3), (6, 60)).astype(np.float32)  # cnn twice, vgg three times, the baseline
-    scores = robustness.by_row(truth, {"cnn": 2, "vgg": 3}, {"-12 dB": given}, baseline="svm")
+    scores = robustness.by_row(truth, {"cnn": [0, 1], "vgg": [0, 1, 2]}, {"-12 dB": given}, baseline="svm")
     runs = [Run(0, given[0]), Run(1, given[1])], [Run(seed, given[2 + seed]) for seed in range(3)]
     rows = [Entry(name, "network", each) for name, each in zip(("cnn", "vgg"), runs, strict=True)]
     rows += [entries.ensemble(rows, {}), Entry("svm", "classical", [Run(0, given[5])])]
     for row in rows:
         expected = metrics.mean_scores(truth, row.predicted, 3)["f1"]
         assert scores[row.name]["-12 dB"] == pytest.approx(expected), row.name
-    assert robustness.by_row(truth, {"cnn": 2, "vgg": 3}, {"-12 dB": given}).keys() == {"cnn", "vgg", "ensemble"}
+    assert robustness.by_row(truth, {"cnn": [0, 1], "vgg": [0, 1, 2]}, {"-12 dB": given}).keys() == {
+        "cnn",
+        "vgg",
+        "ensemble",
+    }
+
+
+def test_the_ensemble_of_worse_audio_pairs_runs_by_seed_where_a_final_training_failed(rng):
+    truth = rng.integers(0, 3, 60)
+    given = rng.dirichlet(np.ones(3), (5, 60)).astype(np.float32)  # cnn of seeds 0, 1, 2 and vgg of seeds 1, 2
+    seeds = {"cnn": [0, 1, 2], "vgg": [1, 2]}
+    scores = robustness.by_row(truth, seeds, {"-12 dB": given})
+    cnn, vgg = [Run(seed, given[seed]) for seed in range(3)], [Run(1, given[3]), Run(2, given[4])]
+    row = entries.ensemble([Entry("cnn", "network", cnn), Entry("vgg", "network", vgg)], {})
+    assert [run.seed for run in row.runs] == [1, 2]
+    expected = metrics.mean_scores(truth, row.predicted, 3)["f1"]
+    assert scores["ensemble"]["-12 dB"] == pytest.approx(expected)

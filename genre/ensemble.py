@@ -1,0 +1,22 @@
+"""The ensemble of all networks: which of their runs answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from genre.features import Float32
+
+
+def by_seed(runs: Mapping[str, Sequence[tuple[int, Float32]]]) -> list[tuple[int, Float32]]:
+    """Mean probabilities of all networks for each seed, from (seed, probabilities) of the runs of each network.
+
+    A seed that some network lacks is left out; networks without a common seed are taken in the order of their runs.
+    """
+    shared = set.intersection(*({seed for seed, _ in each} for each in runs.values()))
+    paired = zip(*([run for run in each if run[0] in shared or not shared] for each in runs.values()), strict=False)
+    return [
+        (together[0][0], np.mean([probabilities for _, probabilities in together], axis=0).astype(np.float32))
+        for together in paired
+    ]
