@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +60,16 @@ def for_report(slots: Sequence[Slot], concurrent: int, budget: str) -> Search:
     )
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of a trial's error, which names it, without the stack above."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def missing(search: Search, made: Collection[str]) -> dict[str, str]:
+    """Why the searched architectures that are not among those `made` have no model, by name."""
+    reasons = {
+        name: [trial.error for trial in search.trials if trial.architecture == name] for name in search.architectures
+    }
+    return {
+        name: "; ".join(dict.fromkeys(filter(None, errors))) or "its final training failed, as the notes say"
+        for name, errors in reasons.items()
+        if name not in made
+    }
 
 
 def _trial(architecture: str, record: Record) -> Trial:

@@ -16,7 +16,7 @@ from genre.experiment import Data
 from genre.storage import Location
 from genre.training import Trainer
 from genre.windows import Shard
-from ray_jobs import distributed
+from ray_jobs import distributed, exits
 from ray_jobs.trial_folder import Record, TrialFolder
 
 import ray  # isort: skip
@@ -25,6 +25,7 @@ from ray import tune  # isort: skip
 Shared = list[ray.ObjectRef[Data]]
 
 
+@exits.recorded
 def train_trial(trial: dict[str, Any], base: Config, shared: Shared) -> None:
     """Train `base` with the run's `settings` in its `folder`, from the last epoch there; save the model at the end."""
     run = trial["run"]

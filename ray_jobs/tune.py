@@ -76,6 +76,9 @@ def run(config: Config) -> None:
             changed=config.tune.robustness,
         )
     board.notes.extend(trained.notes)
+    labels = {saved.label for saved in trained.saved}
+    made = [winner.architecture for winner in outcome.winners if finals.label(config, winner) in labels]
+    board.missing.update(outcomes.missing(outcome.search, made))
     judging.publish(board, output / "leaderboard", trained.saved)
     for saved in trained.saved:
         finals.keep_best(saved, output / "models" / saved.label)

@@ -7,7 +7,7 @@ from typing import Any
 
 from genre.config import Config
 from genre.storage import Location
-from ray_jobs import outcomes, search, tracking
+from ray_jobs import exits, search, tracking
 from ray_jobs.search_plan import Slot
 from ray_jobs.search_progress import SearchProgress
 from ray_jobs.trials import Shared, train_trial
@@ -38,7 +38,7 @@ def run(
         storage_filesystem=logs.filesystem,
         verbose=0,
         callbacks=[progress, *tracking.callbacks(config, phase)],
-        failure_config=tune.FailureConfig(max_failures=1),
+        failure_config=tune.FailureConfig(max_failures=exits.TRIES - 1),
     )
     tuner = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config)
     folders = {slot.log_name: slot.folder for slot in slots}
@@ -46,5 +46,5 @@ def run(
         if result.error:
             # the path, since a trial that died at its start reported no configuration
             folder = folders[result.path.rstrip("/").rsplit("/", 1)[-1]]
-            folder.end("crashed", failure=outcomes.last_line(result.error))
+            folder.end("crashed", failure=exits.reason(Location.of(config.output), result))
     return [slot.read() for slot in slots]

@@ -49,3 +49,13 @@ def test_wall_time_counts_what_ran_together_once_and_no_pauses():
     search = outcomes.for_report(slots, concurrent=2, budget="")
     assert search.makespan_seconds == 25
     assert search.trial_seconds == 30
+
+
+def test_an_architecture_without_a_model_is_missing_for_what_its_trials_say():
+    killed = "killed by signal 6 (SIGABRT), tried 2 times"
+    died = [slot(0.0, epoch=0, number=number, ended="crashed", failure=killed) for number in range(2)]
+    search = outcomes.for_report(died, concurrent=2, budget="")
+    assert outcomes.missing(search, made=["crnn"]) == {"cnn": killed}
+    assert outcomes.missing(search, made=["cnn"]) == {}
+    well = outcomes.for_report([slot(0.5, ended="finished")], concurrent=2, budget="")
+    assert outcomes.missing(well, made=[]) == {"cnn": "its final training failed, as the notes say"}
