@@ -6,6 +6,9 @@ Nothing is simulated but the machines: see hosts.py. Marked `cluster`, run by `m
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -79,6 +82,13 @@ def _await(cluster: Cluster, host: str, command: str, what: str) -> None:
     pytest.fail(f"{what} did not come up")
 
 
+def test_commands_reach_the_head(cluster):
+    assert "/2.0 CPU" in cluster.laptop(f"ray exec {cluster.file} 'ray status'")
+    assert "on the head: head" in cluster.laptop(
+        f"echo 'echo on the head: $(hostname); exit' | ray attach {cluster.file}"
+    )
+
+
 def test_the_dashboard_listens_on_loopback_alone(cluster):
     listening = cluster.hosts.run("head", "ss -tlnH sport = :8265").stdout.split()
     assert "127.0.0.1:8265" in listening
@@ -119,6 +129,27 @@ def test_a_folder_of_one_machine_is_refused(cluster):
     told = cluster.submit("prepare", "output=/tmp/run", code=1)
     assert "output=/tmp/run is not shared with worker-" in told
     assert "exit code 2" in told
+
+
+def test_machines_to_look_around_in(tmp_path):
+    """docs/CLUSTER.md: they stay until Ctrl-C."""
+    running = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tests/cluster/hosts.py"), str(tmp_path / "hosts")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdout.readline().startswith(f"up, in {tmp_path / 'hosts'}")
+        entered = [running.stdout.readline().partition(": ")[2] for _ in range(4)]
+        named = [
+            subprocess.run(["bash", "-c", f"{line.strip()} -c hostname"], capture_output=True, text=True, check=True)
+            for line in entered
+        ]
+        assert [done.stdout.strip() for done in named] == [LAPTOP, "head", *WORKERS]
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 0
+    finally:
+        running.kill()
 
 
 def test_the_chain_on_two_machines(cluster):

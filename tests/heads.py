@@ -1,0 +1,125 @@
+"""A cluster of one machine, `ray start --head`, with a token, on loopback; and copies of the checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from conftest import REPOSITORY
+
+RAY = str(Path(sys.executable).parent / "ray")
+SUBMIT = [RAY, "job", "submit", "--working-dir", ".", "--runtime-env", "configs/runtime_env.yaml"]
+
+
+class Head:
+    """A running cluster of one machine, and the command line of a person who uses it.
+
+    `variables` are those of its environment and of the jobs', `options` those of `ray start`.
+    """
+
+    def __init__(self, folder: Path, variables: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
+        self.folder, self.checkout = folder, copy_checkout(folder / "checkout")
+        dashboard, agent, client, self.metrics = free_ports(4)
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **(variables or {}),
+        }
+        command = [RAY, "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
+        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder / 'ray'}"]
+        command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
+        command += [f"--metrics-export-port={self.metrics}", "--num-cpus=2", "--object-store-memory=100000000"]
+        command += options
+        with open(folder / "head.log", "wb") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + 60
+        while "No cluster" in (told := self.ray("job", "list", code=None)) or "Failed to connect" in told:
+            if time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError((self.folder / "head.log").read_text())
+            time.sleep(0.5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def ray(self, *arguments: str, code: int | None = 0) -> str:
+        """Run a `ray` command; it must end with `code`."""
+        done = subprocess.run(
+            [RAY, *arguments], env=self.environment, capture_output=True, text=True, cwd=self.checkout, check=False
+        )
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def submit(self, job: str, *settings: str, options: tuple[str, ...] = (), code: int = 0) -> str:
+        command = ["python", "-m", f"ray_jobs.{job}", "--config", str(self.folder / "run.yaml"), *settings]
+        return self.ray(*SUBMIT[1:], *options, "--", *command, code=code)
+
+    def numbers(self) -> Counter[str]:
+        """Our own numbers at the endpoint that Prometheus reads, over all workers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=30) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_genre_")]
+        found: Counter[str] = Counter()
+        for line in lines:
+            found[line.partition("{")[0]] += float(line.rpartition("} ")[2])
+        return found
+
+    def stop(self) -> None:
+        """End every process that Ray started, and no others: they are this one's descendants."""
+        for process in (self.process.pid, *self.family()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.process.wait()
+
+    def family(self) -> dict[int, str]:
+        """Title of each process that descends from `ray start`, by its number."""
+        parents, titles = {}, {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                titles[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        found = {self.process.pid}
+        while grown := {child for child, parent in parents.items() if parent in found} - found:
+            found |= grown
+        return {process: titles.get(process, "") for process in found - {self.process.pid}}
+
+
+def copy_checkout(to: Path) -> Path:
+    """The checkout as it is now: what is worked on may change while it is used.
+
+    Folders that must not travel with a submitted job hold more than may.
+    """
+    heavy = (".venv", "outputs")
+    shutil.copytree(REPOSITORY, to, ignore=shutil.ignore_patterns(".git", "*_cache", "__pycache__", *heavy))
+    for name in heavy:
+        (to / name).mkdir()
+        (to / name / "large").write_bytes(bytes(6_000_000))
+    return to
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
