@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from genre.corpora._instruments import SAMPLE_RATE, Artist, Audio, Timbre
 from genre.corpora._styles import STYLES, Patterns, Style
 
-VERSION = 1  # raise it when the same seeds give other audio, so that folders rendered before are not mixed with it
+VERSION = 2  # raise it when the same seeds give other audio, so that folders rendered before are not mixed with it
 
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)  # semitones above the tonic
 _MINOR = (0, 2, 3, 5, 7, 8, 10)
@@ -20,6 +21,8 @@ _CHORD = (0, 2, 4, 7)  # degrees above the root
 _STROKES = {"x": 1.0, "o": 1.0, "g": 0.35}  # loudness of a drum's strokes
 _MISSED = 0.04  # share of strokes and notes that a player leaves out
 _LEVELS_DB = {"kick": -3.0, "snare": -5.0, "hat": -12.0, "bass": -3.0, "chords": -4.0, "lead": -12.0}
+
+_tone = functools.lru_cache(maxsize=128)(Timbre.tone)  # a track repeats most of its notes; one is about 40 KB
 
 
 def compose(genre: str, artist_seed: int, track_seed: int, seconds: float = 8.0, ambiguity: float = 0.0) -> Audio:
@@ -33,8 +36,8 @@ def compose(genre: str, artist_seed: int, track_seed: int, seconds: float = 8.0,
     mix = _Take(_choose_layers(genre, rng, ambiguity), artist, rng, seconds).play()
     heard = artist.room.apply(mix, rng)
     loudness_db = rng.uniform(-24, -14)
-    heard *= np.float32(10 ** (loudness_db / 20) / np.sqrt(np.mean(heard**2)))
-    return np.clip(heard, -0.99, 0.99)
+    heard *= np.float32(10 ** (loudness_db / 20)) / np.sqrt(np.mean(heard**2))
+    return np.clip(heard, -0.99, 0.99, out=heard)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class _Take:
         """Play a degree of the scale, so many octaves above the bass, at `start` for `seconds`."""
         note = self._tonic + 12 * (octave + degree // 7) + self._scale[degree % 7]
         frequency = 440 * 2 ** ((note - 69) / 12)  # Hz
-        _add(line, start, timbre.tone(frequency, 0.95 * seconds), self._rng.uniform(0.8, 1.0))
+        _add(line, start, _tone(timbre, frequency, 0.95 * seconds), self._rng.uniform(0.8, 1.0))
 
     def _silence(self) -> Audio:
         return np.zeros(int(self._seconds * SAMPLE_RATE), np.float32)

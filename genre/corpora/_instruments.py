@@ -1,10 +1,14 @@
 """How the synthetic corpus sounds: one artist's instruments and mixing habits. Nothing here knows a genre.
 
-All waveforms are float32 at `SAMPLE_RATE`, mono, shape (samples,).
+All waveforms are float32 at `SAMPLE_RATE`, mono, shape (samples,). What works on a complete track is sums,
+products, divisions, roots and scipy's transforms, which round in the same way on every processor. NumPy's `exp`
+and `tanh` in float32, its matrix products and its complex products do not: the same seed would give other bytes
+elsewhere. Short tables are computed in float64 and then rounded.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +18,17 @@ from numpy.typing import NDArray
 Audio = NDArray[np.float32]
 
 SAMPLE_RATE = 22050  # Hz
-_TABLE = 2048  # samples of one period
+_TABLE_BITS = 11
+_TABLE = 2**_TABLE_BITS  # samples of one period
+_PHASE_BITS = 32  # of an oscillator, so that its phase wraps round by itself
 _PARTIALS = 24
-_SINES = np.sin(
-    2 * np.pi * np.arange(1, _PARTIALS + 1)[:, None] * np.arange(_TABLE)[None, :] / _TABLE,
-).astype(np.float32)
+_SINES = np.sin(2 * np.pi * np.arange(1, _PARTIALS + 1)[:, None] * np.arange(_TABLE) / _TABLE)
+_FRAME = 32768  # samples that the room transforms at a time
+_EQUALISER = 1024  # samples before and after its middle that the equaliser's response has
+_TAIL = SAMPLE_RATE // 2  # samples of reverberation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Timbre:
     """A pitched instrument: strengths of the partials (24,), and an envelope in seconds (sustain: 0 to 1)."""
 
@@ -46,18 +53,21 @@ class Timbre:
 
     def tone(self, frequency: float, seconds: float) -> Audio:
         """One note of `frequency` Hz that sounds for `seconds`, at a peak near 1."""
-        audible = max(1, min(_PARTIALS, int(0.45 * SAMPLE_RATE / frequency)))
-        period = self.partials[:audible] @ _SINES[:audible]
         count = max(1, int(seconds * SAMPLE_RATE))
-        phase = (np.arange(count) * (frequency * _TABLE / SAMPLE_RATE)).astype(np.int64) % _TABLE
-        return np.asarray(period[phase] * self._envelope(count))
+        step = np.uint32(frequency / SAMPLE_RATE * 2**_PHASE_BITS)
+        phase = (np.arange(count, dtype=np.uint32) * step) >> np.uint32(_PHASE_BITS - _TABLE_BITS)
+        audible = max(1, min(_PARTIALS, int(0.45 * SAMPLE_RATE / frequency)))
+        note = self._periods[audible - 1].take(phase)
+        note *= self.sustain + (1 - self.sustain) * _decay(self.decay, count)
+        rise, fall = (min(count, int(edge * SAMPLE_RATE)) for edge in (self.attack, self.release))
+        note[:rise] *= _ramp(self.attack, rise)
+        note[count - fall :] *= _ramp(self.release, fall)[::-1]
+        return np.asarray(note)
 
-    def _envelope(self, count: int) -> Audio:
-        time = np.arange(count, dtype=np.float32) / SAMPLE_RATE
-        level = self.sustain + (1 - self.sustain) * np.exp(-time / np.float32(self.decay))
-        rise = np.minimum(1, time / np.float32(self.attack))
-        fall = np.minimum(1, time[::-1] / np.float32(self.release))
-        return np.asarray(level * rise * fall, dtype=np.float32)
+    @functools.cached_property
+    def _periods(self) -> Audio:
+        """One period of the first partial, of the first two, and so on: (24, 2048)."""
+        return np.cumsum(self.partials[:, None] * _SINES, axis=0).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -80,72 +90,104 @@ class DrumKit:
         )
 
 
-def _time(seconds: float) -> Audio:
-    return np.arange(int(seconds * SAMPLE_RATE), dtype=np.float32) / np.float32(SAMPLE_RATE)
+def _time(seconds: float) -> NDArray[np.float64]:
+    return np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+
+
+def _decay(seconds: float, count: int) -> Audio:
+    """What falls by 1/e in `seconds`, at the first `count` samples: the product of a coarse and a fine table."""
+    per_sample, fine = -1 / (seconds * SAMPLE_RATE), 256
+    coarse = np.exp(np.arange(0, count, fine) * per_sample).astype(np.float32)
+    return np.multiply.outer(coarse, np.exp(np.arange(fine) * per_sample).astype(np.float32)).ravel()[:count]
+
+
+def _ramp(seconds: float, count: int) -> Audio:
+    """What rises from 0 to 1 in `seconds`, at the first `count` samples."""
+    return np.arange(count, dtype=np.float32) / np.float32(seconds * SAMPLE_RATE)
 
 
 def _kick(frequency: float, sweep: float, decay: float) -> Audio:
     """A sine that falls to `frequency` Hz from `1 + sweep` times it, as a struck skin does."""
     time = _time(4 * decay)
     phase = frequency * (time + sweep * 0.03 * (1 - np.exp(-time / 0.03)))
-    return np.asarray(np.sin(2 * np.pi * phase) * np.exp(-time / decay), dtype=np.float32)
+    return np.sin(2 * np.pi * phase).astype(np.float32) * _decay(decay, len(time))
 
 
 def _snare(rng: np.random.Generator, frequency: float, decay: float, rattle: float) -> Audio:
     time = _time(4 * decay)
-    skin = np.sin(2 * np.pi * frequency * time) * np.exp(-time / (0.6 * decay))
+    skin = np.sin(2 * np.pi * frequency * time).astype(np.float32) * _decay(0.6 * decay, len(time))
     wires = _noise(rng, 4 * decay, decay, 900, 8000)
-    return np.asarray((1 - rattle) * skin + rattle * wires, dtype=np.float32)
+    return np.float32(1 - rattle) * skin + np.float32(rattle) * wires
 
 
 def _noise(rng: np.random.Generator, seconds: float, decay: float, low: float, high: float) -> Audio:
     """Noise between `low` and `high` Hz that falls by 1/e in `decay` seconds."""
-    time = _time(seconds)
-    spectrum = scipy.fft.rfft(rng.standard_normal(len(time), dtype=np.float32))
-    frequency = scipy.fft.rfftfreq(len(time), 1 / SAMPLE_RATE)
-    spectrum /= 1 + (low / np.maximum(frequency, 1)) ** 4 + (frequency / high) ** 4
-    noise = scipy.fft.irfft(spectrum, len(time)) * np.exp(-time / decay)
-    return np.asarray(noise / np.max(np.abs(noise)), dtype=np.float32)
+    count = int(seconds * SAMPLE_RATE)
+    size = scipy.fft.next_fast_len(count, real=True)
+    frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    gain = 1 / (1 + (low / np.maximum(frequency, 1)) ** 4 + (frequency / high) ** 4)
+    spectrum = scipy.fft.rfft(rng.standard_normal(size, dtype=np.float32))
+    noise = scipy.fft.irfft(spectrum * gain.astype(np.float32), size)[:count] * _decay(decay, count)
+    return np.asarray(noise / np.max(np.abs(noise)))
 
 
 @dataclass(frozen=True)
 class Room:
-    """The end of the chain: equaliser (dB at octave-spaced centres), reverberation, drive and noise floor."""
+    """The end of the chain: equaliser and reverberation in one response, drive and noise floor."""
 
-    gains_db: NDArray[np.float64]
-    wet: float
-    decay: float
+    response: NDArray[np.complex64]  # to a frame, later by `_EQUALISER` samples
     drive: float
-    noise_db: float
+    noise: float  # peak
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Room:
         tilt = rng.uniform(-2.0, 2.0)
+        gains_db = tilt * np.linspace(-4, 4, 9) + rng.uniform(-3, 3, 9)  # at octaves from 43 Hz on
+        wet, decay = rng.uniform(0.0, 0.5), rng.uniform(0.08, 0.3)
+        tail = rng.standard_normal(_TAIL, dtype=np.float32) * _decay(decay, _TAIL)
+        tail *= wet / np.sqrt(np.sum(tail**2))
+        tail[0] += 1
         return cls(
-            gains_db=tilt * np.linspace(-4, 4, 9) + rng.uniform(-3, 3, 9),
-            wet=rng.uniform(0.0, 0.5),
-            decay=rng.uniform(0.08, 0.3),
+            response=_product(scipy.fft.rfft(_equaliser(gains_db), _FRAME), scipy.fft.rfft(tail, _FRAME)),
             drive=rng.uniform(0.5, 2.0),
-            noise_db=rng.uniform(-60, -40),
+            noise=np.sqrt(3) * 10 ** (rng.uniform(-60, -40) / 20),
         )
 
     def apply(self, mix: Audio, rng: np.random.Generator) -> Audio:
         """`mix`, at any level, as it leaves this room: equalised, reverberant, softly clipped and a little noisy."""
-        size = scipy.fft.next_fast_len(len(mix) + SAMPLE_RATE // 2, real=True)
-        response = self._equaliser(size) * (1 + self.wet * self._reverberation(size, rng))
-        heard = scipy.fft.irfft(scipy.fft.rfft(mix, size) * response.astype(np.complex64), size)[: len(mix)]
-        heard *= self.drive / (np.sqrt(np.mean(heard**2)) + 1e-9)
-        noise = rng.standard_normal(len(mix), dtype=np.float32) * np.float32(10 ** (self.noise_db / 20))
-        return np.asarray(np.tanh(heard * np.float32(0.5)) + noise, dtype=np.float32)
+        heard = self._respond(mix)
+        heard *= np.float32(0.5 * self.drive) / (np.sqrt(np.mean(heard**2)) + np.float32(1e-9))
+        heard /= np.sqrt(1 + heard**2)
+        noise = rng.random(len(mix), dtype=np.float32) - np.float32(0.5)
+        heard += noise * np.float32(2 * self.noise)
+        return heard
 
-    def _equaliser(self, size: int) -> NDArray[np.float64]:
-        octave = np.log2(np.maximum(scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20) / 43)
-        return np.asarray(10 ** (np.interp(octave, np.arange(9), self.gains_db) / 20))
+    def _respond(self, mix: Audio) -> Audio:
+        """The convolution of `mix` with the response, by overlapping frames."""
+        hop = _FRAME - (2 * _EQUALISER + _TAIL)
+        frames = -(-len(mix) // hop)
+        parts = np.zeros((frames, hop), np.float32)
+        parts.reshape(-1)[: len(mix)] = mix
+        parts = scipy.fft.irfft(_product(scipy.fft.rfft(parts, _FRAME), self.response), _FRAME)
+        heard = np.zeros((frames - 1) * hop + _FRAME, np.float32)
+        for number, part in enumerate(parts):
+            heard[number * hop : number * hop + _FRAME] += part
+        return heard[_EQUALISER : _EQUALISER + len(mix)]
 
-    def _reverberation(self, size: int, rng: np.random.Generator) -> NDArray[np.complex64]:
-        time = _time(0.5)
-        tail = rng.standard_normal(len(time), dtype=np.float32) * np.exp(-time / np.float32(self.decay))
-        return np.asarray(scipy.fft.rfft(tail / np.sqrt(np.sum(tail**2)), size))
+
+def _equaliser(gains_db: NDArray[np.float64]) -> Audio:
+    """The response in time to gains at nine octaves from 43 Hz on: symmetric around sample `_EQUALISER`."""
+    octave = np.log2(np.maximum(scipy.fft.rfftfreq(_FRAME, 1 / SAMPLE_RATE), 20) / 43)
+    response = scipy.fft.irfft(10 ** (np.interp(octave, np.arange(9), gains_db) / 20), _FRAME)
+    return np.roll(response, _EQUALISER)[: 2 * _EQUALISER].astype(np.float32)
+
+
+def _product(spectra: NDArray[np.complex64], response: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Their product, each step rounded by itself: NumPy's own fuses two where the processor can."""
+    product = np.empty_like(spectra)
+    product.real = spectra.real * response.real - spectra.imag * response.imag
+    product.imag = spectra.real * response.imag + spectra.imag * response.real
+    return product
 
 
 @dataclass(frozen=True)
@@ -162,6 +204,7 @@ class Artist:
     jitter: float  # seconds, standard deviation of the players' timing
 
     @classmethod
+    @functools.lru_cache(maxsize=64)  # an artist plays many tracks; one is 0.5 MB
     def draw(cls, seed: int) -> Artist:
         rng = np.random.default_rng(seed)
         layers = ("kick", "snare", "hat", "bass", "chords", "lead")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from genre import corpora, registry
 from genre.config import CorpusSettings
@@ -186,6 +190,24 @@ def test_audio_is_in_range_and_repeatable() -> None:
         assert audio.shape == (int(1.5 * SAMPLE_RATE),)
         assert np.abs(audio).max() < 1
         np.testing.assert_array_equal(audio, compose(genre, 1, 2, seconds=1.5, ambiguity=1.0))
+
+
+def test_audio_is_the_same_on_processors_without_avx() -> None:
+    """NumPy chooses its loops by processor; the subprocess takes those for processors without AVX."""
+    program = (
+        "import hashlib; from genre.corpora._compose import compose\n"
+        "print(*(hashlib.sha256(compose('house', n, n, 2.0)).hexdigest() for n in range(3)))"
+    )
+    dispatched = " ".join(name for name in __cpu_dispatch__ if __cpu_features__[name])
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"NPY_DISABLE_CPU_FEATURES": dispatched},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = [hashlib.sha256(compose("house", n, n, 2.0)).hexdigest() for n in range(3)]
+    assert elsewhere.stdout.split() == here
 
 
 @pytest.mark.parametrize(("ambiguity", "borrowed"), [(0.0, {0}), (1.0, {1, 2})])
