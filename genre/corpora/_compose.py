@@ -12,7 +12,7 @@ import numpy as np
 from genre.corpora._instruments import SAMPLE_RATE, Artist, Audio, Timbre
 from genre.corpora._styles import STYLES, Patterns, Style
 
-VERSION = 2  # raise it when the same seeds give other audio, so that folders rendered before are not mixed with it
+VERSION = 2  # raise it when the same seeds give other files, so that folders rendered before are not mixed with them
 
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)  # semitones above the tonic
 _MINOR = (0, 2, 3, 5, 7, 8, 10)

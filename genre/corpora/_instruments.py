@@ -1,9 +1,9 @@
 """How the synthetic corpus sounds: one artist's instruments and mixing habits. Nothing here knows a genre.
 
-All waveforms are float32 at `SAMPLE_RATE`, mono, shape (samples,). What works on a complete track is sums,
-products, divisions, roots and scipy's transforms, which round in the same way on every processor. NumPy's `exp`
-and `tanh` in float32, its matrix products and its complex products do not: the same seed would give other bytes
-elsewhere. Short tables are computed in float64 and then rounded.
+All waveforms are float32 at `SAMPLE_RATE`, mono, shape (samples,). Complete tracks go through sums, products,
+divisions, roots and scipy's transforms only, which round in the same way with any vector instructions. NumPy's
+`exp` and `tanh` in float32, its matrix products and its complex products do not: the same seed would give other
+bytes on another processor. Short tables are computed in float64 and then rounded.
 """
 
 from __future__ import annotations

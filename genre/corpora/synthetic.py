@@ -8,7 +8,8 @@ tracks borrow layers from another genre (`ambiguity`): no classifier can get all
 The files come in several containers, sample rates and channel counts, some of them damaged. They are made
 where they are first asked for and used again afterwards; without `corpus.root` in the user's own cache, since
 in a folder for all users, such as /tmp, others could put links where the files are to be. Equal settings give
-equal bytes, but for Ogg Vorbis, where libsndfile numbers the stream at random: there the decoded audio is equal.
+equal bytes, whatever vector instructions the processor has, but for Ogg Vorbis, where libsndfile numbers the
+stream at random: there the decoded audio is equal.
 On a cluster `corpus.root` must be a folder that all machines see.
 """
 
