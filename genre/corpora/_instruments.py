@@ -98,7 +98,9 @@ def _decay(seconds: float, count: int) -> Audio:
     """What falls by 1/e in `seconds`, at the first `count` samples: the product of a coarse and a fine table."""
     per_sample, fine = -1 / (seconds * SAMPLE_RATE), 256
     coarse = np.exp(np.arange(0, count, fine) * per_sample).astype(np.float32)
-    return np.multiply.outer(coarse, np.exp(np.arange(fine) * per_sample).astype(np.float32)).ravel()[:count]
+    return np.asarray(
+        np.multiply.outer(coarse, np.exp(np.arange(fine) * per_sample).astype(np.float32)).ravel()[:count]
+    )
 
 
 def _ramp(seconds: float, count: int) -> Audio:
@@ -179,7 +181,7 @@ def _equaliser(gains_db: NDArray[np.float64]) -> Audio:
     """The response in time to gains at nine octaves from 43 Hz on: symmetric around sample `_EQUALISER`."""
     octave = np.log2(np.maximum(scipy.fft.rfftfreq(_FRAME, 1 / SAMPLE_RATE), 20) / 43)
     response = scipy.fft.irfft(10 ** (np.interp(octave, np.arange(9), gains_db) / 20), _FRAME)
-    return np.roll(response, _EQUALISER)[: 2 * _EQUALISER].astype(np.float32)
+    return np.asarray(np.roll(response, _EQUALISER)[: 2 * _EQUALISER].astype(np.float32))
 
 
 def _product(spectra: NDArray[np.complex64], response: NDArray[np.complex64]) -> NDArray[np.complex64]:
