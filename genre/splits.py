@@ -37,8 +37,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from genre.config import CorpusSettings
 from genre.errors import ArtifactError, ConfigError
@@ -153,14 +151,26 @@ def _joined(units: Ints, names: pa.StringArray, content: pa.ChunkedArray) -> tup
     """Units that share content become one, named like its first member in sorted order."""
     known = pc.is_valid(content).to_numpy()
     audio = _dictionary(content.filter(content.is_valid()))
-    nodes = len(names) + (int(audio.max()) + 1 if len(audio) else 0)
-    edges = (np.ones(len(audio), dtype=bool), (units[known], len(names) + audio))
-    _, component = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)
+    if not len(audio) or np.bincount(audio).max() == 1:  # nothing is shared: without half a second of scipy's import
+        component = np.arange(len(names))
+    else:
+        component = _components(units[known], audio, len(names))
     order = pc.sort_indices(names).to_numpy()
     _, first, merged = np.unique(component[order], return_index=True, return_inverse=True)
     new = np.empty(len(names), dtype=np.int64)
     new[order] = merged
     return new[units], names.take(pa.array(order[first]))
+
+
+def _components(units: Ints, audio: Ints, count: int) -> Ints:
+    """Number of the component of each of `count` units, where rows of equal `audio` connect their `units`."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = count + int(audio.max()) + 1
+    edges = (np.ones(len(audio), dtype=bool), (units, count + audio))
+    _, component = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)
+    return np.asarray(component[:count], dtype=np.int64)
 
 
 def _places(names: pa.StringArray, seed: int) -> Floats:
