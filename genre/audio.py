@@ -18,6 +18,7 @@ import soxr
 from genre.config import AudioSettings, PrepareSettings
 from genre.decoders import Block, Stream, open_stream
 from genre.errors import AudioError, Reason
+from genre.storage import Location
 
 Samples = npt.NDArray[np.float32]
 
@@ -48,6 +49,14 @@ class Clip:
 
     samples: Samples
     start_seconds: float
+
+
+def read(address: str) -> bytes:
+    """Return the bytes of the file at an address. Raises `AudioError` (unreadable)."""
+    try:
+        return Location.of(address).read_bytes()
+    except OSError as error:
+        raise AudioError(Reason.UNREADABLE, error.strerror or str(error)) from None
 
 
 def load(content: bytes, settings: AudioSettings, limits: PrepareSettings = PrepareSettings()) -> Recording:

@@ -62,16 +62,6 @@ class Calibration:
         return probability >= self.threshold
 
 
-def require_same_genres(folders: Sequence[Location], classes: Sequence[list[str]]) -> None:
-    """Raise `ArtifactError` unless the models in `folders`, with these classes each, can answer together."""
-    for folder, genres in zip(folders, classes, strict=True):
-        if genres != classes[0]:
-            raise ArtifactError(
-                f"{folder} knows the genres {', '.join(genres)}, {folders[0]} {', '.join(classes[0])}; "
-                "only models of the same genres answer together"
-            )
-
-
 def fit(answers: Sequence[Answers | None], precision: float) -> Calibration:
     """The calibration of one model, or of the mean of several, with a threshold for `precision` (0: none).
 
@@ -145,16 +135,20 @@ def load(folder: Location, classes: int) -> Answers | None:
     if not path.exists():
         return None
     with path.open_parquet() as reader:
-        table = reader.read()
-    if (table.schema.metadata or {}).get(b"weights", b"").decode() != _weights(folder):
-        raise ArtifactError(f"{path}: not of the weights that model.json lists; copy the whole folder again")
+        return of_table(reader.read(), _weights(folder), classes, str(path))
+
+
+def of_table(table: pa.Table, weights: str, classes: int, source: str) -> Answers:
+    """The answers in a `validation.parquet` that came from `source`. Raises `ArtifactError` like `load`."""
+    if (table.schema.metadata or {}).get(b"weights", b"").decode() != weights:
+        raise ArtifactError(f"{source}: not of the weights that model.json lists; copy the whole folder again")
     try:
         # through lists: pyarrow's own way to numpy imports pandas, a tenth of the time of answering one song
         labels = np.array(table["label"].to_pylist(), np.int64)
         probabilities = np.array(table["probabilities"].to_pylist(), np.float32).reshape(len(table), classes)
         return Answers(np.array(table["track"].to_pylist(), np.str_), labels, probabilities)
     except (KeyError, ValueError) as error:
-        raise ArtifactError(f"{path}: altered or cut ({error}); copy the whole folder again") from None
+        raise ArtifactError(f"{source}: altered or cut ({error}); copy the whole folder again") from None
 
 
 def _weights(folder: Location) -> str:

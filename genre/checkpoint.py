@@ -12,7 +12,7 @@ import hashlib
 import io
 import textwrap
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,34 +23,9 @@ from safetensors import SafetensorError
 from genre import layout, models
 from genre.classifier import Classifier
 from genre.errors import ArtifactError
-from genre.features import Float32, Shape
+from genre.features import Float32
+from genre.savedmodel import SCHEMA_VERSION, ModelCard, differences, read_card
 from genre.storage import Location
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What a saved model knows about itself."""
-
-    architecture: str
-    params: dict[str, Any]
-    classes: list[str]
-    features: dict[str, Any]  # the settings of the features it was trained on, as in their manifest
-    fingerprint: str  # of those settings
-    shape: Shape
-    window_seconds: float
-    eval_windows: int
-    facts: dict[str, Any] = field(default_factory=dict)  # scores, seed, versions: for people, never for decisions
-
-    def frames(self) -> int:
-        """Frames of a window."""
-        return max(1, min(self.shape.frames, round(self.window_seconds / self.shape.frame_seconds)))
-
-    @property
-    def label(self) -> str:
-        """The name of its folder and of its row: the architecture, and what it started from unless from scratch."""
-        return models.label(self.architecture, self.params)
 
 
 def build(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
@@ -77,7 +52,7 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
 
     Raises `ArtifactError` when files are missing, altered, or from another version.
     """
-    card, digest = _read_card(folder)
+    card, digest = read_card(folder)
     path = folder / "weights.safetensors"
     if not path.exists():
         raise ArtifactError(f"{folder}: weights.safetensors is missing; train the model again or copy the whole folder")
@@ -110,18 +85,6 @@ def check_features(card: ModelCard, manifest: dict[str, Any], folder: Location) 
         )
 
 
-def differences(expected: dict[str, Any], found: dict[str, Any], prefix: str = "") -> list[str]:
-    """Each setting that differs, as 'key is x, expected y'."""
-    lines = []
-    for key in sorted(expected.keys() | found.keys()):
-        left, right = expected.get(key), found.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, f"{prefix}{key}.")
-        elif left != right:
-            lines.append(f"{prefix}{key} is {right}, expected {left}")
-    return lines
-
-
 def save_state(path: Location, state: dict[str, Any]) -> None:
     """Write a trainer's state: tensors and plain values."""
     buffer = io.BytesIO()
@@ -143,20 +106,3 @@ def is_whole(path: Location) -> bool:
 def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
     network = models.build(card.architecture, card.params, card.shape.bins, len(card.classes))
     return Classifier(network, mean, std, card.shape.range_db)
-
-
-def _read_card(folder: Location) -> tuple[ModelCard, str]:
-    path = folder / "model.json"
-    if not path.exists():
-        raise ArtifactError(
-            f"{folder}: no model here (model.json is missing); train one, or point model= at its folder"
-        )
-    content = path.read_json()
-    if content.get("stage") != "model" or content.get("schema_version") != SCHEMA_VERSION:
-        found = f"{content.get('stage')} version {content.get('schema_version')}"
-        raise ArtifactError(f"{path}: holds {found}, not a model of version {SCHEMA_VERSION}; train it again")
-    try:
-        fields = {name: content[name] for name in ModelCard.__dataclass_fields__}
-        return ModelCard(**fields | {"shape": Shape(**fields["shape"])}), content["weights"]
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: a field is missing or altered ({error}); train the model again") from None

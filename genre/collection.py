@@ -25,12 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from genre import calibration
+from genre import calibration, savedmodel
 from genre.calibration import UNKNOWN, Calibration
 from genre.config import fingerprint
 from genre.corpora import _walk
 from genre.errors import ArtifactError
 from genre.features import Float32
+from genre.savedmodel import SavedModel
 from genre.spreadsheet import FORMULA
 from genre.storage import Location
 
@@ -56,37 +57,41 @@ LEDGER = pa.schema(
 class Jury:
     """The models that answer, as far as that is known without loading their weights."""
 
-    folders: list[Location]
-    classes: list[str]
-    architectures: list[str]
-    weights: list[str]  # SHA-256
+    models: list[SavedModel]
     calibration: Calibration
 
     @classmethod
-    def of(cls, folders: Sequence[Location], precision: float) -> Jury:
-        """Read the models' cards. Raises `ArtifactError` for a missing or altered one, and for different genres."""
-        cards = [_card(folder) for folder in folders]
-        calibration.require_same_genres(folders, [list(card["classes"]) for card in cards])
-        answers = [calibration.load(folder, len(card["classes"])) for folder, card in zip(folders, cards, strict=True)]
-        return cls(
-            list(folders),
-            list(cards[0]["classes"]),
-            [card["architecture"] for card in cards],
-            [card["weights"] for card in cards],
-            calibration.fit(answers, precision),
-        )
+    def of(cls, places: Sequence[Location], precision: float) -> Jury:
+        """Read the models' cards. Raises `ArtifactError` for a missing or altered one, or when they do not fit."""
+        models = savedmodel.read_together(places)
+        return cls(models, calibration.fit([model.answers for model in models], precision))
+
+    @property
+    def classes(self) -> list[str]:
+        return self.models[0].card.classes
+
+    @property
+    def architectures(self) -> list[str]:
+        return [model.card.architecture for model in self.models]
+
+    @property
+    def weights(self) -> list[str]:
+        """SHA-256 of each model's weights."""
+        return [model.weights for model in self.models]
 
     @property
     def addresses(self) -> list[str]:
-        return [str(folder) for folder in self.folders]
+        return [str(model.place) for model in self.models]
 
     def check(self) -> None:
         """Before a cluster starts for them: raise `ArtifactError` when weights are missing or altered."""
-        for folder, digest in zip(self.folders, self.weights, strict=True):
-            path = folder / "weights.safetensors"
+        for model in self.models:
+            if model.is_exported:  # one file, which was read already
+                continue
+            path = model.place / "weights.safetensors"
             if not path.exists():
                 raise ArtifactError(f"{path} is missing; copy the whole folder again, or train the model again")
-            if path.sha256() != digest:
+            if path.sha256() != model.weights:
                 raise ArtifactError(f"{path}: not the weights that model.json lists; copy the whole folder again")
 
 
@@ -104,7 +109,7 @@ class Ledger:
                 "choose another output for this model, or delete it"
             )
         if not claim.exists():
-            claim.write_json({"fingerprint": mine, "models": [str(place) for place in jury.folders]})
+            claim.write_json({"fingerprint": mine, "models": jury.addresses})
         self._rows = self._read()
         self._added: list[pa.Table] = []
 
@@ -291,18 +296,6 @@ def _content(path: str) -> str | None:
         return Location.of(path).sha256()
     except OSError:
         return None
-
-
-def _card(folder: Location) -> dict[str, Any]:
-    path = folder / "model.json"
-    if not path.exists():
-        raise ArtifactError(
-            f"{folder}: no model here (model.json is missing); train one, or point model= at its folder"
-        )
-    card = path.read_json()
-    if not isinstance(card, dict) or not {"classes", "architecture", "weights"} <= card.keys():
-        raise ArtifactError(f"{path}: a field is missing or altered; copy the whole folder again")
-    return card
 
 
 def _newest(table: pa.Table) -> pa.Table:

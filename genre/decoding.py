@@ -12,8 +12,8 @@ from genre.errors import ArtifactError
 from genre.features import Clips
 from genre.isolation import IsolatedKernel
 from genre.preparation import KERNEL_VERSION, PreparedClip, PreparedTrack, Recipe, TrackKernel
+from genre.savedmodel import ModelCard
 from genre.spectrogram import LogMel
-from genre.storage import Location
 
 
 class Decoder:
@@ -48,17 +48,9 @@ class Decoder:
         )
 
 
-def recipe_of_folder(model: Location, limits: PrepareSettings) -> Recipe:
-    """The recipe of a saved model from its `model.json` alone; whoever loads the model checks the file in full."""
-    path = model / "model.json"
-    if not path.exists():
-        raise ArtifactError(f"{model}: no model here (model.json is missing); train one, or point model= at its folder")
-    content = path.read_json()
-    try:
-        shape = features.Shape(**content["shape"])
-        return recipe_of(content["features"], content["fingerprint"], shape, limits)
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: a field is missing or altered ({error}); train the model again") from None
+def decoder(card: ModelCard, limits: PrepareSettings) -> Decoder:
+    """Return what decodes files for a model with this card. Raises `ArtifactError` like `recipe_of`."""
+    return Decoder(recipe_of(card.features, card.fingerprint, card.shape, limits))
 
 
 def recipe_of(settings: dict[str, Any], expected: str, shape: features.Shape, limits: PrepareSettings) -> Recipe:

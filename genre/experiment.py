@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from genre import calibration, checkpoint, features, finetuning, memory, models, splits
-from genre.checkpoint import ModelCard
 from genre.classifier import Classifier, predict, statistics
 from genre.config import Config
 from genre.errors import ArtifactError
 from genre.features import Clips, Float32
+from genre.savedmodel import ModelCard, differences
 from genre.storage import Location
 from genre.training import Trainer
 from genre.windows import Shard
@@ -62,7 +62,7 @@ def check_settings(config: Config, manifest: dict[str, Any], folder: Location) -
     wanted = {"audio": config.audio.model_dump(mode="json"), "spectrogram": config.spectrogram.model_dump(mode="json")}
     if "audio" not in manifest["settings"]:
         return  # spectrograms that somebody brought: the folder's own description is all there is
-    different = checkpoint.differences(wanted, manifest["settings"])
+    different = differences(wanted, manifest["settings"])
     if different:
         raise ArtifactError(f"{folder} holds features with other settings: {different[0]}; run prepare, or correct it")
 

@@ -11,22 +11,27 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from genre.calibration import Calibration
-from genre.checkpoint import ModelCard
 from genre.classifier import Classifier
 from genre.config import PrepareSettings, SpectrogramSettings
 from genre.decoding import recipe_of
 from genre.errors import GenreError
+from genre.exported import INPUT, OUTPUT
+from genre.savedmodel import ModelCard
 from genre.spectrogram import FLOOR_POWER, mel_filters
 
-OPSET = 20  # the first with a Fourier transform that takes real input as it is
-INPUT, OUTPUT = "waveform", "probabilities"
+OPSET = 18  # what torch's exporter is written for
 
 
 class WaveformClassifier(nn.Module):
@@ -37,8 +42,7 @@ class WaveformClassifier(nn.Module):
     as are averaged.
     """
 
-    window: Tensor
-    filters: Tensor
+    filters: Tensor  # (bins of `PowerSpectrum`, mel bands)
 
     def __init__(self, classifier: Classifier, card: ModelCard) -> None:
         super().__init__()
@@ -48,8 +52,9 @@ class WaveformClassifier(nn.Module):
         self.n_fft, self.hop = settings.n_fft, settings.hop_length
         self.frames, self.windows = card.frames(), card.eval_windows
         self.range_db = settings.range_db
-        self.register_buffer("window", torch.hann_window(self.n_fft, periodic=True))
-        self.register_buffer("filters", torch.from_numpy(mel_filters(recipe.audio.sample_rate, settings).T.copy()))
+        self.spectrum = PowerSpectrum(self.n_fft, self.hop)
+        filters = torch.from_numpy(mel_filters(recipe.audio.sample_rate, settings).T.copy())
+        self.register_buffer("filters", filters[self.spectrum.bins] * self.spectrum.shares.unsqueeze(1))
 
     @property
     def smallest(self) -> int:
@@ -69,10 +74,7 @@ class WaveformClassifier(nn.Module):
 
     def _levels(self, waveform: Tensor) -> Tensor:
         """(batch, samples) -> (batch, bins, frames) in dB."""
-        half = self.n_fft // 2
-        framed = nn.functional.pad(waveform, (half, half)).unfold(-1, self.n_fft, self.hop)
-        spectrum = torch.fft.rfft(framed * self.window)
-        power = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
+        power = self.spectrum(waveform) @ self.filters
         return 10 * torch.log10(power.clamp(min=FLOOR_POWER)).transpose(1, 2)
 
     def _stored(self, levels: Tensor) -> Tensor:
@@ -80,6 +82,78 @@ class WaveformClassifier(nn.Module):
         floor = levels.amax(dim=(1, 2), keepdim=True) - self.range_db
         step = self.range_db / 255
         return torch.round((levels - floor).clamp(min=0) / step) * step + floor
+
+
+class PowerSpectrum(nn.Module):
+    """Waveforms (batch, samples) -> power of each frame's spectrum (batch, frames, len(bins)), in the order of `bins`.
+
+    Frames are centred on multiples of the hop, with zeros outside the signal, under a periodic Hann window. The
+    transform is two steps of Cooley and Tukey (1965) as matrix products: onnxruntime's own DFT takes eight times
+    as long and one core. With n_fft = rows * row, sample `row * i + j` and bin `k + rows * m`,
+
+        X[k + rows m] = sum over j of e(j (k + rows m) / n_fft) * sum over i of e(i k / rows) * x[row i + j]
+
+    where e(t) = exp(-2 pi i t). The signal is real, so the first half of the k is enough; a bin that comes twice
+    then, as itself and as its mirror image, has a share of a half in each place.
+    """
+
+    first: Tensor  # (2 * half, rows, 1, 1): real parts, then imaginary ones
+    second: Tensor  # (2, half, row, 2 * row): what real and imaginary parts add to both
+    window: Tensor  # (rows, 1, row)
+    bins: Tensor
+    shares: Tensor
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        self.row = _row(n_fft, hop)
+        self.rows = rows = n_fft // self.row
+        self.half = rows // 2 + 1
+        k, i = np.arange(self.half), np.arange(rows)
+        j, m = np.arange(self.row), np.arange(self.row)
+        first = np.exp(-2j * np.pi * np.outer(k, i) / rows)
+        bins = k[:, None] + rows * m
+        second = np.exp(-2j * np.pi * j[None, :, None] * bins[:, None, :] / n_fft)  # (half, row, row)
+        both = [np.concatenate(parts, axis=2) for parts in ((second.real, second.imag), (-second.imag, second.real))]
+        mirrored = np.minimum(bins, n_fft - bins).reshape(-1)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+        self._keep("first", np.concatenate([first.real, first.imag])[:, :, None, None])
+        self._keep("second", np.stack(both))
+        self._keep("window", hann.reshape(rows, 1, self.row))
+        self._keep("shares", 1 / np.bincount(mirrored, minlength=1)[mirrored])
+        self.register_buffer("bins", torch.from_numpy(mirrored))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        batch, count = waveform.shape[0], waveform.shape[1] // self.hop + 1
+        step = math.gcd(self.hop, self.row)
+        padded = nn.functional.pad(waveform, (self.n_fft // 2, self.n_fft - self.n_fft // 2))
+        # cut into pieces of a row first, since gathering pieces is much faster than gathering samples
+        in_frame = (self.n_fft - self.row) // step + 1
+        pieces = padded[:, self._grid((count - 1) * (self.hop // step) + in_frame, step, self.row, 1)]
+        framed = pieces[:, self._grid(self.rows, self.row // step, count, self.hop // step)] * self.window
+        inner = nn.functional.conv2d(framed, self.first)  # a matrix product over the rows, whatever the length
+        real, imaginary = inner[:, : self.half], inner[:, self.half :]  # (batch, half, frames, row)
+        outer = real @ self.second[0] + imaginary @ self.second[1]  # (batch, half, frames, 2 * row)
+        power = outer[..., : self.row].square() + outer[..., self.row :].square()
+        return power.transpose(1, 2).flatten(2)
+
+    def _grid(self, rows: int, down: int, columns: int, across: int) -> Tensor:
+        """Return the numbers down * i + across * j, (rows, columns)."""
+        device = self.window.device
+        return (torch.arange(rows, device=device) * down).unsqueeze(1) + torch.arange(columns, device=device) * across
+
+    def _keep(self, name: str, values: npt.NDArray[np.float64]) -> None:
+        self.register_buffer(name, torch.from_numpy(values.astype(np.float32)))
+
+
+def _row(n_fft: int, hop: int) -> int:
+    """Return the divisor of `n_fft` nearest its square root, of those that divide the hop unless that is far off."""
+    divisors = [d for d in range(1, n_fft + 1) if n_fft % d == 0]
+
+    def cost(row: int) -> float:  # multiplications of a sample, and gathering single samples where rows overlap
+        return row + n_fft / row / 2 + (0 if hop % row == 0 else 100)
+
+    return min(divisors, key=cost)
 
 
 def to_program(card: ModelCard, classifier: Classifier) -> torch.export.ExportedProgram:
@@ -103,9 +177,12 @@ def to_torch_export(card: ModelCard, classifier: Classifier, correct: Calibratio
     return buffer.getvalue()
 
 
-def to_onnx(card: ModelCard, classifier: Classifier, correct: Calibration) -> bytes:
+def to_onnx(
+    card: ModelCard, classifier: Classifier, correct: Calibration, carried: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
     """An ONNX file with `waveform` (batch, samples) in, `probabilities` (batch, classes) out, and its metadata.
 
+    `carried` is what `exported.carried` says of the model's folder; without it `Tagger` cannot load the file.
     Raises `GenreError` when the packages for it are missing.
     """
     try:
@@ -124,7 +201,7 @@ def to_onnx(card: ModelCard, classifier: Classifier, correct: Calibration) -> by
     assert exported is not None
     model = exported.model_proto
     _name_axes(model.graph)
-    for key, value in metadata(card, correct).items():
+    for key, value in (metadata(card, correct) | dict(carried)).items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     model.doc_string = "Music genres from the waveform of a clip; the metadata says what comes before and after."
     onnx.checker.check_model(model)

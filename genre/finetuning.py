@@ -7,17 +7,16 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from genre import checkpoint
-from genre.checkpoint import ModelCard
 from genre.classifier import Classifier
 from genre.errors import ArtifactError
+from genre.savedmodel import ModelCard, differences
 from genre.storage import Location
 
 
 def card_from(source: ModelCard, card: ModelCard, place: Location) -> ModelCard:
     """`card` with the network of the `source` saved in `place`. Raises `ArtifactError` when its features differ."""
     if source.fingerprint != card.fingerprint:
-        different = next(iter(checkpoint.differences(source.features, card.features)), "made by another version")
+        different = next(iter(differences(source.features, card.features)), "made by another version")
         raise ArtifactError(
             f"train.init_from={place} was trained on other features: {different}; "
             "prepare the new music with its settings"

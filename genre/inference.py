@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from genre import checkpoint, experiment
-from genre.checkpoint import ModelCard
+from genre.savedmodel import ModelCard
 from genre.classifier import Classifier, predict
 from genre.features import Clips, Float32
 from genre.storage import Location

@@ -32,6 +32,7 @@ from genre.config import Config, CorpusSettings
 from genre.corpora import Track
 from genre.errors import ArtifactError
 from genre.preparation import OUTCOME_SCHEMA, Recipe
+from genre.savedmodel import differences
 from genre.storage import Location
 
 SCAN_COLUMNS = ("track_id", "path", "genre", "group", "split", "size", "modified")
@@ -62,8 +63,6 @@ def check_settings(folder: Location, recipe: Recipe) -> None:
     found = _read_settings(folder)
     if not found or found["fingerprint"] == recipe.fingerprint():
         return
-    from genre.checkpoint import differences  # imports torch, which only this message is worth
-
     changes = differences(feature_settings(recipe), found["settings"]) or ["made by another version"]
     raise ArtifactError(
         f"{folder} holds features with other settings: {changes[0]}; choose another output, or delete it"

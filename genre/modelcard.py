@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from genre.calibration import Calibration
-from genre.checkpoint import ModelCard
 from genre.metrics import SCORES
 from genre.report import CorpusFacts, Row, md
 from genre.report.columns import count, score, seconds
 from genre.report.table import Estimate
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 
 FILE = "MODEL_CARD.md"

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from genre import audio, features, memory
 from genre.config import AudioSettings, Config, PrepareSettings, Settings, SpectrogramSettings, fingerprint
-from genre.errors import AudioError, Reason
+from genre.errors import AudioError
 from genre.isolation import IsolatedKernel
 from genre.spectrogram import LogMel
 from genre.storage import Location
@@ -84,7 +84,7 @@ class TrackKernel:
         self._log_mel = LogMel(recipe.spectrogram, recipe.audio.sample_rate)
 
     def __call__(self, address: str) -> PreparedTrack:
-        content = _read(address)
+        content = audio.read(address)
         recording = audio.load(content, self._recipe.audio, self._recipe.prepare)
         prepared = [self._prepare(clip) for clip in audio.cut(recording, self._recipe.audio)]
         spectrograms = hashlib.sha256()
@@ -172,13 +172,6 @@ class _ClipRows:
 
 # What a block knows of a track; genre, group and split belong to the corpus and are joined at the end.
 OUTCOME_SCHEMA = pa.schema([f for f in features.TRACK_SCHEMA if f.name not in ("genre", "group", "split")])
-
-
-def _read(address: str) -> bytes:
-    try:
-        return Location.of(address).read_bytes()
-    except OSError as error:
-        raise AudioError(Reason.UNREADABLE, error.strerror or str(error)) from None
 
 
 def _has_content(address: str, digest: str) -> bool:

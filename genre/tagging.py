@@ -10,24 +10,26 @@ print(tags.genre, tags.genres[:3])
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from genre import calibration, checkpoint
+from genre import calibration, savedmodel
 from genre.calibration import UNKNOWN, Calibration
-from genre.checkpoint import ModelCard
-from genre.classifier import Classifier, predict
 from genre.config import PrepareSettings
-from genre.decoding import Decoder, clips_of, recipe_of
-from genre.errors import ArtifactError, AudioError, ConfigError
-from genre.features import Clips, Float32
-from genre.preparation import PreparedTrack
+from genre.errors import AudioError, ConfigError
+from genre.features import Float32
+from genre.savedmodel import ModelCard, SavedModel
 from genre.storage import Location
 
+if TYPE_CHECKING:
+    from genre.classifier import Classifier
+
 PRECISION = 0.8
-_BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more of them only take more memory
+
+# Neither torch nor onnxruntime is imported above: each kind of model needs one of them.
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,24 @@ class Tags:
     message: str | None = None
 
 
-@dataclass(frozen=True)
-class _Member:
-    classifier: Classifier
-    card: ModelCard
+class Ensemble(Protocol):
+    """Models that answer together, whatever computes them. A decoded track has `content`, `seconds` and `clips`."""
+
+    cards: list[ModelCard]
+
+    def decode(self, path: str) -> Any: ...
+
+    def waveform(self, samples: Float32, sample_rate: int) -> Any: ...
+
+    def probabilities(self, tracks: Sequence[Any]) -> Float32: ...
 
 
 class Tagger:
     """One saved model or several that answer together; names the genres of files and of arrays."""
 
-    def __init__(self, members: Sequence[tuple[ModelCard, Classifier]], correct: Calibration, decoder: Decoder) -> None:
-        self._members = [_Member(classifier, card) for card, classifier in members]
+    def __init__(self, ensemble: Ensemble, correct: Calibration) -> None:
+        self._ensemble = ensemble
         self.calibration = correct
-        self._decoder = decoder
 
     @classmethod
     def load(
@@ -75,60 +82,57 @@ class Tagger:
         limits: PrepareSettings = PrepareSettings(),
         device: str = "cpu",
     ) -> Tagger:
-        """The model saved in a folder, or in several folders (or addresses), whose probabilities are then averaged.
+        """Load a model's folder or its exported `.onnx` file, or several of a kind, whose probabilities are averaged.
 
         `precision` is the share of right answers on validation tracks that a named genre must promise; a less
-        sure answer is `UNKNOWN`. With 0 every piece gets a genre.
+        sure answer is `UNKNOWN`. With 0 every piece gets a genre. `device` is that of folders; exported files
+        answer on the CPU.
 
-        Raises `ArtifactError` when a model is missing, altered, takes no audio, or does not fit the others.
+        Raises `ArtifactError` when a model is missing, altered, takes no audio, or does not fit the others, and
+        `ConfigError` when a folder is given and torch is not installed.
         """
         if not 0 <= precision < 1:
             raise ConfigError(f"precision: found {precision}; must be at least 0 and less than 1")
-        folders = [Location.of(one) for one in ([models] if isinstance(models, str | os.PathLike) else models)]
-        if not folders:
+        places = [Location.of(one) for one in ([models] if isinstance(models, str | os.PathLike) else models)]
+        if not places:
             raise ConfigError("no model was named; give the folder of one, as Tagger.load('outputs/run/models/cnn')")
-        loaded = [checkpoint.load(folder) for folder in folders]
-        calibration.require_same_genres(folders, [card.classes for card, _ in loaded])
-        for folder, (card, classifier) in zip(folders, loaded, strict=True):
-            _check_fits(folders[0], loaded[0][0], folder, card)
-            classifier.to(device)
-        answers = [
-            calibration.load(folder, len(card.classes)) for folder, (card, _) in zip(folders, loaded, strict=True)
-        ]
-        first = loaded[0][0]
-        recipe = recipe_of(first.features, first.fingerprint, first.shape, limits)
-        return cls(loaded, calibration.fit(answers, precision), Decoder(recipe))
+        found = savedmodel.read_together(places)
+        correct = calibration.fit([model.answers for model in found], precision)
+        return cls(_load(found, limits, device), correct)
 
     @property
     def classes(self) -> list[str]:
         """The genres that can be answered, in the order of the model's outputs."""
-        return self._members[0].card.classes
+        return self.cards[0].classes
 
     @property
     def cards(self) -> list[ModelCard]:
         """What each model knows about itself."""
-        return [member.card for member in self._members]
+        return self._ensemble.cards
 
     @property
     def classifiers(self) -> list[Classifier]:
-        """The models themselves, in the order of `cards`."""
-        return [member.classifier for member in self._members]
+        """The networks themselves, in the order of `cards`. Raises `ConfigError` for exported files."""
+        found: list[Classifier] | None = getattr(self._ensemble, "classifiers", None)
+        if found is None:
+            raise ConfigError("an exported file holds no network that torch can ask; name the model's folder")
+        return found
 
     def __call__(self, path: str | os.PathLike[str]) -> Tags:
         """Genres of one file. Raises `AudioError` when it cannot be read."""
         return self.name(os.fspath(path), self.decode(path))
 
-    def decode(self, path: str | os.PathLike[str]) -> PreparedTrack:
-        """The spectrograms that the models take, of one file. Raises `AudioError`."""
-        return self._decoder(os.fspath(path))
+    def decode(self, path: str | os.PathLike[str]) -> Any:
+        """Decode one file into the clips that the models take. Raises `AudioError`."""
+        return self._ensemble.decode(os.fspath(path))
 
     def tag(self, paths: Sequence[str | os.PathLike[str]]) -> list[Tags]:
         """Genres of several files, in their order; a file that cannot be read costs only itself."""
         results: dict[int, Tags] = {}
-        tracks: dict[int, PreparedTrack] = {}
+        tracks: dict[int, Any] = {}
         for number, path in enumerate([os.fspath(path) for path in paths]):
             try:
-                tracks[number] = self._decoder(path)
+                tracks[number] = self._ensemble.decode(path)
             except AudioError as error:
                 message = " ".join(str(error).split())
                 results[number] = Tags(path, reason=error.reason.value, message=message)
@@ -141,31 +145,28 @@ class Tagger:
 
         Raises `AudioError` for one that is silent, too short or not finite.
         """
-        tracks = [self._decoder.waveform(np.asarray(wave), sample_rate) for wave in waveforms]
+        tracks = [self._ensemble.waveform(np.asarray(wave), sample_rate) for wave in waveforms]
         return self._name([""] * len(tracks), tracks)
 
-    def name(self, path: str, track: PreparedTrack) -> Tags:
-        """Genres of a track that was decoded with this model's recipe."""
+    def name(self, path: str, track: Any) -> Tags:
+        """Genres of a track that these models, or others of the same features, decoded."""
         return self._name([path], [track])[0]
 
-    def probabilities(self, clips: Clips) -> Float32:
-        """Mean over the models, not calibrated, of each of `clips`' tracks: (tracks, classes)."""
-        batch = _BATCH_CPU if self.classifiers[0].mean.device.type == "cpu" else _BATCH_GPU
-        answers = [predict(m.classifier, clips, m.card.frames(), m.card.eval_windows, batch) for m in self._members]
-        mean: Float32 = np.mean(answers, axis=0, dtype=np.float32)
-        return mean
+    def probabilities(self, tracks: Sequence[Any]) -> Float32:
+        """Mean over the models, not calibrated, for each clip of decoded tracks: (clips, classes)."""
+        return self._ensemble.probabilities(tracks)
 
-    def _name(self, paths: Sequence[str], tracks: list[PreparedTrack]) -> list[Tags]:
+    def _name(self, paths: Sequence[str], tracks: list[Any]) -> list[Tags]:
         if not tracks:
             return []
-        by_clip = self.probabilities(clips_of(tracks, self.cards[0].shape))
+        by_clip = self.probabilities(tracks)
         ends = np.cumsum([len(track.clips) for track in tracks])
         groups = np.split(by_clip, ends[:-1])
         return [self._tags(*one) for one in zip(paths, tracks, groups, strict=True)]
 
-    def _tags(self, path: str, track: PreparedTrack, by_clip: Float32) -> Tags:
+    def _tags(self, path: str, track: Any, by_clip: Float32) -> Tags:
         genres = self._ranked(self.calibration(by_clip.mean(axis=0)))
-        clip_seconds = self._decoder.recipe.audio.clip_seconds
+        clip_seconds: float = self.cards[0].features["audio"]["clip_seconds"]
         timeline = [
             Moment(clip.start_seconds, min(clip.start_seconds + clip_seconds, track.seconds), self._ranked(row))
             for clip, row in zip(track.clips, self.calibration(by_clip), strict=True)
@@ -179,10 +180,28 @@ class Tagger:
         return [(self.classes[index], float(row[index])) for index in order]
 
 
-def _check_fits(first: Location, expected: ModelCard, folder: Location, found: ModelCard) -> None:
-    """Models that answer together must mean the same by their inputs."""
-    if found.fingerprint != expected.fingerprint:
-        different = next(iter(checkpoint.differences(expected.features, found.features)), "made by another version")
-        raise ArtifactError(
-            f"{folder} takes other features than {first}: {different}; only models of the same features answer together"
-        )
+def decoder(model: SavedModel, limits: PrepareSettings) -> Callable[[str], Any]:
+    """Return what decodes files into what `Tagger.name` takes, without loading the model's weights."""
+    if model.is_exported:
+        from genre import exported
+
+        return exported.decoder(model.card, limits)
+    from genre import decoding
+
+    return decoding.decoder(model.card, limits)
+
+
+def _load(models: Sequence[SavedModel], limits: PrepareSettings, device: str) -> Ensemble:
+    """The models with their weights."""
+    if models[0].is_exported:
+        from genre.exported import ExportedModels
+
+        return ExportedModels(models, limits)
+    try:
+        from genre.networks import Networks
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{models[0].place}: the folder of a model needs {error.name}, which is not installed; "
+            "pip install 'genre[train]', or use the .onnx file that export makes of it"
+        ) from None
+    return Networks(models, limits, device)

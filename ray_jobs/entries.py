@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from genre import baseline, features
 from genre.baseline import Baseline
-from genre.checkpoint import ModelCard
 from genre.ensemble import by_seed
 from genre.features import Clips, Float32
 from genre.inference import InferenceCost
 from genre.report import CorpusFacts, Entry, Run
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 
 Robustness = dict[str, float]

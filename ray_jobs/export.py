@@ -13,14 +13,14 @@ import warnings
 import numpy as np
 import torch
 
-from genre import calibration, checkpoint, exporting
+from genre import calibration, checkpoint, exported, exporting
 from genre.calibration import Calibration
-from genre.checkpoint import ModelCard
 from genre.classifier import Classifier, predict
 from genre.config import Config
 from genre.decoding import Decoder, clips_of, recipe_of
 from genre.errors import ConfigError, GenreError
 from genre.features import Float32
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 from ray_jobs import cli
 from ray_jobs.tag import find_models
@@ -39,7 +39,7 @@ def run(config: Config) -> None:
     expected = _expected(card, classifier)
     target = Location.of(config.output) / "export"
     name = card.architecture
-    onnx = exporting.to_onnx(card, classifier, correct)
+    onnx = exporting.to_onnx(card, classifier, correct, exported.carried(folders[0]))
     _compare("ONNX", _answer_onnx(onnx, _noise(card)), expected)
     program = exporting.to_torch_export(card, classifier, correct)
     _compare("torch.export", _answer_program(program, _noise(card)), expected)
@@ -74,7 +74,7 @@ def _answer_onnx(content: bytes, waveforms: Float32) -> Float32:
             "export checks its file with onnxruntime, which is missing; pip install 'genre[onnx]'"
         ) from None
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    answer: Float32 = session.run(None, {exporting.INPUT: waveforms})[0]
+    answer: Float32 = session.run(None, {exported.INPUT: waveforms})[0]
     return answer
 
 

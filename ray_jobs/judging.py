@@ -15,7 +15,6 @@ import torch
 
 from genre import baseline, calibration, checkpoint, features, inference, ledger, modelcard, report, robustness
 from genre.baseline import Baseline
-from genre.checkpoint import ModelCard
 from genre.classifier import predict
 from genre.config import Config
 from genre.errors import AudioError
@@ -26,6 +25,7 @@ from genre.preparation import Recipe
 from genre.report import Board, Entry, Search
 from genre.report.board import hardware_in_words
 from genre.report.facts import PARTS, Part
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 from ray_jobs import cli, cluster, entries
 from ray_jobs.entries import Saved

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from genre import checkpoint, experiment, models
-from genre.checkpoint import ModelCard
 from genre.config import Config, require_known
 from genre.errors import ConfigError, TrainingError
 from genre.experiment import Data
+from genre.savedmodel import ModelCard, differences
 from genre.storage import Location
 from genre.windows import Shard
 from ray_jobs import cli, cluster, metrics, reporter
@@ -167,7 +167,7 @@ def _claim(run: Location, settings: dict[str, Any], resume: bool) -> Location:
     record = run / "run.json"
     if record.exists():
         earlier = record.read_json()
-        different = checkpoint.differences(earlier["settings"], settings)
+        different = differences(earlier["settings"], settings)
         if resume and different and not earlier["ended"]:
             raise ConfigError(
                 f"{run} was interrupted and had other settings: {'; '.join(different)}; "

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from genre import config, experiment
-from genre.checkpoint import ModelCard
 from genre.config import Config
 from genre.errors import TrainingError
 from genre.experiment import Data
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 from genre.training import Trainer
 from genre.windows import Shard

@@ -9,9 +9,9 @@ import soundfile
 import torch
 
 from genre import calibration, checkpoint, models
-from genre.checkpoint import ModelCard
 from genre.config import Config, load
 from genre.preparation import Recipe
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 
 CLASSES = ("blues", "jazz", "rock")

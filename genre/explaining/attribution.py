@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genre.checkpoint import ModelCard
 from genre.classifier import Classifier
 from genre.config import SpectrogramSettings
 from genre.decoding import clips_of
 from genre.errors import ConfigError
 from genre.features import Float32
 from genre.preparation import PreparedTrack
+from genre.savedmodel import ModelCard
 from genre.spectrogram import mel_filters
 
 _TOGETHER = 16  # windows differentiated at a time

@@ -11,11 +11,11 @@ from saving import SMALL
 from torch import nn
 
 from genre import checkpoint, config, models
-from genre.checkpoint import ModelCard
 from genre.config import TrainSettings
 from genre.errors import ConfigError
 from genre.features import Shape
 from genre.models._space import Choice
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 
 CLASSES = 8

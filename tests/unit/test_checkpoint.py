@@ -8,7 +8,7 @@ import pytest
 import torch
 from saving import save_model
 
-from genre import checkpoint
+from genre import checkpoint, savedmodel
 from genre.errors import ArtifactError, ConfigError
 from genre.storage import Location
 
@@ -96,7 +96,7 @@ def test_other_features_are_refused_by_what_differs(folder):
 
 
 def test_differences_name_nested_keys():
-    found = checkpoint.differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
+    found = savedmodel.differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
     assert found == ["a.c is 5, expected 2", "d is None, expected 3", "e is 4, expected None"]
 
 
@@ -118,4 +118,4 @@ def test_the_label_is_the_architecture_and_its_start(folder):
     card, _ = checkpoint.load(folder)
     assert card.label == "cnn"
     pretrained = asdict(card) | {"architecture": "vgg16", "params": {"pretrained": "imagenet"}}
-    assert checkpoint.ModelCard(**pretrained).label == "vgg16-imagenet"
+    assert savedmodel.ModelCard(**pretrained).label == "vgg16-imagenet"

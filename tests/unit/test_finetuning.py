@@ -10,11 +10,11 @@ import torch
 from making import make_clips
 
 from genre import checkpoint, experiment, finetuning, metrics, models
-from genre.checkpoint import ModelCard
 from genre.classifier import predict, statistics
 from genre.config import TrainSettings, load
 from genre.errors import ArtifactError
 from genre.experiment import Data
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 from genre.training import Trainer
 

@@ -8,9 +8,9 @@ import pytest
 
 from genre import modelcard
 from genre.calibration import Calibration
-from genre.checkpoint import ModelCard
 from genre.features import Shape
 from genre.report import CorpusFacts, tabulate
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 
 

@@ -12,10 +12,10 @@ from making import make_clips
 from torch import nn
 
 from genre import checkpoint, models
-from genre.checkpoint import ModelCard
 from genre.config import Config
 from genre.errors import ConfigError
 from genre.models._space import Choice, LogUniform, Uniform, parse
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 
 CLASSES = 10
