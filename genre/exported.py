@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -37,11 +36,11 @@ _KEY, _VALUE = 1, 2
 class ExportedModels:
     """One exported file or several that answer with their mean."""
 
-    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings) -> None:
+    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, threads: int) -> None:
         import onnxruntime  # the slow part of an answer: `read` does without
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # as torch does
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors, which are raised as well
         self._sessions = []
         for model in models:

@@ -97,8 +97,8 @@ class PowerSpectrum(nn.Module):
     then, as itself and as its mirror image, has a share of a half in each place.
     """
 
-    first: Tensor  # (2 * half, rows, 1, 1): real parts, then imaginary ones
-    second: Tensor  # (2, half, row, 2 * row): what real and imaginary parts add to both
+    first: Tensor  # (2 * kept, rows, 1, 1): real parts, then imaginary ones
+    second: Tensor  # (2, kept, row, 2 * row): what real and imaginary parts add to both
     window: Tensor  # (rows, 1, row)
     bins: Tensor
     shares: Tensor
@@ -108,12 +108,12 @@ class PowerSpectrum(nn.Module):
         self.n_fft, self.hop = n_fft, hop
         self.row = _row(n_fft, hop)
         self.rows = rows = n_fft // self.row
-        self.half = rows // 2 + 1
-        k, i = np.arange(self.half), np.arange(rows)
+        self.kept = rows // 2 + 1
+        k, i = np.arange(self.kept), np.arange(rows)
         j, m = np.arange(self.row), np.arange(self.row)
         first = np.exp(-2j * np.pi * np.outer(k, i) / rows)
         bins = k[:, None] + rows * m
-        second = np.exp(-2j * np.pi * j[None, :, None] * bins[:, None, :] / n_fft)  # (half, row, row)
+        second = np.exp(-2j * np.pi * j[None, :, None] * bins[:, None, :] / n_fft)  # (kept, row, row)
         both = [np.concatenate(parts, axis=2) for parts in ((second.real, second.imag), (-second.imag, second.real))]
         mirrored = np.minimum(bins, n_fft - bins).reshape(-1)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
@@ -124,7 +124,7 @@ class PowerSpectrum(nn.Module):
         self.register_buffer("bins", torch.from_numpy(mirrored))
 
     def forward(self, waveform: Tensor) -> Tensor:
-        batch, count = waveform.shape[0], waveform.shape[1] // self.hop + 1
+        count = waveform.shape[1] // self.hop + 1
         step = math.gcd(self.hop, self.row)
         padded = nn.functional.pad(waveform, (self.n_fft // 2, self.n_fft - self.n_fft // 2))
         # cut into pieces of a row first, since gathering pieces is much faster than gathering samples
@@ -132,8 +132,8 @@ class PowerSpectrum(nn.Module):
         pieces = padded[:, self._grid((count - 1) * (self.hop // step) + in_frame, step, self.row, 1)]
         framed = pieces[:, self._grid(self.rows, self.row // step, count, self.hop // step)] * self.window
         inner = nn.functional.conv2d(framed, self.first)  # a matrix product over the rows, whatever the length
-        real, imaginary = inner[:, : self.half], inner[:, self.half :]  # (batch, half, frames, row)
-        outer = real @ self.second[0] + imaginary @ self.second[1]  # (batch, half, frames, 2 * row)
+        real, imaginary = inner[:, : self.kept], inner[:, self.kept :]  # (batch, kept, frames, row)
+        outer = real @ self.second[0] + imaginary @ self.second[1]  # (batch, kept, frames, 2 * row)
         power = outer[..., : self.row].square() + outer[..., self.row :].square()
         return power.transpose(1, 2).flatten(2)
 

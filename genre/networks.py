@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from genre import checkpoint
 from genre.classifier import predict
@@ -21,7 +22,9 @@ _BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more of them only take mor
 class Networks:
     """One model's folder or several that answer with their mean."""
 
-    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, device: str) -> None:
+    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, device: str, threads: int) -> None:
+        if threads:
+            torch.set_num_threads(threads)
         loaded = [checkpoint.load(model.place) for model in models]
         self.cards = [card for card, _ in loaded]
         self.classifiers = [classifier.to(device) for _, classifier in loaded]

@@ -70,8 +70,8 @@ class Ensemble(Protocol):
 class Tagger:
     """One saved model or several that answer together; names the genres of files and of arrays."""
 
-    def __init__(self, ensemble: Ensemble, correct: Calibration) -> None:
-        self._ensemble = ensemble
+    def __init__(self, models: Ensemble, correct: Calibration) -> None:
+        self._ensemble = models
         self.calibration = correct
 
     @classmethod
@@ -81,12 +81,13 @@ class Tagger:
         precision: float = PRECISION,
         limits: PrepareSettings = PrepareSettings(),
         device: str = "cpu",
+        threads: int = 0,
     ) -> Tagger:
         """Load a model's folder or its exported `.onnx` file, or several of a kind, whose probabilities are averaged.
 
         `precision` is the share of right answers on validation tracks that a named genre must promise; a less
         sure answer is `UNKNOWN`. With 0 every piece gets a genre. `device` is that of folders; exported files
-        answer on the CPU.
+        answer on the CPU. `threads` of a CPU: 0 leaves them to the library; torch has one number for the process.
 
         Raises `ArtifactError` when a model is missing, altered, takes no audio, or does not fit the others, and
         `ConfigError` when a folder is given and torch is not installed.
@@ -98,7 +99,7 @@ class Tagger:
             raise ConfigError("no model was named; give the folder of one, as Tagger.load('outputs/run/models/cnn')")
         found = savedmodel.read_together(places)
         correct = calibration.fit([model.answers for model in found], precision)
-        return cls(_load(found, limits, device), correct)
+        return cls(ensemble(found, limits, device, threads), correct)
 
     @property
     def classes(self) -> list[str]:
@@ -191,12 +192,12 @@ def decoder(model: SavedModel, limits: PrepareSettings) -> Callable[[str], Any]:
     return decoding.decoder(model.card, limits)
 
 
-def _load(models: Sequence[SavedModel], limits: PrepareSettings, device: str) -> Ensemble:
-    """The models with their weights."""
+def ensemble(models: Sequence[SavedModel], limits: PrepareSettings, device: str = "cpu", threads: int = 0) -> Ensemble:
+    """Load the weights of models that fit each other. Raises as `Tagger.load` does."""
     if models[0].is_exported:
         from genre.exported import ExportedModels
 
-        return ExportedModels(models, limits)
+        return ExportedModels(models, limits, threads)
     try:
         from genre.networks import Networks
     except ModuleNotFoundError as error:
@@ -204,4 +205,4 @@ def _load(models: Sequence[SavedModel], limits: PrepareSettings, device: str) ->
             f"{models[0].place}: the folder of a model needs {error.name}, which is not installed; "
             "pip install 'genre[train]', or use the .onnx file that export makes of it"
         ) from None
-    return Networks(models, limits, device)
+    return Networks(models, limits, device, threads)

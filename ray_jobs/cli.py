@@ -53,14 +53,16 @@ def reported(action: Callable[[], None], program: str, verbose: bool = False) ->
     return OK
 
 
-def check_plugins(settings: Config, architectures: bool = True) -> Config:
-    """Fill in and check the settings of the chosen corpus and, unless told otherwise, of the architectures."""
-    corpus = registry.load("genre.corpora", settings.corpus.kind)
-    corpus_params = config.validate(corpus.Params, settings.corpus.params, "corpus.params.")
-    corpus_settings = settings.corpus.model_copy(update={"params": corpus_params.model_dump(mode="json")})
+def check_plugins(settings: Config, corpus: bool = True, architectures: bool = True) -> Config:
+    """Fill in and check the settings of the chosen corpus and of the architectures, unless told otherwise."""
     for name, values in settings.models.items() if architectures else ():
         models.params(name, values)
-    return settings.model_copy(update={"corpus": corpus_settings})
+    if not corpus:
+        return settings
+    plugin = registry.load("genre.corpora", settings.corpus.kind)
+    params = config.validate(plugin.Params, settings.corpus.params, "corpus.params.")
+    filled = settings.corpus.model_copy(update={"params": params.model_dump(mode="json")})
+    return settings.model_copy(update={"corpus": filled})
 
 
 def command_line() -> str:
@@ -99,8 +101,8 @@ def _parser(program: str) -> _Parser:
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     settings = config.load(options.config or job.shipped, [_spelled_out(text, job.bare) for text in options.settings])
-    # architectures import torch, which jobs that build no network need not wait for
-    settings = check_plugins(settings, architectures=job.builds)
+    # architectures import torch and corpora scipy, which jobs without them need not wait for, nor have
+    settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), architectures=job.builds)
     if options.dry_run:
         print(config.to_yaml(settings), end="")
         return

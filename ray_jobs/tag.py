@@ -10,31 +10,32 @@ the reason. Run again after an interruption, or after adding files, it does only
 from __future__ import annotations
 
 import gc
+import importlib.util
+import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import collection, decoding, file_tags, models
+from genre import collection, file_tags, memory, models, tagging
 from genre.calibration import UNKNOWN
 from genre.collection import Jury, Ledger
 from genre.config import Config, PrepareSettings
 from genre.errors import ArtifactError, AudioError, ConfigError, GenreError
 from genre.storage import Location
+from genre.tagging import Tagger
 from ray_jobs import cli, tag_report
-
-if TYPE_CHECKING:
-    from genre.tagging import Tagger
 
 _SAVE_SECONDS = 10.0  # of work that a killed job loses at most
 _FEW = 8  # files answered before Ray would have started
 
-# Neither torch nor Ray is imported above: one song must be answered in seconds.
+# Neither torch nor Ray is imported above: one song must be answered in seconds, and a light install has neither.
 
 
 def run(config: Config) -> None:
@@ -97,16 +98,14 @@ def find_models(config: Config) -> list[Location]:
 
 
 def _answer_song(config: Config, jury: Jury, song: Location) -> dict[str, Any]:
-    """One ledger row, without Ray. The file is decoded in another process while this one imports torch."""
-    decoder = decoding.Decoder(decoding.recipe_of_folder(jury.folders[0], config.prepare))
+    """One ledger row, without Ray. The file is decoded in another process while this one loads the models."""
+    decode = tagging.decoder(jury.models[0], config.prepare)
     with ThreadPoolExecutor(1) as pool:
-        decoded = pool.submit(decoder, str(song))
+        decoded = pool.submit(decode, str(song))
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine waiting would cost more than computing
         gc.disable()  # torch makes a million objects when it is imported, none of them garbage
-        from genre.tagging import Tagger
-
+        tagger = Tagger(tagging.ensemble(jury.models, config.prepare), jury.calibration)
         gc.enable()
-        tagger = Tagger.load(jury.addresses, config.tag.precision, config.prepare)
         try:
             tags = tagger.name(str(song), decoded.result())
         except AudioError as error:
@@ -117,15 +116,9 @@ def _answer_song(config: Config, jury: Jury, song: Location) -> dict[str, Any]:
 class _Worker:
     """A tagger that lives as long as its process: the models are loaded once."""
 
-    def __init__(self, folders: list[str], limits: PrepareSettings, known: dict[str, int], device: str) -> None:
-        import torch
-
-        from genre import memory
-        from genre.tagging import Tagger
-
-        torch.set_num_threads(1)
+    def __init__(self, models: list[str], limits: PrepareSettings, known: dict[str, int], device: str) -> None:
         memory.keep_freed()
-        self._tagger: Tagger = Tagger.load(folders, limits=limits, device=device)
+        self._tagger = Tagger.load(models, limits=limits, device=device, threads=1)
         self._known = known
 
     def __call__(self, files: pa.Table) -> pa.Table:
@@ -133,18 +126,15 @@ class _Worker:
 
 
 def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> None:
-    """Answer all files of `todo` on all CPUs of the cluster, a model in each."""
-    # Ray's core complains of how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    from ray_jobs import cluster
+    """Answer all files of `todo`, a model on each CPU: of the cluster, or of this machine in a light install."""
     from ray_jobs.progress import TrackProgress
 
-    with cluster.connected(config), TrackProgress("tag", total=len(todo)) as progress:
-        cluster.check_seen(todo["path"][0].as_py(), "inputs")
+    light = jury.models[0].is_exported and importlib.util.find_spec("ray") is None
+    with TrackProgress("tag", total=len(todo)) as progress:
         waiting: list[pa.Table] = []
         saved = time.monotonic()
         try:
-            for rows in stream(config, jury, todo, ledger.contents):
+            for rows in (local_stream if light else _cluster_stream)(config, jury, todo, ledger.contents):
                 waiting.append(rows)
                 progress.advance(len(rows), rejected=len(rows) - rows["reason"].null_count)
                 if time.monotonic() - saved > _SAVE_SECONDS:
@@ -153,6 +143,54 @@ def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> N
         finally:
             if waiting:
                 ledger.add(pa.concat_tables(waiting))
+
+
+def local_stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) -> Iterator[pa.Table]:
+    """Like `stream`, in processes of this machine and without Ray."""
+    cpus = config.cluster.cpus or len(os.sched_getaffinity(0))
+    blocks = _blocks(config, todo, cpus)
+    pool = ProcessPoolExecutor(
+        min(cpus, len(blocks)),
+        multiprocessing.get_context("spawn"),  # a fork would copy a process that has threads
+        _start_worker,
+        (jury.addresses, config.prepare, known, "cpu"),
+    )
+    try:
+        for answered in as_completed([pool.submit(_answer_block, block) for block in blocks]):
+            yield answered.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker: _Worker | None = None  # of this process, where it is one of the pool's
+
+
+def _start_worker(*arguments: Any) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _worker = _Worker(*arguments)
+
+
+def _answer_block(files: pa.Table) -> pa.Table:
+    assert _worker is not None
+    return _worker(files)
+
+
+def _blocks(config: Config, todo: pa.Table, cpus: int) -> list[pa.Table]:
+    """Cut the files into batches: small ones cost little, and give every CPU some of a small collection."""
+    size = min(config.tag.batch_files, max(1, -(-len(todo) // (4 * cpus))))
+    return [todo.slice(begin, size) for begin in range(0, len(todo), size)]
+
+
+def _cluster_stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) -> Iterator[pa.Table]:
+    """Like `stream`, on a Ray that is connected for it."""
+    # Ray's core complains of how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    from ray_jobs import cluster
+
+    with cluster.connected(config):
+        cluster.check_seen(todo["path"][0].as_py(), "inputs")
+        yield from stream(config, jury, todo, known)
 
 
 def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) -> Iterator[pa.Table]:
@@ -166,9 +204,7 @@ def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) ->
 
     import ray.data  # isort: skip
 
-    # small batches at first sight cost little, and give every CPU some of a small collection
-    size = min(config.tag.batch_files, max(1, -(-len(todo) // (4 * cluster.cpus()))))
-    blocks = [todo.slice(begin, size) for begin in range(0, len(todo), size)]
+    blocks = _blocks(config, todo, cluster.cpus())
     workers = min(cluster.cpus(), len(blocks))
     gpus = cluster.gpus() if config.train.device != "cpu" else 0
     answered = ray.data.from_arrow(blocks).map_batches(
