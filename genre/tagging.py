@@ -10,7 +10,8 @@ print(tags.genre, tags.genres[:3])
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -187,8 +188,8 @@ def decoder(model: SavedModel, limits: PrepareSettings) -> Callable[[str], Any]:
         from genre import exported
 
         return exported.decoder(model.card, limits)
-    from genre import decoding
-
+    with _full_install(model):
+        from genre import decoding
     return decoding.decoder(model.card, limits)
 
 
@@ -198,11 +199,18 @@ def ensemble(models: Sequence[SavedModel], limits: PrepareSettings, device: str 
         from genre.exported import ExportedModels
 
         return ExportedModels(models, limits, threads)
-    try:
+    with _full_install(models[0]):
         from genre.networks import Networks
+    return Networks(models, limits, device, threads)
+
+
+@contextmanager
+def _full_install(model: SavedModel) -> Iterator[None]:
+    """Say what imports within `with` lack, and what does without them."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{models[0].place}: the folder of a model needs {error.name}, which is not installed; "
+            f"{model.place}: the folder of a model needs {error.name}, which is not installed; "
             "pip install 'genre[train]', or use the .onnx file that export makes of it"
         ) from None
-    return Networks(models, limits, device, threads)

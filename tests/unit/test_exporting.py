@@ -64,6 +64,21 @@ def exported(tmp_path_factory):
     return folder, card, classifier
 
 
+@pytest.mark.parametrize(("n_fft", "hop"), [(2048, 512), (1024, 441), (512, 512), (400, 160), (128, 30), (127, 50)])
+def test_the_power_spectrum_is_that_of_a_fourier_transform(n_fft, hop, rng):
+    waves = rng.normal(0, 0.2, (2, 3001)).astype(np.float32)
+    spectrum = exporting.PowerSpectrum(n_fft, hop)
+    found = spectrum(torch.from_numpy(waves)).numpy()
+    padded = np.pad(waves, ((0, 0), (n_fft // 2, n_fft)))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)[:, ::hop][:, : 1 + 3001 // hop]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    expected = np.abs(np.fft.rfft(frames * window)) ** 2
+    assert found.shape[:2] == expected.shape[:2]
+    assert np.abs(found - expected[..., spectrum.bins]).max() < 2e-6 * expected.max()
+    # each bin counts once, wherever it is
+    assert np.bincount(spectrum.bins, spectrum.shares) == pytest.approx(np.ones(n_fft // 2 + 1))
+
+
 def test_any_length_and_any_batch(exported, rng):
     folder, card, classifier = exported
     session = onnxruntime.InferenceSession(folder / "cnn.onnx")
