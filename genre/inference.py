@@ -10,9 +10,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from genre import checkpoint, experiment
-from genre.savedmodel import ModelCard
 from genre.classifier import Classifier, predict
 from genre.features import Clips, Float32
+from genre.savedmodel import ModelCard
 from genre.storage import Location
 
 _REPEATS = 9  # of which the median counts, since one may meet another process
