@@ -90,7 +90,7 @@ class ModelSettings(Settings):
     name: str = Field("cnn", description="architecture: one of genre/models/")
     path: str = Field(
         "",
-        description="a saved model's folder, or its exported .onnx file; empty: the leaderboard's best; tag takes several, with commas",
+        description="a saved model's folder or exported .onnx file, several with commas; empty: the leaderboard's best",
     )
 
 
