@@ -6,7 +6,7 @@
 #   docker build -t genre-light --build-arg LOCK=requirements-light.lock .
 #   docker run --rm -v "$PWD:/work" genre-light tag song.mp3 model=model.onnx
 #
-# The first runs every job and takes about 7 GB, since the torch of the lock brings CUDA; the second tags with exported
+# The first runs every job and takes about 6.7 GB, since the torch of the lock brings CUDA; the second tags with exported
 # models and takes about 0.5 GB. Files are written as user 1000; with --user "$(id -u)" as you.
 
 FROM python:3.11-slim-bookworm AS build
