@@ -87,7 +87,11 @@ def read(place: Location) -> SavedModel:
     facts = metadata(place)
     if CARD_KEY not in facts:
         raise ArtifactError(f"{place}: was not written by this version's export; export the model again")
-    card, weights = savedmodel.parse_card(json.loads(facts[CARD_KEY]), str(place))
+    try:
+        content = json.loads(facts[CARD_KEY])
+    except ValueError as error:
+        raise ArtifactError(f"{place}: its card is altered ({error}); export the model again") from None
+    card, weights = savedmodel.parse_card(content, str(place))
     return SavedModel(place, card, weights, _answers(facts, weights, card, place))
 
 

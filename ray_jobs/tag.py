@@ -206,7 +206,7 @@ def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) ->
 
     blocks = _blocks(config, todo, cluster.cpus())
     workers = min(cluster.cpus(), len(blocks))
-    gpus = cluster.gpus() if config.train.device != "cpu" else 0
+    gpus = 0 if config.train.device == "cpu" or jury.models[0].is_exported else cluster.gpus()
     answered = ray.data.from_arrow(blocks).map_batches(
         _Worker,
         fn_constructor_args=(jury.addresses, config.prepare, known, "cuda" if gpus else "cpu"),
