@@ -134,7 +134,11 @@ class TuneSettings(Settings):
     architectures: list[str] = Field([], description="which to compare; empty: all of genre/models/")
     trials: int = Field(8, ge=1, description="configurations tried per architecture")
     sampler: Literal["random", "tpe"] = Field("random", description="tpe proposes from earlier trials (needs Optuna)")
-    minutes: float = Field(0.0, ge=0, description="training time per architecture, over its trials; 0: no limit")
+    minutes: float = Field(
+        0.0,
+        ge=0,
+        description="time of the complete search with finals and judging, shared by the architectures; 0: no limit",
+    )
     grace_epochs: int = Field(5, ge=1, description="no trial is stopped before this epoch")
     reduction: float = Field(3.0, gt=1, description="of so many trials of one architecture, one goes on")
     seeds: int = Field(3, ge=1, description="trainings of each best configuration; the search did the first")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from genre import costs, robustness
@@ -22,6 +22,7 @@ _CHANGED_SOUND = 0.003  # seconds of one core to change, decode and transform a 
 _JUDGING = 6.0  # seconds to fit the last of the baseline, to measure costs and to write the report
 _SHORTEST = 1 / 3  # of the recipe's epochs: below it fewer trials are better than shorter ones
 _SAFETY = 0.95  # of the time is planned: what runs at the same time never ends at the same time
+_LENIENCE = 1.25  # times its expected time, after which a search stops an architecture
 _HALVINGS = 30  # of the interval in which the share of an architecture is sought
 
 
@@ -32,6 +33,12 @@ class Plan:
     epochs: dict[str, int]
     trials: int
     seeds: int
+    minutes: float = 0.0  # of training, over which the trials of one architecture are stopped; 0: none are
+
+    @classmethod
+    def of(cls, config: Config, architectures: Iterable[str]) -> Plan:
+        """The plan of the settings alone, without a limit of time."""
+        return cls(dict.fromkeys(architectures, config.train.epochs), config.tune.trials, config.tune.seeds)
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,8 @@ class Forecast:
     places: int
 
     def full(self) -> Plan:
-        """The plan of the settings alone, without a limit of time."""
-        tune = self.config.tune
-        return Plan(dict.fromkeys(self.costs, self.config.train.epochs), tune.trials, tune.seeds)
+        """The plan without a limit of time."""
+        return Plan.of(self.config, self.costs)
 
     def estimate(self, plan: Plan) -> Estimate:
         """Expected wall time of `plan`. Winners are taken to have run to their end, so that one seed is there."""
@@ -84,7 +90,9 @@ class Forecast:
         fewer = [replace(full, trials=trials) for trials in range(full.trials, 0, -1)]
         fewer += [replace(full, trials=1, seeds=seeds) for seeds in range(full.seeds - 1, 0, -1)]
         plans = (self._longest(plan, seconds) for plan in fewer)
-        return next((plan for plan in plans if self._is_long(plan)), self._longest(fewer[-1], seconds))
+        plan = next((plan for plan in plans if self._is_long(plan)), self._longest(fewer[-1], seconds))
+        searched = max(self._work(name, epochs, replace(plan, seeds=1)) for name, epochs in plan.epochs.items())
+        return replace(plan, minutes=_LENIENCE * searched / 60)
 
     def halving(self, plan: Plan) -> list[str]:
         """Settings that would about halve the expected time of `plan`, the mildest first."""

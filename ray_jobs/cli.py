@@ -15,7 +15,7 @@ from rich.console import Console
 
 from genre import config, models, registry
 from genre.config import Config
-from genre.errors import ConfigError, GenreError
+from genre.errors import ArtifactError, ConfigError, GenreError
 from ray_jobs import help_pages, jobs
 
 OK, FAILED, WRONG_USE = 0, 1, 2
@@ -104,9 +104,19 @@ def _run(name: str, options: argparse.Namespace) -> None:
     # architectures import torch and corpora scipy, which jobs without them need not wait for, nor have
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), architectures=job.builds)
     if options.dry_run:
-        print(config.to_yaml(settings), end="")
+        print(config.to_yaml(settings), end="", flush=True)
+        if job.forecasts:
+            _forecast(name, settings)
         return
     jobs.load(name)(settings)
+
+
+def _forecast(name: str, settings: Config) -> None:
+    """Say what the job would do and how long it would take, or why that cannot be said yet."""
+    try:
+        jobs.load(name, "forecast")(settings)
+    except ArtifactError as error:
+        console().print(f"no forecast yet: {error}")
 
 
 def _spelled_out(text: str, bare: str) -> str:

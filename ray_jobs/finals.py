@@ -35,15 +35,12 @@ def train(config: Config, shared: Shared, winners: Sequence[Winner], count: int)
     """
     seeds = range(config.seed, config.seed + count)
     slots = {(winner.architecture, seed): _slot(config, winner, seed) for winner in winners for seed in seeds}
-    runs = [
-        slot.run(winner.settings | {"seed": seed})
-        for winner in winners
-        for seed in seeds
-        if search_plan.unsettled([slot := slots[winner.architecture, seed]])
-    ]
-    if runs:
+    missing = search_plan.unsettled(list(slots.values()))
+    if missing:
+        settings = {winner.architecture: winner.settings for winner in winners}
+        runs = [slot.run(settings[name] | {"seed": seed}) for (name, seed), slot in slots.items() if slot in missing]
         space, tune_config = samplers.listed(runs, search.concurrent_trials(config))
-        trained = tuning.run(config, shared, "final", list(slots.values()), space, tune_config)
+        trained = tuning.run(config, shared, "final", list(slots.values()), missing, space, tune_config)
         slots = dict(zip(slots, trained, strict=True))
     if any(slot.record is None or slot.record.ended is None for slot in slots.values()):
         return Finals(interrupted=True)

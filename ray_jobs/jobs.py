@@ -26,7 +26,12 @@ class Job:
     also: tuple[str, ...] = ()  # listed there with their defaults
     bare: str = ""  # the setting that an argument without `=` gives
     builds: bool = False  # it builds networks from `models.*`, so their settings are checked first
+<<<<<<< HEAD
     shipped: str | None = None  # the configuration file that it takes when --config names no other
+=======
+    forecasts: bool = False  # its module has a `forecast(config)` for --dry-run
+    shipped: str = ""  # the configuration in this package that it takes when --config names no other
+>>>>>>> 2b9fa8e (Fit a search into tune.minutes, forecast it, keep its plan)
 
 
 _DECODING = ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
@@ -36,7 +41,12 @@ _LIMITS = tuple(f"prepare.{name}" for name in _DECODING)
 JOBS = {
     "prepare": Job(("output", "corpus", "prepare"), ("audio", "spectrogram", "cluster")),
     "train": Job(("output", "model.name", "models", "train"), ("seed", "audio", "spectrogram", "cluster"), builds=True),
-    "tune": Job(("output", "models", "tune"), ("seed", "train", "audio", "spectrogram", "cluster"), builds=True),
+    "tune": Job(
+        ("output", "models", "tune"),
+        ("seed", "train", "audio", "spectrogram", "cluster"),
+        builds=True,
+        forecasts=True,
+    ),
     "evaluate": Job(("output", "model.path", "evaluate"), ("seed", "cluster")),
     "leaderboard": Job(("output", "leaderboard")),
     "tag": Job(
@@ -51,6 +61,7 @@ JOBS = {
         ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
         ("corpus", "audio", "spectrogram", "prepare", "train", "tune", "models"),
         builds=True,
+        forecasts=True,
         shipped=str(Path(__file__).parent / "demo.yaml"),
     ),
 }
@@ -65,7 +76,7 @@ def purpose(name: str) -> str:
         return ast.get_docstring(ast.parse(source.read())) or ""
 
 
-def load(name: str) -> Callable[[Config], None]:
-    """Import the job and return its `run`."""
-    run: Callable[[Config], None] = importlib.import_module(f"ray_jobs.{name}").run
-    return run
+def load(name: str, function: str = "run") -> Callable[[Config], None]:
+    """Import the job and return its `run`, or its `forecast`."""
+    loaded: Callable[[Config], None] = getattr(importlib.import_module(f"ray_jobs.{name}"), function)
+    return loaded

@@ -34,6 +34,18 @@ class Winner:
         """Its name."""
         return self.slot.architecture
 
+    @property
+    def training_seconds(self) -> float:
+        """Expected time of one complete training of these settings."""
+        record = self.slot.record
+        return record.seconds / record.epochs * self.slot.epochs if record is not None and record.epochs else 0.0
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Expected time until the trial itself has run to its end."""
+        record = self.slot.record
+        return self.training_seconds * (1 - record.epochs / self.slot.epochs) if record is not None else 0.0
+
 
 def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
     """The trial with the best epoch, or None when no trial of this architecture finished one.

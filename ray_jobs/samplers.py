@@ -12,6 +12,7 @@ from genre.config import Config
 from genre.errors import ConfigError
 from genre.models._space import Choice, Domain, LogUniform
 from ray_jobs import search
+from ray_jobs.budget import Plan
 from ray_jobs.search_plan import Slot, chosen
 
 from ray import tune  # isort: skip
@@ -19,11 +20,10 @@ from ray.tune.search import Searcher  # isort: skip
 
 
 def tune_config(
-    config: Config, slots: Sequence[Slot], unsettled: Sequence[Slot], concurrent: int
+    config: Config, plan: Plan, slots: Sequence[Slot], unsettled: Sequence[Slot], concurrent: int
 ) -> tuple[dict[str, Any], tune.TuneConfig]:
     """Parameter space and Tune's settings for the trials of `unsettled`; `slots` are all trials of the search."""
-    epochs = {slot.architecture: slot.epochs for slot in slots}
-    scheduler = search.stopper(config, epochs, _earlier(config, slots))
+    scheduler = search.stopper(config, plan, _earlier(slots, plan.minutes))
     if config.tune.sampler == "tpe":
         searcher = PerArchitectureTPE(config, slots, unsettled)
         common = _common(concurrent, scheduler=scheduler)
@@ -97,11 +97,11 @@ class PerArchitectureTPE(Searcher):
         self._studies[self._owner[trial_id]].on_trial_complete(trial_id, result, error)
 
 
-def _earlier(config: Config, slots: Sequence[Slot]) -> dict[str, search.Earlier]:
+def _earlier(slots: Sequence[Slot], minutes: float) -> dict[str, search.Earlier]:
     """What ran before, by folder."""
     return {
         str(slot.folder.place): search.Earlier(
-            slot.architecture, record.scores, record.seconds, record.is_settled(config.tune.minutes)
+            slot.architecture, record.scores, record.seconds, record.is_settled(minutes)
         )
         for slot in slots
         if (record := slot.record) is not None

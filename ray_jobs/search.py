@@ -13,6 +13,7 @@ from genre.errors import ConfigError
 from genre.models._space import Domain, parse
 from genre.storage import Location
 from ray_jobs import cluster
+from ray_jobs.budget import Plan
 from ray_jobs.trial_folder import TrialFolder
 
 from ray import tune  # isort: skip
@@ -77,22 +78,22 @@ def bundles(config: Config) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([_worker(config)] * config.tune.workers_per_trial)
 
 
-def stopper(config: Config, epochs: Mapping[str, int], earlier: Mapping[str, Earlier] | None = None) -> PerArchitecture:
+def stopper(config: Config, plan: Plan, earlier: Mapping[str, Earlier] | None = None) -> PerArchitecture:
     """Asynchronous successive halving (Li et al., arXiv 1810.05934), within each architecture.
 
-    `epochs` is the length of a complete training of each. Trials are compared with those that ran `earlier`, by
-    folder, as if all ran together.
+    The plan has the epochs of a complete training of each, and the minutes that each has for its trials. Trials are
+    compared with those that ran `earlier`, by folder, as if all ran together.
     """
 
     def halving(architecture: str) -> AsyncHyperBandScheduler:
         return AsyncHyperBandScheduler(
             time_attr="epoch",
-            max_t=epochs[architecture],
-            grace_period=min(config.tune.grace_epochs, epochs[architecture]),
+            max_t=plan.epochs[architecture],
+            grace_period=min(config.tune.grace_epochs, plan.epochs[architecture]),
             reduction_factor=config.tune.reduction,
         )
 
-    return PerArchitecture(halving, epochs, config.tune.minutes, earlier or {})
+    return PerArchitecture(halving, plan.epochs, plan.minutes, earlier or {})
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,6 @@ class Slot:
         return {"settings": own | settings, "folder": str(self.folder.place), "name": self.log_name}
 
 
-def full(config: Config) -> Plan:
-    """The plan of the settings alone, without a limit of time."""
-    epochs = dict.fromkeys(search.architectures(config), config.train.epochs)
-    return Plan(epochs, config.tune.trials, config.tune.seeds)
-
-
 def slots(config: Config, manifest: dict[str, Any], plan: Plan) -> list[Slot]:
     """All trials of the search; the architectures take turns, so that all of them start early."""
     parents = {name: _folder(config, manifest, name, epochs) for name, epochs in plan.epochs.items()}

@@ -10,8 +10,7 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from genre.config import Config
-from ray_jobs import cli, search, search_plan
+from ray_jobs import cli
 from ray_jobs.search import METRIC, architecture_of, folder_of, last_report
 from ray_jobs.search_plan import Slot
 from ray_jobs.trial_folder import Record, wall_seconds
@@ -27,20 +26,19 @@ _IN_A_LINE = ("done", "stopped", "failed", "running", "waiting")
 class SearchProgress(Callback):
     """Trials by architecture: waiting, running, done, stopped early, failed, the best score so far, and time left.
 
-    Counts the trials of all `slots`, those that ran before as well.
+    Counts the trials of all `slots`, those that ran before as well; `missing` are those that run now.
     """
 
-    def __init__(self, phase: str, slots: Sequence[Slot], config: Config) -> None:
+    def __init__(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], concurrent: int) -> None:
         self._phase = phase
         self._epochs = {slot.architecture: slot.epochs for slot in slots}
         self._architectures = list(self._epochs)
-        missing = search_plan.unsettled(slots, config.tune.minutes)
         self._to_run = Counter(slot.architecture for slot in missing)
         self._settled = [
             (slot.architecture, slot.record) for slot in slots if slot not in missing and slot.record is not None
         ]
         self._before = wall_seconds(slot.record for slot in slots if slot.record is not None)
-        self._concurrent = search.concurrent_trials(config)
+        self._concurrent = concurrent
         self._epoch_seconds: dict[str, float] = {}  # of the latest epochs
         self._reached = {str(slot.folder.place): slot.record.epochs for slot in missing if slot.record is not None}
 

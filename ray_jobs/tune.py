@@ -9,6 +9,7 @@ OUTPUT/models and OUTPUT/leaderboard.
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from genre.experiment import Data
 from genre.report import Search
 from genre.report.slices import search_facts
 from genre.storage import Location
-from ray_jobs import cli, cluster, finals, judging, outcomes, samplers, search, search_plan, tracking, tuning
+from ray_jobs import cli, cluster, finals, judging, outcomes, planning, samplers, search, search_plan, tracking, tuning
 from ray_jobs.budget import Plan
 from ray_jobs.finals import Finals
 from ray_jobs.outcomes import Winner
@@ -37,32 +38,28 @@ class Outcome:
     interrupted: bool
 
 
-def run(config: Config) -> None:
-    """Write OUTPUT/models/ and OUTPUT/leaderboard/."""
-    output = Location.of(config.output)
+def run(config: Config, measured: planning.Costs | None = None) -> None:
+    """Write OUTPUT/models/ and OUTPUT/leaderboard/; `measured` are costs of the architectures known already."""
+    started, output = time.monotonic(), Location.of(config.output)
     tracking.check(config)
-    data = experiment.load_data(output / "features", needed=features.SPLITS)
-    experiment.check_settings(config, data.manifest, output / "features")
-    names = search.architectures(config)
-    for name in names:
-        apply(config, {"model.name": name})
-    frames = windows.frames_in(config.train.window_seconds, data.train.shape)
-    per_clip = windows.per_epoch(config.train.windows_per_clip, frames, data.train.shape.frames)
-    windows.plan(len(data.train), per_clip, config.train.batch_size, config.tune.workers_per_trial)
+    data = _load(config)
     cli.console().print(
-        f"tune: {len(names)} architectures on {len(data.train.track_ids)} tracks, "
-        f"validated on {len(data.valid.track_ids)}, {len(data.classes)} genres"
+        f"tune: {len(data.train.track_ids)} tracks of {len(data.classes)} genres, validated on "
+        f"{len(data.valid.track_ids)}"
     )
     with cluster.connected(config):
         config = search.with_resources(config)
+        workload = planning.workload_of(data, output / "features")
         # one copy for all processes of a machine; a list, since Tune copies what it is handed directly
         shared = [ray.put(data)]
+        decision = planning.decide(config, workload, measured)
         fitted = judging.fit_baseline.remote(*shared, config.train.class_weights)
-        plan = search_plan.full(config)
-        outcome = find_winners(config, shared, data.manifest, plan)
+        outcome = find_winners(config, shared, data.manifest, decision.plan)
         trained = Finals(interrupted=True)
         if not outcome.interrupted:
-            trained = finals.train(config, shared, outcome.winners, plan.seeds)
+            spent = max(time.monotonic() - started, outcome.search.makespan_seconds or 0.0)
+            seeds = planning.seeds(config, workload, decision, outcome.winners, spent)
+            trained = finals.train(config, shared, outcome.winners, seeds)
         if trained.interrupted:
             _publish_so_far(config, data, outcome)
             raise KeyboardInterrupt
@@ -84,16 +81,24 @@ def run(config: Config) -> None:
         finals.keep_best(saved, output / "models" / saved.label)
 
 
+def forecast(config: Config) -> None:
+    """Say what `run` would train and how long that would take, from a few steps of each architecture."""
+    data = _load(config)
+    with cluster.connected(config):
+        config = search.with_resources(config)
+        planning.forecast(config, planning.workload_of(data, Location.of(config.output) / "features"))
+
+
 def find_winners(config: Config, shared: Shared, manifest: dict[str, Any], plan: Plan) -> Outcome:
     """The best trial of each architecture, after those that are missing have run."""
     concurrent = search.concurrent_trials(config)
     slots = search_plan.slots(config, manifest, plan)
-    missing = search_plan.unsettled(slots, config.tune.minutes)
+    missing = search_plan.unsettled(slots, plan.minutes)
     if missing:
         if len(missing) < len(slots):
             cli.console().print(f"search: {len(slots) - len(missing)} of {len(slots)} trials ran before")
-        space, tune_config = samplers.tune_config(config, slots, missing, concurrent)
-        slots = tuning.run(config, shared, "search", slots, space, tune_config)
+        space, tune_config = samplers.tune_config(config, plan, slots, missing, concurrent)
+        slots = tuning.run(config, shared, "search", slots, missing, space, tune_config)
     for slot in slots:
         if slot.record is not None and slot.record.failure:
             cli.console().print(f"  {slot.architecture}: a trial failed: {slot.record.failure}")
@@ -105,6 +110,19 @@ def find_winners(config: Config, shared: Shared, manifest: dict[str, Any], plan:
     told = (f"{name} {value}" for name, value in search_facts(facts) if name not in ("all architectures", "budget"))
     cli.console().print(f"  {', '.join(told)}")
     return Outcome(winners, facts, interrupted)
+
+
+def _load(config: Config) -> Data:
+    """The features, after checking that every architecture can train on them."""
+    folder = Location.of(config.output) / "features"
+    data = experiment.load_data(folder, needed=features.SPLITS)
+    experiment.check_settings(config, data.manifest, folder)
+    for name in search.architectures(config):
+        apply(config, {"model.name": name})
+    frames = windows.frames_in(config.train.window_seconds, data.train.shape)
+    per_clip = windows.per_epoch(config.train.windows_per_clip, frames, data.train.shape.frames)
+    windows.plan(len(data.train), per_clip, config.train.batch_size, config.tune.workers_per_trial)
+    return data
 
 
 def _publish_so_far(config: Config, data: Data, outcome: Outcome) -> None:
@@ -120,8 +138,10 @@ def _publish_so_far(config: Config, data: Data, outcome: Outcome) -> None:
 
 def _budget(config: Config, plan: Plan) -> str:
     """What each architecture is given, in words."""
-    limit = f", and {config.tune.minutes:g} minutes of training in all" if config.tune.minutes else ""
-    return f"{plan.trials} trials of at most {max(plan.epochs.values())} epochs an architecture{limit}"
+    epochs, limit = sorted(set(plan.epochs.values())), config.tune.minutes
+    most = f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"at most {epochs[0]}"
+    total = f", {limit:g} minutes in all" if limit else ""
+    return f"{plan.trials} trials of {most} epochs an architecture{total}"
 
 
 if __name__ == "__main__":

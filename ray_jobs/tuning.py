@@ -20,10 +20,11 @@ def run(
     shared: Shared,
     phase: str,
     slots: Sequence[Slot],
+    missing: Sequence[Slot],
     space: dict[str, Any],
     tune_config: tune.TuneConfig,
 ) -> list[Slot]:
-    """Run the trials of `space`, and return all `slots` with what they reached.
+    """Run the trials of `space`, which are those that are missing, and return all `slots` with what they reached.
 
     Tune's logs go to OUTPUT/tune/logs/PHASE, for TensorBoard. After an interruption some slots have not ended.
     """
@@ -31,7 +32,7 @@ def run(
     trainable = tune.with_resources(
         tune.with_parameters(train_trial, base=config, shared=shared), search.bundles(config)
     )
-    progress = SearchProgress(phase, slots, config)
+    progress = SearchProgress(phase, slots, missing, search.concurrent_trials(config))
     run_config = tune.RunConfig(
         name=phase,
         storage_path=logs.path,

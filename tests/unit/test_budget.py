@@ -26,8 +26,8 @@ def test_what_is_planned_fits_into_the_minutes_and_uses_them(minutes, places):
     made = forecast(places)
     plan = made.fit(60 * minutes)
     expected = made.estimate(plan).total
-    assert expected <= 60 * minutes or plan == Plan(dict.fromkeys(COSTS, 1), trials=1, seeds=1)
-    assert plan == made.full() or max(plan.epochs.values()) < 30 or expected >= 60 * minutes * 0.7
+    assert expected <= 60 * minutes or (set(plan.epochs.values()), plan.trials, plan.seeds) == ({1}, 1, 1)
+    assert replace(plan, minutes=0) == made.full() or max(plan.epochs.values()) < 30 or expected >= 60 * minutes * 0.7
 
 
 def test_each_architecture_gets_an_equal_share_of_a_tight_time():
@@ -46,7 +46,7 @@ def test_more_time_never_shortens_a_training():
         if (shorter.trials, shorter.seeds) == (longer.trials, longer.seeds):
             assert all(shorter.epochs[name] <= longer.epochs[name] for name in COSTS)
         assert shorter.trials <= longer.trials
-    assert plans[-1] == made.full()
+    assert replace(plans[-1], minutes=0) == made.full()
 
 
 def test_trials_go_before_a_training_gets_shorter_than_a_third():
@@ -58,7 +58,7 @@ def test_trials_go_before_a_training_gets_shorter_than_a_third():
 
 def test_too_little_time_still_leaves_one_epoch_of_each():
     plan = forecast().fit(1)
-    assert plan == Plan(dict.fromkeys(COSTS, 1), trials=1, seeds=1)
+    assert replace(plan, minutes=0) == Plan(dict.fromkeys(COSTS, 1), trials=1, seeds=1)
 
 
 def test_early_stopping_saves_time_and_one_trial_none():

@@ -12,6 +12,7 @@ from genre.config import load
 from genre.errors import ConfigError
 from genre.storage import Location
 from ray_jobs import search
+from ray_jobs.budget import Plan
 from ray_jobs.trial_folder import Record, TrialFolder
 
 from ray.tune.schedulers import TrialScheduler  # isort: skip
@@ -20,10 +21,11 @@ from ray.tune.schedulers import TrialScheduler  # isort: skip
 class Experiment:
     """Trials that report one after another to the stopper of these settings."""
 
-    def __init__(self, folder: Path, *settings: str, earlier: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, *settings: str, minutes: float = 0, earlier: dict[str, Any] | None = None) -> None:
         config = load(overrides=["train.epochs=27", "tune.grace_epochs=3", "tune.reduction=3", *settings])
         self._folder = folder
-        self.stopper = search.stopper(config, {"cnn": 27, "crnn": 27, "vgg19": 27}, earlier)
+        plan = Plan({"cnn": 27, "crnn": 27, "vgg19": 27}, trials=9, seeds=1, minutes=minutes)
+        self.stopper = search.stopper(config, plan, earlier)
         self.stopper.set_search_properties(search.METRIC, "max")
         self._trials: dict[str, Any] = {}
 
@@ -59,7 +61,7 @@ def test_no_trial_ends_before_the_grace_epochs(tmp_path):
 
 
 def test_each_architecture_has_its_own_time(tmp_path):
-    experiment = Experiment(tmp_path, "tune.minutes=1")
+    experiment = Experiment(tmp_path, minutes=1)
     assert experiment.report("cnn", 0, 0.5, epoch=1, seconds=50) == TrialScheduler.CONTINUE
     assert experiment.report("cnn", 1, 0.6, epoch=1, seconds=11) == TrialScheduler.STOP
     assert experiment.report("crnn", 0, 0.1, epoch=1, seconds=50) == TrialScheduler.CONTINUE
@@ -75,7 +77,7 @@ def test_a_trial_that_is_stopped_has_it_noted(tmp_path):
 
 
 def test_a_trial_at_its_last_epoch_is_left_to_save_its_model(tmp_path):
-    experiment = Experiment(tmp_path, "tune.minutes=1")
+    experiment = Experiment(tmp_path, minutes=1)
     assert experiment.report("cnn", 0, 0.9, epoch=27, seconds=70) == TrialScheduler.CONTINUE
     assert experiment.record("cnn-0") is None
 
@@ -104,7 +106,7 @@ def test_time_that_was_spent_earlier_counts(tmp_path):
         "ended": search.Earlier("cnn", [(1, 0.1)], 50.0, settled=True),
         experiment.folder("cnn-0"): search.Earlier("cnn", [(1, 0.1)], 5.0, settled=False),
     }
-    experiment = Experiment(tmp_path, "tune.minutes=1", earlier=earlier)
+    experiment = Experiment(tmp_path, minutes=1, earlier=earlier)
     assert experiment.report("cnn", 0, 0.5, epoch=2, seconds=8) == TrialScheduler.CONTINUE  # its own 5 s are in the 8
     assert experiment.report("cnn", 0, 0.5, epoch=2, seconds=11) == TrialScheduler.STOP
 

@@ -7,7 +7,8 @@ import torch
 
 from genre.config import load
 from genre.storage import Location
-from ray_jobs import samplers, search_plan
+from ray_jobs import samplers, search, search_plan
+from ray_jobs.budget import Plan
 from ray_jobs.trial_folder import Record, TrialFolder
 
 MANIFEST = {"fingerprint": "0", "contents": "1"}
@@ -20,7 +21,11 @@ def folder(tmp_path):
 
 
 def slots_of(config):
-    return search_plan.slots(config, MANIFEST, search_plan.full(config))
+    return search_plan.slots(config, MANIFEST, plan_of(config))
+
+
+def plan_of(config):
+    return Plan.of(config, search.architectures(config))
 
 
 def places(tmp_path, *settings):
@@ -120,7 +125,7 @@ def test_a_trial_that_died_at_its_start_gets_settings_again(tmp_path, sampler):
     config = load(overrides=[f"output={tmp_path}", "tune.architectures=[cnn]", f"tune.sampler={sampler}"])
     slots_of(config)[0].folder.end("crashed", failure="killed")
     slots = slots_of(config)
-    space, settings = samplers.tune_config(config, slots, search_plan.unsettled(slots), concurrent=1)
+    space, settings = samplers.tune_config(config, plan_of(config), slots, search_plan.unsettled(slots), concurrent=1)
     if sampler == "tpe":
         runs = [settings.search_alg.suggest(str(slot.number))["run"] for slot in slots]
     else:

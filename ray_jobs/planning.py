@@ -1,0 +1,161 @@
+"""What a search will train and how long that takes on these machines: measured, decided, said, and kept.
+
+The decision is kept in OUTPUT/tune/plan.json, so that a search that was interrupted resumes with the plan it began
+with, although the machine is never twice equally fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from genre import costs, features
+from genre.config import Config, fingerprint
+from genre.costs import Cost, Workload
+from genre.experiment import Data
+from genre.storage import Location
+from ray_jobs import cli, search
+from ray_jobs.budget import Forecast, Plan
+from ray_jobs.outcomes import Winner
+from ray_jobs.progress import JobProgress
+from ray_jobs.search_progress import duration
+from ray_jobs.trials import apply
+
+import ray  # isort: skip
+
+Costs = Mapping[str, Cost]
+
+_POLL_SECONDS = 1.0
+_LONG_WITHOUT_GPU = 3600.0  # seconds
+_TOO_LONG = 1.1  # times tune.minutes
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The plan of a search, and the seconds that judging its models is expected to take."""
+
+    plan: Plan
+    judging: float
+    seeds_decided: bool = False  # after the search, by the time that was left
+
+
+def workload_of(data: Data, folder: Location) -> Workload:
+    """The size of a search on the features in `folder`."""
+    test = sum(features.read_tracks(folder, "test")["clips"].to_pylist())
+    return Workload(len(data.train), len(data.valid), int(test), data.train.shape, len(data.classes))
+
+
+def decide(config: Config, workload: Workload, measured: Costs | None = None) -> Decision:
+    """Decide what the search does, say so, and keep it; or return what an earlier run of the same search decided.
+
+    `measured` are costs that are known already. Ray must be running; see `measure`.
+    """
+    file = Location.of(config.output) / "tune" / "plan.json"
+    key = _key(config, workload)
+    if file.exists() and (kept := file.read_json())["key"] == key:
+        return Decision(**kept["decision"] | {"plan": Plan(**kept["decision"]["plan"])})
+    expected, plan = forecast(config, workload, measured)
+    decision = Decision(plan, expected.estimate(plan).judging)
+    _keep(config, workload, decision)
+    return decision
+
+
+def seeds(config: Config, workload: Workload, decision: Decision, winners: Sequence[Winner], spent: float) -> int:
+    """Seeds of each winner: those of the plan, or after `spent` seconds those that tune.minutes still allows.
+
+    There is one at least. This is decided once; a search that is resumed keeps to it.
+    """
+    plan, limit = decision.plan, 60 * config.tune.minutes
+    if not limit or decision.seeds_decided:
+        return plan.seeds
+    places = search.concurrent_trials(config)
+    fitting = 1
+    for count in range(2, plan.seeds + 1):
+        work = sum(one.remaining_seconds + (count - 1) * one.training_seconds for one in winners)
+        longest = max(one.training_seconds for one in winners)
+        if spent + max(work / places, longest) + decision.judging <= limit:
+            fitting = count
+    if fitting < plan.seeds:
+        console = cli.console()
+        console.print(f"tune: tune.minutes={config.tune.minutes:g} leaves time for {fitting} of {plan.seeds} seeds")
+    _keep(config, workload, Decision(replace(plan, seeds=fitting), decision.judging, seeds_decided=True))
+    return fitting
+
+
+def measure(config: Config, workload: Workload) -> dict[str, Cost]:
+    """Time a few steps of each architecture where its trials will run. Ray must be running.
+
+    `config` is one whose resources are decided; see `search.with_resources`.
+    """
+    names = search.architectures(config)
+    place = _probe.options(num_cpus=config.tune.cpus_per_trial, num_gpus=config.tune.gpus_per_trial or 0)
+    running = {place.remote(apply(config, {"model.name": name}), workload): name for name in names}
+    measured: dict[str, Cost] = {}
+    with JobProgress("timing a few steps of each architecture", len(names)) as progress:
+        while running:
+            done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+            measured |= {running.pop(task): ray.get(task) for task in done}
+            progress.step(len(done))
+    return {name: measured[name] for name in names}
+
+
+def forecast(config: Config, workload: Workload, measured: Costs | None = None) -> tuple[Forecast, Plan]:
+    """Predict the time of a search, and say what it will train and how long that takes."""
+    made = Forecast(config, workload, measured or measure(config, workload), search.concurrent_trials(config))
+    plan = made.fit(60 * config.tune.minutes) if config.tune.minutes else made.full()
+    for line in lines(made, plan):
+        cli.console().print(f"tune: {line}")
+    return made, plan
+
+
+def lines(forecast: Forecast, plan: Plan) -> list[str]:
+    """What will be trained, how long it will take, and where that is long, what would shorten it."""
+    expected, limit = forecast.estimate(plan), forecast.config.tune.minutes
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
+    text = [
+        f"{_number(plan.trials, 'trial')} of each of {_number(len(plan.epochs), 'architecture')}, the best with "
+        f"{_number(plan.seeds, 'seed')}, {_number(forecast.places, 'training')} at a time",
+        f"about {duration(expected.total)}: search {duration(expected.search)}, "
+        f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",
+        f"epochs: {_epochs(plan)}; share of the time: {shares}",
+    ]
+    if limit and expected.total > _TOO_LONG * 60 * limit:
+        text.append(f"tune.minutes={limit:g} is too short for one epoch of each; name fewer in tune.architectures")
+    on_cpus = not forecast.config.tune.gpus_per_trial
+    if not limit and on_cpus and expected.total > _LONG_WITHOUT_GPU:
+        halved = " or ".join(forecast.halving(plan)) or "tune.trials=1"
+        text.append(
+            f"that is long for machines without a GPU: {halved} halves it, tune.minutes=60 limits it to an hour"
+        )
+    return text
+
+
+def _key(config: Config, workload: Workload) -> str:
+    """Changes with everything that the plan follows from, but for the speed of the machines."""
+    train = config.train.model_dump(mode="json", exclude={"resume", "workers", "device"})
+    tune = config.tune.model_dump(mode="json", exclude={"concurrent", "mlflow"})
+    return fingerprint(train, tune, {"models": config.models, "workload": asdict(workload)})
+
+
+def _keep(config: Config, workload: Workload, decision: Decision) -> None:
+    file = Location.of(config.output) / "tune" / "plan.json"
+    file.write_json({"key": _key(config, workload), "decision": asdict(decision)})
+
+
+def _epochs(plan: Plan) -> str:
+    """Such as "30 each" or "cnn 30, vgg19 12"."""
+    if len(set(plan.epochs.values())) == 1:
+        return f"{next(iter(plan.epochs.values()))} each"
+    return ", ".join(f"{name} {epochs}" for name, epochs in plan.epochs.items())
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@ray.remote(max_retries=1)
+def _probe(config: Config, workload: Workload) -> Cost:
+    torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
+    return costs.probe(config, workload)
