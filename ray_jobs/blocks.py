@@ -30,6 +30,7 @@ class Workers:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._stack = contextlib.ExitStack()
+        self._connected = False
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +43,8 @@ class Workers:
 
         Blocks whose worker dies are done again: `work` should see what it has finished. Raises what `work` raised.
         """
-        if not ray.is_initialized():
+        if not self._connected:
+            self._connected = True
             self._stack.enter_context(cluster.connected(self._config))
             cluster.check_seen(tracks["path"][0].as_py(), "corpus.root")
         size = block_size(len(tracks), limit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genre import costs, robustness
@@ -172,3 +172,15 @@ class Forecast:
         sound = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
         work = plan.seeds * answers * (1 + changes) + changes * sound * _CHANGED_SOUND
         return work / self.places + _JUDGING
+
+
+def seeds_within(seconds: float, most: int, places: int, trainings: Sequence[float], remaining: Sequence[float]) -> int:
+    """How many seeds of each winner, at most `most` and at least one, can be trained in `seconds` on all places.
+
+    `trainings` are the seconds of one training of each winner, `remaining` those that its first seed still needs.
+    """
+    for count in range(most, 1, -1):
+        work = sum(remaining) + (count - 1) * sum(trainings)
+        if max(work / places, *trainings, *remaining) <= seconds:
+            return count
+    return 1

@@ -55,7 +55,13 @@ _AUTOSCALER_FILE = "~/ray_bootstrap_config.yaml"
 
 @contextlib.contextmanager
 def connected(config: Config) -> Iterator[None]:
-    """Ray for the time of a job: the cluster of RAY_ADDRESS, or one of this machine's own that ends with the job."""
+    """Ray for the time of a job: the cluster of RAY_ADDRESS, or one of this machine's own that ends with the job.
+
+    Within another `connected`, such as that of a job made of several, it is the Ray of that one.
+    """
+    if ray.is_initialized():
+        yield
+        return
     with contextlib.ExitStack() as stack:
         if os.environ.get("RAY_ADDRESS"):
             _join()

@@ -5,16 +5,69 @@ Write the features, the models and the leaderboard to outputs/demo. Run it again
 
 from __future__ import annotations
 
+import math
+import os
 import sys
+import tempfile
+import time
+from pathlib import Path
 
-from genre.config import Config
-from ray_jobs import cli, prepare, tune
+from genre.config import Config, validate
+from genre.corpora import synthetic
+from genre.costs import Workload
+from genre.preparation import Recipe, TrackKernel
+from ray_jobs import cli, cluster, planning, prepare, search, tune
+from ray_jobs.search_progress import duration
+
+_START_OF_PREPARE = 3.0  # seconds until its workers have started
+_SAMPLES = 3  # tracks composed and transformed for the forecast, after one that is not counted
 
 
 def run(config: Config) -> None:
     """Prepare the synthetic corpus and search all architectures on it."""
-    prepare.run(config)
-    tune.run(config)
+    with cluster.connected(config):
+        measured = _forecast(config)
+        prepare.run(config)
+        tune.run(config, measured)
+
+
+def forecast(config: Config) -> None:
+    """Say how long `run` will take on this machine."""
+    with cluster.connected(config):
+        _forecast(config)
+
+
+def _forecast(config: Config) -> planning.Costs:
+    """Measure a few tracks and a few steps of each architecture; say what follows; return the costs of the latter."""
+    prepared, tuned = _features_seconds(config), search.with_resources(config)
+    made, plan = planning.forecast(tuned, _workload(config))
+    total = prepared + made.estimate(plan).total
+    cli.console().print(f"demo: about {duration(total)} on this machine, {duration(prepared)} of it for the features")
+    return made.costs
+
+
+def _workload(config: Config) -> Workload:
+    """The size of the search, whose features may not exist yet."""
+    params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
+    tracks, shape = synthetic.sizes(params), Recipe.of(config).shape()
+    return Workload(
+        tracks["train"], tracks["valid"], tracks["test"], shape, len(synthetic.classes(config.corpus, params))
+    )
+
+
+def _features_seconds(config: Config) -> float:
+    """Expected time of `prepare`, from composing and transforming a few tracks here."""
+    params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
+    kernel, seconds = TrackKernel(Recipe.of(config)), []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(_SAMPLES + 1):
+            started = time.perf_counter()
+            file = Path(folder) / f"{number}.wav"
+            file.write_bytes(synthetic.sample(params, number))
+            kernel(str(file))
+            seconds.append(time.perf_counter() - started)
+    tracks = sum(synthetic.sizes(params).values())
+    return _START_OF_PREPARE + math.fsum(seconds[1:]) / _SAMPLES * tracks / (config.cluster.cpus or os.cpu_count() or 1)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from genre.config import Config, fingerprint
 from genre.costs import Cost, Workload
 from genre.experiment import Data
 from genre.storage import Location
-from ray_jobs import cli, search
+from ray_jobs import budget, cli, search
 from ray_jobs.budget import Forecast, Plan
 from ray_jobs.outcomes import Winner
 from ray_jobs.progress import JobProgress
@@ -50,14 +50,16 @@ def workload_of(data: Data, folder: Location) -> Workload:
 def decide(config: Config, workload: Workload, measured: Costs | None = None) -> Decision:
     """Decide what the search does, say so, and keep it; or return what an earlier run of the same search decided.
 
-    `measured` are costs that are known already. Ray must be running; see `measure`.
+    `measured` are costs of which a forecast was said already. Ray must be running; see `measure`.
     """
     file = Location.of(config.output) / "tune" / "plan.json"
     key = _key(config, workload)
     if file.exists() and (kept := file.read_json())["key"] == key:
         return Decision(**kept["decision"] | {"plan": Plan(**kept["decision"]["plan"])})
-    expected, plan = forecast(config, workload, measured)
-    decision = Decision(plan, expected.estimate(plan).judging)
+    made, plan = _forecast(config, workload, measured or measure(config, workload))
+    if measured is None:
+        _say(made, plan)
+    decision = Decision(plan, made.estimate(plan).judging)
     _keep(config, workload, decision)
     return decision
 
@@ -70,13 +72,13 @@ def seeds(config: Config, workload: Workload, decision: Decision, winners: Seque
     plan, limit = decision.plan, 60 * config.tune.minutes
     if not limit or decision.seeds_decided:
         return plan.seeds
-    places = search.concurrent_trials(config)
-    fitting = 1
-    for count in range(2, plan.seeds + 1):
-        work = sum(one.remaining_seconds + (count - 1) * one.training_seconds for one in winners)
-        longest = max(one.training_seconds for one in winners)
-        if spent + max(work / places, longest) + decision.judging <= limit:
-            fitting = count
+    fitting = budget.seeds_within(
+        limit - spent - decision.judging,
+        plan.seeds,
+        search.concurrent_trials(config),
+        trainings=[winner.training_seconds for winner in winners],
+        remaining=[winner.remaining_seconds for winner in winners],
+    )
     if fitting < plan.seeds:
         console = cli.console()
         console.print(f"tune: tune.minutes={config.tune.minutes:g} leaves time for {fitting} of {plan.seeds} seeds")
@@ -101,12 +103,10 @@ def measure(config: Config, workload: Workload) -> dict[str, Cost]:
     return {name: measured[name] for name in names}
 
 
-def forecast(config: Config, workload: Workload, measured: Costs | None = None) -> tuple[Forecast, Plan]:
+def forecast(config: Config, workload: Workload) -> tuple[Forecast, Plan]:
     """Predict the time of a search, and say what it will train and how long that takes."""
-    made = Forecast(config, workload, measured or measure(config, workload), search.concurrent_trials(config))
-    plan = made.fit(60 * config.tune.minutes) if config.tune.minutes else made.full()
-    for line in lines(made, plan):
-        cli.console().print(f"tune: {line}")
+    made, plan = _forecast(config, workload, measure(config, workload))
+    _say(made, plan)
     return made, plan
 
 
@@ -130,6 +130,16 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
             f"that is long for machines without a GPU: {halved} halves it, tune.minutes=60 limits it to an hour"
         )
     return text
+
+
+def _forecast(config: Config, workload: Workload, measured: Costs) -> tuple[Forecast, Plan]:
+    made = Forecast(config, workload, measured, search.concurrent_trials(config))
+    return made, made.fit(60 * config.tune.minutes) if config.tune.minutes else made.full()
+
+
+def _say(made: Forecast, plan: Plan) -> None:
+    for line in lines(made, plan):
+        cli.console().print(f"tune: {line}")
 
 
 def _key(config: Config, workload: Workload) -> str:

@@ -15,8 +15,10 @@ On a cluster `corpus.root` must be a folder that all machines see.
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +85,17 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             group=f"{piece.genre}-{piece.artist:02d}",
             split=None if settings.split == "random" else _SPLITS[piece.artist % len(_SPLITS)],
         )
+
+
+def sizes(params: Params) -> dict[str, int]:
+    """Sound tracks in each of the corpus's own splits."""
+    counts = Counter(_SPLITS[piece.artist % len(_SPLITS)] for piece in _pieces(params) if piece.damage is None)
+    return {split: counts[split] for split in ("train", "valid", "test")}
+
+
+def sample(params: Params, number: int) -> bytes:
+    """The file of one sound track, to measure how long it takes to make; nothing is written."""
+    return _content(next(itertools.islice(_pieces(params), number, None)), params)
 
 
 def _folder(settings: CorpusSettings, params: Params) -> Location:

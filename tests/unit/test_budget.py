@@ -8,7 +8,7 @@ import pytest
 from genre.config import load
 from genre.costs import Cost, Workload
 from genre.features import Shape
-from ray_jobs.budget import Forecast, Plan
+from ray_jobs.budget import Forecast, Plan, seeds_within
 
 # a minute and a half of music for each clip, so that one epoch is twelve windows
 WORKLOAD = Workload(train=400, valid=100, test=150, shape=Shape(64, 3876, 80.0, 512 / 22050), classes=10)
@@ -77,3 +77,21 @@ def test_what_would_halve_the_search_does():
     halved = forecast(tune__trials=4)
     if "tune.trials=4" in advice:
         assert halved.estimate(halved.full()).total <= 0.55 * made.estimate(plan).total
+
+
+@pytest.mark.parametrize(
+    ("seconds", "remaining", "seeds"),
+    [
+        (1000, (0, 0), 4),
+        (90, (0, 0), 4),
+        (89, (0, 0), 3),
+        (30, (0, 0), 2),
+        (29, (0, 0), 1),
+        (-5, (0, 0), 1),
+        (90, (10, 20), 3),
+    ],
+)
+def test_as_many_seeds_as_the_time_allows(seconds, remaining, seeds):
+    # two winners, 20 and 40 s a training, on two places: a round takes 30 s on average, but no less than 40 s
+    expected = seeds if seconds >= 40 else 1
+    assert seeds_within(seconds, 4, 2, trainings=(20, 40), remaining=remaining) == expected
