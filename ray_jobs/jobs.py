@@ -26,12 +26,8 @@ class Job:
     also: tuple[str, ...] = ()  # listed there with their defaults
     bare: str = ""  # the setting that an argument without `=` gives
     builds: bool = False  # it builds networks from `models.*`, so their settings are checked first
-<<<<<<< HEAD
-    shipped: str | None = None  # the configuration file that it takes when --config names no other
-=======
     forecasts: bool = False  # its module has a `forecast(config)` for --dry-run
-    shipped: str = ""  # the configuration in this package that it takes when --config names no other
->>>>>>> 2b9fa8e (Fit a search into tune.minutes, forecast it, keep its plan)
+    shipped: str | None = None  # the configuration file that it takes when --config names no other
 
 
 _DECODING = ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
