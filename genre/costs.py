@@ -53,18 +53,29 @@ def probe(config: Config, workload: Workload) -> Cost:
 
 def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int = 1) -> float:
     """Seconds of one training of `settings.epochs`, validations included."""
-    frames = windows.frames_in(settings.window_seconds, workload.shape)
-    per_clip = windows.per_epoch(settings.windows_per_clip, frames, workload.shape.frames)
-    plan = windows.plan(workload.train, per_clip, settings.batch_size, workers)
-    validated = workload.valid * _eval_windows(settings, workload)
-    every = training.epochs_per_validation(workload.train * per_clip, validated)
+    plan = windows.plan(workload.train, _per_clip(settings, workload), settings.batch_size, workers)
     learned = settings.epochs * plan.steps * plan.batch * cost.train
-    return (learned + math.ceil(settings.epochs / every) * validated * cost.answer) / workers
+    answered = validations(settings, workload) * workload.valid * _eval_windows(settings, workload) * cost.answer
+    return (learned + answered) / workers
+
+
+def validations(settings: TrainSettings, workload: Workload) -> int:
+    """How often a training of `settings.epochs` is validated."""
+    trained, validated = (
+        workload.train * _per_clip(settings, workload),
+        workload.valid * _eval_windows(settings, workload),
+    )
+    return math.ceil(settings.epochs / training.epochs_per_validation(trained, validated))
 
 
 def answer_seconds(settings: TrainSettings, workload: Workload, cost: Cost) -> float:
     """Seconds in which one process answers all test clips with one model."""
     return workload.test * _eval_windows(settings, workload) * cost.answer
+
+
+def _per_clip(settings: TrainSettings, workload: Workload) -> int:
+    frames = windows.frames_in(settings.window_seconds, workload.shape)
+    return windows.per_epoch(settings.windows_per_clip, frames, workload.shape.frames)
 
 
 def _eval_windows(settings: TrainSettings, workload: Workload) -> int:

@@ -18,6 +18,7 @@ from genre.config import Config
 from genre.costs import Cost, Workload
 
 _BETWEEN_TRIALS = 1.0  # seconds from the end of a trial to the first step of the next
+_REPORT = 0.05  # seconds in which a validated epoch is saved and reported
 _CHANGED_SOUND = 0.003  # seconds of one core to change, decode and transform a second of sound
 _JUDGING = 6.0  # seconds to fit the last of the baseline, to measure costs and to write the report
 _SHORTEST = 1 / 3  # of the recipe's epochs: below it fewer trials are better than shorter ones
@@ -156,8 +157,9 @@ class Forecast:
 
     def _seconds(self, name: str, epochs: int) -> float:
         """Seconds of one training."""
-        settings = self.config.train.model_copy(update={"epochs": epochs})
-        return costs.trial_seconds(settings, self.workload, self.costs[name], self.config.tune.workers_per_trial)
+        settings, workers = self.config.train.model_copy(update={"epochs": epochs}), self.config.tune.workers_per_trial
+        reports = costs.validations(settings, self.workload) * _REPORT
+        return costs.trial_seconds(settings, self.workload, self.costs[name], workers) + reports
 
     def _side_by_side(self, work: list[float], trials: list[float]) -> float:
         """Wall time of `work` on all places; towards the end some of them wait for the last trial."""
