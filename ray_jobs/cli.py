@@ -54,12 +54,18 @@ def reported(action: Callable[[], None], program: str, verbose: bool = False) ->
 
 
 def check_plugins(settings: Config, corpus: bool = True, architectures: bool = True) -> Config:
-    """Fill in and check the settings of the chosen corpus and of the architectures, unless told otherwise."""
+    """Fill in and check the settings of the chosen corpus and, unless told otherwise, of the architectures.
+
+    Without `corpus` a corpus that needs what a light install lacks is left as it is.
+    """
     for name, values in settings.models.items() if architectures else ():
         models.params(name, values)
-    if not corpus:
+    try:
+        plugin = registry.load("genre.corpora", settings.corpus.kind)
+    except ModuleNotFoundError:
+        if corpus:
+            raise
         return settings
-    plugin = registry.load("genre.corpora", settings.corpus.kind)
     params = config.validate(plugin.Params, settings.corpus.params, "corpus.params.")
     filled = settings.corpus.model_copy(update={"params": params.model_dump(mode="json")})
     return settings.model_copy(update={"corpus": filled})
@@ -101,7 +107,7 @@ def _parser(program: str) -> _Parser:
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     settings = config.load(options.config or job.shipped, [_spelled_out(text, job.bare) for text in options.settings])
-    # architectures import torch and corpora scipy, which jobs without them need not wait for, nor have
+    # architectures import torch, which jobs that build no network need not wait for; corpora scipy, which they may lack
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), architectures=job.builds)
     if options.dry_run:
         print(config.to_yaml(settings), end="", flush=True)
