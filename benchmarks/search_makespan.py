@@ -29,6 +29,7 @@ from genre.experiment import Data
 from genre.report import Search
 from genre.storage import Location
 from ray_jobs import cluster, search, tune
+from ray_jobs.budget import Plan
 from ray_jobs.trials import apply
 
 import ray  # isort: skip
@@ -109,7 +110,7 @@ def run_search(config: Config, data: Data, concurrent: int) -> Measured:
             one = search.with_resources(one)
             shared = [ray.put(data)]
             with Cores() as cores:
-                outcome = tune.find_winners(one, shared, "benchmark")
+                outcome = tune.find_winners(one, shared, data.manifest, Plan.of(one, search.architectures(one)))
     makespan = outcome.search.makespan_seconds or 0.0
     return Measured(outcome.search, makespan, cores.spent(trials=True), cores.spent(trials=False))
 
