@@ -11,9 +11,8 @@ from genre.config import Config
 from ray_jobs import jobs
 
 _OPTIONS = """\
-Settings of the command line win over those of --config FILE (YAML). --dry-run checks and prints the settings;
-of a search it says also how long it would take. --verbose shows the traceback of an error. --help-all explains every
-setting of all jobs."""
+Settings of the command line win over those of --config FILE (YAML). --dry-run checks and prints them, and says how long
+a search would take. --verbose shows the traceback of an error. --help-all explains every setting of all jobs."""
 
 _COLUMN = 30  # where the meanings start
 Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning
