@@ -4,52 +4,43 @@ Conventions (those of `librosa.feature.melspectrogram` and `librosa.power_to_db`
 periodic Hann window, frames centred on multiples of the hop with zeros outside the signal, power
 spectrum, Slaney's mel scale with area-normalised triangles, 10 log10(max(power, 1e-10)) dB.
 
-Why not librosa itself: this is a third of its time (benchmarks/front_end.py). Frames are windowed,
-transformed and squared a chunk at a time in memory that stays in the processor's cache, and the mel
-matrix, 98 % zeros, is multiplied in dense blocks of neighbouring bands. The transforms are OpenCV's, which
+Why not librosa itself: this is a quarter of its time (benchmarks/front_end.py). Frames are windowed, transformed and
+weighed a chunk at a time in memory that stays in the processor's cache, each in a single pass that numba compiled
+(genre/kernels.py), and the mel matrix, 98 % zeros, is multiplied band by band. The transforms are OpenCV's, which
 takes them from Intel's IPP where there is one: a third of the time of scipy.fft.
 
 How exact (tests/parity/test_spectrogram.py): librosa transforms in double precision. Single precision is
 twice as fast, but its rounding spreads evenly over a frame's spectrum and moves bands that are far weaker
 than the frame's mean, as treble is in music. So the spectrum is flattened first: from each sample of a
-windowed frame 0.6 of the one before is taken, which multiplies the power spectrum by a known curve that the
+windowed frame half of the one before is taken, which multiplies the power spectrum by a known curve that the
 mel weights divide out again. Frames in which a band is too weak even so, of pure tones for example, are
 transformed again in double precision. So every value that is stored is within 2e-4 dB of librosa in float64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genre import kernels
 from genre.config import SpectrogramSettings
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Window = Float32 | Float64
 
 FLOOR_POWER = 1e-10
 _CHUNK = 64 * 2048  # samples transformed together: half a MiB
 _EMPHASIS = (
-    0.6  # raises treble over bass by 12 dB: real music needs no more, and tones in the bass would suffer from it
+    0.5  # raises treble over bass by 9.5 dB: real music needs no more, and tones in the bass would suffer from it
 )
 # A band is imprecise below this share of its frame's energy times its largest weight: rounding in single precision
 # leaves noise of less than 1e-7 of the amplitude, which moves such a band by 2e-4 dB, and that only rarely.
 _LEAST_SHARE = (3.5e-6 / 2e-4) ** 2
-_BANDS = 8  # mel bands multiplied together: fewer make more calls, more make more zeros
-
-
-@dataclass(frozen=True)
-class _BandBlock:
-    """Some neighbouring bands and the only spectrum values that they weigh: weights (values, bands)."""
-
-    bands: slice
-    values: slice
-    weights: Float32
 
 
 class LogMel:
@@ -57,11 +48,15 @@ class LogMel:
 
     def __init__(self, settings: SpectrogramSettings, sample_rate: int) -> None:
         self.settings = settings
+        self._kernels = kernels.compiled()
         self._window = _hann(settings.n_fft)
-        self._single_window = self._window.astype(np.float32)
-        filters = mel_filters(sample_rate, settings) / _emphasis(settings.n_fft)
-        self._blocks = _band_blocks(filters.astype(np.float32), settings.n_fft)
-        self._least = (_LEAST_SHARE * filters.max(axis=1)).astype(np.float32)
+        self._ahead = np.roll(self._window, -1).astype(np.float32)
+        self._here = (_EMPHASIS * self._window).astype(np.float32)
+        filters = mel_filters(sample_rate, settings)
+        flattened = filters / _emphasis(settings.n_fft)
+        self._filters = _packed(flattened)
+        self._plain_filters = _packed(filters)
+        self._least = (_LEAST_SHARE * flattened.max(axis=1)).astype(np.float32)
 
     def frames(self, samples: int) -> int:
         """Number of frames of a clip of so many samples."""
@@ -70,50 +65,59 @@ class LogMel:
     def __call__(self, wave: Float32) -> Float32:
         """(samples,) -> (n_mels, frames) in dB, not yet limited in range."""
         n_fft = self.settings.n_fft
-        padded = np.zeros(len(wave) + n_fft, dtype=np.float32)
+        padded = np.zeros(len(wave) + n_fft + 1, dtype=np.float32)
         padded[n_fft // 2 : n_fft // 2 + len(wave)] = wave
-        framed = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: self.settings.hop_length]
-        power, energy = self._measure(framed, self._single_window)
-        again = self._imprecise(power, energy)
-        if len(again):
-            power[again], _ = self._measure(framed, self._window, again)
+        power, energy = self._measure(padded, self.frames(len(wave)))
+        imprecise = self._imprecise(power, energy)
+        if len(imprecise):
+            power[imprecise] = self._measure_exactly(padded, imprecise)
         return to_db(power).T
 
-    def _measure(
-        self, framed: Float32, window: Window, rows: npt.NDArray[np.intp] | None = None
-    ) -> tuple[Float32, Window]:
-        """Mel power (frames, n_mels) and energy (frames,) of all or some of (frames, n_fft), as exact as the window."""
-        count, n_fft = len(framed) if rows is None else len(rows), self.settings.n_fft
+    def _measure(self, padded: Float32, count: int) -> tuple[Float32, Float32]:
+        """Mel power (count, n_mels) of all frames in single precision, and energy (count,) after emphasis."""
         power = np.empty((count, self.settings.n_mels), dtype=np.float32)
-        energy = np.empty(count, dtype=window.dtype)
-        chunk = max(1, _CHUNK // n_fft)
-        scratch = np.empty((min(chunk, count), n_fft), dtype=window.dtype)
-        for begin in range(0, count, chunk):
-            part = slice(begin, begin + chunk)
-            frames = scratch[: len(energy[part])]
-            np.multiply(framed[part if rows is None else rows[part]], window, out=frames)
-            _emphasise(frames)
-            np.vecdot(frames, frames, out=energy[part])
+        energy = np.empty(count, dtype=np.float32)
+        for part, frames, squares in self._chunks(count, np.float32):
+            self._kernels.emphasised(
+                padded, part.start, self.settings.hop_length, self._ahead, self._here, frames, energy[part]
+            )
             cv2.dft(frames, dst=frames, flags=cv2.DFT_ROWS)
-            squares = np.square(frames, out=frames).astype(np.float32, copy=False)
-            for block in self._blocks:
-                np.matmul(squares[:, block.values], block.weights, out=power[part, block.bands])
+            self._kernels.weigh(frames, *self._filters, squares, power[part])
         return power, energy
 
-    def _imprecise(self, power: Float32, energy: Window) -> npt.NDArray[np.intp]:
+    def _measure_exactly(self, padded: Float32, rows: npt.NDArray[np.int64]) -> Float32:
+        """Mel power (len(rows), n_mels) of some frames, transformed in double precision."""
+        power = np.empty((len(rows), self.settings.n_mels), dtype=np.float32)
+        for part, frames, squares in self._chunks(len(rows), np.float64):
+            self._kernels.windowed(padded, rows[part], self.settings.hop_length, self._window, frames)
+            cv2.dft(frames, dst=frames, flags=cv2.DFT_ROWS)
+            self._kernels.weigh(frames, *self._plain_filters, squares, power[part])
+        return power
+
+    def _chunks(self, count: int, kind: type[np.floating]) -> Iterator[tuple[slice, npt.NDArray[Any], Float32]]:
+        """Yield which of `count` frames to do next, memory for them (n, n_fft), and memory for `weigh`."""
+        n_fft = self.settings.n_fft
+        size = max(1, _CHUNK // n_fft)
+        frames = np.empty((min(size, count), n_fft), dtype=kind)
+        squares = np.zeros((kernels.FRAMES, n_fft // 2 + kernels.LANES), dtype=np.float32)
+        for begin in range(0, count, size):
+            part = slice(begin, min(begin + size, count))
+            yield part, frames[: part.stop - begin], squares
+
+    def _imprecise(self, power: Float32, energy: Float32) -> npt.NDArray[np.int64]:
         """Frames with a band that is stored and that rounding in single precision may have moved."""
         stored = max(FLOOR_POWER, float(power.max()) * 10 ** (-self.settings.range_db / 10))
-        least = energy[:, None] * self._least
         # what is below the stored range, and would be without the noise as well
-        lowest = np.float32(0.9 * stored - 2e-7 * least.max())
-        suspect = (power < least) & (power > lowest)
-        return np.flatnonzero(suspect.any(axis=1))
+        lowest = 0.9 * stored - 2e-7 * float(energy.max()) * float(self._least.max())
+        suspect = np.empty(len(power), dtype=np.bool_)
+        self._kernels.suspects(power, energy, self._least, lowest, suspect)
+        return np.flatnonzero(suspect)
 
 
 def to_db(power: Float32) -> Float32:
     """10 log10 of a power, floored at 1e-10 (-100 dB). Works in place."""
     np.maximum(power, np.float32(FLOOR_POWER), out=power)
-    np.log(power, out=power)  # numpy vectorises the natural logarithm only
+    cv2.log(power, dst=power)  # a fifth of numpy's time
     power *= np.float32(10 / np.log(10))
     return power
 
@@ -151,30 +155,24 @@ def _hann(length: int) -> Float64:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
 
 
-def _emphasise(frames: Window) -> None:
-    """y[n + 1] - _EMPHASIS * y[n] of windowed frames (frames, n_fft), in place and periodic: windows start with 0."""
-    cv2.scaleAdd(frames[:, :-1], -_EMPHASIS, frames[:, 1:], dst=frames[:, :-1])
-    frames[:, -1] *= -_EMPHASIS
-
-
 def _emphasis(n_fft: int) -> Float64:
     """(n_fft // 2 + 1,) by how much `_emphasise` multiplies a power spectrum."""
     angle = 2 * np.pi * np.arange(n_fft // 2 + 1) / n_fft
     return 1 + _EMPHASIS**2 - 2 * _EMPHASIS * np.cos(angle)
 
 
-def _band_blocks(filters: Float32, n_fft: int) -> list[_BandBlock]:
-    """Cut the mel matrix into dense blocks over OpenCV's packed spectra.
+def _packed(filters: Float32 | Float64) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
+    """The mel matrix without its zeros, as `kernels.weigh` takes it: lows (n_mels,), starts (n_mels + 1,), weights.
 
-    Those hold, in n_fft values, the real part of bin 0, real and imaginary part of bins 1, 2, ..., and for
-    an even n_fft the real part of the last bin. Squared, each counts with the weight of its bin.
+    Bin 0 is left out: no band weighs it, since a triangle that begins at 0 Hz is 0 there.
     """
-    packed = np.repeat(filters, 2, axis=1)[:, 1 : n_fft + 1]
-    blocks = []
-    for first in range(0, len(packed), _BANDS):
-        rows = packed[first : first + _BANDS]
-        used = np.flatnonzero(rows.any(axis=0))
-        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        weights = np.ascontiguousarray(rows[:, low:high].T)
-        blocks.append(_BandBlock(slice(first, first + len(rows)), slice(low, high), weights))
-    return blocks
+    lows, starts, weights = [], [0], []
+    for band in filters[:, 1:]:
+        used = np.flatnonzero(band)
+        low, high = (used[0], used[-1] + 1) if len(used) else (0, 0)
+        share = np.zeros(-(-(high - low) // kernels.LANES) * kernels.LANES, dtype=np.float32)
+        share[: high - low] = band[low:high]
+        lows.append(low)
+        starts.append(starts[-1] + len(share))
+        weights.append(share)
+    return np.array(lows, np.int64), np.array(starts, np.int64), np.concatenate(weights)

@@ -39,7 +39,7 @@ def test_a_decoding_worker_stays_light():
     """Each of these would cost every worker seconds of start-up."""
     code = (
         "import sys, genre.preparation, genre.ledger, genre.isolation;"
-        "heavy = {'ray', 'torch', 'torchaudio', 'librosa', 'sklearn', 'pandas'} & set(sys.modules);"
+        "heavy = {'ray', 'torch', 'torchaudio', 'librosa', 'sklearn', 'pandas', 'scipy', 'numba'} & set(sys.modules);"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
