@@ -85,7 +85,7 @@ def _eval_windows(settings: TrainSettings, workload: Workload) -> int:
 
 def _measure(config: Config, workload: Workload, batch: int) -> Cost:
     """Median seconds of a window in a few steps of `batch` windows, after one that is not counted."""
-    train = {"batch_size": batch, "windows_per_clip": 1, "epochs": _STEPS + 1}
+    train = {"batch_size": batch, "windows_per_clip": 1, "eval_windows": 1, "epochs": _STEPS + 1}
     neutral = {"patience": 0, "init_from": "", "freeze": False}
     settings = config.model_copy(update={"train": config.train.model_copy(update=train | neutral)})
     noise, bins = _noise(workload, batch), workload.shape.bins
