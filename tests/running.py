@@ -17,7 +17,8 @@ SETTINGS = {
     },
     "audio": {"clip_seconds": 2.0},
     "spectrogram": {"n_mels": 32, "n_fft": 1024, "hop_length": 512},
-    "train": {"epochs": 2, "window_seconds": 1.0, "eval_windows": 2, "batch_size": 16},
+    # so many windows that every epoch is validated
+    "train": {"epochs": 2, "window_seconds": 1.0, "windows_per_clip": 3, "eval_windows": 2, "batch_size": 16},
     "models": {
         "cnn": {"width": 4, "depth": 3},
         "crnn": {"width": 4, "depth": 3, "hidden": 8},
