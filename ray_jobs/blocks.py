@@ -16,7 +16,7 @@ from genre.isolation import portable
 from genre.storage import Location
 from ray_jobs import cluster
 
-import ray.data  # isort: skip
+import ray  # isort: skip
 
 Work = Callable[[pa.Table], pa.Table]
 _BLOCKS = 16  # at least, where there are so many tracks: so many CPUs get some of a small corpus
@@ -52,7 +52,8 @@ class Workers:
         # The list lies once in each node's shared memory and blocks are views of it: nothing is cut and sent from
         # here. The reference travels in a list, or Ray would send the table itself.
         tasks = len(firsts) - 1
-        results = ray.data.range(tasks, override_num_blocks=tasks).map_batches(
+        data = cluster.data()
+        results = data.range(tasks, override_num_blocks=tasks).map_batches(
             _do_blocks,
             batch_size=None,
             batch_format="pyarrow",

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -37,7 +38,6 @@ if not os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import ray  # noqa: E402
-import ray.data  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 import genre  # noqa: E402
@@ -75,11 +75,24 @@ def connected(config: Config) -> Iterator[None]:
 
 
 def _quieten() -> None:
-    for name in ("ray.data", "ray.train", "ray.tune"):
+    for name in ("ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def data() -> ModuleType:
+    """Return Ray Data, set to be quiet.
+
+    Call this once Ray is connected: importing Ray Data and pandas takes more than Ray itself, and at that moment
+    Ray's own processes are still starting on the other CPUs.
+    """
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing it sets another level
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    module: ModuleType = ray.data
+    return module
 
 
 def cpus() -> int:

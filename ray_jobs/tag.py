@@ -202,17 +202,16 @@ def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) ->
     from ray_jobs import cluster  # before ray
     from ray_jobs.blocks import as_they_come
 
-    import ray.data  # isort: skip
-
     blocks = _blocks(config, todo, cluster.cpus())
     workers = min(cluster.cpus(), len(blocks))
     gpus = 0 if config.train.device == "cpu" or jury.models[0].is_exported else cluster.gpus()
-    answered = ray.data.from_arrow(blocks).map_batches(
+    data = cluster.data()
+    answered = data.from_arrow(blocks).map_batches(
         _Worker,
         fn_constructor_args=(jury.addresses, config.prepare, known, "cuda" if gpus else "cpu"),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        compute=data.ActorPoolStrategy(size=workers),
         num_cpus=1,
         num_gpus=min(1.0, gpus / workers),
     )

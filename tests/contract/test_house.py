@@ -46,6 +46,13 @@ def test_a_decoding_worker_stays_light():
     assert done.returncode == 0, f"imported on the worker's path: {done.stderr}"
 
 
+def test_prepare_starts_ray_before_it_imports_ray_data():
+    """Importing Ray Data and pandas takes longer than Ray, whose processes start at the same time."""
+    code = "import sys, ray_jobs.prepare; sys.exit(' '.join({'ray.data', 'pandas', 'scipy'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, f"imported before Ray starts: {done.stderr}"
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid(path):
     cli.check_plugins(config.load(str(path)))
