@@ -4,7 +4,7 @@ Conventions (those of `librosa.feature.melspectrogram` and `librosa.power_to_db`
 periodic Hann window, frames centred on multiples of the hop with zeros outside the signal, power
 spectrum, Slaney's mel scale with area-normalised triangles, 10 log10(max(power, 1e-10)) dB.
 
-Why not librosa itself: this is a quarter of its time (benchmarks/front_end.py). Frames are windowed, transformed and
+Why not librosa itself: this is a sixth of its time (benchmarks/front_end.py). Frames are windowed, transformed and
 weighed a chunk at a time in memory that stays in the processor's cache, each in a single pass that numba compiled
 (genre/kernels.py), and the mel matrix, 98 % zeros, is multiplied band by band. The transforms are OpenCV's, which
 takes them from Intel's IPP where there is one: a third of the time of scipy.fft.
