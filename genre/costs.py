@@ -18,10 +18,10 @@ from genre.config import Config, TrainSettings
 from genre.experiment import Data
 from genre.features import Clips, Shape
 
-_FEW = 4  # windows of the first steps: one of the largest network takes a slow CPU seconds
-_FAST_ENOUGH = 0.5  # seconds of a step of few windows, below which whole batches are measured
-_STEPS = 3
-_LONG_ENOUGH = 2.0  # seconds, after which fewer steps do
+_FEW = 2  # windows of the first steps: one of the largest network takes a slow CPU seconds
+_FAST_ENOUGH = 0.25  # seconds of a step of few windows, below which whole batches are measured
+_STEPS = 12
+_LONG_ENOUGH = 1.0  # second, after which fewer steps do
 
 
 @dataclass(frozen=True)
