@@ -56,7 +56,7 @@ def decide(config: Config, workload: Workload, measured: Costs | None = None) ->
     key = _key(config, workload)
     if file.exists() and (kept := file.read_json())["key"] == key:
         return Decision(**kept["decision"] | {"plan": Plan(**kept["decision"]["plan"])})
-    made, plan = _forecast(config, workload, measured or measure(config, workload))
+    made, plan = _forecast(config, workload, measured)
     if measured is None:
         _say(made, plan)
     decision = Decision(plan, made.estimate(plan).judging)
@@ -105,7 +105,7 @@ def measure(config: Config, workload: Workload) -> dict[str, Cost]:
 
 def forecast(config: Config, workload: Workload) -> tuple[Forecast, Plan]:
     """Predict the time of a search, and say what it will train and how long that takes."""
-    made, plan = _forecast(config, workload, measure(config, workload))
+    made, plan = _forecast(config, workload)
     _say(made, plan)
     return made, plan
 
@@ -132,8 +132,9 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     return text
 
 
-def _forecast(config: Config, workload: Workload, measured: Costs) -> tuple[Forecast, Plan]:
-    made = Forecast(config, workload, measured, search.concurrent_trials(config))
+def _forecast(config: Config, workload: Workload, measured: Costs | None = None) -> tuple[Forecast, Plan]:
+    places = search.concurrent_trials(config)  # first: where no trial has room, measuring one would wait forever
+    made = Forecast(config, workload, measured or measure(config, workload), places)
     return made, made.fit(60 * config.tune.minutes) if config.tune.minutes else made.full()
 
 
