@@ -42,9 +42,11 @@ class Winner:
 
     @property
     def remaining_seconds(self) -> float:
-        """Expected time until the trial itself has run to its end."""
+        """Expected time until the trial itself has run to its end; none where its patience ended it early."""
         record = self.slot.record
-        return self.training_seconds * (1 - record.epochs / self.slot.epochs) if record is not None else 0.0
+        if record is None or record.ended == "finished":
+            return 0.0
+        return self.training_seconds * (1 - record.epochs / self.slot.epochs)
 
 
 def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:

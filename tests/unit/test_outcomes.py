@@ -28,6 +28,14 @@ def test_a_trial_that_lost_its_loss_wins_only_where_all_did():
     assert outcomes.winner("cnn", [lost, slot(0.5, ended="failed", failure="the loss is nan")]).valid_f1 == 0.9
 
 
+def test_a_trial_that_its_patience_ended_needs_no_more_time():
+    sessions = [(0.0, 60.0)]
+    stopped = outcomes.winner("cnn", [slot(0.5, epoch=6, sessions=sessions, ended="stopped")])
+    assert (stopped.training_seconds, stopped.remaining_seconds) == pytest.approx((90, 30))
+    finished = outcomes.winner("cnn", [slot(0.5, epoch=6, sessions=sessions, ended="finished")])
+    assert finished.remaining_seconds == 0
+
+
 @pytest.mark.parametrize(
     ("ended", "status"),
     [
