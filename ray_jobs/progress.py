@@ -48,7 +48,9 @@ class JobProgress:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
-            self._console.print(f"{self._job}: {self._done} of {self._total}, {self._detail}")
+            self._console.print(
+                f"{self._job}: {self._done} of {self._total}" + (f", {self._detail}" if self._detail else "")
+            )
 
 
 class TrackProgress(JobProgress):
