@@ -48,11 +48,11 @@ def train_trial(trial: dict[str, Any], base: Config, shared: Shared) -> None:
             report = {"epoch": record.epochs, "best_f1": record.best_f1 or 0.0, "trial_seconds": record.seconds}
             tune.report(report | {"failure": str(error)})
             return
-    experiment.save_best(folder.model, card, trainer, settings)
-    record = replace(record.reached(trainer.history), ended="finished")
-    folder.write(record)
-    if len(trainer.history) == earlier:  # only the model was missing; Tune wants a report of each trial
+    if len(trainer.history) == earlier:  # only the model is missing; Tune wants a report of each trial
+        # before the end is written: a trial that its patience ended may be stopped by this report
         tune.report(asdict(trainer.history[-1]) | {"trial_seconds": record.seconds})
+    experiment.save_best(folder.model, card, trainer, settings)
+    folder.write(replace(record.reached(trainer.history), ended="finished"))
 
 
 def apply(base: Config, settings: dict[str, Any]) -> Config:
