@@ -90,7 +90,7 @@ def _measure(config: Config, workload: Workload, batch: int) -> Cost:
     settings = config.model_copy(update={"train": config.train.model_copy(update=train | neutral)})
     noise, bins = _noise(workload, batch), workload.shape.bins
     manifest = {"classes": [str(number) for number in range(workload.classes)], "settings": {}, "fingerprint": ""}
-    data = Data(noise, _noise(workload, 2), np.zeros(bins, np.float32), np.ones(bins, np.float32), manifest)
+    data = Data(noise, _noise(workload, 1), np.zeros(bins, np.float32), np.ones(bins, np.float32), manifest)
     device = experiment.device_for(config.train.device if config.tune.gpus_per_trial else "cpu")
     card, trainer = experiment.trainer_for(settings, data, device)
     started = time.perf_counter()

@@ -1,7 +1,7 @@
 """What a search will train and how long that takes on these machines: measured, decided, said, and kept.
 
-The decision is kept in OUTPUT/tune/plan.json, so that a search that was interrupted resumes with the plan it began
-with, although the machine is never twice equally fast.
+The decision is kept in OUTPUT/tune/plans, so that a search that was interrupted resumes with the plan it began with,
+although the machine is never twice equally fast.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import ray  # isort: skip
 Costs = Mapping[str, Cost]
 
 _POLL_SECONDS = 1.0
+_OF_THE_MACHINES = {"concurrent", "mlflow", "cpus_per_trial", "gpus_per_trial", "workers_per_trial"}
 _LONG_WITHOUT_GPU = 3600.0  # seconds
 _TOO_LONG = 1.1  # times tune.minutes
 
@@ -52,10 +53,10 @@ def decide(config: Config, workload: Workload, measured: Costs | None = None) ->
 
     `measured` are costs of which a forecast was said already. Ray must be running; see `measure`.
     """
-    file = Location.of(config.output) / "tune" / "plan.json"
-    key = _key(config, workload)
-    if file.exists() and (kept := file.read_json())["key"] == key:
-        return Decision(**kept["decision"] | {"plan": Plan(**kept["decision"]["plan"])})
+    file = _file(config, workload)
+    if file.exists():
+        kept = file.read_json()
+        return Decision(**kept | {"plan": Plan(**kept["plan"])})
     made, plan = _forecast(config, workload, measured)
     if measured is None:
         _say(made, plan)
@@ -110,25 +111,23 @@ def forecast(config: Config, workload: Workload) -> tuple[Forecast, Plan]:
     return made, plan
 
 
-def lines(forecast: Forecast, plan: Plan) -> list[str]:
+def lines(made: Forecast, plan: Plan) -> list[str]:
     """What will be trained, how long it will take, and where that is long, what would shorten it."""
-    expected, limit = forecast.estimate(plan), forecast.config.tune.minutes
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
+    expected, limit = made.estimate(plan), made.config.tune.minutes
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in made.shares(plan).items())
     text = [
         f"{_number(plan.trials, 'trial')} of each of {_number(len(plan.epochs), 'architecture')}, the best with "
-        f"{_number(plan.seeds, 'seed')}, {_number(forecast.places, 'training')} at a time",
+        f"{_number(plan.seeds, 'seed')}, {_number(made.places, 'training')} at a time",
         f"about {duration(expected.total)}: search {duration(expected.search)}, "
         f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",
         f"epochs: {_epochs(plan)}; share of the time: {shares}",
     ]
     if limit and expected.total > _TOO_LONG * 60 * limit:
         text.append(f"tune.minutes={limit:g} is too short for one epoch of each; name fewer in tune.architectures")
-    on_cpus = not forecast.config.tune.gpus_per_trial
+    on_cpus = not made.config.tune.gpus_per_trial
     if not limit and on_cpus and expected.total > _LONG_WITHOUT_GPU:
-        halved = " or ".join(forecast.halving(plan)) or "tune.trials=1"
-        text.append(
-            f"that is long for machines without a GPU: {halved} halves it, tune.minutes=60 limits it to an hour"
-        )
+        halved = "".join(f"{setting} halves it, " for setting in made.halving(plan))
+        text.append(f"that is long for machines without a GPU: {halved}tune.minutes=60 limits it to an hour")
     return text
 
 
@@ -143,16 +142,16 @@ def _say(made: Forecast, plan: Plan) -> None:
         cli.console().print(f"tune: {line}")
 
 
-def _key(config: Config, workload: Workload) -> str:
-    """Changes with everything that the plan follows from, but for the speed of the machines."""
+def _file(config: Config, workload: Workload) -> Location:
+    """Named after everything that the plan follows from, but for the machines."""
     train = config.train.model_dump(mode="json", exclude={"resume", "workers", "device"})
-    tune = config.tune.model_dump(mode="json", exclude={"concurrent", "mlflow"})
-    return fingerprint(train, tune, {"models": config.models, "workload": asdict(workload)})
+    tune = config.tune.model_dump(mode="json", exclude=_OF_THE_MACHINES)
+    made_of = {"models": config.models, "seed": config.seed, "workload": asdict(workload)}
+    return Location.of(config.output) / "tune" / "plans" / f"{fingerprint(train, tune, made_of)}.json"
 
 
 def _keep(config: Config, workload: Workload, decision: Decision) -> None:
-    file = Location.of(config.output) / "tune" / "plan.json"
-    file.write_json({"key": _key(config, workload), "decision": asdict(decision)})
+    _file(config, workload).write_json(asdict(decision))
 
 
 def _epochs(plan: Plan) -> str:
