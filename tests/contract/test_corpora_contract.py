@@ -129,7 +129,7 @@ def test_has_the_three_parts(settings: CorpusSettings) -> None:
     module = registry.load("genre.corpora", settings.kind)
     assert module.__doc__
     assert issubclass(module.Params, Settings)
-    assert all(meaning for _, _, meaning in describe(module.Params))
+    assert all(meaning for _, _, meaning in describe(module.Params()))
     assert callable(module.scan)
     assert callable(module.classes)
 
