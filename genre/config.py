@@ -1,7 +1,7 @@
 """The schema of every setting: its type, default, range and meaning.
 
 `load` merges defaults, a YAML file and `key=value` overrides, and refuses what it does not know.
-Settings that belong to one architecture or one corpus live beside it (`genre/models/*.py`,
+Settings that belong to one architecture or one corpus are in its module (`genre/models/*.py`,
 `genre/corpora/*.py`, class `Params`) and are reached as `models.<name>.*` and `corpus.params.*`.
 """
 
@@ -21,7 +21,7 @@ from genre.errors import ConfigError
 
 S = TypeVar("S", bound="Settings")
 
-_SHORT = {"init_from": "train.init_from"}  # keys that may be written without their section, beside `model`
+_SHORT = {"init_from": "train.init_from"}  # keys that may be written without their section, like `model`
 
 
 class Settings(BaseModel):
@@ -127,7 +127,7 @@ class TrainSettings(Settings):
         "", description="folder of a saved model to start from, on other genres or more music; also init_from="
     )
     freeze: bool = Field(False, description="with init_from: only the last layer learns")
-    resume: bool = Field(True, description="go on from the last checkpoint of the same run")
+    resume: bool = Field(True, description="resume from the last checkpoint of the same run")
 
 
 class TuneSettings(Settings):
@@ -140,14 +140,14 @@ class TuneSettings(Settings):
         description="time of the complete search with finals and judging, shared by the architectures; 0: no limit",
     )
     grace_epochs: int = Field(5, ge=1, description="no trial is stopped before this epoch")
-    reduction: float = Field(3.0, gt=1, description="of so many trials of one architecture, one goes on")
+    reduction: float = Field(3.0, gt=1, description="of this many trials of an architecture, one continues")
     seeds: int = Field(3, ge=1, description="trainings of each best configuration; the search did the first")
     robustness: bool = Field(True, description="score the models on worse audio of the test tracks as well")
     concurrent: int = Field(0, ge=0, description="trials at a time; 0: as many as the cluster has room for")
     workers_per_trial: int = Field(1, ge=1, description="processes that train a trial together, on one machine or many")
     cpus_per_trial: float = Field(1.0, gt=0, description="CPUs of a trial (and its torch threads), for each worker")
     gpus_per_trial: float | None = Field(
-        None, ge=0, description="GPUs of a trial, for each worker; none: a quarter (a whole one for several workers)"
+        None, ge=0, description="GPUs of a trial, for each worker; none: a quarter (one each for several workers)"
     )
     space: dict[str, dict[str, Any]] = Field({}, description="replaces parts of an architecture's search space")
     mlflow: str = Field("", description="MLflow tracking server or database to log trials to (needs genre[mlflow])")
@@ -169,7 +169,8 @@ class TagSettings(Settings):
     )
     batch_files: int = Field(16, ge=1, description="files decoded by one task")
     write_genres: Literal["never", "preview", "write"] = Field(
-        "never", description="write the genre into the files' own tags where the model is sure; preview: only list it"
+        "never",
+        description="write the genre into the files' own tags where the model is confident; preview: only list it",
     )
     replace_genres: bool = Field(False, description="write over a genre that a file already has")
 

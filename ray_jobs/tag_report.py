@@ -86,7 +86,7 @@ def _belief(jury: Jury) -> str:
     if not correct.precision:
         return f"{learned}; every file gets a genre (tag.precision=0)"
     if correct.threshold > 1:
-        return f"{learned}; no level of sureness gave tag.precision={correct.precision:g} there, so all is {UNKNOWN}"
+        return f"{learned}; no level of confidence reached tag.precision={correct.precision:g}, so all is {UNKNOWN}"
     return (
         f"{learned}; below {correct.threshold:.2f} a genre is {UNKNOWN}: "
         f"there, {correct.precision:.0%} of the others were right"
