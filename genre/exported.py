@@ -84,7 +84,7 @@ def decoder(card: ModelCard, limits: PrepareSettings) -> WaveDecoder:
 
 def read(place: Location) -> SavedModel:
     """Read what an exported file says about itself. Raises `ArtifactError` when it is missing or something else."""
-    if not place.exists():
+    if not place.exists() or place.is_folder():
         raise ArtifactError(f"{place}: there is no such file; export a model, or point model= at a model's folder")
     facts = metadata(place)
     if CARD_KEY not in facts:

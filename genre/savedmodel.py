@@ -88,6 +88,8 @@ def read_together(places: Sequence[Location]) -> list[SavedModel]:
 
 def read_card(folder: Location) -> tuple[ModelCard, str]:
     """Return what `model.json` holds: the card, and the SHA-256 of the weights. Raises `ArtifactError`."""
+    if is_exported(folder):
+        raise ArtifactError(f"{folder}: an exported file, where a model's folder is needed; name the folder")
     path = folder / CARD
     if not path.exists():
         raise ArtifactError(

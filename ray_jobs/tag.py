@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import pyarrow as pa
@@ -77,8 +78,9 @@ def find_models(config: Config) -> list[Location]:
     """What `model.path` names, or the best network of OUTPUT/leaderboard, or what `train` makes of these settings."""
     path = config.model.path
     if path:
-        whole = Location.of(path)
-        return [whole] if "," not in path or whole.exists() else [Location.of(one.strip()) for one in path.split(",")]
+        if "," not in path or Location.of(path).exists():
+            return [Location.of(path)]
+        return [Location.of(name) for name in map(str.strip, path.split(",")) if name]
     output = Location.of(config.output)
     label = models.label(config.model.name, config.models.get(config.model.name, {}))
     named = output / "models" / label
@@ -149,6 +151,7 @@ def local_stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, in
     """Like `stream`, in processes of this machine and without Ray."""
     cpus = config.cluster.cpus or len(os.sched_getaffinity(0))
     blocks = _blocks(config, todo, cpus)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(cpus, len(blocks)),
         multiprocessing.get_context("spawn"),  # a fork would copy a process that has threads
@@ -158,8 +161,16 @@ def local_stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, in
     try:
         for answered in as_completed([pool.submit(_answer_block, block) for block in blocks]):
             yield answered.result()
+    except BrokenProcessPool:
+        raise GenreError(
+            "a process that tags files was killed, perhaps because memory ran out; run the same command again "
+            f"to resume, with fewer than cluster.cpus={cpus} if it repeats"
+        ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        # after Ctrl-C nobody takes the answers under way, and one may take prepare.file_timeout_s
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
 
 
 _worker: _Worker | None = None  # of this process, where it is one of the pool's

@@ -121,6 +121,14 @@ def test_an_altered_file_is_refused(pair, tmp_path, change, says):
         Tagger.load(tmp_path / "altered.onnx")
     with pytest.raises(ArtifactError, match="there is no such file"):
         Tagger.load(tmp_path / "missing.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ArtifactError, match="there is no such file"):
+        Tagger.load(tmp_path / "folder.onnx")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(pair):
+    with pytest.raises(ArtifactError, match="an exported file, where a model's folder is needed"):
+        checkpoint.load(Location.of(pair[1][0]))
 
 
 def test_nothing_heavy_is_imported_for_a_file(pair, tmp_path):
