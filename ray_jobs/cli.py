@@ -106,7 +106,7 @@ def _parser(program: str) -> _Parser:
 
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
-    settings = config.load(options.config or job.shipped, [_spelled_out(text, job.bare) for text in options.settings])
+    settings = config.load(options.config or job.shipped, _spelled_out(options.settings, job.bare))
     # architectures import torch, which jobs that build no network need not wait for; corpora scipy, which they may lack
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), architectures=job.builds)
     if options.dry_run:
@@ -125,9 +125,14 @@ def _forecast(name: str, settings: Config) -> None:
         console().print(f"no forecast yet: {error}")
 
 
-def _spelled_out(text: str, bare: str) -> str:
+def _spelled_out(arguments: list[str], bare: str) -> list[str]:
     """Return `inputs=song.mp3` for `song.mp3`: an argument that does not begin with `key=` gives the `bare` setting."""
-    return f"{bare}={text}" if bare and not re.match(r"[\w.]+=", text) else text
+    if not bare:
+        return arguments
+    plain = [text for text in arguments if not re.match(r"[\w.]+=", text)]
+    if len(plain) > 1:
+        raise ConfigError(f"{bare}: found {len(plain)} values, {' and '.join(plain)}; name one file or one folder")
+    return [f"{bare}={text}" if text in plain else text for text in arguments]
 
 
 def _explain(error: BaseException, program: str) -> int:

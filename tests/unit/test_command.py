@@ -171,3 +171,8 @@ def test_a_light_install_names_the_extra_that_a_job_needs(missing, tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == f"error: `genre tune` needs {missing}, which is not installed; pip install 'genre[train]'\n"
+
+
+def test_a_second_song_is_refused_rather_than_tagged_alone(capsys):
+    assert command.main(["tag", "a.mp3", "b.mp3", "--dry-run"]) == 2
+    assert capsys.readouterr().err == ("error: inputs: found 2 values, a.mp3 and b.mp3; name one file or one folder\n")
