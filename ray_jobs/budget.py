@@ -177,12 +177,14 @@ class Forecast:
 
 
 def seeds_within(seconds: float, most: int, places: int, trainings: Sequence[float], remaining: Sequence[float]) -> int:
-    """How many seeds of each winner, at most `most` and at least one, can be trained in `seconds` on all places.
+    """How many seeds of each winner, at most `most`, can be trained in `seconds` on all places.
 
-    `trainings` are the seconds of one training of each winner, `remaining` those that its first seed still needs.
+    `trainings` are the seconds of one training of each winner, `remaining` those that its first seed still needs. 0:
+    not even these fit.
     """
-    for count in range(most, 1, -1):
+    for count in range(most, 0, -1):
         work = sum(remaining) + (count - 1) * sum(trainings)
-        if max(work / places, *trainings, *remaining) <= seconds:
+        longest = max([*remaining, *(trainings if count > 1 else ())])
+        if not work or max(work / places, longest) <= seconds:
             return count
-    return 1
+    return 0

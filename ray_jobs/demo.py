@@ -16,6 +16,7 @@ from genre.config import Config, validate
 from genre.corpora import synthetic
 from genre.costs import Workload
 from genre.preparation import Recipe, TrackKernel
+from genre.storage import Location
 from ray_jobs import cli, cluster, planning, prepare, search, tune
 from ray_jobs.search_progress import duration
 
@@ -25,8 +26,9 @@ _SAMPLES = 3  # tracks composed and transformed for the forecast, after one that
 
 def run(config: Config) -> None:
     """Prepare the synthetic corpus and search all architectures on it."""
+    started_before = (Location.of(config.output) / "features" / "manifest.json").exists()
     with cluster.connected(config):
-        measured = _forecast(config)
+        measured = None if started_before else _forecast(config)
         prepare.run(config)
         tune.run(config, measured)
 

@@ -47,9 +47,25 @@ def train(config: Config, shared: Shared, winners: Sequence[Winner], count: int)
     return _publish(config, winners, slots)
 
 
-def best_so_far(config: Config, data: Data, winner: Winner) -> Saved:
-    """The best epoch of a winner that may not have ended, as a model below OUTPUT/tune/so-far."""
-    target = Location.of(config.output) / "tune" / "so-far" / winner.architecture
+def as_they_are(config: Config, data: Data, winners: Sequence[Winner]) -> Finals:
+    """Put the winners into OUTPUT/models without further training: of those that have not ended, the best epoch."""
+    finals = Finals()
+    for winner in winners:
+        parent = Location.of(config.output) / "models" / label(config, winner)
+        target = parent / f"seed-{config.seed}"
+        finals.saved.append(best_so_far(config, data, winner, target))
+        _forget_others(parent, {target.name})
+        record = winner.slot.record
+        if record is not None and record.ended != "finished":
+            finals.notes.append(
+                f"{winner.architecture}: tune.minutes ended its training after {record.epochs} of {winner.slot.epochs} "
+                "epochs; the model is that of its best epoch."
+            )
+    return finals
+
+
+def best_so_far(config: Config, data: Data, winner: Winner, target: Location) -> Saved:
+    """The best epoch of a winner that may not have ended, as a model in `target`."""
     folder = winner.slot.folder
     if winner.slot.record is not None and winner.slot.record.ended == "finished":
         _copy(folder.model, target)
@@ -104,15 +120,19 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
             folders.append(parent / f"seed-{seed}")
             if not _is_same(slot.folder.model, folders[-1]):
                 _copy(slot.folder.model, folders[-1])
-        kept = {folder.name for folder in folders}
-        for child in parent.children():
-            if child.base_name.startswith("seed-") and child.base_name not in kept:
-                (parent / child.base_name).delete()
+        _forget_others(parent, {folder.name for folder in folders})
         if folders:
             finals.saved.append(Saved(name, folders, winner.trials))
     if not finals.saved:
         raise TrainingError(f"no final training came to its end; the first failed: {failures[0]}")
     return finals
+
+
+def _forget_others(parent: Location, kept: set[str]) -> None:
+    """Remove the models of seeds that earlier settings left."""
+    for child in parent.children():
+        if child.base_name.startswith("seed-") and child.base_name not in kept:
+            (parent / child.base_name).delete()
 
 
 def _copy(model: Location, target: Location) -> None:

@@ -39,6 +39,7 @@ class Decision:
 
     plan: Plan
     judging: float
+    asked: tuple[int, int]  # tune.trials and tune.seeds, of which the plan may have fewer
     seeds_decided: bool = False  # after the search, by the time that was left
 
 
@@ -53,14 +54,15 @@ def decide(config: Config, workload: Workload, measured: Costs | None = None) ->
 
     `measured` are costs of which a forecast was said already. Ray must be running; see `measure`.
     """
-    file = _file(config, workload)
+    file, asked = _file(config, workload), (config.tune.trials, config.tune.seeds)
     if file.exists():
         kept = file.read_json()
-        return Decision(**kept | {"plan": Plan(**kept["plan"])})
+        decision = Decision(**kept | {"plan": Plan(**kept["plan"]), "asked": tuple(kept["asked"])})
+        return decision if decision.asked == asked else _changed(config, workload, decision)
     made, plan = _forecast(config, workload, measured)
     if measured is None:
         _say(made, plan)
-    decision = Decision(plan, made.estimate(plan).judging)
+    decision = Decision(plan, made.estimate(plan).judging, asked)
     _keep(config, workload, decision)
     return decision
 
@@ -68,7 +70,8 @@ def decide(config: Config, workload: Workload, measured: Costs | None = None) ->
 def seeds(config: Config, workload: Workload, decision: Decision, winners: Sequence[Winner], spent: float) -> int:
     """Seeds of each winner: those of the plan, or after `spent` seconds those that tune.minutes still allows.
 
-    There is one at least. This is decided once; a search that is resumed keeps to it.
+    0: there is no time left to train the winners to their end. This is decided once; a search that is resumed keeps
+    to it.
     """
     plan, limit = decision.plan, 60 * config.tune.minutes
     if not limit or decision.seeds_decided:
@@ -81,10 +84,20 @@ def seeds(config: Config, workload: Workload, decision: Decision, winners: Seque
         remaining=[winner.remaining_seconds for winner in winners],
     )
     if fitting < plan.seeds:
-        console = cli.console()
-        console.print(f"tune: tune.minutes={config.tune.minutes:g} leaves time for {fitting} of {plan.seeds} seeds")
-    _keep(config, workload, Decision(replace(plan, seeds=fitting), decision.judging, seeds_decided=True))
+        left = f"{fitting} of {plan.seeds} seeds" if fitting else "no further training"
+        cli.console().print(f"tune: tune.minutes={config.tune.minutes:g} leaves time for {left}")
+    _keep(config, workload, replace(decision, plan=replace(plan, seeds=fitting), seeds_decided=True))
     return fitting
+
+
+def exceeded(config: Config, seconds: float) -> str:
+    """A sentence for the report where the search took much longer than tune.minutes; "" where it did not."""
+    limit = config.tune.minutes
+    if not limit or seconds <= _TOO_LONG * 60 * limit:
+        return ""
+    note = f"The search took {duration(seconds)}, longer than tune.minutes={limit:g}."
+    cli.console().print(f"tune: {note}")
+    return note
 
 
 def measure(config: Config, workload: Workload) -> dict[str, Cost]:
@@ -122,6 +135,12 @@ def lines(made: Forecast, plan: Plan) -> list[str]:
         f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",
         f"epochs: {_epochs(plan)}; share of the time: {shares}",
     ]
+    asked = made.full()
+    if (plan.trials, plan.seeds) != (asked.trials, asked.seeds):
+        text.append(
+            f"tune.minutes={limit:g} allows {plan.trials} of {_number(asked.trials, 'trial')} and {plan.seeds} of "
+            f"{_number(asked.seeds, 'seed')}"
+        )
     if limit and expected.total > _TOO_LONG * 60 * limit:
         text.append(f"tune.minutes={limit:g} is too short for one epoch of each; name fewer in tune.architectures")
     on_cpus = not made.config.tune.gpus_per_trial
@@ -142,10 +161,28 @@ def _say(made: Forecast, plan: Plan) -> None:
         cli.console().print(f"tune: {line}")
 
 
+def _changed(config: Config, workload: Workload, earlier: Decision) -> Decision:
+    """The earlier plan with the trials or seeds that are asked for now; its epochs stay, so its trials are reused."""
+    trials, seeds = config.tune.trials, config.tune.seeds
+    plan = replace(
+        earlier.plan,
+        trials=trials if trials != earlier.asked[0] else earlier.plan.trials,
+        seeds=seeds if seeds != earlier.asked[1] else max(1, earlier.plan.seeds),
+    )
+    if config.tune.minutes:
+        counts = f"{_number(plan.trials, 'trial')} and {_number(plan.seeds, 'seed')} of each"
+        cli.console().print(
+            f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them"
+        )
+    decision = replace(earlier, plan=plan, asked=(trials, seeds), seeds_decided=True)
+    _keep(config, workload, decision)
+    return decision
+
+
 def _file(config: Config, workload: Workload) -> Location:
-    """Named after everything that the plan follows from, but for the machines."""
+    """Named after everything that the epochs of a plan follow from, but for the machines."""
     train = config.train.model_dump(mode="json", exclude={"resume", "workers", "device"})
-    tune = config.tune.model_dump(mode="json", exclude=_OF_THE_MACHINES)
+    tune = config.tune.model_dump(mode="json", exclude={*_OF_THE_MACHINES, "trials", "seeds"})
     made_of = {"models": config.models, "seed": config.seed, "workload": asdict(workload)}
     return Location.of(config.output) / "tune" / "plans" / f"{fingerprint(train, tune, made_of)}.json"
 

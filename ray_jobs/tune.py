@@ -59,7 +59,10 @@ def run(config: Config, measured: planning.Costs | None = None) -> None:
         if not outcome.interrupted:
             spent = max(time.monotonic() - started, outcome.search.makespan_seconds or 0.0)
             seeds = planning.seeds(config, workload, decision, outcome.winners, spent)
-            trained = finals.train(config, shared, outcome.winners, seeds)
+            if seeds:
+                trained = finals.train(config, shared, outcome.winners, seeds)
+            else:
+                trained = finals.as_they_are(config, data, outcome.winners)
         if trained.interrupted:
             _publish_so_far(config, data, outcome)
             raise KeyboardInterrupt
@@ -73,6 +76,8 @@ def run(config: Config, measured: planning.Costs | None = None) -> None:
             changed=config.tune.robustness,
         )
     board.notes.extend(trained.notes)
+    if note := planning.exceeded(config, time.monotonic() - started):
+        board.notes.append(note)
     labels = {saved.label for saved in trained.saved}
     made = [winner.architecture for winner in outcome.winners if finals.label(config, winner) in labels]
     board.missing.update(outcomes.missing(outcome.search, made))
@@ -130,7 +135,10 @@ def _publish_so_far(config: Config, data: Data, outcome: Outcome) -> None:
     if not outcome.winners:
         return
     output = Location.of(config.output)
-    saved = [finals.best_so_far(config, data, winner) for winner in outcome.winners]
+    places = [output / "tune" / "so-far" / winner.architecture for winner in outcome.winners]
+    saved = [
+        finals.best_so_far(config, data, winner, place) for winner, place in zip(outcome.winners, places, strict=True)
+    ]
     board = judging.judge(config, output / "features", "valid", saved, fitted=None, search=outcome.search)
     board.notes.append("The search was interrupted: these are the best trials so far.")
     judging.publish(board, output / "leaderboard" / "so-far", saved)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,9 +27,17 @@ def features(home, tmp_path_factory) -> Path:
     return place
 
 
-def plan_of(features: Path) -> dict:
+def plan_file(features: Path) -> Path:
     (file,) = (features / "out/tune/plans").iterdir()
-    return json.loads(file.read_text())["plan"]
+    return file
+
+
+def plan_of(features: Path) -> dict[str, Any]:
+    return json.loads(plan_file(features).read_text())["plan"]
+
+
+def seeds_of(features: Path) -> set[str]:
+    return {path.name for path in (features / "out/models/cnn").glob("seed-*")}
 
 
 def test_a_dry_run_says_how_long_it_takes_and_trains_nothing(features):
@@ -39,19 +48,41 @@ def test_a_dry_run_says_how_long_it_takes_and_trains_nothing(features):
     assert not (features / "out/tune").exists()
 
 
+LIMITED = (*TWO, "train.epochs=20000", "tune.grace_epochs=1", "tune.minutes=0.5")
+
+
 def test_a_limited_search_ends_and_resumes_with_the_same_plan(features):
-    limited = (*TWO, "train.epochs=20000", "tune.grace_epochs=1", "tune.minutes=0.5")
-    said = job("tune", features, *limited).stderr
+    said = job("tune", features, *LIMITED).stderr
     plan = plan_of(features)
     assert all(1 <= epochs < 20000 for epochs in plan["epochs"].values())
     assert "epochs: " in said
     board = json.loads((features / "out/leaderboard/leaderboard.json").read_text())
     assert {"cnn", "crnn"} <= {row["name"] for row in board["rows"]}
-    assert 1 <= plan["seeds"] <= 2
-    again = job("tune", features, *limited).stderr
+    again = job("tune", features, *LIMITED).stderr
     assert plan_of(features) == plan
     assert "share of the time" not in again  # nothing is measured twice
-    assert "search: " not in again.replace("search: 4 of 4 trials ran before", "")
+
+
+def test_more_seeds_keep_the_trials_of_a_limited_search(features):
+    plan = plan_of(features)
+    said = job("tune", features, *LIMITED, "tune.seeds=3").stderr
+    assert "as asked, with the epochs of the earlier run" in said
+    assert plan_of(features)["epochs"] == plan["epochs"]
+    assert "search: " not in said  # every trial of it ran before
+    assert seeds_of(features) == {"seed-0", "seed-1", "seed-2"}
+
+
+def test_when_the_time_is_over_the_models_are_those_of_the_best_epochs(features):
+    # as on a machine that became a thousand times slower after it was measured
+    kept = json.loads(plan_file(features).read_text())
+    kept["plan"] |= {"epochs": {"cnn": 19999, "crnn": 19999}, "minutes": 0.05, "seeds": 2}
+    kept |= {"seeds_decided": False, "asked": [2, 2]}
+    plan_file(features).write_text(json.dumps(kept))
+    said = job("tune", features, *LIMITED).stderr
+    assert "tune.minutes=0.5 leaves time for no further training" in said
+    assert seeds_of(features) == {"seed-0"}
+    report = (features / "out/leaderboard/leaderboard.md").read_text()
+    assert "of 19999 epochs; the model is that of its best epoch" in report
 
 
 def test_without_features_a_dry_run_says_what_is_missing(features, tmp_path):

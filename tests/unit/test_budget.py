@@ -85,13 +85,14 @@ def test_what_would_halve_the_search_does():
         (1000, (0, 0), 4),
         (90, (0, 0), 4),
         (89, (0, 0), 3),
-        (30, (0, 0), 2),
-        (29, (0, 0), 1),
+        (40, (0, 0), 2),
+        (39, (0, 0), 1),
         (-5, (0, 0), 1),
         (90, (10, 20), 3),
+        (20, (10, 20), 1),
+        (19, (10, 20), 0),
     ],
 )
 def test_as_many_seeds_as_the_time_allows(seconds, remaining, seeds):
     # two winners, 20 and 40 s a training, on two places: a round takes 30 s on average, but no less than 40 s
-    expected = seeds if seconds >= 40 else 1
-    assert seeds_within(seconds, 4, 2, trainings=(20, 40), remaining=remaining) == expected
+    assert seeds_within(seconds, 4, 2, trainings=(20, 40), remaining=remaining) == seeds
