@@ -11,6 +11,7 @@ meanwhile: every start loads it anew.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -243,8 +244,10 @@ def chaos(options: argparse.Namespace) -> bool:
         for job in options.jobs:
             disturb(Run(calm, job, address), machines, 0, dice)
             print(f"{job}: undisturbed run done", flush=True)
-        while len(table) < options.kills:
-            rough = prepared(folder / f"disturbed-{len(table)}", folder / "music")
+        for number in itertools.count():  # of the round: a job may end before anything was killed
+            if len(table) >= options.kills:
+                break
+            rough = prepared(folder / f"disturbed-{number}", folder / "music")
             for job in options.jobs:
                 run = Run(rough, job, address)
                 table += disturb(run, machines, min(options.kills_per_run, options.kills - len(table)), dice)

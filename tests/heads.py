@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -31,6 +32,8 @@ class Head:
 
     def __init__(self, folder: Path, variables: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         self.folder, self.checkout = folder, copy_checkout(folder / "checkout")
+        # not below `folder`: the path of a socket has 107 bytes at most
+        self.temporary = Path(tempfile.mkdtemp(prefix="ray-"))
         dashboard, agent, client, self.metrics = free_ports(4)
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "token",
@@ -41,7 +44,7 @@ class Head:
             **(variables or {}),
         }
         command = [RAY, "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
-        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder / 'ray'}"]
+        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={self.temporary}"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
         command += [f"--metrics-export-port={self.metrics}", "--num-cpus=2", "--object-store-memory=100000000"]
         command += options
@@ -89,6 +92,7 @@ class Head:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self.process.wait()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def family(self) -> dict[int, str]:
         """Title of each process that descends from `ray start`, by its number."""

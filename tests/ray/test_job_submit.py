@@ -40,7 +40,7 @@ def test_prepare_its_package_and_its_logs(head):
     head.submit("prepare", options=("--submission-id", "prepare-1"))
     assert len(pq.read_table(head.folder / "out/features/tracks.parquet")) == 30
 
-    (package,) = (head.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
+    (package,) = head.temporary.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     assert sum(file.stat().st_size for file in package.rglob("*")) < 5_000_000
     assert {path.name for path in package.iterdir()} >= {"genre", "ray_jobs", "configs"}
     assert not {".git", ".venv", "tests", "docs", "outputs"} & {path.name for path in package.iterdir()}

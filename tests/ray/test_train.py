@@ -162,7 +162,7 @@ def interrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         running.send_signal(signal.SIGINT)
         told = running.communicate(timeout=300)[1]
     assert running.returncode == 1
-    assert "the same command goes on from here" in told
+    assert "run the same command again to resume" in told
     assert "Traceback" not in told
     return output
 
