@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -10,6 +9,9 @@ import sys
 import pytest
 from conftest import REPOSITORY
 from running import ENVIRONMENT
+
+from genre.report import read_board
+from genre.storage import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -33,6 +35,6 @@ def test_the_demo_prepares_searches_and_says_how_it_was_called(tmp_path):
     environment = ENVIRONMENT | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    board = json.loads((tmp_path / "outputs/demo/leaderboard/leaderboard.json").read_text())
-    assert board["commands"] == [shlex.join(["genre", "demo", *SMALL])]
+    board = read_board(Location.of(tmp_path / "outputs/demo/leaderboard"))
+    assert board.commands == [shlex.join(["genre", "demo", *SMALL])]
     assert (tmp_path / "outputs/demo/models/cnn/model.json").exists()
