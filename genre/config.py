@@ -97,7 +97,7 @@ class ModelSettings(Settings):
 class TrainSettings(Settings):
     epochs: int = Field(30, ge=1, description="passes over all of the training music, at most")
     batch_size: int = Field(32, ge=1, description="windows in a step, over all workers")
-    window_seconds: float = Field(7.5, gt=0, description="length of the windows that the model sees")
+    window_seconds: float = Field(7.5, gt=0, description="length of the windows that the model sees; at most a clip's")
     windows_per_clip: int = Field(
         0, ge=0, description="random windows cut from each clip in an epoch; 0: as many as its length holds"
     )
@@ -230,11 +230,6 @@ class Config(Settings):
             )
         if (self.spectrogram.f_max or half) <= self.spectrogram.f_min:
             raise ConfigError(f"spectrogram.f_min={self.spectrogram.f_min} is not below f_max; use 0")
-        if self.train.window_seconds > self.audio.clip_seconds:
-            raise ConfigError(
-                f"train.window_seconds={self.train.window_seconds} is longer than audio.clip_seconds; "
-                f"use at most {self.audio.clip_seconds}"
-            )
         if self.corpus.valid_fraction + self.corpus.test_fraction >= 0.9:
             raise ConfigError(
                 "corpus.valid_fraction + corpus.test_fraction leave less than 0.1 for training; lower one"

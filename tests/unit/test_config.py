@@ -40,7 +40,6 @@ def test_resolved_configuration_loads_to_itself(tmp_path):
         ("tune.architectures=[vgg]", "did you mean 'vgg1"),
         ("models.resnett.width=3", "did you mean 'resnet'"),
         ("seed.x=1", "seed"),
-        ("train.window_seconds=40", "use at most 30"),
         ("spectrogram.f_max=20000", "half of audio.sample_rate"),
         ("justaword", "write key=value"),
         ("corpus.valid_fraction=.nan", "corpus.valid_fraction"),
