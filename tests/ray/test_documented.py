@@ -143,9 +143,9 @@ def cluster(place: Place, bucket_server: dict[str, str], tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("head")
     with Head(folder, bucket_server, ["--num-gpus=1"]) as head:
         port = head.environment["RAY_API_SERVER_ADDRESS"].rpartition(":")[2]
-        yield Place(
-            head.checkout, head.environment | {"RAY_TMPDIR": str(head.temporary)}, {"BUCKET": "bucket", "8265": port}
-        )
+        # `ray status` and `ray memory` look for the one Ray of the machine; other tests may run another
+        environment = head.environment | {"RAY_ADDRESS": (head.temporary / "ray_current_cluster").read_text().strip()}
+        yield Place(head.checkout, environment, {"BUCKET": "bucket", "8265": port})
 
 
 def test_submitted_to_a_cluster(cluster):
