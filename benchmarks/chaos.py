@@ -37,8 +37,8 @@ from ray.cluster_utils import Cluster
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from genre.report import read_board  # noqa: E402
-from genre.storage import Location  # noqa: E402
+from genre.report import read_board
+from genre.storage import Location
 
 SETTINGS: dict[str, Any] = {
     "corpus": {"kind": "synthetic", "params": {"tracks_per_genre": 10, "artists_per_genre": 5, "seconds": 4.0}},

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import experiment
-from genre.classifier import predict
-from genre.classifier import statistics as of_bins
 from genre.config import Config, load
 from genre.corpora import Track, gtzan, scan
-from genre.experiment import Data
 from genre.features import Clips
-from genre.preparation import PreparedClip, Recipe, TrackKernel
+from genre.features.preparation import PreparedClip, Recipe, TrackKernel
+from genre.model.classifier import predict
+from genre.model.classifier import statistics as of_bins
 from genre.storage import Location
+from genre.training import experiment
+from genre.training.experiment import Data
 
 OLD, NEW = gtzan.GENRES[0::2], gtzan.GENRES[1::2]
 SETTINGS = (

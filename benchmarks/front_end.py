@@ -31,11 +31,12 @@ import torch
 import torchaudio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import audio, features
+from genre import features
+from genre.audio import recordings
+from genre.audio.isolation import environment
+from genre.audio.spectrogram import LogMel
 from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
-from genre.corpora._compose import SAMPLE_RATE, compose
-from genre.isolation import environment
-from genre.spectrogram import LogMel
+from genre.corpora.synthetic.compose import SAMPLE_RATE, compose
 
 SECONDS = 30.0
 AUDIO, SPECTROGRAM, LIMITS = AudioSettings(clip_seconds=SECONDS), SpectrogramSettings(), PrepareSettings()
@@ -65,8 +66,8 @@ def everyday_loop(content: bytes) -> np.ndarray:
 
 def kernel(content: bytes, log_mel: LogMel) -> list[bytes]:
     """What prepare does with a file, but for the two SHA-256 sums."""
-    recording = audio.load(content, AUDIO, LIMITS)
-    clips = audio.cut(recording, AUDIO)
+    recording = recordings.load(content, AUDIO, LIMITS)
+    clips = recordings.cut(recording, AUDIO)
     return [features.encode(log_mel(clip.samples), SPECTROGRAM.range_db)[0].tobytes() for clip in clips]
 
 
@@ -137,7 +138,7 @@ def whole_way(files: dict[str, bytes], rounds: int) -> list[Result]:
 def transform_alone(files: dict[str, bytes], rounds: int) -> list[Result]:
     """Waveform to log-mel in decibels; and how much of it the bare Fourier transforms are."""
     content = files["wav 22.05 kHz mono"]
-    wave = audio.cut(audio.load(content, AUDIO, LIMITS), AUDIO)[0].samples
+    wave = recordings.cut(recordings.load(content, AUDIO, LIMITS), AUDIO)[0].samples
     log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
     torch.set_num_threads(1)
     mel = torchaudio.transforms.MelSpectrogram(

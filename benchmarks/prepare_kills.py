@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-from music import config_of, tables, write_song  # noqa: E402
+from music import config_of, tables, write_song
 
 VICTIMS = ("driver", "worker", "decoder")
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # idle; they notice a minute later and end by themselves
@@ -191,7 +191,7 @@ def command(pid: int) -> str:
 
 def kind_of(pid: int) -> str:
     text = command(pid)
-    if "genre.isolation" in text:
+    if "genre.audio.isolation" in text:
         return "decoder"
     # Ray's own agents and actors are no workers: without them it ends itself, and the driver with it
     return "worker" if text.startswith("ray::") and not text.startswith((*AGENTS, "ray::_")) else ""

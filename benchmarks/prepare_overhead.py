@@ -27,17 +27,17 @@ import numpy as np
 import soundfile
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
-from prepare_kills import command, descendants, stat  # noqa: E402
+from prepare_kills import command, descendants, stat
 
-from genre.config import Config  # noqa: E402
-from genre.isolation import environment  # noqa: E402
+from genre.audio.isolation import environment
+from genre.config import Config
 
 DISTINCT = 40
 TICK = os.sysconf("SC_CLK_TCK")
 KERNEL = """
 import json, sys, time
 from genre.config import Config
-from genre.preparation import Recipe, TrackKernel
+from genre.features.preparation import Recipe, TrackKernel
 kernel = TrackKernel(Recipe.of(Config.model_validate_json(sys.argv[1])))
 files = json.loads(sys.stdin.read())
 for file in files[:10]:
@@ -82,7 +82,7 @@ class Accountant(threading.Thread):
 
 def kind_of(pid: int) -> str:
     text = command(pid)
-    if "genre.isolation" in text:
+    if "genre.audio.isolation" in text:
         return "decoders"
     if text.startswith("ray::_"):
         return "Ray's actors"  # which Ray Data starts to keep its statistics, and to speak with an autoscaler
@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def measure(files: list[str], config: Config, cores: int) -> None:
-    from ray_jobs import cluster
+    from ray_jobs.engine import cluster
     from ray_jobs.prepare import prepare
 
     sample = files[: max(200, len(files) // 10)]

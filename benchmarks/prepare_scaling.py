@@ -25,14 +25,15 @@ from pathlib import Path
 import pyarrow as pa
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
-from prepare_kills import descendants, stat  # noqa: E402
-from prepare_overhead import Accountant, kind_of, make_music  # noqa: E402
+from prepare_kills import descendants, stat
+from prepare_overhead import Accountant, kind_of, make_music
 
-from genre import corpora, ledger, memory  # noqa: E402
-from genre.config import Config  # noqa: E402
-from genre.corpora import Track  # noqa: E402
-from genre.preparation import OUTCOME_SCHEMA, Recipe  # noqa: E402
-from genre.storage import Location  # noqa: E402
+from genre import corpora, memory
+from genre.config import Config
+from genre.corpora import Track
+from genre.features import ledger
+from genre.features.preparation import OUTCOME_SCHEMA, Recipe
+from genre.storage import Location
 
 KINDS = ("driver", "workers", "decoders")
 
@@ -85,7 +86,7 @@ def config_of(home: Path, size: int, seconds: float) -> Config:
 
 
 def measure_jobs(sizes: list[int], seconds: float, mp3: bool) -> None:
-    from ray_jobs import cluster
+    from ray_jobs.engine import cluster
     from ray_jobs.prepare import prepare
 
     home = Path(tempfile.mkdtemp(prefix="prepare-scaling-"))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-from music import config_of, write_music  # noqa: E402
-from prepare_kills import start  # noqa: E402
+from music import config_of, write_music
+from prepare_kills import start
 
 
 def main() -> None:

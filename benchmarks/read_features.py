@@ -22,18 +22,19 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "ARROW_IO_THREADS"):
     os.environ[_name] = "1"
 
-import numpy as np  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import audio, features  # noqa: E402
-from genre.config import Config, CorpusSettings  # noqa: E402
-from genre.corpora import scan  # noqa: E402
-from genre.preparation import Recipe  # noqa: E402
-from genre.spectrogram import LogMel  # noqa: E402
-from genre.storage import Location  # noqa: E402
+from genre import features
+from genre.audio import recordings
+from genre.audio.spectrogram import LogMel
+from genre.config import Config, CorpusSettings
+from genre.corpora import scan
+from genre.features.preparation import Recipe
+from genre.storage import Location
 
 DISTINCT = 60
 REPEATS = 5
@@ -86,8 +87,8 @@ COMPOSED = {"tracks_per_genre": DISTINCT // 10, "artists_per_genre": DISTINCT //
 def waves(kind: dict[str, Any], recipe: Recipe) -> Iterator[Arrays]:
     found = 0
     for track in scan(CorpusSettings.model_validate(kind)):
-        recording = audio.load(Location.of(track.path).read_bytes(), recipe.audio, recipe.prepare)
-        for clip in audio.cut(recording, recipe.audio):
+        recording = recordings.load(Location.of(track.path).read_bytes(), recipe.audio, recipe.prepare)
+        for clip in recordings.cut(recording, recipe.audio):
             found += 1
             yield clip.samples
             if found == DISTINCT:

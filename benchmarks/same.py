@@ -149,7 +149,11 @@ def differences(before: Any, after: Any, where: str = "") -> list[str]:
         keys = sorted(before.keys() | after.keys())
         return [line for key in keys for line in differences(before.get(key), after.get(key), f"{where}/{key}")]
     if type(before) is type(after) is list and len(before) == len(after):
-        return [line for n, pair in enumerate(zip(before, after, strict=True)) for line in differences(*pair, f"{where}/{n}")]
+        return [
+            line
+            for n, pair in enumerate(zip(before, after, strict=True))
+            for line in differences(*pair, f"{where}/{n}")
+        ]
     return [] if before == after else [f"{where}: {str(before)[:80]} -> {str(after)[:80]}"]
 
 

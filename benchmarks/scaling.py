@@ -30,8 +30,8 @@ import pyarrow as pa
 from prepare_overhead import make_music
 
 from genre.config import Config, load
-from ray_jobs import cluster
-from ray_jobs.blocks import Workers
+from ray_jobs.engine import cluster
+from ray_jobs.engine.blocks import Workers
 from ray_jobs.prepare import prepare
 
 BLOCK = 64  # prepare.tracks_per_block

@@ -21,18 +21,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import ray
 import torch
 
-from genre import experiment, features
+from genre import features
 from genre.config import Config, load
-from genre.experiment import Data
 from genre.report import Search
 from genre.storage import Location
-from ray_jobs import cluster, search, tune
-from ray_jobs.budget import Plan
-from ray_jobs.trials import apply
-
-import ray  # isort: skip
+from genre.training import experiment
+from genre.training.experiment import Data
+from ray_jobs import tune
+from ray_jobs.engine import cluster
+from ray_jobs.search import terms
+from ray_jobs.search.budget import Plan
+from ray_jobs.search.trials import apply
 
 _SAMPLE_SECONDS = 0.5
 
@@ -107,10 +109,10 @@ def run_search(config: Config, data: Data, concurrent: int) -> Measured:
         settings = {"output": folder, "tune.concurrent": concurrent}
         one = apply(config, settings)
         with cluster.connected(one):
-            one = search.with_resources(one)
+            one = terms.with_resources(one)
             shared = [ray.put(data)]
             with Cores() as cores:
-                outcome = tune.find_winners(one, shared, data.manifest, Plan.of(one, search.architectures(one)))
+                outcome = tune.find_winners(one, shared, data.manifest, Plan.of(one, terms.searched_architectures(one)))
     makespan = outcome.search.makespan_seconds or 0.0
     return Measured(outcome.search, makespan, cores.spent(trials=True), cores.spent(trials=False))
 

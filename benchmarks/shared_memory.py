@@ -24,14 +24,14 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-import numpy as np  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-import ray  # noqa: E402
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
 
-from genre import features  # noqa: E402
-from genre.features import Clips, Shape  # noqa: E402
-from genre.storage import Location  # noqa: E402
+from genre import features
+from genre.features import Clips, Shape
+from genre.storage import Location
 
 SHAPE = Shape(128, 1292, 80.0, 512 / 22050)
 SPLIT = "train"
@@ -69,13 +69,13 @@ class Trial:
         """Train, on windows of all clips."""
         import torch
 
-        from genre import models
-        from genre.classifier import Classifier
+        from genre import architectures
         from genre.config import TrainSettings
-        from genre.training import Trainer
+        from genre.model.classifier import Classifier
+        from genre.training.trainer import Trainer
 
         torch.set_num_threads(1)
-        network = models.build("cnn", {"width": 4, "depth": 4}, SHAPE.bins, 2)
+        network = architectures.build("cnn", {"width": 4, "depth": 4}, SHAPE.bins, 2)
         normaliser = (np.full(SHAPE.bins, -40, np.float32), np.full(SHAPE.bins, 20, np.float32))
         classifier = Classifier(network, *normaliser, SHAPE.range_db)
         settings = TrainSettings(epochs=2, batch_size=max(2, len(self._clips) // steps), window_seconds=1.0)

@@ -31,14 +31,16 @@ import pyarrow as pa
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import checkpoint, collection
-from genre.classifier import predict
-from genre.collection import Jury
 from genre.config import Config, load
-from genre.decoding import clips_of, recipe_of
-from genre.preparation import TrackKernel
+from genre.features.preparation import TrackKernel
+from genre.model import checkpoint
+from genre.model.classifier import predict
+from genre.model.decoding import clips_of, recipe_of
 from genre.storage import Location
-from ray_jobs import cluster, tag
+from genre.tagging import collection
+from genre.tagging.collection import Jury
+from ray_jobs import tag
+from ray_jobs.engine import cluster
 
 _NICE = 15  # of Ray's workers
 

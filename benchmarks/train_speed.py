@@ -38,17 +38,17 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import memory, models, training
-from genre.classifier import Classifier
+from genre import architectures, memory
 from genre.config import TrainSettings
 from genre.features import Clips, Shape
-from genre.training import Trainer
+from genre.model.classifier import Classifier
+from genre.training.trainer import Trainer, autocast_type
 
 CLASSES = 10
 FRAMES = 129  # three seconds
 NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {  # name: architecture, settings, bins
     "tiny": ("cnn", {"width": 16, "depth": 5}, 64),
-} | {name: (name, {}, 128) for name in models.names()}
+} | {name: (name, {}, 128) for name in architectures.names()}
 BARE_RECIPE = {
     "gain_db": 0,
     "equaliser_db": 0,
@@ -80,7 +80,7 @@ def made_up_clips(count: int, bins: int) -> Clips:
 def network_of(name: str, device: torch.device) -> tuple[nn.Module, int]:
     architecture, params, bins = NETWORKS[name]
     torch.manual_seed(0)
-    return models.build(architecture, params, bins, CLASSES).to(device), bins
+    return architectures.build(architecture, params, bins, CLASSES).to(device), bins
 
 
 def bare_loop(
@@ -96,7 +96,7 @@ def bare_loop(
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     inputs = [torch.randn(batch, 1, bins, FRAMES, device=device) for _ in range(steps)]
     labels = torch.arange(batch, device=device) % CLASSES
-    reduced = training.autocast_type(precision, device, network)
+    reduced = autocast_type(precision, device, network)
 
     def run() -> float:
         for x in inputs:

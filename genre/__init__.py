@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genre.tagging import Moment, Tagger, Tags
+    from genre.tagging.tagger import Moment, Tagger, Tags
 
 __version__ = "0.1.0"
 __all__ = ["Moment", "Tagger", "Tags", "__version__"]
@@ -17,7 +17,7 @@ __all__ = ["Moment", "Tagger", "Tags", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import torch only for those who ask for a tagger: workers that decode import this package as well."""
     if name in ("Moment", "Tagger", "Tags"):
-        from genre import tagging
+        from genre.tagging import tagger
 
-        return getattr(tagging, name)
+        return getattr(tagger, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

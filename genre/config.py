@@ -1,7 +1,7 @@
 """The schema of every setting: its type, default, range and meaning.
 
 `load` merges defaults, a YAML file and `key=value` overrides, and refuses what it does not know.
-Settings that belong to one architecture or one corpus are in its module (`genre/models/*.py`,
+Settings that belong to one architecture or one corpus are in its module (`genre/architectures/*.py`,
 `genre/corpora/*.py`, class `Params`) and are reached as `models.<name>.*` and `corpus.params.*`.
 """
 
@@ -87,7 +87,7 @@ class PrepareSettings(Settings):
 
 
 class ModelSettings(Settings):
-    name: str = Field("cnn", description="architecture: one of genre/models/")
+    name: str = Field("cnn", description="architecture: one of genre/architectures/")
     path: str = Field(
         "",
         description="a saved model's folder or exported .onnx file, several with commas; empty: the leaderboard's best",
@@ -131,7 +131,7 @@ class TrainSettings(Settings):
 
 
 class TuneSettings(Settings):
-    architectures: list[str] = Field([], description="which to compare; empty: all of genre/models/")
+    architectures: list[str] = Field([], description="which to compare; empty: all of genre/architectures/")
     trials: int = Field(8, ge=1, description="configurations tried per architecture")
     sampler: Literal["random", "tpe"] = Field("random", description="tpe proposes from earlier trials (needs Optuna)")
     minutes: float = Field(
@@ -214,7 +214,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _cross_check(self) -> Config:
-        require_known("model.name", self.model.name, registry.names("genre.models"))
+        require_known("model.name", self.model.name, registry.names("genre.architectures"))
         require_known("corpus.kind", self.corpus.kind, registry.names("genre.corpora"))
         for key, found in (
             ("models", self.models),
@@ -222,7 +222,7 @@ class Config(Settings):
             ("tune.space", self.tune.space),
         ):
             for name in found:
-                require_known(key, name, registry.names("genre.models"))
+                require_known(key, name, registry.names("genre.architectures"))
         half = self.audio.sample_rate / 2
         if (self.spectrogram.f_max or half) > half:
             raise ConfigError(
@@ -291,13 +291,25 @@ def fingerprint(*sections: Settings | Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def differences(expected: dict[str, Any], found: dict[str, Any], prefix: str = "") -> list[str]:
+    """Each setting that differs, as 'key is x, expected y'."""
+    lines = []
+    for key in sorted(expected.keys() | found.keys()):
+        left, right = expected.get(key), found.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            lines += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key} is {right}, expected {left}")
+    return lines
+
+
 def to_yaml(config: Settings) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def _model_key(value: str) -> str:
     """`model=crnn` names an architecture, `model=runs/a/models/crnn` is the path of a saved model."""
-    return "name" if value in registry.names("genre.models") else "path"
+    return "name" if value in registry.names("genre.architectures") else "path"
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -331,7 +343,7 @@ def _kind(keys: list[str], merged: Mapping[str, Any]) -> Any:
             kind = corpus.get("kind") if isinstance(corpus, dict) else None
             package, name = "genre.corpora", kind or CorpusSettings().kind
         case ["models", name, *below] if below:
-            package = "genre.models"
+            package = "genre.architectures"
         case _:
             return grammar.annotation(Config, keys)
     return grammar.annotation(registry.load(package, name).Params, below) if name in registry.names(package) else Any

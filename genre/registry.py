@@ -1,4 +1,4 @@
-"""Plug-ins by file name: a module in `genre/models/` or `genre/corpora/` is its own registration."""
+"""Plug-ins by file name: a module in `genre/architectures/` or `genre/corpora/` is its own registration."""
 
 from __future__ import annotations
 

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from genre.config import Config, validate
 from genre.corpora import synthetic
-from genre.costs import Workload
-from genre.preparation import Recipe, TrackKernel
+from genre.features.preparation import Recipe, TrackKernel
 from genre.storage import Location
-from ray_jobs import cli, cluster, planning, prepare, search, tune
-from ray_jobs.search_progress import duration
+from genre.training.costs import Workload
+from ray_jobs import prepare, tune
+from ray_jobs.engine import cli, cluster
+from ray_jobs.search import planning, terms
+from ray_jobs.search.search_progress import duration
 
 _START_OF_PREPARE = 3.0  # seconds until its workers have started
 _SAMPLES = 3  # tracks composed and transformed for the forecast, after one that is not counted
@@ -41,7 +43,7 @@ def forecast(config: Config) -> None:
 
 def _forecast(config: Config) -> planning.Costs:
     """Measure a few tracks and a few steps of each architecture; say what follows; return the costs of the latter."""
-    prepared, tuned = _features_seconds(config), search.with_resources(config)
+    prepared, tuned = _features_seconds(config), terms.with_resources(config)
     made, plan = planning.forecast(tuned, _workload(config))
     total = prepared + made.estimate(plan).total
     cli.console().print(f"demo: about {duration(total)} on this machine, {duration(prepared)} of it for the features")

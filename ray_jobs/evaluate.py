@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
-from genre import checkpoint, features
+from genre import features
 from genre.config import Config
 from genre.errors import ArtifactError
+from genre.model import checkpoint
+from genre.report.entries import Saved
 from genre.report.facts import Part
 from genre.storage import Location
-from ray_jobs import cli, cluster, judging
-from ray_jobs.entries import Saved
+from ray_jobs.engine import cli, cluster, judging
 
 
 def run(config: Config) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import sys
 
-from genre import collection, explaining
+from genre import explaining
 from genre.config import Config
 from genre.errors import AudioError, ConfigError, GenreError
-from genre.excerpt import excerpt
+from genre.explaining.excerpt import excerpt
 from genre.storage import Location
-from genre.tagging import Tagger
-from ray_jobs import cli
+from genre.tagging import collection
+from genre.tagging.tagger import Tagger
+from ray_jobs.engine import cli
+from ray_jobs.engine.tag_report import clock
 from ray_jobs.tag import find_models
-from ray_jobs.tag_report import clock
 
 
 def run(config: Config) -> None:

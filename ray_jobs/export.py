@@ -13,16 +13,16 @@ import warnings
 import numpy as np
 import torch
 
-from genre import calibration, checkpoint, exported, exporting
-from genre.calibration import Calibration
-from genre.classifier import Classifier, predict
 from genre.config import Config
-from genre.decoding import Decoder, clips_of, recipe_of
 from genre.errors import ConfigError, GenreError
 from genre.features import Float32
-from genre.savedmodel import ModelCard
+from genre.model import calibration, checkpoint, exported, exporting
+from genre.model.calibration import Calibration
+from genre.model.classifier import Classifier, predict
+from genre.model.decoding import Decoder, clips_of, recipe_of
+from genre.model.saved_model import ModelCard
 from genre.storage import Location
-from ray_jobs import cli
+from ray_jobs.engine import cli
 from ray_jobs.tag import find_models
 
 _TOLERANCE = 1e-3  # in probability

@@ -12,7 +12,7 @@ import sys
 from genre import report
 from genre.config import Config
 from genre.storage import Location
-from ray_jobs import cli
+from ray_jobs.engine import cli
 
 
 def run(config: Config) -> None:

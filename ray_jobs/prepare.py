@@ -12,15 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from genre import duplicates, ledger, memory
+from genre import memory
 from genre.config import Config
 from genre.errors import GenreError
-from genre.preparation import Recipe, unchanged
+from genre.features import duplicates, ledger
+from genre.features.preparation import Recipe, unchanged
 from genre.storage import Location
-from ray_jobs import cli, cluster
-from ray_jobs.blocks import Workers
-from ray_jobs.metrics import prepare_and_count
-from ray_jobs.progress import TrackProgress
+from ray_jobs.engine import cli, cluster
+from ray_jobs.engine.blocks import Workers
+from ray_jobs.engine.metrics import prepare_and_count
+from ray_jobs.engine.progress import TrackProgress
 
 
 def run(config: Config) -> None:

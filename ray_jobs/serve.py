@@ -29,7 +29,7 @@ from genre import report
 from genre.config import Config
 from genre.errors import AudioError, ConfigError
 from genre.storage import Location
-from ray_jobs import cli, cluster
+from ray_jobs.engine import cli, cluster
 from ray_jobs.tag import find_models
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Service:
     def __init__(self, folders: list[str], config: Config) -> None:
         import torch
 
-        from genre.tagging import Tagger
+        from genre.tagging.tagger import Tagger
 
         torch.set_num_threads(1)
         self._limits = config.serve

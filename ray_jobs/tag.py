@@ -24,14 +24,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import collection, file_tags, memory, models, tagging
-from genre.calibration import UNKNOWN
-from genre.collection import Jury, Ledger
+from genre import architectures, memory
 from genre.config import Config, PrepareSettings
 from genre.errors import ArtifactError, AudioError, ConfigError, GenreError
+from genre.model.calibration import UNKNOWN
 from genre.storage import Location
-from genre.tagging import Tagger
-from ray_jobs import cli, tag_report
+from genre.tagging import collection, file_tags
+from genre.tagging.collection import Jury, Ledger
+from genre.tagging.tagger import Tagger, decoder, ensemble
+from ray_jobs.engine import cli, tag_report
 
 _SAVE_SECONDS = 10.0  # of work that a killed job loses at most
 _FEW = 8  # files answered before Ray would have started
@@ -82,7 +83,7 @@ def find_models(config: Config) -> list[Location]:
             return [Location.of(path)]
         return [Location.of(name) for name in map(str.strip, path.split(",")) if name]
     output = Location.of(config.output)
-    label = models.label(config.model.name, config.models.get(config.model.name, {}))
+    label = architectures.label(config.model.name, config.models.get(config.model.name, {}))
     named = output / "models" / label
     if not (output / "leaderboard" / "leaderboard.json").exists():
         if not (named / "model.json").exists():
@@ -101,12 +102,12 @@ def find_models(config: Config) -> list[Location]:
 
 def _answer_song(config: Config, jury: Jury, song: Location) -> dict[str, Any]:
     """One ledger row, without Ray. The file is decoded in another process while this one loads the models."""
-    decode = tagging.decoder(jury.models[0], config.prepare)
+    decode = decoder(jury.models[0], config.prepare)
     with ThreadPoolExecutor(1) as pool:
         decoded = pool.submit(decode, str(song))
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine waiting would cost more than computing
         gc.disable()  # torch makes a million objects when it is imported, none of them garbage
-        tagger = Tagger(tagging.ensemble(jury.models, config.prepare), jury.calibration)
+        tagger = Tagger(ensemble(jury.models, config.prepare), jury.calibration)
         gc.enable()
         try:
             tags = tagger.name(str(song), decoded.result())
@@ -129,7 +130,7 @@ class _Worker:
 
 def _answer_all(config: Config, jury: Jury, ledger: Ledger, todo: pa.Table) -> None:
     """Answer all files of `todo`, a model on each CPU: of the cluster, or of this machine in a light install."""
-    from ray_jobs.progress import TrackProgress
+    from ray_jobs.engine.progress import TrackProgress
 
     light = jury.models[0].is_exported and importlib.util.find_spec("ray") is None
     with TrackProgress("tag", total=len(todo)) as progress:
@@ -197,7 +198,7 @@ def _cluster_stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str,
     """Like `stream`, on a Ray that is connected for it."""
     # Ray's core complains of how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    from ray_jobs import cluster
+    from ray_jobs.engine import cluster
 
     with cluster.connected(config):
         cluster.check_seen(todo["path"][0].as_py(), "inputs")
@@ -210,8 +211,8 @@ def stream(config: Config, jury: Jury, todo: pa.Table, known: dict[str, int]) ->
     One actor on each CPU decodes and answers: decoding is most of the work, and where both compete for the same
     CPUs two pools of actors would only add the way between them. With a GPU the actors share it.
     """
-    from ray_jobs import cluster  # before ray
-    from ray_jobs.blocks import as_they_come
+    from ray_jobs.engine import cluster  # before ray
+    from ray_jobs.engine.blocks import as_they_come
 
     blocks = _blocks(config, todo, cluster.cpus())
     workers = min(cluster.cpus(), len(blocks))

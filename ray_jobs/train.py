@@ -13,19 +13,20 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
+import ray.train
 import torch
+from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from genre import checkpoint, experiment, models
-from genre.config import Config, require_known
+from genre import architectures
+from genre.config import Config, differences, require_known
 from genre.errors import ConfigError, TrainingError
-from genre.experiment import Data
-from genre.savedmodel import ModelCard, differences
+from genre.features.windows import Shard
+from genre.model import checkpoint
+from genre.model.saved_model import ModelCard
 from genre.storage import Location
-from genre.windows import Shard
-from ray_jobs import cli, cluster, metrics, reporter
-
-import ray.train  # isort: skip
-from ray.train.torch import TorchTrainer, get_device, prepare_model  # isort: skip
+from genre.training import experiment
+from genre.training.experiment import Data
+from ray_jobs.engine import cli, cluster, metrics, reporter
 
 # Where a run computes, rather than what: an interrupted one may go on with others
 _ELSEWHERE = {"resume", "workers", "device"}
@@ -37,7 +38,7 @@ def run(config: Config) -> None:
     Raises `ConfigError` when an interrupted run of that label had other settings.
     """
     if config.model.path:  # not empty: `model=` did not name an architecture
-        require_known("model", config.model.path, models.names())
+        require_known("model", config.model.path, architectures.names())
     output = Location.of(config.output)
     config = config.model_copy(update={"output": str(output)})  # workers may be in other folders
     data = experiment.load_data(output / "features")

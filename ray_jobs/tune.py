@@ -13,20 +13,23 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from genre import experiment, features, windows
+import ray
+
+from genre import features
 from genre.config import Config
 from genre.errors import TrainingError
-from genre.experiment import Data
+from genre.features import windows
 from genre.report import Search
 from genre.report.slices import search_facts
 from genre.storage import Location
-from ray_jobs import cli, cluster, finals, judging, outcomes, planning, samplers, search, search_plan, tracking, tuning
-from ray_jobs.budget import Plan
-from ray_jobs.finals import Finals
-from ray_jobs.outcomes import Winner
-from ray_jobs.trials import Shared, apply
-
-import ray  # isort: skip
+from genre.training import experiment
+from genre.training.experiment import Data
+from ray_jobs.engine import cli, cluster, judging
+from ray_jobs.search import finals, outcomes, planning, samplers, search_plan, terms, tracking, tuning
+from ray_jobs.search.budget import Plan
+from ray_jobs.search.finals import Finals
+from ray_jobs.search.outcomes import Winner
+from ray_jobs.search.trials import Shared, apply
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def run(config: Config, measured: planning.Costs | None = None) -> None:
         f"{len(data.valid.track_ids)}"
     )
     with cluster.connected(config):
-        config = search.with_resources(config)
+        config = terms.with_resources(config)
         workload = planning.workload_of(data, output / "features")
         # one copy for all processes of a machine; a list, since Tune copies what it is handed directly
         shared = [ray.put(data)]
@@ -90,13 +93,13 @@ def forecast(config: Config) -> None:
     """Say what `run` would train and how long that would take, from a few steps of each architecture."""
     data = _load(config)
     with cluster.connected(config):
-        config = search.with_resources(config)
+        config = terms.with_resources(config)
         planning.forecast(config, planning.workload_of(data, Location.of(config.output) / "features"))
 
 
 def find_winners(config: Config, shared: Shared, manifest: dict[str, Any], plan: Plan) -> Outcome:
     """The best trial of each architecture, after those that are missing have run."""
-    concurrent = search.concurrent_trials(config)
+    concurrent = terms.concurrent_trials(config)
     slots = search_plan.slots(config, manifest, plan)
     missing = search_plan.unsettled(slots, plan.minutes)
     if missing:
@@ -122,7 +125,7 @@ def _load(config: Config) -> Data:
     folder = Location.of(config.output) / "features"
     data = experiment.load_data(folder, needed=features.SPLITS)
     experiment.check_settings(config, data.manifest, folder)
-    for name in search.architectures(config):
+    for name in terms.searched_architectures(config):
         apply(config, {"model.name": name})
     frames = windows.frames_in(config.train.window_seconds, data.train.shape)
     per_clip = windows.per_epoch(config.train.windows_per_clip, frames, data.train.shape.frames)

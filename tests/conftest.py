@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+import ray_jobs  # noqa: F401 - sets the environment that Ray reads when a test imports it
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # a shell's background jobs, and all they start, ignore interrupts

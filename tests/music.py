@@ -11,7 +11,7 @@ import soundfile
 
 from genre.config import Config
 from genre.storage import Location
-from ray_jobs.blocks import Work, Workers, block_size
+from ray_jobs.engine.blocks import Work, Workers, block_size
 
 RATE = 8000
 SETTINGS = {

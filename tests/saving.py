@@ -8,10 +8,11 @@ import numpy as np
 import soundfile
 import torch
 
-from genre import calibration, checkpoint, models
+from genre import architectures
 from genre.config import Config, load
-from genre.preparation import Recipe
-from genre.savedmodel import ModelCard
+from genre.features.preparation import Recipe
+from genre.model import calibration, checkpoint
+from genre.model.saved_model import ModelCard
 from genre.storage import Location
 
 CLASSES = ("blues", "jazz", "rock")
@@ -41,7 +42,7 @@ def save_model(
     shape = recipe.shape()
     card = ModelCard(
         architecture=name,
-        params=models.params(name, SMALL[name]).model_dump(mode="json"),
+        params=architectures.params(name, SMALL[name]).model_dump(mode="json"),
         classes=list(classes),
         features=recipe.model_dump(mode="json", include={"audio", "spectrogram"}),
         fingerprint=recipe.fingerprint(),

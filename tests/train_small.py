@@ -8,10 +8,10 @@ import torch
 from annotated_types import Ge
 from making import make_clips
 
-from genre import models
-from genre.classifier import Classifier, predict, statistics
+from genre import architectures
 from genre.config import TrainSettings
-from genre.training import Trainer
+from genre.model.classifier import Classifier, predict, statistics
+from genre.training.trainer import Trainer
 
 _ODD_WIDTHS = (5, 7, 9)  # below and above the vectors of AVX2
 _TRAIN = make_clips(tracks=24, bins=32, frames=60)
@@ -22,7 +22,7 @@ def smallest(name: str) -> dict[str, Any]:
     """The architecture's settings with every whole number at its lower bound."""
     return {
         key: bound.ge
-        for key, field in type(models.params(name, {})).model_fields.items()
+        for key, field in type(architectures.params(name, {})).model_fields.items()
         for bound in field.metadata
         if field.annotation is int and isinstance(bound, Ge)
     }
@@ -32,7 +32,7 @@ def train(name: str, params: dict[str, Any], precision: Literal["fp32", "bf16"])
     """Three optimiser steps, validation and inference, as the jobs do them."""
     print(name, params, precision, flush=True)  # the last line names what died
     torch.manual_seed(0)
-    network = models.build(name, params, _TRAIN.shape.bins, classes=3)
+    network = architectures.build(name, params, _TRAIN.shape.bins, classes=3)
     classifier = Classifier(network, *statistics(_TRAIN), _TRAIN.shape.range_db)
     settings = TrainSettings(epochs=1, batch_size=8, window_seconds=0.92, eval_windows=1, precision=precision)
     trainer = Trainer(classifier, _TRAIN, _VALID, 3, settings)
@@ -42,7 +42,7 @@ def train(name: str, params: dict[str, Any], precision: Literal["fp32", "bf16"])
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for architecture in models.names():
+    for architecture in architectures.names():
         small = smallest(architecture)
         train(architecture, small, "bf16")
         for size in [small, *(small | {"width": width} for width in _ODD_WIDTHS if "width" in small)]:

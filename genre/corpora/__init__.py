@@ -9,7 +9,7 @@ A corpus module holds:
   are whatever genres the scan finds, in sorted order.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`;
-else it is None, and `genre.splits` decides.
+else it is None, and `genre.features.splits` decides.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from dataclasses import dataclass
 
 from genre import registry
 from genre.config import CorpusSettings, require_known, validate
+from genre.corpora._walk import AudioFile, is_audio, is_system_file, open_folder, open_root, size_and_time, walk
+
+__all__ = [
+    "AudioFile", "Track", "classes", "is_audio", "is_system_file", "open_folder", "open_root", "scan", "size_and_time",
+    "walk",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Track:
     size: int  # bytes, as listed
     modified: float  # seconds since 1970, as listed
     group: str | None = None  # artist or album: never on two sides of a split
-    split: str | None = None  # train, valid, test, or None: decided by genre.splits
+    split: str | None = None  # train, valid, test, or None: decided by genre.features.splits
 
 
 def scan(settings: CorpusSettings) -> Iterator[Track]:

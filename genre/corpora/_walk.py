@@ -22,7 +22,7 @@ AUDIO = frozenset(
 )
 MISSING = -1  # the size of a file that is listed (in a table, as a broken link) but is not there
 
-_DROPPINGS = frozenset(("Thumbs.db", "__MACOSX"))
+_SYSTEM_FILES = frozenset(("Thumbs.db", "__MACOSX"))
 _log = logging.getLogger(__name__)
 
 
@@ -44,12 +44,12 @@ class _Entry:
 
 def is_audio(name: str) -> bool:
     """Whether a file of this name may be a track."""
-    return not is_dropping(name) and "." in name and name.rsplit(".", 1)[1].lower() in AUDIO
+    return not is_system_file(name) and "." in name and name.rsplit(".", 1)[1].lower() in AUDIO
 
 
-def is_dropping(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether a file or folder of this name is hidden or an operating system's litter."""
-    return name.startswith(".") or name in _DROPPINGS
+    return name.startswith(".") or name in _SYSTEM_FILES
 
 
 def open_root(address: str, setting: str = "corpus.root") -> Location:
@@ -134,7 +134,7 @@ class _Walker:
         entries = []
         with os.scandir(folder) as listing:
             for item in listing:
-                if is_dropping(item.name):
+                if is_system_file(item.name):
                     continue
                 if item.is_dir(follow_symlinks=False):
                     entries.append(_Entry(item.name, is_folder=True))
@@ -155,7 +155,7 @@ def _remote(folder: Location) -> list[_Entry]:
     """The folders and audio files in a folder of pyarrow's storage."""
     entries = []
     for info in folder.children():
-        if info.type == fs.FileType.Directory and not is_dropping(info.base_name):
+        if info.type == fs.FileType.Directory and not is_system_file(info.base_name):
             entries.append(_Entry(info.base_name, is_folder=True))
         elif info.type == fs.FileType.File and is_audio(info.base_name):
             entries.append(_Entry(info.base_name, False, *size_and_time(info)))

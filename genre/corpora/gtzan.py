@@ -9,7 +9,7 @@ The official split is the fault-filtered one: 443 train, 197 valid, 290 test, no
 or distorted (Sturm, arXiv 1306.1461): they are yielded with the split `excluded`, so that the counts add up.
 Artists are not known here, so there are no groups: under `corpus.split=random` all 1,000 take part, artists
 and repeated recordings fall on both sides, and the scores come out 8 to 20 points too high. The tracks' numbers make
-`genre.splits` place them by blocks: whatever files are present, the random split is stratified.
+`genre.features.splits` place them by blocks: whatever files are present, the random split is stratified.
 """
 
 from __future__ import annotations

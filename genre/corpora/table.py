@@ -3,7 +3,7 @@
     path      the file; when relative, to the table's folder; else a local path or an address (s3://...)
     genre     its class
     group     optional: artist or album, kept on one side of every split
-    split     optional: train, valid, test or excluded; empty: decided by `genre.splits`
+    split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`
     track_id  optional: unique and stable; else the path as written
 
 Other names for the columns go in `params`; further columns are ignored. Parquet is told by its first

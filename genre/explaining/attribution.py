@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genre.classifier import Classifier
+from genre.audio.spectrogram import mel_filters
 from genre.config import SpectrogramSettings
-from genre.decoding import clips_of
 from genre.errors import ConfigError
 from genre.features import Float32
-from genre.preparation import PreparedTrack
-from genre.savedmodel import ModelCard
-from genre.spectrogram import mel_filters
+from genre.features.preparation import PreparedTrack
+from genre.model.classifier import Classifier
+from genre.model.decoding import clips_of
+from genre.model.saved_model import ModelCard
 
 _TOGETHER = 16  # windows differentiated at a time
 

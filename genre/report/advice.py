@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from genre.metrics import interval
+from genre.evaluation.metrics import interval
 from genre.report.table import ALPHA, Row, Table
 
 FASTER = 1.5  # times as many clips a second from which speed is worth a word

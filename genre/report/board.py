@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre.errors import ArtifactError
-from genre.metrics import IntArray, decisions
+from genre.evaluation.metrics import IntArray, decisions
 from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Search, Setting, finite
 
 Epoch = dict[str, float | None]
@@ -55,7 +55,8 @@ class Entry:
 
     `settings` is the winning configuration with dotted keys; `valid_f1` the score that chose it; `flops` are
     per clip; `clips_per_second` and `latency_ms` (one clip alone) are of inference on `hardware`.
-    `robustness` is macro F1 on changed test tracks, by change (`genre.robustness.CHANGES`), mean over the runs.
+    `robustness` is macro F1 on changed test tracks, by change (`genre.evaluation.robustness.CHANGES`), mean over the
+    runs.
     What is unknown, or not a finite number, is None or absent and shows as a dash.
     """
 

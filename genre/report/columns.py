@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from genre.metrics import SCORES
+from genre.evaluation.metrics import SCORES
 from genre.report.facts import DIGITS
 from genre.report.table import Estimate, Row, Table
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genre.metrics import IntArray, decisions
+from genre.evaluation.metrics import IntArray, decisions
 from genre.report.table import Row, Table
 
 AT_MOST = 25

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genre import metrics
-from genre.metrics import SCORES, FloatArray, PerClass
+from genre.evaluation import metrics
+from genre.evaluation.metrics import SCORES, FloatArray, PerClass
 from genre.report.board import Board, Entry
 
 DRAWS = 2000  # bootstrap replicates

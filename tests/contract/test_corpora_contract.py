@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from music import InTurn, write_song
 
-from genre import corpora, registry, splits
+from genre import corpora, registry
 from genre.config import CorpusSettings, Settings, describe
 from genre.corpora import Track
 from genre.errors import ConfigError, GenreError
+from genre.features import splits
 from genre.storage import Location
-from ray_jobs import cli, prepare
+from ray_jobs import prepare
+from ray_jobs.engine import cli
 
 KINDS = registry.names("genre.corpora")
-DROPPINGS = ("._dropping.wav", ".hidden.wav", "Thumbs.db", "cover.jpg")
+SYSTEM_FILES = ("._system.wav", ".hidden.wav", "Thumbs.db", "cover.jpg")
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -31,13 +33,13 @@ def touch(root: Path, *names: str) -> Path:
 
 def folder(root: Path) -> dict[str, Any]:
     names = [f"{genre}/{artist}/{n}.wav" for genre in ("rock", "folk") for artist in ("X", "Y") for n in range(3)]
-    touch(root, *names, *(f"rock/X/{name}" for name in DROPPINGS))
+    touch(root, *names, *(f"rock/X/{name}" for name in SYSTEM_FILES))
     return {"root": str(root)}
 
 
 def gtzan(root: Path) -> dict[str, Any]:
     names = [f"genres/{genre}/{genre}.{n:05d}.au" for genre in ("blues", "pop") for n in range(4)]
-    touch(root, *names, *(f"genres/blues/{name}" for name in DROPPINGS))
+    touch(root, *names, *(f"genres/blues/{name}" for name in SYSTEM_FILES))
     return {"root": str(root)}
 
 
@@ -45,13 +47,13 @@ def fma(root: Path) -> dict[str, Any]:
     header = ",set,set,artist,track\n,split,subset,id,genre_top\ntrack_id,,,,\n"
     rows = "2,training,small,1,Rock\n3,validation,small,2,Rock\n5,test,small,3,Pop\n"
     touch(root, "fma_small/000/000002.mp3", "fma_small/000/000003.mp3", "fma_metadata/tracks.csv")
-    touch(root, *(f"fma_small/000/{name}" for name in DROPPINGS))
+    touch(root, *(f"fma_small/000/{name}" for name in SYSTEM_FILES))
     (root / "fma_metadata/tracks.csv").write_text(header + rows)
     return {"root": str(root)}
 
 
 def table(root: Path) -> dict[str, Any]:
-    touch(root, "a.wav", "b.wav", *DROPPINGS)
+    touch(root, "a.wav", "b.wav", *SYSTEM_FILES)
     (root / "tracks.csv").write_text("path,genre,split\na.wav,rock,train\nb.wav,folk,\n")
     return {"root": str(root / "tracks.csv")}
 
@@ -164,9 +166,9 @@ def test_listed_files_are_there_with_their_size(settings: CorpusSettings) -> Non
         assert track.size == (len(place.read_bytes()) if place.exists() else -1)
 
 
-def test_droppings_are_not_tracks(settings: CorpusSettings) -> None:
+def test_system_files_are_not_tracks(settings: CorpusSettings) -> None:
     names = {Path(track.path).name for track in scan(settings)}
-    assert not [name for name in names if name.startswith(".") or name in DROPPINGS]
+    assert not [name for name in names if name.startswith(".") or name in SYSTEM_FILES]
 
 
 def test_genres_are_among_the_classes(settings: CorpusSettings) -> None:

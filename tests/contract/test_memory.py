@@ -45,7 +45,7 @@ def checked(*arguments: str, variables: dict[str, str]) -> subprocess.CompletedP
 def test_torch_still_has_the_fault_that_the_layout_avoids():
     done = checked("-c", FAULT, "channels_last", variables=PLAIN)
     died = done.returncode in {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}
-    assert died, f"torch no longer writes outside its memory here: remove genre/layout.py's rule ({done.stderr})"
+    assert died, f"torch no longer writes outside its memory here: remove genre/model/layout.py's rule ({done.stderr})"
 
 
 def test_the_fault_is_not_in_the_contiguous_layout():

@@ -17,8 +17,9 @@ import pytest
 from conftest import REPOSITORY
 from saving import CLASSES, save_model, song
 
-from genre import Tagger, checkpoint, exported, exporting, report
-from genre.calibration import UNKNOWN, Calibration
+from genre import Tagger, report
+from genre.model import checkpoint, exported, exporting
+from genre.model.calibration import UNKNOWN, Calibration
 from genre.storage import Location
 
 pytestmark = pytest.mark.slow

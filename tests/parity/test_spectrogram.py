@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from genre import audio, features
+from genre import features
+from genre.audio import recordings
+from genre.audio.spectrogram import FLOOR_POWER, LogMel, mel_filters
 from genre.config import AudioSettings, SpectrogramSettings
-from genre.spectrogram import FLOOR_POWER, LogMel, mel_filters
 
 EXACT_DB = 2e-4  # of everything that is stored, whatever the signal
 RATE = 22050
@@ -140,7 +141,7 @@ def test_the_whole_way_from_a_file(container: str, rate: int, channels: int) -> 
     wave, _ = librosa.load(io.BytesIO(content), sr=RATE, dtype=np.float64)
     wave, (start, _) = librosa.effects.trim(wave / np.abs(wave).max(), top_db=60)
     settings = AudioSettings(clip_seconds=2.0)
-    clips = audio.cut(audio.load(content, settings), settings)
+    clips = recordings.cut(recordings.load(content, settings), settings)
     assert len(clips) == 3
     for clip in clips:
         begin = round(clip.start_seconds * RATE) - start
@@ -154,7 +155,7 @@ def test_bands_above_what_the_file_has() -> None:
     So the two waveforms differ where a level is all noise; the spectrogram of either is exact.
     """
     content = damage.encoded(damage.music(16000, 2, 6.5), 16000, "mp3")
-    ours = audio.load(content, AudioSettings()).wave
+    ours = recordings.load(content, AudioSettings()).wave
     theirs, _ = librosa.load(io.BytesIO(content), sr=RATE, dtype=np.float64)
     np.testing.assert_allclose(ours, theirs / np.abs(theirs).max(), atol=1e-6)
     assert difference(ours, USUAL, RATE) < EXACT_DB

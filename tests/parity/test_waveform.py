@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from genre import audio
+from genre.audio import recordings
 from genre.config import AudioSettings
 
 RATE = 22050
@@ -19,7 +19,7 @@ USUAL = AudioSettings()
 
 def same_bounds(wave: npt.NDArray[np.float32], top_db: float) -> None:
     _, expected = librosa.effects.trim(wave, top_db=top_db)
-    assert audio.trim_bounds(wave, top_db) == tuple(expected)
+    assert recordings.trim_bounds(wave, top_db) == tuple(expected)
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -64,7 +64,7 @@ def test_aliases_are_below_120_db(rate: int) -> None:
     basis = np.stack([np.sin(2 * np.pi * 1000 * at), np.cos(2 * np.pi * 1000 * at)], axis=1)
     for frequency in np.linspace(RATE / 2 * 1.005, rate / 2 * 0.999, 12):
         tone = np.sin(2 * np.pi * frequency * time + 0.3)
-        wave = audio.of_samples((kept + tone).astype(np.float32)[:, None] / 2, rate, USUAL).wave
+        wave = recordings.of_samples((kept + tone).astype(np.float32)[:, None] / 2, rate, USUAL).wave
         found = wave[middle].astype(np.float64)
         weights = np.linalg.lstsq(basis, found, rcond=None)[0]
         alias = np.abs(found - basis @ weights).max() / np.hypot(*weights)
@@ -77,7 +77,7 @@ def test_passes_what_the_lower_rate_holds(rate: int) -> None:
     for share in (0.01, 0.3, 0.6, 0.9):
         frequency = share * min(rate, RATE) / 2
         tone = np.sin(2 * np.pi * frequency * time)[:, None].astype(np.float32)
-        wave = audio.of_samples(np.concatenate([tone, np.zeros_like(tone[:1])]), rate, USUAL).wave[
+        wave = recordings.of_samples(np.concatenate([tone, np.zeros_like(tone[:1])]), rate, USUAL).wave[
             RATE // 2 : -RATE // 2
         ]
         at = (np.arange(len(wave)) + RATE // 2) / RATE
@@ -92,6 +92,6 @@ def test_passes_what_the_lower_rate_holds(rate: int) -> None:
 def test_waveform_equals_librosa(container: str, rate: int, channels: int) -> None:
     content = damage.encoded(damage.music(rate, channels, 4.0), rate, container)
     expected, _ = librosa.load(io.BytesIO(content), sr=RATE)
-    found = audio.load(content, USUAL)
+    found = recordings.load(content, USUAL)
     np.testing.assert_allclose(found.wave, expected / np.abs(expected).max(), atol=2e-6)
     assert (found.sample_rate, found.channels, found.truncated) == (rate, channels, False)

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from running import job
 
-from genre import features, models, preparation
+from genre import architectures, features
 from genre.config import load
-from genre.ledger import scan
+from genre.features import preparation
+from genre.features.ledger import scan
 from genre.report import read_board
 from genre.storage import Location
 
@@ -71,13 +72,13 @@ def test_the_leaderboard_has_all_six_and_the_references(tuned):
     home, printed = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     names = {entry.name for entry in board.entries}
-    assert names == {*models.names(), "ensemble", "statistics + svm", "majority"}
+    assert names == {*architectures.names(), "ensemble", "statistics + svm", "majority"}
     assert len(board.track_ids) == 20
     for suffix in ("html", "md", "csv", "json"):
         assert (home / f"out/leaderboard/leaderboard.{suffix}").stat().st_size > 500
     with open(home / "out/leaderboard/leaderboard.csv", encoding="utf-8", newline="") as file:
         assert {row["name"] for row in csv.DictReader(file)} == names
-    for name in models.names():
+    for name in architectures.names():
         assert name in printed
         assert (home / f"out/models/{name}/seed-0/weights.safetensors").exists()
 

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 
 from genre.config import load
 from genre.errors import ConfigError
-from ray_jobs import cluster
+from ray_jobs.engine import cluster
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_which_folders_other_machines_may_mount(path, shared, monkeypatch, tmp_p
 
 def test_a_ray_of_our_own_asks_for_a_token():
     """Drawn for this process alone: two draws differ, and nothing is written to HOME."""
-    code = "import ray_jobs.cluster, os; print(os.environ['RAY_AUTH_MODE'], os.environ['RAY_AUTH_TOKEN'])"
+    code = "import ray_jobs.engine.cluster, os; print(os.environ['RAY_AUTH_MODE'], os.environ['RAY_AUTH_TOKEN'])"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     draws = {
         subprocess.run(

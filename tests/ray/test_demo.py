@@ -31,7 +31,7 @@ SMALL = (
 
 
 def test_the_demo_prepares_searches_and_says_how_it_was_called(tmp_path):
-    command = [sys.executable, "-m", "ray_jobs.command", "demo", *SMALL]
+    command = [sys.executable, "-m", "ray_jobs.engine.command", "demo", *SMALL]
     environment = ENVIRONMENT | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,15 +6,13 @@ import sys
 import time
 
 import pytest
+import ray
 import torch
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import distributed, nn
 
-import ray_jobs.cluster  # noqa: F401 - sets what Ray reads when it is imported
-from genre.windows import Shard
-from ray_jobs.distributed import averaging, together
-
-import ray  # isort: skip
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # isort: skip
+from genre.features.windows import Shard
+from ray_jobs.search.distributed import averaging, together
 
 pytestmark = pytest.mark.ray
 

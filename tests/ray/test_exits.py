@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray import tune
 
 from genre.config import Config, validate
 from genre.storage import Location
-from ray_jobs import exits
-
-import ray  # isort: skip
-from ray import tune  # isort: skip
+from ray_jobs.search import exits
 
 pytestmark = pytest.mark.ray
 

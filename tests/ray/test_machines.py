@@ -14,11 +14,10 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from music import InTurn, config_of, tables, write_music
+from ray.cluster_utils import Cluster
 from running import ENVIRONMENT, SETTINGS, command, job, make_home
 
 from ray_jobs.prepare import prepare  # sets what Ray reads when it is imported
-
-from ray.cluster_utils import Cluster  # isort: skip
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -21,11 +21,12 @@ import pytest
 from conftest import REPOSITORY
 from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
-from genre import features, ledger
+from genre import features
 from genre.config import ClusterSettings, CorpusSettings
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
+from genre.features import ledger
 from genre.storage import Location
-from ray_jobs.blocks import Workers, first_blocks
+from ray_jobs.engine.blocks import Workers, first_blocks
 from ray_jobs.prepare import prepare
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
 from genre.config import load
 from genre.errors import ConfigError
-from ray_jobs import search
-
-import ray  # isort: skip
-from ray.cluster_utils import Cluster  # isort: skip
+from ray_jobs.search import terms
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -28,7 +27,7 @@ def two_machines():
 
 
 def resolved(*settings):
-    return search.with_resources(load(overrides=settings))
+    return terms.with_resources(load(overrides=settings))
 
 
 @pytest.mark.parametrize(
@@ -49,8 +48,8 @@ def resolved(*settings):
 def test_resources_and_room_of_a_trial(settings, gpus, trials):
     config = resolved(*settings)
     assert config.tune.gpus_per_trial == gpus
-    assert search.concurrent_trials(config) == trials
-    assert [bundle.get("GPU", 0) for bundle in search.bundles(config).bundles] == [gpus] * config.tune.workers_per_trial
+    assert terms.concurrent_trials(config) == trials
+    assert [bundle.get("GPU", 0) for bundle in terms.bundles(config).bundles] == [gpus] * config.tune.workers_per_trial
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_resources_and_room_of_a_trial(settings, gpus, trials):
 )
 def test_what_no_machine_holds_is_refused_rather_than_waited_for(settings):
     with pytest.raises(ConfigError, match="ask for less"):
-        search.concurrent_trials(resolved(*settings))
+        terms.concurrent_trials(resolved(*settings))
 
 
 def test_workers_of_a_trial_do_not_share_a_gpu():

@@ -15,7 +15,7 @@ from running import ENVIRONMENT, SETTINGS
 
 from genre import config
 from genre.config import Config
-from ray_jobs import jobs
+from ray_jobs.engine import jobs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -53,7 +53,7 @@ def settings_read(home: Path, job: str, arguments: list[str]) -> set[str]:
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "tests/recording"), str(REPOSITORY)]),
         "RECORD_SETTINGS": str(record),
     }
-    command = [sys.executable, "-m", "ray_jobs.command", job, "--config", "run.yaml", *arguments]
+    command = [sys.executable, "-m", "ray_jobs.engine.command", job, "--config", "run.yaml", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(record.read_text().split())

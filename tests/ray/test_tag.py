@@ -15,9 +15,9 @@ import pytest
 from conftest import REPOSITORY
 from saving import CLASSES, save_answers, save_model, song
 
-from genre import collection, file_tags
 from genre.storage import Location
-from ray_jobs import cli
+from genre.tagging import collection, file_tags
+from ray_jobs.engine import cli
 
 ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
 
@@ -105,7 +105,7 @@ def certain(tmp_path: Path) -> str:
     """A model whose validation answers allow every answer to be believed."""
     import numpy as np
 
-    from genre import calibration
+    from genre.model import calibration
 
     folder = save_model(tmp_path / "certain")
     labels = np.arange(30) % 3

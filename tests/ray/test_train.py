@@ -23,9 +23,9 @@ from conftest import REPOSITORY
 from making import make_clips
 from running import ENVIRONMENT, command, job
 
-from genre import checkpoint
 from genre.errors import ConfigError
 from genre.features import Clips
+from genre.model import checkpoint
 from genre.storage import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -357,7 +357,7 @@ def with_nan(folder: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, says, tmp_path, without_ray, capsys):
-    from ray_jobs import cli
+    from ray_jobs.engine import cli
 
     write_features(tmp_path / "features", splits_of_all())
     if spoil is not None:
@@ -370,7 +370,7 @@ def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, s
 
 
 def test_a_search_passes_the_leakage_gate_too(tmp_path, without_ray, capsys):
-    from ray_jobs import cli
+    from ray_jobs.engine import cli
 
     write_features(tmp_path / "features", splits_of_all())
     with_a_track_in_two_splits(tmp_path / "features")
@@ -381,7 +381,7 @@ def test_a_search_passes_the_leakage_gate_too(tmp_path, without_ray, capsys):
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray_jobs import cluster
+    from ray_jobs.engine import cluster
 
     def no_ray(*_: Any) -> None:
         raise AssertionError("Ray was started")

@@ -17,12 +17,12 @@ import torch
 from conftest import REPOSITORY
 from running import ENVIRONMENT, command, job
 
-from genre import experiment
 from genre.config import load
 from genre.report import read_board
 from genre.storage import Location
-from ray_jobs.trial_folder import Record, TrialFolder
-from ray_jobs.trials import apply
+from genre.training import experiment
+from ray_jobs.search.trial_folder import Record, TrialFolder
+from ray_jobs.search.trials import apply
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

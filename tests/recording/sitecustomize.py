@@ -13,7 +13,7 @@ from typing import Any
 
 from genre import config
 from genre.config import Config, Settings
-from ray_jobs import jobs
+from ray_jobs.engine import jobs
 
 _MARK = "recorded"  # in the set of fields that were given, which goes along with copies and pickles
 _SECTIONS = {type(field.default): f"{name}." for name, field in Config.model_fields.items()} | {Config: ""}

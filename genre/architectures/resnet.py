@@ -1,0 +1,103 @@
+"""ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016 (arXiv 1512.03385).
+Blocks from torchvision, under torchvision's names, so that its state dictionaries fit at full width.
+
+The published stem halves photographs of 224 pixels twice before the first block looks at them, and a window of a
+spectrogram has a quarter of their pixels. The small one, 3 x 3 at full resolution, as the paper has it for small
+pictures (section 4.2), read ten points more on real spectrograms (docs/LOG.md), for four times the work.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from genre.architectures import _pretrained
+from genre.architectures._pretrained import PretrainedParams
+from genre.architectures._space import Choice, Domain, LogUniform, Uniform
+from genre.errors import ConfigError
+
+_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+
+class Params(PretrainedParams):
+    depth: Literal[18, 34, 50] = Field(18, description="layers: 18 and 34 have basic blocks, 50 has bottlenecks")
+    stem: Literal["auto", "small", "published"] = Field(
+        "auto", description="small: 3 x 3; published: 7 x 7 with stride 2; auto: small, published with pretrained"
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
+
+    @model_validator(mode="after")
+    def _fits_the_published_stem(self) -> Self:
+        if self.pretrained and self.stem == "small":
+            raise ConfigError(f"pretrained={self.pretrained} fits the published stem only, found stem=small; drop it")
+        return self
+
+    def has_small_stem(self) -> bool:
+        """Which stem `auto` stands for."""
+        return self.stem == "small" or (self.stem == "auto" and not self.pretrained)
+
+
+SEARCH: dict[str, Domain] = {
+    "train.learning_rate": LogUniform(5e-4, 1e-2),
+    "train.weight_decay": LogUniform(1e-3, 1e-1),
+    "train.mixup": Choice((0.0, 0.3)),
+    "params.dropout": Uniform(0.0, 0.5),
+}
+
+
+class ResNet(nn.Module):
+    """(batch, 1, bins, frames) -> (batch, classes); any size."""
+
+    def __init__(self, params: Params, classes: int) -> None:
+        super().__init__()
+        block = Bottleneck if params.depth == 50 else BasicBlock
+        width = params.width
+        kernel, stride = (3, 1) if params.has_small_stem() else (7, 2)
+        self.conv1 = nn.Conv2d(1, width, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        inside = width
+        for number, blocks in enumerate(_STAGES[params.depth], start=1):
+            planes = width * 2 ** (number - 1)
+            self.add_module(f"layer{number}", _stage(block, inside, planes, blocks, stride=1 if number == 1 else 2))
+            inside = planes * block.expansion
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(params.dropout)
+        self.fc = nn.Linear(inside, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for number in range(1, 5):
+            x = self.get_submodule(f"layer{number}")(x)
+        logits: Tensor = self.fc(self.dropout(self.avgpool(x).flatten(1)))
+        return logits
+
+
+def _stage(block: type[BasicBlock | Bottleneck], inside: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+    """`blocks` residual blocks; the first changes size, and its shortcut with it."""
+    outside = planes * block.expansion
+    shortcut = None
+    if stride != 1 or inside != outside:
+        shortcut = nn.Sequential(
+            nn.Conv2d(inside, outside, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outside)
+        )
+    # torchvision's Bottleneck widens its middle layer by base_width / 64, its BasicBlock takes only 64
+    first = block(inside, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(outside, planes) for _ in range(blocks - 1)))
+
+
+def build(params: Params, bins: int, classes: int) -> nn.Module:
+    """The network does not depend on `bins`."""
+    return ResNet(params, classes)
+
+
+def start(params: Params, network: nn.Module) -> None:
+    """Pretrained weights, where `params` ask for them; see `genre/architectures/_pretrained.py`."""
+    _pretrained.load(network, params.pretrained, f"resnet{params.depth}", first="conv1", head="fc")

@@ -1,0 +1,153 @@
+"""Bytes of a music file -> blocks of samples. The only place that knows libsndfile and FFmpeg.
+
+libsndfile reads what it knows (WAV, FLAC, Ogg, MP3, AU, AIFF, CAF, ...), FFmpeg the MPEG-4 and Windows
+Media families. Which one is asked depends on the content, never on a name. A file is decoded block by
+block, so that two hours of music need no more memory than their mono waveform, and until the first error:
+what decodes before it is kept.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from genre.audio import containers
+from genre.errors import AudioError, Reason
+
+# (frames, channels): 16-bit integers where the file holds them, because converting them here is faster
+# than in libsndfile, or full scale 1. A block may be overwritten when the next one is asked for.
+Block = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+
+BLOCK_FRAMES = 1 << 16  # 1.5 s at 44.1 kHz: large for few calls, small enough to stay in the processor's cache
+_MOST_FRAMES = 1 << 62  # libsndfile's "not known"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An opened file: rate in Hz, channels, the number of frames it declares (None: it does not say), its blocks."""
+
+    sample_rate: int
+    channels: int
+    declared: int | None
+    blocks: Iterator[Block]
+    cut: bool = False  # the file ends early, however much of it there should be
+
+
+def open_stream(content: bytes) -> AbstractContextManager[Stream]:
+    """The file as a stream, open within `with`.
+
+    Raises `AudioError` (unsupported, unreadable) here or while blocks are read.
+    """
+    is_mp4 = content[4:8] == b"ftyp"
+    is_adts = content[:2] in (b"\xff\xf1", b"\xff\xf9")
+    is_asf = content[:4] == b"\x30\x26\xb2\x75"
+    return _open_ffmpeg(content) if is_mp4 or is_adts or is_asf else _open_libsndfile(content)
+
+
+class _Content(io.BytesIO):
+    """Bytes for libsndfile, which a broken header may send to places before the first one."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return super().seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
+
+
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+    """Never seeks: soundfile otherwise does after every read, and MP3 and Vorbis decode a part twice then."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextmanager
+def _open_libsndfile(content: bytes) -> Iterator[Stream]:
+    whole = containers.repaired(content)
+    try:
+        file = _Sequential(_Content(whole))
+    except soundfile.SoundFileError as error:
+        text = _text(error)
+        unknown = "not recogni" in text or "unknown format" in text.lower() or "unimplemented" in text.lower()
+        raise AudioError(Reason.UNSUPPORTED if unknown else Reason.UNREADABLE, text) from None
+    with file:
+        known = file.frames < _MOST_FRAMES and not containers.declares_no_length(whole)
+        # libsndfile has already shortened the declared length of a cut file to what is there
+        declared = round(file.frames / max(containers.share_present(whole), 1e-9)) if known else None
+        cut = containers.ends_early(content)
+        yield Stream(file.samplerate, file.channels, declared, _libsndfile_blocks(file), cut)
+
+
+def _libsndfile_blocks(file: _Sequential) -> Iterator[Block]:
+    dtype = "int16" if file.subtype == "PCM_16" else "float32"
+    buffer = np.empty((BLOCK_FRAMES, file.channels), dtype)
+    done = 0
+    while True:
+        try:
+            block = file.read(out=buffer)
+        except soundfile.SoundFileError as error:
+            # libsndfile has counted the frames before the fault, soundfile has thrown the count away
+            rest = file.tell() - done
+            if not done + rest:
+                raise AudioError(Reason.UNREADABLE, _text(error)) from None
+            yield buffer[: max(0, rest)]
+            return
+        done += len(block)
+        yield block
+        if len(block) < BLOCK_FRAMES:
+            return
+
+
+def _text(error: soundfile.SoundFileError) -> str:
+    return str(getattr(error, "error_string", error)).strip()
+
+
+@contextmanager
+def _open_ffmpeg(content: bytes) -> Iterator[Stream]:
+    try:
+        import av
+    except ImportError:
+        message = "MPEG-4, AAC and WMA need PyAV; install the extra: pip install 'genre[m4a]'"
+        raise AudioError(Reason.UNSUPPORTED, message) from None
+    try:
+        with av.open(io.BytesIO(content), mode="r", metadata_errors="replace") as container:
+            stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
+            if stream is None:
+                raise AudioError(Reason.UNSUPPORTED, "the file holds no audio stream that FFmpeg can decode")
+            rate = stream.codec_context.sample_rate
+            length = (container.duration or 0) / av.time_base
+            declared = round(length * rate) or None
+            yield Stream(rate, stream.codec_context.channels, declared, _ffmpeg_blocks(container, stream))
+    except (av.FFmpegError, ValueError) as error:
+        raise AudioError(Reason.UNREADABLE, f"FFmpeg: {error}") from None
+
+
+def _ffmpeg_blocks(container: Any, stream: Any) -> Iterator[Block]:
+    """FFmpeg's frames of about a thousand samples, gathered into blocks. Packets that do not decode are left out."""
+    import av
+
+    rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+    packed = av.AudioResampler(format="flt", layout=stream.codec_context.layout, rate=rate)
+    gathered: list[npt.NDArray[np.float32]] = []
+
+    def gather(frames: list[Any]) -> int:
+        gathered.extend(frame.to_ndarray().reshape(-1, channels) for frame in frames)
+        return sum(frame.samples for frame in frames)
+
+    waiting = 0
+    for packet in container.demux(stream):
+        try:
+            frames = [out for frame in packet.decode() for out in packed.resample(frame)]
+        except av.FFmpegError:
+            continue
+        waiting += gather(frames)
+        if waiting >= BLOCK_FRAMES:
+            yield np.concatenate(gathered)
+            gathered.clear()
+            waiting = 0
+    if waiting + gather(packed.resample(None)):
+        yield np.concatenate(gathered)

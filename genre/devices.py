@@ -1,0 +1,24 @@
+"""The device that this machine computes on, and its hardware in a few words."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from genre.errors import ArtifactError
+
+
+def device_for(choice: str) -> torch.device:
+    """The device that `train.device` means on this machine."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ArtifactError("train.device=cuda, but torch finds no GPU here; use train.device=auto or cpu")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def hardware() -> str:
+    """This machine in a few words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    return f"{platform.machine()}, {cores} cores{gpu}"

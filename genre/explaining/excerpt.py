@@ -1,0 +1,38 @@
+"""The music to listen to beside a map: the start of a file as a small MP3, made where a bad file can do no harm.
+
+Not in `genre/explaining/`, since the process that decodes would import torch with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import soundfile
+
+from genre.audio import recordings
+from genre.audio.isolation import IsolatedKernel
+from genre.config import AudioSettings, PrepareSettings
+from genre.storage import Location
+
+_SETTINGS = AudioSettings(sample_rate=22050)  # of the MP3; every browser plays it
+
+
+class _Cutter:
+    def __init__(self, seconds: float, limits: PrepareSettings) -> None:
+        self._seconds, self._limits = seconds, limits
+
+    def __call__(self, address: str) -> bytes:
+        recording = recordings.load(Location.of(address).read_bytes(), _SETTINGS, self._limits)
+        wave = recording.wave[: round(self._seconds * _SETTINGS.sample_rate)]
+        buffer = io.BytesIO()
+        soundfile.write(buffer, wave, _SETTINGS.sample_rate, format="MP3", subtype="MPEG_LAYER_III")
+        return buffer.getvalue()
+
+
+def excerpt(path: str, seconds: float, limits: PrepareSettings = PrepareSettings()) -> bytes:
+    """The first `seconds` of a file as an MP3, mono, with a peak of 1. Raises `AudioError`."""
+    kernel = IsolatedKernel(_Cutter, seconds, limits, memory_mb=limits.max_file_memory_mb)
+    with contextlib.closing(kernel):
+        content: bytes = kernel(path, limits.file_timeout_s)
+    return content

@@ -1,0 +1,119 @@
+"""The whole of a model from stored bytes to logits: decibels, normalisation, network.
+
+What turns features into the network's input is part of the model and saved with it, so that training,
+evaluation, tagging and export cannot disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from genre.features import Clips, Float32, windows
+from genre.model import layout
+
+
+class Classifier(nn.Module):
+    """Windows in decibels (batch, bins, frames) -> logits (batch, classes).
+
+    `mean` and `std` are per bin, fitted on the training split alone.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Float32, std: Float32, range_db: float) -> None:
+        super().__init__()
+        layout.arrange(network)
+        self.network = network
+        self.range_db = range_db
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1))
+
+    def forward(self, levels: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.normalise(levels).unsqueeze(1))
+        return logits
+
+    def normalise(self, levels: Tensor) -> Tensor:
+        """Zero mean and unit variance per bin over the training split."""
+        return (levels - self.mean) / self.std
+
+    def levels(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
+        """Bytes (batch, bins, frames) and peaks (batch,) -> dB; the inverse of `features.encode`."""
+        return spectrograms.float() * (self.range_db / 255) + (peak_db - self.range_db).reshape(-1, 1, 1)
+
+    def normalised(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
+        """`normalise(levels(...))` in fewer passes, which a small network notices.
+
+        `peak_db` may differ from bin to bin here: (batch,) or (batch, bins).
+        """
+        floor = (peak_db - self.range_db).reshape(len(peak_db), -1, 1)
+        # torch.addcmul, which says the same, takes twice as long with operands that are broadcast
+        return spectrograms.float().mul_(self.range_db / 255 / self.std).add_((floor - self.mean) / self.std)
+
+
+def statistics(clips: Clips) -> tuple[Float32, Float32]:
+    """Mean and standard deviation in dB of each bin over all frames of all clips, (bins,) each.
+
+    Counts of byte values would lose the clips' different peaks, so sums are taken clip by clip.
+    """
+    total = np.zeros(clips.shape.bins)
+    squares = np.zeros(clips.shape.bins)
+    step = clips.shape.range_db / 255
+    for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
+        values = spectrogram.astype(np.float64)  # sums of bytes and of their squares are whole numbers: exact
+        byte_mean, byte_square = values.mean(axis=1), np.vecdot(values, values) / clips.shape.frames
+        mean = byte_mean * step + (float(peak) - clips.shape.range_db)
+        total += mean
+        squares += (byte_square - byte_mean**2) * step**2 + mean**2
+    mean = total / len(clips)
+    variance = np.maximum(squares / len(clips) - mean**2, 0)
+    # a bin that never changes carries nothing; dividing by one dB keeps it at zero
+    std = np.where(variance < 1e-6, 1.0, np.sqrt(variance))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+@torch.inference_mode()
+def predict(
+    classifier: Classifier,
+    clips: Clips,
+    frames: int,
+    per_clip: int,
+    batch_size: int = 64,
+    shard: windows.Shard = windows.Shard(),
+    autocast: torch.dtype | None = None,
+) -> Float32:
+    """Class probabilities of each track, (tracks, classes): the mean over its evenly spaced windows.
+
+    Tracks of another shard are rows of zeros; a shard without any track has no columns either.
+    """
+    device = classifier.mean.device
+    classifier.eval()
+    count = torch.zeros(len(clips.track_ids), device=device)
+    total: Tensor | None = None
+    for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, shard):
+        spectrograms, peak_db, rows = to_device(device, batch.spectrograms, batch.peak_db, batch.tracks)
+        levels = classifier.levels(spectrograms, peak_db)
+        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            logits = classifier(levels)
+        probabilities = logits.float().softmax(dim=1)
+        if total is None:
+            total = torch.zeros(len(clips.track_ids), probabilities.shape[1], device=device)
+        total.index_add_(0, rows, probabilities)
+        count.index_add_(0, rows, torch.ones(len(rows), device=device))
+    if total is None:
+        return np.zeros((len(clips.track_ids), 0), dtype=np.float32)
+    mean: Float32 = (total / count.clamp(min=1).unsqueeze(1)).cpu().numpy()
+    return mean
+
+
+def to_device(device: torch.device, *arrays: npt.NDArray[Any]) -> list[Tensor]:
+    """Arrays on a device; on a GPU from pinned memory, so that the host does not wait for the copy."""
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if device.type == "cuda":
+        return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+    return tensors

@@ -1,0 +1,50 @@
+"""Saved models on torch: what `Tagger` asks of those that are folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from genre.config import PrepareSettings
+from genre.features import Float32
+from genre.features.preparation import PreparedTrack
+from genre.model import checkpoint
+from genre.model.classifier import predict
+from genre.model.decoding import Decoder, clips_of
+from genre.model.decoding import decoder as decoder_of
+from genre.model.saved_model import SavedModel
+
+_BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more of them only take more memory
+
+
+class Networks:
+    """One model's folder or several that answer with their mean."""
+
+    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, device: str, threads: int) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        loaded = [checkpoint.load(model.place) for model in models]
+        self.cards = [card for card, _ in loaded]
+        self.classifiers = [classifier.to(device) for _, classifier in loaded]
+        self._decoder: Decoder = decoder_of(self.cards[0], limits)
+
+    def decode(self, path: str) -> PreparedTrack:
+        """Clips of one file. Raises `AudioError`."""
+        return self._decoder(path)
+
+    def waveform(self, samples: Float32, sample_rate: int) -> PreparedTrack:
+        """Clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
+        return self._decoder.waveform(samples, sample_rate)
+
+    def probabilities(self, tracks: Sequence[PreparedTrack]) -> Float32:
+        """Return the mean over the models for each clip, not calibrated: (clips, classes)."""
+        clips = clips_of(list(tracks), self.cards[0].shape)
+        batch = _BATCH_CPU if self.classifiers[0].mean.device.type == "cpu" else _BATCH_GPU
+        answers = [
+            predict(classifier, clips, card.frames(), card.eval_windows, batch)
+            for card, classifier in zip(self.cards, self.classifiers, strict=True)
+        ]
+        mean: Float32 = np.mean(answers, axis=0, dtype=np.float32)
+        return mean

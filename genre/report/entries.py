@@ -1,0 +1,167 @@
+"""Rows of a leaderboard from saved models and what they answered; and the facts around them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre import features
+from genre.evaluation import baseline
+from genre.evaluation.baseline import Baseline
+from genre.evaluation.ensemble import by_seed
+from genre.evaluation.inference import InferenceCost
+from genre.features import Clips, Float32
+from genre.model.saved_model import ModelCard
+from genre.report import CorpusFacts, Entry, Run
+from genre.storage import Location
+
+Robustness = dict[str, float]
+N = TypeVar("N", int, float)
+_SPLIT_RULES = {
+    "official": "published by the corpus",
+    "random": "drawn by genre and group from corpus.split_seed; whole groups, and equal audio, stay together",
+}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where the models of one row lie, one per seed, and what the search spent on it."""
+
+    label: str
+    folders: Sequence[Location]
+    trials: int | None = None
+
+
+def network(
+    saved: Saved, results: list[tuple[ModelCard, Float32]], cost: InferenceCost, robustness: Robustness
+) -> Entry:
+    """The row of an architecture, from the answers of the models of all its seeds and the cost of one of them."""
+    cards = [card for card, _ in results]
+    memory = [mb for card in cards if (mb := card.facts.get("memory_mb"))]
+    return Entry(
+        name=saved.label,
+        kind="network",
+        runs=[_run(card, probabilities) for card, probabilities in results],
+        settings=_flat(cards[0].facts["settings"]),
+        trials=saved.trials,
+        valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),
+        parameters=cost.parameters,
+        flops=cost.flops,
+        clips_per_second=cost.clips_per_second,
+        latency_ms=cost.latency_ms,
+        hardware=cost.hardware,
+        memory_mb=max(memory) if memory else None,
+        robustness=robustness,
+    )
+
+
+def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
+    """The mean of all networks' probabilities, seed by seed; it costs what running each of them in turn costs."""
+    together = by_seed({entry.name: [(run.seed, run.probabilities) for run in entry.runs] for entry in entries})
+    runs = [Run(seed, probabilities) for seed, probabilities in together]
+    seconds_per_clip = _sum([1 / speed if (speed := entry.clips_per_second) else None for entry in entries])
+    return Entry(
+        name="ensemble",
+        kind="ensemble",
+        runs=runs,
+        parameters=_sum([entry.parameters for entry in entries]),
+        flops=_sum([entry.flops for entry in entries]),
+        clips_per_second=1 / seconds_per_clip if seconds_per_clip else None,
+        latency_ms=_sum([entry.latency_ms for entry in entries]),
+        hardware="; ".join(dict.fromkeys(entry.hardware for entry in entries if entry.hardware)),
+        robustness=robustness,
+    )
+
+
+def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
+    """The row of the classical baseline."""
+    return Entry(
+        name="statistics + svm",
+        kind="classical",
+        runs=[Run(0, fitted.predict(clips), train_seconds=fitted.train_seconds)],
+        settings={"svc.C": fitted.penalty, "mfccs": baseline.MFCCS},
+        valid_f1=fitted.valid_f1,
+        robustness=robustness,
+    )
+
+
+def majority(tracks: pa.Table, classes: list[str], clips: Clips) -> Entry:
+    """The row that answers every track with the training split's class frequencies."""
+    genres = tracks.filter(pc.equal(tracks["split"], "train"))["genre"]
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(genres).to_pylist()}
+    shares = np.array([counts.get(name, 0) for name in classes], np.float32) / max(1, len(genres))
+    return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(clips.track_ids), 1)))])
+
+
+def corpus_facts(manifest: dict[str, Any], tracks: pa.Table) -> CorpusFacts:
+    """Where the features came from, for the report."""
+    counts, corpus = manifest.get("counts", {}), manifest.get("corpus", {})
+    split = manifest.get("split", "official")
+    return CorpusFacts(
+        name=f"{corpus.get('kind', 'features')} {corpus.get('root', '')}".strip(),
+        split=split,
+        split_rule=_SPLIT_RULES.get(split, "given with the features"),
+        tracks={part: _count(tracks, part, manifest["classes"]) for part in features.SPLITS},
+        groups=_groups(tracks),
+        rejects=counts.get("reasons", {}),
+        leakage="passed: no track, group or equal audio is in two splits",
+    )
+
+
+def commit() -> str:
+    """The commit of the code that runs, or "" where it is not a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _sum(values: Sequence[N | None]) -> N | None:
+    """The sum, or None where a value is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known[1:], start=known[0]) if known and len(known) == len(values) else None
+
+
+def _run(card: ModelCard, probabilities: Float32) -> Run:
+    keys = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_f1")
+    return Run(
+        seed=card.facts["seed"],
+        probabilities=probabilities,
+        train_seconds=card.facts["train_seconds"],
+        hardware=card.facts.get("hardware", ""),
+        history=[{key: epoch[key] for key in keys} for epoch in card.facts["history"]],
+        best_epoch=card.facts["best_epoch"],
+    )
+
+
+def _count(tracks: pa.Table, split: str, classes: list[str]) -> dict[str, int]:
+    genres = tracks.filter(pc.equal(tracks["split"], split))["genre"]
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(genres).to_pylist()}
+    return {name: counts.get(name, 0) for name in classes}
+
+
+def _groups(tracks: pa.Table) -> dict[str, int]:
+    """Groups in each split, or nothing where the corpus knows none."""
+    if tracks["group"].null_count == len(tracks):
+        return {}
+    known = {part: tracks.filter(pc.equal(tracks["split"], part))["group"] for part in features.SPLITS}
+    return {part: pc.count_distinct(groups).as_py() for part, groups in known.items()}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

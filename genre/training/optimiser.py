@@ -1,0 +1,47 @@
+"""How weights move: which of them decay, the course of the learning rate, their average, the weight of a class."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from genre.config import TrainSettings
+from genre.features import Clips
+from genre.model.classifier import Classifier
+
+
+def adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) that decays weight matrices and kernels, not biases and norms."""
+    decayed = [p for p in parameters if p.ndim > 1]
+    plain = [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int) -> OneCycleLR:
+    """Up to the peak rate in the first `warmup` of the steps, then down to nearly nothing, both along a cosine.
+
+    Smith and Topin, "Super-convergence", arXiv 1708.07120. The rise takes one step at least.
+    """
+    rise = max(settings.warmup, 2 / (steps + 1))
+    return OneCycleLR(optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=rise)
+
+
+def moving_average(classifier: Classifier, decay: float) -> AveragedModel | None:
+    """A copy that follows the weights and batch statistics exponentially; None where `decay` is 0.
+
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992.
+    """
+    if not decay:
+        return None
+    return AveragedModel(classifier, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+
+def class_weights(clips: Clips, classes: int) -> Tensor:
+    """Inverse frequency of each class among the training clips, with mean one over the clips."""
+    counts = np.bincount(clips.clip_labels(), minlength=classes)
+    weights = len(clips) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.from_numpy(weights.astype(np.float32))

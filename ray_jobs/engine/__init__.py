@@ -1,0 +1,1 @@
+"""What the jobs share: the command line, the cluster, work in blocks, progress, metrics."""

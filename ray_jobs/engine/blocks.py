@@ -1,0 +1,134 @@
+"""Work on a long list of tracks, cut into blocks, on all workers of a Ray that starts with the first block."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import ray
+
+from genre.audio.isolation import portable
+from genre.config import Config
+from genre.storage import Location
+from ray_jobs.engine import cluster
+
+Work = Callable[[pa.Table], pa.Table]
+_BLOCKS = 16  # at least, where there are so many tracks: so many CPUs get some of a small corpus
+_BLOCKS_PER_TASK = 16  # at most; between two tasks a CPU waits for a tenth of a second, until Ray Data looks again
+_THREAD_SECONDS = 10
+
+
+class Workers:
+    """Joins or starts Ray when there is something to do, and stops what it started at the end."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = contextlib.ExitStack()
+        self._connected = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, at)
+
+    def map(self, work: Work, tracks: pa.Table, limit: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """`columns` of `work` of each block of at most `limit` tracks, in no order.
+
+        Blocks whose worker dies are done again: `work` should see what it has finished. Raises what `work` raised.
+        """
+        if not self._connected:
+            self._connected = True
+            self._stack.enter_context(cluster.connected(self._config))
+            cluster.check_seen(tracks["path"][0].as_py(), "corpus.root")
+        size = block_size(len(tracks), limit)
+        firsts = first_blocks(-(-len(tracks) // size), cluster.cpus())
+        # The list lies once in each node's shared memory and blocks are views of it: nothing is cut and sent from
+        # here. The reference travels in a list, or Ray would send the table itself.
+        tasks = len(firsts) - 1
+        data = cluster.data()
+        results = data.range(tasks, override_num_blocks=tasks).map_batches(
+            _do_blocks,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_args=([ray.put(tracks)], firsts, size, work, columns),
+            num_cpus=_cpus_of_a_block(tracks),
+        )
+        results.context.target_max_block_size = 1  # the answer to each block comes at once, not at the end of the task
+        with as_they_come(results) as tables:
+            for answer in (answer for table in tables for answer in table["answer"]):
+                result = pickle.loads(answer.as_py())  # noqa: S301 - from our own workers
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+
+
+@contextlib.contextmanager
+def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
+    """The blocks of `dataset`, in no order. On leaving, its execution and its threads have ended.
+
+    A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a word, or starts another Ray.
+    """
+    batches = iter(dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"))
+    try:
+        yield batches
+    finally:
+        batches.close()
+        for thread in threading.enumerate():
+            if thread.name == "iter_threaded":
+                thread.join(_THREAD_SECONDS)
+
+
+def block_size(tracks: int, limit: int) -> int:
+    """Tracks of a block: at most `limit`, fewer in a small corpus.
+
+    Depends on the number of tracks alone: the same corpus is cut the same on any cluster.
+    """
+    return min(limit, max(1, -(-tracks // _BLOCKS)))
+
+
+def first_blocks(blocks: int, cpus: int) -> list[int]:
+    """Where the blocks of each task begin, and how many there are in all.
+
+    Tasks grow smaller towards the end, so that all CPUs end at about the same time: Polychronopoulos and Kuck,
+    "Guided self-scheduling", IEEE Transactions on Computers C-36(12), 1987.
+    """
+    firsts = [0]
+    while (left := blocks - firsts[-1]) > 0:
+        firsts.append(firsts[-1] + min(_BLOCKS_PER_TASK, -(-left // (2 * cpus))))
+    return firsts
+
+
+def _do_blocks(
+    numbers: pa.Table,
+    listed: list[ray.ObjectRef],
+    firsts: list[int],
+    size: int,
+    work: Work,
+    columns: Sequence[str] | None,
+) -> Iterator[pa.Table]:
+    """For each block of the task one row: the pickled result, or the error, which Ray would bury under its own."""
+    (task,) = numbers["id"].to_pylist()
+    tracks = ray.get(listed[0])
+    for block in range(firsts[task], firsts[task + 1]):
+        try:
+            result = work(tracks.slice(block * size, size))
+            answer = pickle.dumps(result.select(columns) if columns else result)
+        except Exception as error:
+            yield _row(pickle.dumps(portable(error)))
+            return
+        yield _row(answer)
+
+
+def _row(answer: bytes) -> pa.Table:
+    return pa.table({"answer": pa.array([answer], pa.binary())})
+
+
+def _cpus_of_a_block(tracks: pa.Table) -> float:
+    """One for local files; half for others, so that a CPU decodes for one block while another one waits for bytes."""
+    return 1.0 if Location.of(tracks["path"][0].as_py()).is_local else 0.5

@@ -1,0 +1,81 @@
+"""The help pages of the jobs: one that fits a screen, and one with every setting."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from genre import config, registry
+from genre.config import Config
+from ray_jobs.engine import jobs
+
+_OPTIONS = """\
+Settings of the command line win over those of --config FILE (YAML). --dry-run checks and prints them, and says how long
+a search would take. --verbose shows the traceback of an error. --help-all explains every setting of all jobs."""
+
+_COLUMN = 30  # where the meanings start
+Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning
+
+
+def page(name: str, program: str) -> str:
+    """Return the purpose of a job, and the settings that it reads with their defaults."""
+    job = jobs.JOBS[name]
+    rows = list(config.describe(config.load(job.shipped)))
+    bare = f" [{job.bare.upper()}]" if job.bare else ""
+    parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", jobs.purpose(name)]
+    explained = list(_chosen(rows, job.settings))
+    others = [row for row in _chosen(rows, job.also) if row not in explained]
+    parts.append("\n".join(["settings and their defaults:", *_explained(explained)]))
+    if others:
+        parts.append("\n".join(["and with these, by section (for example train.epochs=40):", *_listed(others)]))
+    return "\n\n".join([*parts, _OPTIONS])
+
+
+def every_setting(name: str, program: str) -> str:
+    """Return the purpose of a job and every setting of all jobs. Imports all architectures and corpora."""
+    parts = [f"usage: {program} [--config FILE] [key=value ...]", jobs.purpose(name)]
+    parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config()))]))
+    for kind in registry.names("genre.corpora"):
+        rows = config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
+        parts.append("\n".join([f"with corpus.kind={kind}:", *_explained(rows)]))
+    for architecture in registry.names("genre.architectures"):
+        rows = config.describe(registry.load("genre.architectures", architecture).Params(), f"models.{architecture}.")
+        parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
+    return "\n\n".join([*parts, _OPTIONS])
+
+
+def _chosen(rows: list[Row], wanted: Iterable[str]) -> Iterator[Row]:
+    """Yield the rows of the wanted sections and keys, in the order in which they are wanted."""
+    for key in wanted:
+        yield from (row for row in rows if row[0] == key or row[0].startswith(f"{key}."))
+
+
+def _explained(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a line for each setting: the key, its default and its meaning, wrapped below itself."""
+    indent = " " * _COLUMN
+    for key, default, meaning in rows:
+        label = f"  {key}={default}"
+        first = label.ljust(_COLUMN - 2) + "  "
+        yield textwrap.fill(meaning, _width(), initial_indent=first, subsequent_indent=indent)
+
+
+def _listed(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a paragraph for each section: its keys with their defaults."""
+    sections: dict[str, list[str]] = {}
+    for key, default, _ in rows:
+        section, dot, name = key.rpartition(".")
+        sections.setdefault(section + dot, []).append(f"{name}={default}")
+    for section, settings in sections.items():
+        yield textwrap.fill(
+            "  ".join(settings),
+            _width(),
+            initial_indent=f"  {section:<14}" if section else "  ",
+            subsequent_indent=" " * 16,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+def _width() -> int:
+    return max(80, min(120, shutil.get_terminal_size((110, 24)).columns))

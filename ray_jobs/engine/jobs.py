@@ -1,0 +1,78 @@
+"""The jobs, and what the command line must know of each without importing it.
+
+A job is a module `ray_jobs.<name>`: its docstring is its purpose, its `run(config)` does the work.
+This module imports neither Ray nor torch nor any job.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genre.config import Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """The settings that a job reads, as sections (`train`) or keys (`audio.clip_seconds`)."""
+
+    settings: tuple[str, ...]  # explained one by one in the job's help
+    also: tuple[str, ...] = ()  # listed there with their defaults
+    bare: str = ""  # the setting that an argument without `=` gives
+    builds: bool = False  # it builds networks from `models.*`, so their settings are checked first
+    forecasts: bool = False  # its module has a `forecast(config)` for --dry-run
+    shipped: str | None = None  # the configuration file that it takes when --config names no other
+
+
+_DECODING = ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
+_LIMITS = tuple(f"prepare.{name}" for name in _DECODING)
+
+# tests/ray/test_settings_read.py compares this with what the jobs read
+JOBS = {
+    "prepare": Job(("output", "corpus", "prepare"), ("audio", "spectrogram", "cluster")),
+    "train": Job(("output", "model.name", "models", "train"), ("seed", "audio", "spectrogram", "cluster"), builds=True),
+    "tune": Job(
+        ("output", "models", "tune"),
+        ("seed", "train", "audio", "spectrogram", "cluster"),
+        builds=True,
+        forecasts=True,
+    ),
+    "evaluate": Job(("output", "model.path", "evaluate"), ("seed", "cluster")),
+    "leaderboard": Job(("output", "leaderboard")),
+    "tag": Job(
+        ("inputs", "output", "model", "tag"),
+        (*_LIMITS, "prepare.retry_rejects", "train.device", "models", "cluster"),
+        bare="inputs",
+    ),
+    "explain": Job(("inputs", "output", "model", "explain"), ("tag.precision", *_LIMITS, "models"), bare="inputs"),
+    "export": Job(("output", "model"), ("tag.precision", "models")),
+    "serve": Job(("output", "model", "serve"), ("tag.precision", *_LIMITS, "models", "cluster")),
+    "demo": Job(
+        ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
+        ("corpus", "audio", "spectrogram", "prepare", "train", "tune", "models"),
+        builds=True,
+        forecasts=True,
+        shipped=str(Path(__file__).parents[1] / "demo.yaml"),
+    ),
+}
+
+
+def purpose(name: str) -> str:
+    """Return the docstring of the job's module, read from its source, since importing some jobs takes seconds."""
+    spec = importlib.util.find_spec(f"ray_jobs.{name}")
+    assert spec is not None
+    assert spec.origin is not None
+    with open(spec.origin, encoding="utf-8") as source:
+        return ast.get_docstring(ast.parse(source.read())) or ""
+
+
+def load(name: str, function: str = "run") -> Callable[[Config], None]:
+    """Import the job and return its `run`, or its `forecast`."""
+    loaded: Callable[[Config], None] = getattr(importlib.import_module(f"ray_jobs.{name}"), function)
+    return loaded

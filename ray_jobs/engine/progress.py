@@ -1,0 +1,67 @@
+"""What a job says while it works: a live bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ray_jobs.engine import cli
+
+_LOG_EVERY_SECONDS = 15.0
+
+
+class JobProgress:
+    """Counts the parts of a job that are done, with a few words on what they are."""
+
+    def __init__(self, job: str, total: int) -> None:
+        self._job, self._total = job, total
+        self._console = cli.console()
+        self._done, self._detail = 0, ""
+        self._started = self._logged = time.monotonic()
+        self._bar = Progress(
+            TextColumn(f"{job}:"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task(job, total=total, detail="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def step(self, parts: int = 0, detail: str | None = None) -> None:
+        """Count `parts` more; call it every few seconds even without any, so that a log is never silent for long."""
+        self._done += parts
+        self._detail = self._detail if detail is None else detail
+        self._bar.update(self._task, completed=self._done, detail=self._detail)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._logged >= _LOG_EVERY_SECONDS:
+            self._logged = now
+            self._console.print(
+                f"{self._job}: {self._done} of {self._total}" + (f", {self._detail}" if self._detail else "")
+            )
+
+
+class TrackProgress(JobProgress):
+    """Counts tracks done, their rate, and how many were rejected."""
+
+    def __init__(self, job: str, total: int) -> None:
+        super().__init__(job, total)
+        self._rejected = 0
+
+    def advance(self, tracks: int, rejected: int) -> None:
+        """Count `tracks` more, of which `rejected` were rejected."""
+        self._rejected += rejected
+        rate = (self._done + tracks) / max(1e-9, time.monotonic() - self._started)
+        self.step(tracks, f"{rate:.0f} tracks/s, {self._rejected} rejected")

@@ -1,0 +1,129 @@
+"""What every architecture promises, whoever wrote it. A new one may add a small version of itself to `saving.SMALL`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from saving import SMALL
+from torch import nn
+
+from genre import architectures, config
+from genre.architectures import Choice
+from genre.config import TrainSettings
+from genre.errors import ConfigError
+from genre.features import Shape
+from genre.model import checkpoint
+from genre.model.saved_model import ModelCard
+from genre.storage import Location
+
+CLASSES = 8
+every_architecture = pytest.mark.parametrize("name", architectures.names())
+
+
+def build(name: str, bins: int = 32, **changes: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return architectures.build(name, SMALL.get(name, {}) | changes, bins, CLASSES)
+
+
+def windows(batch: int = 8, bins: int = 32, frames: int = 40) -> torch.Tensor:
+    return torch.randn(batch, 1, bins, frames, generator=torch.Generator().manual_seed(1))
+
+
+def loss_of(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(network(x).float(), torch.arange(len(x)) % CLASSES)
+
+
+@every_architecture
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
+def test_every_parameter_has_a_gradient(name, bf16):
+    network = build(name)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss_of(network, windows()).backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+        if parameter.ndim > 1:  # a bias before a batch norm has none to speak of
+            assert parameter.grad.abs().max() > 0, key
+
+
+@every_architecture
+def test_overfits_eight_clips(name):
+    network, x = build(name, dropout=0.0), windows()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss_of(network, x).backward()
+        optimizer.step()
+    assert network.eval()(x).argmax(dim=1).tolist() == list(range(CLASSES))
+
+
+@every_architecture
+@pytest.mark.parametrize(("bins", "frames"), [(1, 1), (7, 3), (33, 31), (20, 1000), (128, 129)])
+def test_takes_any_number_of_bins_and_frames(name, bins, frames):
+    network, x = build(name, bins), windows(2, bins, frames)
+    loss_of(network, x).backward()
+    logits = network.eval()(x)
+    assert logits.shape == (2, CLASSES)
+    assert torch.isfinite(logits).all()
+
+
+@every_architecture
+def test_a_window_has_the_same_logits_in_any_batch(name):
+    network, x = build(name), windows()
+    network(x)  # running statistics of some inputs
+    network.eval()
+    with torch.inference_mode():
+        together = network(x)
+        alone = torch.cat([network(x[i : i + 1]) for i in range(len(x))])
+        turned = network(x.flip(0)).flip(0)
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(turned, together, rtol=1e-4, atol=1e-5)
+    assert together.std(dim=0).min() > 0  # and different windows have different ones
+
+
+@every_architecture
+def test_the_seed_decides_the_weights(name):
+    first, second = build(name).state_dict(), build(name).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@every_architecture
+def test_every_value_of_the_search_space_is_a_valid_setting(name):
+    for key, domain in architectures.search_space(name).items():
+        section, _, field = key.partition(".")
+        for value in domain.values if isinstance(domain, Choice) else (domain.low, domain.high):
+            if section == "params":
+                architectures.params(name, {field: value})
+            else:
+                assert section == "train"
+                config.validate(TrainSettings, {field: value})
+
+
+@every_architecture
+def test_an_unknown_setting_is_refused_by_its_full_name(name):
+    with pytest.raises(ConfigError, match=rf"models\.{name}\.widht"):
+        architectures.params(name, {"widht": 3})
+
+
+@every_architecture
+def test_a_saved_model_answers_the_same(name, tmp_path):
+    card = ModelCard(
+        architecture=name,
+        params=architectures.params(name, SMALL.get(name, {})).model_dump(mode="json"),
+        classes=[f"genre {i}" for i in range(CLASSES)],
+        features={},
+        fingerprint="",
+        shape=Shape(32, 40, 80.0, 0.023),
+        window_seconds=0.5,
+        eval_windows=2,
+    )
+    saved = checkpoint.build(card, np.full(32, -30, np.float32), np.full(32, 9, np.float32))
+    saved(windows().squeeze(1))
+    checkpoint.save(Location.of(tmp_path), card, saved)
+    loaded_card, loaded = checkpoint.load(Location.of(tmp_path))
+    assert loaded_card == card
+    with torch.inference_mode():
+        assert torch.equal(loaded(windows().squeeze(1)), saved.eval()(windows().squeeze(1)))

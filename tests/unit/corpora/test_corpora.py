@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scanning import ids, refused, scan, settings, touch
+
+from genre import corpora
+from genre.corpora import _walk, fma, gtzan
+from genre.storage import Location
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Address of an empty bucket of a real S3 server; the query comes after the path."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_EC2_METADATA_DISABLED": "true"}
+    with pytest.MonkeyPatch.context() as environment:
+        for key, value in keys.items():
+            environment.setenv(key, value)
+        query = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
+        place = Location.of(f"s3://music?{query}")
+        place.filesystem.create_dir(place.path)
+        yield f"s3://music/{{}}?{query}"
+    server.stop()
+
+
+class TestWalk:
+    def test_order_is_by_name_in_each_folder(self, tmp_path: Path) -> None:
+        names = ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
+        found = list(_walk.walk(Location.of(touch(tmp_path, *names))))
+        assert [audio.relative for audio in found] == ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
+
+    def test_size_time_and_address(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.wav", content=b"12345")
+        os.utime(tmp_path / "a.wav", (1_000_000_000.5, 1_000_000_000.5))
+        (audio,) = _walk.walk(Location.of(tmp_path))
+        assert (audio.path, audio.size, audio.modified) == (str(tmp_path / "a.wav"), 5, 1_000_000_000.5)
+
+    def test_system_files_and_other_files_are_no_tracks(self, tmp_path: Path) -> None:
+        system_files = (
+            "._a.wav .hidden.wav .git/b.wav __MACOSX/c.wav Thumbs.db cover.jpg a.cue notes.txt wav a.wav.part"
+        )
+        touch(tmp_path, "a.WAV", "b.Mp3", *system_files.split())
+        assert [audio.relative for audio in _walk.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3"]
+
+    def test_a_hidden_folder_above_the_root_does_not_matter(self, tmp_path: Path) -> None:
+        assert scan("folder", touch(tmp_path / ".cache", "rock/a.wav"))
+
+    def test_links(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        outside = touch(tmp_path / "outside", "a.wav")
+        root = touch(tmp_path / "root", "rock/a.wav", ".annex/key")
+        (root / "rock" / "annexed.wav").symlink_to("../.annex/key")
+        (root / "rock" / "broken.wav").symlink_to("../.annex/absent")
+        (root / "rock" / "outside.wav").symlink_to(outside / "a.wav")
+        (root / "rock" / "folder").symlink_to(outside)
+        (root / "rock" / "loop").symlink_to(root)
+        with caplog.at_level(logging.WARNING):
+            found = {audio.relative: audio.size for audio in _walk.walk(Location.of(root))}
+        assert found == {"rock/a.wav": 1, "rock/annexed.wav": 1, "rock/broken.wav": _walk.MISSING}
+        assert "3 links not followed" in caplog.text
+
+    def test_the_root_may_be_a_link(self, tmp_path: Path) -> None:
+        touch(tmp_path / "real", "rock/a.wav")
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        (tmp_path / "real" / "rock" / "b.wav").symlink_to("a.wav")
+        assert ids(scan("folder", tmp_path / "link")) == ["rock/a.wav", "rock/b.wav"]
+
+    def test_a_name_that_is_not_utf8_is_kept_for_the_rejects(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/a.wav")
+        with open(os.fsencode(tmp_path) + b"/rock/caf\xe9.wav", "wb"):
+            pass
+        tracks = scan("folder", tmp_path)
+        assert [(track.track_id, track.size) for track in tracks] == [("rock/a.wav", 1), ("rock/caf\\xe9.wav", -1)]
+        assert tracks[1].path.encode()
+
+    def test_folder_that_cannot_be_listed_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, "rock/a.wav", "secret/b.wav")
+        listed = os.scandir
+
+        def denied(path: str) -> Any:
+            if path.endswith("secret"):
+                raise PermissionError(13, "Permission denied", path)
+            return listed(path)
+
+        monkeypatch.setattr(os, "scandir", denied)  # tests run as root, who may read everything
+        assert f"{tmp_path}/secret cannot be listed (Permission denied)" in refused("folder", tmp_path)
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        touch(tmp_path, "empty/cover.jpg", "file.wav")
+        assert "corpus.root is empty; write corpus.root=/path" in refused("folder")
+        assert "does not exist" in refused("folder", tmp_path / "absent")
+        assert "is a file, not a folder" in refused("folder", tmp_path / "file.wav")
+        assert "holds no audio file (.wav, .flac, .mp3, ...)" in refused("folder", tmp_path / "empty")
+        assert "not an address pyarrow can open" in refused("folder", "nowhere://music")
+
+    def test_object_storage_gives_the_same_tracks(self, bucket: str, tmp_path: Path) -> None:
+        names = [
+            "rock/The Band/a b.wav",
+            "rock/é.wav",
+            "folk/a#1.wav",
+            "folk/what?.wav",
+            "folk/50%25.wav",
+            "folk/._a.wav",
+        ]
+        touch(tmp_path, *names, content=b"four")
+        root = Location.of(bucket.format("mine"))
+        for name in names:
+            (root / name).write_bytes(b"four")
+        remote, local = scan("folder", root), scan("folder", tmp_path)
+        assert [(t.track_id, t.genre, t.group, t.size) for t in remote] == [
+            (t.track_id, t.genre, t.group, t.size) for t in local
+        ]
+        assert {Location.of(track.path).read_bytes() for track in remote} == {b"four"}
+        assert "does not exist" in refused("folder", bucket.format("absent"))
+
+
+class TestFolder:
+    def test_genre_group_and_id(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/a.wav", "rock/a.mp3", "rock/Band/x.wav", "folk/Band/Album/CD 1/x.wav")
+        assert [(track.track_id, track.genre, track.group, track.split) for track in scan("folder", tmp_path)] == [
+            ("folk/Band/Album/CD 1/x.wav", "folk", "Band", None),
+            ("rock/Band/x.wav", "rock", "Band", None),
+            ("rock/a.mp3", "rock", None, None),
+            ("rock/a.wav", "rock", None, None),
+        ]
+        assert corpora.classes(settings("folder", tmp_path)) is None
+
+    def test_decomposed_names_are_the_same_genre_and_group(self, tmp_path: Path) -> None:
+        touch(tmp_path, "Électro/Zoé/a.wav", "E\u0301lectro/Zoe\u0301/b.wav")
+        tracks = scan("folder", tmp_path)
+        assert len({track.genre for track in tracks}) == len({track.group for track in tracks}) == 1
+        assert len(set(ids(tracks))) == 2
+
+    def test_group_pattern(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/Band - One.wav", "rock/Band - Two.wav", "rock/unknown.wav", "folk/sub/Band - Three.wav")
+        tracks = scan("folder", tmp_path, group_pattern=r"(?P<group>[^/]+) - ")
+        assert [track.group for track in tracks] == ["Band", "Band", "Band", None]
+
+    @pytest.mark.parametrize(
+        ("pattern", "message"),
+        [("(", "is no regular expression"), ("(.*)/", "names no group"), ("(?P<group>zzz)", "matched none of 1 paths")],
+    )
+    def test_bad_group_pattern(self, tmp_path: Path, pattern: str, message: str) -> None:
+        assert message in refused("folder", touch(tmp_path, "rock/a.wav"), group_pattern=pattern)
+
+    def test_loose_files(self, tmp_path: Path) -> None:
+        touch(tmp_path, "rock/a.wav", "loose.wav")
+        message = refused("folder", tmp_path)
+        assert "'loose.wav' is in no genre's folder" in message
+        assert "ignore_loose=true" in message
+        assert ids(scan("folder", tmp_path, ignore_loose=True)) == ["rock/a.wav"]
+        (tmp_path / "rock" / "a.wav").unlink()
+        assert "holds no audio file in a genre's folder" in refused("folder", tmp_path, ignore_loose=True)
+
+    def test_no_published_split(self, tmp_path: Path) -> None:
+        assert "has no published split" in refused("folder", touch(tmp_path, "rock/a.wav"), "official")
+
+    def test_real_music(self, shared_data: Path) -> None:
+        tracks = scan("folder", shared_data / "gtzan-mini")
+        assert len(tracks) == 509
+        assert {track.genre for track in tracks} == set(gtzan.GENRES)
+
+
+class TestFma:
+    ROWS = (
+        # track, subset, split, artist, genre, title
+        (2, "small", "training", "1", "Hip-Hop", "Food"),
+        (5, "small", "validation", "1", "Hip-Hop", 'a "quoted", title\nof two lines'),
+        (10, "small", "test", "6", "Pop", "Freeway"),
+        (140, "medium", "training", "54", "Old-Time / Historic", "Queen"),
+        (3000, "large", "training", "9", "", "x"),
+    )
+
+    @staticmethod
+    def metadata(root: Path, rows: Any = ROWS) -> None:
+        """The published layout: two levels of names, the index's name, then one line per track."""
+        header = [
+            ["", "album", "artist", "artist", "set", "set", "track", "track", "track"],
+            ["", "title", "bio", "id", "split", "subset", "duration", "genre_top", "title"],
+            ["track_id", "", "", "", "", "", "", "", ""],
+        ]
+        touch(root, "fma_metadata/tracks.csv")
+        with open(root / "fma_metadata" / "tracks.csv", "w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(header)
+            for track, subset, split, artist, genre, title in rows:
+                csv.writer(stream).writerow([track, "A", "<p>bio</p>", artist, split, subset, 168, genre, title])
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        self.metadata(tmp_path)
+        return touch(tmp_path, *(f"fma_small/000/{n:06d}.mp3" for n in (2, 5)), "fma_small/checksums")
+
+    def test_small(self, root: Path) -> None:
+        tracks = scan("fma", root)
+        assert [(t.track_id, t.genre, t.group, t.split, t.size) for t in tracks] == [
+            ("000002", "Hip-Hop", "1", "train", 1),
+            ("000005", "Hip-Hop", "1", "valid", 1),
+            ("000010", "Pop", "6", "test", -1),  # listed, but not there
+        ]
+        assert tracks[2].path == str(root / "fma_small" / "000" / "000010.mp3")
+        assert corpora.classes(settings("fma", root)) == list(fma.SMALL)
+        assert {track.split for track in scan("fma", root, "random")} == {None}
+
+    def test_medium_has_the_small_tracks_too(self, root: Path) -> None:
+        touch(root, *(f"fma_medium/000/{n:06d}.mp3" for n in (2, 5, 10, 140)))
+        tracks = scan("fma", root, subset="medium")
+        assert ids(tracks) == ["000002", "000005", "000010", "000140"]
+        assert tracks[3].genre == "Old-Time / Historic"
+        assert corpora.classes(settings("fma", root, subset="medium")) == sorted(fma.MEDIUM)
+        assert set(fma.SMALL) < set(fma.MEDIUM)
+
+    def test_small_is_read_from_medium(self, root: Path) -> None:
+        (root / "fma_small").rename(root / "fma_medium")
+        touch(root, "fma_medium/000/000140.mp3")
+        assert ids(scan("fma", root)) == ["000002", "000005", "000010"]
+
+    def test_known_faults_are_listed(self) -> None:
+        assert {"099134", "108925", "133297"} < set(fma.faulty())
+
+    def test_refusals(self, root: Path) -> None:
+        assert "has no folder fma_medium" in refused("fma", root, subset="medium")
+        assert "params.subset: found \"large\"; use 'small' or 'medium'" in refused("fma", root, subset="large")
+        touch(root, "fma_small/009/009999.mp3")
+        assert "'009/009999.mp3' is not in fma_metadata/tracks.csv" in refused("fma", root)
+        (root / "fma_metadata" / "tracks.csv").write_text("path,genre\na,b\n")
+        assert "is not FMA's tracks.csv" in refused("fma", root)
+        (root / "fma_metadata" / "tracks.csv").unlink()
+        assert "unpack fma_metadata.zip" in refused("fma", root)
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            ((2, "small", "training", "1", "", "x"), "track 2 has genre ''"),
+            ((2, "small", "dev", "1", "Rock", "x"), "track 2 has split 'dev'"),
+        ],
+    )
+    def test_bad_row(self, root: Path, row: tuple[Any, ...], message: str) -> None:
+        self.metadata(root, [row, self.ROWS[1]])
+        assert message in refused("fma", root)
+
+
+class TestTable:
+    @staticmethod
+    def write(root: Path, *lines: str, name: str = "tracks.csv") -> Path:
+        touch(root, "a.wav", "sub/b.wav")
+        (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return root / name
+
+    def test_csv(self, tmp_path: Path) -> None:
+        elsewhere = touch(tmp_path / "elsewhere", "c.wav", content=b"123") / "c.wav"
+        table = self.write(
+            tmp_path / "music",
+            "genre,mood,path,group,split",
+            "rock,calm,sub/b.wav,007,train",
+            'NA,,"a.wav",,',
+            f"folk,,{elsewhere}, The Band ,excluded",
+            "folk,,gone.wav,,test",
+        )
+        assert [(t.track_id, t.path, t.genre, t.group, t.split, t.size) for t in scan("table", table)] == [
+            ("sub/b.wav", str(tmp_path / "music/sub/b.wav"), "rock", "007", "train", 1),
+            ("a.wav", str(tmp_path / "music/a.wav"), "NA", None, None, 1),
+            (str(elsewhere), str(elsewhere), "folk", "The Band", "excluded", 3),
+            ("gone.wav", str(tmp_path / "music/gone.wav"), "folk", None, "test", -1),
+        ]
+        assert {track.split for track in scan("table", table, "random")} == {None}
+        assert ids(scan("table", table, "official"))
+
+    def test_tsv_and_a_byte_order_mark(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, "\ufeffpath\tgenre", "a.wav\trock, hard", name="tracks.TSV")
+        assert [track.genre for track in scan("table", table)] == ["rock, hard"]
+
+    def test_parquet_in_batches_with_other_names(self, tmp_path: Path) -> None:
+        n = 20000
+        columns = {"file": [f"{i}.wav" for i in range(n)], "label": pa.array(["x", "y"] * (n // 2)).dictionary_encode()}
+        pq.write_table(pa.table({**columns, "key": list(range(n))}), tmp_path / "list")
+        named = {"path_column": "file", "genre_column": "label", "track_id_column": "key"}
+        tracks = scan("table", tmp_path / "list", **named)
+        assert ids(tracks) == [str(i) for i in range(n)]
+        assert {track.genre for track in tracks} == {"x", "y"}
+
+    @pytest.mark.parametrize(
+        ("lines", "message"),
+        [
+            (["path,label", "a.wav,rock"], "has no column 'genre'; it has path, label; set corpus.params.genre_column"),
+            (["path,genre", "a.wav,rock", "b.wav, "], "row 2 has no genre"),
+            (["path,genre", ",rock"], "row 1 has no path"),
+            (["path,genre,split", "a.wav,rock,dev"], "row 1: split 'dev' is not known; use train, valid, test"),
+            (["path,genre", "a.wav,rock", "b.wav,folk", "a.wav,folk"], "row 3: track id 'a.wav' was given before"),
+            (["path,genre", "a.wav,rock", "b.wav"], "is no table"),
+            ([""], "is no table"),
+        ],
+    )
+    def test_refusals(self, tmp_path: Path, lines: list[str], message: str) -> None:
+        assert message in refused("table", self.write(tmp_path, *lines))
+
+    def test_refusals_of_settings(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, "path,genre", "a.wav,rock")
+        assert "corpus.split=official" in refused("table", table, "official")
+        assert "has no column 'artist'" in refused("table", table, group_column="artist")
+        assert "is no table" in refused("table", tmp_path / "absent.csv")
+        assert "is no table" in refused("table", tmp_path)
+
+    def test_object_storage(self, bucket: str) -> None:
+        folder = Location.of(bucket.format("list"))
+        (folder / "a 1.wav").write_bytes(b"12")
+        address = (folder / "a 1.wav").address
+        (folder / "t.csv").write_text(f"path,genre\na 1.wav,rock\n{address},folk\nabsent.wav,folk\n")
+        tracks = scan("table", folder / "t.csv")
+        assert [track.size for track in tracks] == [2, 2, -1]
+        assert Location.of(tracks[0].path).read_bytes() == Location.of(tracks[1].path).read_bytes() == b"12"

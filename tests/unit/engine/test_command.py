@@ -1,0 +1,178 @@
+"""The command line: its grammar, its help pages, its errors, and what it imports to answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+import genre
+from genre import architectures, config, registry
+from genre.config import Config
+from ray_jobs.engine import cli, command, jobs
+
+HEAVY = {"torch", "ray", "librosa", "pandas", "numpy", "pyarrow", "sklearn", "scipy"}
+
+
+def imports(*arguments: str) -> tuple[int, set[str], str]:
+    """Run `genre ARGUMENTS` in a process of its own: its exit code, its top-level modules, what it printed."""
+    code = (
+        "import json, sys\n"
+        "from ray_jobs import command\n"
+        "done = command.main(sys.argv[1:])\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)\n"
+        "sys.exit(done)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    *said, modules = done.stderr.splitlines()
+    return done.returncode, set(json.loads(modules)), done.stdout + "\n".join(said)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("tun",)])
+def test_the_command_alone_imports_not_even_the_schema(arguments):
+    _, modules, _ = imports(*arguments)
+    assert not modules & (HEAVY | {"pydantic", "yaml", "rich"})
+
+
+@pytest.mark.parametrize("job", jobs.JOBS)
+def test_help_of_a_job_imports_nothing_heavy(job):
+    code, modules, said = imports(job, "--help")
+    assert code == 0
+    assert not modules & HEAVY
+    assert said.startswith(f"usage: genre {job}")
+
+
+@pytest.mark.parametrize("setting", ["modle.name=cnn", "train.epoch=3", "train.epochs=0", "word"])
+def test_a_wrong_setting_of_a_search_imports_nothing_heavy(setting):
+    code, modules, said = imports("tune", setting)
+    assert code == 2
+    assert not modules & HEAVY
+    assert said.startswith("error: ")
+
+
+@pytest.mark.parametrize("job", [name for name, job in jobs.JOBS.items() if not job.forecasts])
+def test_dry_run_imports_neither_ray_nor_torch(job):
+    code, modules, _ = imports(job, "--dry-run")
+    assert code == 0
+    assert not modules & {"torch", "ray", "librosa", "pandas", "sklearn"}
+
+
+@pytest.mark.parametrize("job", jobs.JOBS)
+def test_help_fits_a_screen_and_names_each_setting_that_the_job_reads(job, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    assert command.main([job, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\n") <= 47
+    assert max(map(len, shown.splitlines())) <= 120
+    for key in declared(job):
+        section, _, name = key.rpartition(".")
+        assert f"  {key}=" in shown or (f"  {section}." in shown and f"  {name}=" in shown)
+
+
+def test_help_all_names_every_setting_with_its_meaning(capsys):
+    assert command.main(["tune", "--help-all"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    rows = list(config.describe(Config()))
+    for name in architectures.names():
+        rows += config.describe(registry.load("genre.architectures", name).Params(), f"models.{name}.")
+    for kind in registry.names("genre.corpora"):
+        rows += config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
+    for key, default, meaning in rows:
+        assert f" {key}={default} {meaning}" in f" {shown} "
+
+
+def declared(job: str) -> set[str]:
+    """The keys below what the job declares, each of which must exist."""
+    keys = [key for key, _, _ in config.describe(Config())]
+    found: set[str] = set()
+    for wanted in jobs.JOBS[job].settings + jobs.JOBS[job].also:
+        below = {key for key in keys if key == wanted or key.startswith(f"{wanted}.")}
+        assert below, wanted
+        found |= below
+    return found
+
+
+def test_the_demo_reads_what_its_two_jobs_read():
+    assert declared("demo") == declared("prepare") | declared("tune")
+
+
+def test_each_job_has_a_purpose_of_one_line_first():
+    for name in jobs.JOBS:
+        first, _, rest = jobs.purpose(name).partition("\n")
+        assert first.endswith(".")
+        assert not rest.strip() or rest.startswith("\n")
+
+
+def test_the_demo_is_the_shipped_configuration(capsys):
+    assert command.main(["demo", "--dry-run", "seed=5"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    shipped = config.load(str(REPOSITORY / "configs/demo.yaml"), ["seed=5"])
+    assert Config.model_validate(shown) == cli.check_plugins(shipped)
+
+
+def test_version(capsys):
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"genre {genre.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tun"], "unknown job 'tun'; did you mean 'tune'?"),
+        (["leader-board"], "did you mean 'leaderboard'?"),
+        (["dance"], "the jobs are prepare, train,"),
+        (["--hlep"], "unknown option '--hlep'"),
+        (["tune", "--configs", "x"], "unrecognized arguments: --configs; `genre tune --help` shows the grammar"),
+        (["tune", "--config"], "expected one argument"),
+        (["prepare", "train.epoch=1"], "did you mean 'train.epochs'"),
+        (["prepare", "corpus.params.tracks=1"], "corpus.params.tracks"),
+        (["train", "models.cnn.widht=1"], "did you mean 'models.cnn.width'"),
+        (["prepare", "--config", "nowhere.yaml"], "cannot be read"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_two(arguments, says, capsys):
+    assert command.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told
+    assert told.count("\n") == 1
+
+
+def test_no_job_shows_the_jobs(capsys):
+    assert command.main([]) == 2
+    assert "  prepare " in capsys.readouterr().err
+
+
+def test_a_failed_job_is_one_line_and_exit_code_one(capsys):
+    def action():
+        raise RuntimeError("the disk\nis full")
+
+    assert cli.reported(action, "genre prepare") == 1
+    assert capsys.readouterr().err == (
+        "error: RuntimeError: the disk is full; run again with --verbose for the traceback\n"
+    )
+
+
+@pytest.mark.parametrize("missing", ["ray", "torch"])
+def test_a_light_install_names_the_extra_that_a_job_needs(missing, tmp_path):
+    """The package is made impossible to import, as where it is not installed."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
+    search = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    command = [sys.executable, "-m", "ray_jobs.engine.command", "tune"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": search}, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: `genre tune` needs {missing}, which is not installed; pip install 'genre[train]'\n"
+
+
+def test_a_second_song_is_refused_rather_than_tagged_alone(capsys):
+    assert command.main(["tag", "a.mp3", "b.mp3", "--dry-run"]) == 2
+    assert capsys.readouterr().err == ("error: inputs: found 2 values, a.mp3 and b.mp3; name one file or one folder\n")

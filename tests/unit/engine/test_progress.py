@@ -1,0 +1,43 @@
+"""What a job says in a log."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ray_jobs.engine import cli, progress
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What is printed where there is no terminal, and a clock that tests turn."""
+    written, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(cli, "console", lambda: Console(file=written, soft_wrap=True))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def after(seconds):
+        now[0] += seconds
+        return written.getvalue().splitlines()
+
+    return after
+
+
+def test_a_log_is_not_silent_while_nothing_is_done(log):
+    with progress.JobProgress("judging", total=4) as bar:
+        bar.step(1, "models scored")
+        assert log(14) == []
+        bar.step()
+        log(2)
+        bar.step()
+        assert log(15) == ["judging: 1 of 4, models scored"]
+        bar.step()
+        assert len(log(0)) == 2
+
+
+def test_tracks_are_counted_with_their_rate(log):
+    with progress.TrackProgress("prepare", total=100) as bar:
+        log(20)
+        bar.advance(40, rejected=3)
+        assert log(0) == ["prepare: 40 of 100, 2 tracks/s, 3 rejected"]

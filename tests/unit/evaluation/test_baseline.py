@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+import scipy
+from making import make_clips
+
+from genre import features
+from genre.evaluation import baseline
+from genre.features import Clips, Shape
+
+BANDS, BEATS = 8, 10
+
+
+def clip_of(levels: np.ndarray, frame_seconds: float = 0.023) -> Clips:
+    """One track of one clip, of `levels` in dB with a peak of 0."""
+    stored, peak = features.encode(levels.astype(np.float32), 80.0)
+    one = np.zeros(1, np.int64)
+    shape = Shape(*levels.shape, 80.0, frame_seconds)
+    return Clips(stored[None], np.array([peak]), one, np.array(["a"]), one, np.array(["a"]), shape)
+
+
+def test_mfcc_statistics_are_those_of_librosa_and_scipy_averaged_over_clips():
+    clips = make_clips(tracks=2, per_track=2, bins=24)
+    found = baseline.track_statistics(clips)
+    n = baseline.MFCCS
+    rows = []
+    for spectrogram, peak in zip(clips.spectrograms[2:], clips.peak_db[2:], strict=True):
+        mfcc = librosa.feature.mfcc(S=features.decode(spectrogram, peak, 80.0), n_mfcc=n)
+        skewness = scipy.stats.skew(mfcc, axis=1)
+        rows.append(np.concatenate([mfcc.mean(axis=1), mfcc.std(axis=1), skewness]))
+    np.testing.assert_allclose(found[1, : 3 * n], np.mean(rows, axis=0), rtol=1e-3, atol=1e-4)
+    assert found.shape == (2, 5 * n + 2 * 7 + BANDS * BEATS)
+
+
+def test_differences_are_told_by_how_they_vary_never_by_their_mean():
+    """Frames in another order: the same levels, and so nearly the same mean of differences, but another texture."""
+    rng = np.random.default_rng(0)
+    smooth = np.sort(rng.uniform(-60, 0, (16, 200)), axis=1)
+    n = min(baseline.MFCCS, 16)
+    calm, rough = (baseline.track_statistics(clip_of(levels))[0] for levels in (smooth, rng.permuted(smooth, axis=1)))
+    first, second = slice(3 * n, 4 * n), slice(4 * n, 5 * n)
+    assert (rough[first] > 5 * calm[first])[1:].all()
+    assert (rough[second] > 5 * calm[second])[1:].all()
+
+
+def test_contrast_is_how_far_peaks_stand_above_valleys():
+    flat = np.full((35, 50), -20.0)
+    peaky = flat.copy()
+    peaky[::5] += 20  # one bin of each band of five
+    n = 5 * baseline.MFCCS
+    np.testing.assert_allclose(baseline.track_statistics(clip_of(peaky))[0, n : n + 7], 20, atol=0.4)
+    np.testing.assert_allclose(baseline.track_statistics(clip_of(flat))[0, n : n + 7], 0, atol=0.4)
+
+
+@pytest.mark.parametrize("hertz", [1.0, 4.0])
+def test_a_beat_is_found_at_its_rate_whatever_its_phase(hertz):
+    frames, frame_seconds = 400, 0.02
+    time = np.arange(frames) * frame_seconds
+    edges = np.geomspace(0.4, 14, BEATS + 1)
+    right = int(np.searchsorted(edges, hertz, side="right")) - 1
+    for phase in (0, 1.3):
+        levels = np.tile(-30 + 20 * np.sin(2 * np.pi * hertz * time + phase), (16, 1))
+        beats = baseline.track_statistics(clip_of(levels, frame_seconds))[0, -BANDS * BEATS :]
+        assert (beats.reshape(BANDS, BEATS).argmax(axis=1) == right).all()
+
+
+@pytest.mark.parametrize(("bins", "frames"), [(9, 40), (2, 40), (16, 1), (16, 2)])
+def test_small_spectrograms_have_statistics_too(bins, frames):
+    found = baseline.track_statistics(make_clips(classes=2, bins=bins, frames=frames))
+    assert np.isfinite(found).all()
+
+
+def test_a_clip_in_which_nothing_changes_has_finite_statistics():
+    assert np.isfinite(baseline.track_statistics(clip_of(np.zeros((16, 40))))).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_it_learns(classes):
+    fitted = baseline.fit(make_clips(60, classes), make_clips(30, classes, seed=1), classes, class_weights=False)
+    test = make_clips(30, classes, seed=2)
+    probabilities = fitted.predict(test)
+    assert (probabilities.argmax(axis=1) == test.labels).mean() > 0.9
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert fitted.valid_f1 > 0.9
+    assert fitted.penalty in baseline._PENALTIES
+    assert fitted.train_seconds > 0
+
+
+def test_a_class_that_training_lacks_gets_nothing():
+    fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 4, class_weights=False)
+    probabilities = fitted.predict(make_clips(6, 2, seed=2))
+    assert probabilities.shape == (6, 4)
+    assert (probabilities[:, 2:] == 0).all()
+
+
+def test_it_is_repeatable():
+    first, second = (baseline.fit(make_clips(24), make_clips(12, seed=1), 3, class_weights=False) for _ in range(2))
+    test = make_clips(9, seed=2)
+    assert np.array_equal(first.predict(test), second.predict(test))
+
+
+@pytest.mark.parametrize("class_weights", [False, True])
+def test_classes_weigh_as_the_networks_are_told(class_weights):
+    fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 2, class_weights)
+    assert fitted.pipeline[-1].class_weight == ("balanced" if class_weights else None)

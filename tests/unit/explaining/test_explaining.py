@@ -1,0 +1,125 @@
+"""Maps of what decided: they add up, follow the model, and become a picture and a page."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from saving import CLASSES, SMALL, save_model, song
+
+from genre import Tagger, explaining
+from genre.errors import AudioError, ConfigError
+from genre.explaining.excerpt import excerpt
+from ray_jobs.engine import cli
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory):
+    return Tagger.load(save_model(tmp_path_factory.mktemp("model"), "crnn_attention"), precision=0)
+
+
+@pytest.fixture(scope="module")
+def track(tagger, tmp_path_factory):
+    return tagger.decode(song(tmp_path_factory.mktemp("music") / "song.wav", seconds=5))
+
+
+@pytest.fixture
+def windows():
+    return torch.randn(2, 32, 43, generator=torch.Generator().manual_seed(0)) * 10 - 30
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_relevances_add_up_to_what_the_music_changes(name, tmp_path, windows):
+    """Completeness, proposition 1 of Sundararajan et al."""
+    classifier = Tagger.load(save_model(tmp_path, name)).classifiers[0]
+    relevance = explaining.integrated_gradients(classifier, windows, target=1, steps=64)
+    with torch.no_grad():
+        music = classifier(windows).log_softmax(dim=1)[:, 1]
+        silence = classifier(classifier.mean.expand_as(windows)).log_softmax(dim=1)[:, 1]
+    assert torch.allclose(relevance.sum(dim=(1, 2)), music - silence, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_map_follows_the_model_and_not_only_the_music(name, tmp_path, windows):
+    """Adebayo et al. 2018: with random weights it must be another map."""
+    first, second = (Tagger.load(save_model(tmp_path / str(seed), name, seed=seed)).classifiers[0] for seed in (1, 2))
+    map_, again, other = (
+        explaining.integrated_gradients(one, windows, target=0, steps=4).flatten() for one in (first, first, second)
+    )
+    assert torch.equal(map_, again)
+    assert abs(np.corrcoef(map_, other)[0, 1]) < 0.5
+
+
+def test_what_alone_is_heard_alone_is_relevant(tmp_path, windows):
+    """A model that only hears band 7: no other band can have decided."""
+    classifier = Tagger.load(save_model(tmp_path)).classifiers[0]
+
+    class Band(torch.nn.Module):
+        def forward(self, x):
+            level = x[:, 0, 7].mean(dim=1)
+            return torch.stack([level, -level, 0 * level], dim=1)
+
+    classifier.network = Band()
+    relevance = explaining.integrated_gradients(classifier, windows, target=0, steps=4).abs().sum(dim=(0, 2))
+    assert relevance.argmax() == 7
+    assert relevance[7] == relevance.sum()
+
+
+def test_a_track_is_explained_from_its_start_to_its_end(tagger, track):
+    found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2)
+    assert found.relevance.shape == found.levels.shape
+    assert found.seconds == pytest.approx(5, abs=0.1)
+    assert found.attention.shape == (found.levels.shape[1],)
+    assert found.attention.mean() == pytest.approx(1)
+    assert len(found.by_second()) in (5, 6)
+    assert sum(value for _, value in found.by_second()) == pytest.approx(found.relevance.sum(), rel=1e-3)
+    assert sum(value for _, _, value in found.by_band()) == pytest.approx(found.relevance.sum(), rel=1e-3)
+    assert np.all(np.diff(found.hertz) >= 0)
+    short = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2, max_seconds=1.5)
+    assert short.seconds == pytest.approx(1.5, abs=0.05)
+    with pytest.raises(ConfigError, match=r"explain\.genre=polka: the model knows blues, jazz, rock"):
+        explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "polka")
+
+
+def test_the_picture_is_as_wide_as_its_time(tagger, track):
+    found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
+    plain, framed = (Image.open(io.BytesIO(explaining.png(found, "título ♫", axes=axes))) for axes in (False, True))
+    assert plain.size == (600, 320)
+    assert framed.size[0] > plain.size[0]
+
+
+def test_the_excerpt_is_the_start_of_the_file(tmp_path):
+    path = song(tmp_path / "song.flac", seconds=4, rate=44100)
+    wave, rate = soundfile.read(io.BytesIO(excerpt(str(path), 2.0)))
+    assert rate == 22050
+    assert len(wave) / rate == pytest.approx(2, abs=0.1)
+    bad = tmp_path / "bad.mp3"
+    bad.write_bytes(b"nothing")
+    with pytest.raises(AudioError):
+        excerpt(str(bad), 2.0)
+
+
+def test_the_page_holds_everything_and_trusts_no_name(tagger, track):
+    found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
+    page = explaining.html(found, "<script>alert(1)</script>", [("jazz", 0.7), ("rock", 0.3)], b"mp3", "cnn")
+    assert "<script>alert" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("data-at=") >= len(found.by_second())
+    assert "data:audio/mpeg;base64," in page
+
+
+def test_the_job_writes_a_page_and_a_picture_for_each_song(tmp_path, capsys):
+    model = save_model(tmp_path / "model")
+    song(tmp_path / "music" / "a.wav")
+    (tmp_path / "music" / "bad.mp3").write_bytes(b"nothing")
+    settings = [str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "explain.steps=2"]
+    assert cli.main("explain", settings) == 1
+    told = capsys.readouterr().err
+    assert re.search(rf"a\.wav: ({'|'.join(CLASSES)}) \d+%, most of all at 0:0\d", told)
+    assert "1 of 2 files could not be read" in told
+    assert sorted(path.suffix for path in (tmp_path / "out/explained").iterdir()) == [".html", ".png"]

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from genre.config import CorpusSettings
+from genre.errors import ArtifactError, ConfigError
+from genre.features import splits
+
+SETTINGS = CorpusSettings()  # 15 % valid, 20 % test
+SCHEMA = pa.schema([(name, pa.string()) for name in ("track_id", "genre", "group", "split")])
+
+
+def table(
+    track_id: Sequence[str],
+    genre: Sequence[str] | str = "rock",
+    group: Sequence[str | None] | None = None,
+    split: Sequence[str | None] | None = None,
+) -> pa.Table:
+    n = len(track_id)
+    columns = {
+        "track_id": list(track_id),
+        "genre": [genre] * n if isinstance(genre, str) else list(genre),
+        "group": list(group or [None] * n),
+        "split": list(split or [None] * n),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def assigned(tracks: pa.Table, settings: CorpusSettings = SETTINGS) -> dict[str, str]:
+    done = splits.assign(tracks, settings)
+    return dict(zip(done["track_id"].to_pylist(), done["split"].to_pylist(), strict=True))
+
+
+def words(n: int, seed: int = 0) -> list[str]:
+    """Names that do not count."""
+    letters = np.random.default_rng(seed).integers(97, 123, (n, 12))
+    return ["".join(map(chr, row)) for row in letters]
+
+
+def test_files_that_are_added_move_no_track() -> None:
+    ids = [f"{name}.wav" for name in words(400)]
+    small, large = assigned(table(ids[:100])), assigned(table(ids[::-1]))
+    assert small.items() <= large.items()
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    ids = [*words(50), *(f"blues/blues.{n:05d}.flac" for n in range(50))]
+    assert assigned(table(ids)) == assigned(table(ids[::-1]))
+
+
+def test_known_answer_never_changes() -> None:
+    """A change here moves the tracks of every user from one side to the other: a leak between versions."""
+    expected = {
+        "alpha.wav": "train",
+        "beta.wav": "valid",
+        "gamma.wav": "valid",
+        "delta.wav": "train",
+        "blues.00000": "train",
+        "blues.00001": "valid",
+        "blues.00002": "train",
+        "blues.00003": "train",
+    }
+    assert assigned(table([*expected, *words(40)])).items() >= expected.items()
+
+
+def test_shares_are_as_asked_for_names_without_order() -> None:
+    tracks = splits.assign(table(words(20000)), SETTINGS)
+    share = {row: count / 20000 for row, count in splits.summary(tracks)["rock"].items()}
+    assert share["valid"] == pytest.approx(0.15, abs=0.01)
+    assert share["test"] == pytest.approx(0.20, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["blues/blues.{:05d}.flac", "{} - song.mp3", "artist{}", "x/{:02d}.m4a"])
+@pytest.mark.parametrize("seed", range(5))
+def test_whole_runs_of_numbers_are_stratified_exactly(name: str, seed: int) -> None:
+    tracks = splits.assign(table([name.format(n) for n in range(100)]), CorpusSettings(split_seed=seed))
+    assert splits.summary(tracks)["rock"] == {"train": 65, "valid": 15, "test": 20, "excluded": 0}
+
+
+def test_parts_of_runs_scatter_less_than_a_binomial() -> None:
+    ids = [f"song {n}" for n in range(13)]
+    drawn = [
+        list(assigned(table([*ids, *words(40)]), CorpusSettings(split_seed=seed)).values())[:13].count("test")
+        for seed in range(300)
+    ]
+    binomial = 13 * 0.2 * 0.8
+    assert np.var(drawn) < 0.75 * binomial  # 7 / 19 of it, in theory
+    assert np.mean(drawn) == pytest.approx(13 * 0.2, abs=0.2)
+
+
+def test_place_is_uniform_for_any_kind_of_name() -> None:
+    for names in (words(5000), [f"{w}{n}" for n, w in enumerate(words(5000))]):
+        place = splits._places(pa.array(names), seed=3)
+        assert place.min() >= 0
+        assert place.max() < 1
+        counts = np.histogram(place, bins=50, range=(0, 1))[0]
+        assert ((counts - 100.0) ** 2 / 100).sum() < 90  # chi-square with 49 degrees of freedom, p < 0.0003
+
+
+def test_another_seed_draws_another_split() -> None:
+    tracks = table(words(200))
+    assert assigned(tracks) != assigned(tracks, CorpusSettings(split_seed=1))
+
+
+def test_a_group_is_never_parted_even_across_genres() -> None:
+    rng = np.random.default_rng(0)
+    groups = [f"artist {n}" for n in rng.integers(0, 40, 600)]
+    genres = [f"genre {n}" for n in rng.integers(0, 12, 600)]
+    tracks = splits.assign(table([f"{n}.wav" for n in range(600)], genres, groups), SETTINGS)
+    parted = tracks.group_by("group").aggregate([("split", "count_distinct")])
+    assert set(parted["split_count_distinct"].to_pylist()) == {1}
+    splits.check(tracks)
+
+
+@pytest.mark.parametrize("units", [3, 4, 6])
+@pytest.mark.parametrize("seed", range(10))
+def test_small_genres_miss_no_split(units: int, seed: int) -> None:
+    names = words(8 * units, seed)
+    genres = [f"genre {n // units}" for n in range(8 * units)]
+    counts = splits.summary(splits.assign(table(names, genres), SETTINGS))
+    assert all(row[split] for row in counts.values() for split in splits.SPLITS)
+
+
+def test_small_genres_that_share_groups_miss_no_split() -> None:
+    groups = [f"group {letter}" for letter in "abcdefgh"]
+    tracks = table([f"{n}.wav" for n in range(16)], ["rock"] * 8 + ["folk"] * 8, groups * 2)
+    for seed in range(20):
+        done = splits.assign(tracks, CorpusSettings(split_seed=seed))
+        splits.check(done)
+        assert all(row[split] for row in splits.summary(done).values() for split in splits.SPLITS)
+
+
+def test_a_genre_of_one_or_two_units_trains_first() -> None:
+    for seed in range(20):
+        one = splits.assign(table(["only.wav"]), CorpusSettings(split_seed=seed))
+        two = splits.assign(table(words(2)), CorpusSettings(split_seed=seed))
+        assert splits.summary(one)["rock"]["train"] == 1
+        assert splits.summary(two)["rock"]["train"] == 1
+
+
+def test_a_published_split_is_kept_and_its_group_follows() -> None:
+    ids = words(30)
+    split = ["test", "excluded", "valid", *[None] * 27]
+    done = assigned(table(ids, group=["x", "y", "z", "x", "y", *ids[5:]], split=split))
+    assert [done[track] for track in ids[:4]] == ["test", "excluded", "valid", "test"]
+    assert done[ids[4]] in splits.SPLITS  # excluded tracks draw nobody with them
+
+
+def test_same_audio_comes_to_the_same_side() -> None:
+    ids = words(200)
+    content = pa.array([n % 100 if n % 3 else None for n in range(200)])
+    tracks = splits.assign(table(ids).append_column("content", content), SETTINGS)
+    splits.check(tracks)
+    splits_of = dict(zip(ids, tracks["split"].to_pylist(), strict=True))
+    assert splits_of[ids[4]] == splits_of[ids[104]]
+
+
+def test_nothing_to_assign() -> None:
+    assert splits.assign(table([]), SETTINGS).num_rows == 0
+    assert splits.assign(table(["a"], split=["excluded"]), SETTINGS)["split"].to_pylist() == ["excluded"]
+
+
+def test_unknown_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match="split 'training' is not known; use train"):
+        splits.assign(table(["a"], split=["training"]), SETTINGS)
+
+
+@pytest.mark.slow
+def test_a_million_tracks_take_seconds() -> None:
+    n = 1_000_000
+    rng = np.random.default_rng(0)
+    tracks = pa.table(
+        {
+            "track_id": pc.binary_join_element_wise("t", pa.array(np.arange(n)).cast(pa.string()), ""),
+            "genre": pa.array(rng.integers(0, 50, n)).cast(pa.string()),
+            "group": pc.binary_join_element_wise("a", pa.array(rng.integers(0, 300_000, n)).cast(pa.string()), ""),
+            "split": pa.nulls(n, pa.string()),
+        }
+    )
+    started = time.perf_counter()
+    splits.check(splits.assign(tracks, SETTINGS))
+    assert time.perf_counter() - started < 20  # 2 s on an idle core
+
+
+class TestCheck:
+    def test_clips_of_a_track_on_one_side_pass(self) -> None:
+        splits.check(table(["a", "a", "b"], group=["x", "x", None], split=["train", "train", "test"]))
+
+    def test_track_in_two_splits(self) -> None:
+        with pytest.raises(ArtifactError, match=r"leakage: track 'a' in test \(a\) and train"):
+            splits.check(table(["a", "a"], split=["train", "test"]))
+
+    def test_group_in_two_splits_is_named_with_its_tracks(self) -> None:
+        with pytest.raises(ArtifactError, match=r"group 'x' in train \(a\) and valid \(b\)"):
+            splits.check(table(["a", "b", "c"], group=["x", "x", None], split=["train", "valid", "test"]))
+
+    def test_same_audio_in_two_splits(self) -> None:
+        tracks = table(["a", "b"], split=["train", "test"])
+        with pytest.raises(ArtifactError, match=r"the same audio in test \(b\) and train \(a\)"):
+            splits.check(tracks.append_column("content", pa.array([b"\x00\xff", b"\x00\xff"])))
+
+    def test_unknown_content_and_missing_groups_are_no_leak(self) -> None:
+        tracks = table(["a", "b"], split=["train", "test"])
+        splits.check(tracks.append_column("content", pa.nulls(2, pa.binary())))
+
+    def test_excluded_tracks_are_no_leak(self) -> None:
+        splits.check(table(["a", "b"], group=["x", "x"], split=["train", "excluded"]))
+
+    def test_many_leaks_are_counted_not_listed(self) -> None:
+        ids = [f"t{n:02d}" for n in range(10)]
+        with pytest.raises(ArtifactError, match="and 7 more; correct") as error:
+            splits.check(table(ids * 2, split=["train"] * 10 + ["test"] * 10))
+        assert "\n" not in str(error.value)
+
+    def test_undecided_split(self) -> None:
+        with pytest.raises(ArtifactError, match="1 tracks have no split"):
+            splits.check(table(["a"]))
+
+
+class TestRequireTrainable:
+    def test_passes(self) -> None:
+        ids = [f"{n}" for n in range(6)]
+        tracks = table(ids, ["a", "b"] * 3, split=["train", "train", "valid", "valid", "test", "test"])
+        splits.require_trainable(tracks, ["a", "b"])
+
+    @pytest.mark.parametrize(
+        ("genres", "split", "classes", "message"),
+        [
+            ("ab", ["train", "valid"], ["a", "b"], "no track is in the test split"),
+            ("aab", ["train", "valid", "test"], ["a", "b"], "no training track of b"),
+            ("aaa", ["train", "valid", "test"], ["a", "b", "c"], "no training track of b, c"),
+            ("aaa", ["train", "valid", "test"], ["a"], "one genre only"),
+            ("abz", ["train", "valid", "test"], ["a", "b"], "genre 'z' is not one of the classes"),
+        ],
+    )
+    def test_refuses(self, genres: str, split: list[str], classes: list[str], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            splits.require_trainable(table([f"{n}" for n in range(len(genres))], list(genres), split=split), classes)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from saving import save_model
+
+from genre.config import differences
+from genre.errors import ArtifactError, ConfigError
+from genre.model import checkpoint, saved_model
+from genre.storage import Location
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tmp_path / "model")
+    return Location.of(tmp_path / "model")
+
+
+def edit(folder, **changes):
+    content = (folder / "model.json").read_json()
+    (folder / "model.json").write_json({k: v for k, v in (content | changes).items() if v is not ...})
+
+
+def test_what_is_saved_is_loaded(folder):
+    card, classifier = checkpoint.load(folder)
+    assert card.architecture == "cnn"
+    assert card.classes == ["blues", "jazz", "rock"]
+    assert card.frames() == round(1 / card.shape.frame_seconds)
+    assert torch.all(classifier.mean == -30)
+    assert torch.all(classifier.std == 10)
+    assert not classifier.training
+    again = folder / "again"
+    checkpoint.save(again, card, classifier)
+    assert (again / "model.json").read_bytes() == (folder / "model.json").read_bytes()
+
+
+def test_nothing_is_pickled(folder):
+    assert json.loads((folder / "model.json").read_bytes())
+    assert {file.name for file in folder.files()} >= {"model.json", "weights.safetensors"}
+    assert not [file for file in folder.files() if b"pickle" in file.read_bytes()]
+
+
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).delete()
+    with pytest.raises(ArtifactError, match=rf"{name}.* is missing"):
+        checkpoint.load(folder)
+
+
+def test_altered_weights_are_refused(folder):
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactError, match=r"not the weights that model.json lists; copy"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"schema_version": 99}, "holds model version 99"),
+        ({"stage": "features"}, "holds features version 1"),
+        ({"classes": ...}, "a field is missing or altered"),
+        ({"shape": {"bins": 32}}, "a field is missing or altered"),
+        ({"params": {"width": 8, "depth": 3}}, "does not fit cnn"),
+    ],
+)
+def test_an_altered_card_is_refused_in_one_line(folder, changes, says):
+    edit(folder, **changes)
+    with pytest.raises(ArtifactError, match=says) as caught:
+        checkpoint.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"), [({"architecture": "cnnn"}, "did you mean 'cnn'"), ({"params": {"wide": 1}}, "wide")]
+)
+def test_a_card_of_unknown_settings_is_refused(folder, changes, says):
+    edit(folder, **changes)
+    with pytest.raises(ConfigError, match=says):
+        checkpoint.load(folder)
+
+
+def test_other_features_are_refused_by_what_differs(folder):
+    card, _ = checkpoint.load(folder)
+    manifest = {"settings": card.features, "fingerprint": card.fingerprint, "classes": card.classes}
+    checkpoint.check_features(card, manifest, folder)
+    audio = card.features["audio"] | {"sample_rate": 8000}
+    other = manifest | {"settings": card.features | {"audio": audio}, "fingerprint": "0"}
+    with pytest.raises(ArtifactError, match=r"audio\.sample_rate is 8000, expected 22050"):
+        checkpoint.check_features(card, other, folder)
+    with pytest.raises(ArtifactError, match="features have genres folk, the model blues, jazz, rock"):
+        checkpoint.check_features(card, manifest | {"classes": ["folk"]}, folder)
+
+
+def test_differences_name_nested_keys():
+    found = differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
+    assert found == ["a.c is 5, expected 2", "d is None, expected 3", "e is 4, expected None"]
+
+
+def test_a_state_survives_writing(tmp_path):
+    state = {"x": {"y": torch.arange(3)}, "n": [1, None, "z"], "f": 0.5}
+    checkpoint.save_state(Location.of(tmp_path) / "state.pt", state)
+    loaded = checkpoint.load_state(Location.of(tmp_path) / "state.pt")
+    assert torch.equal(loaded.pop("x")["y"], state.pop("x")["y"])
+    assert loaded == state
+
+
+def test_a_state_that_executes_something_is_not_read(tmp_path):
+    torch.save({"x": np.random.default_rng}, tmp_path / "state.pt")
+    with pytest.raises(Exception, match=r"[Uu]nsupported|weights_only"):
+        checkpoint.load_state(Location.of(tmp_path) / "state.pt")
+
+
+def test_the_label_is_the_architecture_and_its_start(folder):
+    card, _ = checkpoint.load(folder)
+    assert card.label == "cnn"
+    pretrained = asdict(card) | {"architecture": "vgg16", "params": {"pretrained": "imagenet"}}
+    assert saved_model.ModelCard(**pretrained).label == "vgg16-imagenet"

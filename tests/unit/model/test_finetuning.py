@@ -1,0 +1,157 @@
+"""Starting from a saved model on other genres."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from making import make_clips
+
+from genre import architectures
+from genre.config import TrainSettings, load
+from genre.errors import ArtifactError
+from genre.evaluation import metrics
+from genre.model import checkpoint, finetuning
+from genre.model.classifier import predict, statistics
+from genre.model.saved_model import ModelCard
+from genre.storage import Location
+from genre.training import experiment
+from genre.training.experiment import Data
+from genre.training.trainer import Trainer
+
+SMALL = {
+    "cnn": {"width": 8, "depth": 3},
+    "crnn": {"width": 4, "depth": 3, "hidden": 8},
+    "crnn_attention": {"width": 4, "depth": 3, "hidden": 8, "attention": 4},
+    "resnet": {"width": 4},
+    "vgg16": {"width": 4},
+    "vgg19": {"width": 4},
+}
+PLAIN = {
+    "batch_size": 8,
+    "window_seconds": 0.5,
+    "eval_windows": 2,
+    "mixup": 0,
+    "gain_db": 0,
+    "time_mask": 0,
+    "mel_mask": 0,
+    "label_smoothing": 0,
+    "precision": "fp32",
+}
+
+
+def fresh(name, clips, genres):
+    card = ModelCard(
+        architecture=name,
+        params=architectures.params(name, SMALL[name]).model_dump(mode="json"),
+        classes=list(genres),
+        features={"spectrogram": {"n_mels": 16}},
+        fingerprint="same",
+        shape=clips.shape,
+        window_seconds=0.5,
+        eval_windows=2,
+    )
+    torch.manual_seed(0)
+    return card, checkpoint.build(card, *statistics(clips))
+
+
+def train(classifier, clips, classes, epochs, rate=0.01):
+    settings = TrainSettings(epochs=epochs, learning_rate=rate, **PLAIN)
+    trainer = Trainer(classifier, clips, clips, classes, settings)
+    for _ in trainer.run():
+        pass
+    return trainer.use_best()
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_the_last_layer_is_found_and_left_fresh(name):
+    clips = make_clips()
+    _, saved = fresh(name, clips, "abc")
+    with torch.no_grad():
+        for parameter in saved.parameters():
+            parameter.add_(0.5)
+    _, classifier = fresh(name, clips, "abcde")
+    left = finetuning.start_from(classifier, saved, same_genres=False, freeze=False)
+    head = finetuning.head_of(classifier)
+    assert set(left) == {f"{head}.weight", f"{head}.bias"}
+    assert classifier.get_submodule(head).out_features == 5
+    for key, tensor in classifier.state_dict().items():
+        assert key in left or torch.equal(tensor, saved.state_dict()[key])
+
+
+def test_the_same_genres_keep_the_whole_model():
+    clips = make_clips()
+    _, saved = fresh("cnn", clips, "abc")
+    _, classifier = fresh("cnn", clips, "abc")
+    assert finetuning.start_from(classifier, saved, same_genres=True, freeze=False) == []
+    assert all(
+        torch.equal(a, b) for a, b in zip(classifier.state_dict().values(), saved.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["cnn", "crnn_attention"])
+def test_a_frozen_body_learns_new_genres_and_nothing_else_changes(name):
+    """Shown on a small corpus: three genres in the saved model, four others in the new folder."""
+    old, new = make_clips(tracks=24, seed=1), make_clips(tracks=32, classes=4, seed=2)
+    saved = train(fresh(name, old, "abc")[1], old, 3, epochs=10)
+    _, classifier = fresh(name, new, "wxyz")
+    finetuning.start_from(classifier, saved, same_genres=False, freeze=True)
+    before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
+    trained = train(classifier, new, 4, epochs=30, rate=0.05)
+    head = finetuning.head_of(classifier)
+    changed = {key for key, tensor in trained.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed == {f"{head}.weight", f"{head}.bias"}
+    answers = metrics.decisions(predict(trained, new, 22, 2))
+    assert np.mean(answers == new.labels) > 0.5
+
+
+def test_all_layers_can_learn():
+    old, new = make_clips(tracks=24, seed=1), make_clips(tracks=32, classes=4, seed=2)
+    _, saved = fresh("cnn", old, "abc")
+    _, classifier = fresh("cnn", new, "wxyz")
+    finetuning.start_from(classifier, saved, same_genres=False, freeze=False)
+    before = {key: parameter.clone() for key, parameter in classifier.named_parameters()}
+    trained = train(classifier, new, 4, epochs=1)
+    assert all(not torch.equal(parameter, before[key]) for key, parameter in trained.named_parameters())
+
+
+def test_a_start_that_does_not_fit_is_refused(tmp_path):
+    card, _ = fresh("cnn", make_clips(), "abc")
+    place = Location.of(tmp_path)
+    assert finetuning.card_from(replace(card, classes=["x"]), card, place) == card
+    with pytest.raises(ArtifactError, match=r"trained on other features: spectrogram\.n_mels is 16, expected 64"):
+        finetuning.card_from(replace(card, fingerprint="other", features={"spectrogram": {"n_mels": 64}}), card, place)
+    with pytest.raises(ArtifactError, match=r"is a crnn, model\.name is cnn; write model=crnn"):
+        finetuning.card_from(replace(card, architecture="crnn"), card, place)
+    _, wide = fresh("cnn", make_clips(bins=32), "abc")
+    _, narrow = fresh("resnet", make_clips(), "abc")
+    with pytest.raises(ArtifactError, match="the saved weights do not fit"):
+        finetuning.start_from(narrow, wide, same_genres=True, freeze=False)
+
+
+def test_training_starts_from_the_folder_that_init_from_names(tmp_path):
+    """What the train job does with `init_from=`: a model of three genres, then four others."""
+    common = ("train.window_seconds=0.5", "train.batch_size=8", "train.epochs=2", "models.cnn.width=8")
+    old, new = data_of(make_clips(tracks=24, seed=1), "abc"), data_of(make_clips(tracks=32, classes=4, seed=2), "wxyz")
+    card, trainer = experiment.trainer_for(load(None, (*common, "models.cnn.depth=3")), old, torch.device("cpu"))
+    list(trainer.run())
+    experiment.save_best(Location.of(tmp_path), card, trainer, load(None, common))
+    _, saved = checkpoint.load(Location.of(tmp_path))
+    config = load(None, (*common, f"init_from={tmp_path}", "train.freeze=true"))
+    assert config.train.init_from == str(tmp_path)
+    started, trainer = experiment.trainer_for(config, new, torch.device("cpu"))
+    assert started.params["depth"] == 3
+    assert started.classes == list("wxyz")
+    list(trainer.run())
+    head = finetuning.head_of(trainer.classifier)
+    found = trainer.use_best().state_dict()
+    for key, tensor in saved.state_dict().items():
+        assert key.startswith(f"{head}.") or torch.equal(found[key], tensor)
+    assert found[f"{head}.weight"].shape[0] == 4
+
+
+def data_of(clips, genres):
+    manifest = {"classes": list(genres), "settings": {"spectrogram": {"n_mels": 16}}, "fingerprint": "same"}
+    return Data(clips, clips, *statistics(clips), manifest)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from saving import save_model
+from torch import nn
+
+from genre import architectures
+from genre.model import checkpoint, layout
+from genre.storage import Location
+from genre.training import trainer
+
+
+def is_channels_last(network: nn.Module) -> bool:
+    """Of the first kernel that tells: one of 1 x 1, or of one channel, lies the same in both layouts."""
+    kernel = next(p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1)
+    return kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Conv2d(4, 8, 1, stride=2), False),
+        (nn.Conv2d(15, 8, 1, stride=(1, 2)), False),
+        (nn.Conv2d(16, 32, 1, stride=2), True),
+        (nn.Conv2d(4, 8, 1), True),
+        (nn.Conv2d(4, 8, 3, stride=2), True),
+        (nn.Linear(4, 8), True),
+    ],
+)
+def test_what_is_safe_follows_from_the_layers_and_their_shapes(layer, expected):
+    assert layout.safe(nn.Sequential(nn.ReLU(), nn.Sequential(layer))) is expected
+
+
+@pytest.mark.parametrize(("name", "width", "fast"), [("resnet", 4, False), ("resnet", 16, True), ("cnn", 4, True)])
+def test_an_unsafe_network_is_contiguous_and_float32(name, width, fast):
+    network = architectures.build(name, {"width": width}, 32, 3).to(memory_format=torch.channels_last)
+    layout.arrange(network)
+    assert is_channels_last(network) is fast
+    cpu = torch.device("cpu")
+    native = trainer.autocast_type("auto", cpu, nn.Linear(1, 1))
+    assert trainer.autocast_type("auto", cpu, network) == (native if fast else None)
+
+
+@pytest.mark.parametrize(("name", "fast"), [("resnet", False), ("vgg16", True)])
+def test_a_saved_model_lies_in_memory_as_it_was_trained(name, fast, tmp_path):
+    _, classifier = checkpoint.load(Location.of(save_model(tmp_path, name)))
+    assert is_channels_last(classifier.network) is fast

@@ -1,0 +1,36 @@
+"""Rows of a leaderboard that are made of others."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import boards
+import numpy as np
+import pytest
+
+from genre.report import entries
+
+FAST = boards.network("cnn", 0.7, parameters=10, flops=100, clips_per_second=300.0, latency_ms=4.0)
+SLOW = boards.network("vgg16", 0.5, seeds=(0, 1, 2), parameters=90, flops=900, clips_per_second=100.0, latency_ms=12.0)
+
+
+def test_the_ensemble_averages_seed_by_seed_and_costs_all_of_its_networks():
+    row = entries.ensemble([FAST, SLOW], {"-12 dB": 0.5})
+    assert [run.seed for run in row.runs] == [0, 1]
+    for run, one, other in zip(row.runs, FAST.runs, SLOW.runs, strict=False):
+        np.testing.assert_allclose(run.probabilities, (one.probabilities + other.probabilities) / 2, atol=2e-5)
+    assert (row.parameters, row.flops, row.latency_ms) == (100, 1000, 16.0)
+    assert row.clips_per_second == pytest.approx(75)
+
+
+def test_what_is_unknown_of_one_network_is_unknown_of_the_ensemble():
+    row = entries.ensemble([FAST, dataclasses.replace(SLOW, clips_per_second=None, flops=None)], {})
+    assert (row.parameters, row.flops, row.clips_per_second) == (100, None, None)
+
+
+def test_a_seed_that_one_network_lacks_is_left_out_of_the_ensemble():
+    late = boards.network("vgg16", 0.5, seeds=(1, 2))
+    row = entries.ensemble([FAST, late], {})
+    assert [run.seed for run in row.runs] == [1]
+    expected = (FAST.runs[1].probabilities + late.runs[0].probabilities) / 2
+    np.testing.assert_allclose(row.runs[0].probabilities, expected, atol=2e-5)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import boards
+import pytest
+
+from genre.features import Shape
+from genre.model.calibration import Calibration
+from genre.model.saved_model import ModelCard
+from genre.report import CorpusFacts, model_card, tabulate
+from genre.storage import Location
+
+
+@pytest.fixture
+def card():
+    return ModelCard(
+        architecture="cnn",
+        params={"width": 16},
+        classes=boards.GENRES,
+        features={"audio": {"sample_rate": 22050}, "spectrogram": {"n_mels": 64}},
+        fingerprint="0123456789abcdef",
+        shape=Shape(64, 345, 80.0, 512 / 22050),
+        window_seconds=3.0,
+        eval_windows=8,
+        facts={
+            "seed": 1,
+            "valid_f1": 0.71234,
+            "best_epoch": 4,
+            "train_seconds": 61.0,
+            "settings": {"train": {"learning_rate": 0.00123456789}},
+        },
+    )
+
+
+@pytest.fixture
+def row():
+    return next(row for row in tabulate(boards.everything()).rows if row.entry.name == "resnet")
+
+
+def test_a_card_of_a_judged_model_has_its_scores_data_and_limits(card, row):
+    text = model_card.card_markdown(
+        card,
+        boards.board().corpus,
+        row,
+        Calibration(temperature=1.25, threshold=0.6, precision=0.8, tracks=40),
+        {"torch": "2.11.0"},
+        commit="0123abc",
+        folder="outputs/run/models/cnn",
+    )
+    assert re.search(rf"macro F1 +\| {row.f1.mean:.3f} \| {row.f1.low:.3f}–{row.f1.high:.3f}", text)
+    assert "100 test tracks that decided nothing, mean over 2 seeds" in text
+    assert "0.712 in epoch 4" in text
+    assert "Learned from fewer than 50 tracks" not in text
+    assert "240 tracks of one corpus" in text
+    assert "temperature 1.25, fitted on 40 validation tracks" in text
+    assert "Below a probability of 0.60" in text
+    assert "noise 20 dB" in text
+    assert "python -m ray_jobs.tag model=outputs/run/models/cnn" in text
+    assert "from genre import Tagger" in text
+    assert re.search(r"learning_rate \| 0\.00123457", text)
+    assert "training time: 1 min 01 s" in text
+    assert "commit: 0123abc" in text
+    assert "Short-chunk CNN" in text
+    worst = re.search(r"(\w+) answered as (\w+): (\d+)", text)
+    assert worst
+    assert worst[1] != worst[2]
+
+
+def test_a_card_of_a_model_that_was_not_judged_says_so(card):
+    text = model_card.card_markdown(card)
+    assert "It has not been judged on test tracks." in text
+    assert "Not recorded." in text
+    assert "They are not corrected" in text
+    assert "By genre" not in text
+    assert model_card.card_markdown(dataclasses.replace(card, facts={})).startswith("# cnn: 4 music genres")
+
+
+def test_a_model_of_spectrograms_that_were_brought_offers_no_tagging(card):
+    text = model_card.card_markdown(dataclasses.replace(card, features={"origin": "somebody"}))
+    assert "ray_jobs.tag" not in text
+    assert "takes features of the same kind and no audio" in text
+
+
+def test_genres_with_few_tracks_are_named(card):
+    corpus = CorpusFacts("a", "b", "c", tracks={"train": {"blues": 3, "disco": 60, "metal": 60, "rock": 60}})
+    assert "fewer than 50 tracks: blues (3)." in model_card.card_markdown(card, corpus)
+    rare = dataclasses.replace(corpus, tracks={"train": dict.fromkeys(boards.GENRES, 3)})
+    assert "fewer than 50 tracks: every genre." in model_card.card_markdown(card, rare)
+
+
+def test_text_from_outside_is_escaped(card):
+    names = [boards.EVIL, "a|b", "[x](http://evil.example)", "*y*"]
+    corpus = CorpusFacts(boards.EVIL, boards.EVIL, boards.EVIL, {"train": dict.fromkeys(names, 1)})
+    text = model_card.card_markdown(dataclasses.replace(card, classes=names), corpus, versions={boards.EVIL: "1"})
+    assert "<script" not in text
+    assert not re.search(r"(?<!\\)\[x(?<!\\)\]\(", text)
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_it_lies_beside_the_model(card, tmp_path):
+    model_card.write(Location.of(tmp_path), model_card.card_markdown(card))
+    assert (tmp_path / "MODEL_CARD.md").read_text().startswith("# cnn")

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import boards
+import pytest
+from boards import EVIL, TRUTH, Page, board, probabilities
+
+from genre.report import (
+    Compared,
+    ComparedRow,
+    CorpusFacts,
+    Entry,
+    Run,
+    Search,
+    Trial,
+    read_board,
+    tabulate,
+    text_table,
+    write,
+)
+from genre.report.markdown import markdown
+from genre.report.page import html
+from genre.storage import Location
+
+
+@pytest.fixture
+def full():
+    return boards.full()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Location.of(tmp_path / "leaderboard")
+
+
+def evil_board():
+    return board(
+        Entry(f"net {EVIL}", "network", [Run(0, probabilities(0.4, 0))], {f"key {EVIL}": EVIL}, robustness={EVIL: 0.5}),
+        classes=[EVIL, "a|b", "[x](http://evil.example)", '"><img src=x onerror=alert(1)>'],
+        track_ids=[f"{i} {EVIL} | ![x](http://evil.example/{i}.png)" for i in range(len(TRUTH))],
+        title=f"Title {EVIL}",
+        corpus=CorpusFacts(EVIL, EVIL, EVIL, {EVIL: {EVIL: 1}}, {EVIL: 2}, {EVIL: 3}, EVIL),
+        commands=[f"run '{EVIL}'"],
+        notes=[EVIL],
+        versions={EVIL: EVIL},
+        hardware=EVIL,
+        created=EVIL,
+        commit=EVIL,
+        search=Search([Trial(EVIL, {EVIL: value}, "failed", error=EVIL) for value in (EVIL, "other")], budget=EVIL),
+        compared=[Compared(EVIL, EVIL, EVIL, 1, [ComparedRow(EVIL, "network", 0.5, 0.4, 0.6, 0.5)])],
+        missing={EVIL: EVIL},
+    )
+
+
+def test_an_architecture_without_a_model_is_a_row_of_every_report(folder):
+    why = "killed by signal 6 (SIGABRT), tried 2 times"
+    table = write(board(boards.network("cnn", 0.8), boards.majority(), missing={"resnet": why}), folder)
+    page = Page((folder / "leaderboard.html").read_bytes().decode())
+    assert [row.get("class") for row in page.all("tr")].count("missing") == 1
+    assert f" No model: {why}" in page.text
+    assert f"- No model of resnet: {why}." in (folder / "leaderboard.md").read_bytes().decode()
+    assert f"No model of resnet: {why}." in text_table(table)
+    assert read_board(folder).missing == {"resnet": why}
+
+
+def test_text_from_outside_is_escaped_in_html():
+    source = html(tabulate(evil_board()))
+    page = Page(source)
+    assert EVIL not in source
+    assert len(page.all("script")) == 1
+    assert not page.all("img")
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert sum(EVIL in text for text in page.text) > 10
+
+
+def test_text_from_outside_is_escaped_in_markdown(folder):
+    write(evil_board(), folder)
+    source = (folder / "leaderboard.md").read_bytes().decode()
+    prose = "\n".join(line for line in source.splitlines() if not line.startswith("    "))  # but code is code
+    assert "<script" not in prose
+    assert not re.search(r"(?<!\\)\[x(?<!\\)\]\(", prose)
+    tables = [block.splitlines() for block in prose.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 7
+    for lines in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+def test_the_page_asks_nothing_of_the_network():
+    source = html(tabulate(boards.everything()))
+    page = Page(source)
+    assert not re.search(r"https?://|url\(|@import|//[a-z]+\.", source)
+    for _, attributes in page.tags:
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith(("#", "data:,"))
+    policy = next(
+        meta["content"] for meta in page.all("meta") if "content" in meta and "default-src" in meta["content"]
+    )
+    assert "default-src 'none'" in policy
+
+
+@pytest.mark.parametrize("whole", [boards.full, boards.everything])
+def test_headings_go_down_one_level_at_a_time_and_headers_have_a_scope(whole):
+    page = Page(html(tabulate(whole())))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(heading.get("scope") in ("col", "row") for heading in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(drawing.get("aria-label") or drawing.get("aria-hidden") for drawing in page.all("svg"))
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert {link["href"][1:] for link in page.all("a")} <= set(identifiers)
+
+
+def test_the_picked_row_and_the_reference_rows_are_marked(full):
+    source = html(tabulate(full))
+    assert source.count("use this") == 1
+    assert "reference: classical baseline" in source
+    assert "reference: most common genre" in source
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_keep_the_contrast_of_wcag_aa(scheme):
+    style = (Path(__file__).parents[3] / "genre/report/page.css").read_text()
+    block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
+    colour = dict(re.findall(r"--(\w+): (#\w{6})", block))
+    half = "#" + "".join(
+        f"{(int(colour['accent'][i : i + 2], 16) + int(colour['sheet'][i : i + 2], 16)) // 2:02x}" for i in (1, 3, 5)
+    )
+    for ink in ("ink", "soft", "accent", "fail"):
+        for ground in ("paper", "sheet", "tint"):
+            assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+    assert contrast(colour["ink"], half) >= 4.5
+
+
+def test_sections_are_there_exactly_when_there_is_something_to_show(full):
+    optional = {"robustness", "beside", "search"}
+    for made, shown in ((full, set()), (boards.everything(), optional)):
+        identifiers = {attributes.get("id") for _, attributes in Page(html(tabulate(made))).tags}
+        assert identifiers & optional == shown
+
+
+def test_robustness_shows_what_is_lost_and_a_dash_where_nothing_was_measured():
+    table = tabulate(boards.everything())
+    first = table.rows[0]
+    assert first.entry.name == "resnet"
+    source, text = html(table), markdown(table)
+    assert "noise 20 dB" in source
+    loss = f"\N{MINUS SIGN}{first.f1.mean - 0.6:.3f}"
+    assert f"0.600<small>{loss}</small>" in source
+    assert f"0.600 ({loss})" in text
+    row = next(line for line in text.split("## When the recording")[1].splitlines() if line.startswith("| vgg16"))
+    assert row.count("–") == 2
+
+
+def test_another_split_stands_beside_this_one_with_the_difference():
+    table = tabulate(boards.everything())
+    text = markdown(table)
+    gap = 0.9 - next(row.f1.mean for row in table.rows if row.entry.name == "resnet")
+    assert f"On the shuffled split of the same music the same networks score {abs(gap):.3f} higher" in text
+    section = text.split("## On other tracks")[1].split("##")[0]
+    assert f"0.900 (+{gap:.3f})" in section
+    assert re.search(r"\| crnn +\| – +\| 0\.700", section)
+
+
+def test_failed_and_stopped_trials_are_told():
+    text, source = markdown(tabulate(boards.everything())), html(tabulate(boards.everything()))
+    assert "16 trials: 4 ran all epochs, 4 stopped early, 2 not ended, 6 failed" in text
+    assert "resnet: the loss is nan (3 times)" in text
+    assert "sum of trial times: 8 min 00 s" in text
+    assert "places busy: 80%" in text
+    assert source.count('class="error"') == 6

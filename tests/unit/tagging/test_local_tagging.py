@@ -1,0 +1,54 @@
+"""Tagging a collection in processes of this machine, without Ray: what happens when one dies or nobody waits."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+from saving import save_model, song
+
+from genre import config
+from genre.errors import GenreError
+from genre.model import checkpoint, exported, exporting
+from genre.model.calibration import Calibration
+from genre.storage import Location
+from genre.tagging import collection
+from genre.tagging.collection import Jury
+from ray_jobs import tag
+
+
+@pytest.fixture
+def started(tmp_path):
+    """The stream after its first rows, of one worker with much left to do."""
+    folder = Location.of(save_model(tmp_path / "cnn"))
+    content = exporting.to_onnx(*checkpoint.load(folder), Calibration(), exported.carried(folder))
+    (tmp_path / "cnn.onnx").write_bytes(content)
+    for number in range(40):
+        song(tmp_path / "music" / f"{number}.wav", seconds=20, seed=number)
+    settings = config.load(None, ["cluster.cpus=1", "tag.batch_files=1"])
+    jury = Jury.of([Location.of(tmp_path / "cnn.onnx")], 0.8)
+    stream = tag.local_stream(settings, jury, collection.list_files(str(tmp_path / "music")), {})
+    assert len(next(stream)) == 1
+    return stream
+
+
+def test_a_killed_worker_is_one_line_that_says_how_to_resume(started):
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(GenreError, match=r"was killed.*run the same command again to resume"):
+        list(started)
+
+
+def test_an_interrupt_does_not_wait_for_a_worker_that_hangs(started):
+    (worker,) = multiprocessing.active_children()
+    decoders = open(f"/proc/{worker.pid}/task/{worker.pid}/children").read().split()  # noqa: SIM115
+    os.kill(int(decoders[0]), signal.SIGSTOP)
+    before = time.monotonic()
+    started.close()
+    worker.join(10)
+    assert time.monotonic() - before < 10  # not prepare.file_timeout_s
+    assert not worker.is_alive()
+    os.kill(int(decoders[0]), signal.SIGKILL)

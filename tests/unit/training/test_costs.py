@@ -1,0 +1,23 @@
+"""The measured costs of a training step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from genre.config import load
+from genre.features import Shape
+from genre.training import costs
+from genre.training.costs import Workload
+
+WORKLOAD = Workload(train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4)
+
+
+@pytest.mark.parametrize("batch", [2, 4, 8])
+def test_every_size_of_batch_is_timed(batch):
+    """Also a small one, whose validation would be rare: the slowest networks are timed with few windows alone."""
+    config = load(overrides=["model.name=cnn", "models.cnn={width: 4, depth: 2}", f"train.batch_size={batch}"])
+    cost = costs.probe(config, WORKLOAD)
+    assert 0 < cost.train < math.inf
+    assert 0 < cost.answer < math.inf

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from making import make_clips
+from torch import nn
+
+from genre import architectures
+from genre.config import TrainSettings
+from genre.errors import ConfigError, TrainingError
+from genre.features.windows import Shard
+from genre.model import checkpoint
+from genre.model.classifier import Classifier, predict, statistics
+from genre.storage import Location
+from genre.training import optimiser
+from genre.training.trainer import Epoch, Trainer, epochs_per_validation
+
+CLASSES = 3
+TRAIN = make_clips(tracks=26, per_track=1)
+VALID = make_clips(tracks=11, per_track=2, seed=1)  # neither divides by the numbers of workers
+EVERYTHING = {"ema": 0.8, "class_weights": True, "label_smoothing": 0.1, "mixup": 0.3, "clip_norm": 0.5}
+
+
+def settings(**changes: Any) -> TrainSettings:
+    basic = {"epochs": 3, "batch_size": 8, "window_seconds": 0.5, "eval_windows": 3, "precision": "fp32"}
+    basic |= {"windows_per_clip": 4}  # so many that every epoch is validated
+    return TrainSettings(**basic | changes)
+
+
+def trainer(seed: int = 0, shard: Shard = Shard(), wrap: Any = lambda module: module, **changes: Any) -> Trainer:
+    torch.manual_seed(seed)
+    network = architectures.build("cnn", {"width": 4, "depth": 3}, TRAIN.shape.bins, CLASSES)
+    classifier = Classifier(network, *statistics(TRAIN), TRAIN.shape.range_db)
+    return Trainer(classifier, TRAIN, VALID, CLASSES, settings(**changes), seed, shard, wrap)
+
+
+def run(made: Trainer) -> list[Epoch]:
+    return list(made.run())
+
+
+def weights(made: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in made.classifier.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def without_times(history: list[Epoch]) -> list[Epoch]:
+    return [dataclasses.replace(epoch, seconds=0, windows_per_second=0, data_wait_seconds=0) for epoch in history]
+
+
+def test_it_learns():
+    made = trainer(epochs=12, learning_rate=0.01)
+    history = run(made)
+    assert [epoch.epoch for epoch in history] == list(range(1, 13))
+    assert history[-1].train_loss < history[0].train_loss
+    assert all(0 < epoch.data_wait_seconds < epoch.seconds for epoch in history)
+    assert history[-1].best_f1 == max(epoch.valid_f1 for epoch in history) > 0.9
+    probabilities = predict(made.use_best(), VALID, made._frames, 3)
+    assert (probabilities.argmax(axis=1) == VALID.labels).mean() == history[history[-1].best_epoch - 1].valid_accuracy
+
+
+# --- repeatable
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"precision": "bf16"}], ids=["plain", "everything", "bf16"])
+def test_the_seed_decides_every_bit(changes):
+    first, second, other = trainer(**changes), trainer(**changes), trainer(seed=1, **changes)
+    histories = [without_times(run(made)) for made in (first, second, other)]
+    assert histories[0] == histories[1] != histories[2]
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_a_resumed_run_equals_an_undisturbed_one(changes, tmp_path):
+    undisturbed = trainer(**changes)
+    run(undisturbed)
+    interrupted = trainer(**changes)
+    next(interrupted.run())
+    checkpoint.save_state(Location.of(tmp_path) / "state.pt", interrupted.state())
+    run(interrupted)  # what it did after it wrote its state is lost
+    torch.manual_seed(99)
+    resumed = trainer(seed=0, **changes)
+    resumed.restore(checkpoint.load_state(Location.of(tmp_path) / "state.pt"))
+    assert [epoch.epoch for epoch in run(resumed)] == [2, 3]
+    assert without_times(resumed.history) == without_times(undisturbed.history)
+    assert same(weights(resumed), weights(undisturbed))
+    assert same(resumed.best, undisturbed.best)
+
+
+# --- how long, and how often validated
+
+
+@pytest.mark.parametrize(("asked", "seconds", "steps"), [(0, 0.5, 6), (0, 0.92, 3), (0, 0.1, 32), (3, 0.5, 9)])
+def test_an_epoch_is_a_pass_over_all_music_unless_windows_are_counted(asked, seconds, steps):
+    made = trainer(windows_per_clip=asked, window_seconds=seconds)  # of 26 clips of 0.92 s, in batches of 8
+    assert made._plan.steps == steps
+    assert made._schedule.total_steps == 3 * steps + 1
+
+
+@pytest.mark.parametrize("train", [1, 7, 52, 1000])
+@pytest.mark.parametrize("valid", [1, 66, 5000])
+def test_validation_takes_at_most_a_fifth_of_the_work_and_no_less_than_needed(train, valid):
+    every = epochs_per_validation(train, valid)
+
+    def share(epochs: int) -> float:
+        return valid / (valid + 3 * train * epochs)
+
+    assert share(every) <= 0.2 + 1e-12
+    assert every == 1 or share(every - 1) > 0.2
+
+
+def test_the_last_epoch_is_validated_and_the_epochs_between_are_trained():
+    rare = trainer(epochs=5, windows_per_clip=1)
+    assert [epoch.epoch for epoch in run(rare)] == [4, 5]  # 66 validation windows, 26 of training
+    assert rare._schedule.last_epoch == 5 * rare._plan.steps
+    often = trainer(epochs=5, windows_per_clip=1, eval_windows=1)
+    run(often)
+    assert same(weights(often), weights(rare))  # validating changes nothing in training
+    assert rare.history[0].train_loss == pytest.approx(np.mean([epoch.train_loss for epoch in often.history[:2]]))
+
+
+# --- the parts of the recipe
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_nothing():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    schedule = optimiser.one_cycle(optimizer, settings(learning_rate=0.1, warmup=0.25), 100)
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(0.1, rel=1e-2)
+    assert abs(rates.index(max(rates)) - 25) <= 1
+    assert rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 100])
+def test_without_warm_up_the_second_step_has_the_peak_rate(steps):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    schedule = optimiser.one_cycle(optimizer, settings(learning_rate=0.1, warmup=0), steps)
+    for _ in range(steps):
+        optimizer.step()
+        schedule.step()
+        if schedule.last_epoch == 1:
+            assert schedule.get_last_lr()[0] == pytest.approx(0.1)
+
+
+def test_only_weights_decay():
+    made = trainer()
+    decayed, plain = optimiser.adamw(list(made.classifier.parameters()), settings(weight_decay=0.3)).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in plain["params"])
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(made.classifier.parameters()))
+
+
+def test_class_weights_have_mean_one_over_the_clips():
+    clips = dataclasses.replace(TRAIN, labels=np.array([0] * 20 + [1] * 6))
+    found = optimiser.class_weights(clips, CLASSES)
+    assert found[0] * 20 == pytest.approx(found[1] * 6)
+    assert found[torch.from_numpy(clips.clip_labels())].mean() == pytest.approx(1)
+
+
+def test_the_weighted_loss_of_a_batch_is_the_mean_of_its_halves():
+    made = trainer(class_weights=True)
+    logits, labels = torch.randn(8, CLASSES), torch.arange(8) % CLASSES
+    targets = torch.eye(CLASSES)[labels]
+    halves = (made._loss(logits[:4], targets[:4]) + made._loss(logits[4:], targets[4:])) / 2
+    torch.testing.assert_close(halves, made._loss(logits, targets))
+    weights = optimiser.class_weights(TRAIN, CLASSES)
+    hard = nn.functional.cross_entropy(logits, labels, weights, label_smoothing=0.1, reduction="sum") / 8
+    torch.testing.assert_close(made._loss(logits, targets), hard)
+
+
+def test_the_moving_average_is_evaluated_and_kept():
+    made = trainer(ema=0.9)
+    run(made)
+    assert same(made.best, dict(made._evaluated().state_dict())) or made.history[-1].best_epoch < 3
+    assert not same(made._evaluated().state_dict(), made.classifier.state_dict())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gain_db": 3.0}, {"equaliser_db": 3.0}, {"mixstyle": 1.0}, {"mixup": 0.3}, {"mel_mask": 0.2}]
+)
+def test_each_augmentation_changes_the_windows_and_none_does_not(changes):
+    off = {"gain_db": 0.0, "equaliser_db": 0.0, "mixstyle": 0.0, "mixup": 0.0, "mel_mask": 0.0, "time_mask": 0.0}
+    off["epochs"] = 1
+    plain, same_again, changed = (run(trainer(**off | more))[0].train_loss for more in ({}, {}, changes))
+    assert plain == same_again != changed
+
+
+def test_gradients_are_clipped():
+    made = trainer(clip_norm=1e-3)
+    run(made)
+    norm = torch.stack([parameter.grad.norm() for parameter in made.classifier.parameters()]).norm()
+    assert norm <= 1.001e-3
+
+
+def test_it_stops_when_nothing_gets_better():
+    made = trainer(epochs=50, patience=2, learning_rate=1e-7)
+    history = run(made)
+    assert len(history) == history[-1].best_epoch + 2 < 50
+
+
+def test_a_lost_loss_is_an_error():
+    with pytest.raises(TrainingError, match=r"the loss is nan in epoch \d; lower train.learning_rate"):
+        run(trainer(weight_decay=1e30, learning_rate=1))
+
+
+def test_a_batch_too_small_for_the_workers_is_refused():
+    with pytest.raises(ConfigError, match="5 workers"):
+        trainer(shard=Shard(0, 5))
+
+
+PLAIN_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+def test_bf16_is_not_chosen_where_onednn_would_emulate_it():
+    asks = (
+        "import torch; from genre import training; net = torch.nn.Conv2d(16, 16, 3);"
+        "print(training.autocast_type('auto', torch.device('cpu'), net))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", asks], env=os.environ | PLAIN_PROCESSOR, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "None"
+
+
+# --- several workers
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_validation_adds_up_over_shards_exactly(world, monkeypatch):
+    whole = trainer()
+    last = run(whole)[-1]
+    sums: list[torch.Tensor] = []
+    for rank in range(world):
+        part = trainer(shard=Shard(rank, world))
+        part.classifier.load_state_dict(whole.classifier.state_dict())
+        monkeypatch.setattr(part, "_share_batch_statistics", lambda: None)
+        monkeypatch.setattr(trainer, "sum_over_workers", lambda values: sums.append(values) or values)
+        part._validate()
+    monkeypatch.setattr(trainer, "sum_over_workers", lambda values: sum(sums))
+    loss, scores = part._validate()
+    assert (loss, scores.f1, scores.accuracy) == (last.valid_loss, last.valid_f1, last.valid_accuracy)
+
+
+def _train_as_one_of_three(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=3)
+    parallel = nn.parallel.DistributedDataParallel
+    made = trainer(shard=Shard(rank, 3), wrap=lambda network: parallel(network, broadcast_buffers=False), ema=0.5)
+    run(made)
+    torch.save(
+        {"history": without_times(made.history), "weights": weights(made), "best": made.best}, f"{folder}/{rank}"
+    )
+    torch.distributed.barrier()  # none leaves while others still speak with it
+    torch.distributed.destroy_process_group()
+    # gloo's threads were once seen to abort a process that ended as Python does, by taking everything apart
+    os._exit(0)
+
+
+def test_three_processes_train_one_model_and_score_it_as_one_process_does(tmp_path):
+    torch.multiprocessing.spawn(_train_as_one_of_three, (str(tmp_path),), nprocs=3)
+    results = [torch.load(tmp_path / str(rank), weights_only=False) for rank in range(3)]
+    for result in results[1:]:
+        assert result["history"] == results[0]["history"]
+        assert same(result["weights"], results[0]["weights"])
+        assert same(result["best"], results[0]["best"])
+    alone = trainer()
+    alone.classifier.load_state_dict(results[0]["best"])
+    loss, scores = alone._validate()
+    best = results[0]["history"][results[0]["history"][-1].best_epoch - 1]
+    assert (loss, scores.f1, scores.accuracy) == (best.valid_loss, best.valid_f1, best.valid_accuracy)
+    assert math.isfinite(best.train_loss)
