@@ -52,7 +52,7 @@ class TestWalk:
         system_files = (
             "._a.wav .hidden.wav .git/b.wav __MACOSX/c.wav Thumbs.db cover.jpg a.cue notes.txt wav a.wav.part"
         )
-        touch(tmp_path, "a.WAV", "b.Mp3", *system_files.split())
+        touch(tmp_path, "a.WAV", "b.Mp3", *others.split())
         assert [audio.relative for audio in _walk.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3"]
 
     def test_a_hidden_folder_above_the_root_does_not_matter(self, tmp_path: Path) -> None:
