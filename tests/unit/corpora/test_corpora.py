@@ -49,9 +49,7 @@ class TestWalk:
         assert (audio.path, audio.size, audio.modified) == (str(tmp_path / "a.wav"), 5, 1_000_000_000.5)
 
     def test_system_files_and_other_files_are_no_tracks(self, tmp_path: Path) -> None:
-        system_files = (
-            "._a.wav .hidden.wav .git/b.wav __MACOSX/c.wav Thumbs.db cover.jpg a.cue notes.txt wav a.wav.part"
-        )
+        others = "._a.wav .hidden.wav .git/b.wav __MACOSX/c.wav Thumbs.db cover.jpg a.cue notes.txt wav a.wav.part"
         touch(tmp_path, "a.WAV", "b.Mp3", *others.split())
         assert [audio.relative for audio in _walk.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3"]
 
