@@ -29,7 +29,7 @@ from genre.model.classifier import predict
 from genre.model.classifier import statistics as of_bins
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 
 OLD, NEW = gtzan.GENRES[0::2], gtzan.GENRES[1::2]
 SETTINGS = (
@@ -80,10 +80,10 @@ def data_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recipe
 
 def trained(config: Config, data: Data, place: Location) -> experiment.Classifier:
     """The best epoch's classifier, saved in `place`."""
-    card, trainer = experiment.trainer_for(config, data, torch.device("cpu"))
+    card, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
     for _ in trainer.run():
         pass
-    experiment.save_best(place, card, trainer, config)
+    experiment.save_best(place, card, trainer)
     return trainer.use_best()
 
 

@@ -29,7 +29,7 @@ from genre.config import Config, load
 from genre.report import Search
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 from ray_jobs import tune
 from ray_jobs.engine import cluster
 from ray_jobs.search import terms
@@ -123,8 +123,8 @@ def plain_loop(config: Config, data: Data, found: Search) -> tuple[list[float], 
     seconds, cpu = [], time.process_time()
     for trial in found.trials:
         started = time.perf_counter()
-        settings = apply(config, {"model.name": trial.architecture} | trial.settings)
-        _, trainer = experiment.trainer_for(settings, data, torch.device("cpu"))
+        configuration = apply(config, {"model.name": trial.architecture} | trial.settings)
+        _, trainer = experiment.trainer_for(Experiment.of(configuration), data, torch.device("cpu"))
         for _ in trainer.run():
             pass
         seconds.append(time.perf_counter() - started)

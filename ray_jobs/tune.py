@@ -124,7 +124,7 @@ def _load(config: Config) -> Data:
     """The features, after checking that every architecture can train on them."""
     folder = Location.of(config.output) / "features"
     data = experiment.load_data(folder, needed=features.SPLITS)
-    experiment.check_settings(config, data.manifest, folder)
+    experiment.check_settings(config.audio, config.spectrogram, data.manifest, folder)
     for name in terms.searched_architectures(config):
         apply(config, {"model.name": name})
     frames = windows.frames_in(config.train.window_seconds, data.train.shape)

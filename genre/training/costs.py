@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
-from genre import devices
-from genre.config import Config, TrainSettings
+from genre.config import TrainSettings
 from genre.features import Clips, Shape, windows
 from genre.model.classifier import predict
 from genre.training import experiment
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 from genre.training.trainer import epochs_per_validation
 
 _FEW = 2  # windows of the first steps: one of the largest network takes a slow CPU seconds
@@ -45,12 +45,13 @@ class Cost:
     answer: float
 
 
-def probe(config: Config, workload: Workload) -> Cost:
-    """Measure `config.model` in this process with the settings of `config.train`; takes a few seconds."""
-    few = _measure(config, workload, min(_FEW, config.train.batch_size))
-    if few.train * _FEW > _FAST_ENOUGH or config.train.batch_size <= _FEW:
+def probe(experiment: Experiment, workload: Workload, device: torch.device) -> Cost:
+    """Measure a few steps of `experiment` in this process; takes a few seconds."""
+    batch_size = experiment.train.batch_size
+    few = _measure(experiment, workload, min(_FEW, batch_size), device)
+    if few.train * _FEW > _FAST_ENOUGH or batch_size <= _FEW:
         return few
-    return _measure(config, workload, config.train.batch_size)
+    return _measure(experiment, workload, batch_size, device)
 
 
 def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int = 1) -> float:
@@ -85,16 +86,15 @@ def _eval_windows(settings: TrainSettings, workload: Workload) -> int:
     return len(windows.eval_starts(frames, workload.shape.frames, settings.eval_windows))
 
 
-def _measure(config: Config, workload: Workload, batch: int) -> Cost:
-    """Median seconds of a window in a few steps of `batch` windows, after one that is not counted."""
-    train = {"batch_size": batch, "windows_per_clip": 1, "eval_windows": 1, "epochs": _STEPS + 1}
+def _measure(measured: Experiment, workload: Workload, batch: int, device: torch.device) -> Cost:
+    """Return the median seconds of a window in a few steps of `batch` windows, without the first step."""
+    size = {"batch_size": batch, "windows_per_clip": 1, "eval_windows": 1, "epochs": _STEPS + 1}
     neutral = {"patience": 0, "init_from": "", "freeze": False}
-    settings = config.model_copy(update={"train": config.train.model_copy(update=train | neutral)})
+    measured = replace(measured, train=measured.train.model_copy(update=size | neutral))
     noise, bins = _noise(workload, batch), workload.shape.bins
     manifest = {"classes": [str(number) for number in range(workload.classes)], "settings": {}, "fingerprint": ""}
     data = Data(noise, _noise(workload, 1), np.zeros(bins, np.float32), np.ones(bins, np.float32), manifest)
-    device = devices.device_for(config.train.device if config.tune.gpus_per_trial else "cpu")
-    card, trainer = experiment.trainer_for(settings, data, device)
+    card, trainer = experiment.trainer_for(measured, data, device)
     started = time.perf_counter()
     learned = []
     for epoch in trainer.run():  # of one step

@@ -1,16 +1,17 @@
-"""From a features folder and a configuration to a trained and saved model; the steps that jobs share."""
+"""The steps from a features folder to a trained and saved model that several jobs share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import nn
 
 from genre import architectures, devices, features, memory
-from genre.config import Config, differences
+from genre.config import AudioSettings, Config, SpectrogramSettings, TrainSettings, differences
 from genre.errors import ArtifactError
 from genre.features import Clips, Float32, splits
 from genre.features.windows import Shard
@@ -20,15 +21,40 @@ from genre.model.saved_model import ModelCard
 from genre.storage import Location
 from genre.training.trainer import Trainer
 
+# settings of a training that change where it runs, not what it computes
+EXECUTION_SETTINGS = {"resume", "workers", "device"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything besides the data that decides a training."""
+
+    architecture: str
+    params: dict[str, Any]  # all settings of the architecture
+    train: TrainSettings
+    seed: int = 0  # of the weights, the windows and the augmentation
+
+    @classmethod
+    def of(cls, config: Config) -> Experiment:
+        """Return the experiment that `config` describes. Raises `ConfigError` for settings the architecture lacks."""
+        name = config.model.name
+        params = architectures.params(name, config.models.get(name, {}))
+        return cls(name, params.model_dump(mode="json"), config.train, config.seed)
+
+    @property
+    def label(self) -> str:
+        """Name of the model's folder and of its row: the architecture, and what it starts from unless from scratch."""
+        return architectures.label(self.architecture, self.params)
+
 
 @dataclass(frozen=True)
 class Data:
-    """What training needs, in arrays that all processes of a machine can share."""
+    """What training needs from a features folder, in arrays that all processes of a machine can share."""
 
     train: Clips
     valid: Clips
     mean: Float32  # (bins,) dB, of the training split
-    std: Float32
+    std: Float32  # (bins,) dB, of the training split
     manifest: dict[str, Any]
 
     @property
@@ -37,90 +63,98 @@ class Data:
 
 
 def load_data(folder: Location, needed: Sequence[str] = ("train", "valid")) -> Data:
-    """Training and validation clips, after the gates: finished, no leakage, every class has training tracks.
+    """Load the training and validation clips of a features folder, after checking its tracks.
 
-    `needed` names the splits that must not be empty; who means to judge on the test split asks for it here.
+    `needed` names the splits that must not be empty: a job that scores on the test split names it too.
+    Raises `ArtifactError` or `ConfigError` like `check_tracks`, and where the folder is unfinished.
     """
     manifest = features.read_manifest(folder)
-    tracks = features.read_tracks(folder)
-    check_tracks(tracks, manifest["classes"], needed)
+    check_tracks(features.read_tracks(folder), manifest["classes"], needed)
     loaded = features.load_splits(folder, ["train", "valid"])
     mean, std = statistics(loaded["train"])
     return Data(loaded["train"], loaded["valid"], mean, std, manifest)
 
 
-def check_tracks(tracks: Any, classes: list[str], needed: Sequence[str] = features.SPLITS) -> None:
-    """The leakage gate, and enough tracks to train. Raises `ArtifactError` or `ConfigError`."""
+def check_tracks(tracks: pa.Table, classes: list[str], needed: Sequence[str] = features.SPLITS) -> None:
+    """Check that no track, group or audio is in two splits and that every class has enough training tracks.
+
+    Raises `ArtifactError` or `ConfigError`.
+    """
     view = tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])
     splits.check(view)
     splits.require_trainable(view, classes, needed)
 
 
-def check_settings(config: Config, manifest: dict[str, Any], folder: Location) -> None:
-    """Refuse features made with other settings than the configuration asks for, naming what differs."""
-    wanted = {"audio": config.audio.model_dump(mode="json"), "spectrogram": config.spectrogram.model_dump(mode="json")}
+def check_settings(
+    audio: AudioSettings, spectrogram: SpectrogramSettings, manifest: dict[str, Any], folder: Location
+) -> None:
+    """Check that features were made with these settings. Raises `ArtifactError` that names the first difference."""
     if "audio" not in manifest["settings"]:
-        return  # spectrograms that somebody brought: the folder's own description is all there is
-    different = differences(wanted, manifest["settings"])
+        return  # precomputed spectrograms: there is nothing to compare with
+    expected = {"audio": audio.model_dump(mode="json"), "spectrogram": spectrogram.model_dump(mode="json")}
+    different = differences(expected, manifest["settings"])
     if different:
         raise ArtifactError(f"{folder} holds features with other settings: {different[0]}; run prepare, or correct it")
 
 
 def trainer_for(
-    config: Config,
+    experiment: Experiment,
     data: Data,
     device: torch.device,
     shard: Shard = Shard(),
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
 ) -> tuple[ModelCard, Trainer]:
-    """A trainer of `config.model`: fresh weights that follow from `config.seed`, or those of `train.init_from`."""
-    params = architectures.params(config.model.name, config.models.get(config.model.name, {})).model_dump(mode="json")
+    """Return a trainer on `device` and the card of its model.
+
+    The weights follow from the seed, or come from the saved model that `train.init_from` names.
+    """
     card = ModelCard(
-        architecture=config.model.name,
-        params=params,
+        architecture=experiment.architecture,
+        params=experiment.params,
         classes=data.classes,
         features=data.manifest["settings"],
         fingerprint=data.manifest["fingerprint"],
         shape=data.train.shape,
-        window_seconds=config.train.window_seconds,
-        eval_windows=config.train.eval_windows,
+        window_seconds=experiment.train.window_seconds,
+        eval_windows=experiment.train.eval_windows,
     )
     memory.reset_peak()
-    torch.manual_seed(config.seed)
-    card, classifier = _start(config, card, data)
+    torch.manual_seed(experiment.seed)
+    card, classifier = _initial(experiment.train, card, data)
     classifier = classifier.to(device)
-    trainer = Trainer(classifier, data.train, data.valid, len(data.classes), config.train, config.seed, shard, wrap)
+    trainer = Trainer(
+        classifier, data.train, data.valid, len(data.classes), experiment.train, experiment.seed, shard, wrap
+    )
     return card, trainer
 
 
-def _start(config: Config, card: ModelCard, data: Data) -> tuple[ModelCard, Classifier]:
-    """The classifier that training starts from, and the card that describes it."""
-    if not config.train.init_from:
-        return card, checkpoint.build(card, data.mean, data.std)
-    place = Location.of(config.train.init_from)
-    source, saved = checkpoint.load(place)
-    card = finetuning.card_from(source, card, place)
-    classifier = checkpoint.build(card, data.mean, data.std)
-    finetuning.start_from(classifier, saved, source.classes == card.classes, config.train.freeze)
-    return card, classifier
-
-
-def save_best(folder: Location, card: ModelCard, trainer: Trainer, config: Config) -> None:
-    """Save the weights of the best epoch, with the facts of the run and its answers on the validation tracks."""
+def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
+    """Save the weights of the best epoch with the facts of the training and the answers on the validation tracks."""
     history = [asdict(epoch) for epoch in trainer.history]
     last = history[-1]
     facts = {
-        "seed": config.seed,
+        "seed": trainer.seed,
         "valid_f1": last["best_f1"],
         "best_epoch": last["best_epoch"],
         "train_seconds": sum(epoch["seconds"] for epoch in history),
         "memory_mb": memory.peak_mb(),
         "hardware": devices.hardware(),
-        "settings": {"train": config.train.model_dump(mode="json"), "params": card.params},
+        "settings": {"train": trainer.settings.model_dump(mode="json"), "params": card.params},
         "history": history,
     }
-    filled = ModelCard(**vars(card) | {"facts": facts})
     best = trainer.use_best()
-    checkpoint.save(folder, filled, best)
+    checkpoint.save(folder, replace(card, facts=facts), best)
     probabilities = predict(best, trainer.valid, card.frames(), card.eval_windows)
     calibration.save(folder, trainer.valid.track_ids.tolist(), trainer.valid.labels, probabilities)
+
+
+def _initial(settings: TrainSettings, card: ModelCard, data: Data) -> tuple[ModelCard, Classifier]:
+    """Return the classifier that training starts from, and the card that describes it."""
+    if not settings.init_from:
+        return card, checkpoint.build(card, data.mean, data.std)
+    source_folder = Location.of(settings.init_from)
+    source, saved = checkpoint.load(source_folder)
+    card = finetuning.card_from(source, card, source_folder)
+    classifier = checkpoint.build(card, data.mean, data.std)
+    finetuning.start_from(classifier, saved, source.classes == card.classes, settings.freeze)
+    return card, classifier

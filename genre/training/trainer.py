@@ -79,8 +79,8 @@ class Trainer:
         self.best: State = {}
         self._classes = classes
         self.valid = valid  # what `best` is chosen by
-        self._train, self._settings = train, settings
-        self._seed, self._shard = seed, shard
+        self.settings, self.seed = settings, seed
+        self._train, self._shard = train, shard
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.precision, self._device, classifier)
         self._frames = windows.frames_in(settings.window_seconds, train.shape)
@@ -107,9 +107,9 @@ class Trainer:
         The last epoch is always validated.
         """
         memory.keep_freed()
-        while self._trained() < self._settings.epochs and not self._out_of_patience():
+        while self._trained() < self.settings.epochs and not self._out_of_patience():
             first = self._trained() + 1
-            yield self._validated(range(first, min(first + self._every, self._settings.epochs + 1)))
+            yield self._validated(range(first, min(first + self._every, self.settings.epochs + 1)))
 
     def use_best(self) -> Classifier:
         """The classifier with the weights of its best epoch."""
@@ -172,9 +172,9 @@ class Trainer:
 
     def _train_epoch(self, number: int) -> tuple[float, int, float]:
         """Mean loss over all workers' windows, how many windows this took, and the seconds without any."""
-        settings = self._settings
+        settings = self.settings
         # chance follows from the epoch's number, so that a resumed run equals an undisturbed one
-        entropy = np.random.SeedSequence((self._seed, number, self._shard.rank))
+        entropy = np.random.SeedSequence((self.seed, number, self._shard.rank))
         self._rng = np.random.default_rng(entropy)
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         share, bins = self._plan.share, self._train.shape.bins
@@ -183,7 +183,7 @@ class Trainer:
         self._network.train()
         total = torch.zeros((), device=self._device)
         batches = windows.training_windows(
-            self._train, self._frames, self._per_clip, settings.batch_size, (self._seed, number), self._shard
+            self._train, self._frames, self._per_clip, settings.batch_size, (self.seed, number), self._shard
         )
         source = _Timed(to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels) for batch in batches)
         for spectrograms, peak_db, labels in source:
@@ -202,8 +202,8 @@ class Trainer:
         loss = self._loss(logits.float(), targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self._settings.clip_norm:
-            nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self._optimizer.step()
         self._schedule.step()
         if self._average:
@@ -216,12 +216,12 @@ class Trainer:
         A mean over the weights would not be the mean of the means over several workers' shares.
         """
         return nn.functional.cross_entropy(
-            logits, targets, self._class_weights, label_smoothing=self._settings.label_smoothing
+            logits, targets, self._class_weights, label_smoothing=self.settings.label_smoothing
         )
 
     def _augmented(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised windows and their targets, (batch, classes); what is switched off costs nothing."""
-        settings, targets = self._settings, self._targets[labels]
+        settings, targets = self.settings, self._targets[labels]
         if settings.gain_db or settings.equaliser_db:
             peak_db = peak_db.unsqueeze(1) + next(self._levels)
         x = self.classifier.normalised(spectrograms, peak_db)
@@ -243,7 +243,7 @@ class Trainer:
             self._evaluated(),
             self.valid,
             self._frames,
-            self._settings.eval_windows,
+            self.settings.eval_windows,
             _EVAL_BATCH,
             self._shard,
             self._autocast,
@@ -277,7 +277,7 @@ class Trainer:
         return averaged
 
     def _out_of_patience(self) -> bool:
-        patience = self._settings.patience
+        patience = self.settings.patience
         return bool(patience and self.history and self._trained() - self.history[-1].best_epoch >= patience)
 
 

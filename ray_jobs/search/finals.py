@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from genre import architectures, devices
+from genre import devices
 from genre.config import Config
 from genre.errors import TrainingError
 from genre.report.entries import Saved
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 from ray_jobs.engine import cli
 from ray_jobs.search import samplers, search_plan, terms, tuning
 from ray_jobs.search.outcomes import Winner
@@ -74,7 +74,7 @@ def best_so_far(config: Config, data: Data, winner: Winner, target: Location) ->
     else:
         settings = apply(config, winner.settings)
         card, trainer = trainer_for(settings, data, devices.device_for("cpu"), folder)
-        experiment.save_best(target, card, trainer, settings)
+        experiment.save_best(target, card, trainer)
     return Saved(label(config, winner), [target], winner.trials)
 
 
@@ -87,9 +87,7 @@ def keep_best(saved: Saved, target: Location) -> None:
 
 def label(config: Config, winner: Winner) -> str:
     """The name of the winner's folder and row."""
-    settings = apply(config, winner.settings)
-    params = architectures.params(winner.architecture, settings.models.get(winner.architecture, {}))
-    return architectures.label(winner.architecture, params.model_dump(mode="json"))
+    return Experiment.of(apply(config, winner.settings)).label
 
 
 def _slot(config: Config, winner: Winner, seed: int) -> Slot:

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 import ray
 import torch
 
-from genre import features
+from genre import devices, features
 from genre.config import Config, fingerprint
 from genre.storage import Location
 from genre.training import costs
 from genre.training.costs import Cost, Workload
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.search import budget, terms
@@ -206,4 +206,5 @@ def _number(count: int, noun: str) -> str:
 @ray.remote(max_retries=1)
 def _probe(config: Config, workload: Workload) -> Cost:
     torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
-    return costs.probe(config, workload)
+    device = devices.device_for(config.train.device if config.tune.gpus_per_trial else "cpu")
+    return costs.probe(Experiment.of(config), workload, device)

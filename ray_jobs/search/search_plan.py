@@ -14,12 +14,10 @@ from typing import Any
 from genre import architectures
 from genre.config import Config, fingerprint
 from genre.storage import Location
+from genre.training.experiment import EXECUTION_SETTINGS
 from ray_jobs.search import terms
 from ray_jobs.search.budget import Plan
 from ray_jobs.search.trial_folder import Record, TrialFolder
-
-# Settings of training that decide where it runs, rather than what it finds
-_ELSEWHERE = {"resume", "workers", "device"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def _folder(config: Config, manifest: dict[str, Any], architecture: str, epochs:
     """Named after everything that the trials of an architecture see, so that other settings start another search."""
     params = architectures.params(architecture, config.models.get(architecture, {}))
     seen = {
-        "train": config.train.model_dump(mode="json", exclude=_ELSEWHERE) | {"epochs": epochs},
+        "train": config.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS) | {"epochs": epochs},
         "params": params.model_dump(mode="json"),
         "space": {key: asdict(domain) for key, domain in terms.domains(config, architecture).items()},
         "sampler": config.tune.sampler,

@@ -17,7 +17,7 @@ from genre.features.windows import Shard
 from genre.model.saved_model import ModelCard
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Trainer
 from ray_jobs.search import distributed, exits
 from ray_jobs.search.trial_folder import Record, TrialFolder
@@ -51,7 +51,7 @@ def train_trial(trial: dict[str, Any], base: Config, shared: Shared) -> None:
     if len(trainer.history) == earlier:  # only the model is missing; Tune wants a report of each trial
         # before the end is written: a trial that its patience ended may be stopped by this report
         tune.report(asdict(trainer.history[-1]) | {"trial_seconds": record.seconds})
-    experiment.save_best(folder.model, card, trainer, settings)
+    experiment.save_best(folder.model, card, trainer)
     folder.write(replace(record.reached(trainer.history), ended="finished"))
 
 
@@ -71,7 +71,7 @@ def trainer_for(
     settings: Config, data: Data, device: torch.device, folder: TrialFolder, **several: Any
 ) -> tuple[ModelCard, Trainer]:
     """The trainer of a trial, at the end of the epoch whose state is in its folder; `several` are of its processes."""
-    card, trainer = experiment.trainer_for(settings, data, device, **several)
+    card, trainer = experiment.trainer_for(Experiment.of(settings), data, device, **several)
     if (state := folder.load_state()) is not None:
         trainer.restore(state)
     return card, trainer

@@ -23,7 +23,6 @@ from conftest import REPOSITORY
 from making import make_clips
 from running import ENVIRONMENT, command, job
 
-from genre.errors import ConfigError
 from genre.features import Clips
 from genre.model import checkpoint
 from genre.storage import Location
@@ -248,47 +247,6 @@ def wait_for(condition: Callable[[], Any], running: subprocess.Popen[str], secon
         assert running.poll() is None, running.communicate()[1]
         assert time.monotonic() < deadline, "it takes too long"
         time.sleep(0.05)
-
-
-# --- what becomes of an earlier run, without Ray
-
-
-@pytest.fixture
-def claim(tmp_path: Path) -> Callable[..., Location]:
-    from ray_jobs import train
-
-    def claimed(rate: float, resume: bool = True, ended: bool = False) -> Location:
-        record = train._claim(Location.of(tmp_path) / "cnn", {"train": {"learning_rate": rate}}, resume)
-        record.write_json(record.read_json() | {"ended": ended})
-        return record
-
-    return claimed
-
-
-def marked(record: Location) -> bool:
-    """Whether the run's folder is the one that was marked before."""
-    mark = Location.of(os.path.dirname(record.path)) / "mark"
-    there = mark.exists()
-    mark.write_text("")
-    return there
-
-
-def test_a_run_of_the_same_settings_goes_on(claim):
-    marked(claim(0.1))
-    assert marked(claim(0.1, ended=True))
-    assert marked(claim(0.1))
-
-
-def test_an_interrupted_run_of_other_settings_is_refused_or_replaced(claim):
-    marked(claim(0.1))
-    with pytest.raises(ConfigError, match=r"train.learning_rate is 0.2, expected 0.1; .*train.resume=false"):
-        claim(0.2)
-    assert not marked(claim(0.2, resume=False))
-
-
-def test_an_ended_run_of_other_settings_is_replaced(claim):
-    marked(claim(0.1, ended=True))
-    assert not marked(claim(0.2))
 
 
 # --- bad input: one line, before Ray starts

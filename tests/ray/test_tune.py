@@ -21,6 +21,7 @@ from genre.config import load
 from genre.report import read_board
 from genre.storage import Location
 from genre.training import experiment
+from genre.training.experiment import Experiment
 from ray_jobs.search.trial_folder import Record, TrialFolder
 from ray_jobs.search.trials import apply
 
@@ -115,9 +116,9 @@ def test_the_search_trained_the_first_seed(home, features):
     assert trained.keys() == {*searched, f"{best}-seed-1"}
     config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), winner.settings)
     data = experiment.load_data(Location.of(features / "features"))
-    card, trainer = experiment.trainer_for(config, data, torch.device("cpu"))
+    card, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
     list(trainer.run())
-    experiment.save_best(Location.of(features / "again"), card, trainer, config)
+    experiment.save_best(Location.of(features / "again"), card, trainer)
     taken, again = (saved_model(features / folder) for folder in ("models/cnn/seed-0", "again"))
     assert again == taken
     assert saved_model(features / "models/cnn/seed-1")["weights"] != taken["weights"]
@@ -149,9 +150,8 @@ def test_a_model_that_a_kill_left_unsaved_is_made_from_the_last_state(home, feat
     ((name, record),) = records(features).items()
     (trial,) = features.glob("tune/cnn-*/000")
     config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), record.settings)
-    _, trainer = experiment.trainer_for(
-        config, experiment.load_data(Location.of(features / "features")), torch.device("cpu")
-    )
+    data = experiment.load_data(Location.of(features / "features"))
+    _, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
     list(trainer.run())
     shutil.rmtree(trial / "model")
     TrialFolder(Location.of(trial)).write(replace(record, ended=None))

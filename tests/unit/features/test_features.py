@@ -190,8 +190,8 @@ class TestExamples:
         """The loss after an epoch of training on a folder."""
         data = experiment.load_data(Location.of(folder))
         config = load(None, ["train.epochs=1", "model=cnn", "models.cnn.width=4", "models.cnn.depth=2", *settings])
-        experiment.check_settings(config, data.manifest, Location.of(folder))
-        _, trainer = experiment.trainer_for(config, data, torch.device("cpu"))
+        experiment.check_settings(config.audio, config.spectrogram, data.manifest, Location.of(folder))
+        _, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, torch.device("cpu"))
         return next(iter(trainer.run())).train_loss
 
     def test_a_folder_written_with_pyarrow_trains_here(self, tmp_path):

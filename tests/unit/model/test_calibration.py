@@ -126,9 +126,9 @@ def test_training_leaves_the_evidence_beside_the_weights(tmp_path):
     data = experiment.Data(clips, clips, *statistics(clips), manifest)
     small = ["models.cnn.width=4", "models.cnn.depth=2", "train.epochs=1", "train.window_seconds=0.5"]
     config = load(None, [*small, "train.batch_size=4"])
-    card, trainer = experiment.trainer_for(config, data, devices.device_for("cpu"))
+    card, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, devices.device_for("cpu"))
     list(trainer.run())
-    experiment.save_best(Location.of(tmp_path), card, trainer, config)
+    experiment.save_best(Location.of(tmp_path), card, trainer)
     answers = calibration.load(Location.of(tmp_path), 3)
     assert np.array_equal(answers.labels, clips.labels)
     assert np.allclose(answers.probabilities.sum(axis=1), 1, atol=1e-5)

@@ -18,7 +18,7 @@ from genre.model.classifier import predict, statistics
 from genre.model.saved_model import ModelCard
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Trainer
 
 SMALL = {
@@ -135,13 +135,14 @@ def test_training_starts_from_the_folder_that_init_from_names(tmp_path):
     """What the train job does with `init_from=`: a model of three genres, then four others."""
     common = ("train.window_seconds=0.5", "train.batch_size=8", "train.epochs=2", "models.cnn.width=8")
     old, new = data_of(make_clips(tracks=24, seed=1), "abc"), data_of(make_clips(tracks=32, classes=4, seed=2), "wxyz")
-    card, trainer = experiment.trainer_for(load(None, (*common, "models.cnn.depth=3")), old, torch.device("cpu"))
+    first = Experiment.of(load(None, (*common, "models.cnn.depth=3")))
+    card, trainer = experiment.trainer_for(first, old, torch.device("cpu"))
     list(trainer.run())
-    experiment.save_best(Location.of(tmp_path), card, trainer, load(None, common))
+    experiment.save_best(Location.of(tmp_path), card, trainer)
     _, saved = checkpoint.load(Location.of(tmp_path))
     config = load(None, (*common, f"init_from={tmp_path}", "train.freeze=true"))
     assert config.train.init_from == str(tmp_path)
-    started, trainer = experiment.trainer_for(config, new, torch.device("cpu"))
+    started, trainer = experiment.trainer_for(Experiment.of(config), new, torch.device("cpu"))
     assert started.params["depth"] == 3
     assert started.classes == list("wxyz")
     list(trainer.run())

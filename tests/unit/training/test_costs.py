@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from genre.config import load
 from genre.features import Shape
 from genre.training import costs
 from genre.training.costs import Workload
+from genre.training.experiment import Experiment
 
 WORKLOAD = Workload(train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4)
 
@@ -18,6 +20,6 @@ WORKLOAD = Workload(train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 
 def test_every_size_of_batch_is_timed(batch):
     """Also a small one, whose validation would be rare: the slowest networks are timed with few windows alone."""
     config = load(overrides=["model.name=cnn", "models.cnn={width: 4, depth: 2}", f"train.batch_size={batch}"])
-    cost = costs.probe(config, WORKLOAD)
+    cost = costs.probe(Experiment.of(config), WORKLOAD, torch.device("cpu"))
     assert 0 < cost.train < math.inf
     assert 0 < cost.answer < math.inf

@@ -21,6 +21,7 @@ from genre.model import checkpoint
 from genre.model.classifier import Classifier, predict, statistics
 from genre.storage import Location
 from genre.training import optimiser
+from genre.training import trainer as trainer_module
 from genre.training.trainer import Epoch, Trainer, epochs_per_validation
 
 CLASSES = 3
@@ -229,8 +230,8 @@ PLAIN_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 def test_bf16_is_not_chosen_where_onednn_would_emulate_it():
     asks = (
-        "import torch; from genre import training; net = torch.nn.Conv2d(16, 16, 3);"
-        "print(training.autocast_type('auto', torch.device('cpu'), net))"
+        "import torch; from genre.training import trainer; net = torch.nn.Conv2d(16, 16, 3);"
+        "print(trainer.autocast_type('auto', torch.device('cpu'), net))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", asks], env=os.environ | PLAIN_PROCESSOR, capture_output=True, text=True, check=True
@@ -250,9 +251,9 @@ def test_validation_adds_up_over_shards_exactly(world, monkeypatch):
         part = trainer(shard=Shard(rank, world))
         part.classifier.load_state_dict(whole.classifier.state_dict())
         monkeypatch.setattr(part, "_share_batch_statistics", lambda: None)
-        monkeypatch.setattr(trainer, "sum_over_workers", lambda values: sums.append(values) or values)
+        monkeypatch.setattr(trainer_module, "sum_over_workers", lambda values: sums.append(values) or values)
         part._validate()
-    monkeypatch.setattr(trainer, "sum_over_workers", lambda values: sum(sums))
+    monkeypatch.setattr(trainer_module, "sum_over_workers", lambda values: sum(sums))
     loss, scores = part._validate()
     assert (loss, scores.f1, scores.accuracy) == (last.valid_loss, last.valid_f1, last.valid_accuracy)
 

@@ -1,0 +1,55 @@
+"""The record of a run of `train`: the settings that decide its result, whether it ended, and its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from genre.config import differences
+from genre.errors import ConfigError
+from genre.storage import Location
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The file `run.json` in the folder of a run."""
+
+    file: Location
+
+    @classmethod
+    def claim(cls, run: Location, settings: dict[str, Any], resume: bool) -> RunRecord:
+        """Make `run` the folder of a run with `settings` and return its record.
+
+        A run with the same settings stays and can be resumed. A run with other settings is replaced, unless it was
+        interrupted and `resume` is set: its epochs would be lost, so `ConfigError` names what differs.
+        """
+        record = cls(run / "run.json")
+        if record.file.exists():
+            earlier = record.file.read_json()
+            different = differences(earlier["settings"], settings)
+            if resume and different and not earlier["ended"]:
+                raise ConfigError(
+                    f"{run} was interrupted and had other settings: {'; '.join(different)}; "
+                    "finish it with its own settings, or replace it with train.resume=false"
+                )
+            if resume and not different:
+                return record
+        run.delete()
+        record.file.write_json({"settings": settings, "ended": False, "weights": None})
+        return record
+
+    def end(self, model: Location | None) -> None:
+        """Record that the run ended, and the weights of the model that it saved (None: it failed)."""
+        weights = _weights(model) if model is not None else None
+        self.file.write_json(self.file.read_json() | {"ended": True, "weights": weights})
+
+    def is_complete(self, model: Location) -> bool:
+        """Return whether the run ended and the model that it saved still exists."""
+        weights = self.file.read_json()["weights"]
+        return weights is not None and weights == _weights(model)
+
+
+def _weights(model: Location) -> str | None:
+    """Return the hash of a saved model's weights; None where there is no model."""
+    card = model / "model.json"
+    return str(card.read_json()["weights"]) if card.exists() else None
