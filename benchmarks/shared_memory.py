@@ -79,7 +79,7 @@ class Trial:
         normaliser = (np.full(SHAPE.bins, -40, np.float32), np.full(SHAPE.bins, 20, np.float32))
         classifier = Classifier(network, *normaliser, SHAPE.range_db)
         settings = TrainSettings(epochs=2, batch_size=max(2, len(self._clips) // steps), window_seconds=1.0)
-        Trainer(classifier, self._clips, self._clips, 2, settings)._train_epoch(1)
+        Trainer(classifier, self._clips, self._clips, 2, settings).train_epoch(1)
         self._clips.spectrograms.max(axis=2)  # every page, as a few epochs do
 
     def memory(self) -> dict[str, float]:

@@ -42,7 +42,8 @@ from genre import architectures, memory
 from genre.config import TrainSettings
 from genre.features import Clips, Shape
 from genre.model.classifier import Classifier
-from genre.training.trainer import Trainer, autocast_type
+from genre.training.autocast import autocast_type
+from genre.training.trainer import Trainer
 
 CLASSES = 10
 FRAMES = 129  # three seconds
@@ -122,7 +123,7 @@ def trainer_loop(name: str, steps: int, batch: int, device: torch.device, precis
 
     def run() -> float:
         started = time.perf_counter()
-        waited = trainer._train_epoch(next(epochs))[2]
+        waited = trainer.train_epoch(next(epochs)).data_wait_seconds
         return waited / (time.perf_counter() - started)
 
     return run

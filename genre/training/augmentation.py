@@ -1,45 +1,91 @@
-"""Augmentation of windows (batch, bins, frames) on the device that trains them."""
+"""Augmentation of training windows (batch, bins, frames) and their targets, on the device that trains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchaudio.functional import mask_along_axis_iid
 
+from genre.config import TrainSettings
+from genre.model.classifier import Classifier, to_device
+
 _MASKS = 2  # of each kind, as in SpecAugment's LibriSpeech policies
-_POINTS = 6  # of the equaliser's curve, evenly spaced over the bins
-_AT_ONCE = 16  # steps whose chances are drawn together: step by step it would take a small network 3 % of its time
+_EQUALISER_POINTS = 6  # of the equaliser's curve, evenly spaced over the bins
+_MIXSTYLE_BETA = 0.3  # of the weights' beta distribution, as published
+_STEPS_PER_DRAW = 16  # steps whose random numbers are drawn together
+
+
+class Augmentation:
+    """The augmentation of one epoch of one worker.
+
+    Random numbers come from `rng` and from torch's global generator; each step takes the next ones. What is switched
+    off in `settings` costs nothing.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        classifier: Classifier,
+        shape: tuple[int, int, int],
+        classes: int,
+        rng: np.random.Generator,
+    ) -> None:
+        """`shape` is that of a batch: (windows, bins, frames)."""
+        batch, bins, frames = shape
+        self._settings, self._classifier, self._rng = settings, classifier, rng
+        self._device = classifier.mean.device
+        self._one_hot = torch.eye(classes, device=self._device)
+        self._levels = level_changes(batch, bins, settings.gain_db, settings.equaliser_db, self._device)
+        self._masks = masks(batch, bins, frames, settings.mel_mask, settings.time_mask, self._device)
+
+    def __call__(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised windows (batch, bins, frames) and their targets (batch, classes)."""
+        settings, targets = self._settings, self._one_hot[labels]
+        if settings.gain_db or settings.equaliser_db:
+            peak_db = peak_db.unsqueeze(1) + next(self._levels)
+        x = self._classifier.normalised(spectrograms, peak_db)
+        if self._rng.random() < settings.mixstyle:
+            weights = self._rng.beta(_MIXSTYLE_BETA, _MIXSTYLE_BETA, len(x)).astype(np.float32)
+            x = mixstyle(x, *to_device(self._device, weights))
+        if settings.mixup:
+            # normalisation is affine, so it may come before the blend
+            x, targets = mixup(x, targets, self._rng.beta(settings.mixup, settings.mixup))
+        if settings.mel_mask or settings.time_mask:
+            kept_bins, kept_frames = next(self._masks)
+            x.mul_(kept_bins).mul_(kept_frames)
+        return x, targets
 
 
 def level_changes(batch: int, bins: int, gain_db: float, equaliser_db: float, device: torch.device) -> Iterator[Tensor]:
-    """Changes of level for one batch after the other, to be added to the peaks: (batch, bins) in dB.
+    """Yield for each step changes of level in dB, (batch, bins), to be added to the peaks.
 
-    A gain for each window, uniform within +- `gain_db`, and a smooth random curve over the bins: other masters. It
-    runs straight between six evenly spaced points, each uniform within +- `equaliser_db`, and does not change in time.
-    Nam, Kim, Park, "FilterAugment", ICASSP 2022 (arXiv 2110.03282), of linear type.
+    A change is a gain, uniform within +- `gain_db`, plus a curve over the bins that is constant in time: straight
+    lines between six evenly spaced points, each uniform within +- `equaliser_db`. It imitates another mastering.
+    Nam, Kim, Park, "FilterAugment", ICASSP 2022 (arXiv 2110.03282), linear type.
     """
-    windows = _AT_ONCE * batch
+    windows = _STEPS_PER_DRAW * batch
     while True:
         gain = torch.empty(windows, 1, device=device).uniform_(-gain_db, gain_db)
-        points = torch.empty(windows, 1, _POINTS, device=device).uniform_(-equaliser_db, equaliser_db)
+        points = torch.empty(windows, 1, _EQUALISER_POINTS, device=device).uniform_(-equaliser_db, equaliser_db)
         curve = functional.interpolate(points, size=bins, mode="linear", align_corners=True).squeeze(1)
         yield from torch.split(gain + curve, batch)
 
 
 def mixstyle(x: Tensor, weights: Tensor) -> Tensor:
-    """Give each window part of its neighbour's mean and deviation over time, bin by bin; targets stay as they are.
+    """Mix the mean and deviation over time of each bin with those of the next window; targets stay as they are.
 
-    How a track was recorded, and by whom, sits in those statistics: a model learns to rely less on them. `weights`,
-    (batch,), is what each window keeps of its own. Zhou et al., "Domain generalization with MixStyle", ICLR 2021
+    These statistics carry how and by whom a track was recorded, and the model learns to rely less on them. `weights`,
+    (batch,), is the share of a window's own statistics. Zhou et al., "Domain generalization with MixStyle", ICLR 2021
     (arXiv 2104.02008), along frequency as in Kim et al., Interspeech 2021 (arXiv 2111.06531).
     """
     mean = x.mean(dim=2, keepdim=True)
-    # from a sum of squares, thirty times as fast as torch.std on a CPU; x is normalised, so that this is exact enough
+    # from a sum of squares, thirty times as fast as torch.std on a CPU; x is normalised, so this is accurate enough
     square = torch.linalg.vector_norm(x, dim=2, keepdim=True).square() / x.shape[2]
-    deviation = (square - mean.square()).clamp(min=0).sqrt() + 1e-2  # of a bin that does not change
+    deviation = (square - mean.square()).clamp(min=0).sqrt() + 1e-2  # a constant bin has none
     kept = weights.reshape(-1, 1, 1)
     scale = torch.lerp(deviation.roll(-1, dims=0), deviation, kept) / deviation
     offset = torch.lerp(mean.roll(-1, dims=0), mean, kept) - mean * scale
@@ -47,11 +93,10 @@ def mixstyle(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def mixup(x: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """Blend each window with the one before it: Zhang et al., "mixup", arXiv 1710.09412.
+    """Blend each window and its targets with the previous one: Zhang et al., "mixup", arXiv 1710.09412.
 
-    The order of a batch is drawn at random already, so that its neighbours are as good as any partners. `targets`,
-    (batch, classes), are shares of the classes and blended likewise. `weight`, drawn by the caller from a beta
-    distribution, is what each window keeps of itself.
+    A batch is in random order already, so neighbours are random partners. `targets` are (batch, classes); `weight`
+    is each window's own share, drawn by the caller from a beta distribution.
     """
     return x.roll(1, dims=0).lerp_(x, weight), targets.roll(1, dims=0).lerp_(targets, weight)
 
@@ -59,20 +104,19 @@ def mixup(x: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:
 def masks(
     batch: int, bins: int, frames: int, bin_share: float, frame_share: float, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Masks of SpecAugment for one batch after the other, to be multiplied with normalised windows.
+    """Yield for each step the masks of SpecAugment, (batch, bins, 1) and (batch, 1, frames), to be multiplied.
 
-    Park et al., arXiv 1904.08779: random bands of bins and of frames become the mean, zero; no time warping.
-    `bin_share` and `frame_share` bound the width of a band, as a share of the axis. Yields ones with zeros in
-    the bands, of shape (batch, bins, 1) and (batch, 1, frames).
+    They are ones with bands of zeros; in normalised windows zero is the mean. `bin_share` and `frame_share` bound the
+    width of a band as a share of the axis. There is no time warping. Park et al., arXiv 1904.08779.
     """
     while True:
-        kept_bins = _kept(_AT_ONCE * batch, bins, bin_share, device).unsqueeze(2)
-        kept_frames = _kept(_AT_ONCE * batch, frames, frame_share, device).unsqueeze(1)
+        kept_bins = _kept(_STEPS_PER_DRAW * batch, bins, bin_share, device).unsqueeze(2)
+        kept_frames = _kept(_STEPS_PER_DRAW * batch, frames, frame_share, device).unsqueeze(1)
         yield from zip(torch.split(kept_bins, batch), torch.split(kept_frames, batch), strict=True)
 
 
 def _kept(windows: int, length: int, share: float, device: torch.device) -> Tensor:
-    """Ones of shape (windows, length) with `_MASKS` bands of zeros in each row, drawn by torchaudio."""
+    """Return ones of shape (windows, length) with `_MASKS` random bands of zeros in each row."""
     ones = torch.ones(windows, _MASKS, length, 1, device=device)
     kept: Tensor = mask_along_axis_iid(ones, round(length * share), 0.0, axis=2).amin(dim=(1, 3))
     return kept

@@ -1,4 +1,4 @@
-"""How weights move: which of them decay, the course of the learning rate, their average, the weight of a class."""
+"""The parts of the optimisation: AdamW, the schedule of the learning rate, the moving average and the class weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genre.model.classifier import Classifier
 
 
 def adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) that decays weight matrices and kernels, not biases and norms."""
+    """Return AdamW (arXiv 1711.05101) with weight decay on matrices and kernels, not on biases and norms."""
     decayed = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -22,16 +22,17 @@ def adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.opti
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int) -> OneCycleLR:
-    """Up to the peak rate in the first `warmup` of the steps, then down to nearly nothing, both along a cosine.
+    """Return a schedule that rises to the peak rate in the first `warmup` of the steps and then falls to nearly zero.
 
-    Smith and Topin, "Super-convergence", arXiv 1708.07120. The rise takes one step at least.
+    Both parts follow a cosine; the rise takes at least one step. Smith and Topin, "Super-convergence",
+    arXiv 1708.07120.
     """
     rise = max(settings.warmup, 2 / (steps + 1))
     return OneCycleLR(optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=rise)
 
 
 def moving_average(classifier: Classifier, decay: float) -> AveragedModel | None:
-    """A copy that follows the weights and batch statistics exponentially; None where `decay` is 0.
+    """Return an exponential moving average of the weights and batch statistics; None where `decay` is 0.
 
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992.
     """
@@ -41,7 +42,7 @@ def moving_average(classifier: Classifier, decay: float) -> AveragedModel | None
 
 
 def class_weights(clips: Clips, classes: int) -> Tensor:
-    """Inverse frequency of each class among the training clips, with mean one over the clips."""
+    """Return the inverse frequency of each class among the training clips, (classes,), with mean one over the clips."""
     counts = np.bincount(clips.clip_labels(), minlength=classes)
     weights = len(clips) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return torch.from_numpy(weights.astype(np.float32))

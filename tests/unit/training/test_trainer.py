@@ -20,9 +20,9 @@ from genre.features.windows import Shard
 from genre.model import checkpoint
 from genre.model.classifier import Classifier, predict, statistics
 from genre.storage import Location
-from genre.training import optimiser
-from genre.training import trainer as trainer_module
-from genre.training.trainer import Epoch, Trainer, epochs_per_validation
+from genre.training import optimiser, workers
+from genre.training.trainer import Epoch, Trainer
+from genre.training.validation import epochs_per_validation
 
 CLASSES = 3
 TRAIN = make_clips(tracks=26, per_track=1)
@@ -188,8 +188,8 @@ def test_the_weighted_loss_of_a_batch_is_the_mean_of_its_halves():
 def test_the_moving_average_is_evaluated_and_kept():
     made = trainer(ema=0.9)
     run(made)
-    assert same(made.best, dict(made._evaluated().state_dict())) or made.history[-1].best_epoch < 3
-    assert not same(made._evaluated().state_dict(), made.classifier.state_dict())
+    assert same(made.best, dict(made.evaluated.state_dict())) or made.history[-1].best_epoch < 3
+    assert not same(made.evaluated.state_dict(), made.classifier.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ PLAIN_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 def test_bf16_is_not_chosen_where_onednn_would_emulate_it():
     asks = (
-        "import torch; from genre.training import trainer; net = torch.nn.Conv2d(16, 16, 3);"
-        "print(trainer.autocast_type('auto', torch.device('cpu'), net))"
+        "import torch; from genre.training import autocast; net = torch.nn.Conv2d(16, 16, 3);"
+        "print(autocast.autocast_type('auto', torch.device('cpu'), net))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", asks], env=os.environ | PLAIN_PROCESSOR, capture_output=True, text=True, check=True
@@ -250,11 +250,10 @@ def test_validation_adds_up_over_shards_exactly(world, monkeypatch):
     for rank in range(world):
         part = trainer(shard=Shard(rank, world))
         part.classifier.load_state_dict(whole.classifier.state_dict())
-        monkeypatch.setattr(part, "_share_batch_statistics", lambda: None)
-        monkeypatch.setattr(trainer_module, "sum_over_workers", lambda values: sums.append(values) or values)
-        part._validate()
-    monkeypatch.setattr(trainer_module, "sum_over_workers", lambda values: sum(sums))
-    loss, scores = part._validate()
+        monkeypatch.setattr(workers, "sum_over_workers", lambda values: sums.append(values) or values)
+        part._validator(part.classifier)
+    monkeypatch.setattr(workers, "sum_over_workers", lambda values: sum(sums))
+    loss, scores = part._validator(part.classifier)
     assert (loss, scores.f1, scores.accuracy) == (last.valid_loss, last.valid_f1, last.valid_accuracy)
 
 

@@ -1,0 +1,23 @@
+"""What the processes of one training exchange besides gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def sum_over_workers(values: Tensor) -> Tensor:
+    """Return `values` summed over all workers; `values` itself where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def average_batch_statistics(networks: list[nn.Module], workers: int) -> None:
+    """Replace batch norm's running statistics by their mean over the workers, so that all evaluate the same network."""
+    buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
+    if workers == 1 or not buffers:
+        return
+    mean = sum_over_workers(torch.cat([buffer.flatten() for buffer in buffers])) / workers
+    for buffer, part in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))
