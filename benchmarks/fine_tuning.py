@@ -23,8 +23,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre.config import Config, load
 from genre.corpora import Track, gtzan, scan
-from genre.features import Clips
-from genre.features.preparation import PreparedClip, Recipe, TrackKernel
+from genre.features import Clips, Manifest
+from genre.features.clips import StoredClip
+from genre.features.preparation import TrackKernel
+from genre.features.recipe import Recipe
 from genre.model.classifier import predict
 from genre.model.classifier import statistics as of_bins
 from genre.storage import Location
@@ -49,7 +51,7 @@ WAYS = {
     "all layers": ("train.learning_rate=0.002", "train.init_from={}"),
 }
 
-Heard = dict[str, PreparedClip]  # the first clip of each track
+Heard = dict[str, StoredClip]  # the first clip of each track
 
 
 def clips_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recipe: Recipe) -> Clips:
@@ -73,8 +75,9 @@ def data_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recipe
         clips_of([t for t in tracks if t.split == split and t.genre in genres], heard, genres, recipe)
         for split in ("train", "valid")
     )
-    settings = recipe.model_dump(mode="json", include={"audio", "spectrogram"})
-    manifest = {"classes": list(genres), "settings": settings, "fingerprint": recipe.fingerprint()}
+    manifest = Manifest(
+        fingerprint=recipe.fingerprint(), settings=recipe.settings(), shape=recipe.shape(), classes=list(genres)
+    )
     return Data(train, valid, *of_bins(train), manifest)
 
 

@@ -31,12 +31,12 @@ import torch
 import torchaudio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import features
 from genre.audio import recordings
 from genre.audio.isolation import environment
 from genre.audio.spectrogram import LogMel
 from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.corpora.synthetic.compose import SAMPLE_RATE, compose
+from genre.features import encode
 
 SECONDS = 30.0
 AUDIO, SPECTROGRAM, LIMITS = AudioSettings(clip_seconds=SECONDS), SpectrogramSettings(), PrepareSettings()
@@ -68,7 +68,7 @@ def kernel(content: bytes, log_mel: LogMel) -> list[bytes]:
     """What prepare does with a file, but for the two SHA-256 sums."""
     recording = recordings.load(content, AUDIO, LIMITS)
     clips = recordings.cut(recording, AUDIO)
-    return [features.encode(log_mel(clip.samples), SPECTROGRAM.range_db)[0].tobytes() for clip in clips]
+    return [encode(log_mel(clip.samples), SPECTROGRAM.range_db)[0].tobytes() for clip in clips]
 
 
 def race(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Result:

@@ -37,7 +37,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 KERNEL = """
 import json, sys, time
 from genre.config import Config
-from genre.features.preparation import Recipe, TrackKernel
+from genre.features.preparation import TrackKernel
+from genre.features.recipe import Recipe
 kernel = TrackKernel(Recipe.of(Config.model_validate_json(sys.argv[1])))
 files = json.loads(sys.stdin.read())
 for file in files[:10]:

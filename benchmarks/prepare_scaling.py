@@ -31,8 +31,10 @@ from prepare_overhead import Accountant, kind_of, make_music
 from genre import corpora, memory
 from genre.config import Config
 from genre.corpora import Track
-from genre.features import ledger
-from genre.features.preparation import OUTCOME_SCHEMA, Recipe
+from genre.features import finishing, ledger
+from genre.features.recipe import Recipe
+from genre.features.scan import scan
+from genre.features.schema import OUTCOME_SCHEMA
 from genre.storage import Location
 
 KINDS = ("driver", "workers", "decoders")
@@ -128,14 +130,14 @@ def measure_lists(rows: int) -> None:
     corpora.classes = lambda _: None  # type: ignore[assignment]
     print(f"{rows} tracks, outcomes of a job killed at its end{'seconds':>12}{'peak MiB':>10}")
     try:
-        scanned = timed("scan", lambda: ledger.scan(config.corpus))
-        done = timed("outcomes", lambda: ledger.outcomes(folder))
-        timed("suspects", lambda: ledger.suspects(scanned, done))
-        timed("pending", lambda: ledger.pending(scanned, done))
-        timed("finish", lambda: ledger.finish(folder, scanned, config))
-        again = timed("outcomes, finished", lambda: ledger.outcomes(folder))
-        timed("pending, finished", lambda: ledger.pending(scanned, again))
-        timed("finish, nothing new", lambda: ledger.finish(folder, scanned, config))
+        scanned = timed("scan", lambda: scan(config.corpus))
+        done = timed("outcomes", lambda: ledger.read_outcomes(folder))
+        timed("suspects", lambda: ledger.select_for_comparison(scanned, done))
+        timed("pending", lambda: ledger.select_undone(scanned, done))
+        timed("finish", lambda: finishing.finish(folder, scanned, config))
+        again = timed("outcomes, finished", lambda: ledger.read_outcomes(folder))
+        timed("pending, finished", lambda: ledger.select_undone(scanned, again))
+        timed("finish, nothing new", lambda: finishing.finish(folder, scanned, config))
     finally:
         shutil.rmtree(home)
 

@@ -4,7 +4,7 @@
 
 Seconds of one core, warm cache, 30 s clips of 128 x 1292, into torch tensors of the stored type. `error` is the largest
 difference from the float32 log-mel within 80 dB of a clip's peak. The music is composed unless a folder is named;
-composed music is cleaner than real music and compresses better. The last line is `features.load` itself.
+composed music is cleaner than real music and compresses better. The last line is `Features.clips` itself.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ import pyarrow.parquet as pq
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre import features
 from genre.audio import recordings
 from genre.audio.spectrogram import LogMel
 from genre.config import Config, CorpusSettings
 from genre.corpora import scan
-from genre.features.preparation import Recipe
+from genre.features import Features, Shape, decode, encode
+from genre.features.manifest import SCHEMA_VERSION
+from genre.features.recipe import Recipe
+from genre.features.schema import ROW_GROUP, WRITE_OPTIONS
 from genre.storage import Location
 
 DISTINCT = 60
@@ -52,7 +54,7 @@ class Stored:
 
 
 def as_bytes(levels: Arrays) -> Arrays:
-    return np.stack([features.encode(clip, 80.0)[0] for clip in levels])
+    return np.stack([encode(clip, 80.0)[0] for clip in levels])
 
 
 def as_float16(levels: Arrays) -> Arrays:
@@ -107,7 +109,7 @@ def read(path: str, like: Arrays, clips: int, tensor_column: bool) -> torch.Tens
     out = np.empty((clips, *like.shape[1:]), like.dtype)
     filled = 0
     with pq.ParquetFile(path, memory_map=True) as file:
-        for batch in file.iter_batches(features.ROW_GROUP):
+        for batch in file.iter_batches(ROW_GROUP):
             values = batch["spectrogram"]
             if tensor_column:
                 rows = values.to_numpy_ndarray()
@@ -132,7 +134,7 @@ def best(function: Callable[[], object]) -> float:
 
 def error_of(numbers: Arrays, levels: Arrays) -> float:
     peaks = levels.max(axis=(1, 2))
-    found = features.decode(numbers, peaks, 80.0) if numbers.dtype == np.uint8 else numbers.astype(np.float32)
+    found = decode(numbers, peaks, 80.0) if numbers.dtype == np.uint8 else numbers.astype(np.float32)
     audible = levels >= peaks[:, None, None] - 80
     return float(np.abs(found - levels)[audible].max())
 
@@ -142,7 +144,7 @@ def measure(way: Stored, levels: Arrays, clips: int, folder: Path) -> str:
     ids = pa.array([f"track{i}" for i in range(clips)])
     table = pa.table({"track_id": ids, "spectrogram": column(way, numbers, clips)})
     path = str(folder / "clips.parquet")
-    options = {"row_group_size": features.ROW_GROUP, "use_dictionary": ["track_id"], "write_statistics": ["track_id"]}
+    options = {"row_group_size": ROW_GROUP, "use_dictionary": ["track_id"], "write_statistics": ["track_id"]}
     write = best(lambda: pq.write_table(table, path, **options, **way.options))
     took = best(lambda: read(path, numbers, clips, way.tensor_column))
     assert np.array_equal(read(path, numbers, clips, way.tensor_column)[: len(numbers)].numpy(), numbers)
@@ -151,16 +153,16 @@ def measure(way: Stored, levels: Arrays, clips: int, folder: Path) -> str:
 
 
 def measure_load(levels: Arrays, clips: int, folder: Path) -> str:
-    """The real thing: a features folder in files of 64 tracks, through `features.load`."""
+    """The real thing: a features folder in files of 64 tracks, through `Features.clips`."""
     numbers = as_bytes(levels)
-    shape = features.Shape(levels.shape[1], levels.shape[2], 80.0, 512 / 22050)
+    shape = Shape(levels.shape[1], levels.shape[2], 80.0, 512 / 22050)
     ids = [f"track{i:06d}" for i in range(clips)]
     tracks = pa.table({"track_id": ids, "genre": ["any"] * clips, "split": ["train"] * clips, "clips": [1] * clips})
     where = Location.of(folder)
     (where / "tracks.parquet").write_table(tracks)
     manifest = {
         "stage": "features",
-        "schema_version": features.SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "shape": vars(shape),
         "classes": ["any"],
     }
@@ -177,9 +179,9 @@ def measure_load(levels: Arrays, clips: int, folder: Path) -> str:
             for i in range(begin, min(begin + 64, clips))
         ]
         table = pa.Table.from_pylist(rows, shape.clip_schema())
-        (where / "clips" / f"{begin:06d}.parquet").write_table(table, **features.WRITE_OPTIONS)
-    took = best(lambda: torch.from_numpy(features.load(where, "train").spectrograms))
-    return f"{'features.load':<28}{'':>10}{clips / took:>10.0f}"
+        (where / "clips" / f"{begin:06d}.parquet").write_table(table, **WRITE_OPTIONS)
+    took = best(lambda: torch.from_numpy(Features.open(where).clips("train").spectrograms))
+    return f"{'Features.clips':<28}{'':>10}{clips / took:>10.0f}"
 
 
 def main() -> None:

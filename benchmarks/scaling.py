@@ -45,7 +45,7 @@ def sleep(tracks: pa.Table, seconds: float) -> pa.Table:
 
 
 def manifest(rows: int) -> pa.Table:
-    """As `ledger.scan` makes it, columns that the engine carries."""
+    """As `features.scan` makes it, columns that the engine carries."""
     numbers = np.arange(rows)
     paths = pa.array(
         [f"/music/genre-{number % 10}/artist-{number % 997}/track-{number:07d}.flac" for number in numbers]

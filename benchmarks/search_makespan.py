@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import ray
 import torch
 
-from genre import features
 from genre.config import Config, load
+from genre.features import SPLITS, Features
 from genre.report import Search
 from genre.storage import Location
 from genre.training import experiment
@@ -172,7 +172,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     own = [f"tune.trials={options.trials}", f"train.epochs={options.epochs}", f"tune.grace_epochs={options.epochs}"]
     config = load(options.config, [*options.settings, *own, f"output={options.run}"])
-    data = experiment.load_data(Location.of(options.run) / "features", features.SPLITS)
+    data = experiment.load_data(Features.open(Location.of(options.run) / "features"), SPLITS)
     places = config.cluster.cpus or os.cpu_count() or 1
     print(
         "| round | trials | plain loop | one at a time | concurrent | ideal | gain | of ideal "

@@ -29,8 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from genre import features
-from genre.features import Clips, Shape
+from genre.features import Clips, Features, Shape
 from genre.storage import Location
 
 SHAPE = Shape(128, 1292, 80.0, 512 / 22050)
@@ -55,7 +54,7 @@ def write_features(folder: Path, clips: int) -> None:
 
 
 def read(folder: str) -> Clips:
-    return features.load(Location.of(folder), SPLIT)
+    return Features.open(Location.of(folder)).clips(SPLIT)
 
 
 @ray.remote(num_cpus=1)

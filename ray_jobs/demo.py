@@ -14,7 +14,8 @@ from pathlib import Path
 
 from genre.config import Config, validate
 from genre.corpora import synthetic
-from genre.features.preparation import Recipe, TrackKernel
+from genre.features.preparation import TrackKernel
+from genre.features.recipe import Recipe
 from genre.storage import Location
 from genre.training.costs import Workload
 from ray_jobs import prepare, tune

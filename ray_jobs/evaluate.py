@@ -8,13 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import fs
 
-from genre import features
 from genre.config import Config
 from genre.errors import ArtifactError
+from genre.features import SPLITS, Features
 from genre.model import checkpoint
 from genre.report.entries import Saved
 from genre.report.facts import Part
@@ -26,29 +24,29 @@ def run(config: Config) -> None:
     """Write OUTPUT/evaluation/leaderboard.* of the split that `evaluate.split` names."""
     output = Location.of(config.output)
     folder = Location.of(config.evaluate.features) if config.evaluate.features else output / "features"
-    manifest = features.read_manifest(folder)
+    features = Features.open(folder)
     saved = _named(config) if config.model.path else list(_all(output / "models"))
     if not saved:
         raise ArtifactError(f"{output / 'models'} holds no model; run train or tune, or name one with model=FOLDER")
     for one in saved:
         for place in one.folders:
             card, _ = checkpoint.load(place)
-            checkpoint.check_features(card, manifest, folder)
-    _check_split(config.evaluate.split, features.read_tracks(folder), folder)
+            checkpoint.check_features(card, features)
+    _check_split(config.evaluate.split, features)
     names = ", ".join(one.label for one in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
     with cluster.connected(config):
-        board = judging.judge(config, folder, config.evaluate.split, saved, fitted=None)
+        board = judging.judge(config, features, config.evaluate.split, saved, fitted=None)
     judging.publish(board, output / "evaluation", [])
 
 
-def _check_split(split: Part, tracks: pa.Table, folder: Location) -> None:
+def _check_split(split: Part, features: Features) -> None:
     """Raise `ArtifactError` where the split that is to be scored holds no tracks."""
-    counts = {part: pc.sum(pc.equal(tracks["split"], part)).as_py() or 0 for part in features.SPLITS}
+    counts = {part: len(features.tracks(part)) for part in SPLITS}
     if not counts[split]:
         found = ", ".join(f"{part} {count}" for part, count in counts.items())
         raise ArtifactError(
-            f"{folder}: the {split} split holds no tracks (found: {found}); "
+            f"{features.folder}: the {split} split holds no tracks (found: {found}); "
             "choose another with evaluate.split, or prepare the features with other fractions"
         )
 

@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from genre import architectures
 from genre.config import Config, TrainSettings, require_known
 from genre.errors import ConfigError, TrainingError
+from genre.features import Features
 from genre.features.windows import Shard
 from genre.model import checkpoint
 from genre.model.saved_model import ModelCard
@@ -50,8 +51,9 @@ def run(config: Config) -> None:
     if config.model.path:  # not empty: `model=` did not name an architecture
         require_known("model", config.model.path, architectures.names())
     output = Location.of(config.output)
-    data = experiment.load_data(output / "features")
-    experiment.check_settings(config.audio, config.spectrogram, data.manifest, output / "features")
+    features = Features.open(output / "features")
+    data = experiment.load_data(features)
+    experiment.check_settings(config.audio, config.spectrogram, features)
     planned = Experiment.of(config)
     # built here and thrown away, so that settings or weights that do not fit are refused before any worker starts
     card, _ = experiment.trainer_for(planned, data, torch.device("cpu"), Shard(0, config.train.workers))
@@ -163,7 +165,7 @@ def _deciding_settings(planned: Experiment, card: ModelCard, data: Data) -> dict
         "seed": planned.seed,
         "train": planned.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
         "models": {card.architecture: card.params},
-        "features": {key: data.manifest[key] for key in ("fingerprint", "contents")},
+        "features": {"fingerprint": data.manifest.fingerprint, "contents": data.manifest.contents},
     }
 
 

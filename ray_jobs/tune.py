@@ -11,14 +11,12 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
-from genre import features
 from genre.config import Config
 from genre.errors import TrainingError
-from genre.features import windows
+from genre.features import SPLITS, Features, Manifest, windows
 from genre.report import Search
 from genre.report.slices import search_facts
 from genre.storage import Location
@@ -45,14 +43,14 @@ def run(config: Config, measured: planning.Costs | None = None) -> None:
     """Write OUTPUT/models/ and OUTPUT/leaderboard/; `measured` are costs of the architectures known already."""
     started, output = time.monotonic(), Location.of(config.output)
     tracking.check(config)
-    data = _load(config)
+    features, data = _load(config)
     cli.console().print(
         f"tune: {len(data.train.track_ids)} tracks of {len(data.classes)} genres, validated on "
         f"{len(data.valid.track_ids)}"
     )
     with cluster.connected(config):
         config = terms.with_resources(config)
-        workload = planning.workload_of(data, output / "features")
+        workload = planning.workload_of(data, features)
         # one copy for all processes of a machine; a list, since Tune copies what it is handed directly
         shared = [ray.put(data)]
         decision = planning.decide(config, workload, measured)
@@ -67,11 +65,11 @@ def run(config: Config, measured: planning.Costs | None = None) -> None:
             else:
                 trained = finals.as_they_are(config, data, outcome.winners)
         if trained.interrupted:
-            _publish_so_far(config, data, outcome)
+            _publish_so_far(config, features, data, outcome)
             raise KeyboardInterrupt
         board = judging.judge(
             config,
-            output / "features",
+            features,
             "test",
             trained.saved,
             fitted,
@@ -91,13 +89,13 @@ def run(config: Config, measured: planning.Costs | None = None) -> None:
 
 def forecast(config: Config) -> None:
     """Say what `run` would train and how long that would take, from a few steps of each architecture."""
-    data = _load(config)
+    features, data = _load(config)
     with cluster.connected(config):
         config = terms.with_resources(config)
-        planning.forecast(config, planning.workload_of(data, Location.of(config.output) / "features"))
+        planning.forecast(config, planning.workload_of(data, features))
 
 
-def find_winners(config: Config, shared: Shared, manifest: dict[str, Any], plan: Plan) -> Outcome:
+def find_winners(config: Config, shared: Shared, manifest: Manifest, plan: Plan) -> Outcome:
     """The best trial of each architecture, after those that are missing have run."""
     concurrent = terms.concurrent_trials(config)
     slots = search_plan.slots(config, manifest, plan)
@@ -120,20 +118,20 @@ def find_winners(config: Config, shared: Shared, manifest: dict[str, Any], plan:
     return Outcome(winners, facts, interrupted)
 
 
-def _load(config: Config) -> Data:
+def _load(config: Config) -> tuple[Features, Data]:
     """The features, after checking that every architecture can train on them."""
-    folder = Location.of(config.output) / "features"
-    data = experiment.load_data(folder, needed=features.SPLITS)
-    experiment.check_settings(config.audio, config.spectrogram, data.manifest, folder)
+    features = Features.open(Location.of(config.output) / "features")
+    data = experiment.load_data(features, needed=SPLITS)
+    experiment.check_settings(config.audio, config.spectrogram, features)
     for name in terms.searched_architectures(config):
         apply(config, {"model.name": name})
-    frames = windows.frames_in(config.train.window_seconds, data.train.shape)
+    frames = features.shape.frames_in(config.train.window_seconds)
     per_clip = windows.per_epoch(config.train.windows_per_clip, frames, data.train.shape.frames)
     windows.plan(len(data.train), per_clip, config.train.batch_size, config.tune.workers_per_trial)
-    return data
+    return features, data
 
 
-def _publish_so_far(config: Config, data: Data, outcome: Outcome) -> None:
+def _publish_so_far(config: Config, features: Features, data: Data, outcome: Outcome) -> None:
     """After an interruption: the best so far on the validation split, beside where the leaderboard will be."""
     if not outcome.winners:
         return
@@ -142,7 +140,7 @@ def _publish_so_far(config: Config, data: Data, outcome: Outcome) -> None:
     saved = [
         finals.best_so_far(config, data, winner, place) for winner, place in zip(outcome.winners, places, strict=True)
     ]
-    board = judging.judge(config, output / "features", "valid", saved, fitted=None, search=outcome.search)
+    board = judging.judge(config, features, "valid", saved, fitted=None, search=outcome.search)
     board.notes.append("The search was interrupted: these are the best trials so far.")
     judging.publish(board, output / "leaderboard" / "so-far", saved)
 

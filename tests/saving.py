@@ -10,7 +10,7 @@ import torch
 
 from genre import architectures
 from genre.config import Config, load
-from genre.features.preparation import Recipe
+from genre.features.recipe import Recipe
 from genre.model import calibration, checkpoint
 from genre.model.saved_model import ModelCard
 from genre.storage import Location

@@ -18,22 +18,19 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 
-from genre import features
 from genre.audio import recordings
 from genre.audio.decoders import Block, open_stream
 from genre.audio.recordings import Samples
-from genre.audio.spectrogram import LogMel
-from genre.config import PrepareSettings
 from genre.errors import AudioError, Reason
 from genre.evaluation import ensemble, metrics
-from genre.features import Bytes, Clips, Float32
-from genre.features.preparation import Recipe
+from genre.features import Clips, Float32
+from genre.features.preparation import ClipEncoder
+from genre.features.recipe import Recipe
 from genre.storage import Location
 
 
@@ -114,14 +111,6 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def recipe_of(manifest: Mapping[str, Any], limits: PrepareSettings = PrepareSettings()) -> Recipe | None:
-    """How the features of `manifest` were made from audio; None for spectrograms that somebody brought."""
-    settings = manifest["settings"]
-    if "audio" not in settings:
-        return None
-    return Recipe(audio=settings["audio"], spectrogram=settings["spectrogram"], prepare=limits)
-
-
 def answers(
     paths: Sequence[str],
     recipe: Recipe,
@@ -172,25 +161,12 @@ def changed_clips(sounds: Sequence[str | Sound], recipe: Recipe, change: Change)
 
     Raises `AudioError` when a track cannot be read, or the change left nothing to hear.
     """
-    log_mel = LogMel(recipe.spectrogram, recipe.audio.sample_rate)
-    encoded: list[tuple[Bytes, float]] = []
-    counts = []
+    encoder = ClipEncoder(recipe)
+    tracks = []
     for item in sounds:
         sound = change(read(item) if isinstance(item, str) else item)
-        recording = recordings.of_samples(sound.samples, sound.sample_rate, recipe.audio)
-        pieces = recordings.cut(recording, recipe.audio)
-        encoded += [features.encode(log_mel(piece.samples), recipe.spectrogram.range_db) for piece in pieces]
-        counts.append(len(pieces))
-    names = np.array([f"{number:06d}" for number in range(len(sounds))])
-    return Clips(
-        spectrograms=np.stack([values for values, _ in encoded]),
-        peak_db=np.array([peak for _, peak in encoded], np.float32),
-        track=np.repeat(np.arange(len(sounds)), counts),
-        track_ids=names,
-        labels=np.zeros(len(sounds), np.int64),
-        groups=names,
-        shape=recipe.shape(),
-    )
+        tracks.append(encoder(recordings.of_samples(sound.samples, sound.sample_rate, recipe.audio)))
+    return Clips.unlabelled(tracks, recipe.shape())
 
 
 def read(path: str) -> Sound:

@@ -40,9 +40,8 @@ import pyarrow.compute as pc
 
 from genre.config import CorpusSettings
 from genre.errors import ArtifactError, ConfigError
-
-SPLITS = ("train", "valid", "test")
-EXCLUDED = "excluded"  # has a genre but is in no split, such as a known bad track of a published split
+from genre.features.columns import combined
+from genre.features.schema import EXCLUDED, SPLITS
 
 _TRAIN, _VALID, _TEST = range(3)
 _BLOCK = 20  # 15 % and 20 % of it are whole numbers
@@ -140,7 +139,7 @@ def _units(table: pa.Table) -> tuple[Ints, pa.StringArray]:
     """Unit of each row, and the name of each unit; a letter keeps groups and lone tracks apart."""
     group = pc.binary_join_element_wise("group", table["group"], "\0")
     lone = pc.binary_join_element_wise("track", table["track_id"], "\0")
-    encoded = _combined(pc.coalesce(group, lone)).dictionary_encode()
+    encoded = combined(pc.coalesce(group, lone)).dictionary_encode()
     units, names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
     if "content" not in table.column_names or not len(table):
         return units, names
@@ -263,18 +262,13 @@ def _leaks(tracks: pa.Table, column: str, what: str) -> str:
 
 def _dictionary(column: pa.ChunkedArray) -> Ints:
     """A small number for each value, in sorted order of the values, so that nothing depends on the order of rows."""
-    encoded = _combined(column).dictionary_encode()
+    encoded = combined(column).dictionary_encode()
     if not len(encoded):
         return np.zeros(0, dtype=np.int64)
     rank = np.empty(len(encoded.dictionary), dtype=np.int64)
     rank[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(rank))
     codes: Ints = encoded.indices.to_numpy()
     return rank[codes]
-
-
-def _combined(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
 
 
 def _some(names: Iterable[str]) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genre.errors import ConfigError
-from genre.features import Bytes, Clips, Float32, Shape
+from genre.features.clips import Clips
+from genre.features.encoding import Bytes, Float32
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,6 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
             f"{share} windows for a worker's step, batch norm needs 2; use a larger batch or fewer workers"
         )
     return Plan(total // batch, batch, share)
-
-
-def frames_in(seconds: float, shape: Shape) -> int:
-    """Frames of a window of `seconds` in clips of this shape: at least one, at most all."""
-    return max(1, min(shape.frames, round(seconds / shape.frame_seconds)))
 
 
 def per_epoch(asked: int, frames: int, clip_frames: int) -> int:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from genre import architectures
 from genre.config import differences
 from genre.errors import ArtifactError
-from genre.features import Float32
+from genre.features import Features, Float32
 from genre.model import layout
 from genre.model.classifier import Classifier
 from genre.model.saved_model import SCHEMA_VERSION, ModelCard, read_card
@@ -74,16 +74,18 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
     return card, classifier.eval()
 
 
-def check_features(card: ModelCard, manifest: dict[str, Any], folder: Location) -> None:
-    """Refuse features that differ from those the model was trained on, naming what differs."""
-    found = manifest["settings"]
-    if manifest["fingerprint"] != card.fingerprint:
-        difference = next(iter(differences(card.features, found)), "they were made by another version")
-        raise ArtifactError(f"{folder}: features do not fit the model: {difference}; prepare them with its settings")
-    if list(manifest["classes"]) != card.classes:
+def check_features(card: ModelCard, features: Features) -> None:
+    """Raise `ArtifactError` for features that differ from those of the model, naming what differs."""
+    manifest = features.manifest
+    if manifest.fingerprint != card.fingerprint:
+        difference = next(iter(differences(card.features, manifest.settings)), "they were made by another version")
         raise ArtifactError(
-            f"{folder}: features have genres {', '.join(manifest['classes'])}, the model {', '.join(card.classes)}; "
-            "use features of the same genres"
+            f"{features.folder}: features do not fit the model: {difference}; prepare them with its settings"
+        )
+    if features.classes != card.classes:
+        raise ArtifactError(
+            f"{features.folder}: features have genres {', '.join(features.classes)}, the model "
+            f"{', '.join(card.classes)}; use features of the same genres"
         )
 
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from genre import features
 from genre.audio import recordings
 from genre.audio.isolation import IsolatedKernel
-from genre.audio.spectrogram import LogMel
-from genre.config import PrepareSettings, fingerprint
+from genre.config import PrepareSettings
 from genre.errors import ArtifactError
-from genre.features import Clips
-from genre.features.preparation import KERNEL_VERSION, PreparedClip, PreparedTrack, Recipe, TrackKernel
+from genre.features import Clips, Float32, Shape
+from genre.features.preparation import ClipEncoder, PreparedTrack, TrackKernel
+from genre.features.recipe import KERNEL_VERSION, Recipe
 from genre.model.saved_model import ModelCard
 
 
@@ -29,15 +28,10 @@ class Decoder:
         track: PreparedTrack = self._kernel(path, self.recipe.prepare.file_timeout_s)
         return track
 
-    def waveform(self, samples: features.Float32, sample_rate: int) -> PreparedTrack:
+    def waveform(self, samples: Float32, sample_rate: int) -> PreparedTrack:
         """Clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
         frames = samples.reshape(len(samples), -1).astype(np.float32, copy=False)
         recording = recordings.of_samples(frames, sample_rate, self.recipe.audio)
-        log_mel = LogMel(self.recipe.spectrogram, self.recipe.audio.sample_rate)
-        prepared = []
-        for clip in recordings.cut(recording, self.recipe.audio):
-            values, peak = features.encode(log_mel(clip.samples), self.recipe.spectrogram.range_db)
-            prepared.append(PreparedClip(clip.start_seconds, peak, values.tobytes()))
         return PreparedTrack(
             content="",
             sound="",
@@ -45,7 +39,7 @@ class Decoder:
             sample_rate=sample_rate,
             channels=recording.channels,
             truncated=False,
-            clips=prepared,
+            clips=ClipEncoder(self.recipe)(recording),
         )
 
 
@@ -54,20 +48,19 @@ def decoder(card: ModelCard, limits: PrepareSettings) -> Decoder:
     return Decoder(recipe_of(card.features, card.fingerprint, card.shape, limits))
 
 
-def recipe_of(settings: dict[str, Any], expected: str, shape: features.Shape, limits: PrepareSettings) -> Recipe:
+def recipe_of(settings: dict[str, Any], expected: str, shape: Shape, limits: PrepareSettings) -> Recipe:
     """The feature settings that a model was trained with.
 
     Raises `ArtifactError` when it knows none for audio, or when they are not those of its `expected`
     fingerprint and `shape`: it would answer, and be wrong.
     """
-    if "audio" not in settings:
+    recipe = Recipe.from_settings(settings, limits)
+    if recipe is None:
         raise ArtifactError(
             "the model was trained on spectrograms that prepare did not make, so it cannot take audio; "
             "train one on prepared features"
         )
-    recipe = Recipe(audio=settings["audio"], spectrogram=settings["spectrogram"], prepare=limits)
-    versions = range(1, KERNEL_VERSION + 1)
-    known = {fingerprint(recipe.audio, recipe.spectrogram, {"kernel": version}) for version in versions}
+    known = {recipe.fingerprint(version) for version in range(1, KERNEL_VERSION + 1)}
     if recipe.shape() != shape or expected not in known:
         raise ArtifactError(
             f"the feature settings in model.json do not fit the model ({recipe.shape()}, its weights take {shape}); "
@@ -76,17 +69,6 @@ def recipe_of(settings: dict[str, Any], expected: str, shape: features.Shape, li
     return recipe
 
 
-def clips_of(tracks: list[PreparedTrack], shape: features.Shape) -> Clips:
+def clips_of(tracks: list[PreparedTrack], shape: Shape) -> Clips:
     """Prepared tracks as clips in memory, each clip a track of its own without a label, so that each gets an answer."""
-    flat = [clip for track in tracks for clip in track.clips]
-    content = np.frombuffer(b"".join(clip.spectrogram for clip in flat), np.uint8)
-    numbers = np.arange(len(flat))
-    return Clips(
-        spectrograms=content.reshape(len(flat), shape.bins, shape.frames),
-        peak_db=np.array([clip.peak_db for clip in flat], np.float32),
-        track=numbers,
-        track_ids=numbers.astype(np.str_),
-        labels=np.zeros(len(flat), np.int64),
-        groups=numbers.astype(np.str_),
-        shape=shape,
-    )
+    return Clips.unlabelled([[clip] for track in tracks for clip in track.clips], shape)

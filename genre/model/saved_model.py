@@ -39,7 +39,7 @@ class ModelCard:
 
     def frames(self) -> int:
         """Frames of a window."""
-        return max(1, min(self.shape.frames, round(self.window_seconds / self.shape.frame_seconds)))
+        return self.shape.frames_in(self.window_seconds)
 
     @property
     def label(self) -> str:

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import features
 from genre.evaluation import baseline
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import by_seed
 from genre.evaluation.inference import InferenceCost
-from genre.features import Clips, Float32
+from genre.features import SPLITS, Clips, Features, Float32
 from genre.model.saved_model import ModelCard
 from genre.report import CorpusFacts, Entry, Run
 from genre.storage import Location
@@ -92,25 +90,23 @@ def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
     )
 
 
-def majority(tracks: pa.Table, classes: list[str], clips: Clips) -> Entry:
+def majority(features: Features, clips: Clips) -> Entry:
     """The row that answers every track with the training split's class frequencies."""
-    genres = tracks.filter(pc.equal(tracks["split"], "train"))["genre"]
-    counts = {row["values"]: row["counts"] for row in pc.value_counts(genres).to_pylist()}
-    shares = np.array([counts.get(name, 0) for name in classes], np.float32) / max(1, len(genres))
+    counts = _count(features, "train")
+    shares = np.array(list(counts.values()), np.float32) / max(1, len(features.tracks("train")))
     return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(clips.track_ids), 1)))])
 
 
-def corpus_facts(manifest: dict[str, Any], tracks: pa.Table) -> CorpusFacts:
+def corpus_facts(features: Features) -> CorpusFacts:
     """Where the features came from, for the report."""
-    counts, corpus = manifest.get("counts", {}), manifest.get("corpus", {})
-    split = manifest.get("split", "official")
+    manifest = features.manifest
     return CorpusFacts(
-        name=f"{corpus.get('kind', 'features')} {corpus.get('root', '')}".strip(),
-        split=split,
-        split_rule=_SPLIT_RULES.get(split, "given with the features"),
-        tracks={part: _count(tracks, part, manifest["classes"]) for part in features.SPLITS},
-        groups=_groups(tracks),
-        rejects=counts.get("reasons", {}),
+        name=f"{manifest.corpus.get('kind', 'features')} {manifest.corpus.get('root', '')}".strip(),
+        split=manifest.split,
+        split_rule=_SPLIT_RULES.get(manifest.split, "given with the features"),
+        tracks={part: _count(features, part) for part in SPLITS},
+        groups=_groups(features),
+        rejects=manifest.counts.reasons,
         leakage="passed: no track, group or equal audio is in two splits",
     )
 
@@ -145,18 +141,18 @@ def _run(card: ModelCard, probabilities: Float32) -> Run:
     )
 
 
-def _count(tracks: pa.Table, split: str, classes: list[str]) -> dict[str, int]:
-    genres = tracks.filter(pc.equal(tracks["split"], split))["genre"]
-    counts = {row["values"]: row["counts"] for row in pc.value_counts(genres).to_pylist()}
-    return {name: counts.get(name, 0) for name in classes}
+def _count(features: Features, split: str) -> dict[str, int]:
+    """Tracks of each class in a split."""
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(features.tracks(split)["genre"]).to_pylist()}
+    return {name: counts.get(name, 0) for name in features.classes}
 
 
-def _groups(tracks: pa.Table) -> dict[str, int]:
+def _groups(features: Features) -> dict[str, int]:
     """Groups in each split, or nothing where the corpus knows none."""
+    tracks = features.tracks()
     if tracks["group"].null_count == len(tracks):
         return {}
-    known = {part: tracks.filter(pc.equal(tracks["split"], part))["group"] for part in features.SPLITS}
-    return {part: pc.count_distinct(groups).as_py() for part, groups in known.items()}
+    return {part: pc.count_distinct(features.tracks(part)["group"]).as_py() for part in SPLITS}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

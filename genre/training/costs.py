@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from genre.config import TrainSettings
-from genre.features import Clips, Shape, windows
+from genre.features import Clips, Manifest, Shape, windows
 from genre.model.classifier import predict
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
@@ -76,13 +76,13 @@ def answer_seconds(settings: TrainSettings, workload: Workload, cost: Cost) -> f
 
 def _train_windows(settings: TrainSettings, workload: Workload) -> int:
     """Return the windows of a clip in one epoch."""
-    frames = windows.frames_in(settings.window_seconds, workload.shape)
+    frames = workload.shape.frames_in(settings.window_seconds)
     return windows.per_epoch(settings.windows_per_clip, frames, workload.shape.frames)
 
 
 def _eval_windows(settings: TrainSettings, workload: Workload) -> int:
     """Return the windows of a clip in evaluation."""
-    frames = windows.frames_in(settings.window_seconds, workload.shape)
+    frames = workload.shape.frames_in(settings.window_seconds)
     return len(windows.eval_starts(frames, workload.shape.frames, settings.eval_windows))
 
 
@@ -92,7 +92,9 @@ def _measure(measured: Experiment, workload: Workload, batch: int, device: torch
     neutral = {"patience": 0, "init_from": "", "freeze": False}
     measured = replace(measured, train=measured.train.model_copy(update=size | neutral))
     noise, bins = _noise(workload, batch), workload.shape.bins
-    manifest = {"classes": [str(number) for number in range(workload.classes)], "settings": {}, "fingerprint": ""}
+    manifest = Manifest(
+        fingerprint="", shape=workload.shape, classes=[str(number) for number in range(workload.classes)]
+    )
     data = Data(noise, _noise(workload, 1), np.zeros(bins, np.float32), np.ones(bins, np.float32), manifest)
     card, trainer = experiment.trainer_for(measured, data, device)
     started = time.perf_counter()

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import nn
 
-from genre import architectures, devices, features, memory
+from genre import architectures, devices, memory
 from genre.config import AudioSettings, Config, SpectrogramSettings, TrainSettings, differences
 from genre.errors import ArtifactError
-from genre.features import Clips, Float32, splits
+from genre.features import SPLITS, Clips, Features, Float32, Manifest, splits
 from genre.features.windows import Shard
 from genre.model import calibration, checkpoint, finetuning
 from genre.model.classifier import Classifier, predict, statistics
@@ -55,46 +54,47 @@ class Data:
     valid: Clips
     mean: Float32  # (bins,) dB, of the training split
     std: Float32  # (bins,) dB, of the training split
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def classes(self) -> list[str]:
-        return list(self.manifest["classes"])
+        return self.manifest.classes
 
 
-def load_data(folder: Location, needed: Sequence[str] = ("train", "valid")) -> Data:
+def load_data(features: Features, needed: Sequence[str] = ("train", "valid")) -> Data:
     """Load the training and validation clips of a features folder, after checking its tracks.
 
     `needed` names the splits that must not be empty: a job that scores on the test split names it too.
     Raises `ArtifactError` or `ConfigError` like `check_tracks`, and where the folder is unfinished.
     """
-    manifest = features.read_manifest(folder)
-    check_tracks(features.read_tracks(folder), manifest["classes"], needed)
-    loaded = features.load_splits(folder, ["train", "valid"])
-    mean, std = statistics(loaded["train"])
-    return Data(loaded["train"], loaded["valid"], mean, std, manifest)
+    check_tracks(features, needed)
+    clips = features.load(["train", "valid"])
+    mean, std = statistics(clips["train"])
+    return Data(clips["train"], clips["valid"], mean, std, features.manifest)
 
 
-def check_tracks(tracks: pa.Table, classes: list[str], needed: Sequence[str] = features.SPLITS) -> None:
+def check_tracks(features: Features, needed: Sequence[str] = SPLITS) -> None:
     """Check that no track, group or audio is in two splits and that every class has enough training tracks.
 
     Raises `ArtifactError` or `ConfigError`.
     """
+    tracks = features.tracks()
     view = tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])
     splits.check(view)
-    splits.require_trainable(view, classes, needed)
+    splits.require_trainable(view, features.classes, needed)
 
 
-def check_settings(
-    audio: AudioSettings, spectrogram: SpectrogramSettings, manifest: dict[str, Any], folder: Location
-) -> None:
+def check_settings(audio: AudioSettings, spectrogram: SpectrogramSettings, features: Features) -> None:
     """Check that features were made with these settings. Raises `ArtifactError` that names the first difference."""
-    if "audio" not in manifest["settings"]:
+    settings = features.manifest.settings
+    if "audio" not in settings:
         return  # precomputed spectrograms: there is nothing to compare with
     expected = {"audio": audio.model_dump(mode="json"), "spectrogram": spectrogram.model_dump(mode="json")}
-    different = differences(expected, manifest["settings"])
+    different = differences(expected, settings)
     if different:
-        raise ArtifactError(f"{folder} holds features with other settings: {different[0]}; run prepare, or correct it")
+        raise ArtifactError(
+            f"{features.folder} holds features with other settings: {different[0]}; run prepare, or correct it"
+        )
 
 
 def trainer_for(
@@ -112,8 +112,8 @@ def trainer_for(
         architecture=experiment.architecture,
         params=experiment.params,
         classes=data.classes,
-        features=data.manifest["settings"],
-        fingerprint=data.manifest["fingerprint"],
+        features=data.manifest.settings,
+        fingerprint=data.manifest.fingerprint,
         shape=data.train.shape,
         window_seconds=experiment.train.window_seconds,
         eval_windows=experiment.train.eval_windows,

@@ -87,7 +87,7 @@ class Trainer:
         self._train, self._classes, self._shard = train, classes, shard
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.precision, self._device, classifier)
-        self._frames = windows.frames_in(settings.window_seconds, train.shape)
+        self._frames = train.shape.frames_in(settings.window_seconds)
         self._per_clip = windows.per_epoch(settings.windows_per_clip, self._frames, train.shape.frames)
         self._plan = windows.plan(len(train), self._per_clip, settings.batch_size, shard.world)
         self._validator = Validator(valid, classes, self._frames, settings.eval_windows, shard, self._autocast)

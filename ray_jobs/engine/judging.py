@@ -14,14 +14,15 @@ import numpy as np
 import ray
 import torch
 
-from genre import features, report
+from genre import report
 from genre.config import Config
 from genre.errors import AudioError
 from genre.evaluation import baseline, inference, robustness
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
-from genre.features import Clips, Float32, ledger
-from genre.features.preparation import Recipe
+from genre.features import Clips, Features, Float32
+from genre.features.manifest import versions
+from genre.features.recipe import Recipe
 from genre.model import calibration, checkpoint
 from genre.model.classifier import predict
 from genre.model.saved_model import ModelCard
@@ -85,18 +86,17 @@ def measure(folders: list[Location], clips: Clips) -> Iterator[InferenceCost]:
 
 def judge(
     config: Config,
-    folder: Location,
+    features: Features,
     split: Part,
     saved: list[Saved],
     fitted: ray.ObjectRef[Baseline] | None,
     search: Search | None = None,
     changed: bool = False,
 ) -> Board:
-    """Score every saved model once on `split` of the features in `folder`; with `changed`, on worse audio as well."""
-    manifest, tracks = features.read_manifest(folder), features.read_tracks(folder)
-    clips = features.load(folder, split)
-    recipe = robustness.recipe_of(manifest, config.prepare) if changed else None
-    paths = features.read_tracks(folder, split)["path"].to_pylist() if recipe else []
+    """Score every saved model once on `split` of the features; with `changed`, on worse audio as well."""
+    clips = features.clips(split)
+    recipe = Recipe.from_settings(features.manifest.settings, config.prepare) if changed else None
+    paths = features.tracks(split)["path"].to_pylist() if recipe else []
     blocks = even_blocks(paths, cluster.cpus())
     answered = _answers(clips, saved, fitted, recipe, blocks)
     f1 = answered.robustness
@@ -107,13 +107,13 @@ def judge(
         rows.append(entries.ensemble(rows, f1.get(robustness.ENSEMBLE, {})))
     if answered.baseline is not None:
         rows.append(entries.classical(answered.baseline, clips, f1.get(_BASELINE, {})))
-    rows.append(entries.majority(tracks, manifest["classes"], clips))
+    rows.append(entries.majority(features, clips))
     notes = list(answered.notes)
     if changed and recipe is None:
         notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")
     if split != "test":
         notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
-    return _board(config, manifest, tracks, clips, split, rows, notes, search)
+    return _board(config, features, clips, split, rows, notes, search)
 
 
 def publish(board: Board, folder: Location, saved: list[Saved]) -> None:
@@ -129,8 +129,7 @@ def publish(board: Board, folder: Location, saved: list[Saved]) -> None:
 
 def _board(
     config: Config,
-    manifest: dict[str, Any],
-    tracks: Any,
+    features: Features,
     clips: Clips,
     part: Part,
     rows: list[Entry],
@@ -138,10 +137,10 @@ def _board(
     search: Search | None,
 ) -> Board:
     grouped = len(np.unique(clips.groups)) < len(clips.track_ids)
-    corpus = entries.corpus_facts(manifest, tracks)
+    corpus = entries.corpus_facts(features)
     return Board(
         title=f"Music genres: {corpus.name}",
-        classes=list(manifest["classes"]),
+        classes=features.classes,
         track_ids=clips.track_ids.tolist(),
         truth=clips.labels,
         groups=clips.groups.tolist() if grouped else None,
@@ -152,7 +151,7 @@ def _board(
         seed=config.seed,
         hardware=hardware_in_words(rows),
         commands=[cli.command_line()],
-        versions=ledger.versions(),
+        versions=versions(),
         commit=entries.commit(),
         notes=notes,
         search=search,

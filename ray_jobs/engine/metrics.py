@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.util.metrics import Counter, Gauge
 
-from genre.features.preparation import Recipe, prepare_block
+from genre.features.preparation import prepare_block
+from genre.features.recipe import Recipe
 from genre.storage import Location
 
 

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, replace
 import ray
 import torch
 
-from genre import devices, features
+from genre import devices
 from genre.config import Config, fingerprint
+from genre.features import Features
 from genre.storage import Location
 from genre.training import costs
 from genre.training.costs import Cost, Workload
@@ -44,9 +45,9 @@ class Decision:
     seeds_decided: bool = False  # after the search, by the time that was left
 
 
-def workload_of(data: Data, folder: Location) -> Workload:
-    """The size of a search on the features in `folder`."""
-    test = sum(features.read_tracks(folder, "test")["clips"].to_pylist())
+def workload_of(data: Data, features: Features) -> Workload:
+    """The size of a search on these features."""
+    test = sum(features.tracks("test")["clips"].to_pylist())
     return Workload(len(data.train), len(data.valid), int(test), data.train.shape, len(data.classes))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from genre import architectures
 from genre.config import Config, fingerprint
+from genre.features import Manifest
 from genre.storage import Location
 from genre.training.experiment import EXECUTION_SETTINGS
 from ray_jobs.search import terms
@@ -65,7 +66,7 @@ class Slot:
         return {"settings": own | settings, "folder": str(self.folder.place), "name": self.log_name}
 
 
-def slots(config: Config, manifest: dict[str, Any], plan: Plan) -> list[Slot]:
+def slots(config: Config, manifest: Manifest, plan: Plan) -> list[Slot]:
     """All trials of the search; the architectures take turns, so that all of them start early."""
     parents = {name: _folder(config, manifest, name, epochs) for name, epochs in plan.epochs.items()}
     return [
@@ -85,7 +86,7 @@ def unsettled(slots: Sequence[Slot], minutes: float = 0.0) -> list[Slot]:
     return [slot for slot in slots if slot.record is None or not slot.record.is_settled(minutes)]
 
 
-def _folder(config: Config, manifest: dict[str, Any], architecture: str, epochs: int) -> Location:
+def _folder(config: Config, manifest: Manifest, architecture: str, epochs: int) -> Location:
     """Named after everything that the trials of an architecture see, so that other settings start another search."""
     params = architectures.params(architecture, config.models.get(architecture, {}))
     seen = {
@@ -95,6 +96,6 @@ def _folder(config: Config, manifest: dict[str, Any], architecture: str, epochs:
         "sampler": config.tune.sampler,
         "stopping": [config.tune.grace_epochs, config.tune.reduction],
         "seed": config.seed,
-        "features": [manifest[key] for key in ("fingerprint", "contents")],
+        "features": [manifest.fingerprint, manifest.contents],
     }
     return Location.of(config.output) / "tune" / f"{architecture}-{fingerprint(seen)}"

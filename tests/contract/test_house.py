@@ -38,7 +38,7 @@ def test_the_science_never_imports_the_engine(module):
 def test_a_decoding_worker_stays_light():
     """Each of these would cost every worker seconds of start-up."""
     code = (
-        "import sys, genre.features.preparation, genre.features.ledger, genre.audio.isolation;"
+        "import sys, genre.features.preparation, genre.features.finishing, genre.audio.isolation;"
         "heavy = {'ray', 'torch', 'torchaudio', 'librosa', 'sklearn', 'pandas', 'scipy', 'numba'} & set(sys.modules);"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

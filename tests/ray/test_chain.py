@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from running import job
 
-from genre import architectures, features
+from genre import architectures
 from genre.config import load
-from genre.features import preparation
-from genre.features.ledger import scan
+from genre.features import Features, preparation
+from genre.features.recipe import Recipe
+from genre.features.scan import scan
 from genre.report import read_board
 from genre.storage import Location
 
@@ -41,7 +42,7 @@ def test_every_track_is_a_feature_or_a_reject(home):
 
 def test_ray_and_a_plain_loop_make_the_same_features(home, tmp_path):
     config = load(str(home / "run.yaml"))
-    preparation.prepare_block(scan(config.corpus), preparation.Recipe.of(config), Location.of(tmp_path))
+    preparation.prepare_block(scan(config.corpus), Recipe.of(config), Location.of(tmp_path))
     (plain_file,) = (tmp_path / "clips").iterdir()
     plain = pq.read_table(plain_file).sort_by([("track_id", "ascending"), ("clip", "ascending")])
     parallel = pq.read_table(home / "out/features/clips").sort_by([("track_id", "ascending"), ("clip", "ascending")])
@@ -86,7 +87,7 @@ def test_the_leaderboard_has_all_six_and_the_references(tuned):
 def test_the_test_split_is_that_of_the_features(tuned):
     home, _ = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
-    clips = features.load(Location.of(home / "out/features"), "test")
+    clips = Features.open(Location.of(home / "out/features")).clips("test")
     assert board.track_ids == clips.track_ids.tolist()
     assert np.array_equal(board.truth, clips.labels)
 

@@ -21,10 +21,10 @@ import pytest
 from conftest import REPOSITORY
 from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
-from genre import features
 from genre.config import ClusterSettings, CorpusSettings
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
-from genre.features import ledger
+from genre.features import Features, finishing
+from genre.features.scan import scan
 from genre.storage import Location
 from ray_jobs.engine.blocks import Workers, first_blocks
 from ray_jobs.prepare import prepare
@@ -88,7 +88,7 @@ class TestAgain:
         found, fresh = tables(output), tables(tmp_path / "fresh")
         for name in ("tracks", "rejects", "duplicates"):
             assert found[name] == fresh[name]
-        clips = features.load(Location.of(output / "features"), "train")
+        clips = Features.open(Location.of(output / "features")).clips("train")
         assert "genre1/song03.wav" not in clips.track_ids
         assert json.loads((output / "features/manifest.json").read_text())["classes"] == ["genre0", "genre1"]
 
@@ -97,9 +97,9 @@ class TestAgain:
         write_song(music / "genre0/song01.wav", 1234, seconds=3.0)
         assert in_turn(config_of(music, output)) == 1
         folder = Location.of(output / "features")
-        row = features.read_tracks(folder).filter(pc.field("track_id") == "genre0/song01.wav").to_pylist()[0]
+        row = Features.open(folder).tracks().filter(pc.field("track_id") == "genre0/song01.wav").to_pylist()[0]
         assert row["clips"] == 3
-        loaded = features.load(folder, row["split"])  # the leftovers of its first clips are passed over
+        loaded = Features.open(folder).clips(row["split"])  # the leftovers of its first clips are passed over
         assert (loaded.track_ids[loaded.track] == "genre0/song01.wav").sum() == 3
 
     def test_touched_files_are_read_but_not_decoded(self, music, output, tmp_path):
@@ -127,8 +127,8 @@ class TestAgain:
         in_turn(config_of(music, tmp_path / "fresh"))
         found, fresh = tables(output), tables(tmp_path / "fresh")
         assert found["tracks"] == fresh["tracks"]
-        clips = features.load(Location.of(output / "features"), "train")
-        assert len(clips) == len(features.load(Location.of(tmp_path / "fresh/features"), "train"))
+        clips = Features.open(Location.of(output / "features")).clips("train")
+        assert len(clips) == len(Features.open(Location.of(tmp_path / "fresh/features")).clips("train"))
 
     def test_a_lost_part_is_made_again(self, music, output, tmp_path):
         in_turn(config_of(music, output))
@@ -208,12 +208,12 @@ class TestRejects:
         hanging = music / "genre0/hang.wav"
         os.mkfifo(hanging)
         config = config_of(music, output, file_timeout_s=1.0)
-        listed = ledger.scan(config.corpus)
+        listed = scan(config.corpus)
         row = listed.slice(0, 1).to_pylist()[0]
         with_pipe = pa.concat_tables(
             [listed, pa.Table.from_pylist([row | {"track_id": "hang", "path": str(hanging)}], listed.schema)]
         )
-        monkeypatch.setattr(ledger, "scan", lambda _: with_pipe)
+        monkeypatch.setattr("ray_jobs.prepare.scan", lambda _: with_pipe)
         in_turn(config)
         (reject,) = pq.read_table(output / "features/rejects.parquet").to_pylist()
         assert reject["reason"] == "timed_out"
@@ -249,15 +249,15 @@ class TestConservation:
         in_turn(config)
         write_song(music / "genre0/late.wav", 5)
         with pytest.raises(ArtifactError, match="19 tracks scanned, but 18 with features and 0 rejected"):
-            ledger.finish(Location.of(output / "features"), ledger.scan(config.corpus), config)
+            finishing.finish(Location.of(output / "features"), scan(config.corpus), config)
 
     def test_readers_are_told_while_it_is_unfinished(self, music, output):
         in_turn(config_of(music, output))
         (output / "features/manifest.json").unlink()
         with pytest.raises(ArtifactError, match="it was not finished, run prepare again"):
-            features.load(Location.of(output / "features"), "train")
+            Features.open(Location.of(output / "features")).clips("train")
         assert in_turn(config_of(music, output)) == 0
-        assert len(features.load(Location.of(output / "features"), "train"))
+        assert len(Features.open(Location.of(output / "features")).clips("train"))
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from conftest import REPOSITORY
 from music import InTurn, config_of, tables, write_music
 from pyarrow import fs
 
-from genre import features
 from genre.errors import ConfigError
+from genre.features import Features
 from genre.storage import Location
 from ray_jobs.prepare import prepare
 
@@ -59,7 +59,7 @@ def test_the_bucket_holds_what_the_disk_would(bucket_server, tmp_path):
     for name in ("tracks", "rejects"):
         assert remote[name].drop_columns(elsewhere) == local[name].drop_columns(elsewhere)
     folder = Location.of("s3://bucket/run/features")
-    assert len(features.load(folder, "train")) > 0
+    assert len(Features.open(folder).clips("train")) > 0
     left = {info.base_name.removesuffix(".parquet") for info in folder.children()}
     assert left == {"clips", "duplicates", "manifest.json", "rejects", "settings.json", "tracks"}
 

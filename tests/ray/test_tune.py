@@ -18,6 +18,7 @@ from conftest import REPOSITORY
 from running import ENVIRONMENT, command, job
 
 from genre.config import load
+from genre.features import Features
 from genre.report import read_board
 from genre.storage import Location
 from genre.training import experiment
@@ -115,7 +116,7 @@ def test_the_search_trained_the_first_seed(home, features):
     best, winner = max(searched.items(), key=lambda item: item[1].best_f1)
     assert trained.keys() == {*searched, f"{best}-seed-1"}
     config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), winner.settings)
-    data = experiment.load_data(Location.of(features / "features"))
+    data = experiment.load_data(Features.open(Location.of(features / "features")))
     card, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
     list(trainer.run())
     experiment.save_best(Location.of(features / "again"), card, trainer)
@@ -150,7 +151,7 @@ def test_a_model_that_a_kill_left_unsaved_is_made_from_the_last_state(home, feat
     ((name, record),) = records(features).items()
     (trial,) = features.glob("tune/cnn-*/000")
     config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), record.settings)
-    data = experiment.load_data(Location.of(features / "features"))
+    data = experiment.load_data(Features.open(Location.of(features / "features")))
     _, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
     list(trainer.run())
     shutil.rmtree(trial / "model")

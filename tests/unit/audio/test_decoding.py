@@ -15,7 +15,8 @@ from genre.audio import containers, recordings
 from genre.audio.isolation import IsolatedKernel
 from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.errors import AudioError, Reason
-from genre.features.preparation import PreparedTrack, Recipe, TrackKernel
+from genre.features.preparation import PreparedTrack, TrackKernel
+from genre.features.recipe import Recipe
 
 RATE = 22050
 SETTINGS = AudioSettings(clip_seconds=3.0)

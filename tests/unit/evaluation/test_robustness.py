@@ -11,7 +11,8 @@ from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.errors import AudioError, Reason
 from genre.evaluation import metrics, robustness
 from genre.evaluation.robustness import Sound
-from genre.features.preparation import Recipe, TrackKernel
+from genre.features.preparation import TrackKernel
+from genre.features.recipe import Recipe
 from genre.report import Entry, Run, entries
 
 RATE = 22050
@@ -144,12 +145,6 @@ def test_a_track_that_is_gone_says_so(paths, tmp_path):
     with pytest.raises(AudioError, match="gone") as raised:
         robustness.answers([*paths, str(tmp_path / "gone.wav")], RECIPE, [])
     assert raised.value.reason == Reason.UNREADABLE
-
-
-def test_the_recipe_comes_from_the_manifest_or_there_is_none():
-    settings = {"audio": RECIPE.audio.model_dump(), "spectrogram": RECIPE.spectrogram.model_dump()}
-    assert robustness.recipe_of({"settings": settings}) == RECIPE
-    assert robustness.recipe_of({"settings": {"made by": "somebody"}}) is None
 
 
 def test_answers_that_a_change_leaves_alone_score_in_each_row_as_on_the_leaderboard(rng):

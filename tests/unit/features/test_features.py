@@ -16,10 +16,10 @@ import torch
 from conftest import REPOSITORY
 from music import InTurn, config_of, write_music
 
-from genre import features
 from genre.config import Config, load
 from genre.errors import ArtifactError, ConfigError
-from genre.features import Shape
+from genre.features import SPLITS, Features, Shape, decode, encode
+from genre.features.recipe import Recipe
 from genre.storage import Location
 from genre.training import experiment
 from ray_jobs.prepare import prepare
@@ -52,8 +52,8 @@ TRACKS = {"track_id": ["y", "x"], "genre": ["b", "a"], "split": ["train", "train
 class TestBytes:
     def test_the_error_is_at_most_half_a_step(self, rng):
         levels = rng.uniform(-90, 20, (8, 50)).astype(np.float32)
-        stored, peak = features.encode(levels, 80.0)
-        back = features.decode(stored, peak, 80.0)
+        stored, peak = encode(levels, 80.0)
+        back = decode(stored, peak, 80.0)
         kept = levels >= peak - 80
         assert np.abs(back - levels)[kept].max() <= 80 / 255 / 2 + 1e-4
         assert np.allclose(back[~kept], peak - 80, atol=1e-4)
@@ -63,8 +63,8 @@ class TestBytes:
 
     def test_a_batch_has_a_peak_for_each_clip(self, rng):
         levels = rng.uniform(-60, 0, (3, 4, 5)).astype(np.float32) + np.array([0, 30, -30], np.float32)[:, None, None]
-        stored, peaks = zip(*(features.encode(one, 80.0) for one in levels), strict=True)
-        assert np.abs(features.decode(np.stack(stored), np.array(peaks), 80.0) - levels).max() < 0.16
+        stored, peaks = zip(*(encode(one, 80.0) for one in levels), strict=True)
+        assert np.abs(decode(np.stack(stored), np.array(peaks), 80.0) - levels).max() < 0.16
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Location:
 
 class TestLoad:
     def test_clips_come_in_the_order_of_tracks_and_their_numbers(self, folder):
-        clips = features.load(folder, "train")
+        clips = Features.open(folder).clips("train")
         rows = {(row["track_id"], row["clip"]): row for row in (folder / "clips").read_table().to_pylist()}
         assert list(clips.track_ids) == sorted(clips.track_ids)
         assert (np.diff(clips.track) >= 0).all()
@@ -90,11 +90,11 @@ class TestLoad:
             assert row["peak_db"] == clips.peak_db[index]
 
     def test_splits_do_not_overlap_and_are_complete(self, folder):
-        loaded = features.load_splits(folder, features.SPLITS)
+        loaded = Features.open(folder).load(SPLITS)
         ids = [set(clips.track_ids) for clips in loaded.values()]
         assert sum(map(len, ids)) == len(set.union(*ids)) == 48
         for split, clips in loaded.items():
-            alone = features.load(folder, split)
+            alone = Features.open(folder).clips(split)
             assert np.array_equal(alone.spectrograms, clips.spectrograms)
             assert np.array_equal(alone.clip_labels(), clips.clip_labels())
 
@@ -103,27 +103,27 @@ class TestLoad:
         part = next((tmp_path / "copy/clips").iterdir())
         part.write_bytes(part.read_bytes()[:-10])
         with pytest.raises(ArtifactError, match=f"{part.name}: not Parquet, or cut short"):
-            features.load_splits(Location.of(tmp_path / "copy"), features.SPLITS)
+            Features.open(Location.of(tmp_path / "copy")).load(SPLITS)
 
 
 class TestFoldersOfOthers:
     def test_the_least_is_enough(self, tmp_path):
         folder = write_folder(tmp_path / "f", TRACKS, [clip("x", 1, 2), clip("y", 0, 3), clip("x", 0, 1)])
-        clips = features.load(folder, "train")
+        clips = Features.open(folder).clips("train")
         assert clips.track_ids.tolist() == ["x", "y"]
         assert clips.labels.tolist() == [0, 1]
         assert clips.spectrograms[:, 0, 0].tolist() == [1, 2, 3]
         assert clips.groups.tolist() == ["x", "y"]
-        manifest = features.read_manifest(folder)
-        assert manifest["counts"]["splits"]["a"]["train"] == 1
-        assert manifest["settings"] == {}
+        manifest = Features.open(folder).manifest
+        assert manifest.counts.splits["a"]["train"] == 1
+        assert manifest.settings == {}
 
     def test_what_changes_is_seen_in_the_fingerprint_of_the_contents(self, tmp_path):
         first = write_folder(tmp_path / "1", TRACKS, [clip("x", 0), clip("y", 0)])
         moved = write_folder(tmp_path / "2", TRACKS | {"split": ["valid", "train"]}, [clip("x", 0), clip("y", 0)])
-        one, two = features.read_manifest(first), features.read_manifest(moved)
-        assert one["contents"] != two["contents"]
-        assert one["fingerprint"] == two["fingerprint"]
+        one, two = Features.open(first).manifest, Features.open(moved).manifest
+        assert one.contents != two.contents
+        assert one.fingerprint == two.fingerprint
 
     def test_texts_may_be_of_any_kind(self, tmp_path):
         tracks = {
@@ -132,7 +132,7 @@ class TestFoldersOfOthers:
             "split": ["train", "train"],
         }
         folder = write_folder(tmp_path / "f", tracks, [clip("x", 0), clip("y", 0)])
-        assert features.load(folder, "train").labels.tolist() == [0, 1]
+        assert Features.open(folder).clips("train").labels.tolist() == [0, 1]
 
     @pytest.mark.parametrize(
         ("clips", "says"),
@@ -147,12 +147,12 @@ class TestFoldersOfOthers:
     )
     def test_wrong_clips_are_refused(self, tmp_path, clips, says):
         with pytest.raises(ArtifactError, match=says):
-            features.load(write_folder(tmp_path / "f", TRACKS, clips), "train")
+            Features.open(write_folder(tmp_path / "f", TRACKS, clips)).clips("train")
 
     def test_missing_clips_are_counted(self, tmp_path):
         folder = write_folder(tmp_path / "f", TRACKS | {"clips": [2, 1]}, [clip("x", 0), clip("y", 0)])
         with pytest.raises(ArtifactError, match="split 'train': 1 of 3 clips are missing"):
-            features.load(folder, "train")
+            Features.open(folder).clips("train")
 
     @pytest.mark.parametrize(
         ("manifest", "says"),
@@ -167,20 +167,20 @@ class TestFoldersOfOthers:
     def test_wrong_manifests_are_refused(self, tmp_path, manifest, says):
         folder = write_folder(tmp_path / "f", TRACKS, [clip("x", 0), clip("y", 0)], **manifest)
         with pytest.raises(ArtifactError, match=says):
-            features.load(folder, "train")
+            Features.open(folder).clips("train")
 
     @pytest.mark.parametrize("missing", ["track_id", "genre", "split"])
     def test_missing_columns_are_named(self, tmp_path, missing):
         tracks = {name: values for name, values in TRACKS.items() if name != missing}
         with pytest.raises(ArtifactError, match=f"no column '{missing}'"):
-            features.load(write_folder(tmp_path / "f", tracks, [clip("x", 0), clip("y", 0)]), "train")
+            Features.open(write_folder(tmp_path / "f", tracks, [clip("x", 0), clip("y", 0)])).clips("train")
 
     def test_no_folder_and_no_manifest_are_told_apart(self, tmp_path):
         with pytest.raises(ArtifactError, match="no such folder, run prepare"):
-            features.load(Location.of(tmp_path / "nowhere"), "train")
+            Features.open(Location.of(tmp_path / "nowhere")).clips("train")
         (tmp_path / "begun").mkdir()
         with pytest.raises(ArtifactError, match="not finished, run prepare again"):
-            features.load(Location.of(tmp_path / "begun"), "train")
+            Features.open(Location.of(tmp_path / "begun")).clips("train")
 
 
 class TestExamples:
@@ -188,9 +188,10 @@ class TestExamples:
 
     def trained(self, folder: Path, *settings: str) -> float:
         """The loss after an epoch of training on a folder."""
-        data = experiment.load_data(Location.of(folder))
+        features = Features.open(Location.of(folder))
+        data = experiment.load_data(features)
         config = load(None, ["train.epochs=1", "model=cnn", "models.cnn.width=4", "models.cnn.depth=2", *settings])
-        experiment.check_settings(config.audio, config.spectrogram, data.manifest, Location.of(folder))
+        experiment.check_settings(config.audio, config.spectrogram, features)
         _, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, torch.device("cpu"))
         return next(iter(trainer.run())).train_loss
 
@@ -205,14 +206,14 @@ class TestExamples:
         write_music(tmp_path / "music")
         prepare(config_of(tmp_path / "music", tmp_path / "out"), InTurn())
         shown = example("read_features.py", tmp_path / "out/features").splitlines()
-        manifest = features.read_manifest(Location.of(tmp_path / "out/features"))
-        assert len(shown) == manifest["counts"]["clips"]
+        manifest = Features.open(Location.of(tmp_path / "out/features")).manifest
+        assert len(shown) == manifest.counts.clips
 
     def test_real_spectrograms_of_gtzan_train_here(self, tmp_path, shared_data):
         source = shared_data / "gtzan-spectrograms-train-valid.parquet"
         example("write_features.py", tmp_path / "run", "--convert", source)
-        folder = Location.of(tmp_path / "run/features")
-        data = experiment.load_data(folder)
+        features = Features.open(Location.of(tmp_path / "run/features"))
+        data = experiment.load_data(features)
         assert len(data.train) + len(data.valid) == 635
         assert data.train.shape == Shape(40, 496, 80.0, 30 / 496)
         original = pq.read_table(source).to_pylist()[0]
@@ -221,15 +222,21 @@ class TestExamples:
         given = np.frombuffer(original["spectrogram"], np.uint8).reshape(129, 496)
         # the lowest and the highest band lie within the lowest and the highest bins
         for band, bins in ((0, slice(0, 4)), (-1, slice(-19, None))):
-            ours = features.decode(loaded.spectrograms[row], loaded.peak_db[row], 80.0)[band]
+            ours = decode(loaded.spectrograms[row], loaded.peak_db[row], 80.0)[band]
             theirs = given[bins] * (80 / 255) - 80
             assert (ours >= theirs.min(axis=0) - 0.2).all()
             assert (ours <= theirs.max(axis=0) + 0.2).all()
         with pytest.raises(ConfigError, match="no track is in the test split"):
-            experiment.load_data(folder, features.SPLITS)
+            experiment.load_data(features, SPLITS)
 
 
 def test_the_default_settings_fit_the_shape():
     shape = Shape(**vars(SHAPE))
     assert shape.clip_schema().field("spectrogram").type == pa.binary(24)
     assert Config().spectrogram.range_db == 80.0
+
+
+def test_a_recipe_comes_from_the_settings_of_a_manifest_unless_clips_are_precomputed():
+    recipe = Recipe.of(Config())
+    assert Recipe.from_settings(recipe.settings(), recipe.prepare) == recipe
+    assert Recipe.from_settings({"made by": "somebody"}) is None

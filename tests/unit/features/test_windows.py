@@ -50,9 +50,9 @@ def test_a_step_without_two_windows_is_refused(clips, batch, world):
 
 def test_frames_of_a_window_stay_within_a_clip():
     clips = make_clips(frames=40)
-    assert windows.frames_in(0.23, clips.shape) == 10
-    assert windows.frames_in(9, clips.shape) == 40
-    assert windows.frames_in(1e-6, clips.shape) == 1
+    assert clips.shape.frames_in(0.23) == 10
+    assert clips.shape.frames_in(9) == 40
+    assert clips.shape.frames_in(1e-6) == 1
 
 
 # --- training

@@ -11,6 +11,7 @@ from genre import devices
 from genre.config import load
 from genre.errors import ArtifactError
 from genre.evaluation import metrics
+from genre.features import Manifest
 from genre.model import calibration
 from genre.model.calibration import Answers, Calibration
 from genre.model.classifier import statistics
@@ -122,7 +123,7 @@ def test_names_of_tracks_do_not_travel_with_a_model(tmp_path):
 
 def test_training_leaves_the_evidence_beside_the_weights(tmp_path):
     clips = make_clips(tracks=12)
-    manifest = {"classes": ["a", "b", "c"], "settings": {}, "fingerprint": "x"}
+    manifest = Manifest(classes=["a", "b", "c"], fingerprint="x", shape=clips.shape)
     data = experiment.Data(clips, clips, *statistics(clips), manifest)
     small = ["models.cnn.width=4", "models.cnn.depth=2", "train.epochs=1", "train.window_seconds=0.5"]
     config = load(None, [*small, "train.batch_size=4"])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from saving import save_model
 
 from genre.config import differences
 from genre.errors import ArtifactError, ConfigError
+from genre.features import Features, Manifest
 from genre.model import checkpoint, saved_model
 from genre.storage import Location
 
@@ -86,14 +87,14 @@ def test_a_card_of_unknown_settings_is_refused(folder, changes, says):
 
 def test_other_features_are_refused_by_what_differs(folder):
     card, _ = checkpoint.load(folder)
-    manifest = {"settings": card.features, "fingerprint": card.fingerprint, "classes": card.classes}
-    checkpoint.check_features(card, manifest, folder)
+    manifest = Manifest(settings=card.features, fingerprint=card.fingerprint, classes=card.classes, shape=card.shape)
+    checkpoint.check_features(card, Features(folder, manifest))
     audio = card.features["audio"] | {"sample_rate": 8000}
-    other = manifest | {"settings": card.features | {"audio": audio}, "fingerprint": "0"}
+    other = replace(manifest, settings=card.features | {"audio": audio}, fingerprint="0")
     with pytest.raises(ArtifactError, match=r"audio\.sample_rate is 8000, expected 22050"):
-        checkpoint.check_features(card, other, folder)
+        checkpoint.check_features(card, Features(folder, other))
     with pytest.raises(ArtifactError, match="features have genres folk, the model blues, jazz, rock"):
-        checkpoint.check_features(card, manifest | {"classes": ["folk"]}, folder)
+        checkpoint.check_features(card, Features(folder, replace(manifest, classes=["folk"])))
 
 
 def test_differences_name_nested_keys():

@@ -13,6 +13,7 @@ from genre import architectures
 from genre.config import TrainSettings, load
 from genre.errors import ArtifactError
 from genre.evaluation import metrics
+from genre.features import Manifest
 from genre.model import checkpoint, finetuning
 from genre.model.classifier import predict, statistics
 from genre.model.saved_model import ModelCard
@@ -154,5 +155,6 @@ def test_training_starts_from_the_folder_that_init_from_names(tmp_path):
 
 
 def data_of(clips, genres):
-    manifest = {"classes": list(genres), "settings": {"spectrogram": {"n_mels": 16}}, "fingerprint": "same"}
+    settings = {"spectrogram": {"n_mels": 16}}
+    manifest = Manifest(classes=list(genres), settings=settings, fingerprint="same", shape=clips.shape)
     return Data(clips, clips, *statistics(clips), manifest)

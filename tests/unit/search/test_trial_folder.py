@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from genre.config import load
+from genre.features import Manifest, Shape
 from genre.storage import Location
 from ray_jobs.search import samplers, search_plan, terms
 from ray_jobs.search.budget import Plan
 from ray_jobs.search.trial_folder import Record, TrialFolder
 
-MANIFEST = {"fingerprint": "0", "contents": "1"}
+MANIFEST = Manifest(fingerprint="0", contents="1", shape=Shape(16, 40, 80.0, 0.023), classes=["a", "b"])
 SETTINGS = {"model.name": "cnn", "train.learning_rate": 0.1 + 0.2, "models.cnn.width": 8}
 
 

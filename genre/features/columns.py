@@ -1,0 +1,16 @@
+"""Helpers for columns of Arrow tables."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def combined(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array."""
+    array = column.combine_chunks()
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def replaced(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the table with other values in a column, at the same position and with the same field."""
+    return table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)

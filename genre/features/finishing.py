@@ -1,0 +1,129 @@
+"""The final tables and the manifest of a features folder, from the outcomes of all runs.
+
+Every scanned track ends in exactly one of `tracks.parquet` (it has clips) and `rejects.parquet` (with a reason).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre import corpora
+from genre.config import Config, CorpusSettings
+from genre.errors import ArtifactError
+from genre.features import duplicates, ledger, splits
+from genre.features import manifest as manifests
+from genre.features.columns import replaced
+from genre.features.manifest import Counts, Manifest
+from genre.features.recipe import Recipe
+from genre.features.schema import SCAN_SCHEMA, TRACK_SCHEMA, TRACK_WRITE_OPTIONS
+from genre.storage import Location
+
+
+def finish(folder: Location, scanned: pa.Table, config: Config) -> Manifest:
+    """Write the final tables and, last, the manifest, which is returned. Delete files that no track needs.
+
+    When the tables would not change, nothing is written and the existing manifest is returned. Raises `ArtifactError`
+    unless every scanned track is in exactly one of the two tables.
+    """
+    recipe, run = Recipe.of(config), ledger.next_run(folder) - 1
+    kept, rejected = _join(scanned, ledger.read_outcomes(folder))
+    if len(kept) + len(rejected) != len(scanned):
+        raise ArtifactError(
+            f"{folder}: {len(scanned)} tracks scanned, but {len(kept)} with features and {len(rejected)} rejected; "
+            "files changed while the job ran, run it again"
+        )
+    kept = duplicates.exclude_copies(_with_splits(kept, config.corpus))
+    copies = duplicates.find(kept)
+    is_published = len(scanned) > 0 and scanned["split"].null_count == 0
+    manifest = _manifest(kept, rejected, copies, config, "official" if is_published else "random")
+    if existing := _unchanged(folder, manifest, {"tracks": kept, "rejects": rejected}):
+        ledger.write_settings(folder, recipe, recipe.limits(), run)
+        _delete_unused(folder, kept)
+        return existing
+    # until the new manifest is written the folder is unfinished, and readers are told so
+    (folder / manifests.FILE).delete()
+    for name, table in {"tracks": kept, "rejects": rejected, "duplicates": copies}.items():
+        (folder / f"{name}.parquet").write_table(table, **TRACK_WRITE_OPTIONS)
+    ledger.write_settings(folder, recipe, recipe.limits(), run)
+    (folder / manifests.FILE).write_json(manifest.to_json())
+    _delete_unused(folder, kept)
+    return manifest
+
+
+def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the scanned tracks with their outcomes: those with clips, and the rejected."""
+    matching = outcomes.take(ledger.row_of(scanned, outcomes))
+    columns = {name: (scanned if name in SCAN_SCHEMA.names else matching)[name] for name in TRACK_SCHEMA.names}
+    joined = pa.table(columns, schema=TRACK_SCHEMA)
+    done, prepared = ledger.is_same_file(scanned, matching), pc.is_null(matching["reason"])
+    return joined.filter(pc.and_(done, prepared)), joined.filter(pc.and_not(done, prepared))
+
+
+def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
+    """Return the tracks with their splits decided; tracks of equal audio count as one."""
+    view = tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])
+    return replaced(tracks, "split", splits.assign(view, settings)["split"])
+
+
+def _manifest(kept: pa.Table, rejected: pa.Table, copies: pa.Table, config: Config, split: str) -> Manifest:
+    recipe = Recipe.of(config)
+    classes = corpora.classes(config.corpus)
+    return Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=recipe.fingerprint(),
+        contents=manifests.fingerprint_of_tracks(kept),
+        settings=recipe.settings(),
+        corpus=config.corpus.model_dump(mode="json"),
+        shape=recipe.shape(),
+        classes=classes if classes is not None else sorted(pc.unique(kept["genre"]).to_pylist()),
+        counts=Counts(
+            scanned=len(kept) + len(rejected),
+            tracks=len(kept),
+            clips=pc.sum(kept["clips"]).as_py() or 0,
+            truncated=pc.sum(kept["truncated"]).as_py() or 0,
+            rejected=len(rejected),
+            reasons=_count_reasons(rejected),
+            duplicates=duplicates.count(copies),
+            splits=splits.summary(kept),
+        ),
+        versions=manifests.versions(),
+        split=split,
+    )
+
+
+def _count_reasons(rejected: pa.Table) -> dict[str, int]:
+    """Return the number of rejected tracks for each reason, the most frequent first."""
+    counts = pc.value_counts(rejected["reason"]).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: (-e["counts"], e["values"]))}
+
+
+def _unchanged(folder: Location, manifest: Manifest, tables: dict[str, pa.Table]) -> Manifest | None:
+    """Return the folder's manifest if it and the tables are already there, apart from date and versions."""
+    path = folder / manifests.FILE
+    if not path.exists():
+        return None
+    existing, volatile = path.read_json(), {"created": None, "versions": None}
+    if existing | volatile != manifest.to_json() | volatile:
+        return None
+    if not all((folder / f"{name}.parquet").read_table().equals(table) for name, table in tables.items()):
+        return None
+    return Manifest.from_json(existing)
+
+
+def _delete_unused(folder: Location, kept: pa.Table) -> None:
+    """Delete the outcomes, then parts whose tracks were all removed or changed, and what a kill left of a write.
+
+    Outcomes come first, because they may name the parts that are deleted after them.
+    """
+    parts = set(pc.unique(kept["part"]).to_pylist())
+    unused = [
+        folder / "clips" / info.base_name for info in (folder / "clips").children() if info.base_name not in parts
+    ]
+    hidden = [folder / info.base_name for info in folder.children() if info.base_name.startswith(".")]
+    for location in (folder / "outcomes", *unused, *hidden):
+        with contextlib.suppress(OSError):  # a file that remains does no harm, and the next run deletes it
+            location.delete()

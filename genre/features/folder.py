@@ -1,0 +1,159 @@
+"""A finished features folder: its manifest, its tracks and its clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.errors import ArtifactError
+from genre.features import manifest
+from genre.features.clips import Clips, Gatherer, Ints
+from genre.features.manifest import Manifest
+from genre.features.schema import ROW_GROUP, Shape
+from genre.storage import Location
+
+_CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of a clip that loading needs
+
+
+class Features:
+    """A finished features folder. A job opens it once and passes it on; a pickle holds the address and the manifest.
+
+    All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
+    """
+
+    def __init__(self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._tracks = tracks
+
+    @classmethod
+    def open(cls, folder: Location) -> Features:
+        """Read the manifest of a folder. Raises `ArtifactError` when it is missing, unfinished or not of features."""
+        content = manifest.read(folder)
+        if "contents" in content:
+            return cls(folder, Manifest.from_json(content))
+        tracks = _read_tracks(folder)
+        return cls(folder, Manifest.from_json(manifest.with_defaults(content, tracks, folder)), tracks)
+
+    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest]]:
+        return Features, (self.folder, self.manifest)
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of each spectrogram."""
+        return self.manifest.shape
+
+    @property
+    def classes(self) -> list[str]:
+        """The genres, in the order of the models' outputs."""
+        return self.manifest.classes
+
+    def tracks(self, split: str | None = None) -> pa.Table:
+        """Return the tracks that have clips, sorted by track_id: all of them, or those of one split."""
+        if self._tracks is None:
+            self._tracks = _read_tracks(self.folder)
+        return self._tracks if split is None else self._tracks.filter(pc.equal(self._tracks["split"], split))
+
+    def clips(self, split: str) -> Clips:
+        """Return all clips of one split, in the order of track_id and clip."""
+        return self.load([split])[split]
+
+    def load(self, splits: Sequence[str]) -> dict[str, Clips]:
+        """Return the clips of several splits, which share files, with one pass over the files."""
+        tracks = self.tracks()
+        tracks = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(splits, pa.string())))
+        labels = self._labels(tracks)
+        if "clips" not in tracks.column_names:
+            tracks = tracks.append_column("clips", self._count_clips(tracks))
+        rows = {split: np.flatnonzero(pc.equal(tracks["split"], split).to_numpy()) for split in splits}
+        gatherers = {
+            split: Gatherer(f"{self.folder}, split {split!r}", tracks.take(pa.array(rows[split])), self.shape)
+            for split in splits
+        }
+        for file, batch in self.iter_clips(tracks):
+            for gatherer in gatherers.values():
+                gatherer.take(file, batch)
+        return {split: gatherers[split].clips(labels[rows[split]]) for split in splits}
+
+    def iter_clips(
+        self, tracks: pa.Table, columns: Sequence[str] = _CLIP_COLUMNS
+    ) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Yield clip rows, at most `ROW_GROUP` at a time, with the name of their file.
+
+        Files that hold no clips of `tracks` are skipped.
+        """
+        parts = None if tracks["part"].null_count else set(pc.unique(tracks["part"]).to_pylist())
+        for file in (self.folder / "clips").files(".parquet"):
+            if parts is not None and file.name not in parts:
+                continue
+            with file.open_parquet() as reader:
+                _check_clip_schema(file, reader.schema_arrow, self.shape)
+                for group in range(reader.num_row_groups):
+                    for batch in reader.iter_batches(ROW_GROUP, row_groups=[group], columns=list(columns)):
+                        yield file.name, batch
+
+    def _labels(self, tracks: pa.Table) -> Ints:
+        indices = pc.index_in(tracks["genre"], pa.array(self.classes, pa.string()))
+        if indices.null_count:
+            stray = tracks.filter(pc.is_null(indices))["genre"][0].as_py()
+            raise ArtifactError(
+                f"{self.folder}: tracks.parquet names genre {stray!r}, which manifest.json does not list"
+            )
+        labels: Ints = indices.to_numpy().astype(np.int64)
+        return labels
+
+    def _count_clips(self, tracks: pa.Table) -> pa.Array:
+        """Return the number of clips of each track, for a tracks.parquet without that column."""
+        batches = [batch["track_id"] for _, batch in self.iter_clips(tracks, ["track_id"])]
+        counts = pc.value_counts(pa.chunked_array(batches, pa.string()))
+        rows = pc.index_in(tracks["track_id"], value_set=pc.struct_field(counts, "values"))
+        if rows.null_count:
+            track = tracks.filter(pc.is_null(rows))["track_id"][0].as_py()
+            raise ArtifactError(
+                f"{self.folder}: track {track!r} has no clips; write some, or leave it out of tracks.parquet"
+            )
+        return pc.struct_field(counts, "counts").take(rows.combine_chunks())
+
+
+def _read_tracks(folder: Location) -> pa.Table:
+    path = folder / "tracks.parquet"
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing; prepare the features again")
+    table = path.read_table()
+    for name in ("track_id", "genre", "split"):
+        if name not in table.column_names:
+            raise ArtifactError(f"{path}: there is no column {name!r}; docs/FEATURES.md lists what it holds")
+    for name in ("track_id", "genre", "split", "group", "sound", "part"):
+        table = _with_strings(table, name, path)
+    return table.sort_by("track_id")
+
+
+def _with_strings(table: pa.Table, name: str, path: Location) -> pa.Table:
+    """Return the table with a column as plain strings, from any kind of text; nulls where there is no such column."""
+    if name not in table.column_names:
+        return table.append_column(name, pa.nulls(len(table), pa.string()))
+    try:
+        texts = table[name].cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise ArtifactError(
+            f"{path}: column {name!r} should hold texts, found {table[name].type}; convert it"
+        ) from None
+    return table.set_column(table.schema.get_field_index(name), name, texts)
+
+
+def _check_clip_schema(file: Location, schema: pa.Schema, shape: Shape) -> None:
+    width = pa.binary(shape.bins * shape.frames)
+    checks: dict[str, tuple[Any, str]] = {
+        "track_id": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "string"),
+        "clip": (pa.types.is_integer, "int32"),
+        "peak_db": (pa.types.is_floating, "float32"),
+        "spectrogram": (lambda kind: kind == width, str(width)),
+    }
+    for name, (fits, expected) in checks.items():
+        kind = schema.field(name).type if name in schema.names else "no such column"
+        if name not in schema.names or not fits(kind):
+            raise ArtifactError(f"{file}: column {name!r} should be {expected}, found {kind}; write it again")

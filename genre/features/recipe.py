@@ -1,0 +1,57 @@
+"""The settings that decide how a file becomes features, and their fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from genre.config import AudioSettings, Config, PrepareSettings, Settings, SpectrogramSettings, fingerprint
+from genre.features.schema import Shape
+
+# Part of the fingerprint: raise it whenever the same file and settings give other bytes than before.
+KERNEL_VERSION = 3
+# The settings of prepare that decide which tracks are rejected: when they change, rejects are decoded again.
+_LIMITS = {"file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction"}
+
+
+class Recipe(Settings):
+    """Everything that decides how a file becomes features."""
+
+    audio: AudioSettings
+    spectrogram: SpectrogramSettings
+    prepare: PrepareSettings
+
+    @classmethod
+    def of(cls, config: Config) -> Recipe:
+        """Return the recipe of a configuration."""
+        return cls(audio=config.audio, spectrogram=config.spectrogram, prepare=config.prepare)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], limits: PrepareSettings = PrepareSettings()) -> Recipe | None:
+        """Return the recipe with the `settings` of a manifest or a model; None for precomputed spectrograms."""
+        if "audio" not in settings:
+            return None
+        return cls(audio=settings["audio"], spectrogram=settings["spectrogram"], prepare=limits)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the fingerprint covers, as a manifest holds them."""
+        return self.model_dump(mode="json", include={"audio", "spectrogram"})
+
+    def limits(self) -> dict[str, Any]:
+        """Return the settings that decide which tracks are rejected, besides those of the fingerprint."""
+        return self.prepare.model_dump(mode="json", include=_LIMITS)
+
+    def fingerprint(self, version: int = KERNEL_VERSION) -> str:
+        """Return digits that change with every setting that changes the features, and with the kernel's version."""
+        return fingerprint(self.audio, self.spectrogram, {"kernel": version})
+
+    def shape(self) -> Shape:
+        """Return the shape of the spectrograms."""
+        samples = round(self.audio.clip_seconds * self.audio.sample_rate)
+        hop = self.spectrogram.hop_length
+        return Shape(
+            bins=self.spectrogram.n_mels,
+            frames=1 + samples // hop,
+            range_db=self.spectrogram.range_db,
+            frame_seconds=hop / self.audio.sample_rate,
+        )

@@ -1,0 +1,38 @@
+"""The tracks of a corpus as columns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre import corpora
+from genre.config import CorpusSettings
+from genre.corpora import Track
+from genre.errors import ArtifactError
+from genre.features.schema import EXCLUDED, SCAN_SCHEMA
+
+_BATCH = 10_000  # tracks
+
+
+def scan(settings: CorpusSettings) -> pa.Table:
+    """Return the tracks of a corpus, sorted by track_id, without those that its published split excludes.
+
+    Raises `ArtifactError` when two tracks have the same id.
+    """
+    table = pa.Table.from_batches(list(_batches(corpora.scan(settings))), SCAN_SCHEMA)
+    table = table.filter(pc.fill_null(pc.not_equal(table["split"], EXCLUDED), True))
+    table = table.sort_by("track_id").combine_chunks()
+    ids = table["track_id"]
+    repeated = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py() if len(ids) > 1 else -1
+    if repeated >= 0:
+        raise ArtifactError(f"the corpus lists track_id {ids[repeated].as_py()!r} twice; rename one of the tracks")
+    return table
+
+
+def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:
+    iterator = iter(tracks)
+    while rows := list(itertools.islice(iterator, _BATCH)):
+        yield pa.RecordBatch.from_pylist([vars(track) for track in rows], SCAN_SCHEMA)
