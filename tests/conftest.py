@@ -1,4 +1,4 @@
-"""Fixtures that several tests share."""
+"""Fixtures that several test modules use."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import ray_jobs  # noqa: F401 - sets the environment that Ray reads when a test 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# a shell's background jobs, and all they start, ignore interrupts
+# A shell starts background jobs with interrupts ignored, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# tiny networks: threads that wait for each other on a busy machine take ten times as long
+# The networks are tiny: on a busy machine, several threads take ten times as long as one.
 torch.set_num_threads(1)
 
 
@@ -28,16 +28,16 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real music to develop against, where it is at hand."""
+    """Return the folder of real music next to the repository; skip the test without it."""
     path = REPOSITORY.parent / "shared" / "data"
     if not path.is_dir():
-        pytest.skip("no real music beside the repository (../shared/data)")
+        pytest.skip("no real music in ../shared/data, next to the repository")
     return path
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with prepared features of a small composed corpus; shared, so tests write elsewhere."""
+    """Return a folder with run.yaml and the features of a small composed corpus. Tests must not write to it."""
     from running import make_home
 
     return make_home(tmp_path_factory.mktemp("home"))
@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bucket_server() -> Iterator[dict[str, str]]:
-    """Environment variables that lead to a moto server with an empty bucket."""
+    """Start an S3 server with an empty bucket; yield the environment variables that point to it."""
     from moto.server import ThreadedMotoServer
     from pyarrow import fs
 
@@ -63,9 +63,9 @@ def bucket_server() -> Iterator[dict[str, str]]:
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ |= variables
-    storage._s3.cache_clear()  # clients of an earlier server
-    maker, _ = fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")
-    maker.create_dir("bucket")
+    storage._s3.cache_clear()  # drop the clients of an earlier server
+    client, _ = fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")
+    client.create_dir("bucket")
     yield variables
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})

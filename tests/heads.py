@@ -1,4 +1,4 @@
-"""A cluster of one machine, `ray start --head`, with a token, on loopback; and copies of the checkout."""
+"""Start a Ray cluster of one machine, with a token, on loopback; copy the checkout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -25,16 +25,16 @@ SUBMIT = [RAY, "job", "submit", "--working-dir", ".", "--runtime-env", "configs/
 
 
 class Head:
-    """A running cluster of one machine, and the command line of a person who uses it.
+    """A running cluster of one machine, and the commands of its user.
 
-    `variables` are those of its environment and of the jobs', `options` those of `ray start`.
+    `variables` are added to the environment of the cluster and its jobs, `options` to `ray start`.
     """
 
     def __init__(self, folder: Path, variables: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         self.folder, self.checkout = folder, copy_checkout(folder / "checkout")
-        # not below `folder`: the path of a socket has 107 bytes at most
+        # Not below `folder`: the path of a socket may have at most 107 bytes.
         self.temporary = Path(tempfile.mkdtemp(prefix="ray-"))
-        dashboard, agent, client, self.metrics = free_ports(4)
+        dashboard, agent, client, self.metrics_port = free_ports(4)
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -46,7 +46,7 @@ class Head:
         command = [RAY, "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={self.temporary}"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
-        command += [f"--metrics-export-port={self.metrics}", "--num-cpus=2", "--object-store-memory=100000000"]
+        command += [f"--metrics-export-port={self.metrics_port}", "--num-cpus=2", "--object-store-memory=100000000"]
         command += options
         with open(folder / "head.log", "wb") as log:
             self.process = subprocess.Popen(
@@ -55,7 +55,7 @@ class Head:
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + 60
-        while "No cluster" in (told := self.ray("job", "list", code=None)) or "Failed to connect" in told:
+        while "No cluster" in (output := self.ray("job", "list", code=None)) or "Failed to connect" in output:
             if time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError((self.folder / "head.log").read_text())
@@ -66,7 +66,7 @@ class Head:
         self.stop()
 
     def ray(self, *arguments: str, code: int | None = 0) -> str:
-        """Run a `ray` command; it must end with `code`."""
+        """Run a `ray` command and return its output. Check its exit code unless `code` is None."""
         done = subprocess.run(
             [RAY, *arguments], env=self.environment, capture_output=True, text=True, cwd=self.checkout, check=False
         )
@@ -74,43 +74,44 @@ class Head:
         return done.stdout + done.stderr
 
     def submit(self, job: str, *settings: str, options: tuple[str, ...] = (), code: int = 0) -> str:
+        """Submit a job through the Jobs API and return the output of `ray job submit`."""
         command = ["python", "-m", f"ray_jobs.{job}", "--config", str(self.folder / "run.yaml"), *settings]
         return self.ray(*SUBMIT[1:], *options, "--", *command, code=code)
 
-    def numbers(self) -> Counter[str]:
-        """Our own numbers at the endpoint that Prometheus reads, over all workers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=30) as answer:
-            lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_genre_")]
-        found: Counter[str] = Counter()
+    def metrics(self) -> dict[str, float]:
+        """Return the project's metrics as Prometheus reads them, summed over all workers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as response:
+            lines = [line for line in response.read().decode().splitlines() if line.startswith("ray_genre_")]
+        totals: defaultdict[str, float] = defaultdict(float)
         for line in lines:
-            found[line.partition("{")[0]] += float(line.rpartition("} ")[2])
-        return found
+            totals[line.partition("{")[0]] += float(line.rpartition("} ")[2])
+        return totals
 
     def stop(self) -> None:
-        """End every process that Ray started, and no others: they are this one's descendants."""
-        for process in (self.process.pid, *self.family()):
+        """Kill `ray start` and its descendants."""
+        for process in (self.process.pid, *self.descendants()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self.process.wait()
         shutil.rmtree(self.temporary, ignore_errors=True)
 
-    def family(self) -> dict[int, str]:
-        """Title of each process that descends from `ray start`, by its number."""
+    def descendants(self) -> dict[int, str]:
+        """Return the command line of each descendant of `ray start`, by its process id."""
         parents, titles = {}, {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
                 titles[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-        found = {self.process.pid}
-        while grown := {child for child, parent in parents.items() if parent in found} - found:
-            found |= grown
-        return {process: titles.get(process, "") for process in found - {self.process.pid}}
+        family = {self.process.pid}
+        while children := {child for child, parent in parents.items() if parent in family} - family:
+            family |= children
+        return {process: titles.get(process, "") for process in family - {self.process.pid}}
 
 
 def copy_checkout(to: Path) -> Path:
-    """The checkout as it is now: what is worked on may change while it is used.
+    """Copy the checkout to `to`, since the original may change during a test, and return `to`.
 
-    Folders that must not travel with a submitted job hold more than may.
+    Each folder that a submitted job must not upload gets 6 MB, so that the size of an upload shows whether it did.
     """
     heavy = (".venv", "outputs")
     shutil.copytree(REPOSITORY, to, ignore=shutil.ignore_patterns(".git", "*_cache", "__pycache__", *heavy))
@@ -121,9 +122,9 @@ def copy_checkout(to: Path) -> Path:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """Return free ports of loopback."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
     return ports

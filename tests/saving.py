@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from making import SMALL_MODELS
 
 from genre import architectures
 from genre.config import Config, load
@@ -17,14 +18,6 @@ from genre.storage import Location
 
 CLASSES = ("blues", "jazz", "rock")
 RATE = 22050
-SMALL = {
-    "cnn": {"width": 4, "depth": 3},
-    "crnn": {"width": 4, "depth": 3, "hidden": 8},
-    "crnn_attention": {"width": 4, "depth": 3, "hidden": 8, "attention": 4},
-    "resnet": {"width": 4},
-    "vgg16": {"width": 4},
-    "vgg19": {"width": 4},
-}
 FEATURES = ("audio.clip_seconds=2", "spectrogram.n_mels=32", "train.window_seconds=1")
 
 
@@ -42,7 +35,7 @@ def save_model(
     shape = recipe.shape()
     card = ModelCard(
         architecture=name,
-        params=architectures.params(name, SMALL[name]).model_dump(mode="json"),
+        params=architectures.params(name, SMALL_MODELS[name]).model_dump(mode="json"),
         classes=list(classes),
         features=recipe.model_dump(mode="json", include={"audio", "spectrogram"}),
         fingerprint=recipe.fingerprint(),

@@ -1,4 +1,7 @@
-"""Train every architecture at its smallest and at odd widths, a few steps each; `contract/test_memory.py` runs it."""
+"""Train every architecture for a few steps, at its smallest size and at odd widths.
+
+A script that `contract/test_memory.py` runs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _VALID = make_clips(tracks=3, bins=32, frames=60, seed=1)
 
 
 def smallest(name: str) -> dict[str, Any]:
-    """The architecture's settings with every whole number at its lower bound."""
+    """Return the settings of an architecture with every integer at its lower bound."""
     return {
         key: bound.ge
         for key, field in type(architectures.params(name, {})).model_fields.items()
@@ -29,8 +32,8 @@ def smallest(name: str) -> dict[str, Any]:
 
 
 def train(name: str, params: dict[str, Any], precision: Literal["fp32", "bf16"]) -> None:
-    """Three optimiser steps, validation and inference, as the jobs do them."""
-    print(name, params, precision, flush=True)  # the last line names what died
+    """Do three optimiser steps, validate and predict, as the jobs do."""
+    print(name, params, precision, flush=True)  # the last line printed names the training that crashed
     torch.manual_seed(0)
     network = architectures.build(name, params, _TRAIN.shape.bins, classes=3)
     classifier = Classifier(network, *statistics(_TRAIN), _TRAIN.shape.range_db)

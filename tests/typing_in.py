@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from documents import ENTRIES, Story, Typed, entries_of, typed
 from heads import copy_checkout
+from making import SMALL_MODELS
 from running import ENVIRONMENT
 from saving import song
 
@@ -32,8 +34,7 @@ FEATURES = (
 )
 TRAINING = (
     f"{FEATURES} train.device=cpu train.epochs=1 train.windows_per_clip=1 train.eval_windows=2 train.batch_size=16 "
-    "'models={cnn: {width: 4, depth: 3}, resnet: {width: 4}, crnn: {width: 4, depth: 3, hidden: 8}, "
-    "crnn_attention: {width: 4, depth: 3, hidden: 8, attention: 4}}'"
+    f"'models={json.dumps(SMALL_MODELS)}'"
 )
 SMALL = {
     "prepare": FEATURES,

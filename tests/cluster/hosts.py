@@ -1,10 +1,10 @@
-"""Machines made of Linux namespaces, so that `ray up` and a job over several nodes can run for real on one.
+"""Machines made of Linux namespaces, so that `ray up` and jobs on several nodes can run on one computer.
 
-Each host has its own address, host name, process ids, home, /tmp and /dev/shm, and an sshd. All see the same disk,
-and `/mnt/shared`, which stands for a network mount. `laptop` is where the person sits who types the commands.
+Each host has its own address, host name, process ids, home, /tmp and /dev/shm, and an sshd. All hosts share the disk
+and `/mnt/shared`, which stands for a network mount. The user's commands run on the host `laptop`.
 
-Nothing has a name outside: the namespaces, their network and their mounts end with the processes in them, and
-those end with this one, however it ends.
+The namespaces, their network and their mounts have no names outside. They end with the processes in them, and those
+processes end with this one, however it ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -61,41 +61,28 @@ PasswordAuthentication no
 AuthorizedKeysFile /mnt/home/.ssh/authorized_keys
 PermitRootLogin prohibit-password
 UsePAM no
-# machines with little memory: Ray would take its share of the whole computer's
+# without it, Ray would size the object store by the memory of the real computer
 SetEnv RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES={store}
 """
 
 
 def missing() -> str:
-    """Why hosts cannot be made here, or "" where they can."""
+    """Return why hosts cannot be made on this computer, or an empty string."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs root on Linux, to make namespaces"
     lacking = [package for tool, package in _TOOLS.items() if shutil.which(tool, path=_search_path()) is None]
     if lacking:
         return f"needs apt-get install {' '.join(lacking)}"
-    for hidden in ("/tmp", "/mnt", "/run"):
-        if REPOSITORY.is_relative_to(hidden):
-            return f"this checkout lies in {hidden}, of which each machine has its own; clone it elsewhere"
-    probe = [
-        "unshare",
-        "--net",
-        "--mount",
-        "--pid",
-        "--uts",
-        "--fork",
-        "ip",
-        "link",
-        "add",
-        "bridge0",
-        "type",
-        "bridge",
-    ]
-    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    for private in ("/tmp", "/mnt", "/run"):
+        if REPOSITORY.is_relative_to(private):
+            return f"this checkout is below {private}, which is private to each host; clone it elsewhere"
+    probe = "unshare --net --mount --pid --uts --fork ip link add bridge0 type bridge"
+    done = subprocess.run(probe.split(), capture_output=True, text=True, check=False)
     return f"needs network namespaces with a bridge ({done.stderr.strip()})" if done.returncode else ""
 
 
 class Hosts:
-    """`names` as hosts on one network, from `with` to its end; `laptop` is one more."""
+    """A context with the hosts `names` and `laptop` on one network."""
 
     def __init__(self, base: Path, names: Sequence[str], memory_mb: int = 200) -> None:
         self.base = base
@@ -116,7 +103,7 @@ class Hosts:
             self.power_off(name)
 
     def power_on(self, name: str) -> None:
-        """Start a host, with what an earlier life left in its home; /tmp and /dev/shm are new."""
+        """Start a host. Its home survives from before; /tmp and /dev/shm are new."""
         folder = self.base / name
         shutil.rmtree(folder / "tmp", ignore_errors=True)
         (folder / "tmp").mkdir()
@@ -131,18 +118,18 @@ class Hosts:
                 env=_environment(),
             )
         self._connect(name)
-        # the pipe holds sshd back until its address is there
+        # sshd starts when the host reads this pipe, after its address is set
         (folder / "home/.sshd/power").write_text("on\n")
         _wait(lambda: self.run(name, "ss -tlnH sport = :22").stdout.strip() != "", f"sshd of {name}")
 
     def power_off(self, name: str) -> None:
-        """End a host at once, with every process in it, as a cut cable would."""
+        """Kill a host with all its processes, as a power cut would."""
         process = self._running.pop(name)
         process.kill()
         process.wait()
 
     def run(self, name: str, command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run a shell command on a host; its standard output and error come back together."""
+        """Run a shell command on a host; `stdout` of the result holds its output and its errors."""
         return subprocess.run(
             [*self._enter(name), command],
             stdin=subprocess.DEVNULL,
@@ -155,7 +142,7 @@ class Hosts:
         )
 
     def start(self, name: str, command: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start a shell command on a host and leave it running; it ends with the host."""
+        """Start a shell command on a host in the background; it ends with the host."""
         with open(log, "wb") as file:
             return subprocess.Popen(
                 [*self._enter(name), command],
@@ -166,7 +153,7 @@ class Hosts:
             )
 
     def cluster_file(self, head: str, workers: Sequence[str]) -> str:
-        """configs/cluster/onprem.yaml with these hosts for its machines, a CPU each; as seen from a host."""
+        """Write configs/cluster/onprem.yaml for these hosts, one CPU each, and return its path on the laptop."""
         cluster = yaml.safe_load((REPOSITORY / "configs/cluster/onprem.yaml").read_text())
         addresses = [self.addresses[worker] for worker in workers]
         cluster["provider"] |= {"head_ip": self.addresses[head], "worker_ips": addresses}
@@ -178,7 +165,7 @@ class Hosts:
         return "/mnt/home/cluster.yaml"
 
     def processes(self, name: str) -> list[str]:
-        """Command lines of a host's processes, its sshd and this question aside."""
+        """Return the command lines of a host's processes, except its sshd and this query."""
         listed = self.run(name, "ps -eo args --no-headers").stdout.splitlines()
         return [line for line in listed if not line.startswith(("sshd", "/usr/sbin/sshd", "ps ", "bash -c cd && eval"))]
 
@@ -206,35 +193,35 @@ class Hosts:
         (home / ".sshd/config").write_text(
             _SSHD.format(address=self.addresses[name], store=self._memory_mb * 1_000_000)
         )
-        # where configs/cluster/onprem.yaml would install the project
+        # configs/cluster/onprem.yaml installs the project here
         (home / "genre").mkdir()
         (home / "genre/.venv").symlink_to(Path(sys.prefix))
 
     def _connect(self, name: str) -> None:
-        """Give a host its address; the laptop holds the bridge that joins them."""
+        """Give a host its address and connect it to the bridge, which is on the laptop."""
         address = f"{self.addresses[name]}/24"
         own = self._network(name)
         if name == LAPTOP:
             lines = ["link add bridge0 type bridge", f"addr add {address} dev bridge0", "link set bridge0 up"]
         else:
-            plug = f"v{self.addresses[name].rpartition('.')[2]}"
-            switch = self._network(LAPTOP)
-            _ip(switch, f"link add {plug} type veth peer name eth0 netns {self._first_process(name)}")
-            _ip(switch, f"link set {plug} master bridge0 up")
+            port = f"v{self.addresses[name].rpartition('.')[2]}"
+            bridge = self._network(LAPTOP)
+            _ip(bridge, f"link add {port} type veth peer name eth0 netns {self.first_process(name)}")
+            _ip(bridge, f"link set {port} master bridge0 up")
             # Ray learns its own address from the default route
             lines = [f"addr add {address} dev eth0", "link set eth0 up", f"route add default via {_NETWORK}.1"]
         for line in ["link set lo up", *lines]:
             _ip(own, line)
 
     def _enter(self, name: str) -> list[str]:
-        """The prefix of a command that runs inside a host."""
-        return ["nsenter", "--target", self._first_process(name), "--all", "bash", "-c", 'cd && eval "$0"']
+        """Return the command prefix that runs a shell command inside a host."""
+        return ["nsenter", "--target", self.first_process(name), "--all", "bash", "-c", 'cd && eval "$0"']
 
     def _network(self, name: str) -> list[str]:
-        return ["nsenter", "--target", self._first_process(name), "--net"]
+        return ["nsenter", "--target", self.first_process(name), "--net"]
 
-    def _first_process(self, name: str) -> str:
-        """Process 1 of a host, by its number outside."""
+    def first_process(self, name: str) -> str:
+        """Return the id, on this computer, of a host's process 1."""
         parent = self._running[name].pid
         children = Path(f"/proc/{parent}/task/{parent}/children")
         _wait(lambda: children.read_text().strip() != "", f"the first process of {name}")
@@ -250,7 +237,7 @@ def _keygen(path: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Of a login on a host, where nothing of the caller's session is known."""
+    """Return the environment of a login on a host, free of the caller's variables."""
     return {"PATH": _search_path(), "HOME": "/mnt/home", "USER": "root", "LANG": "C.UTF-8", "SHELL": "/bin/bash"}
 
 
@@ -258,22 +245,22 @@ def _search_path() -> str:
     return f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def _wait(condition: object, what: str, seconds: float = 15) -> None:
+def _wait(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not come up in {seconds:g} s")
+            raise TimeoutError(f"{what} did not start within {seconds:g} s")
         time.sleep(0.05)
 
 
 def main(base: Path) -> None:
-    """Keep a head and two workers up until interrupted, to try things by hand."""
+    """Run a head and two workers until interrupted, for trying things by hand."""
     if reason := missing():
         sys.exit(f"error: {reason}")
     with Hosts(base, ["head", "worker-1", "worker-2"]) as hosts:
         print(f"up, in {base}; on the laptop, {hosts.cluster_file('head', ['worker-1', 'worker-2'])} describes them")
         for name in hosts.addresses:
-            print(f"  {name}: nsenter --target {hosts._first_process(name)} --all env HOME=/mnt/home bash")
+            print(f"  {name}: nsenter --target {hosts.first_process(name)} --all env HOME=/mnt/home bash")
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()

@@ -1,4 +1,4 @@
-"""What every architecture promises, whoever wrote it. A new one may add a small version of itself to `saving.SMALL`."""
+"""What every architecture promises. A new one may add small settings for itself to `making.SMALL_MODELS`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from saving import SMALL
+from making import SMALL_MODELS
 from torch import nn
 
 from genre import architectures, config
@@ -25,7 +25,7 @@ every_architecture = pytest.mark.parametrize("name", architectures.names())
 
 def build(name: str, bins: int = 32, **changes: Any) -> nn.Module:
     torch.manual_seed(0)
-    return architectures.build(name, SMALL.get(name, {}) | changes, bins, CLASSES)
+    return architectures.build(name, SMALL_MODELS.get(name, {}) | changes, bins, CLASSES)
 
 
 def windows(batch: int = 8, bins: int = 32, frames: int = 40) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_an_unknown_setting_is_refused_by_its_full_name(name):
 def test_a_saved_model_answers_the_same(name, tmp_path):
     card = ModelCard(
         architecture=name,
-        params=architectures.params(name, SMALL.get(name, {})).model_dump(mode="json"),
+        params=architectures.params(name, SMALL_MODELS.get(name, {})).model_dump(mode="json"),
         classes=[f"genre {i}" for i in range(CLASSES)],
         features={},
         fingerprint="",

@@ -1,4 +1,4 @@
-"""The package as it is installed: from its sdist and wheel, away from the checkout, in full and light."""
+"""The installed package, built as sdist and wheel: with all dependencies, and with those of requirements-light.lock."""
 
 from __future__ import annotations
 
@@ -31,80 +31,83 @@ HEAVY = ("torch", "torchaudio", "torchvision", "ray", "librosa", "scipy", "cv2",
 
 
 def run(*command: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command without the variables of this process's Python and check its exit code."""
     done = subprocess.run(list(map(str, command)), cwd=cwd, env=CLEAN, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
 
-def rows(place: Path) -> dict[str, dict[str, str]]:
-    with open(place, encoding="utf-8", newline="") as file:
+def rows(file_path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a CSV file by the name of the track's file."""
+    with open(file_path, encoding="utf-8", newline="") as file:
         return {Path(row["path"]).name: row for row in csv.DictReader(file)}
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from the sdist, which is built from a copy of the checkout."""
-    place = tmp_path_factory.mktemp("build")
-    shutil.copytree(REPOSITORY, place / "source", ignore=SKIPPED)
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist from a copy of the checkout, and the wheel from the sdist."""
+    folder = tmp_path_factory.mktemp("build")
+    shutil.copytree(REPOSITORY, folder / "source", ignore=SKIPPED)
     build = ("-m", "uv", "build", "--offline", "--no-build-isolation", "--python", sys.executable, "--quiet")
-    run(sys.executable, *build, "--out-dir", place / "dist", place / "source", cwd=place)
-    return next((place / "dist").glob("*.whl"))
+    run(sys.executable, *build, "--out-dir", folder / "dist", folder / "source", cwd=folder)
+    return next((folder / "dist").glob("*.whl"))
 
 
-def environment(place: Path, wheel: Path) -> Path:
-    """A new environment with the wheel and none of its dependencies; returns its folder of commands."""
-    venv.create(place, with_pip=False)
-    run(sys.executable, "-m", "pip", "--python", place, "install", "--no-deps", "--no-index", wheel, cwd=place)
-    return place / "bin"
+def make_environment(folder: Path, wheel: Path) -> Path:
+    """Make an environment with the wheel and none of its dependencies; return its bin folder."""
+    venv.create(folder, with_pip=False)
+    run(sys.executable, "-m", "pip", "--python", folder, "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    return folder / "bin"
 
 
 @pytest.fixture(scope="module")
-def full(wheel, tmp_path_factory) -> Path:
-    """The commands of an environment that sees the packages of this one behind its own `genre`."""
-    place = tmp_path_factory.mktemp("full")
-    commands = environment(place, wheel)
-    site = place / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bin folder of an environment with the wheel, which finds all other packages in this environment."""
+    folder = tmp_path_factory.mktemp("full")
+    commands = make_environment(folder, wheel)
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     (site / "shared.pth").write_text(sysconfig.get_path("purelib"))
     return commands
 
 
 @pytest.fixture(scope="module")
-def light(wheel, tmp_path_factory) -> Path:
-    """The commands of an environment made from requirements-light.lock alone."""
-    place = tmp_path_factory.mktemp("light")
-    commands = environment(place, wheel)
+def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bin folder of an environment with the wheel and the packages of requirements-light.lock."""
+    folder = tmp_path_factory.mktemp("light")
+    commands = make_environment(folder, wheel)
     lock = ("--require-hashes", "-r", str(REPOSITORY / "requirements-light.lock"))
-    install = [sys.executable, "-m", "pip", "--python", str(place), "install", "--quiet", "--retries", "1", *lock]
+    install = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet", "--retries", "1", *lock]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
         unreachable = ("NewConnectionError", "Max retries", "No matching distribution", "ConnectTimeout")
-        assert any(sign in done.stdout + done.stderr for sign in unreachable), done.stderr
-        pytest.skip(f"no package registry in reach: {done.stderr.strip().splitlines()[-1]}")
+        assert any(message in done.stdout + done.stderr for message in unreachable), done.stderr
+        pytest.skip(f"the package registry is not reachable: {done.stderr.strip().splitlines()[-1]}")
     return commands
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A folder with a calibrated model, `folder`, and its exported file `model.onnx`."""
-    place = tmp_path_factory.mktemp("model")
-    folder = Location.of(save_model(place / "folder", "resnet"))
-    card, classifier = checkpoint.load(folder)
-    content = exporting.to_onnx(card, classifier, Calibration(), exported.carried(folder))
-    (place / "model.onnx").write_bytes(content)
-    return place
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a calibrated model, `folder`, and its export, `model.onnx`."""
+    folder = tmp_path_factory.mktemp("model")
+    model = Location.of(save_model(folder / "folder", "resnet"))
+    card, classifier = checkpoint.load(model)
+    content = exporting.to_onnx(card, classifier, Calibration(), exported.carried(model))
+    (folder / "model.onnx").write_bytes(content)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def music(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("music")
-    for number in range(10):  # more than are answered in one process
-        song(place / f"{number}.mp3", seconds=3 + number / 2, hertz=90 + 60 * number, rate=44100, seed=number)
-    (place / "bad.mp3").write_bytes(b"no music")
-    (place / "empty.wav").write_bytes(b"")
-    return place
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with ten songs and two files that are not readable."""
+    folder = tmp_path_factory.mktemp("music")
+    for number in range(10):  # more than `genre tag` reads without starting workers
+        song(folder / f"{number}.mp3", seconds=3 + number / 2, hertz=90 + 60 * number, rate=44100, seed=number)
+    (folder / "bad.mp3").write_bytes(b"no music")
+    (folder / "empty.wav").write_bytes(b"")
+    return folder
 
 
-def test_the_installed_package_works_away_from_the_checkout(full, model, music, tmp_path):
+def test_the_installed_package_works_outside_the_checkout(full: Path, model: Path, music: Path, tmp_path: Path) -> None:
     where = run(full / "python", "-c", "import genre; print(genre.__file__)", cwd=tmp_path).stdout
     assert where.startswith(str(full.parent))
     assert "tracks_per_genre" in run(full / "genre", "demo", "--dry-run", cwd=tmp_path).stdout
@@ -113,8 +116,8 @@ def test_the_installed_package_works_away_from_the_checkout(full, model, music, 
         assert all(genre in answer for genre in CLASSES)
 
 
-def test_the_installed_package_writes_the_report(full, tmp_path):
-    """With its templates, styles and scripts, which a wheel could lack."""
+def test_the_installed_package_writes_the_report(full: Path, tmp_path: Path) -> None:
+    """With its templates, styles and scripts, which could be missing from the wheel."""
     report.write(boards.full(), Location.of(tmp_path / "out" / "leaderboard"))
     (tmp_path / "out" / "leaderboard" / "leaderboard.html").unlink()
     run(full / "genre", "leaderboard", f"output={tmp_path / 'out'}", cwd=tmp_path)
@@ -123,20 +126,20 @@ def test_the_installed_package_writes_the_report(full, tmp_path):
     assert "<script" in page
 
 
-def test_a_light_install_is_small_and_lacks_what_it_should(light, tmp_path):
+def test_a_light_install_is_small_and_without_the_heavy_packages(light: Path, tmp_path: Path) -> None:
     size = sum(path.lstat().st_size for path in light.parent.rglob("*") if path.is_file())
     assert size < LIGHT_MEGABYTES * 1e6
     find = f"import importlib.util as u; print([name for name in {HEAVY} if u.find_spec(name)])"
     assert run(light / "python", "-c", find, cwd=tmp_path).stdout.strip() == "[]"
 
 
-def test_a_light_install_answers_like_a_full_one(light, model, music, tmp_path):
+def test_a_light_install_gives_the_tags_of_a_full_one(light: Path, model: Path, music: Path, tmp_path: Path) -> None:
     code = (
         "import json, sys; from genre import Tagger;"
         f"tagger = Tagger.load({str(model / 'model.onnx')!r});"
-        f"found = tagger.tag({[str(path) for path in sorted(music.iterdir())]!r});"
-        "clips = [[[m.start, m.end, m.genres] for m in tags.timeline] for tags in found];"
-        "print(json.dumps([[t.genre, t.genres, c, t.reason] for t, c in zip(found, clips)]));"
+        f"results = tagger.tag({[str(path) for path in sorted(music.iterdir())]!r});"
+        "clips = [[[m.start, m.end, m.genres] for m in tags.timeline] for tags in results];"
+        "print(json.dumps([[t.genre, t.genres, c, t.reason] for t, c in zip(results, clips)]));"
         f"print(sorted(set(sys.modules) & set({HEAVY})), tagger.calibration.temperature)"
     )
     answers, rest = run(light / "python", "-c", code, cwd=tmp_path).stdout.splitlines()
@@ -150,34 +153,36 @@ def test_a_light_install_answers_like_a_full_one(light, model, music, tmp_path):
     ):
         assert (genre, reason) == (tags.genre, tags.reason)
         assert dict(genres) == pytest.approx(dict(tags.genres), abs=1e-3)
-        assert [moment[:2] for moment in timeline] == [[m.start, m.end] for m in tags.timeline]
-        for found, moment in zip(timeline, tags.timeline, strict=True):
-            assert dict(found[2]) == pytest.approx(dict(moment.genres), abs=1e-3)
+        assert [row[:2] for row in timeline] == [[m.start, m.end] for m in tags.timeline]
+        for row, moment in zip(timeline, tags.timeline, strict=True):
+            assert dict(row[2]) == pytest.approx(dict(moment.genres), abs=1e-3)
 
 
-def test_a_light_install_tags_a_collection_like_a_full_one_and_resumes(light, full, model, music, tmp_path):
-    wanted = (f"inputs={music}", "tag.precision=0.5")
-    first = run(light / "genre", "tag", *wanted, f"model={model / 'model.onnx'}", "output=light", cwd=tmp_path)
+def test_a_light_install_tags_a_collection_as_a_full_one_does_and_resumes(
+    light: Path, full: Path, model: Path, music: Path, tmp_path: Path
+) -> None:
+    arguments = (f"inputs={music}", "tag.precision=0.5")
+    first = run(light / "genre", "tag", *arguments, f"model={model / 'model.onnx'}", "output=light", cwd=tmp_path)
     assert "12 files, 0 already done, 12 to do" in first.stderr
     assert "10 files tagged, 2 not readable" in first.stderr
-    run(full / "genre", "tag", *wanted, f"model={model / 'folder'}", "output=full", "cluster.cpus=2", cwd=tmp_path)
-    here, there = (rows(tmp_path / kind / "tags/tags.csv") for kind in ("light", "full"))
-    assert list(here) == list(there)
-    for name, row in here.items():
-        assert row.keys() == there[name].keys()
-        assert row["genre"] == there[name]["genre"]
-        assert float(row["probability"]) == pytest.approx(float(there[name]["probability"]), abs=1e-3)
-    assert any(row["genre"] == UNKNOWN for row in here.values())
+    run(full / "genre", "tag", *arguments, f"model={model / 'folder'}", "output=full", "cluster.cpus=2", cwd=tmp_path)
+    light_rows, full_rows = (rows(tmp_path / kind / "tags/tags.csv") for kind in ("light", "full"))
+    assert list(light_rows) == list(full_rows)
+    for name, row in light_rows.items():
+        assert row.keys() == full_rows[name].keys()
+        assert row["genre"] == full_rows[name]["genre"]
+        assert float(row["probability"]) == pytest.approx(float(full_rows[name]["probability"]), abs=1e-3)
+    assert any(row["genre"] == UNKNOWN for row in light_rows.values())
     for name in ("failures.csv", "timeline.csv"):
-        kinds = [(tmp_path / kind / "tags" / name).read_text().splitlines() for kind in ("light", "full")]
-        assert kinds[0][0] == kinds[1][0]
-        assert len(kinds[0]) == len(kinds[1])
-    again = run(light / "genre", "tag", *wanted, f"model={model / 'model.onnx'}", "output=light", cwd=tmp_path)
+        lines = [(tmp_path / kind / "tags" / name).read_text().splitlines() for kind in ("light", "full")]
+        assert lines[0][0] == lines[1][0]
+        assert len(lines[0]) == len(lines[1])
+    again = run(light / "genre", "tag", *arguments, f"model={model / 'model.onnx'}", "output=light", cwd=tmp_path)
     assert "12 files, 12 already done, 0 to do" in again.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("tune",), "`genre tune` needs "),
         (("train",), "`genre train` needs torch"),
@@ -185,21 +190,23 @@ def test_a_light_install_tags_a_collection_like_a_full_one_and_resumes(light, fu
         (("explain", "song.mp3", "model=model.onnx"), "`genre explain` needs "),
     ],
 )
-def test_a_light_install_names_what_a_job_needs(light, model, tmp_path, arguments, says):
+def test_a_light_install_names_the_missing_package(
+    light: Path, model: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
     shutil.copytree(model, tmp_path, dirs_exist_ok=True)
     song(tmp_path / "song.mp3")
-    told = run(light / "genre", *arguments, cwd=tmp_path, code=2).stderr
-    assert says in told
-    assert "pip install 'genre[train]'" in told
-    assert told.count("\n") == 1
+    error = run(light / "genre", *arguments, cwd=tmp_path, code=2).stderr
+    assert message in error
+    assert "pip install 'genre[train]'" in error
+    assert error.count("\n") == 1
 
 
-def test_damage_costs_one_line(light, model, music, tmp_path):
+def test_a_bad_model_file_is_reported_in_one_line(light: Path, model: Path, music: Path, tmp_path: Path) -> None:
     content = (model / "model.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
     (tmp_path / "other.onnx").write_bytes(b"not a model")
     for name in ("cut", "other", "missing"):
-        told = run(light / "genre", "tag", music / "1.mp3", f"model={name}.onnx", cwd=tmp_path, code=1).stderr
-        assert f"{name}.onnx" in told
-        assert told.count("\n") == 1
+        error = run(light / "genre", "tag", music / "1.mp3", f"model={name}.onnx", cwd=tmp_path, code=1).stderr
+        assert f"{name}.onnx" in error
+        assert error.count("\n") == 1
     assert not any(path.is_dir() for path in tmp_path.iterdir())

@@ -1,4 +1,7 @@
-"""Jobs that are disturbed make what undisturbed ones make, or say what is wrong. More of them: `make chaos`."""
+"""Jobs that are killed or run out of disk give the results of undisturbed ones, or report the error.
+
+`make chaos` kills more of them.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from conftest import REPOSITORY
+from running import ENVIRONMENT, write_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "corpus": {
         "kind": "synthetic",
         "params": {"tracks_per_genre": 6, "artists_per_genre": 3, "seconds": 4.0, "damaged": 2},
@@ -26,19 +30,19 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("job", ["prepare", "train", "tune"])
-def test_random_kills_change_nothing(job, tmp_path):
+def test_random_kills_do_not_change_the_results(job: str, tmp_path: Path) -> None:
     jobs = ["prepare"] if job == "prepare" else ["prepare", job]
     command = [sys.executable, "benchmarks/chaos.py", str(tmp_path), "--kills", str(2 * len(jobs)), "--jobs", *jobs]
     done = subprocess.run(
         [*command, "--kills-per-run", "2"], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    # one line for each job of a round, of which there are as many as the kills take
+    # Rounds repeat until all kills are done. Each prints one line for each job.
     assert done.stdout.count("equal to the undisturbed run") % len(jobs) == 0
     assert done.stdout.count("starts; ") == done.stdout.count("equal to the undisturbed run") > 0
 
 
-# In mounts of its own, so that a small disk can be full and nothing has to be cleaned up.
+# Runs in a mount namespace of its own, so that the small disk vanishes with it.
 FULL_DISK = """
 set -u
 mount -t tmpfs -o size=600k tmpfs "$1/out"
@@ -51,17 +55,15 @@ cp -r "$1/out" "$1/kept"
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root, to mount a small disk")
-def test_a_full_disk_is_told_and_spoils_nothing(tmp_path):
+def test_a_full_disk_is_reported_and_the_next_run_completes(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    corpus = SETTINGS["corpus"] | {"root": str(tmp_path / "music")}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(tmp_path / "out"), "corpus": corpus}))
+    write_config(tmp_path, SETTINGS)
     command = ["unshare", "--mount", "bash", "-c", FULL_DISK, "full", str(tmp_path), sys.executable]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=False)
-    told = done.stdout + done.stderr
-    assert "first: 1" in done.stdout, told
-    assert "No space left on device" in done.stderr, told
-    assert "left behind" not in done.stdout, told
-    assert "second: 0" in done.stdout, told
-    assert len(pq.read_table(Path(tmp_path / "kept/features/tracks.parquet"))) == 60
-    assert len(pq.read_table(Path(tmp_path / "kept/features/rejects.parquet"))) == 2
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=ENVIRONMENT, check=False)
+    output = done.stdout + done.stderr
+    assert "first: 1" in done.stdout, output
+    assert "No space left on device" in done.stderr, output
+    assert "left behind" not in done.stdout, output
+    assert "second: 0" in done.stdout, output
+    assert len(pq.read_table(tmp_path / "kept/features/tracks.parquet")) == 60
+    assert len(pq.read_table(tmp_path / "kept/features/rejects.parquet")) == 2

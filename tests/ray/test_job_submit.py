@@ -1,4 +1,4 @@
-"""Jobs through the Jobs API of a real cluster: `ray start --head`, with a token, on this machine's loopback."""
+"""Submit jobs through the Jobs API of a real cluster on loopback, with a token."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from heads import RAY, Head
+from making import SMALL_MODELS
+from running import write_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "corpus": {
         "kind": "synthetic",
         "params": {"tracks_per_genre": 3, "artists_per_genre": 3, "seconds": 2.0, "damaged": 2},
@@ -23,20 +25,19 @@ SETTINGS = {
     "audio": {"clip_seconds": 2.0},
     "spectrogram": {"n_mels": 16, "n_fft": 1024, "hop_length": 512},
     "train": {"epochs": 2000, "window_seconds": 1.0, "eval_windows": 2, "batch_size": 16},
-    "models": {"cnn": {"width": 4, "depth": 3}},
+    "models": SMALL_MODELS,
 }
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     folder = tmp_path_factory.mktemp("head")
-    corpus = SETTINGS["corpus"] | {"root": str(folder / "music")}
-    (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(folder / "out"), "corpus": corpus}))
+    write_config(folder, SETTINGS)
     with Head(folder) as head:
         yield head
 
 
-def test_prepare_its_package_and_its_logs(head):
+def test_prepare_uploads_a_small_package_and_logs_its_progress(head: Head) -> None:
     head.submit("prepare", options=("--submission-id", "prepare-1"))
     assert len(pq.read_table(head.folder / "out/features/tracks.parquet")) == 30
 
@@ -46,14 +47,20 @@ def test_prepare_its_package_and_its_logs(head):
     assert not {".git", ".venv", "tests", "docs", "outputs"} & {path.name for path in package.iterdir()}
 
     logs = head.ray("job", "logs", "prepare-1")
-    told = [line for line in logs.splitlines() if not re.match(r"\S+ \S+\t|Running entrypoint|-+$|Job '|$", line)]
-    assert told[0].startswith("prepare: scanning corpus")
-    assert all(line.startswith(("prepare:", "  ")) for line in told), logs
-    assert "\x1b[" not in "".join(told)
+    lines = [line for line in logs.splitlines() if not re.match(r"\S+ \S+\t|Running entrypoint|-+$|Job '|$", line)]
+    assert lines[0].startswith("prepare: scanning corpus")
+    assert all(line.startswith(("prepare:", "  ")) for line in lines), logs
+    assert "\x1b[" not in "".join(lines)
 
 
-def test_prometheus_reads_what_prepare_counted(head):
-    before, output = head.numbers(), head.folder / "counted"
+def increase(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Return by how much each metric rose, without those that did not."""
+    changes = {name: value - before.get(name, 0) for name, value in after.items()}
+    return {name: change for name, change in changes.items() if change > 0}
+
+
+def test_prometheus_reads_the_counts_of_prepare(head: Head) -> None:
+    before, output = head.metrics(), head.folder / "counted"
     head.submit("prepare", f"output={output}")
     counts = json.loads((output / "features/manifest.json").read_text())["counts"]
     expected = {
@@ -62,35 +69,35 @@ def test_prometheus_reads_what_prepare_counted(head):
         "ray_genre_finished_tracks_total": 32,
     }
     deadline = time.monotonic() + 60  # workers report every ten seconds
-    while (found := head.numbers() - before) != expected:
-        assert time.monotonic() < deadline, found
+    while (counted := increase(before, head.metrics())) != expected:
+        assert time.monotonic() < deadline, counted
         time.sleep(1)
 
 
-def test_an_error_and_its_exit_code_reach_the_submitter(head):
-    told = head.submit("prepare", "output=outputs/x", code=1)
-    assert "error: output=outputs/x is in the submitted copy of the code, which Ray deletes" in told
-    assert "exit code 2" in told
+def test_an_error_and_its_exit_code_reach_the_submitter(head: Head) -> None:
+    output = head.submit("prepare", "output=outputs/x", code=1)
+    assert "error: output=outputs/x is in the submitted copy of the code, which Ray deletes" in output
+    assert "exit code 2" in output
 
 
-def test_training_reports_its_speed_and_stop_ends_all_it_started(head):
+def test_training_reports_its_speed_and_stopping_it_ends_its_processes(head: Head) -> None:
     head.submit("train", "model=cnn", options=("--no-wait", "--submission-id", "train-1"))
     deadline = time.monotonic() + 150
     while "epoch   2/" not in head.ray("job", "logs", "train-1", code=None):
         assert time.monotonic() < deadline, head.ray("job", "logs", "train-1")
         time.sleep(1)
-    while not (found := head.numbers())["ray_genre_train_windows_per_second"]:
-        assert time.monotonic() < deadline, found
+    while not (metrics := head.metrics()).get("ray_genre_train_windows_per_second"):
+        assert time.monotonic() < deadline, metrics
         time.sleep(1)
-    assert "ray_genre_train_data_wait_seconds" in found
+    assert "ray_genre_train_data_wait_seconds" in metrics
     head.ray("job", "stop", "train-1")
     assert "was stopped" in head.ray("job", "status", "train-1")
-    while left := [title for title in head.family().values() if "RayTrainWorker" in title or "ray_jobs" in title]:
+    while left := [line for line in head.descendants().values() if "RayTrainWorker" in line or "ray_jobs" in line]:
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
 
 
-def test_nothing_works_without_the_token(head):
+def test_a_wrong_token_is_refused(head: Head) -> None:
     stranger = head.environment | {"RAY_AUTH_TOKEN": "0" * 64}
     done = subprocess.run([RAY, "job", "list"], env=stranger, capture_output=True, text=True, check=False)
     assert done.returncode != 0

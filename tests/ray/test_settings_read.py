@@ -1,4 +1,7 @@
-"""What each job declares to read, which its help shows, is what it reads: recorded in its driver and its workers."""
+"""Each job reads exactly the settings that it declares, which its help lists.
+
+The reads are recorded in the driver and in all workers.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import REPOSITORY
-from running import ENVIRONMENT, SETTINGS
+from running import ENVIRONMENT, SETTINGS, write_config
 
 from genre import config
 from genre.config import Config
@@ -20,8 +22,8 @@ from ray_jobs.engine import jobs
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SMALL = SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn"]}}
-# each needs what those before it have written
-RUNS = {
+# Arguments of each job. The order matters: a job needs what earlier jobs wrote.
+ARGUMENTS: dict[str, list[str]] = {
     "prepare": [],
     "train": [],
     "tune": [],
@@ -31,23 +33,21 @@ RUNS = {
     "export": [],
     "tag": ["music"],
 }
-# `train` refuses it; the search sets it itself
+# `train` reads model.path to refuse it; the search sets model.name itself.
 INTERNAL = {"train": {"model.path"}, "tune": {"model.name"}}
-# only for a truncated file; only where genres are written into files
+# Read only for a truncated file, and only when genres are written into files.
 SOMETIMES = {"explain": {"prepare.min_decoded_fraction"}, "tag": {"tag.replace_genres"}}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("settings")
-    corpus = SMALL["corpus"] | {"root": str(home / "music")}
-    output = str(home / "out")
-    (home / "run.yaml").write_text(yaml.safe_dump(SMALL | {"output": output, "corpus": corpus}))
+    write_config(home, SMALL)
     return home
 
 
 def settings_read(home: Path, job: str, arguments: list[str]) -> set[str]:
-    """Run the job with the recorder of tests/recording in each of its processes."""
+    """Run the job with tests/recording in each of its processes and return the settings that it read."""
     record = home / f"{job}.keys"
     environment = ENVIRONMENT | {
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "tests/recording"), str(REPOSITORY)]),
@@ -59,16 +59,17 @@ def settings_read(home: Path, job: str, arguments: list[str]) -> set[str]:
     return set(record.read_text().split())
 
 
-def declared(job: str) -> set[str]:
-    wanted = jobs.JOBS[job].settings + jobs.JOBS[job].also
+def settings_declared(job: str) -> set[str]:
+    """Return the keys that the job declares, where a section stands for all its keys."""
+    names = jobs.JOBS[job].settings + jobs.JOBS[job].also
     keys = [key for key, _, _ in config.describe(Config())]
-    return {key for key in keys if any(key == name or key.startswith(f"{name}.") for name in wanted)}
+    return {key for key in keys if any(key == name or key.startswith(f"{name}.") for name in names)}
 
 
-@pytest.mark.parametrize("job", RUNS)
-def test_a_job_reads_what_it_declares(job, home):
+@pytest.mark.parametrize("job", ARGUMENTS)
+def test_a_job_reads_what_it_declares(job: str, home: Path) -> None:
     if job == "explain":
         shutil.copy(next((home / "music").glob("*/*.wav")), home / "one.wav")
-    read = settings_read(home, job, RUNS[job])
-    assert read - INTERNAL.get(job, set()) <= declared(job), "read, but not in the help"
-    assert declared(job) - SOMETIMES.get(job, set()) <= read, "in the help, but never read"
+    read = settings_read(home, job, ARGUMENTS[job])
+    assert read - INTERNAL.get(job, set()) <= settings_declared(job), "read, but not in the help"
+    assert settings_declared(job) - SOMETIMES.get(job, set()) <= read, "in the help, but never read"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from making import SMALL_MODELS
 from PIL import Image
-from saving import CLASSES, SMALL, save_model, song
+from saving import CLASSES, save_model, song
 
 from genre import Tagger, explaining
 from genre.errors import AudioError, ConfigError
@@ -33,7 +34,7 @@ def windows():
     return torch.randn(2, 32, 43, generator=torch.Generator().manual_seed(0)) * 10 - 30
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SMALL_MODELS)
 def test_relevances_add_up_to_what_the_music_changes(name, tmp_path, windows):
     """Completeness, proposition 1 of Sundararajan et al."""
     classifier = Tagger.load(save_model(tmp_path, name)).classifiers[0]
@@ -44,7 +45,7 @@ def test_relevances_add_up_to_what_the_music_changes(name, tmp_path, windows):
     assert torch.allclose(relevance.sum(dim=(1, 2)), music - silence, rtol=0.1, atol=0.05)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SMALL_MODELS)
 def test_the_map_follows_the_model_and_not_only_the_music(name, tmp_path, windows):
     """Adebayo et al. 2018: with random weights it must be another map."""
     first, second = (Tagger.load(save_model(tmp_path / str(seed), name, seed=seed)).classifiers[0] for seed in (1, 2))

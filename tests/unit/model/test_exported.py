@@ -136,7 +136,7 @@ def test_nothing_heavy_is_imported_for_a_file(pair, tmp_path):
     path = song(tmp_path / "song.wav")
     heavy = ("torch", "ray", "librosa", "scipy.fft", "cv2", "pandas", "sklearn", "numba", "jinja2", "onnx")
     code = (
-        "import sys; from ray_jobs import command;"
+        "import sys; from ray_jobs.engine import command;"
         f"done = command.main(['tag', {str(path)!r}, 'model={pair[1][0]}']);"
         f"sys.exit(done or ' '.join(sorted(set({heavy}) & set(sys.modules))) or 0)"
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from making import make_clips
+from making import SMALL_MODELS, make_clips
 
 from genre import architectures
 from genre.config import TrainSettings, load
@@ -22,14 +22,7 @@ from genre.training import experiment
 from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Trainer
 
-SMALL = {
-    "cnn": {"width": 8, "depth": 3},
-    "crnn": {"width": 4, "depth": 3, "hidden": 8},
-    "crnn_attention": {"width": 4, "depth": 3, "hidden": 8, "attention": 4},
-    "resnet": {"width": 4},
-    "vgg16": {"width": 4},
-    "vgg19": {"width": 4},
-}
+MODELS = SMALL_MODELS | {"cnn": {"width": 8, "depth": 3}}
 PLAIN = {
     "batch_size": 8,
     "window_seconds": 0.5,
@@ -46,7 +39,7 @@ PLAIN = {
 def fresh(name, clips, genres):
     card = ModelCard(
         architecture=name,
-        params=architectures.params(name, SMALL[name]).model_dump(mode="json"),
+        params=architectures.params(name, MODELS[name]).model_dump(mode="json"),
         classes=list(genres),
         features={"spectrogram": {"n_mels": 16}},
         fingerprint="same",
