@@ -1,7 +1,10 @@
-"""What README.md and docs/ tell a person to type, and who runs it: one list, with an entry for every line.
+"""List every command that the documents tell a reader to type, and the test that runs it.
 
-`typed()` reads the pages. `ENTRIES` says for each line which test runs it as it stands there; a line without an
-entry fails tests/contract/test_documents.py. docs/LOG.md is a record of what was run and is left out.
+`commands()` reads the pages. `ENTRIES` has an entry for each command; a command without an entry fails
+tests/contract/test_documents.py. docs/LOG.md and docs/RECORDS.md record what was run at the time and are left out.
+
+A fenced block with a title, such as ```` ```python title="genre/architectures/mlp.py" ````, is a file that the reader
+writes. `files()` returns these blocks, and the tests that run the page's commands write them first.
 """
 
 from __future__ import annotations
@@ -14,87 +17,102 @@ from pathlib import Path
 
 from conftest import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted(set((REPOSITORY / "docs").glob("*.md")) - {REPOSITORY / "docs/LOG.md"})]
+ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "SECURITY.md")
+RECORDS = ("LOG.md", "RECORDS.md")
+PAGES = [
+    *(REPOSITORY / name for name in ROOT_PAGES),
+    *sorted(page for page in (REPOSITORY / "docs").glob("*.md") if page.name not in RECORDS),
+]
 SHELL = ("", "sh", "bash", "console")
-# what makes a command of `code` within a sentence, where it has an argument
+# a code span in a sentence is a command if it starts with one of these and has an argument
 COMMANDS = (
     "apt-get", "aws", "docker", "export", "genre", "git", "kubectl", "make", "pip", "python", "ray", "source", "uv",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Typed:
-    """A line that a person types, continued lines joined, without its comment."""
+class Block:
+    """Text of a page that a reader types or writes to a file."""
 
     page: str
-    number: int
+    number: int  # of the line where its block starts
     text: str
+    file: str = ""  # the file that it is the content of
 
     @property
     def normal(self) -> str:
-        """The line with single spaces, and `genre JOB` for both ways of calling a job."""
+        """Return the text with single spaces, and `genre JOB` for both ways of calling a job."""
         return re.sub(r"python -m ray_jobs\.", "genre ", " ".join(self.text.split()))
 
 
 @dataclass(frozen=True)
-class Story:
-    """Lines that tests/ray/test_documented.py runs, in the order of the pages."""
+class Scenario:
+    """Commands that tests/ray/test_documented.py runs in the order of the pages."""
 
     name: str
-    lines: str  # a pattern for all of `Typed.normal`
+    pattern: str  # of all of `Block.normal`
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """Lines that another test or `.ci/run` runs: `file` holds `words`."""
+class Covered:
+    """Commands that another test or `.ci/run` runs, which is the case if `file` contains `text`."""
 
-    lines: str
+    pattern: str
     file: str
-    words: str
+    text: str
 
 
 @dataclass(frozen=True)
 class NotRun:
-    """Lines that no test can run, and why."""
+    """Commands that no test can run, and the reason."""
 
-    lines: str
-    why: str
+    pattern: str
+    reason: str
 
 
-Entry = Story | Elsewhere | NotRun
+Entry = Scenario | Covered | NotRun
 
-# first words of the blocks that nobody types: drawings, folders, formulas
-DRAWINGS = ("corpus ──►", "OUTPUT/features/", "level in dB =", "q = round(")
+# first words of the blocks without a language that are drawings or formulas, not commands
+DRAWINGS = ("OUTPUT/features/", "level in dB =", "q = round(")
 
 SUBMIT = "ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- "
 RAY_UP = "tests/cluster/test_ray_up.py"
 ENTRIES: list[Entry] = [
-    Story("my music", r"genre \w+ --config configs/my_music.yaml (corpus.root=/music/labelled|inputs=/music/unsorted)"),
-    Story("gtzan", r"genre \w+ --config configs/gtzan(_random)?.yaml.*"),
-    Story("fma", r"genre \w+ --config configs/fma_small.yaml corpus.root=/data/fma"),
-    Story("models", r"genre \w+ (?!--config)(?!.*my_run).*(outputs/|\.onnx).*"),
-    Story("fine-tuning", r"genre \w+ --config configs/my_music.yaml .*output=outputs/other.*"),
-    Story("own features", r".*\bmy_run\b.*"),
-    Story("cluster", rf"{re.escape(SUBMIT)}genre \w+ .*s3://BUCKET.*"),
-    Story("cluster", r"export RAY_AUTH_MODE=\S+ RAY_API_SERVER_ADDRESS=\S+"),
-    Story("cluster", r"ray (job (list|logs ID --follow|stop ID)|status|memory --stats-only)"),
-    Story("token", r"\(umask 077 && ray get-auth-token --generate > /dev/null\)|ray get-auth-token --generate"),
-    Story("scaling", r"python benchmarks/scaling.py (workers|work|rows)\b.*"),
-    Story("commands", r"source .venv/bin/activate|make help"),
-    Elsewhere(r"make (install|demo|test|test-slow|test-plain|cluster-smoke)", ".ci/run", r"make \1"),
-    Elsewhere(r"make test-all", "Makefile", "test-all: test test-slow"),
-    Elsewhere(
+    Scenario("tutorial", r"genre \w+ .*(tutorial|(labelled|unsorted) |unsorted/|inputs=music).*"),
+    Scenario("an architecture", r"(python -m pytest|genre) .*\bmlp\b.*"),
+    Scenario("a corpus", r"(python -m pytest|genre) .*\bflat\b.*"),
+    Scenario(
+        "my music", r"genre \w+ --config configs/my_music.yaml (corpus.root=/music/labelled|inputs=/music/unsorted).*"
+    ),
+    Scenario("gtzan", r"genre \w+ --config configs/gtzan(_random)?.yaml.*"),
+    Scenario("fma", r"genre \w+ --config configs/fma_small.yaml corpus.root=/data/fma"),
+    Scenario("models", r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|mlp|flat)).*(outputs/|\.onnx).*"),
+    Scenario("fine-tuning", r"genre \w+ --config configs/my_music.yaml .*output=outputs/other.*"),
+    Scenario("own features", r".*\bmy_run\b.*"),
+    Scenario("cluster", rf"{re.escape(SUBMIT)}genre \w+ .*s3://BUCKET.*"),
+    Scenario("cluster", r"export RAY_AUTH_MODE=\S+ RAY_API_SERVER_ADDRESS=\S+"),
+    Scenario("cluster", r"ray (job (list|logs ID --follow|stop ID)|status|memory --stats-only)"),
+    Scenario("token", r"\(umask 077 && ray get-auth-token --generate > /dev/null\)|ray get-auth-token --generate"),
+    Scenario("scaling", r"python benchmarks/scaling.py (workers|work|rows)\b.*"),
+    Scenario("commands", r"source .venv/bin/activate|make help"),
+    Covered(
+        r"make (install|demo|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"
+    ),
+    Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
+    Covered(r"make check", "Makefile", "test: check"),
+    Covered(r"make same( REF=\S+)?", "benchmarks/same.py", "make same"),
+    Covered(
         r"apt-get install openssh-server iproute2 rsync", ".ci/run", "openssh-server openssh-client iproute2 rsync"
     ),
-    Elsewhere(r"python benchmarks/chaos.py FOLDER --kills 30", "tests/ray/test_chaos.py", "benchmarks/chaos.py"),
-    Elsewhere(r"python tests/cluster/hosts.py /tmp/hosts", RAY_UP, "hosts.py"),
-    Elsewhere(r"ray up( cluster.yaml| configs/cluster/onprem.yaml)?", RAY_UP, "ray up --yes"),
-    Elsewhere(r"ray down( cluster.yaml)?", RAY_UP, "ray down --yes"),
-    Elsewhere(r"ray dashboard cluster.yaml( &)?", RAY_UP, "ray dashboard"),
-    Elsewhere(r"ray (exec|attach) cluster.yaml.*", RAY_UP, r"ray \1"),
-    Elsewhere(r"ray job submit", RAY_UP, "ray job submit"),
-    Elsewhere(r"pip install 'genre\[(\w+)\]'", "pyproject.toml", r"\n\1 = ["),
-    Elsewhere(r"pip install (genre|\.|'\.\[\w+\]')", "tests/contract/test_packaging.py", "requirements-light.lock"),
+    Covered(r"python benchmarks/chaos.py FOLDER --kills 30", "tests/ray/test_chaos.py", "benchmarks/chaos.py"),
+    Covered(r"python tests/cluster/hosts.py /tmp/hosts", RAY_UP, "hosts.py"),
+    Covered(r"ray up( cluster.yaml| configs/cluster/onprem.yaml)?", RAY_UP, "ray up --yes"),
+    Covered(r"ray down( cluster.yaml)?", RAY_UP, "ray down --yes"),
+    Covered(r"ray dashboard cluster.yaml( &)?", RAY_UP, "ray dashboard"),
+    Covered(r"ray (exec|attach) cluster.yaml.*", RAY_UP, r"ray \1"),
+    Covered(r"ray job submit", RAY_UP, "ray job submit"),
+    Covered(r"pip install 'genre\[(\w+)\]'", "pyproject.toml", r"\n\1 = ["),
+    Covered(r"pip install (genre|\.|'\.\[\w+\]')", "tests/contract/test_packaging.py", "requirements-light.lock"),
     NotRun(r"genre (<job>|JOB)( .*)?", "the form of all jobs, whose examples are run"),
     NotRun(r"aws .*", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
@@ -102,40 +120,50 @@ ENTRIES: list[Entry] = [
 ]
 
 
-def typed(pages: Iterable[Path] = PAGES) -> list[Typed]:
-    """Every line of a shell block, and every command with an argument within a sentence."""
-    return [line for page in pages for line in _typed(page.name, page.read_text(encoding="utf-8"))]
+def commands(pages: Iterable[Path] = PAGES) -> list[Block]:
+    """Return every line of the shell blocks, continued lines joined, and every command within a sentence."""
+    return [command for page in pages for command in _commands(page.name, page.read_text(encoding="utf-8"))]
 
 
-def snippets(pages: Iterable[Path] = PAGES) -> list[Typed]:
-    """Every block of Python."""
-    return [
-        Typed(page.name, number, "\n".join(lines))
-        for page in pages
-        for number, language, lines in _blocks(page.read_text(encoding="utf-8"))
-        if language == "python"
-    ]
+def snippets(pages: Iterable[Path] = PAGES) -> list[Block]:
+    """Return every block of Python that is not the content of a file."""
+    return [block for block in _fenced(pages, "python") if not block.file]
 
 
-def entries_of(line: Typed, entries: Iterable[Entry]) -> list[Entry]:
-    """The entries that the line belongs to; it should be one."""
-    return [entry for entry in entries if re.fullmatch(entry.lines, line.normal, re.DOTALL)]
+def files(page: str) -> list[Block]:
+    """Return the blocks of a page, named relative to the repository, that are the content of a file."""
+    return [block for block in _fenced([REPOSITORY / page], "python", "yaml", "csv") if block.file]
 
 
-def _typed(page: str, text: str) -> Iterator[Typed]:
-    for number, language, lines in _blocks(text):
-        if lines[0].strip().startswith(DRAWINGS):
+def entries_of(command: Block, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that the command matches; there should be one."""
+    return [entry for entry in entries if re.fullmatch(entry.pattern, command.normal, re.DOTALL)]
+
+
+def _fenced(pages: Iterable[Path], *languages: str) -> Iterator[Block]:
+    for page in pages:
+        for number, info, lines in _blocks(page.read_text(encoding="utf-8")):
+            language, _, options = info.partition(" ")
+            if language in languages:
+                title = re.search(r'title="([^"]+)"', options)
+                yield Block(page.name, number, "\n".join(lines), title[1] if title else "")
+
+
+def _commands(page: str, text: str) -> Iterator[Block]:
+    for number, info, lines in _blocks(text):
+        language = info.partition(" ")[0]
+        if language == "" and lines[0].strip().startswith(DRAWINGS):
             continue
         if language in SHELL:
-            yield from (Typed(page, number, line) for line in _logical(lines))
+            yield from (Block(page, number, line) for line in _logical(lines))
         elif language == "text":
-            yield from (Typed(page, number, line) for line in _within(" ".join(lines)))
-        elif language != "python":
-            raise ValueError(f"{page}:{number}: a block of {language}; say in tests/documents.py who runs it")
+            yield from (Block(page, number, line) for line in _spans(" ".join(lines)))
+        elif language not in ("python", "yaml", "csv"):
+            raise ValueError(f"{page}:{number}: a block of {language}; say in tests/documents.py which test runs it")
 
 
 def _blocks(text: str) -> Iterator[tuple[int, str, list[str]]]:
-    """(line number, language, lines) of fenced and indented blocks, and of paragraphs, whose language is text."""
+    """Yield (line number, info string, lines) of fenced and indented blocks, and of paragraphs as `text`."""
     block: list[str] = []
     kind, fenced = "text", False
     for number, line in enumerate([*text.splitlines(), ""], 1):
@@ -154,7 +182,7 @@ def _blocks(text: str) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def _logical(lines: list[str]) -> Iterator[str]:
-    """Lines joined where they end in a backslash or within quotes, without comments."""
+    """Yield the lines without comments, joined where they end in a backslash or within quotes."""
     text = ""
     for line in lines:
         text += line.strip() if not text else line
@@ -177,7 +205,7 @@ def _closed(text: str) -> bool:
     return True
 
 
-def _within(paragraph: str) -> Iterator[str]:
+def _spans(paragraph: str) -> Iterator[str]:
     for code in re.findall(r"`([^`]+)`", paragraph):
         word, _, arguments = code.partition(" ")
         if word in COMMANDS and arguments.strip():

@@ -1,53 +1,68 @@
-"""Every line that the documents tell a person to type is run by a test, or it is said why none can."""
+"""A test runs every command that the documents tell a reader to type, or an entry says why none can."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from conftest import REPOSITORY
-from documents import DRAWINGS, ENTRIES, PAGES, Elsewhere, NotRun, Story, entries_of, typed
+from documents import DRAWINGS, ENTRIES, PAGES, Covered, NotRun, Scenario, commands, entries_of, files, snippets
 
-LINES = typed()
+COMMANDS = commands()
 
 
-def test_every_line_has_one_entry():
-    wrong = [line for line in LINES if len(entries_of(line, ENTRIES)) != 1]
+def test_every_command_has_one_entry() -> None:
+    wrong = [command for command in COMMANDS if len(entries_of(command, ENTRIES)) != 1]
     assert not wrong, "each needs one entry in tests/documents.py: " + "; ".join(map(str, wrong))
 
 
-def test_every_entry_has_a_line():
-    idle = [entry for entry in ENTRIES if not any(entry in entries_of(line, ENTRIES) for line in LINES)]
-    assert not idle, f"no line is like {idle}"
+def test_every_entry_has_a_command() -> None:
+    unused = [entry for entry in ENTRIES if not any(entry in entries_of(command, ENTRIES) for command in COMMANDS)]
+    assert not unused, f"no command matches {unused}"
 
 
-def test_what_is_run_elsewhere_is_there():
-    for line in LINES:
-        for entry in entries_of(line, ENTRIES):
-            if isinstance(entry, Elsewhere):
-                words = re.fullmatch(entry.lines, line.normal).expand(entry.words)
-                assert words in (REPOSITORY / entry.file).read_text(encoding="utf-8"), f"{entry.file} lacks {words!r}"
+def test_the_covering_file_has_the_text_of_its_entry() -> None:
+    for command in COMMANDS:
+        for entry in entries_of(command, ENTRIES):
+            if isinstance(entry, Covered):
+                match = re.fullmatch(entry.pattern, command.normal)
+                assert match
+                text = match.expand(entry.text)
+                assert text in (REPOSITORY / entry.file).read_text(encoding="utf-8"), f"{entry.file} lacks {text!r}"
 
 
-def test_every_story_is_told():
+def test_every_scenario_is_run() -> None:
     source = (REPOSITORY / "tests/ray/test_documented.py").read_text(encoding="utf-8")
-    assert all(f'lines("{entry.name}")' in source for entry in ENTRIES if isinstance(entry, Story))
+    assert all(f'lines("{entry.name}")' in source for entry in ENTRIES if isinstance(entry, Scenario))
 
 
-def test_every_drawing_is_there():
+def test_every_drawing_exists() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert all(re.search(rf"^ *{re.escape(drawing)}", pages, re.MULTILINE) for drawing in DRAWINGS)
 
 
-def test_a_new_line_fails_the_list(tmp_path):
+def test_a_new_command_has_no_entry(tmp_path: Path) -> None:
     page = tmp_path / "NEW.md"
     page.write_text(
         "Do this, or `make trouble`:\n\n    genre sing \\\n      song.mp3  # loud\n\n```\nrm -rf 'a\nb'\n```\n\n"
         "```python\nsing()\n```\n"
     )
-    lines = typed([page])
-    assert [line.normal for line in lines] == ["make trouble", "genre sing song.mp3", "rm -rf 'a b'"]
-    assert not any(entries_of(line, ENTRIES) for line in lines)
+    new = commands([page])
+    assert [command.normal for command in new] == ["make trouble", "genre sing song.mp3", "rm -rf 'a b'"]
+    assert not any(entries_of(command, ENTRIES) for command in new)
 
 
-def test_what_cannot_be_run_says_why():
-    assert all(entry.why for entry in ENTRIES if isinstance(entry, NotRun))
+def test_a_block_with_a_title_is_a_file(tmp_path: Path) -> None:
+    page = tmp_path / "NEW.md"
+    page.write_text('```python title="a.py"\nx = 1\n```\n\n```python\nx = 2\n```\n\n```yaml title="b.yaml"\ny: 3\n```\n')
+    assert [(block.file, block.text) for block in files(str(page))] == [("a.py", "x = 1"), ("b.yaml", "y: 3")]
+    assert [block.text for block in snippets([page])] == ["x = 2"]
+
+
+def test_what_cannot_be_run_says_why() -> None:
+    assert all(entry.reason for entry in ENTRIES if isinstance(entry, NotRun))
+
+
+def test_the_readme_fits_two_screens() -> None:
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 110, "move details to docs/"

@@ -1,6 +1,6 @@
-"""The lines that the documents tell a person to type, run as they are; tests/documents.py lists them all.
+"""Run the commands of the documents as they are written; tests/documents.py lists them all.
 
-On small music, with what stands for something else filled in, and with settings behind a job's line that make it short.
+They run on small music, with placeholders filled in and with settings appended that make each job short.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from documents import Typed, snippets
+from documents import Block, snippets
 from heads import Head, free_ports
 from pyarrow import fs
-from typing_in import Place, job_of, lines, placed
+from workspace import Workspace, job_of, lines, made
 
 from genre.storage import Location
 
@@ -25,75 +25,101 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with placed(tmp_path_factory.mktemp("typed")) as found:
-        yield found
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    with made(tmp_path_factory.mktemp("typed")) as workspace:
+        yield workspace
 
 
 @pytest.fixture(scope="module")
-def trained(place: Place) -> Place:
-    """After GTZAN's lines: models in outputs/gtzan/models, as the other pages take them to be."""
+def trained(workspace: Workspace) -> Workspace:
+    """The workspace with the models that the pages assume: those of GTZAN and of one's own music."""
     for line in lines("gtzan"):
-        if job_of(line.text) == "leaderboard":  # which compares with the same done for the other split
+        if job_of(line.text) == "leaderboard":  # which compares with the same commands for the other split
             for other in lines("gtzan")[:2]:
-                place.run(other.text.replace("gtzan.yaml", "gtzan_random.yaml"))
-        place.run(line.text)
-    (place.folder / "resnet.onnx").symlink_to("outputs/gtzan/export/resnet.onnx")  # once it is exported
-    return place
-
-
-def test_music_of_ones_own(place):
+                workspace.run(other.text.replace("gtzan.yaml", "gtzan_random.yaml"))
+        workspace.run(line.text)
     for line in lines("my music"):
-        told = place.run(line.text)
-    assert "3 files tagged" in told
+        workspace.run(line.text)
+    (workspace.folder / "resnet.onnx").symlink_to("outputs/gtzan/export/resnet.onnx")  # once it is exported
+    return workspace
 
 
-def test_fma(place):
+def test_own_music(trained: Workspace) -> None:
+    line = next(line for line in lines("my music") if job_of(line.text) == "tag")
+    assert "3 " in trained.run(line.text)
+
+
+def test_tutorial(workspace: Workspace) -> None:
+    workspace.write_files("docs/TUTORIAL.md")
+    for line in lines("tutorial"):
+        workspace.run(line.text)
+
+
+def test_an_architecture_in_ten_minutes(workspace: Workspace) -> None:
+    walk_through(workspace, lines("an architecture"))
+
+
+def test_a_corpus_in_ten_minutes(workspace: Workspace) -> None:
+    walk_through(workspace, lines("a corpus"))
+
+
+def walk_through(workspace: Workspace, commands: list[Block]) -> None:
+    """Write the files of CONTRIBUTING.md and run the commands about them."""
+    if not (workspace.folder / "genre/corpora/flat.py").exists():
+        workspace.write_files("CONTRIBUTING.md")
+    for command in commands:
+        workspace.run(command.text)
+
+
+def test_fma(workspace: Workspace) -> None:
     for line in lines("fma"):
-        place.run(line.text)
+        workspace.run(line.text)
 
 
-def test_gtzan_on_two_splits(trained):
+def test_gtzan_on_two_splits(trained: Workspace) -> None:
     page = (trained.folder / "outputs/gtzan-random/compared/leaderboard.md").read_text()
     assert "outputs/gtzan" in page or "gtzan-random" in page
 
 
 @pytest.mark.parametrize("line", lines("models"), ids=lambda line: line.normal)
-def test_a_trained_model(trained, line):
+def test_a_trained_model(trained: Workspace, line: Block) -> None:
     if job_of(line.text) == "serve":
         serve(trained, line)
         return
     before = set(trained.folder.iterdir())
-    told = trained.run(line.text)
+    output = trained.run(line.text)
     if "output=" not in line.text and job_of(line.text) == "tag":
-        assert "%" in told
+        assert "%" in output
         assert set(trained.folder.iterdir()) == before
 
 
-def serve(place: Place, line: Typed) -> None:
-    """The page answers with the genres of a song, until Ctrl-C."""
-    command = place.command(f"{line.text} serve.port={free_ports(1)[0]}")
-    running = subprocess.Popen(command, cwd=place.folder, env=place.environment, text=True, stderr=subprocess.PIPE)
+def serve(workspace: Workspace, line: Block) -> None:
+    """Check that the page answers with the genres of a song until Ctrl-C."""
+    command = workspace.command(f"{line.text} serve.port={free_ports(1)[0]}")
+    server = subprocess.Popen(
+        command, cwd=workspace.folder, env=workspace.environment, text=True, stderr=subprocess.PIPE
+    )
+    assert server.stderr
     try:
-        while not (address := re.search(r"serve: (http://[\w.:]+)", told := running.stderr.readline())):
-            assert told, "it ended"
-        song = (place.folder / "song.mp3").read_bytes()
+        while not (address := re.search(r"serve: (http://[\w.:]+)", message := server.stderr.readline())):
+            assert message, "the server ended"
+        song = (workspace.folder / "song.mp3").read_bytes()
         request = urllib.request.Request(f"{address[1]}/tag", song, {"X-Song-Name": "song.mp3"})
         with urllib.request.urlopen(request, timeout=60) as response:
             assert sum(share for _, share in json.load(response)["genres"]) == pytest.approx(1, abs=0.01)
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
     finally:
-        running.kill()
+        server.kill()
 
 
-def test_other_genres(trained):
+def test_other_genres(trained: Workspace) -> None:
     for line in lines("fine-tuning"):
         trained.run(line.text)
 
 
 @pytest.mark.parametrize("snippet", snippets(), ids=lambda snippet: f"{snippet.page}:{snippet.number}")
-def test_python(trained, snippet):
+def test_python(trained: Workspace, snippet: Block) -> None:
     for name in ("a.mp3", "b.flac"):
         (trained.folder / name).write_bytes((trained.folder / "song.mp3").read_bytes())
     before = "import numpy as np; waveform = np.random.default_rng(0).normal(0, 0.1, 5 * 44100).astype(np.float32)\n"
@@ -104,38 +130,41 @@ def test_python(trained, snippet):
     assert done.returncode == 0, done.stderr
 
 
-def test_features_of_ones_own(place):
+def test_own_features(workspace: Workspace) -> None:
     for line in lines("own features"):
-        place.run(line.text)
+        workspace.run(line.text)
 
 
 @pytest.mark.parametrize("line", lines("scaling"), ids=lambda line: line.normal)
-def test_scaling(place, line):
+def test_scaling(workspace: Workspace, line: Block) -> None:
     small = {"work": "--counts 1 --clips 8 --rounds 1", "workers": "--counts 1 --clip-ms 1", "rows": "--rows 16000"}
-    what = re.search(r"scaling.py (\w+)", line.text)[1]
-    assert "|---:|" in place.tell(f"{line.text} {small[what]}")
+    match = re.search(r"scaling.py (\w+)", line.text)
+    assert match
+    assert "|---:|" in workspace.shell(f"{line.text} {small[match[1]]}")
 
 
-def test_the_token_is_the_persons_alone(place):
-    token = Path(place.environment["HOME"]) / ".ray/auth_token"
+def test_only_the_owner_can_read_the_token(workspace: Workspace) -> None:
+    token = Path(workspace.environment["HOME"]) / ".ray/auth_token"
     for line in lines("token"):
         token.unlink(missing_ok=True)
-        place.tell(line.text)
+        workspace.shell(line.text)
         assert len(token.read_text()) > 30
-        # Ray alone leaves it readable for all, which docs/SECURITY.md says
+        # Ray itself leaves it readable for all, as docs/SECURITY.md says
         assert (token.stat().st_mode & 0o077 == 0) == ("umask" in line.text)
 
 
 @pytest.mark.parametrize("line", lines("commands"), ids=lambda line: line.normal)
-def test_commands(place, line):
-    place.tell(line.text)
+def test_commands(workspace: Workspace, line: Block) -> None:
+    workspace.shell(line.text)
 
 
 @pytest.fixture(scope="module")
-def cluster(place: Place, bucket_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A running cluster with a GPU that Ray takes on trust, and a bucket with music."""
+def cluster(
+    workspace: Workspace, bucket_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workspace]:
+    """A running cluster with a GPU that Ray assumes without a check, and a bucket with music."""
     bucket, _ = fs.FileSystem.from_uri("s3://bucket")
-    data, music = Path(place.words["/data"]), Path(place.words["/music"])
+    data, music = Path(workspace.values["/data"]), Path(workspace.values["/music"])
     for root, name in ((data / "fma", "fma"), (music / "unsorted", "new")):
         for path in (path for path in root.rglob("*") if path.is_file()):
             with bucket.open_output_stream(f"bucket/{name}/{path.relative_to(root)}") as stream:
@@ -143,22 +172,22 @@ def cluster(place: Place, bucket_server: dict[str, str], tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("head")
     with Head(folder, bucket_server, ["--num-gpus=1"]) as head:
         port = head.environment["RAY_API_SERVER_ADDRESS"].rpartition(":")[2]
-        # `ray status` and `ray memory` look for the one Ray of the machine; other tests may run another
+        # `ray status` and `ray memory` look for the only Ray of the machine; other tests may run another
         environment = head.environment | {"RAY_ADDRESS": (head.temporary / "ray_current_cluster").read_text().strip()}
-        yield Place(head.checkout, environment, {"BUCKET": "bucket", "8265": port})
+        yield Workspace(head.checkout, environment, {"BUCKET": "bucket", "8265": port})
 
 
-def test_submitted_to_a_cluster(cluster):
-    """With features, checkpoints, searches, models and tags on S3; what is finished is not done again."""
+def test_submitted_to_a_cluster(cluster: Workspace) -> None:
+    """Features, checkpoints, searches, models and tags are on S3; a finished job is not repeated."""
     exports = [line.text for line in lines("cluster") if line.text.startswith("export")]
     for line in lines("cluster"):
-        told = cluster.run("\n".join([*exports, line.text]))
-        if submitted := re.search(r"Job '(\w+)' succeeded", told):
-            cluster.words["ID"] = submitted[1]
+        output = cluster.run("\n".join([*exports, line.text]))
+        if submitted := re.search(r"Job '(\w+)' succeeded", output):
+            cluster.values["ID"] = submitted[1]
         if job_of(line.text) == "train":
-            assert "epoch   1/1" in told
+            assert "epoch   1/1" in output
             assert "epoch   1/1" not in cluster.run("\n".join([*exports, line.text]))
-    output = Location.of("s3://bucket/run")
-    assert len((output / "features" / "tracks.parquet").read_table()) == 64
-    assert len((output / "tags" / "tags.parquet").read_table()) == 3
-    assert (output / "models" / "crnn" / "model.json").read_json()["architecture"] == "crnn"
+    folder = Location.of("s3://bucket/run")
+    assert len((folder / "features" / "tracks.parquet").read_table()) == 64
+    assert len((folder / "tags" / "tags.parquet").read_table()) == 3
+    assert (folder / "models" / "crnn" / "model.json").read_json()["architecture"] == "crnn"

@@ -1,4 +1,4 @@
-"""A folder where the documents' lines can be typed: a copy of the checkout, small music, and what is written large."""
+"""A copy of the checkout with small music, in which the documents' commands can be run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from documents import ENTRIES, Story, Typed, entries_of, typed
+from documents import ENTRIES, Block, Scenario, commands, entries_of, files
 from heads import copy_checkout
 from making import SMALL_MODELS
 from running import ENVIRONMENT
@@ -27,7 +27,7 @@ from genre.corpora import fma, gtzan
 from genre.storage import Location
 
 _JOB = re.compile(r"(?:python -m ray_jobs\.|\bgenre )(\w+)")
-# put behind a job's line, so that it takes seconds
+# appended to the command of a job, so that it takes seconds
 FEATURES = (
     "audio.clip_seconds=2 spectrogram.n_mels=32 spectrogram.n_fft=1024 train.window_seconds=1 "
     "cluster.object_store_mb=100"
@@ -48,8 +48,8 @@ SMALL = {
     "explain": "explain.steps=4",
     "serve": "cluster.object_store_mb=100",
 }
-# what a job leaves below its output, as README says
-LEAVES = {
+# what a job leaves below its output, as docs/USING_MODELS.md and README.md say
+RESULTS = {
     "prepare": "features/manifest.json",
     "train": "models/{model}/model.json",
     "tune": "leaderboard/leaderboard.html",
@@ -60,87 +60,100 @@ LEAVES = {
 
 
 @dataclass
-class Place:
-    """Where lines are typed, and the person's environment."""
+class Workspace:
+    """The folder where commands are run, and the environment of the person who types them."""
 
     folder: Path
     environment: dict[str, str]
-    words: dict[str, str] = field(default_factory=dict)  # what is put for words that stand for others
+    values: dict[str, str] = field(default_factory=dict)  # of the placeholders in the documents
 
-    def tell(self, line: str, ends: int = 0) -> str:
-        """Run a line in bash and return what it printed; it must end with `ends`."""
+    def write_files(self, page: str) -> None:
+        """Write the files that a page shows. The text of a file that exists is appended to it."""
+        for block in files(page):
+            path = self.folder / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{block.text}\n")
+
+    def shell(self, line: str, code: int = 0) -> str:
+        """Run a line in bash and return its output; its exit code must be `code`."""
         done = subprocess.run(
             self.command(line), cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == ends, f"{line}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
     def command(self, line: str) -> list[str]:
-        """The line with its placeholders filled in and, where it is a job's, settings that make it small."""
-        for word, put in self.words.items():
-            line = re.sub(rf"(?<!\w){word}(?!\w)", put, line)
-        job = job_of(line)
-        return ["bash", "-c", f"{line} {SMALL.get(job, '')}"]
+        """Return the line with its placeholders filled in and, for a job, settings that make it small."""
+        for placeholder, value in self.values.items():
+            line = re.sub(rf"(?<!\w){placeholder}(?!\w)", value, line)
+        return ["bash", "-c", f"{line} {SMALL.get(job_of(line), '')}"]
 
     def settings(self, line: str) -> config.Config:
-        """What the job of the line is told to do."""
+        """Return the settings that the line gives its job."""
         command = self.command(line)[-1]
-        words = command[_JOB.search(command).end() :]
+        match = _JOB.search(command)
+        assert match, f"{line} runs no job"
         listed = subprocess.run(
-            ["bash", "-c", f"printf '%s\\n' {words}"], capture_output=True, text=True, check=True, env=self.environment
-        )
-        arguments = [word for word in listed.stdout.splitlines() if word]
+            ["bash", "-c", f"printf '%s\n' {command[match.end() :]}"],
+            capture_output=True, text=True, check=True, env=self.environment,
+        )  # fmt: skip
+        arguments = [argument for argument in listed.stdout.splitlines() if argument]
         file = arguments[arguments.index("--config") + 1] if "--config" in arguments else None
-        return config.load(file and str(self.folder / file), [word for word in arguments if "=" in word])
+        return config.load(file and str(self.folder / file), [argument for argument in arguments if "=" in argument])
 
     def run(self, line: str) -> str:
-        """Run a job's line; what README says that it writes must be there."""
-        told, job = self.tell(line), job_of(line)
-        if job in LEAVES and re.search("--config|output=", line):
+        """Run the line of a job and check that the documented result exists."""
+        output, job = self.shell(line), job_of(line)
+        if job in RESULTS and re.search("--config|output=", line) and "--dry-run" not in line:
             settings = self.settings(line)
             with contextlib.chdir(self.folder):
-                place = Location.of(settings.output)
-                for part in LEAVES[job].format(model=settings.model.name).split("/"):
-                    place = place / part
-                assert place.exists(), f"{line}\nleft no {place}\n{told}"
-        return told
+                result = Location.of(settings.output)
+                for part in RESULTS[job].format(model=settings.model.name).split("/"):
+                    result = result / part
+                assert result.exists(), f"{line}\ndid not write {result}\n{output}"
+        return output
 
 
 def job_of(line: str) -> str:
-    """The job that a line runs, or nothing."""
+    """Return the job that a line runs, or an empty text."""
     match = _JOB.search(line)
     return match[1] if match else ""
 
 
-def lines(story: str) -> list[Typed]:
-    """The lines of a story in the order of the pages, each once."""
-    entries = [entry for entry in ENTRIES if isinstance(entry, Story) and entry.name == story]
-    chosen = {line.normal: line for line in reversed(typed()) if entries_of(line, entries)}
-    assert chosen, f"no page has a line of {story!r}"
+def lines(scenario: str) -> list[Block]:
+    """Return the commands of a scenario in the order of the pages, each once."""
+    entries = [entry for entry in ENTRIES if isinstance(entry, Scenario) and entry.name == scenario]
+    chosen = {command.normal: command for command in reversed(commands()) if entries_of(command, entries)}
+    assert chosen, f"no page has a command of {scenario!r}"
     return list(reversed(chosen.values()))
 
 
 @contextlib.contextmanager
-def placed(folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Place]:
-    """A checkout with its environment, music at /music, /data and ~/Music, and a song."""
+def made(folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Workspace]:
+    """Make a workspace with music at /music, /data and ~/Music, and a song."""
     checkout = copy_checkout(folder / "checkout")
     shutil.rmtree(checkout / ".venv")
     (checkout / ".venv").symlink_to(sys.prefix)
     shutil.rmtree(checkout / "outputs")
     home = folder / "home"
-    for place in (home / "Music", folder / "music/unsorted"):
+    for unsorted in (home / "Music", folder / "music/unsorted"):
         for number in range(3):
-            song(place / f"{number}.flac", seconds=2, hertz=200 + 300 * number)
+            song(unsorted / f"{number}.flac", seconds=2, hertz=200 + 300 * number)
     song(checkout / "song.mp3", seconds=5)
     for number, name in enumerate(("labelled", "other")):
         write_labelled(folder / "music" / name, number)
     write_gtzan(folder / "data/gtzan")
     write_fma(folder / "data/fma")
     write_spectrograms(checkout / "spectrograms.parquet")
-    environment = ENVIRONMENT | {"HOME": str(home), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    environment = ENVIRONMENT | {
+        "HOME": str(home),
+        "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": str(checkout),  # comes before an editable install of another checkout
+    }
     assert shutil.which("genre", path=environment["PATH"]), "the command genre is not installed; make install"
-    words = {"/music": str(folder / "music"), "/data": str(folder / "data")}
-    yield Place(checkout, environment | dict(variables or {}), words)
+    values = {"/music": str(folder / "music"), "/data": str(folder / "data")}
+    yield Workspace(checkout, environment | dict(variables or {}), values)
 
 
 def write_labelled(root: Path, seed: int) -> None:
@@ -151,7 +164,7 @@ def write_labelled(root: Path, seed: int) -> None:
 
 
 def write_gtzan(root: Path, per_split: int = 3) -> None:
-    """Three tracks of each genre in each side of the filtered split."""
+    """Write three tracks of each genre and split of the fault-filtered GTZAN."""
     for position, genre in enumerate(gtzan.GENRES):
         for split in ("train", "valid", "test"):
             names = [f"{genre}.{number:05d}" for number in range(100)]
@@ -160,7 +173,7 @@ def write_gtzan(root: Path, per_split: int = 3) -> None:
 
 
 def write_fma(root: Path) -> None:
-    """Two tracks of each genre of fma_small for validation and for the test, four for training."""
+    """Write eight tracks of each genre of fma_small: four to train, two to validate, two to test."""
     rows = [",set,set,artist,track", ",split,subset,id,genre_top", "track_id,,,,"]
     for position, genre in enumerate(fma.SMALL):
         for number, split in enumerate(["training"] * 4 + ["validation", "test"] * 2):
