@@ -12,7 +12,7 @@ TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
 # the code paths of a processor without AVX-512 and bf16, on any other
 PLAIN := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OPENCV_IPP=avx2
 
-.PHONY: help install demo test test-slow test-all test-plain check same cluster-smoke chaos lock clean clean-outputs
+.PHONY: help install demo test test-slow test-all test-plain check same docs cluster-smoke chaos lock clean clean-outputs
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ same: $(READY)  ## show that the results are those of the last commit, or of REF
 	$(RUN) build/same/benchmarks/same.py record build/before.json
 	$(RUN) benchmarks/same.py record build/after.json
 	$(RUN) benchmarks/same.py compare build/before.json build/after.json
+
+docs: $(READY)  ## build the documentation site in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 cluster-smoke: $(READY)  ## ray up, every job and ray down on machines made of namespaces (root; some minutes)
 	$(RUN) -m pytest -m cluster tests/cluster

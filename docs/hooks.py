@@ -9,14 +9,14 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from genre import architectures, config, corpora, registry
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from genre import architectures, config, corpora, registry
 from ray_jobs.engine import jobs
 
 ROOT = Path(__file__).resolve().parent.parent

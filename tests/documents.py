@@ -95,9 +95,7 @@ ENTRIES: list[Entry] = [
     Scenario("token", r"\(umask 077 && ray get-auth-token --generate > /dev/null\)|ray get-auth-token --generate"),
     Scenario("scaling", r"python benchmarks/scaling.py (workers|work|rows)\b.*"),
     Scenario("commands", r"source .venv/bin/activate|make help"),
-    Covered(
-        r"make (install|demo|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"
-    ),
+    Covered(r"make (install|demo|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
     Covered(r"make same( REF=\S+)?", "benchmarks/same.py", "make same"),

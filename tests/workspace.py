@@ -143,6 +143,8 @@ def made(folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[W
     song(checkout / "song.mp3", seconds=5)
     for number, name in enumerate(("labelled", "other")):
         write_labelled(folder / "music" / name, number)
+    for seed, name in enumerate(("rock-ann-one", "rock-bob-two", "folk-ann-three", "folk-cy-four")):
+        song(folder / "music/flat" / f"{name}.flac", seconds=2, hertz=200 + 100 * seed, seed=seed)
     write_gtzan(folder / "data/gtzan")
     write_fma(folder / "data/fma")
     write_spectrograms(checkout / "spectrograms.parquet")

@@ -54,7 +54,9 @@ def test_a_new_command_has_no_entry(tmp_path: Path) -> None:
 
 def test_a_block_with_a_title_is_a_file(tmp_path: Path) -> None:
     page = tmp_path / "NEW.md"
-    page.write_text('```python title="a.py"\nx = 1\n```\n\n```python\nx = 2\n```\n\n```yaml title="b.yaml"\ny: 3\n```\n')
+    page.write_text(
+        '```python title="a.py"\nx = 1\n```\n\n```python\nx = 2\n```\n\n```yaml title="b.yaml"\ny: 3\n```\n'
+    )
     assert [(block.file, block.text) for block in files(str(page))] == [("a.py", "x = 1"), ("b.yaml", "y: 3")]
     assert [block.text for block in snippets([page])] == ["x = 2"]
 
