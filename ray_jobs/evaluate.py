@@ -14,8 +14,8 @@ from genre.config import Config
 from genre.errors import ArtifactError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint
-from genre.report.entries import Saved
-from genre.report.facts import Part
+from genre.report import Part
+from genre.report.entries import SavedRuns
 from genre.storage import Location
 from ray_jobs.engine import cli, cluster, judging
 
@@ -51,13 +51,13 @@ def _check_split(split: Part, features: Features) -> None:
         )
 
 
-def _named(config: Config) -> list[Saved]:
+def _named(config: Config) -> list[SavedRuns]:
     place = Location.of(config.model.path)
     card, _ = checkpoint.load(place)
-    return [Saved(card.label, [place])]
+    return [SavedRuns(card.label, [place])]
 
 
-def _all(models: Location) -> Iterator[Saved]:
+def _all(models: Location) -> Iterator[SavedRuns]:
     """Each architecture with the models of all its seeds, or the single one that train left."""
     for info in models.children():
         if info.type != fs.FileType.Directory:
@@ -66,7 +66,7 @@ def _all(models: Location) -> Iterator[Saved]:
         seeds = [place / child.base_name for child in place.children() if child.base_name.startswith("seed-")]
         folders = [folder for folder in seeds or [place] if (folder / "model.json").exists()]
         if folders:
-            yield Saved(info.base_name, folders)
+            yield SavedRuns(info.base_name, folders)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ Listen on this machine only, until Ctrl-C. Needs the extra: pip install 'genre[s
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import sys
 import tempfile
 import threading
@@ -17,17 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import jinja2
-from markupsafe import Markup
-
-from genre import report
 from genre.config import Config
 from genre.errors import AudioError, ConfigError
+from genre.report.rendering import html_page
 from genre.storage import Location
 from ray_jobs.engine import cli, cluster
 from ray_jobs.tag import find_models
@@ -36,10 +30,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_HERE = Path(__file__).parent
+_TEMPLATES = Path(cli.__file__).parent / "templates"
 _HOST = "127.0.0.1"
 _NAMES = (_HOST, "localhost", "[::1]")  # by which browsers of this machine may ask
-_STYLES = (Path(report.__file__).parent / "page.css", _HERE / "serve.css")
 
 
 def run(config: Config) -> None:
@@ -162,24 +155,9 @@ class Service:
         return {key: tags[key] for key in ("genre", "genres", "timeline", "seconds")}
 
 
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(_HERE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("serve.html")
-
-
 def page(model: str, classes: list[str], max_mb: float) -> str:
-    """The page; its script is the only one that may run in it, and it may speak to this service alone."""
-    script = (_HERE / "serve.js").read_text("utf-8")
-    return _template().render(
-        model=model,
-        classes=classes,
-        max_mb=max_mb,
-        style=Markup("\n".join(path.read_text("utf-8") for path in _STYLES)),
-        script=Markup(script),
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    """Return the page, which can connect to this service only."""
+    return html_page("serve", {"model": model, "classes": classes, "max_mb": max_mb}, _TEMPLATES)
 
 
 if __name__ == "__main__":

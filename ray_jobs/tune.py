@@ -18,7 +18,6 @@ from genre.config import Config
 from genre.errors import TrainingError
 from genre.features import SPLITS, Features, Manifest, windows
 from genre.report import Search
-from genre.report.slices import search_facts
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data
@@ -113,7 +112,7 @@ def find_winners(config: Config, shared: Shared, manifest: Manifest, plan: Plan)
     if not winners and not interrupted:
         raise TrainingError("no trial finished an epoch; the failures above say why")
     facts = outcomes.for_report(slots, concurrent, _budget(config, plan))
-    told = (f"{name} {value}" for name, value in search_facts(facts) if name not in ("all architectures", "budget"))
+    told = (f"{name} {value}" for name, value in facts.summary() if name not in ("all architectures", "budget"))
     cli.console().print(f"  {', '.join(told)}")
     return Outcome(winners, facts, interrupted)
 

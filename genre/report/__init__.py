@@ -1,29 +1,37 @@
-"""The leaderboard: a `Board` of predictions becomes one table, and the table four files and a text.
+"""The leaderboard: a `Board` of predictions becomes a table, and the table becomes files and text.
 
-board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[Run(0, probabilities)])], ...)
-write(board, Location.of("outputs/run/leaderboard"))
-print(text_table(board))
-write(merge({"filtered": board, "random": other}), Location.of("outputs/compared"))
+In: predictions of models on one split, and facts about corpus, search and machine. Out: leaderboard.json, .csv, .md
+and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor scores: it only reads predictions.
+
+    board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[Run(0, probabilities)])], ...)
+    write(board, Location.of("outputs/run/leaderboard"))
+    print(text_table(board))
+    write(merge({"filtered": board, "random": other}), Location.of("outputs/compared"))
 """
 
-from genre.report.board import Board, Entry, Run
-from genre.report.facts import Compared, ComparedRow, CorpusFacts, Search, Trial
+from genre.report.board import Board, Entry, Run, describe_hardware
+from genre.report.facts import PARTS, Compared, ComparedRow, CorpusFacts, Part
 from genre.report.files import read_board, write
 from genre.report.merging import merge
+from genre.report.search import Search, Status, Trial
 from genre.report.table import Row, Table, tabulate
 from genre.report.text import text_table
 
 __all__ = [
+    "PARTS",
     "Board",
     "Compared",
     "ComparedRow",
     "CorpusFacts",
     "Entry",
+    "Part",
     "Row",
     "Run",
     "Search",
+    "Status",
     "Table",
     "Trial",
+    "describe_hardware",
     "merge",
     "read_board",
     "tabulate",

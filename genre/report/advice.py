@@ -1,4 +1,4 @@
-"""Which model to use and why, in plain sentences computed from the table."""
+"""Which model to use and why, in sentences computed from the table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from genre.evaluation.metrics import interval
+from genre.report.formats import listed, plural
 from genre.report.table import ALPHA, Row, Table
 
-FASTER = 1.5  # times as many clips a second from which speed is worth a word
-SMALLER = 2.0  # times fewer parameters, likewise
-FRAGILE = 0.05  # macro F1 lost on changed tracks, likewise
+# differences that are large enough to mention
+FASTER = 1.5  # ratio of clips per second
+SMALLER = 2.0  # ratio of parameters
+FRAGILE = 0.05  # macro F1 lost on changed tracks
+SEEDS = 3  # seed runs of every network from which a ranking is not provisional
+LATE = 0.8  # share of its epochs: a training whose best epoch comes later was still improving
 
 
 @dataclass(frozen=True, eq=False)
 class Advice:
-    """`sentence` is the answer; `reasons` say how sure it is, what it costs and what the references reach."""
+    """The answer as a `sentence`, `reasons` for and against it, and the row to use, if any."""
 
     sentence: str
     reasons: list[str] = field(default_factory=list)
@@ -25,103 +29,154 @@ class Advice:
 
 
 def advise(table: Table) -> Advice:
-    """Pick the best network, unless no network beats what the reference rows reach for next to nothing.
+    """Pick the best network, unless the reference rows are as good.
 
-    Tied means sharing the best row's rank, so that the sentences agree with the table below them.
+    Rows that share a rank count as equal, so that the sentences agree with the table.
     """
     ranked = [row for row in table.rows if row.rank is not None]
     if not ranked:
         return Advice("No model has been scored yet.", ["Train one, then make the leaderboard again."])
-    best, majorities = ranked[0], table.of("majority")
-    name = best.entry.name
-    if any(row.rank == best.rank for row in majorities):
-        sentence = "Use none of these: no model is measurably better than always answering the commonest genre."
-        return Advice(sentence, [f"The best is {name}: {_scored(best, table)}", *_floor(majorities)])
+    best, majority = ranked[0], table.of("majority")
+    if any(row.rank == best.rank for row in majority):
+        sentence = "Use none of these models: none is significantly better than always predicting the commonest genre."
+        return Advice(sentence, [f"The best is {best.entry.name}: {_scores(best, table)}.", *_majority(majority)])
+    networks = table.of("network")
+    caveats = [*_few_seeds(networks), *_unequal_training(networks)]
     if best.entry.kind == "classical":
-        name = f"{name}, the classical baseline, which no network beats"
-    others = [row for row in table.of("network") if row is not best]
-    reasons = [*_against(best, others), *_against_baseline(best, table), *_ensemble(best, table)]
-    reasons += [*_fragile(best), *_floor(majorities), *_resolution(best, table)]
-    return Advice(f"Use {name}: {_scored(best, table)}", reasons, best)
+        return _no_better_than_baseline(best, table, caveats)
+    others = [row for row in networks if row is not best]
+    reasons = [*caveats, *_against_networks(best, others), *_against_baseline(best, table), *_ensemble(best, table)]
+    reasons += [*_robustness(best), *_majority(majority), *_resolution(best, table)]
+    provisional = " for now" if caveats and others else ""
+    return Advice(f"Use {best.entry.name}{provisional}: {_scores(best, table)}.", reasons, best)
 
 
-def _scored(row: Row, table: Table) -> str:
+def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Advice:
+    """Advise on a board that the classical baseline leads: it cannot tag music, so it is no model to use."""
+    baseline = f"the classical baseline {_named([best])}"
+    reasons = ["Collect more labelled tracks or search longer. The baseline is a reference and cannot tag music."]
+    networks, pick = table.of("network"), None
+    if networks:
+        first = networks[0]
+        equal = first.rank == best.rank
+        relation = "not significantly lower" if equal else "significantly lower"
+        reasons.append(f"The best network is {first.entry.name}: {_scores(first, table)}; {relation}.")
+        pick = first if equal else None
+    reasons += [*caveats, *_majority(table.of("majority")), *_resolution(best, table)]
+    return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick)
+
+
+def _scores(row: Row, table: Table) -> str:
     return (
-        f"right on {100 * row.accuracy.mean:.0f} % of the {table.board.tracks_in_words}; "
-        f"macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f})."
+        f"{100 * row.accuracy.mean:.0f} % of the {table.board.track_count} correct, "
+        f"macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f})"
     )
 
 
-def _against(best: Row, others: list[Row]) -> Iterator[str]:
-    """How `best` stands against the other networks, and which of its equals is cheaper."""
+def _few_seeds(networks: list[Row]) -> Iterator[str]:
+    """Warn when there are too few seed runs: the intervals and tests are over tracks and cannot show their spread."""
+    fewest = min((len(row.entry.runs) for row in networks), default=SEEDS)
+    if fewest < SEEDS and len(networks) > 1:
+        several = len({len(row.entry.runs) for row in networks}) > 1
+        yield (
+            f"This ranking is provisional: {'some networks were' if several else 'each network was'} trained with "
+            f"only {plural(fewest, 'seed')}, and other seeds could change the order."
+        )
+
+
+def _unequal_training(networks: list[Row]) -> Iterator[str]:
+    """Warn when a network that trained for fewer epochs than another was still improving."""
+    epochs = {row.entry.name: max((len(run.history) for run in row.entry.runs), default=0) for row in networks}
+    longest = max(epochs.values(), default=0)
+    improving = [
+        row.entry.name
+        for row in networks
+        if epochs[row.entry.name] < longest
+        and any((run.best_epoch or 0) > LATE * len(run.history) for run in row.entry.runs if run.history)
+    ]
+    if improving:
+        yield (
+            f"The networks trained for {min(epochs.values())} to {longest} epochs; {listed(improving)} "
+            f"{'was' if len(improving) == 1 else 'were'} still improving and could gain from a longer training."
+        )
+
+
+def _against_networks(best: Row, others: list[Row]) -> Iterator[str]:
+    """Compare `best` with the other networks, and name the cheapest of those that are as good."""
     if not others:
         return
     tied = [row for row in others if row.rank == best.rank]
     if not tied:
-        yield f"It is clearly ahead of every other network; the next is {_named(others[:1])}."
+        yield f"It is significantly better than every other network; the next is {_named(others[:1])}."
         return
     behind = [row for row in others if row not in tied]
-    ahead = f", and is clearly ahead of {_named(behind)}" if behind else ""
-    yield f"On these tracks it cannot be told apart from {_named(tied)}{ahead}."
-    cheaper = max(tied, key=lambda row: (_faster(best, row), _smaller(best, row)))
+    better = (
+        f"It is significantly better than {_named(behind)}, but not than"
+        if behind
+        else "It does not differ significantly from"
+    )
+    yield f"{better} {_named(tied)}."
+    cheaper = max(tied, key=lambda row: (_speed_ratio(best, row), _size_ratio(best, row)))
     gains = {}
-    if _faster(best, cheaper) >= FASTER:
-        gains["speed"] = f"{_faster(best, cheaper):.1f} times as fast"
-    if _smaller(best, cheaper) >= SMALLER:
-        gains["size"] = f"{_smaller(best, cheaper):.1f} times smaller"
+    if _speed_ratio(best, cheaper) >= FASTER:
+        gains["speed"] = f"{_speed_ratio(best, cheaper):.1f} times as fast"
+    if _size_ratio(best, cheaper) >= SMALLER:
+        gains["size"] = f"{_size_ratio(best, cheaper):.1f} times smaller"
     if gains:
-        yield f"For {' and '.join(gains)} take {cheaper.entry.name}: {' and '.join(gains.values())}."
+        yield f"For {listed(list(gains))}, use {cheaper.entry.name}: {listed(list(gains.values()))}."
 
 
 def _against_baseline(best: Row, table: Table) -> Iterator[str]:
     for row in table.of("classical")[:1]:
         name = f"the classical baseline {_named([row])}"
-        if row.rank == best.rank and row is not best:
-            yield f"It is not measurably better than {name}: more tracks or better training would have to show it."
-        elif row is not best:
-            yield f"It is clearly ahead of {name}."
+        if row.rank == best.rank:
+            yield f"It is not significantly better than {name}; more tracks or better training would have to show it."
+        else:
+            yield f"It is significantly better than {name}."
 
 
 def _ensemble(best: Row, table: Table) -> Iterator[str]:
     for row in table.of("ensemble")[:1]:
         if row.f1.mean > best.f1.mean and row.p_value is not None:
-            sure = "measurably better" if row.p_value < ALPHA else "not measurably better"
-            yield f"The ensemble of the networks reaches {row.f1.mean:.2f}, {sure}, and costs running each of them."
+            relation = "significantly better" if row.p_value < ALPHA else "not significantly better"
+            yield (
+                f"The ensemble of all networks reaches macro F1 {row.f1.mean:.2f} ({relation}) "
+                "at the cost of running them all."
+            )
 
 
-def _fragile(best: Row) -> Iterator[str]:
-    """The change of the recording that costs `best` most."""
+def _robustness(best: Row) -> Iterator[str]:
+    """Name the change of the audio that costs `best` most."""
     change, f1 = min(best.entry.robustness.items(), key=lambda item: item[1], default=("", best.f1.mean))
     if best.f1.mean - f1 >= FRAGILE:
-        yield f"Its weak spot is a worse recording ({change}): macro F1 falls to {f1:.2f}."
+        yield f"It is weakest on degraded audio ({change}): macro F1 falls to {f1:.2f}."
 
 
-def _floor(majorities: list[Row]) -> Iterator[str]:
-    for row in majorities[:1]:
-        yield f"Always answering the commonest genre reaches macro F1 {row.f1.mean:.2f}."
+def _majority(rows: list[Row]) -> Iterator[str]:
+    for row in rows[:1]:
+        yield f"Always predicting the commonest genre reaches macro F1 {row.f1.mean:.2f}."
 
 
 def _resolution(best: Row, table: Table) -> Iterator[str]:
-    """How large a difference these tracks can show: half the width of the intervals of the differences."""
+    """Say how large a difference these tracks can show: half the width of the intervals of the differences."""
     others = [row for row in table.of("network", "classical") if row is not best]
     ends = [interval(best.f1_draws - row.f1_draws, best.f1.mean - row.f1.mean) for row in others]
     widths = [(high - low) / 2 for low, high in ends]
     if widths and np.median(widths) >= 0.005:
         least = f"{np.median(widths):.2f}"
-        yield f"With {table.board.tracks_in_words} a difference in macro F1 has to be about {least} to show."
+        yield f"With {table.board.track_count}, differences in macro F1 below about {least} cannot be detected."
 
 
-def _faster(best: Row, row: Row) -> float:
-    ours, theirs = best.entry.clips_per_second, row.entry.clips_per_second
-    return theirs / ours if ours and theirs else 0.0
+def _speed_ratio(best: Row, row: Row) -> float:
+    reference, speed = best.entry.clips_per_second, row.entry.clips_per_second
+    return speed / reference if reference and speed else 0.0
 
 
-def _smaller(best: Row, row: Row) -> float:
-    ours, theirs = best.entry.parameters, row.entry.parameters
-    return ours / theirs if ours and theirs else 0.0
+def _size_ratio(best: Row, row: Row) -> float:
+    reference, size = best.entry.parameters, row.entry.parameters
+    return reference / size if reference and size else 0.0
 
 
 def _named(rows: list[Row]) -> str:
-    """Names with their macro F1: "cnn (0.61), crnn (0.60) and vgg16 (0.58)"."""
-    names = [f"{row.entry.name} ({row.f1.mean:.2f})" for row in rows]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    """Return names with their macro F1: "cnn (0.61), crnn (0.60) and vgg16 (0.58)"."""
+    return listed([f"{row.entry.name} ({row.f1.mean:.2f})" for row in rows])

@@ -1,7 +1,7 @@
-"""What a leaderboard is made of: predictions on one test split, and the facts around them.
+"""The content of a leaderboard: predictions on one test split, and facts about corpus, search and machine.
 
-Nothing here is computed: scores, ranks and advice follow from a `Board` alone (`table.py`), so that a
-report can be made again from its JSON, or from several put together, without training.
+A `Board` holds no scores. Scores, ranks and advice are computed from it (`table.py`), so that a report can be
+written again from its JSON, or merged from several, without training.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import numpy.typing as npt
 
 from genre.errors import ArtifactError
 from genre.evaluation.metrics import IntArray, decisions
-from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Search, Setting, finite
+from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Setting, finite
+from genre.report.formats import plural
+from genre.report.search import Search
 
 Epoch = dict[str, float | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training of one model with one seed, and its answers on the test split.
+    """A seed run: a model trained with one seed, and its predictions on the test split.
 
-    `probabilities` is float32 (tracks, classes), rows in the order of `Board.track_ids`. It is rounded to five
-    digits here, not when stored, so that a report made again from its JSON shows the very same decisions.
-    `history` holds a dict per epoch: epoch, train_loss, valid_loss, valid_accuracy, valid_f1 (None or absent
-    where unknown; a value that is not finite becomes None).
+    `probabilities` is float32 (tracks, classes), in the order of `Board.track_ids`. It is rounded to `DIGITS` decimals
+    on construction, so that a report written again from its JSON shows the same decisions. `history` holds a dict per
+    epoch with epoch, train_loss, valid_loss, valid_accuracy and valid_f1; unknown values are absent, None or not
+    finite (which becomes None).
     """
 
     seed: int
@@ -45,19 +47,18 @@ class Run:
 
     @property
     def predicted(self) -> IntArray:
-        """Class index of each track, (tracks,)."""
+        """Predicted class index of each track, (tracks,)."""
         return decisions(self.probabilities)
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One row of the leaderboard: a model with its runs over seeds.
+    """The content of a leaderboard row: a model with its seed runs.
 
-    `settings` is the winning configuration with dotted keys; `valid_f1` the score that chose it; `flops` are
-    per clip; `clips_per_second` and `latency_ms` (one clip alone) are of inference on `hardware`.
-    `robustness` is macro F1 on changed test tracks, by change (`genre.evaluation.robustness.CHANGES`), mean over the
-    runs.
-    What is unknown, or not a finite number, is None or absent and shows as a dash.
+    `settings` is the winning configuration with dotted keys, chosen by `valid_f1`. `flops` counts the operations per
+    clip; `clips_per_second` and `latency_ms` (of a single clip) were measured on `hardware`. `robustness` holds macro
+    F1 on changed test tracks, mean over the seed runs, by change (`genre.evaluation.robustness.CHANGES`). Values that
+    are unknown or not finite are None or absent, and shown as a dash.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Entry:
     latency_ms: float | None = None
     memory_mb: float | None = None
     robustness: dict[str, float] = field(default_factory=dict)
-    hardware: str = ""  # that speed and latency were measured on
+    hardware: str = ""  # of the measurement of speed and latency
 
     def __post_init__(self) -> None:
         for name in ("valid_f1", "clips_per_second", "latency_ms", "memory_mb"):
@@ -82,29 +83,29 @@ class Entry:
 
     @property
     def is_reference(self) -> bool:
-        """Rows that show what a score is worth, and are not offered as the model to use."""
+        """Whether the row is for comparison only and no candidate to use."""
         return self.kind != "network"
 
     @property
     def predicted(self) -> IntArray:
-        """Class index of each track in each run, (seeds, tracks)."""
+        """Predicted class index of each track by each seed run, (seeds, tracks)."""
         return np.stack([run.predicted for run in self.runs])
 
     @property
     def mean_probabilities(self) -> npt.NDArray[np.float64]:
-        """Mean over the runs, (tracks, classes)."""
+        """Mean over the seed runs, (tracks, classes)."""
         mean: npt.NDArray[np.float64] = np.mean([run.probabilities for run in self.runs], axis=0, dtype=np.float64)
         return mean
 
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Everything that one report shows.
+    """The content of one report.
 
-    `truth` is (tracks,) class indices; `part` says which split the tracks are of, and only `test` decided nothing
-    before; `groups` names the artist of each track; `commit` is that of the code; `compared` holds results on other
-    tracks, such as those of another split (see `merging.merge`). `missing` says why an architecture that was searched
-    has no entry, by name.
+    `truth` is (tracks,) class indices. `part` names the split that the tracks belong to; only `test` had no influence
+    on the models. `groups` names the artist of each track. `commit` is that of the code. `compared` holds results on
+    other test sets, such as another split (see `merging.merge`). `missing` gives, by name, why an architecture that
+    was searched has no entry. Raises `ArtifactError` when the parts do not fit together.
     """
 
     title: str
@@ -131,54 +132,55 @@ class Board:
         self._check()
 
     @property
-    def tracks_in_words(self) -> str:
+    def track_count(self) -> str:
         """Such as "100 test tracks"."""
-        return f"{len(self.track_ids)} {PARTS[self.part]} tracks"
+        return plural(len(self.track_ids), f"{PARTS[self.part]} track")
 
     @property
-    def missing_in_words(self) -> list[str]:
+    def missing_notes(self) -> list[str]:
         """A sentence for each architecture without an entry."""
-        return [f"No model of {name}: {why}." for name, why in self.missing.items()]
+        return [f"No model of {name}: {reason}." for name, reason in self.missing.items()]
 
     def _check(self) -> None:
-        """Raise `ArtifactError` where the parts do not fit together."""
         tracks, classes = len(self.track_ids), len(self.classes)
         if self.truth.shape != (tracks,):
             raise ArtifactError(
-                f"leaderboard: truth has shape {self.truth.shape} for {tracks} tracks; give one class each"
+                f"leaderboard: truth has shape {self.truth.shape} for {tracks} tracks; give one class per track"
             )
         if tracks and (self.truth.min() < 0 or self.truth.max() >= classes):
-            raise ArtifactError(f"leaderboard: truth leaves 0..{classes - 1}; use the order of the class list")
+            raise ArtifactError(
+                f"leaderboard: truth has indices outside of 0..{classes - 1}; use the order of the class list"
+            )
         if self.groups is not None and len(self.groups) != tracks:
             raise ArtifactError(
-                f"leaderboard: {len(self.groups)} groups for {tracks} tracks; give one each, or none at all"
+                f"leaderboard: {len(self.groups)} groups for {tracks} tracks; give one per track, or none"
             )
         if self.part not in PARTS:
-            raise ArtifactError(f"leaderboard: part {self.part!r} is not known; use one of {', '.join(PARTS)}")
-        for name, times in Counter(entry.name for entry in self.entries).items():
-            if times > 1:
-                raise ArtifactError(f"leaderboard: {times} entries are called {name!r}; give each its own name")
+            raise ArtifactError(f"leaderboard: part {self.part!r} is unknown; use one of {', '.join(PARTS)}")
+        for name, n in Counter(entry.name for entry in self.entries).items():
+            if n > 1:
+                raise ArtifactError(f"leaderboard: {n} entries are called {name!r}; give each its own name")
         for entry in self.entries:
             _check_runs(entry, (tracks, classes))
 
 
-def hardware_in_words(entries: Sequence[Entry]) -> str:
-    """Where times were measured: once where all are of the same hardware, else which is of which."""
-    places: dict[str, list[str]] = {}
+def describe_hardware(entries: Sequence[Entry]) -> str:
+    """Return the hardware of all measurements; when it differs, with what was measured on which."""
+    uses: dict[str, list[str]] = {}
     for entry in entries:
         for run in entry.runs:
             if run.hardware:
-                places.setdefault(run.hardware, []).append(f"training of {entry.name}")
+                uses.setdefault(run.hardware, []).append(f"training of {entry.name}")
         if entry.hardware and entry.kind != "ensemble":
-            places.setdefault(entry.hardware, []).append(f"speed of {entry.name}")
-    if len(places) <= 1:
-        return "".join(places)
-    return "; ".join(f"{place} ({', '.join(dict.fromkeys(what))})" for place, what in places.items())
+            uses.setdefault(entry.hardware, []).append(f"speed of {entry.name}")
+    if len(uses) <= 1:
+        return "".join(uses)
+    return "; ".join(f"{hardware} ({', '.join(dict.fromkeys(what))})" for hardware, what in uses.items())
 
 
 def _check_runs(entry: Entry, shape: tuple[int, int]) -> None:
     if not entry.runs:
-        raise ArtifactError(f"leaderboard: {entry.name!r} has no run; leave the entry out")
+        raise ArtifactError(f"leaderboard: {entry.name!r} has no seed run; leave the entry out")
     for run in entry.runs:
         where = f"leaderboard: {entry.name!r} seed {run.seed}: probabilities"
         if run.probabilities.shape != shape:
@@ -186,4 +188,4 @@ def _check_runs(entry: Entry, shape: tuple[int, int]) -> None:
                 f"{where} are {run.probabilities.shape}, not {shape}; score the model on this test split"
             )
         if not np.isfinite(run.probabilities).all():
-            raise ArtifactError(f"{where} are not all finite; leave the run out")
+            raise ArtifactError(f"{where} are not all finite; leave the seed run out")

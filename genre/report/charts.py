@@ -1,29 +1,29 @@
-"""How the rows compare, in pictures: F1 with its interval, and F1 against cost.
+"""Charts of the rows: macro F1 with its interval, and macro F1 over cost.
 
-The pictures carry classes, no colours: the style sheet themes them, light and dark.
+The charts carry classes and no colours: the style sheet gives them light and dark themes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from genre.report import labels, svg
-from genre.report.columns import count, score
-from genre.report.labels import Box
+from genre.report import svg
+from genre.report.formats import count, score
 from genre.report.svg import Scale
 from genre.report.table import Estimate, Row
 
 MARK_WIDTH, MARK_HEIGHT = 150, 26
-PLOT_WIDTH, PLOT_HEIGHT = 370, 270
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 40  # margins of a plot, where tick labels stand
-FRAME = Box(LEFT, 0, PLOT_WIDTH, PLOT_HEIGHT - BOTTOM)  # where names may stand
+PLOT_WIDTH, PLOT_HEIGHT = 400, 270
+LEFT, RIGHT, TOP, BOTTOM = 44, 116, 14, 40  # margins for tick labels, and on the right for the names
+LETTERS = 15  # of a name that fit into the right margin
+LINE = 14  # distance between two names
 
 
 def interval_mark(estimate: Estimate, ceiling: float, best: float) -> Markup:
-    """A dot at the mean on its 95 % interval, on an axis from 0 to `ceiling`; a hair line stands at `best`."""
+    """Return a dot at the mean with its 95 % interval, on an axis from 0 to `ceiling`; a thin line marks `best`."""
     x = Scale(0, ceiling, 4, MARK_WIDTH - 4)
     middle = MARK_HEIGHT / 2
     label = f"macro F1 {score(estimate.mean)}, interval {score(estimate.low)} to {score(estimate.high)}"
@@ -41,7 +41,7 @@ def interval_mark(estimate: Estimate, ceiling: float, best: float) -> Markup:
 
 @dataclass(frozen=True)
 class Cost:
-    """A horizontal axis of the accuracy-against-cost plot; less is better."""
+    """A horizontal axis of the plots of macro F1 over cost; less is better."""
 
     title: str
     of: Callable[[Row], float | None]
@@ -64,7 +64,7 @@ COSTS = (
 
 
 def cost_plot(rows: Iterable[Row], cost: Cost) -> Markup | None:
-    """Macro F1 over `cost` with intervals and the Pareto front; None when fewer than two rows know their cost."""
+    """Return macro F1 over `cost` with intervals and the Pareto front; None when fewer than two rows have a cost."""
     points = [(value, row) for row in rows if (value := cost.of(row)) and row.entry.kind != "majority"]
     if len(points) < 2:
         return None
@@ -80,15 +80,17 @@ def cost_plot(rows: Iterable[Row], cost: Cost) -> Markup | None:
         PLOT_HEIGHT,
         label,
         *svg.axes(x, y, cost.tick),
-        svg.text((LEFT + PLOT_WIDTH) / 2, PLOT_HEIGHT - 4, f"{cost.title}, less is better", "axis-title", "middle"),
+        svg.text(
+            (LEFT + PLOT_WIDTH - RIGHT) / 2, PLOT_HEIGHT - 4, f"{cost.title}, less is better", "axis-title", "middle"
+        ),
         _front_line(front, x, y),
+        *_names(points, x, y),
         *(_point(x(value), y, row, any(row is other for _, other in front)) for value, row in points),
-        *labels.draw([((x(value), y(row.f1.mean)), row.entry.name) for value, row in points], FRAME),
     )
 
 
 def pareto(points: Iterable[tuple[float, Row]]) -> list[tuple[float, Row]]:
-    """The points that no other beats in both cost and macro F1, cheapest first."""
+    """Return the points for which no other has both a lower cost and a higher macro F1, cheapest first."""
     front: list[tuple[float, Row]] = []
     for value, row in sorted(points, key=lambda point: (point[0], -point[1].f1.mean)):
         if not front or row.f1.mean > front[-1][1].f1.mean:
@@ -97,13 +99,26 @@ def pareto(points: Iterable[tuple[float, Row]]) -> list[tuple[float, Row]]:
 
 
 def _front_line(front: list[tuple[float, Row]], x: Scale, y: Scale) -> Markup:
-    """Steps: up to the right end of the plot one has at least the F1 of the last point passed."""
+    """Return the Pareto front as steps: at each cost, the best macro F1 that can be had for it."""
     corners: list[tuple[float, float]] = []
     for value, row in front:
         if corners:
             corners.append((x(value), corners[-1][1]))
         corners.append((x(value), y(row.f1.mean)))
     return svg.polyline([*corners, (x.end, corners[-1][1])], "pareto")
+
+
+def _names(points: list[tuple[float, Row]], x: Scale, y: Scale) -> Iterator[Markup]:
+    """Yield the names in the right margin, ordered by macro F1, with a line from each point to its name."""
+    ordered = sorted(points, key=lambda point: -point[1].f1.mean)
+    step = min(LINE, (y.start - TOP) / len(ordered))
+    end = float(TOP) - step
+    for number, (value, row) in enumerate(ordered):
+        lowest = y.start - step * (len(ordered) - 1 - number)  # leaves room for the names below
+        end = min(max(y(row.f1.mean), end + step), lowest)
+        yield svg.line(x(value), y(row.f1.mean), x.end + 4, end, "leader")
+        name = row.entry.name
+        yield svg.text(x.end + 7, end + 4, name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…", "name")
 
 
 def _point(at: float, y: Scale, row: Row, on_front: bool) -> Markup:

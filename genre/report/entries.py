@@ -1,4 +1,4 @@
-"""Rows of a leaderboard from saved models and what they answered; and the facts around them."""
+"""Entries of a leaderboard from the predictions of saved models and baselines, and the facts about the corpus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from genre.evaluation.ensemble import by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Clips, Features, Float32
 from genre.model.saved_model import ModelCard
-from genre.report import CorpusFacts, Entry, Run
+from genre.report.board import Entry, Run
+from genre.report.facts import CorpusFacts
 from genre.storage import Location
 
 Robustness = dict[str, float]
@@ -29,8 +30,8 @@ _SPLIT_RULES = {
 
 
 @dataclass(frozen=True)
-class Saved:
-    """Where the models of one row lie, one per seed, and what the search spent on it."""
+class SavedRuns:
+    """The folders of a row's models, one per seed, and the number of trials that the search spent on it."""
 
     label: str
     folders: Sequence[Location]
@@ -38,9 +39,9 @@ class Saved:
 
 
 def network(
-    saved: Saved, results: list[tuple[ModelCard, Float32]], cost: InferenceCost, robustness: Robustness
+    saved: SavedRuns, results: list[tuple[ModelCard, Float32]], cost: InferenceCost, robustness: Robustness
 ) -> Entry:
-    """The row of an architecture, from the answers of the models of all its seeds and the cost of one of them."""
+    """Return the entry of an architecture, from the predictions of its models (one per seed) and the cost of one."""
     cards = [card for card, _ in results]
     memory = [mb for card in cards if (mb := card.facts.get("memory_mb"))]
     return Entry(
@@ -61,9 +62,9 @@ def network(
 
 
 def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
-    """The mean of all networks' probabilities, seed by seed; it costs what running each of them in turn costs."""
-    together = by_seed({entry.name: [(run.seed, run.probabilities) for run in entry.runs] for entry in entries})
-    runs = [Run(seed, probabilities) for seed, probabilities in together]
+    """Return the entry of the networks' mean probabilities, seed by seed; its cost is the sum of theirs."""
+    means = by_seed({entry.name: [(run.seed, run.probabilities) for run in entry.runs] for entry in entries})
+    runs = [Run(seed, probabilities) for seed, probabilities in means]
     seconds_per_clip = _sum([1 / speed if (speed := entry.clips_per_second) else None for entry in entries])
     return Entry(
         name="ensemble",
@@ -79,7 +80,7 @@ def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
 
 
 def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
-    """The row of the classical baseline."""
+    """Return the entry of the classical baseline."""
     return Entry(
         name="statistics + svm",
         kind="classical",
@@ -91,14 +92,14 @@ def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
 
 
 def majority(features: Features, clips: Clips) -> Entry:
-    """The row that answers every track with the training split's class frequencies."""
+    """Return the entry that predicts the class frequencies of the training split for every track."""
     counts = _count(features, "train")
     shares = np.array(list(counts.values()), np.float32) / max(1, len(features.tracks("train")))
     return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(clips.track_ids), 1)))])
 
 
 def corpus_facts(features: Features) -> CorpusFacts:
-    """Where the features came from, for the report."""
+    """Return where the features came from and how their tracks were split."""
     manifest = features.manifest
     return CorpusFacts(
         name=f"{manifest.corpus.get('kind', 'features')} {manifest.corpus.get('root', '')}".strip(),
@@ -112,7 +113,7 @@ def corpus_facts(features: Features) -> CorpusFacts:
 
 
 def commit() -> str:
-    """The commit of the code that runs, or "" where it is not a checkout."""
+    """Return the commit of the running code, or "" outside of a checkout."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
@@ -124,7 +125,7 @@ def commit() -> str:
 
 
 def _sum(values: Sequence[N | None]) -> N | None:
-    """The sum, or None where a value is unknown."""
+    """Return the sum, or None when a value is unknown."""
     known = [value for value in values if value is not None]
     return sum(known[1:], start=known[0]) if known and len(known) == len(values) else None
 
@@ -142,13 +143,13 @@ def _run(card: ModelCard, probabilities: Float32) -> Run:
 
 
 def _count(features: Features, split: str) -> dict[str, int]:
-    """Tracks of each class in a split."""
+    """Return the number of tracks of each class in a split."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(features.tracks(split)["genre"]).to_pylist()}
     return {name: counts.get(name, 0) for name in features.classes}
 
 
 def _groups(features: Features) -> dict[str, int]:
-    """Groups in each split, or nothing where the corpus knows none."""
+    """Return the number of groups in each split, or {} for a corpus without groups."""
     tracks = features.tracks()
     if tracks["group"].null_count == len(tracks):
         return {}
@@ -156,7 +157,7 @@ def _groups(features: Features) -> dict[str, int]:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys."""
+    """Return nested settings with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -1,4 +1,4 @@
-"""A board to and from JSON, and the four files of a leaderboard."""
+"""Write the four files of a leaderboard, and read a board from its JSON."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import numpy as np
 from genre.errors import ArtifactError
 from genre.report.board import Board, Entry, Run
 from genre.report.columns import records
-from genre.report.facts import DIGITS, Compared, ComparedRow, CorpusFacts, Search, Trial
+from genre.report.facts import DIGITS, Compared, ComparedRow, CorpusFacts
+from genre.report.leaderboard_page import html
 from genre.report.markdown import markdown
-from genre.report.page import html
+from genre.report.search import Search, Trial
 from genre.report.table import RANK_RULE, Table, tabulate
 from genre.report.text import csv_text
 from genre.storage import Location
 
-SCHEMA = 1  # of leaderboard.json; raised when an old reader would misread it
+SCHEMA = 1  # of leaderboard.json; increased when older versions could no longer read it correctly
 NAME = "leaderboard"
 
 
 def write(board: Board, folder: Location) -> Table:
-    """Write `leaderboard.json`, `.csv`, `.md` and `.html` into `folder`, each whole or not at all, from one table."""
+    """Write `leaderboard.json`, `.csv`, `.md` and `.html` into `folder`, each atomically; return the table."""
     table = tabulate(board)
     contents = {"json": json_text(table), "csv": csv_text(table), "md": markdown(table), "html": html(table)}
     for suffix, content in contents.items():
@@ -33,21 +34,21 @@ def write(board: Board, folder: Location) -> Table:
 
 
 def read_board(folder: Location) -> Board:
-    """The board of the `leaderboard.json` in `folder`. Raises `ArtifactError` where it is missing or does not fit."""
-    place = folder / f"{NAME}.json"
-    if not place.exists():
-        raise ArtifactError(f"{place}: no such file; run ray_jobs.tune or ray_jobs.evaluate with this output first")
-    return from_json(place.read_json(), str(place))
+    """Return the board of `leaderboard.json` in `folder`. Raises `ArtifactError` when it is missing or invalid."""
+    file = folder / f"{NAME}.json"
+    if not file.exists():
+        raise ArtifactError(f"{file}: no such file; run `genre tune` or `genre evaluate` with this output first")
+    return from_json(file.read_json(), str(file))
 
 
 def json_text(table: Table) -> str:
-    """The board and its computed rows: objects a key per line, lists of plain values on one line."""
+    """Return the board and its rows as JSON: objects with a key per line, lists of numbers and strings on one line."""
     content = {"schema": SCHEMA, "rank_rule": RANK_RULE, "rows": records(table), "board": to_json(table.board)}
     return "".join(_pretty(content)) + "\n"
 
 
 def to_json(board: Board) -> dict[str, Any]:
-    """`board` in plain JSON types; what was measured is rounded to five digits, settings are kept as they are."""
+    """Return `board` in plain JSON types; measured numbers have `DIGITS` decimals, settings are unchanged."""
     content = {f.name: getattr(board, f.name) for f in fields(board)} | {"corpus": asdict(board.corpus)}
     content["search"] = asdict(board.search) if board.search else None
     content["compared"] = [asdict(other) for other in board.compared]
@@ -60,11 +61,11 @@ def to_json(board: Board) -> dict[str, Any]:
     return plain
 
 
-def from_json(content: Any, where: str = "leaderboard") -> Board:
-    """The inverse of `to_json`, of the whole file's content. Raises `ArtifactError` naming `where`."""
+def from_json(content: Any, source: str = "leaderboard") -> Board:
+    """Return the board in the content of a leaderboard.json. Raises `ArtifactError` that names `source`."""
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise ArtifactError(f"{where}: schema {found}, this version reads {SCHEMA}; make the leaderboard again")
+        schema = content.get("schema") if isinstance(content, dict) else None
+        raise ArtifactError(f"{source}: schema {schema}, this version reads {SCHEMA}; make the leaderboard again")
     try:
         board = dict(content["board"])
         board["corpus"] = CorpusFacts(**board["corpus"])
@@ -76,7 +77,7 @@ def from_json(content: Any, where: str = "leaderboard") -> Board:
         ]
         return Board(**board)
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{where}: altered or cut ({error}); make the leaderboard again") from None
+        raise ArtifactError(f"{source}: damaged or incomplete ({error}); make the leaderboard again") from None
 
 
 def _entry(content: dict[str, Any], n_classes: int) -> Entry:
@@ -102,7 +103,7 @@ def _plain(value: Any) -> Any:
 
 
 def _pretty(value: Any, indent: str = "") -> Iterator[str]:
-    """JSON that a person can scroll and a diff can follow: a row of probabilities is one line, not one per number."""
+    """Yield the pieces of indented JSON in which a list of plain values, such as probabilities, is a single line."""
     nested = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     is_row = isinstance(value, list) and not any(isinstance(item, list | dict) for item in nested)
     if not nested or is_row:

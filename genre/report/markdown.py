@@ -1,140 +1,116 @@
-"""The report as Markdown that also reads well unrendered: everything but the pictures."""
+"""The leaderboard as Markdown that is readable unrendered too: everything but the charts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from genre.report import md
 from genre.report.advice import advise
-from genre.report.beside import beside, in_words
-from genre.report.board import Board
 from genre.report.columns import (
     COST_COLUMNS,
-    DASH,
     KINDS,
     SCORE_COLUMNS,
+    Column,
     Record,
     lost,
     rank_text,
     records,
     robustness_columns,
-    score,
 )
-from genre.report.slices import search_facts, slices
+from genre.report.comparison import comparison_rows, mean_gaps
+from genre.report.facts import CorpusFacts
+from genre.report.formats import DASH, plural, score
+from genre.report.rendering import markdown_text
+from genre.report.search import Search
+from genre.report.search_plots import by_architecture
 from genre.report.table import RANK_RULE, Table
+
+Lines = list[list[str]]  # a table: its headings, then its rows
 
 
 def markdown(table: Table) -> str:
-    """Answer, scores, costs, robustness, genres, other splits, search, data, and how to repeat it.
+    """Return the report."""
+    rows, board = records(table), table.board
+    return markdown_text(
+        "leaderboard",
+        {
+            "board": board,
+            "advice": advise(table),
+            "rank_rule": Markup(RANK_RULE),
+            "scores": _scores(table, rows),
+            "costs": _columns(rows, [column for column in COST_COLUMNS if column.is_known(rows)], Column.text),
+            "robustness": _columns(rows, robustness_columns(table), _changed_text),
+            "genres": _genres(table),
+            "comparison": _comparison(table),
+            "mean_gaps": mean_gaps(table),
+            "search": _search(board.search) if board.search and board.search.trials else None,
+            "tracks": track_counts(board.corpus, board.classes),
+        },
+    )
 
-    Names are escaped: none can become a tag or a link.
-    """
-    advice, rows = advise(table), records(table)
-    parts = [f"# {md.safe(table.board.title)}", f"**{md.safe(advice.sentence)}**", md.bullets(advice.reasons)]
-    if table.rows:
-        parts += [
-            "## Leaderboard",
-            _scores(table, rows),
-            md.bullets(table.board.missing_in_words),
-            RANK_RULE,
-            *_costs(rows),
-            *_robustness(table, rows),
-        ]
-        parts += ["## F1 by genre", _genres(table), *_beside(table)]
-    parts += [*_search(table.board), *_data(table.board), *_repeat(table.board)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+
+def track_counts(corpus: CorpusFacts, classes: Iterable[str]) -> Lines:
+    """Return the number of tracks by genre and split, with a row of totals."""
+    splits = corpus.tracks.values()
+    counts = [[genre, *(str(split.get(genre, 0)) for split in splits)] for genre in classes]
+    return [["Genre", *corpus.tracks], *counts, ["all", *(str(sum(split.values())) for split in splits)]]
 
 
-def _scores(table: Table, rows: list[Record]) -> str:
-    columns = [column for column in SCORE_COLUMNS if column.present(rows)]
-    cells = []
+def _scores(table: Table, rows: list[Record]) -> Lines:
+    columns = [column for column in SCORE_COLUMNS if column.is_known(rows)]
+    lines = [["Rank", "Model", *(column.heading for column in columns)]]
     for row, record in zip(table.rows, rows, strict=True):
         name = f"{row.entry.name} ({KINDS[row.entry.kind]})" if row.entry.is_reference else row.entry.name
-        scores = [f"{column.text(record)} {md.bracketed(column.range(record))}".strip() for column in columns]
-        cells.append([rank_text(row), name, *scores])
-    return md.table(["Rank", "Model", *(column.heading for column in columns)], cells)
+        lines.append([rank_text(row), name, *(_with_note(c.text(record), c.range(record)) for c in columns)])
+    return lines
 
 
-def _costs(rows: list[Record]) -> Iterator[str]:
-    columns = [column for column in COST_COLUMNS if column.present(rows)]
-    if columns:
-        yield "## Cost"
-        cells = [[str(record["name"]), *(column.text(record) for column in columns)] for record in rows]
-        yield md.table(["Model", *(column.heading for column in columns)], cells)
+def _columns(rows: list[Record], columns: list[Column], text_of: Callable[[Column, Record], str]) -> Lines:
+    headings = ["Model", *(column.heading for column in columns)]
+    lines = [[str(record["name"]), *(text_of(column, record) for column in columns)] for record in rows]
+    return [headings, *lines] if columns else []
 
 
-def _robustness(table: Table, rows: list[Record]) -> Iterator[str]:
-    if columns := robustness_columns(table):
-        yield "## When the recording is worse"
-        yield "Macro F1 on the same tracks, changed; in brackets the difference from the unchanged ones."
-        cells = [
-            [str(record["name"]), *(f"{c.text(record)} {md.bracketed(lost(record, c))}".strip() for c in columns)]
-            for record in rows
-        ]
-        yield md.table(["Model", *(column.heading for column in columns)], cells)
+def _changed_text(column: Column, record: Record) -> str:
+    return _with_note(column.text(record), lost(record, column))
 
 
-def _beside(table: Table) -> Iterator[str]:
-    """Macro F1 here and on the other boards."""
-    if not table.board.compared:
-        return
-    yield "## On other tracks"
-    yield " ".join([*map(md.safe, in_words(table)), "There are no ranks between different tracks."])
-    headings = [f"{other.split} split, {other.label}" for other in table.board.compared]
-    cells = []
-    for line in beside(table):
-        there = [
-            f"{score(row.f1)} {md.bracketed(line.gap(index))}".strip() if row else DASH
-            for index, row in enumerate(line.there)
-        ]
-        cells.append([line.name, score(line.here.f1.mean) if line.here else DASH, *there])
-    yield md.table(["Model", f"{table.board.corpus.split} split, this board", *headings], cells)
+def _genres(table: Table) -> Lines:
+    board = table.board
+    support = np.bincount(board.truth, minlength=len(board.classes))
+    lines = [["Genre", "Tracks", *(row.entry.name for row in table.rows)]]
+    for index, genre in enumerate(board.classes):
+        scores = [f"{row.per_class.f1[index]:.2f}" if support[index] else DASH for row in table.rows]
+        lines.append([genre, str(support[index]), *scores])
+    return lines
 
 
-def _search(board: Board) -> Iterator[str]:
-    if board.search and board.search.trials:
-        yield "## The search"
-        yield md.bullets(f"{name}: {value}" for name, value in search_facts(board.search))
-        cells = [[s.name, DASH if s.best is None else score(s.best), s.outcome] for s in slices(board.search)]
-        yield md.table(["Model", "Best valid F1", "Trials"], cells)
-        errors = Counter(f"{trial.architecture}: {trial.error}" for trial in board.search.trials if trial.error)
-        yield md.bullets(f"{error} ({times} times)" if times > 1 else error for error, times in errors.items())
+def _comparison(table: Table) -> Lines:
+    """Return macro F1 on this board and on the others."""
+    others = [f"{other.split} split, {other.label}" for other in table.board.compared]
+    lines = [["Model", f"{table.board.corpus.split} split, this board", *others]]
+    for line in comparison_rows(table):
+        scores = [_with_note(score(row.f1), line.gap(n)) if row else DASH for n, row in enumerate(line.others)]
+        lines.append([line.name, score(line.here.f1.mean) if line.here else DASH, *scores])
+    return lines if others else []
 
 
-def _genres(table: Table) -> str:
-    support = np.bincount(table.board.truth, minlength=len(table.board.classes))
-    cells = [
-        [
-            genre,
-            str(support[index]),
-            *(f"{row.per_class.f1[index]:.2f}" if support[index] else DASH for row in table.rows),
-        ]
-        for index, genre in enumerate(table.board.classes)
-    ]
-    return md.table(["Genre", "Tracks", *(row.entry.name for row in table.rows)], cells)
+def _search(search: Search) -> dict[str, Any]:
+    errors = Counter(f"{trial.architecture}: {trial.error}" for trial in search.trials if trial.error)
+    searches = by_architecture(search)
+    return {
+        "summary": search.summary(),
+        "errors": [f"{error} ({plural(n, 'time')})" if n > 1 else error for error, n in errors.items()],
+        "architectures": [
+            ["Model", "Best valid F1", "Trials"],
+            *([item.name, DASH if item.best is None else score(item.best), item.status_counts] for item in searches),
+        ],
+    }
 
 
-def _data(board: Board) -> Iterator[str]:
-    corpus = board.corpus
-    yield "## Data"
-    facts = {"Corpus": corpus.name, "Split": f"{corpus.split}: {corpus.split_rule}", "Leakage gate": corpus.leakage}
-    yield md.bullets(f"{name}: {value}" for name, value in facts.items() if value)
-    if corpus.tracks:
-        counts = [[genre, *(str(split.get(genre, 0)) for split in corpus.tracks.values())] for genre in board.classes]
-        total = ["all", *(str(sum(split.values())) for split in corpus.tracks.values())]
-        yield md.table(["Genre", *corpus.tracks], [*counts, total])
-    if corpus.rejects:
-        yield md.table(["Rejected because", "Files"], [[reason, str(n)] for reason, n in corpus.rejects.items()])
-        yield "Each file, with its reason in words, stands in `features/rejects.parquet`."
-    yield md.bullets(board.notes)
-
-
-def _repeat(board: Board) -> Iterator[str]:
-    yield "## Repeat it"
-    yield md.code(board.commands)
-    facts = {"Made": board.created, "Seed": str(board.seed), "Commit": board.commit, "Hardware": board.hardware}
-    facts |= board.versions
-    yield md.bullets(f"{name}: {value}" for name, value in facts.items() if value)
+def _with_note(text: str, note: str) -> str:
+    return f"{text} ({note})" if note else text

@@ -1,4 +1,4 @@
-"""Several boards into one, for `leaderboard.compare`: rows of the same test tracks together, others side by side."""
+"""Merge the boards of several experiments into one, for `leaderboard.compare`."""
 
 from __future__ import annotations
 
@@ -8,42 +8,43 @@ from dataclasses import replace
 import numpy as np
 
 from genre.errors import ArtifactError
-from genre.report.board import Board, Entry, Run, hardware_in_words
-from genre.report.facts import Compared, ComparedRow, Search
+from genre.report.board import Board, Entry, Run, describe_hardware
+from genre.report.facts import Compared, ComparedRow
+from genre.report.search import Search
 from genre.report.table import tabulate
 
 
 def merge(boards: Mapping[str, Board]) -> Board:
-    """One board of several experiments, each under a short label that tells it apart (its output folder's name).
+    """Return one board of several, given by a short label (the name of their output folder).
 
     The first board gives the title, the corpus and the test tracks. Boards with the same genres and the same test
     tracks, in any order, add their entries and trials, and are ranked together. An entry whose name is taken becomes
-    "name (label)", unless it gives the very same answers (a baseline on the same features), when it is left out.
-    Boards with other test tracks, such as those of another split, become `Board.compared`: their scores stand beside
-    the others, without ranks or tests between them. Raises `ArtifactError` for no board at all.
+    "name (label)"; if its predictions are equal too (a baseline on the same features) it is left out. Boards with
+    other test tracks, such as another split, become `Board.compared`: their scores are shown next to this board's,
+    neither ranked with them nor tested. Raises `ArtifactError` when `boards` is empty.
     """
     if not boards:
         raise ArtifactError("leaderboard: nothing to merge; name at least one output folder that has a leaderboard")
     (label, first), *others = boards.items()
-    same = {name: _reordered(board, first) for name, board in others if _has_same_test(board, first)}
-    apart = [_compared(name, board) for name, board in others if name not in same]
+    same = {name: _in_order_of(first, board) for name, board in others if _has_same_test(board, first)}
+    different = [_compared(name, board) for name, board in others if name not in same]
     entries, searches = list(first.entries), [first.search]
     for name, board in same.items():
         new_names = _new_names(board, entries, name)
         entries += [replace(entry, name=new_names[entry.name]) for entry in board.entries if entry.name in new_names]
         searches.append(_renamed(board.search, new_names))
-    together = [first, *same.values()]
+    merged = [first, *same.values()]
     return replace(
         first,
         entries=entries,
         created=max(board.created for board in boards.values()),
-        hardware=hardware_in_words(entries) or _joined(together, lambda board: board.hardware),
-        commit=_joined(together, lambda board: board.commit),
-        commands=_once(command for board in boards.values() for command in board.commands),
-        notes=[*_once(note for board in together for note in board.notes), *_notes(label, same, together)],
-        search=_together([search for search in searches if search is not None]),
-        compared=[*(other for board in together for other in board.compared), *apart],
-        missing=_missing(together, entries),
+        hardware=describe_hardware(entries) or _joined(merged, lambda board: board.hardware),
+        commit=_joined(merged, lambda board: board.commit),
+        commands=_unique(command for board in boards.values() for command in board.commands),
+        notes=[*_unique(note for board in merged for note in board.notes), *_notes(label, same, merged)],
+        search=_merged_search([search for search in searches if search is not None]),
+        compared=[*(other for board in merged for other in board.compared), *different],
+        missing=_missing(merged, entries),
     )
 
 
@@ -55,12 +56,12 @@ def _truth(board: Board) -> dict[str, int]:
     return dict(zip(board.track_ids, board.truth.tolist(), strict=True))
 
 
-def _reordered(board: Board, first: Board) -> Board:
-    """`board` with its tracks in the order of `first`."""
+def _in_order_of(first: Board, board: Board) -> Board:
+    """Return `board` with its tracks in the order of `first`."""
     if board.track_ids == first.track_ids:
         return board
-    place = {track: row for row, track in enumerate(board.track_ids)}
-    order = np.array([place[track] for track in first.track_ids])
+    index = {track: row for row, track in enumerate(board.track_ids)}
+    order = np.array([index[track] for track in first.track_ids])
 
     def reorder(run: Run) -> Run:
         return replace(run, probabilities=run.probabilities[order])
@@ -70,27 +71,27 @@ def _reordered(board: Board, first: Board) -> Board:
 
 
 def _missing(boards: list[Board], entries: list[Entry]) -> dict[str, str]:
-    """What no board has an entry of, and why the first of them has none."""
-    found = {entry.name for entry in entries}
-    return {name: why for board in reversed(boards) for name, why in board.missing.items() if name not in found}
+    """Return the architectures that no board has an entry of, with the first board's reason."""
+    names = {entry.name for entry in entries}
+    return {name: why for board in reversed(boards) for name, why in board.missing.items() if name not in names}
 
 
 def _new_names(board: Board, entries: list[Entry], label: str) -> dict[str, str]:
-    """What each entry of `board` is called beside `entries`; those that repeat one of them are absent."""
+    """Return the name of each entry of `board` in the merged board, without those that repeat one of `entries`."""
     known = {entry.name: entry for entry in entries}
     names = {}
     for entry in board.entries:
-        twin = known.get(entry.name)
-        if twin is None:
+        namesake = known.get(entry.name)
+        if namesake is None:
             names[entry.name] = entry.name
-        elif not _same_answers(entry, twin):
+        elif not _same_predictions(entry, namesake):
             names[entry.name] = f"{entry.name} ({label})"
     return names
 
 
-def _same_answers(one: Entry, other: Entry) -> bool:
-    return len(one.runs) == len(other.runs) and all(
-        np.array_equal(a.probabilities, b.probabilities) for a, b in zip(one.runs, other.runs, strict=True)
+def _same_predictions(entry: Entry, other: Entry) -> bool:
+    return len(entry.runs) == len(other.runs) and all(
+        np.array_equal(a.probabilities, b.probabilities) for a, b in zip(entry.runs, other.runs, strict=True)
     )
 
 
@@ -101,8 +102,8 @@ def _renamed(search: Search | None, names: dict[str, str]) -> Search | None:
     return replace(search, trials=trials)
 
 
-def _together(searches: list[Search]) -> Search | None:
-    """All trials; the makespans add up, since experiments that are compared ran one after another."""
+def _merged_search(searches: list[Search]) -> Search | None:
+    """Return all trials as one search; the makespans add up, as the experiments ran one after another."""
     if len(searches) < 2:
         return searches[0] if searches else None
     spans = [search.makespan_seconds for search in searches]
@@ -112,7 +113,7 @@ def _together(searches: list[Search]) -> Search | None:
         trials=[trial for search in searches for trial in search.trials],
         makespan_seconds=sum(known) if len(known) == len(spans) else None,
         concurrent=concurrent.pop() if len(concurrent) == 1 else None,
-        budget="; ".join(_once(search.budget for search in searches if search.budget)),
+        budget="; ".join(_unique(search.budget for search in searches if search.budget)),
     )
 
 
@@ -124,19 +125,21 @@ def _compared(label: str, board: Board) -> Compared:
     return Compared(label, board.corpus.name, board.corpus.split, len(board.track_ids), rows)
 
 
-def _notes(label: str, same: Mapping[str, Board], together: list[Board]) -> list[str]:
+def _notes(label: str, same: Mapping[str, Board], merged: list[Board]) -> list[str]:
     notes = [f"Rows of {', '.join([label, *same])} on the same tracks, ranked together."] if same else []
-    if len({board.hardware for board in together}) > 1:
-        notes.append("The experiments ran on different hardware: compare their training times and speeds with care.")
-    if len({tuple(board.versions.items()) for board in together}) > 1:
-        notes.append(f"The experiments ran with different versions; those listed are of {label}.")
+    if len({board.hardware for board in merged}) > 1:
+        notes.append(
+            "The experiments ran on different hardware, so their training times and speeds are not comparable."
+        )
+    if len({tuple(board.versions.items()) for board in merged}) > 1:
+        notes.append(f"The experiments ran with different versions; the versions listed are those of {label}.")
     return notes
 
 
-def _joined(boards: list[Board], of: Callable[[Board], str]) -> str:
-    return "; ".join(_once(of(board) for board in boards if of(board)))
+def _joined(boards: list[Board], text_of: Callable[[Board], str]) -> str:
+    return "; ".join(_unique(text_of(board) for board in boards if text_of(board)))
 
 
-def _once(texts: Iterable[str]) -> list[str]:
-    """Each text at its first place."""
+def _unique(texts: Iterable[str]) -> list[str]:
+    """Return the texts without repetitions, in order."""
     return list(dict.fromkeys(texts))

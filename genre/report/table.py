@@ -1,4 +1,4 @@
-"""From a board to its rows: scores with intervals, and ranks that admit ties."""
+"""Compute the rows of a board: scores with intervals, and ranks with ties."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from genre.report.board import Board, Entry
 
 DRAWS = 2000  # bootstrap replicates
 LEVEL = 0.95  # of intervals
-ALPHA = 0.05  # corrected p-value below which two rows are told apart
+ALPHA = 0.05  # corrected p-value below which a difference is significant
 
 RANK_RULE = (
-    "Rows are ordered by macro F1. A row shares its rank with those above it until it can be told apart from the best "
-    f"of that rank: a paired bootstrap over the same tracks ({DRAWS} draws) gives p < {ALPHA} after Holm's "
-    "correction. Such a row starts the next rank. An ensemble is made of other rows, so it has no rank."
+    "Rows are ordered by macro F1. A row starts a new rank when its macro F1 is significantly lower than that of the "
+    f"best row of the rank above: p < {ALPHA} in a paired bootstrap over the same tracks ({DRAWS} draws), after Holm's "
+    "correction. Otherwise it shares that rank. An ensemble combines other rows and has no rank."
 )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score in 0..1: its mean over the seeds, the 95 % interval of that mean over tracks, and the seeds' spread.
+    """A score in 0..1: mean over seed runs, its 95 % interval over tracks, and spread, minimum and maximum over seeds.
 
     `std` is the sample standard deviation over seeds, None for a single seed.
     """
@@ -38,12 +38,12 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One line of the leaderboard.
+    """A row of the leaderboard.
 
-    `rank` counts like in sport (1, 1, 3), None for an ensemble; `tied` says that others share it. `p_value` is that
-    of no difference from the first ranked row, corrected by Holm for the number of ranked rows (an ensemble's is a
-    comparison of its own); None for that first row. `confusion` is (classes, classes), rows truth, mean over seeds.
-    `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
+    `rank` uses competition ranking (1, 1, 3), None for an ensemble; `tied` is whether others share it. `p_value` is
+    that of no difference from the first ranked row, with Holm's correction for the number of ranked rows (for an
+    ensemble without correction), None for that first row. `confusion` is (classes, classes) with a row per true
+    genre, mean over seeds. `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
     """
 
     entry: Entry
@@ -69,32 +69,32 @@ class Table:
     rows: list[Row]
 
     def of(self, *kinds: str) -> list[Row]:
-        """Rows whose entry is of one of `kinds`, best first."""
+        """Return the rows of these kinds, best first."""
         return [row for row in self.rows if row.entry.kind in kinds]
 
 
 def tabulate(board: Board) -> Table:
-    """Score every entry of `board` and rank them by `RANK_RULE`. Deterministic in the board and its seed."""
+    """Score every entry of `board` and rank the rows by `RANK_RULE`; the board's seed determines the bootstrap."""
     n_classes = len(board.classes)
-    drawn = {
+    draws = {
         entry.name: metrics.bootstrap_scores(board.truth, entry.predicted, n_classes, board.groups, DRAWS, board.seed)
         for entry in board.entries
     }
     means = {entry.name: metrics.mean_scores(board.truth, entry.predicted, n_classes) for entry in board.entries}
     ordered = sorted(board.entries, key=lambda entry: (-means[entry.name]["f1"], entry.name))
-    ranks, p_values = _judge({entry.name: drawn[entry.name]["f1"] for entry in ordered if entry.kind != "ensemble"})
+    ranks, p_values = _rank({entry.name: draws[entry.name]["f1"] for entry in ordered if entry.kind != "ensemble"})
     rows = []
     for entry in ordered:
         rank, p_value = ranks.get(entry.name), p_values.get(entry.name)
         if rank is None and ranks:
-            leader = drawn[next(iter(ranks))]["f1"]
-            p_value = metrics.p_value_of_no_difference(leader - drawn[entry.name]["f1"])
-        rows.append(_row(board, entry, drawn[entry.name], rank, list(ranks.values()).count(rank or 0) > 1, p_value))
+            leader = draws[next(iter(ranks))]["f1"]
+            p_value = metrics.p_value_of_no_difference(leader - draws[entry.name]["f1"])
+        rows.append(_row(board, entry, draws[entry.name], rank, list(ranks.values()).count(rank or 0) > 1, p_value))
     return Table(board, rows)
 
 
-def _judge(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, float | None]]:
-    """Rank by `RANK_RULE`, and p-value against the first, of each name from best to worst by its paired draws."""
+def _rank(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, float | None]]:
+    """Return rank by `RANK_RULE` and p-value against the first, by name; `f1_draws` are ordered, best first."""
     draws, names = list(f1_draws.values()), list(f1_draws)
     ranks: list[int] = []
     against_first: list[float | None] = []
@@ -108,12 +108,12 @@ def _judge(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, f
 
 
 def _row(
-    board: Board, entry: Entry, drawn: dict[str, FloatArray], rank: int | None, tied: bool, p_value: float | None
+    board: Board, entry: Entry, draws: dict[str, FloatArray], rank: int | None, tied: bool, p_value: float | None
 ) -> Row:
     n_classes = len(board.classes)
     counts = [metrics.confusion_counts(board.truth, run.predicted, n_classes) for run in entry.runs]
     by_run = [metrics.scores(table) for table in counts]
-    estimates = {name: _estimate([getattr(run, name) for run in by_run], drawn[name]) for name in SCORES}
+    estimates = {name: _estimate([getattr(run, name) for run in by_run], draws[name]) for name in SCORES}
     seconds = [run.train_seconds for run in entry.runs if run.train_seconds is not None]
     errors = [metrics.expected_calibration_error(board.truth, run.probabilities) for run in entry.runs]
     return Row(
@@ -126,13 +126,13 @@ def _row(
         train_seconds=float(np.mean(seconds)) if seconds else None,
         per_class=_mean_per_class([run.per_class for run in by_run]),
         confusion=np.mean(counts, axis=0),
-        f1_draws=drawn["f1"],
+        f1_draws=draws["f1"],
     )
 
 
-def _estimate(by_run: list[float], drawn: FloatArray) -> Estimate:
+def _estimate(by_run: list[float], draws: FloatArray) -> Estimate:
     mean = float(np.mean(by_run))
-    low, high = metrics.interval(drawn, mean, LEVEL)
+    low, high = metrics.interval(draws, mean, LEVEL)
     std = float(np.std(by_run, ddof=1)) if len(by_run) > 1 else None
     return Estimate(mean, low, high, std, min(by_run), max(by_run))
 

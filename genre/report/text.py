@@ -1,4 +1,4 @@
-"""The table as CSV, and as plain lines for a terminal."""
+"""The table as CSV, and as plain text for a terminal."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from genre.report.advice import advise
-from genre.report.beside import in_words
 from genre.report.board import Board
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
+from genre.report.comparison import mean_gaps
 from genre.report.table import Table, tabulate
 from genre.spreadsheet import inert
 
 V = TypeVar("V")
 
-WIDTH = 110  # columns of a terminal that the plain table fits into
+WIDTH = 110  # columns of the terminal
 NAME_WIDTH = 20
-TERMINAL = {  # column: the short heading
+TERMINAL = {  # column: its short heading
     "accuracy": "accuracy",
     "precision": "precision",
     "recall": "recall",
@@ -30,9 +30,9 @@ TERMINAL = {  # column: the short heading
 
 
 def csv_text(table: Table) -> str:
-    """One line per row with every number of `columns.records`; empty where unknown.
+    """Return a line per row with every number of `columns.records`; unknown values are empty.
 
-    Text is made `inert`, so that opening the file in a spreadsheet executes nothing; numbers stay as they are.
+    Text is made `inert`, so that a spreadsheet runs nothing in it; numbers are unchanged.
     """
     rows = [{_cell(key): _cell(value) for key, value in record.items()} for record in records(table)]
     out = io.StringIO()
@@ -45,24 +45,24 @@ def csv_text(table: Table) -> str:
 def _cell(value: V) -> V | str:
     if not isinstance(value, str):
         return value
-    return inert(" ".join(value.split()))  # Python 3.11's writer leaves a carriage return unquoted, which ends the row
+    return inert(" ".join(value.split()))  # Python 3.11 does not quote a carriage return
 
 
 def text_table(board: Board | Table) -> str:
-    """The answer and the table in plain lines of at most `WIDTH` columns, for the end of a job."""
+    """Return the advice and the table in lines of at most `WIDTH` columns."""
     table = board if isinstance(board, Table) else tabulate(board)
     answer = textwrap.fill(advise(table).sentence, WIDTH)
-    absent = [textwrap.fill(sentence, WIDTH) for sentence in table.board.missing_in_words]
+    missing = [textwrap.fill(sentence, WIDTH) for sentence in table.board.missing_notes]
     if not table.rows:
-        return "\n".join([answer, *absent])
-    legend = "= shares its rank: cannot be told apart on these tracks.   * reference row, not a candidate."
-    apart = [textwrap.fill(sentence, WIDTH) for sentence in in_words(table)]
-    return "\n".join([answer, "", *_lines(table), "", legend, *absent, *apart])
+        return "\n".join([answer, *missing])
+    legend = "= tied: no significant difference on these tracks   * reference row, not a candidate"
+    gaps = [textwrap.fill(sentence, WIDTH) for sentence in mean_gaps(table)]
+    return "\n".join([answer, "", *_lines(table), "", legend, *missing, *gaps])
 
 
 def _lines(table: Table) -> Iterator[str]:
-    known = {column.key: column for column in (*SCORE_COLUMNS, *COST_COLUMNS)}
-    columns: list[Column] = [known[key] for key in TERMINAL]
+    by_key = {column.key: column for column in (*SCORE_COLUMNS, *COST_COLUMNS)}
+    columns: list[Column] = [by_key[key] for key in TERMINAL]
     lines = [["rank", "model", "macro F1 [95 %]", *TERMINAL.values()]]
     for row, record in zip(table.rows, records(table), strict=True):
         name = textwrap.shorten(row.entry.name, NAME_WIDTH, placeholder="…") + "*" * row.entry.is_reference
@@ -72,7 +72,7 @@ def _lines(table: Table) -> Iterator[str]:
 
 
 def _aligned(lines: list[list[str]], left: tuple[int, ...]) -> Iterator[str]:
-    """Columns as wide as their widest cell: those in `left` hold words, the others numbers to the right."""
+    """Yield the lines with aligned columns: those numbered in `left` to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [

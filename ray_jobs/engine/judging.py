@@ -26,10 +26,8 @@ from genre.features.recipe import Recipe
 from genre.model import calibration, checkpoint
 from genre.model.classifier import predict
 from genre.model.saved_model import ModelCard
-from genre.report import Board, Entry, Search, entries, model_card
-from genre.report.board import hardware_in_words
-from genre.report.entries import Saved
-from genre.report.facts import PARTS, Part
+from genre.report import PARTS, Board, Entry, Part, Search, entries, model_card
+from genre.report.entries import SavedRuns
 from genre.storage import Location
 from genre.training.experiment import Data
 from ray_jobs.engine import cli, cluster
@@ -45,7 +43,7 @@ class Answered:
     """What the models answered, what that cost, and macro F1 on changed tracks by row and change."""
 
     results: dict[str, list[tuple[ModelCard, Float32]]]  # of each seed, by row
-    costs: list[tuple[Saved, InferenceCost]]
+    costs: list[tuple[SavedRuns, InferenceCost]]
     baseline: Baseline | None
     robustness: dict[str, dict[str, float]]
     notes: list[str]
@@ -88,7 +86,7 @@ def judge(
     config: Config,
     features: Features,
     split: Part,
-    saved: list[Saved],
+    saved: list[SavedRuns],
     fitted: ray.ObjectRef[Baseline] | None,
     search: Search | None = None,
     changed: bool = False,
@@ -116,7 +114,7 @@ def judge(
     return _board(config, features, clips, split, rows, notes, search)
 
 
-def publish(board: Board, folder: Location, saved: list[Saved]) -> None:
+def publish(board: Board, folder: Location, saved: list[SavedRuns]) -> None:
     """Write the report's files and a card beside each model, and show the table."""
     table = report.write(board, folder)
     for one in saved:
@@ -149,7 +147,7 @@ def _board(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         part=part,
         seed=config.seed,
-        hardware=hardware_in_words(rows),
+        hardware=report.describe_hardware(rows),
         commands=[cli.command_line()],
         versions=versions(),
         commit=entries.commit(),
@@ -160,7 +158,7 @@ def _board(
 
 def _answers(
     clips: Clips,
-    saved: list[Saved],
+    saved: list[SavedRuns],
     fitted: ray.ObjectRef[Baseline] | None,
     recipe: Recipe | None,
     blocks: list[list[str]],
@@ -244,7 +242,5 @@ def _write_card(place: Location, board: Board, row: report.Row) -> None:
     card, _ = checkpoint.load(place)
     correction = calibration.fit([calibration.load(place, len(card.classes))], precision=0.0)
     judged = row if board.part == "test" else None  # the card speaks of tracks that decided nothing
-    text = model_card.card_markdown(
-        card, board.corpus, judged, correction, board.versions, board.commit, folder=str(place)
-    )
+    text = model_card.markdown(card, board.corpus, judged, correction, board.versions, board.commit)
     model_card.write(place, text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from genre import devices
 from genre.config import Config
 from genre.errors import TrainingError
-from genre.report.entries import Saved
+from genre.report.entries import SavedRuns
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
@@ -23,7 +23,7 @@ from ray_jobs.search.trials import Shared, apply, trainer_for
 class Finals:
     """The saved models of the winners, and what is to be said of those that could not be trained."""
 
-    saved: list[Saved] = field(default_factory=list)
+    saved: list[SavedRuns] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
 
@@ -66,7 +66,7 @@ def as_they_are(config: Config, data: Data, winners: Sequence[Winner]) -> Finals
     return finals
 
 
-def best_so_far(config: Config, data: Data, winner: Winner, target: Location) -> Saved:
+def best_so_far(config: Config, data: Data, winner: Winner, target: Location) -> SavedRuns:
     """The best epoch of a winner that may not have ended, as a model in `target`."""
     folder = winner.slot.folder
     if winner.slot.record is not None and winner.slot.record.ended == "finished":
@@ -75,10 +75,10 @@ def best_so_far(config: Config, data: Data, winner: Winner, target: Location) ->
         settings = apply(config, winner.settings)
         card, trainer = trainer_for(settings, data, devices.device_for("cpu"), folder)
         experiment.save_best(target, card, trainer)
-    return Saved(label(config, winner), [target], winner.trials)
+    return SavedRuns(label(config, winner), [target], winner.trials)
 
 
-def keep_best(saved: Saved, target: Location) -> None:
+def keep_best(saved: SavedRuns, target: Location) -> None:
     """Make the seed with the best validation score the architecture's model."""
     _copy(
         max(saved.folders, key=lambda folder: float((folder / "model.json").read_json()["facts"]["valid_f1"])), target
@@ -122,7 +122,7 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
                 _copy(slot.folder.model, folders[-1])
         _forget_others(parent, {folder.name for folder in folders})
         if folders:
-            finals.saved.append(Saved(name, folders, winner.trials))
+            finals.saved.append(SavedRuns(name, folders, winner.trials))
     if not finals.saved:
         raise TrainingError(f"no final training came to its end; the first failed: {failures[0]}")
     return finals

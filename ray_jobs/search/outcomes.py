@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genre.report import Search, Trial
-from genre.report.facts import Status
+from genre.report import Search, Status, Trial
 from ray_jobs.search.search_plan import Slot, chosen
 from ray_jobs.search.trial_folder import Ended, Record, wall_seconds
 

@@ -8,7 +8,7 @@ import boards
 import pytest
 
 from genre.report import tabulate
-from genre.report.page import html
+from genre.report.leaderboard_page import html
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of genre[dev]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

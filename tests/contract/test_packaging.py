@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -66,5 +65,13 @@ def test_every_file_of_the_packages_is_shipped():
     patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
     files = [path for package in ("genre", "ray_jobs") for path in (REPOSITORY / package).rglob("*") if path.is_file()]
     data = [path for path in files if path.suffix != ".py" and "__pycache__" not in path.parts]
-    assert {path.name for path in data} >= {"py.typed", "page.html", "page.css", "page.js"}
-    assert not [str(path) for path in data if not any(Path(path.name).match(pattern) for pattern in patterns)]
+    packages = {path.parent for path in files if path.name == "__init__.py"}
+    shipped = {path for package in packages for pattern in patterns for path in package.glob(pattern)}
+    assert {path.name for path in data} >= {
+        "py.typed",
+        "leaderboard.html",
+        "leaderboard.md",
+        "explanation.js",
+        "serve.css",
+    }
+    assert not [str(path) for path in data if path not in shipped]

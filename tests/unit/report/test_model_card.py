@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import boards
 import pytest
+import yaml
 
 from genre.features import Shape
 from genre.model.calibration import Calibration
@@ -40,60 +42,91 @@ def row():
 
 
 def test_a_card_of_a_judged_model_has_its_scores_data_and_limits(card, row):
-    text = model_card.card_markdown(
+    text = model_card.markdown(
         card,
         boards.board().corpus,
         row,
         Calibration(temperature=1.25, threshold=0.6, precision=0.8, tracks=40),
         {"torch": "2.11.0"},
         commit="0123abc",
-        folder="outputs/run/models/cnn",
     )
     assert re.search(rf"macro F1 +\| {row.f1.mean:.3f} \| {row.f1.low:.3f}–{row.f1.high:.3f}", text)
-    assert "100 test tracks that decided nothing, mean over 2 seeds" in text
+    assert "100 test tracks that had no influence on the model, mean over 2 seeds" in text
     assert "0.712 in epoch 4" in text
-    assert "Learned from fewer than 50 tracks" not in text
+    assert "rained on fewer than 50 tracks" not in text
     assert "240 tracks of one corpus" in text
     assert "temperature 1.25, fitted on 40 validation tracks" in text
     assert "Below a probability of 0.60" in text
     assert "noise 20 dB" in text
-    assert "python -m ray_jobs.tag model=outputs/run/models/cnn" in text
+    assert "genre tag inputs=MUSIC_FOLDER model=cnn" in text
     assert "from genre import Tagger" in text
     assert re.search(r"learning_rate \| 0\.00123457", text)
     assert "training time: 1 min 01 s" in text
     assert "commit: 0123abc" in text
     assert "Short-chunk CNN" in text
-    worst = re.search(r"(\w+) answered as (\w+): (\d+)", text)
+    worst = re.search(r"(\w+) classified as (\w+): (\d+)", text)
     assert worst
     assert worst[1] != worst[2]
 
 
+def front_matter(text: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    return metadata
+
+
+def test_the_front_matter_is_that_of_the_hugging_face_hub(card, row):
+    metadata = front_matter(model_card.markdown(card, boards.board().corpus, row))
+    assert metadata["pipeline_tag"] == "audio-classification"
+    assert "cnn" in metadata["tags"]
+    assert "license" not in metadata
+    (model,) = metadata["model-index"]
+    (result,) = model["results"]
+    assert result["dataset"] == {"type": "synthetic", "name": "synthetic", "split": "test"}
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
+        "f1": pytest.approx(row.f1.mean, abs=1e-4),
+        "accuracy": pytest.approx(row.accuracy.mean, abs=1e-4),
+    }
+    (validated,) = front_matter(model_card.markdown(card))["model-index"][0]["results"]
+    assert validated["dataset"]["split"] == "validation"
+    assert validated["metrics"][0]["value"] == 0.7123
+    assert "model-index" not in front_matter(model_card.markdown(dataclasses.replace(card, facts={})))
+
+
+def test_no_folder_of_the_machine_is_named(card):
+    corpus = dataclasses.replace(boards.board().corpus, name="folder /home/me/my music/gtzan")
+    moved = dataclasses.replace(card, params={"pretrained": "/home/me/models/cnn"})
+    text = model_card.markdown(moved, corpus)
+    assert "/home" not in text
+    assert "- Corpus: folder gtzan\n" in text
+    assert re.search(r"\| pretrained \| cnn", text)
+
+
 def test_a_card_of_a_model_that_was_not_judged_says_so(card):
-    text = model_card.card_markdown(card)
-    assert "It has not been judged on test tracks." in text
+    text = model_card.markdown(card)
+    assert "It has not been evaluated on test tracks." in text
     assert "Not recorded." in text
-    assert "They are not corrected" in text
-    assert "By genre" not in text
-    assert model_card.card_markdown(dataclasses.replace(card, facts={})).startswith("# cnn: 4 music genres")
+    assert "They are not calibrated" in text
+    assert "Scores by genre" not in text
+    assert "\n\n# cnn: 4 music genres\n" in model_card.markdown(dataclasses.replace(card, facts={}))
 
 
 def test_a_model_of_spectrograms_that_were_brought_offers_no_tagging(card):
-    text = model_card.card_markdown(dataclasses.replace(card, features={"origin": "somebody"}))
-    assert "ray_jobs.tag" not in text
+    text = model_card.markdown(dataclasses.replace(card, features={"origin": "somebody"}))
+    assert "genre tag" not in text
     assert "takes features of the same kind and no audio" in text
 
 
 def test_genres_with_few_tracks_are_named(card):
     corpus = CorpusFacts("a", "b", "c", tracks={"train": {"blues": 3, "disco": 60, "metal": 60, "rock": 60}})
-    assert "fewer than 50 tracks: blues (3)." in model_card.card_markdown(card, corpus)
+    assert "fewer than 50 tracks: blues (3)." in model_card.markdown(card, corpus)
     rare = dataclasses.replace(corpus, tracks={"train": dict.fromkeys(boards.GENRES, 3)})
-    assert "fewer than 50 tracks: every genre." in model_card.card_markdown(card, rare)
+    assert "fewer than 50 tracks: every genre." in model_card.markdown(card, rare)
 
 
 def test_text_from_outside_is_escaped(card):
     names = [boards.EVIL, "a|b", "[x](http://evil.example)", "*y*"]
     corpus = CorpusFacts(boards.EVIL, boards.EVIL, boards.EVIL, {"train": dict.fromkeys(names, 1)})
-    text = model_card.card_markdown(dataclasses.replace(card, classes=names), corpus, versions={boards.EVIL: "1"})
+    text = model_card.markdown(dataclasses.replace(card, classes=names), corpus, versions={boards.EVIL: "1"})
     assert "<script" not in text
     assert not re.search(r"(?<!\\)\[x(?<!\\)\]\(", text)
     for block in text.split("\n\n"):
@@ -102,5 +135,5 @@ def test_text_from_outside_is_escaped(card):
 
 
 def test_it_lies_beside_the_model(card, tmp_path):
-    model_card.write(Location.of(tmp_path), model_card.card_markdown(card))
-    assert (tmp_path / "MODEL_CARD.md").read_text().startswith("# cnn")
+    model_card.write(Location.of(tmp_path), model_card.markdown(card))
+    assert (tmp_path / "MODEL_CARD.md").read_text().startswith("---\nlibrary_name: genre\n")

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from itertools import pairwise
 
 import boards
 import pytest
 from boards import EVIL
 
-from genre.report import Search, Trial, tabulate, text_table
-from genre.report.board import hardware_in_words
-from genre.report.charts import pareto
-from genre.report.confused import confused_tracks
-from genre.report.labels import Box, place
-from genre.report.slices import slices
+from genre.report import Search, Trial, describe_hardware, tabulate, text_table
+from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
+from genre.report.hard_tracks import hard_tracks
+from genre.report.search_plots import by_architecture
 from genre.report.svg import Scale, element
 
 
@@ -34,9 +34,9 @@ def test_the_terminal_says_what_another_split_is_worth():
 
 
 def test_confused_tracks_are_those_that_most_networks_miss(full):
-    found = confused_tracks(tabulate(full))
+    found = hard_tracks(tabulate(full))
     assert found
-    assert all(track.wrong * 2 >= track.asked == 3 for track in found)
+    assert all(track.wrong * 2 >= track.models == 3 for track in found)
     assert [track.wrong for track in found] == sorted((track.wrong for track in found), reverse=True)
     worst = found[0]
     assert sorted(name for _, names in worst.answers for name in names) == ["cnn", "resnet", "vgg16"]
@@ -60,26 +60,21 @@ def test_svg_elements_escape_and_scales_have_round_ticks():
     assert Scale(2, 2, 0, 10)(2) == 5
 
 
-def overlaps(boxes):
-    return sum(a.shared(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-def test_names_in_a_crowd_do_not_cover_one_another_or_leave_the_frame():
-    frame = Box(44, 0, 370, 230)
-    crowd = [((300.0 + 4 * i, 60.0 + 3 * i), f"crnn_attention {i}") for i in range(6)]
-    boxes = place([*crowd, ((360.0, 62.0), "ensemble"), ((310.0, 64.0), "vgg16")], frame)
-    assert overlaps(boxes) == 0
-    assert all(box.outside(frame) == 0 for box in boxes)
-
-
-def test_a_name_with_room_stands_beside_its_point():
-    (box,) = place([((100.0, 100.0), "cnn")], Box(0, 0, 300, 200))
-    assert abs((box.top + box.bottom) / 2 - 100) < 15
-    assert overlaps([box, Box(94, 94, 106, 106)]) == 0
+def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full):
+    twins = [dataclasses.replace(full.entries[0], name=f"crnn_attention {i}") for i in range(6)]
+    plot = cost_plot(tabulate(dataclasses.replace(full, entries=[*full.entries, *twins])).rows, COSTS[0])
+    assert plot is not None
+    names = [(float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="name"', plot)]
+    assert len(names) == 9
+    assert len({x for x, _ in names}) == 1
+    heights = [y for _, y in names]
+    assert all(below - above >= 13 for above, below in pairwise(heights))
+    assert min(heights) > 10
+    assert max(heights) < PLOT_HEIGHT - BOTTOM + 10
 
 
 def test_slices_hold_a_mark_for_every_trial_best_architecture_first():
-    found = slices(boards.search(("cnn", "resnet"), trials=8))
+    found = by_architecture(boards.search(("cnn", "resnet"), trials=8))
     assert [item.name for item in found] == ["cnn", "resnet"]
     assert [key for key, _ in found[0].panels] == ["train.learning_rate", "train.mixup"]  # params.head never varies
     for _, panel in found[0].panels:
@@ -92,15 +87,15 @@ def test_slices_hold_a_mark_for_every_trial_best_architecture_first():
 @pytest.mark.parametrize("values", [[1], [None, "a", True], [0.0, 5.0, 6.0, 7.0], [["a"], ["a", "b"]], [64, 128, 256]])
 def test_slices_take_any_kind_of_setting(values):
     trials = [Trial("cnn", {"x": value}, "finished", 0.5) for value in values]
-    (found,) = slices(Search([*trials, Trial("cnn", {}, "failed")]))
+    (found,) = by_architecture(Search([*trials, Trial("cnn", {}, "failed")]))
     assert len(found.panels) == 1
 
 
 def test_a_search_in_which_everything_failed_is_shown():
-    (found,) = slices(Search([Trial("cnn", {"x": i}, "failed", error="no room") for i in range(5)]))
+    (found,) = by_architecture(Search([Trial("cnn", {"x": i}, "failed", error="no room") for i in range(5)]))
     assert found.best is None
     assert "No trial has a score." in found.panels[0][1]
-    assert slices(Search()) == []
+    assert by_architecture(Search()) == []
 
 
 def test_utilisation_is_the_share_of_busy_places():
@@ -117,7 +112,7 @@ def test_hardware_is_named_once_or_for_each_measurement():
             entry, runs=[dataclasses.replace(entry.runs[0], hardware=trained)], hardware=measured
         )
 
-    assert hardware_in_words([of("cnn", "a GPU", "a GPU"), of("crnn", "a GPU", "a GPU")]) == "a GPU"
-    words = hardware_in_words([of("cnn", "a GPU", "2 cores"), of("crnn", "a GPU", "2 cores"), boards.majority()])
+    assert describe_hardware([of("cnn", "a GPU", "a GPU"), of("crnn", "a GPU", "a GPU")]) == "a GPU"
+    words = describe_hardware([of("cnn", "a GPU", "2 cores"), of("crnn", "a GPU", "2 cores"), boards.majority()])
     assert words == "a GPU (training of cnn, training of crnn); 2 cores (speed of cnn, speed of crnn)"
-    assert hardware_in_words([boards.majority()]) == ""
+    assert describe_hardware([boards.majority()]) == ""

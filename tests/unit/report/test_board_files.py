@@ -141,7 +141,7 @@ def test_values_that_are_not_finite_become_unknown(folder):
     ("change", "message"),
     [
         ({"truth": TRUTH[:-1]}, "truth has shape"),
-        ({"truth": TRUTH + 1}, "truth leaves"),
+        ({"truth": TRUTH + 1}, "truth has indices outside"),
         ({"groups": ["a"]}, "1 groups"),
         ({"classes": GENRES[:3], "truth": TRUTH % 3}, "probabilities are"),
     ],
@@ -153,7 +153,7 @@ def test_parts_that_do_not_fit_are_refused(full, change, message):
 
 def test_entries_need_runs_their_own_names_and_finite_answers():
     for entries, message in (
-        ([Entry("cnn", "network", [])], "no run"),
+        ([Entry("cnn", "network", [])], "no seed run"),
         ([network("cnn", 0.5), network("cnn", 0.6)], "2 entries"),
         ([Entry("cnn", "network", [Run(0, np.full((100, 4), np.nan))])], "finite"),
     ):

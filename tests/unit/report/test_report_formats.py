@@ -21,8 +21,8 @@ from genre.report import (
     text_table,
     write,
 )
+from genre.report.leaderboard_page import html
 from genre.report.markdown import markdown
-from genre.report.page import html
 from genre.storage import Location
 
 
@@ -136,7 +136,7 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_colours_keep_the_contrast_of_wcag_aa(scheme):
-    style = (Path(__file__).parents[3] / "genre/report/page.css").read_text()
+    style = (Path(__file__).parents[3] / "genre/report/templates/base.css").read_text()
     block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
     colour = dict(re.findall(r"--(\w+): (#\w{6})", block))
     half = "#" + "".join(
@@ -149,7 +149,7 @@ def test_colours_keep_the_contrast_of_wcag_aa(scheme):
 
 
 def test_sections_are_there_exactly_when_there_is_something_to_show(full):
-    optional = {"robustness", "beside", "search"}
+    optional = {"robustness", "comparison", "search"}
     for made, shown in ((full, set()), (boards.everything(), optional)):
         identifiers = {attributes.get("id") for _, attributes in Page(html(tabulate(made))).tags}
         assert identifiers & optional == shown
@@ -164,7 +164,7 @@ def test_robustness_shows_what_is_lost_and_a_dash_where_nothing_was_measured():
     loss = f"\N{MINUS SIGN}{first.f1.mean - 0.6:.3f}"
     assert f"0.600<small>{loss}</small>" in source
     assert f"0.600 ({loss})" in text
-    row = next(line for line in text.split("## When the recording")[1].splitlines() if line.startswith("| vgg16"))
+    row = next(line for line in text.split("## Robustness")[1].splitlines() if line.startswith("| vgg16"))
     assert row.count("–") == 2
 
 
@@ -173,7 +173,7 @@ def test_another_split_stands_beside_this_one_with_the_difference():
     text = markdown(table)
     gap = 0.9 - next(row.f1.mean for row in table.rows if row.entry.name == "resnet")
     assert f"On the shuffled split of the same music the same networks score {abs(gap):.3f} higher" in text
-    section = text.split("## On other tracks")[1].split("##")[0]
+    section = text.split("## On other test sets")[1].split("##")[0]
     assert f"0.900 (+{gap:.3f})" in section
     assert re.search(r"\| crnn +\| – +\| 0\.700", section)
 
@@ -183,5 +183,5 @@ def test_failed_and_stopped_trials_are_told():
     assert "16 trials: 4 ran all epochs, 4 stopped early, 2 not ended, 6 failed" in text
     assert "resnet: the loss is nan (3 times)" in text
     assert "sum of trial times: 8 min 00 s" in text
-    assert "places busy: 80%" in text
+    assert "slots busy: 80%" in text
     assert source.count('class="error"') == 6

@@ -1,4 +1,4 @@
-// Tables sort by their column headings and filter by a search box. Without this script everything is still readable.
+// Sort tables by a click on a column heading, and filter them by a search box. The page is readable without it.
 "use strict";
 
 const key = (cell) => {
@@ -7,7 +7,7 @@ const key = (cell) => {
   return Number.isNaN(value) ? text.toLowerCase() : value;
 };
 
-// Numbers before words, unknown values last in both directions.
+// Numbers come before text, and unknown values last in both directions.
 const compare = (a, b, sign) => {
   if (a === "" || b === "") return (a === "") - (b === "");
   if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;

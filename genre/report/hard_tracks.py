@@ -1,4 +1,4 @@
-"""The tracks that most models get wrong: hard music, or a label worth listening to."""
+"""Tracks that most models misclassify: hard music, or labels to check."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 from genre.evaluation.metrics import IntArray, decisions
 from genre.report.table import Row, Table
 
-AT_MOST = 25
+MOST = 25  # tracks listed
 
 
 @dataclass(frozen=True)
-class ConfusedTrack:
-    """`wrong` of the `asked` models missed the truth; `answers` holds each genre named, and by which models."""
+class HardTrack:
+    """A track that `wrong` of `models` models misclassify; `answers` holds each predicted genre and by which models."""
 
     track: str
     truth: str
     wrong: int
-    asked: int
+    models: int
     answers: list[tuple[str, list[str]]]
 
 
-def confused_tracks(table: Table) -> list[ConfusedTrack]:
-    """Tracks that at least half of the networks miss, worst first, each network answering with its seeds averaged.
+def hard_tracks(table: Table) -> list[HardTrack]:
+    """Return the tracks that at least half of the networks misclassify, worst first.
 
-    Where there is no network the other rows are asked. Equally often missed tracks are ordered by how little
-    probability the truth got.
+    Each network predicts with its probabilities averaged over seeds; without a network the reference rows are used.
+    Tracks with as many wrong models are ordered by the mean probability of the true genre.
     """
     rows = table.of("network") or table.of("classical", "ensemble")
     board = table.board
@@ -36,13 +36,13 @@ def confused_tracks(table: Table) -> list[ConfusedTrack]:
     answers = np.stack([decisions(row.entry.mean_probabilities) for row in rows])  # (models, tracks)
     of_truth = np.mean([row.entry.mean_probabilities for row in rows], axis=0)[np.arange(len(board.truth)), board.truth]
     wrong = (answers != board.truth).sum(axis=0)
-    worst = np.lexsort((of_truth, -wrong))[:AT_MOST]
+    worst = np.lexsort((of_truth, -wrong))[:MOST]
     return [
-        ConfusedTrack(
+        HardTrack(
             track=board.track_ids[index],
             truth=board.classes[board.truth[index]],
             wrong=int(wrong[index]),
-            asked=len(rows),
+            models=len(rows),
             answers=_by_genre(answers[:, index], rows, board.classes),
         )
         for index in worst
@@ -51,9 +51,9 @@ def confused_tracks(table: Table) -> list[ConfusedTrack]:
 
 
 def _by_genre(answers: IntArray, rows: list[Row], classes: list[str]) -> list[tuple[str, list[str]]]:
-    """The genres named with the models that named each, the most frequent first."""
-    named = {
+    """Return each predicted genre with the models that predicted it, the most frequent first."""
+    models = {
         classes[index]: [row.entry.name for row, answer in zip(rows, answers, strict=True) if answer == index]
         for index in np.unique(answers)
     }
-    return sorted(named.items(), key=lambda item: -len(item[1]))
+    return sorted(models.items(), key=lambda item: -len(item[1]))

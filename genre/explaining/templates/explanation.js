@@ -1,5 +1,5 @@
 "use strict";
-// Clicks on the map and on seconds play the music from there; a line shows what is heard.
+// Play the music from where the map or a bar is clicked, and draw a line at the current position.
 const audio = document.querySelector("audio");
 const music = document.querySelector(".music");
 const now = document.querySelector(".now");

@@ -1,4 +1,4 @@
-"""Learning curves: one line per seed, and all networks on the same axes so that they can be compared."""
+"""Learning curves: a line per seed run, with the same axes for all networks so that they can be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genre.report.board import Entry
 from genre.report.svg import Scale
 
 WIDTH, HEIGHT = 320, 150
-LEFT, RIGHT, TOP, BOTTOM = 36, 10, 10, 22  # margins, where tick labels stand
+LEFT, RIGHT, TOP, BOTTOM = 36, 10, 10, 22  # margins for tick labels
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Curves:
 
 
 def learning_curves(entries: Iterable[Entry]) -> list[Curves]:
-    """Panels of every entry that has a history: validation macro F1, and training and validation loss."""
+    """Return panels with validation macro F1 and with both losses for every entry that has a history."""
     trained = [entry for entry in entries if any(run.history for run in entry.runs)]
     return [
         Curves(entry.name, _panel(entry, ("valid_f1",), trained), _panel(entry, ("train_loss", "valid_loss"), trained))
@@ -33,29 +33,30 @@ def learning_curves(entries: Iterable[Entry]) -> list[Curves]:
     ]
 
 
-def _panel(entry: Entry, keys: tuple[str, ...], among: list[Entry]) -> Markup:
-    """Lines of the values `keys` over the epochs, on the axes of all; a dot where the kept weights come from."""
-    everything = [point for other in among for key in keys for points in _series(other, key) for point in points]
-    x = Scale(0, max((epoch for epoch, _ in everything), default=1), LEFT, WIDTH - RIGHT)
-    y = Scale(0, max((value for _, value in everything), default=1) * 1.05, HEIGHT - BOTTOM, TOP)
+def _panel(entry: Entry, keys: tuple[str, ...], entries: list[Entry]) -> Markup:
+    """Return the lines of `keys` over the epochs, on axes that hold all `entries`; dots mark the epochs kept."""
+    every_point = [point for other in entries for key in keys for points in _series(other, key) for point in points]
+    x = Scale(0, max((epoch for epoch, _ in every_point), default=1), LEFT, WIDTH - RIGHT)
+    y = Scale(0, max((value for _, value in every_point), default=1) * 1.05, HEIGHT - BOTTOM, TOP)
     drawn = svg.axes(x, y, lambda epoch: f"{epoch:g}", y_ticks=5)
     for key in keys:
         for run, points in zip(entry.runs, _series(entry, key), strict=True):
             drawn.append(svg.polyline([(x(epoch), y(value)) for epoch, value in points], f"curve {key}"))
             kept = [(epoch, value) for epoch, value in points if epoch == run.best_epoch and key != "train_loss"]
             drawn += [svg.element("circle", cx=x(epoch), cy=y(value), r=3.5, class_="dot") for epoch, value in kept]
-    return svg.picture(WIDTH, HEIGHT, _in_words(entry, keys), *drawn)
+    return svg.picture(WIDTH, HEIGHT, _description(entry, keys), *drawn)
 
 
 def _series(entry: Entry, key: str) -> list[list[tuple[float, float]]]:
-    """(epoch, value) of each run; epochs without a finite value are left out."""
+    """Return (epoch, value) of each seed run, without epochs whose value is unknown."""
     return [
         [(epoch["epoch"] or 0, value) for epoch in run.history if (value := epoch.get(key)) is not None]
         for run in entry.runs
     ]
 
 
-def _in_words(entry: Entry, keys: tuple[str, ...]) -> str:
+def _description(entry: Entry, keys: tuple[str, ...]) -> str:
+    """Return what a screen reader says of a panel."""
     ends = []
     for key in keys:
         last = [points[-1] for points in _series(entry, key) if points]

@@ -1,0 +1,53 @@
+"""How numbers and counts are written in every report."""
+
+from __future__ import annotations
+
+DASH = "–"  # for what is unknown
+
+
+def score(value: float) -> str:
+    """Return a score in 0..1 with three digits."""
+    return f"{value:.3f}"
+
+
+def difference(value: float) -> str:
+    """Return a difference of scores with its sign, a true minus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with three digits."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def number(value: float) -> str:
+    """Return a number with three significant digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def count(value: float) -> str:
+    """Return three digits and a unit: 950, 11.2 k, 4.41 M, 1.8 G."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def seconds(value: float) -> str:
+    """Return a duration in the largest fitting unit: 12 ms, 3.4 s, 5 min 06 s, 2 h 03 min."""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(n: int, noun: str) -> str:
+    """Return "1 track" or "2 tracks"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def listed(names: list[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
