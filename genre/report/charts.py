@@ -17,8 +17,8 @@ from genre.report.table import Estimate, Row
 
 MARK_WIDTH, MARK_HEIGHT = 150, 26
 PLOT_WIDTH, PLOT_HEIGHT = 400, 270
-LEFT, RIGHT, TOP, BOTTOM = 44, 116, 14, 40  # margins for tick labels, and on the right for the names
-LETTERS = 15  # of a name that fit into the right margin
+LEFT, RIGHT, TOP, BOTTOM = 44, 124, 14, 40  # margins for tick labels, and on the right for the names
+LETTERS = 16  # of a name that fit into the right margin
 LINE = 14  # distance between two names
 
 

@@ -12,7 +12,8 @@ def score(value: float) -> str:
 
 def difference(value: float) -> str:
     """Return a difference of scores with its sign, a true minus."""
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(value, 3) + 0.0  # without a negative zero
+    return f"{rounded:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def p_value(value: float) -> str:

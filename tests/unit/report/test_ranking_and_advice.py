@@ -94,7 +94,7 @@ def test_advice_is_honest_when_a_reference_row_is_not_beaten():
 
 
 def test_a_network_as_good_as_a_leading_baseline_is_picked():
-    advice = advise(tabulate(board(network("cnn", 0.6), classical(0.62), majority())))
+    advice = advise(tabulate(board(network("cnn", 0.62), classical(0.6), majority())))
     assert advice.sentence.startswith("No network beats")
     assert advice.pick is not None
     assert advice.pick.entry.name == "cnn"
