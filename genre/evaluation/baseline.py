@@ -1,17 +1,17 @@
-"""The classical baseline: statistics of timbre and rhythm of a track, and a support vector machine.
+"""The classical baseline: statistics of timbre and rhythm of each track, and a support vector machine.
 
-From the stored log-mel spectrograms, averaged over the clips of a track:
+The statistics come from the stored log-mel spectrograms and are averaged over the clips of a track:
 
 - 20 MFCCs: mean, standard deviation, skewness; standard deviations of their first and second differences
   (Tzanetakis and Cook, "Musical genre classification of audio signals", IEEE TSAP 10(5), 2002). Means of
   differences are left out: they telescope to the last value minus the first;
-- spectral contrast, how far peaks stand above valleys in seven bands: mean and standard deviation (Jiang et al.,
-  "Music type classification by spectral contrast feature", ICME 2002);
-- the modulation spectrum, how strongly the levels of eight bands beat at ten rates (Pampalk, Rauber and Merkl,
-  "Content-based organization and visualization of music archives", ACM Multimedia 2002).
+- spectral contrast, the difference between peaks and valleys in seven bands: mean and standard deviation (Jiang et
+  al., "Music type classification by spectral contrast feature", ICME 2002);
+- the modulation spectrum, the strength of ten ranges of modulation rates in the levels of eight bands (Pampalk, Rauber
+  and Merkl, "Content-based organization and visualization of music archives", ACM Multimedia 2002).
 
-The classifier is scikit-learn's SVC with an RBF kernel. Its C is chosen on the validation split, as a network's best
-epoch is.
+The classifier is scikit-learn's SVC with an RBF kernel. Its C is chosen on the validation split, like the best epoch
+of a network.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from genre.features import Clips, Float32
 MFCCS = 20
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 _CONTRAST_BANDS = 7
-_BEAT_BANDS = 8
-_BEAT_RATES = (0.4, 14.0)  # Hz: from a note every other bar to a fast roll
-_BEATS = 10  # ranges of rates, evenly spaced in their logarithm
-_QUIETEST_BEAT = 1e-3  # dB
+_MODULATION_BANDS = 8
+_MODULATION_RATES = (0.4, 14.0)  # Hz: from a note every other bar to a fast roll
+_RATE_RANGES = 10  # evenly spaced in the logarithm of the rate
+_SMALLEST_MODULATION = 1e-3  # dB
 
 Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted baseline and how it came out on the validation split."""
+    """A fitted baseline and its score on the validation split."""
 
     pipeline: Pipeline
     classes: int
@@ -53,7 +53,7 @@ class Baseline:
     train_seconds: float
 
     def predict(self, clips: Clips) -> Float32:
-        """Shares (tracks, classes) from the machine's one-against-rest scores by softmax: a ranking, not calibrated."""
+        """Return the softmax of the one-against-rest scores, (tracks, classes): a ranking, not calibrated."""
         scores = self.pipeline.decision_function(track_statistics(clips))
         if scores.ndim == 1:  # two classes
             scores = np.stack([-scores, scores], axis=1)
@@ -64,9 +64,9 @@ class Baseline:
 
 
 def fit(train: Clips, valid: Clips, classes: int, class_weights: bool) -> Baseline:
-    """Fit on the training split; the penalty with the best macro F1 on the validation split wins.
+    """Fit on the training split with the penalty that has the best macro F1 on the validation split.
 
-    `class_weights` weighs errors by inverse class frequency, as `train.class_weights` does for the networks.
+    `class_weights` weights errors by inverse class frequency, as `train.class_weights` does for the networks.
     """
     started = time.perf_counter()
     inputs, valid_inputs = track_statistics(train), track_statistics(valid)
@@ -82,7 +82,7 @@ def fit(train: Clips, valid: Clips, classes: int, class_weights: bool) -> Baseli
 
 
 def track_statistics(clips: Clips) -> Float64:
-    """What the machine is given of each track, averaged over its clips: (tracks, statistics)."""
+    """Return the statistics of each track, averaged over its clips: (tracks, statistics)."""
     rows = [
         _statistics(features.decode(spectrogram, peak, clips.shape.range_db), clips.shape.frame_seconds)
         for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True)
@@ -93,16 +93,16 @@ def track_statistics(clips: Clips) -> Float64:
 
 
 def _statistics(levels: Float32, frame_seconds: float) -> Float64:
-    """All statistics of one clip, of `levels` in dB (bins, frames)."""
+    """Return the statistics of one clip from its `levels` in dB (bins, frames)."""
     mfcc = librosa.feature.mfcc(S=levels, n_mfcc=min(MFCCS, len(levels)))
-    steps = _steps(mfcc)
+    differences = _differences(mfcc)
     contrast = _contrast(levels)
     parts = (
         mfcc.mean(axis=1),
         mfcc.std(axis=1),
         _skewness(mfcc),
-        steps.std(axis=1),
-        _steps(steps).std(axis=1),
+        differences.std(axis=1),
+        _differences(differences).std(axis=1),
         contrast.mean(axis=1),
         contrast.std(axis=1),
         _modulation(levels, frame_seconds).ravel(),
@@ -110,13 +110,13 @@ def _statistics(levels: Float32, frame_seconds: float) -> Float64:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _steps(values: Float32) -> Float32:
-    """Differences along time, as many as there are frames: a single frame has none, and gets zero."""
+def _differences(values: Float32) -> Float32:
+    """Return the differences along time, with a zero after the last, so that a single frame has one as well."""
     return np.diff(values, axis=1, append=values[:, -1:])
 
 
 def _skewness(values: Float32) -> Float32:
-    """Third standardised moment along time; zero where nothing changes."""
+    """Return the third standardised moment along time; zero where nothing changes."""
     centred = values - values.mean(axis=1, keepdims=True)
     deviation = np.maximum(centred.std(axis=1, keepdims=True), 1e-3)
     scaled = centred / deviation
@@ -125,23 +125,23 @@ def _skewness(values: Float32) -> Float32:
 
 
 def _contrast(levels: Float32) -> Float32:
-    """Decibels from the valleys to the peaks of each band, means of its lowest and highest fifth: (bands, frames)."""
+    """Return the mean of the highest fifth of each band minus that of the lowest, in dB: (bands, frames)."""
     bands = [np.sort(band, axis=0) for band in np.array_split(levels, min(_CONTRAST_BANDS, len(levels)))]
     fifths = [max(1, round(len(band) / 5)) for band in bands]
     return np.stack([band[-n:].mean(axis=0) - band[:n].mean(axis=0) for band, n in zip(bands, fifths, strict=True)])
 
 
 def _modulation(levels: Float32, frame_seconds: float) -> Float64:
-    """Log of how many decibels the mean level of each band beats at each range of rates: (bands, _BEATS)."""
-    bands = np.stack([band.mean(axis=0) for band in np.array_split(levels, min(_BEAT_BANDS, len(levels)))])
+    """Return the log of the modulation of each band's mean level in dB, (bands, _RATE_RANGES)."""
+    bands = np.stack([band.mean(axis=0) for band in np.array_split(levels, min(_MODULATION_BANDS, len(levels)))])
     window = np.hanning(bands.shape[1] + 2)[1:-1]  # without its zeros
     spectrum = np.abs(np.fft.rfft((bands - bands.mean(axis=1, keepdims=True)) * window, axis=1)) / window.sum()
     rates = np.fft.rfftfreq(bands.shape[1], frame_seconds)
-    slowest, fastest = _BEAT_RATES
-    edges = np.geomspace(slowest, min(fastest, 0.5 / frame_seconds), _BEATS + 1)
-    beats = np.zeros((len(bands), _BEATS))  # where no rate of the spectrum lies in a range there is nothing to hear
+    slowest, fastest = _MODULATION_RATES
+    edges = np.geomspace(slowest, min(fastest, 0.5 / frame_seconds), _RATE_RANGES + 1)
+    modulation = np.zeros((len(bands), _RATE_RANGES))  # zero where no rate of the spectrum is in a range
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         inside = (rates >= low) & (rates < high)
         if inside.any():
-            beats[:, number] = spectrum[:, inside].mean(axis=1)
-    return np.log(beats + _QUIETEST_BEAT)
+            modulation[:, number] = spectrum[:, inside].mean(axis=1)
+    return np.log(modulation + _SMALLEST_MODULATION)

@@ -1,4 +1,4 @@
-"""The ensemble of all networks: which of their runs answer together."""
+"""The ensemble of all networks: the mean of their probabilities."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from genre.features import Float32
 
 
-def by_seed(runs: Mapping[str, Sequence[tuple[int, Float32]]]) -> list[tuple[int, Float32]]:
-    """Mean probabilities of all networks for each seed, from (seed, probabilities) of the runs of each network.
+def mean_by_seed(runs: Mapping[str, Sequence[tuple[int, Float32]]]) -> list[tuple[int, Float32]]:
+    """Return the mean probabilities of all networks for each seed, as (seed, probabilities).
 
-    A seed that some network lacks is left out; networks without a common seed are taken in the order of their runs.
+    `runs` holds (seed, probabilities) of the runs of each network. A seed that some network lacks is left out; networks
+    without a common seed are paired in the order of their runs.
     """
     shared = set.intersection(*({seed for seed, _ in each} for each in runs.values()))
     paired = zip(*([run for run in each if run[0] in shared or not shared] for each in runs.values()), strict=False)
     return [
-        (together[0][0], np.mean([probabilities for _, probabilities in together], axis=0).astype(np.float32))
-        for together in paired
+        (pair[0][0], np.mean([probabilities for _, probabilities in pair], axis=0).astype(np.float32))
+        for pair in paired
     ]

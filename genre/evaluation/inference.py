@@ -1,4 +1,4 @@
-"""The answers of a saved model on clips, and what one answer costs on this machine."""
+"""Predictions of a saved model on clips, and their cost on this machine."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from genre.model.classifier import Classifier, predict
 from genre.model.saved_model import ModelCard
 from genre.storage import Location
 
-_REPEATS = 9  # of which the median counts, since one may meet another process
-MOST_CLIPS = 32
-_ENOUGH_SECONDS = 0.5  # in which the clips of a throughput measurement are answered, about
+MAX_CLIPS = 32  # that a measurement uses
+_REPEATS = 9  # of which the median counts, since other processes may delay some
+_BATCH_SECONDS = 0.5  # about the time of one repeat of the throughput measurement
 
 
 @dataclass(frozen=True)
 class InferenceCost:
-    """What a model costs that answers alone on this machine."""
+    """The cost of a model that is alone on this machine."""
 
     clips_per_second: float
     latency_ms: float  # one clip alone
     parameters: int
     flops: int  # multiplications and additions for one clip
-    hardware: str  # that the times were measured on
+    hardware: str  # on which the times were measured
 
 
-def answers(folder: Location, clips: Clips) -> tuple[ModelCard, Float32]:
-    """Probabilities (tracks, classes) of the model saved in `folder`, and its card."""
+def predict_saved(folder: Location, clips: Clips) -> tuple[ModelCard, Float32]:
+    """Return the card of the model saved in `folder` and its probabilities (tracks, classes)."""
     card, classifier = checkpoint.load(folder)
     return card, predict(classifier, clips, card.frames(), card.eval_windows)
 
 
 def cost(folder: Location, clips: Clips) -> InferenceCost:
-    """The cost of the model saved in `folder`, measured on the first few of `clips` with this process's threads."""
+    """Measure the cost of the model saved in `folder` on the first few of `clips`, with this process's threads."""
     card, classifier = checkpoint.load(folder)
 
-    def median_seconds(some: Clips) -> float:
-        taken: list[float] = []
-        while len(taken) < _REPEATS and sum(taken) < 2 * _ENOUGH_SECONDS:
+    def median_seconds(batch: Clips) -> float:
+        seconds: list[float] = []
+        while len(seconds) < _REPEATS and sum(seconds) < 2 * _BATCH_SECONDS:
             started = time.perf_counter()
-            predict(classifier, some, card.frames(), card.eval_windows)
-            taken.append(time.perf_counter() - started)
-        return float(np.median(taken))
+            predict(classifier, batch, card.frames(), card.eval_windows)
+            seconds.append(time.perf_counter() - started)
+        return float(np.median(seconds))
 
-    one = first(clips, 1)
-    predict(classifier, one, card.frames(), card.eval_windows)  # the first answer prepares the network
-    latency = median_seconds(one)
-    several = first(clips, max(1, min(MOST_CLIPS, round(_ENOUGH_SECONDS / latency))))
+    clip = first_clips(clips, 1)
+    predict(classifier, clip, card.frames(), card.eval_windows)  # the first prediction prepares the network
+    latency = median_seconds(clip)
+    several = first_clips(clips, max(1, min(MAX_CLIPS, round(_BATCH_SECONDS / latency))))
     return InferenceCost(
         clips_per_second=len(several) / median_seconds(several),
         latency_ms=1000 * latency,
@@ -63,8 +63,8 @@ def cost(folder: Location, clips: Clips) -> InferenceCost:
     )
 
 
-def first(clips: Clips, count: int) -> Clips:
-    """The first clip of each of the first `count` tracks."""
+def first_clips(clips: Clips, count: int) -> Clips:
+    """Return the first clip of each of the first `count` tracks."""
     _, rows = np.unique(clips.track, return_index=True)
     rows = np.sort(rows)[:count]
     tracks = clips.track[rows]
@@ -80,7 +80,7 @@ def first(clips: Clips, count: int) -> Clips:
 
 
 def _flops(classifier: Classifier, card: ModelCard) -> int:
-    """Floating-point operations for one clip: all of its evaluation windows."""
+    """Return the floating-point operations for all evaluation windows of one clip."""
     window = torch.zeros(1, card.shape.bins, card.frames())
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         classifier(window)

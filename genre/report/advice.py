@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from genre.evaluation.metrics import interval
+from genre.evaluation.bootstrap import interval
 from genre.report.formats import listed, plural
 from genre.report.table import ALPHA, Row, Table
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from genre.evaluation import baseline
 from genre.evaluation.baseline import Baseline
-from genre.evaluation.ensemble import by_seed
+from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Clips, Features, Float32
 from genre.model.saved_model import ModelCard
@@ -63,7 +63,7 @@ def network(
 
 def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
     """Return the entry of the networks' mean probabilities, seed by seed; its cost is the sum of theirs."""
-    means = by_seed({entry.name: [(run.seed, run.probabilities) for run in entry.runs] for entry in entries})
+    means = mean_by_seed({entry.name: [(run.seed, run.probabilities) for run in entry.runs] for entry in entries})
     runs = [Run(seed, probabilities) for seed, probabilities in means]
     seconds_per_clip = _sum([1 / speed if (speed := entry.clips_per_second) else None for entry in entries])
     return Entry(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genre.evaluation import metrics
+from genre.evaluation import bootstrap, metrics
 from genre.evaluation.metrics import SCORES, FloatArray, PerClass
 from genre.report.board import Board, Entry
 
@@ -77,7 +77,7 @@ def tabulate(board: Board) -> Table:
     """Score every entry of `board` and rank the rows by `RANK_RULE`; the board's seed determines the bootstrap."""
     n_classes = len(board.classes)
     draws = {
-        entry.name: metrics.bootstrap_scores(board.truth, entry.predicted, n_classes, board.groups, DRAWS, board.seed)
+        entry.name: bootstrap.bootstrap_scores(board.truth, entry.predicted, n_classes, board.groups, DRAWS, board.seed)
         for entry in board.entries
     }
     means = {entry.name: metrics.mean_scores(board.truth, entry.predicted, n_classes) for entry in board.entries}
@@ -88,7 +88,7 @@ def tabulate(board: Board) -> Table:
         rank, p_value = ranks.get(entry.name), p_values.get(entry.name)
         if rank is None and ranks:
             leader = draws[next(iter(ranks))]["f1"]
-            p_value = metrics.p_value_of_no_difference(leader - draws[entry.name]["f1"])
+            p_value = bootstrap.p_value_of_no_difference(leader - draws[entry.name]["f1"])
         rows.append(_row(board, entry, draws[entry.name], rank, list(ranks.values()).count(rank or 0) > 1, p_value))
     return Table(board, rows)
 
@@ -101,7 +101,7 @@ def _rank(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, fl
     while len(ranks) < len(draws):
         leader = len(ranks)
         others = draws[leader + 1 :]
-        p_values = metrics.holm([metrics.p_value_of_no_difference(draws[leader] - other) for other in others]).tolist()
+        p_values = bootstrap.holm([metrics.p_value_of_no_difference(draws[leader] - other) for other in others]).tolist()
         against_first = against_first or [None, *p_values]
         ranks += [leader + 1] * (1 + next((i for i, p in enumerate(p_values) if p < ALPHA), len(p_values)))
     return dict(zip(names, ranks, strict=True)), dict(zip(names, against_first, strict=True))
@@ -132,7 +132,7 @@ def _row(
 
 def _estimate(by_run: list[float], draws: FloatArray) -> Estimate:
     mean = float(np.mean(by_run))
-    low, high = metrics.interval(draws, mean, LEVEL)
+    low, high = bootstrap.interval(draws, mean, LEVEL)
     std = float(np.std(by_run, ddof=1)) if len(by_run) > 1 else None
     return Estimate(mean, low, high, std, min(by_run), max(by_run))
 

@@ -59,7 +59,7 @@ def fit_baseline(data: Data, class_weights: bool) -> Baseline:
 def answer(folder: Location, clips: Clips) -> tuple[ModelCard, Float32]:
     """The answers of one saved model."""
     torch.set_num_threads(1)
-    return inference.answers(folder, clips)
+    return inference.predict_saved(folder, clips)
 
 
 @ray.remote(num_cpus=1)
@@ -68,10 +68,10 @@ def answer_changed(
 ) -> dict[str, Float32]:
     """What all models, and the baseline last, say of changed tracks: (models, tracks, classes) for each change."""
     torch.set_num_threads(1)
-    predictors: list[robustness.Predictor] = [_predictor(str(folder)) for folder in folders]
+    predictors: list[robustness.PredictClips] = [_predictor(str(folder)) for folder in folders]
     if fitted is not None:
         predictors.append(fitted.predict)
-    return robustness.answers(paths, recipe, predictors)
+    return robustness.predict_changed(paths, recipe, predictors)
 
 
 @ray.remote(num_cpus=1, num_returns="streaming")
@@ -173,7 +173,7 @@ def _answers(
         baselines = _collect([] if fitted is None else [fitted], progress, "baseline fitted")
         seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in results.items()}
         f1, notes = _robustness(clips, seeds, worse, _BASELINE if baselines else "", progress)
-        few = ray.put(inference.first(clips, inference.MOST_CLIPS))
+        few = ray.put(inference.first_clips(clips, inference.MAX_CLIPS))
         costs = list(_stream(measure.remote([one.folders[0] for one in saved], few), progress))
     return Answered(results, list(zip(saved, costs, strict=True)), baselines[0] if baselines else None, f1, notes)
 
@@ -195,7 +195,7 @@ def _robustness(
     if not parts:
         return {}, []
     answers = {change: np.concatenate([part[change] for part in parts], axis=1) for change in parts[0]}
-    return robustness.by_row(clips.labels, seeds, answers, fitted), []
+    return robustness.scores_by_row(clips.labels, seeds, answers, fitted), []
 
 
 def even_blocks(paths: list[str], cpus: int) -> list[list[str]]:
@@ -232,7 +232,7 @@ def _stream(generator: Any, progress: JobProgress) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=64)
-def _predictor(address: str) -> robustness.Predictor:
+def _predictor(address: str) -> robustness.PredictClips:
     """The model saved at `address`, read once by each process."""
     card, classifier = checkpoint.load(Location.of(address))
     return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genre.config import Config
-from genre.evaluation import robustness
+from genre.evaluation.changes import CHANGES
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 
@@ -170,7 +170,7 @@ class Forecast:
         return max(sum(work) / self.places + waiting, max(trials))
 
     def _judging(self, plan: Plan) -> float:
-        changes = len(robustness.CHANGES) if self.config.tune.robustness else 0
+        changes = len(CHANGES) if self.config.tune.robustness else 0
         answers = sum(costs.answer_seconds(self.config.train, self.workload, self.costs[name]) for name in plan.epochs)
         sound = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
         work = plan.seeds * answers * (1 + changes) + changes * sound * _CHANGED_SOUND

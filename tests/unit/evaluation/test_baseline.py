@@ -1,7 +1,10 @@
+"""The classical baseline: its statistics against librosa and scipy, and its classifier."""
+
 from __future__ import annotations
 
 import librosa
 import numpy as np
+import numpy.typing as npt
 import pytest
 import scipy
 from making import make_clips
@@ -10,32 +13,32 @@ from genre import features
 from genre.evaluation import baseline
 from genre.features import Clips, Shape
 
-BANDS, BEATS = 8, 10
+BANDS, RATES = 8, 10
 
 
-def clip_of(levels: np.ndarray, frame_seconds: float = 0.023) -> Clips:
-    """One track of one clip, of `levels` in dB with a peak of 0."""
+def clip_of(levels: npt.NDArray[np.float64], frame_seconds: float = 0.023) -> Clips:
+    """Return one track of one clip with these `levels` in dB."""
     stored, peak = features.encode(levels.astype(np.float32), 80.0)
-    one = np.zeros(1, np.int64)
-    shape = Shape(*levels.shape, 80.0, frame_seconds)
-    return Clips(stored[None], np.array([peak]), one, np.array(["a"]), one, np.array(["a"]), shape)
+    row = np.zeros(1, np.int64)
+    shape = Shape(levels.shape[0], levels.shape[1], 80.0, frame_seconds)
+    return Clips(stored[None], np.array([peak], np.float32), row, np.array(["a"]), row, np.array(["a"]), shape)
 
 
-def test_mfcc_statistics_are_those_of_librosa_and_scipy_averaged_over_clips():
+def test_mfcc_statistics_are_those_of_librosa_and_scipy_averaged_over_clips() -> None:
     clips = make_clips(tracks=2, per_track=2, bins=24)
-    found = baseline.track_statistics(clips)
+    statistics = baseline.track_statistics(clips)
     n = baseline.MFCCS
     rows = []
     for spectrogram, peak in zip(clips.spectrograms[2:], clips.peak_db[2:], strict=True):
         mfcc = librosa.feature.mfcc(S=features.decode(spectrogram, peak, 80.0), n_mfcc=n)
         skewness = scipy.stats.skew(mfcc, axis=1)
         rows.append(np.concatenate([mfcc.mean(axis=1), mfcc.std(axis=1), skewness]))
-    np.testing.assert_allclose(found[1, : 3 * n], np.mean(rows, axis=0), rtol=1e-3, atol=1e-4)
-    assert found.shape == (2, 5 * n + 2 * 7 + BANDS * BEATS)
+    np.testing.assert_allclose(statistics[1, : 3 * n], np.mean(rows, axis=0), rtol=1e-3, atol=1e-4)
+    assert statistics.shape == (2, 5 * n + 2 * 7 + BANDS * RATES)
 
 
-def test_differences_are_told_by_how_they_vary_never_by_their_mean():
-    """Frames in another order: the same levels, and so nearly the same mean of differences, but another texture."""
+def test_differences_enter_by_their_deviation() -> None:
+    """Frames in another order have the same levels, and so nearly the same mean difference, but another texture."""
     rng = np.random.default_rng(0)
     smooth = np.sort(rng.uniform(-60, 0, (16, 200)), axis=1)
     n = min(baseline.MFCCS, 16)
@@ -45,7 +48,7 @@ def test_differences_are_told_by_how_they_vary_never_by_their_mean():
     assert (rough[second] > 5 * calm[second])[1:].all()
 
 
-def test_contrast_is_how_far_peaks_stand_above_valleys():
+def test_contrast_is_the_difference_between_peaks_and_valleys() -> None:
     flat = np.full((35, 50), -20.0)
     peaky = flat.copy()
     peaky[::5] += 20  # one bin of each band of five
@@ -55,29 +58,29 @@ def test_contrast_is_how_far_peaks_stand_above_valleys():
 
 
 @pytest.mark.parametrize("hertz", [1.0, 4.0])
-def test_a_beat_is_found_at_its_rate_whatever_its_phase(hertz):
+def test_modulation_is_in_the_range_of_its_rate_at_any_phase(hertz: float) -> None:
     frames, frame_seconds = 400, 0.02
     time = np.arange(frames) * frame_seconds
-    edges = np.geomspace(0.4, 14, BEATS + 1)
+    edges = np.geomspace(0.4, 14, RATES + 1)
     right = int(np.searchsorted(edges, hertz, side="right")) - 1
     for phase in (0, 1.3):
         levels = np.tile(-30 + 20 * np.sin(2 * np.pi * hertz * time + phase), (16, 1))
-        beats = baseline.track_statistics(clip_of(levels, frame_seconds))[0, -BANDS * BEATS :]
-        assert (beats.reshape(BANDS, BEATS).argmax(axis=1) == right).all()
+        modulation = baseline.track_statistics(clip_of(levels, frame_seconds))[0, -BANDS * RATES :]
+        assert (modulation.reshape(BANDS, RATES).argmax(axis=1) == right).all()
 
 
 @pytest.mark.parametrize(("bins", "frames"), [(9, 40), (2, 40), (16, 1), (16, 2)])
-def test_small_spectrograms_have_statistics_too(bins, frames):
-    found = baseline.track_statistics(make_clips(classes=2, bins=bins, frames=frames))
-    assert np.isfinite(found).all()
+def test_small_spectrograms_have_statistics_too(bins: int, frames: int) -> None:
+    statistics = baseline.track_statistics(make_clips(classes=2, bins=bins, frames=frames))
+    assert np.isfinite(statistics).all()
 
 
-def test_a_clip_in_which_nothing_changes_has_finite_statistics():
+def test_a_clip_in_which_nothing_changes_has_finite_statistics() -> None:
     assert np.isfinite(baseline.track_statistics(clip_of(np.zeros((16, 40))))).all()
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_it_learns(classes):
+def test_it_learns(classes: int) -> None:
     fitted = baseline.fit(make_clips(60, classes), make_clips(30, classes, seed=1), classes, class_weights=False)
     test = make_clips(30, classes, seed=2)
     probabilities = fitted.predict(test)
@@ -88,20 +91,20 @@ def test_it_learns(classes):
     assert fitted.train_seconds > 0
 
 
-def test_a_class_that_training_lacks_gets_nothing():
+def test_a_class_without_training_tracks_has_probability_zero() -> None:
     fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 4, class_weights=False)
     probabilities = fitted.predict(make_clips(6, 2, seed=2))
     assert probabilities.shape == (6, 4)
     assert (probabilities[:, 2:] == 0).all()
 
 
-def test_it_is_repeatable():
+def test_it_is_repeatable() -> None:
     first, second = (baseline.fit(make_clips(24), make_clips(12, seed=1), 3, class_weights=False) for _ in range(2))
     test = make_clips(9, seed=2)
     assert np.array_equal(first.predict(test), second.predict(test))
 
 
 @pytest.mark.parametrize("class_weights", [False, True])
-def test_classes_weigh_as_the_networks_are_told(class_weights):
+def test_classes_are_weighted_as_for_the_networks(class_weights: bool) -> None:
     fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 2, class_weights)
     assert fitted.pipeline[-1].class_weight == ("balanced" if class_weights else None)

@@ -1,6 +1,8 @@
-"""The answers of a saved model and their costs."""
+"""Predictions of a saved model and their cost."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,28 +10,29 @@ from making import make_clips
 from saving import save_model
 
 from genre.evaluation import inference
+from genre.features import Clips
 from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.storage import Location
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> Location:
     return Location.of(save_model(tmp_path / "model"))
 
 
 @pytest.fixture
-def clips():
+def clips() -> Clips:
     return make_clips(tracks=6, bins=32, frames=87, per_track=2)
 
 
-def test_answers_are_those_of_the_model(model, clips):
-    card, probabilities = inference.answers(model, clips)
+def test_predictions_are_those_of_the_model(model: Location, clips: Clips) -> None:
+    card, probabilities = inference.predict_saved(model, clips)
     _, classifier = checkpoint.load(model)
     np.testing.assert_array_equal(probabilities, predict(classifier, clips, card.frames(), card.eval_windows))
 
 
-def test_costs_are_of_one_clip_and_of_several_and_name_where_they_were_measured(model, clips):
+def test_costs_cover_one_clip_and_several_and_name_the_hardware(model: Location, clips: Clips) -> None:
     cost = inference.cost(model, clips)
     assert cost.clips_per_second > 0
     assert cost.latency_ms > 0
@@ -39,9 +42,9 @@ def test_costs_are_of_one_clip_and_of_several_and_name_where_they_were_measured(
     assert "cores" in cost.hardware
 
 
-def test_the_first_clips_are_one_of_each_track(clips):
-    some = inference.first(clips, 4)
+def test_the_first_clips_are_one_of_each_track(clips: Clips) -> None:
+    some = inference.first_clips(clips, 4)
     assert some.track.tolist() == [0, 1, 2, 3]
     assert some.track_ids.tolist() == clips.track_ids[:4].tolist()
     np.testing.assert_array_equal(some.spectrograms, clips.spectrograms[[0, 2, 4, 6]])
-    assert len(inference.first(clips, 99)) == 6
+    assert len(inference.first_clips(clips, 99)) == 6

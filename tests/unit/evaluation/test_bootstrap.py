@@ -1,0 +1,113 @@
+"""Intervals and p-values by the bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from predicting import CLASSES, predictions
+from scipy import stats
+
+from genre.evaluation import bootstrap, metrics
+from genre.evaluation.metrics import IntArray
+
+
+def interval_of(truth: IntArray, predicted: IntArray, score: str = "f1") -> tuple[float, float]:
+    """Return the interval of a score as a row of a leaderboard has it."""
+    drawn = bootstrap.bootstrap_scores(truth, predicted, CLASSES)[score]
+    return bootstrap.interval(drawn, metrics.mean_scores(truth, predicted, CLASSES)[score])
+
+
+def p_value(truth: IntArray, first: IntArray, second: IntArray, draws: int = 2000) -> float:
+    """Return the p-value of no difference in macro F1 on the same resampled tracks."""
+    drawn = [bootstrap.bootstrap_scores(truth, each, CLASSES, draws=draws)["f1"] for each in (first, second)]
+    return bootstrap.p_value_of_no_difference(drawn[0] - drawn[1])
+
+
+def test_bootstrap_scores_equal_scores_of_the_resampled_tracks(rng: np.random.Generator) -> None:
+    truth, predicted = predictions(rng, 40)
+    drawn = bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=5, seed=3)
+    counts = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40), size=5)
+    for index, times in enumerate(counts):
+        again = metrics.scores(metrics.confusion_counts(np.repeat(truth, times), np.repeat(predicted, times), CLASSES))
+        for name in metrics.SCORES:
+            assert drawn[name][index] == pytest.approx(getattr(again, name))
+
+
+def test_intervals_contain_the_score_are_repeatable_and_shrink_with_more_tracks(rng: np.random.Generator) -> None:
+    truth, predicted = predictions(rng, 800)
+    low, high = interval_of(truth[:100], predicted[:100])
+    few = metrics.mean_scores(truth[:100], predicted[:100], CLASSES)["f1"]
+    assert low < few < high
+    assert interval_of(truth[:100], predicted[:100]) == (low, high)
+    more = interval_of(truth, predicted)
+    assert more[1] - more[0] < 0.6 * (high - low)
+
+
+def test_interval_of_accuracy_is_close_to_the_binomial_one(rng: np.random.Generator) -> None:
+    truth, predicted = predictions(rng, 400)
+    low, high = interval_of(truth, predicted, score="accuracy")
+    right = int((truth == predicted).sum())
+    exact = stats.binomtest(right, 400).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((exact.low, exact.high), abs=0.01)
+
+
+def test_the_interval_is_corrected_for_bias() -> None:
+    drawn = np.linspace(0, 1, 1001)
+    assert bootstrap.interval(drawn, 0.5) == pytest.approx((0.025, 0.975), abs=0.002)
+    low, high = bootstrap.interval(drawn, 0.7)
+    assert low > 0.1
+    assert high > 0.99
+
+
+def test_blocks_of_draws_change_nothing(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, predicted = predictions(rng, 50)
+    expected = bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=20)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 50 * 7)
+    np.testing.assert_array_equal(bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=20)["f1"], expected["f1"])
+
+
+def test_the_tracks_of_a_group_are_drawn_together(rng: np.random.Generator) -> None:
+    truth, predicted = predictions(rng, 60)
+    copies = np.repeat(truth, 5), np.repeat(predicted, 5)
+    groups = np.repeat([f"artist {i}" for i in range(60)], 5)
+    by_group = bootstrap.bootstrap_scores(*copies, CLASSES, groups=groups)["f1"].std()
+    by_track = bootstrap.bootstrap_scores(*copies, CLASSES)["f1"].std()
+    assert by_group == pytest.approx(bootstrap.bootstrap_scores(truth, predicted, CLASSES)["f1"].std(), rel=0.1)
+    assert by_track < 0.6 * by_group
+    with pytest.raises(ValueError, match="groups"):
+        bootstrap.bootstrap_scores(truth, predicted, CLASSES, groups=groups)
+
+
+def test_several_seeds_are_averaged_on_the_same_resampled_tracks(rng: np.random.Generator) -> None:
+    truth, first = predictions(rng)
+    second = predictions(rng, truth=truth)[1]
+    both = bootstrap.bootstrap_scores(truth, np.stack([first, second]), CLASSES, draws=30)["f1"]
+    single = [bootstrap.bootstrap_scores(truth, run, CLASSES, draws=30)["f1"] for run in (first, second)]
+    np.testing.assert_allclose(both, np.mean(single, axis=0))
+
+
+def test_paired_draws_distinguish_a_better_model_and_not_a_copy(rng: np.random.Generator) -> None:
+    truth, good = predictions(rng, skill=0.8)
+    poor = predictions(rng, skill=0.4, truth=truth)[1]
+    assert p_value(truth, good, poor) < 0.01
+    assert p_value(truth, poor, good) == p_value(truth, good, poor)
+    assert p_value(truth, good, good) == 1
+
+
+def test_paired_draws_keep_their_level(rng: np.random.Generator) -> None:
+    """About one in twenty pairs of equally good models on the same 60 tracks differs significantly."""
+    truth = np.repeat(np.arange(CLASSES), 10)
+    hard = rng.random(len(truth))
+
+    def model() -> IntArray:
+        right = hard + 0.5 * rng.random(len(truth)) < 0.85
+        return np.where(right, truth, rng.integers(0, CLASSES, len(truth)))
+
+    p_values = [p_value(truth, model(), model(), draws=400) for _ in range(300)]
+    assert np.mean(np.array(p_values) < 0.05) < 0.1
+
+
+def test_holm_steps_down() -> None:
+    np.testing.assert_allclose(bootstrap.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(bootstrap.holm([0.6, 0.9]), [1, 1])
+    assert bootstrap.holm([]).shape == (0,)
