@@ -101,7 +101,9 @@ def _rank(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, fl
     while len(ranks) < len(draws):
         leader = len(ranks)
         others = draws[leader + 1 :]
-        p_values = bootstrap.holm([metrics.p_value_of_no_difference(draws[leader] - other) for other in others]).tolist()
+        p_values = bootstrap.holm(
+            [bootstrap.p_value_of_no_difference(draws[leader] - other) for other in others]
+        ).tolist()
         against_first = against_first or [None, *p_values]
         ranks += [leader + 1] * (1 + next((i for i, p in enumerate(p_values) if p < ALPHA), len(p_values)))
     return dict(zip(names, ranks, strict=True)), dict(zip(names, against_first, strict=True))
