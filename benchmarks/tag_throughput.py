@@ -35,10 +35,10 @@ from genre.config import Config, load
 from genre.features.preparation import TrackKernel
 from genre.model import checkpoint
 from genre.model.classifier import predict
-from genre.model.decoding import clips_of, recipe_of
+from genre.model.saved_model import SavedEnsemble
+from genre.model.spectrogram_decoder import clips_of
 from genre.storage import Location
-from genre.tagging import collection
-from genre.tagging.collection import Jury
+from genre.tagging.audio_files import list_files
 from ray_jobs import tag
 from ray_jobs.engine import cluster
 
@@ -80,7 +80,7 @@ def _start_loop(model: str, threads: int) -> None:
     os.nice(_NICE)
     torch.set_num_threads(threads)
     _card, _classifier = checkpoint.load(Location.of(model))
-    _kernel = TrackKernel(recipe_of(_card.features, _card.fingerprint, _card.shape, load().prepare))
+    _kernel = TrackKernel(_card.recipe())
 
 
 def _loop(paths: list[str]) -> Speed:
@@ -92,10 +92,10 @@ def _loop(paths: list[str]) -> Speed:
     return Speed(len(paths), music, time.perf_counter() - started, time.process_time() - spent)
 
 
-def job(config: Config, jury: Jury, files: pa.Table) -> Speed:
+def job(config: Config, ensemble: SavedEnsemble, files: pa.Table) -> Speed:
     """The job's engine from the first answers of all workers to the first worker without work."""
     marks = []
-    for rows in tag.stream(config, jury, files, {}):
+    for rows in tag.stream(config, ensemble, files, {}):
         marks.append((time.perf_counter(), _cpu_seconds(), len(rows), sum(rows["seconds"].to_pylist())))
     begin, end = cluster.cpus() - 1, len(marks) - cluster.cpus()
     between = marks[begin + 1 : end + 1]
@@ -135,14 +135,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=128, help="in a round; a smaller collection is gone through again")
     options = parser.parse_args()
-    listed = collection.list_files(options.music)
+    listed = list_files(options.music)
     times = -(-options.files // len(listed))
     files = pa.concat_tables([listed] * times).slice(0, options.files)
     some = listed["path"].to_pylist()[: max(8, options.files // 4)]
     loops = {threads: PlainLoop(options.model, threads) for threads in (1, options.cpus)}
     for loop in loops.values():
         loop(some[:2])
-    jury = Jury.of([Location.of(options.model)], 0.0)
+    ensemble = SavedEnsemble.read([Location.of(options.model)], 0.0)
     ratios, free = [], []
     with tempfile.TemporaryDirectory() as output:
         settings = [f"cluster.cpus={options.cpus}", "cluster.object_store_mb=200", f"output={output}"]
@@ -150,7 +150,7 @@ def main() -> None:
         with cluster.connected(config):
             for number in range(options.rounds):
                 plain = {threads: loop(some) for threads, loop in loops.items()}
-                ours = job(config, jury, files)
+                ours = job(config, ensemble, files)
                 best = max(plain.values(), key=lambda speed: speed.files / speed.wall)
                 ratios.append(ours.files / ours.wall / (best.files / best.wall))
                 free.append(options.cpus * plain[1].cpu / plain[1].files / (ours.cpu / ours.files))

@@ -14,6 +14,7 @@ from genre.config import Config
 from genre.errors import ArtifactError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint
+from genre.model.card import has_card
 from genre.report import Part
 from genre.report.entries import SavedRuns
 from genre.storage import Location
@@ -64,7 +65,7 @@ def _all(models: Location) -> Iterator[SavedRuns]:
             continue
         place = models / info.base_name
         seeds = [place / child.base_name for child in place.children() if child.base_name.startswith("seed-")]
-        folders = [folder for folder in seeds or [place] if (folder / "model.json").exists()]
+        folders = [folder for folder in seeds or [place] if has_card(folder)]
         if folders:
             yield SavedRuns(info.base_name, folders)
 

@@ -24,7 +24,7 @@ from genre.errors import AudioError, ConfigError
 from genre.report.rendering import html_page
 from genre.storage import Location
 from ray_jobs.engine import cli, cluster
-from ray_jobs.tag import find_models
+from ray_jobs.engine.models import find_models
 
 if TYPE_CHECKING:
     from starlette.requests import Request

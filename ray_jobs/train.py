@@ -23,7 +23,7 @@ from genre.errors import ConfigError, TrainingError
 from genre.features import Features
 from genre.features.windows import Shard
 from genre.model import checkpoint
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
@@ -156,7 +156,7 @@ def _unlisted_state(run: Location) -> Location | None:
         return None
     checkpoints.delete()
     states = [run / info.base_name / "state.pt" for info in run.children() if info.base_name.startswith("checkpoint_")]
-    return next((state for state in reversed(states) if checkpoint.is_whole(state)), None)
+    return next((state for state in reversed(states) if checkpoint.is_complete(state)), None)
 
 
 def _deciding_settings(planned: Experiment, card: ModelCard, data: Data) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from genre import architectures
 from genre.config import Config, load
 from genre.features.recipe import Recipe
 from genre.model import calibration, checkpoint
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.storage import Location
 
 CLASSES = ("blues", "jazz", "rock")

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from genre import devices
 from genre.features import Clips, Float32
 from genre.model import checkpoint
+from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict
-from genre.model.saved_model import ModelCard
 from genre.storage import Location
 
 MAX_CLIPS = 32  # that a measurement uses

@@ -20,9 +20,9 @@ from genre.config import SpectrogramSettings
 from genre.errors import ConfigError
 from genre.features import Float32
 from genre.features.preparation import PreparedTrack
+from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
-from genre.model.decoding import clips_of
-from genre.model.saved_model import ModelCard
+from genre.model.spectrogram_decoder import clips_of
 
 _TOGETHER = 16  # windows differentiated at a time
 

@@ -1,9 +1,9 @@
-"""A saved model: weights and everything needed to use them, in two files that execute nothing.
+"""A model's folder with its weights: two files that execute nothing.
 
-    model.json            architecture, parameters, classes, feature settings, windows, facts, hash of the weights
+    model.json            the card (`genre/model/card.py`)
     weights.safetensors   the classifier's tensors, with its normaliser
 
-`model.json` is written last. Loading checks the hash, and that features fit before anything is computed.
+`model.json` is written last. Loading checks the hash of the weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import io
 import textwrap
 import zipfile
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,15 +24,16 @@ from genre.config import differences
 from genre.errors import ArtifactError
 from genre.features import Features, Float32
 from genre.model import layout
+from genre.model.card import ModelCard, read_card, write_card
 from genre.model.classifier import Classifier
-from genre.model.saved_model import SCHEMA_VERSION, ModelCard, read_card
+from genre.model.saved_model import WEIGHTS, read_weights
 from genre.storage import Location
 
 
 def build(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
-    """A classifier for the model that `card` describes, with the weights that training starts from.
+    """Return a classifier for the model that `card` describes, with its initial weights, random or pretrained.
 
-    Raises `ConfigError` when pretrained weights are asked for and cannot be had.
+    Raises `ConfigError` when pretrained weights are requested and not available.
     """
     classifier = _empty(card, mean, std)
     architectures.start(card.architecture, card.params, classifier.network)
@@ -41,12 +41,11 @@ def build(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
 
 
 def save(folder: Location, card: ModelCard, classifier: Classifier) -> None:
-    """Write both files below `folder`."""
+    """Write both files to `folder`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     weights = safetensors.torch.save(tensors)
-    (folder / "weights.safetensors").write_bytes(weights)
-    content = {"stage": "model", "schema_version": SCHEMA_VERSION, "weights": hashlib.sha256(weights).hexdigest()}
-    (folder / "model.json").write_json(content | asdict(card))
+    (folder / WEIGHTS).write_bytes(weights)
+    write_card(folder, card, hashlib.sha256(weights).hexdigest())
 
 
 def load(folder: Location) -> tuple[ModelCard, Classifier]:
@@ -55,30 +54,28 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
     Raises `ArtifactError` when files are missing, altered, or from another version.
     """
     card, digest = read_card(folder)
-    path = folder / "weights.safetensors"
-    if not path.exists():
-        raise ArtifactError(f"{folder}: weights.safetensors is missing; train the model again or copy the whole folder")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ArtifactError(f"{path}: not the weights that model.json lists; copy the whole folder again")
+    weights = read_weights(folder, digest)
     blank = np.zeros(card.shape.bins, np.float32)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         classifier = _empty(card, blank, blank)
     try:
-        classifier.load_state_dict(safetensors.torch.load(content), assign=True)
+        classifier.load_state_dict(safetensors.torch.load(weights), assign=True)
     except (RuntimeError, SafetensorError) as error:
-        # torch's first line names nothing, the second one perhaps everything
+        # the first line of torch's message is the same for every mismatch, the second one names the tensor
         detail = textwrap.shorten(str(error).splitlines()[:2][-1], 100)
-        raise ArtifactError(f"{path}: does not fit {card.architecture} ({detail}); train it again") from None
+        raise ArtifactError(
+            f"{folder / WEIGHTS}: does not fit {card.architecture} ({detail}); train it again"
+        ) from None
     layout.arrange(classifier.network)  # the file holds contiguous tensors
     return card, classifier.eval()
 
 
 def check_features(card: ModelCard, features: Features) -> None:
-    """Raise `ArtifactError` for features that differ from those of the model, naming what differs."""
+    """Raise `ArtifactError`, naming what differs, unless the features are of the kind that the model was trained on."""
     manifest = features.manifest
     if manifest.fingerprint != card.fingerprint:
-        difference = next(iter(differences(card.features, manifest.settings)), "they were made by another version")
+        changes = differences(card.features, manifest.settings)
+        difference = next(iter(changes), "they were made by another version")
         raise ArtifactError(
             f"{features.folder}: features do not fit the model: {difference}; prepare them with its settings"
         )
@@ -102,8 +99,8 @@ def load_state(path: Location) -> dict[str, Any]:
     return state
 
 
-def is_whole(path: Location) -> bool:
-    """Whether a trainer's state was written to its end: torch writes archives, whose table of contents comes last."""
+def is_complete(path: Location) -> bool:
+    """Return whether a trainer's state was written to its end: torch writes archives, with their index last."""
     return path.exists() and zipfile.is_zipfile(io.BytesIO(path.read_bytes()))
 
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from genre.config import differences
 from genre.errors import ArtifactError
+from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
-from genre.model.saved_model import ModelCard
 from genre.storage import Location
 
 

@@ -1,133 +1,176 @@
-"""What a saved model says about itself, read without torch and without its weights.
+"""Saved models without their weights: what a job must know before it loads them. Imports neither torch nor onnxruntime.
 
-A model is a folder (`genre/model/checkpoint.py`), or one `.onnx` file that `export` made from such a folder and that
-carries its `model.json` and `validation.parquet` (`genre/model/exported.py`).
+A saved model is a folder (`card`, `checkpoint`, `calibration`) or an exported file (`onnx_file`). Several answer
+together as an ensemble, whose probabilities are averaged and calibrated as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from genre import architectures
-from genre.config import differences
-from genre.errors import ArtifactError
-from genre.features import Shape
-from genre.model import calibration
-from genre.model.calibration import Answers
+from genre.config import PrepareSettings, differences
+from genre.errors import ArtifactError, ConfigError
+from genre.features import Float32
+from genre.model import calibration, onnx_file
+from genre.model.calibration import Answers, Calibration
+from genre.model.card import CARD, ModelCard, is_exported, read_card
 from genre.storage import Location
 
-SCHEMA_VERSION = 1
-CARD = "model.json"
-SUFFIX = ".onnx"
+WEIGHTS = "weights.safetensors"
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What a saved model knows about itself."""
+class Ensemble(Protocol):
+    """Loaded models that answer together: `TorchEnsemble` or `OnnxEnsemble`.
 
-    architecture: str
-    params: dict[str, Any]
-    classes: list[str]
-    features: dict[str, Any]  # the settings of the features it was trained on, as in their manifest
-    fingerprint: str  # of those settings
-    shape: Shape
-    window_seconds: float
-    eval_windows: int
-    facts: dict[str, Any] = field(default_factory=dict)  # scores, seed, versions: for people, never for decisions
+    A decoded track has `content` (SHA-256 of the file), `seconds` and `clips`.
+    """
 
-    def frames(self) -> int:
-        """Frames of a window."""
-        return self.shape.frames_in(self.window_seconds)
+    cards: list[ModelCard]
 
-    @property
-    def label(self) -> str:
-        """The name of its folder and of its row: the architecture, and what it started from unless from scratch."""
-        return architectures.label(self.architecture, self.params)
+    def decode(self, path: str) -> Any: ...
+
+    def waveform(self, samples: Float32, sample_rate: int) -> Any: ...
+
+    def probabilities(self, tracks: Sequence[Any]) -> Float32: ...
 
 
 @dataclass(frozen=True)
 class SavedModel:
     """A saved model without its weights."""
 
-    place: Location
+    location: Location
     card: ModelCard
-    weights: str  # SHA-256 of weights.safetensors; an exported file has that of the model it was made from
+    weights: str  # SHA-256 of the weights; an exported file has that of the model it was made from
     answers: Answers | None  # on the validation tracks
+
+    @classmethod
+    def read(cls, location: Location) -> SavedModel:
+        """Raises `ArtifactError` when the model is missing, altered or from another version."""
+        if is_exported(location):
+            return cls(location, *onnx_file.read(location))
+        card, weights = read_card(location)
+        return cls(location, card, weights, calibration.load(location, weights, len(card.classes)))
 
     @property
     def is_exported(self) -> bool:
-        return is_exported(self.place)
+        return is_exported(self.location)
 
 
-def is_exported(place: Location) -> bool:
-    """Return whether this is the address of an exported file, not of a model's folder."""
-    return place.name.lower().endswith(SUFFIX)
+@dataclass(frozen=True)
+class SavedEnsemble:
+    """One or several saved models that answer together, without their weights, and their common calibration."""
+
+    models: list[SavedModel]
+    calibration: Calibration
+
+    @classmethod
+    def read(cls, locations: Sequence[Location], precision: float) -> SavedEnsemble:
+        """Read the models' cards, and calibrate for `precision`.
+
+        Raises `ArtifactError` when a model is missing or altered, or does not fit the others.
+        """
+        models: list[SavedModel] = []
+        for location in locations:
+            models.append(SavedModel.read(location))
+            _check_fits(models[0], models[-1])
+        return cls(models, calibration.fit([model.answers for model in models], precision))
+
+    @property
+    def classes(self) -> list[str]:
+        return self.models[0].card.classes
+
+    @property
+    def architectures(self) -> list[str]:
+        return [model.card.architecture for model in self.models]
+
+    @property
+    def weights(self) -> list[str]:
+        """SHA-256 of each model's weights."""
+        return [model.weights for model in self.models]
+
+    @property
+    def addresses(self) -> list[str]:
+        return [str(model.location) for model in self.models]
+
+    @property
+    def is_exported(self) -> bool:
+        return self.models[0].is_exported
+
+    def check_weights(self) -> None:
+        """Raise `ArtifactError` when weights are missing or altered, so that no cluster starts for them."""
+        for model in self.models:
+            if not model.is_exported:  # an exported file was read already
+                read_weights(model.location, model.weights)
+
+    def decoder(self, limits: PrepareSettings) -> Callable[[str], Any]:
+        """Return a function from the path of a file to a decoded track, without loading the weights.
+
+        Raises `ArtifactError` when the models take no audio.
+        """
+        if self.is_exported:
+            from genre.model.waveform_decoder import WaveformDecoder
+
+            return WaveformDecoder(self.models[0].card.recipe(limits))
+        with self._full_install():
+            from genre.model.spectrogram_decoder import SpectrogramDecoder
+        return SpectrogramDecoder(self.models[0].card.recipe(limits))
+
+    def load(self, limits: PrepareSettings, device: str = "cpu", threads: int = 0) -> Ensemble:
+        """Load the weights. An exported model answers on the CPU; with `threads` 0 the library chooses their number.
+
+        Raises `ArtifactError` when weights are missing or altered or the models take no audio, and `ConfigError` when
+        a model is a folder and torch is not installed.
+        """
+        if self.is_exported:
+            from genre.model.onnx_ensemble import OnnxEnsemble
+
+            return OnnxEnsemble(self.models, limits, threads)
+        with self._full_install():
+            from genre.model.torch_ensemble import TorchEnsemble
+        return TorchEnsemble(self.models, limits, device, threads)
+
+    @contextmanager
+    def _full_install(self) -> Iterator[None]:
+        """Turn a failed import within `with` into a `ConfigError` that says what to install."""
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{self.models[0].location}: the folder of a model needs {error.name}, which is not installed; "
+                "pip install 'genre[train]', or use the .onnx file that export makes of it"
+            ) from None
 
 
-def read(place: Location) -> SavedModel:
-    """Read what the model at `place` says about itself.
-
-    Raises `ArtifactError` when it is missing, altered or from another version.
-    """
-    if is_exported(place):
-        from genre.model import exported
-
-        return exported.read(place)
-    card, weights = read_card(place)
-    return SavedModel(place, card, weights, calibration.load(place, len(card.classes)))
-
-
-def read_together(places: Sequence[Location]) -> list[SavedModel]:
-    """Like `read` for models that answer together. Raises `ArtifactError` when they do not fit each other."""
-    found: list[SavedModel] = []
-    for place in places:
-        found.append(read(place))
-        _check_fits(found[0], found[-1])
-    return found
-
-
-def read_card(folder: Location) -> tuple[ModelCard, str]:
-    """Return what `model.json` holds: the card, and the SHA-256 of the weights. Raises `ArtifactError`."""
-    if is_exported(folder):
-        raise ArtifactError(f"{folder}: an exported file, where a model's folder is needed; name the folder")
-    path = folder / CARD
+def read_weights(folder: Location, digest: str) -> bytes:
+    """Return the weights of the model in `folder`. Raises `ArtifactError` unless `digest` is their SHA-256."""
+    path = folder / WEIGHTS
     if not path.exists():
-        raise ArtifactError(
-            f"{folder}: no model here (model.json is missing); train one, or point model= at its folder"
-        )
-    return parse_card(path.read_json(), str(path))
-
-
-def parse_card(content: Any, source: str) -> tuple[ModelCard, str]:
-    """Like `read_card`, of the content of a `model.json` that came from `source`."""
-    stage, version = (content.get(key) if isinstance(content, dict) else None for key in ("stage", "schema_version"))
-    if stage != "model" or version != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{source}: holds {stage} version {version}, not a model of version {SCHEMA_VERSION}; train it again"
-        )
-    try:
-        fields = {name: content[name] for name in ModelCard.__dataclass_fields__}
-        return ModelCard(**fields | {"shape": Shape(**fields["shape"])}), content["weights"]
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{source}: a field is missing or altered ({error}); train the model again") from None
+        raise ArtifactError(f"{folder}: {WEIGHTS} is missing; train the model again or copy the complete folder")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ArtifactError(f"{path}: not the weights that {CARD} lists; copy the complete folder again")
+    return content
 
 
 def _check_fits(first: SavedModel, other: SavedModel) -> None:
-    """Models that answer together must mean the same by their inputs and outputs."""
+    """Raise `ArtifactError` unless inputs and outputs of both models mean the same."""
     if other.is_exported != first.is_exported:
         raise ArtifactError(
-            f"{other.place} and {first.place}: a folder and an exported file do not answer together; name two of a kind"
+            f"{other.location} and {first.location}: a folder and an exported file do not answer together; "
+            "name only folders or only files"
         )
     if other.card.classes != first.card.classes:
         raise ArtifactError(
-            f"{other.place} knows the genres {', '.join(other.card.classes)}, {first.place} "
+            f"{other.location} knows the genres {', '.join(other.card.classes)}, {first.location} "
             f"{', '.join(first.card.classes)}; only models of the same genres answer together"
         )
     if other.card.fingerprint != first.card.fingerprint:
         changes = differences(first.card.features, other.card.features)
         raise ArtifactError(
-            f"{other.place} takes other features than {first.place}: {next(iter(changes), 'made by another version')}; "
-            "only models of the same features answer together"
+            f"{other.location} takes other features than {first.location}: "
+            f"{next(iter(changes), 'made by another version')}; only models of the same features answer together"
         )

@@ -16,7 +16,7 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Clips, Features, Float32
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.report.board import Entry, Run
 from genre.report.facts import CorpusFacts
 from genre.storage import Location

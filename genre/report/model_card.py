@@ -17,7 +17,7 @@ import yaml
 
 from genre.evaluation.metrics import SCORES
 from genre.model.calibration import Calibration
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.report.facts import CorpusFacts
 from genre.report.formats import count, plural, score, seconds
 from genre.report.markdown import Lines, track_counts

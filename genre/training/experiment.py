@@ -15,8 +15,8 @@ from genre.errors import ArtifactError
 from genre.features import SPLITS, Clips, Features, Float32, Manifest, splits
 from genre.features.windows import Shard
 from genre.model import calibration, checkpoint, finetuning
+from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict, statistics
-from genre.model.saved_model import ModelCard
 from genre.storage import Location
 from genre.training.trainer import Trainer
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genre.config import differences
-from genre.errors import ConfigError
+from genre.errors import ArtifactError, ConfigError
+from genre.model.card import read_card
 from genre.storage import Location
 
 
@@ -50,6 +51,8 @@ class RunRecord:
 
 
 def _weights(model: Location) -> str | None:
-    """Return the hash of a saved model's weights; None where there is no model."""
-    card = model / "model.json"
-    return str(card.read_json()["weights"]) if card.exists() else None
+    """Return the hash of a saved model's weights; None where there is no readable model."""
+    try:
+        return read_card(model)[1]
+    except ArtifactError:
+        return None

@@ -23,9 +23,10 @@ from genre.evaluation.inference import InferenceCost
 from genre.features import Clips, Features, Float32
 from genre.features.manifest import versions
 from genre.features.recipe import Recipe
-from genre.model import calibration, checkpoint
+from genre.model import checkpoint
+from genre.model.card import ModelCard
 from genre.model.classifier import predict
-from genre.model.saved_model import ModelCard
+from genre.model.saved_model import SavedEnsemble
 from genre.report import PARTS, Board, Entry, Part, Search, entries, model_card
 from genre.report.entries import SavedRuns
 from genre.storage import Location
@@ -239,8 +240,8 @@ def _predictor(address: str) -> robustness.PredictClips:
 
 
 def _write_card(place: Location, board: Board, row: report.Row) -> None:
-    card, _ = checkpoint.load(place)
-    correction = calibration.fit([calibration.load(place, len(card.classes))], precision=0.0)
+    saved = SavedEnsemble.read([place], precision=0.0)
+    card = saved.models[0].card
     judged = row if board.part == "test" else None  # the card speaks of tracks that decided nothing
-    text = model_card.markdown(card, board.corpus, judged, correction, board.versions, board.commit)
+    text = model_card.markdown(card, board.corpus, judged, saved.calibration, board.versions, board.commit)
     model_card.write(place, text)

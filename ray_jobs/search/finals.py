@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from genre import devices
 from genre.config import Config
 from genre.errors import TrainingError
+from genre.model.card import CARD, read_card
 from genre.report.entries import SavedRuns
 from genre.storage import Location
 from genre.training import experiment
@@ -80,9 +81,7 @@ def best_so_far(config: Config, data: Data, winner: Winner, target: Location) ->
 
 def keep_best(saved: SavedRuns, target: Location) -> None:
     """Make the seed with the best validation score the architecture's model."""
-    _copy(
-        max(saved.folders, key=lambda folder: float((folder / "model.json").read_json()["facts"]["valid_f1"])), target
-    )
+    _copy(max(saved.folders, key=lambda folder: float(read_card(folder)[0].facts["valid_f1"])), target)
 
 
 def label(config: Config, winner: Winner) -> str:
@@ -138,12 +137,12 @@ def _forget_others(parent: Location, kept: set[str]) -> None:
 def _copy(model: Location, target: Location) -> None:
     """Copy a saved model with all that is in its folder; `model.json` comes last."""
     if not _is_same(model, target):
-        (target / "model.json").delete()
-    for file in sorted(model.files(), key=lambda file: file.name == "model.json"):
+        (target / CARD).delete()
+    for file in sorted(model.files(), key=lambda file: file.name == CARD):
         (target / file.name).write_bytes(file.read_bytes())
 
 
 def _is_same(model: Location, other: Location) -> bool:
     """Whether `other` holds the same saved model."""
-    card = other / "model.json"
-    return card.exists() and card.read_bytes() == (model / "model.json").read_bytes()
+    card = other / CARD
+    return card.exists() and card.read_bytes() == (model / CARD).read_bytes()

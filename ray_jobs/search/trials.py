@@ -14,7 +14,7 @@ from genre import config, devices
 from genre.config import Config
 from genre.errors import TrainingError
 from genre.features.windows import Shard
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment

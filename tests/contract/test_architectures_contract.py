@@ -16,7 +16,7 @@ from genre.config import TrainSettings
 from genre.errors import ConfigError
 from genre.features import Shape
 from genre.model import checkpoint
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.storage import Location
 
 CLASSES = 8

@@ -18,7 +18,7 @@ from conftest import REPOSITORY
 from saving import CLASSES, save_model, song
 
 from genre import Tagger, report
-from genre.model import checkpoint, exported, exporting
+from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.storage import Location
 
@@ -91,7 +91,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     model = Location.of(save_model(folder / "folder", "resnet"))
     card, classifier = checkpoint.load(model)
-    content = exporting.to_onnx(card, classifier, Calibration(), exported.carried(model))
+    content = graph_export.to_onnx(card, classifier, Calibration(), onnx_file.metadata_of(model))
     (folder / "model.onnx").write_bytes(content)
     return folder
 

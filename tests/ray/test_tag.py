@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from saving import CLASSES, save_answers, save_model, song
 
 from genre.storage import Location
-from genre.tagging import collection, file_tags
+from genre.tagging import file_tags, result_tables
 from ray_jobs.engine import cli
 
 ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
@@ -75,7 +75,7 @@ def test_one_song_is_answered_without_slow_imports_and_writes_nothing(architectu
     model = save_model(tmp_path_factory.mktemp(architecture), architecture)
     path = song(tmp_path / "my song [live].mp3", seconds=20)
     code = (
-        "import sys; from ray_jobs import cli;"
+        "import sys; from ray_jobs.engine import cli;"
         f"done = cli.main('tag', [{str(path)!r}, {f'model={model}'!r}]);"
         "slow = {'ray', 'librosa', 'pandas', 'torchvision', 'torch._dynamo', 'sklearn', 'scipy.io', 'jinja2'};"
         "sys.exit(done or ' '.join(sorted(slow & set(sys.modules))) or 0)"
@@ -127,7 +127,7 @@ def test_genres_are_written_only_when_told_and_never_over_another(music, tmp_pat
     assert [row["action"] for row in rows(out / "tags/written.csv")] == ["kept", "would write", "would write"]
     capsys.readouterr()
     assert run(*wanted, "tag.write_genres=write") == 0
-    assert "2 written, 1 kept, 0 left alone as unknown" in capsys.readouterr().err
+    assert "2 written, 1 kept, 0 unchanged because unknown" in capsys.readouterr().err
     assert file_tags.read_genre(str(music / "0.flac")) == "Dixieland"
     tags = {Path(row["path"]).name: row["genre"] for row in rows(out / "tags/tags.csv")}
     assert file_tags.read_genre(str(music / "1.flac")) == tags["1.flac"]
@@ -142,7 +142,7 @@ def test_an_unsure_model_writes_nothing(model, music, tmp_path, capsys):
     told = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "tag.precision=0.95", "tag.write_genres=write")
     save_answers(Location.of(model), len(CLASSES))
     assert run(*told) == 0
-    assert "3 left alone as unknown" in capsys.readouterr().err
+    assert "3 unchanged because unknown" in capsys.readouterr().err
     assert file_tags.read_genre(str(music / "1.flac")) is None
 
 
@@ -208,7 +208,7 @@ def test_genres_are_not_written_to_an_address(mode, capsys):
     """At once: neither the model nor the music is looked for."""
     assert run("s3://bucket/music", f"tag.write_genres={mode}", "model=nowhere") == cli.WRONG_USE
     told = capsys.readouterr().err
-    assert f"tag.write_genres={mode} changes files in folders alone, found inputs=s3://bucket/music" in told
+    assert f"tag.write_genres={mode} changes files in local folders only, found inputs=s3://bucket/music" in told
     assert told.count("\n") == 1
 
 
@@ -231,7 +231,7 @@ def test_no_genre_is_a_formula_in_a_spreadsheet(genre, music, tmp_path):
 @pytest.mark.parametrize("name", ["=cmd.mp3", "-live.mp3", "song.mp3"])
 def test_text_of_a_file_is_inert_in_csv_and_numbers_are_numbers(name):
     table = pa.table({"path": [name, None], "message": ["@x", "a =b"], "seconds": [-1.5, None]})
-    told = list(csv.DictReader(io.StringIO(collection.csv_bytes(table).decode())))
+    told = list(csv.DictReader(io.StringIO(result_tables.csv_bytes(table).decode())))
     mark = "" if name == "song.mp3" else "'"
     assert told[0] == {"path": f"{mark}{name}", "message": "'@x", "seconds": "-1.5"}
     assert told[1] == {"path": "", "message": "a =b", "seconds": ""}
@@ -245,5 +245,5 @@ def test_a_second_run_resumes_from_names_that_are_formulas(tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in (tmp_path / "out/tags").glob("*.csv")}
     capsys.readouterr()
     assert run(*settings) == 0
-    assert "1 files, 1 already done, 0 to do" in capsys.readouterr().err
+    assert "1 file, 1 already done, 0 to do" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out/tags").glob("*.csv")} == before

@@ -16,7 +16,7 @@ from genre.architectures._space import Choice, LogUniform, Uniform, parse
 from genre.config import Config
 from genre.errors import ConfigError
 from genre.model import checkpoint
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.storage import Location
 
 CLASSES = 10

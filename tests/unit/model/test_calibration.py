@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from making import make_clips
@@ -15,8 +17,15 @@ from genre.features import Manifest
 from genre.model import calibration
 from genre.model.calibration import Answers, Calibration
 from genre.model.classifier import statistics
+from genre.model.saved_model import SavedModel
 from genre.storage import Location
 from genre.training import experiment
+
+
+def saved_answers(folder: Path) -> Answers:
+    answers = SavedModel.read(Location.of(folder)).answers
+    assert answers is not None
+    return answers
 
 
 def drawn(rng, tracks=4000, classes=5, sharpness=1.0):
@@ -84,14 +93,14 @@ def test_equal_answers_are_believed_together():
 def test_a_precision_out_of_reach_leaves_everything_unknown():
     told = np.array([[0.8, 0.2], [0.6, 0.4]], np.float32)
     threshold = calibration.threshold_for_precision(told, np.array([1, 1]), 0.5)
-    assert not Calibration(threshold=threshold, tracks=2).believes(1.0)
+    assert not Calibration(threshold=threshold, tracks=2).accepts(1.0)
 
 
 def test_without_evidence_nothing_changes(rng):
     told, _ = drawn(rng, tracks=10)
     untouched = calibration.fit([None], 0.8)
     assert untouched(told) is told
-    assert untouched.believes(0.0)
+    assert untouched.accepts(0.0)
 
 
 def test_several_models_are_judged_on_the_tracks_that_none_was_trained_on(rng):
@@ -110,10 +119,10 @@ def test_several_models_are_judged_on_the_tracks_that_none_was_trained_on(rng):
 def test_answers_belong_to_their_weights(tmp_path):
     save_model(tmp_path / "a", seed=0)
     save_model(tmp_path / "b", seed=1)
-    assert len(calibration.load(Location.of(tmp_path / "a"), 3)) == 60
+    assert len(saved_answers(tmp_path / "a")) == 60
     (tmp_path / "b" / calibration.FILE).write_bytes((tmp_path / "a" / calibration.FILE).read_bytes())
     with pytest.raises(ArtifactError, match=r"not of the weights that model\.json lists"):
-        calibration.load(Location.of(tmp_path / "b"), 3)
+        saved_answers(tmp_path / "b")
 
 
 def test_names_of_tracks_do_not_travel_with_a_model(tmp_path):
@@ -130,7 +139,7 @@ def test_training_leaves_the_evidence_beside_the_weights(tmp_path):
     card, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, devices.device_for("cpu"))
     list(trainer.run())
     experiment.save_best(Location.of(tmp_path), card, trainer)
-    answers = calibration.load(Location.of(tmp_path), 3)
+    answers = saved_answers(tmp_path)
     assert np.array_equal(answers.labels, clips.labels)
     assert np.allclose(answers.probabilities.sum(axis=1), 1, atol=1e-5)
     assert calibration.fit([answers], 0.5).tracks == 12

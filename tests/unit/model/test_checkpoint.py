@@ -11,7 +11,8 @@ from saving import save_model
 from genre.config import differences
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Features, Manifest
-from genre.model import checkpoint, saved_model
+from genre.model import checkpoint
+from genre.model.card import ModelCard
 from genre.storage import Location
 
 
@@ -120,4 +121,4 @@ def test_the_label_is_the_architecture_and_its_start(folder):
     card, _ = checkpoint.load(folder)
     assert card.label == "cnn"
     pretrained = asdict(card) | {"architecture": "vgg16", "params": {"pretrained": "imagenet"}}
-    assert saved_model.ModelCard(**pretrained).label == "vgg16-imagenet"
+    assert ModelCard(**pretrained).label == "vgg16-imagenet"

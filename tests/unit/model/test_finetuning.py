@@ -15,8 +15,8 @@ from genre.errors import ArtifactError
 from genre.evaluation import metrics
 from genre.features import Manifest
 from genre.model import checkpoint, finetuning
+from genre.model.card import ModelCard
 from genre.model.classifier import predict, statistics
-from genre.model.saved_model import ModelCard
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment

@@ -10,7 +10,7 @@ import yaml
 
 from genre.features import Shape
 from genre.model.calibration import Calibration
-from genre.model.saved_model import ModelCard
+from genre.model.card import ModelCard
 from genre.report import CorpusFacts, model_card, tabulate
 from genre.storage import Location
 

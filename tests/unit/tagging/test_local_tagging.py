@@ -12,11 +12,11 @@ from saving import save_model, song
 
 from genre import config
 from genre.errors import GenreError
-from genre.model import checkpoint, exported, exporting
+from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
+from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import collection
-from genre.tagging.collection import Jury
+from genre.tagging import audio_files
 from ray_jobs import tag
 
 
@@ -24,13 +24,13 @@ from ray_jobs import tag
 def started(tmp_path):
     """The stream after its first rows, of one worker with much left to do."""
     folder = Location.of(save_model(tmp_path / "cnn"))
-    content = exporting.to_onnx(*checkpoint.load(folder), Calibration(), exported.carried(folder))
+    content = graph_export.to_onnx(*checkpoint.load(folder), Calibration(), onnx_file.metadata_of(folder))
     (tmp_path / "cnn.onnx").write_bytes(content)
     for number in range(40):
         song(tmp_path / "music" / f"{number}.wav", seconds=20, seed=number)
     settings = config.load(None, ["cluster.cpus=1", "tag.batch_files=1"])
-    jury = Jury.of([Location.of(tmp_path / "cnn.onnx")], 0.8)
-    stream = tag.local_stream(settings, jury, collection.list_files(str(tmp_path / "music")), {})
+    jury = SavedEnsemble.read([Location.of(tmp_path / "cnn.onnx")], 0.8)
+    stream = tag.local_stream(settings, jury, audio_files.list_files(str(tmp_path / "music")), {})
     assert len(next(stream)) == 1
     return stream
 

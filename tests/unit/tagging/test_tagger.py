@@ -19,10 +19,11 @@ from genre import Tagger
 from genre.config import PrepareSettings
 from genre.errors import ArtifactError, AudioError, ConfigError
 from genre.model.classifier import predict
+from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import collection, file_tags
-from genre.tagging.collection import Jury, Ledger
+from genre.tagging import audio_files, file_tags, tag_table
 from genre.tagging.file_tags import Action
+from genre.tagging.tag_table import TagTable
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_calibrated_probabilities_are_the_trained_ones_corrected(model, tagger, 
 
 
 def collection_clips(tagger, track):
-    from genre.model.decoding import clips_of
+    from genre.model.spectrogram_decoder import clips_of
 
     return clips_of([track], tagger.cards[0].shape)
 
@@ -157,15 +158,15 @@ def test_a_missing_file_of_a_model_is_named(tmp_path, name):
 
 @pytest.fixture
 def jury(model):
-    return Jury.of([Location.of(model)], 0.8)
+    return SavedEnsemble.read([Location.of(model)], 0.8)
 
 
 def tag_all(place, jury, tagger, music):
     """One run of the job, without Ray; returns the paths that were answered anew."""
-    ledger = Ledger(Location.of(place), jury)
-    files = collection.list_files(str(music))
+    ledger = TagTable(Location.of(place), jury)
+    files = audio_files.list_files(str(music))
     todo = ledger.pending(files)
-    rows = collection.answer(tagger, todo, ledger.contents)
+    rows = tag_table.tag_files(tagger, todo, ledger.contents)
     ledger.add(rows)
     ledger.finish(files, Location.of(music), top_k=2)
     decoded = [row["path"] for row in rows.to_pylist() if row["probabilities"] or row["reason"]]
@@ -197,10 +198,10 @@ def test_parts_of_a_killed_run_count(tmp_path, jury, tagger):
     music = tmp_path / "music"
     for number in range(3):
         song(music / f"{number}.wav", hertz=200 + 100 * number)
-    files = collection.list_files(str(music))
-    ledger = Ledger(Location.of(tmp_path / "tags"), jury)
-    ledger.add(collection.answer(tagger, files.slice(0, 2), {}))
-    again = Ledger(Location.of(tmp_path / "tags"), jury)
+    files = audio_files.list_files(str(music))
+    ledger = TagTable(Location.of(tmp_path / "tags"), jury)
+    ledger.add(tag_table.tag_files(tagger, files.slice(0, 2), {}))
+    again = TagTable(Location.of(tmp_path / "tags"), jury)
     assert [os.path.basename(path) for path in again.pending(files)["path"].to_pylist()] == ["2.wav"]
 
 
@@ -209,33 +210,33 @@ def test_failures_are_tried_again_when_told(tmp_path, jury, tagger):
     music.mkdir()
     (music / "bad.mp3").write_bytes(b"nothing")
     tag_all(tmp_path / "tags", jury, tagger, music)
-    files = collection.list_files(str(music))
-    ledger = Ledger(Location.of(tmp_path / "tags"), jury)
+    files = audio_files.list_files(str(music))
+    ledger = TagTable(Location.of(tmp_path / "tags"), jury)
     assert len(ledger.pending(files)) == 0
     assert len(ledger.pending(files, retry_failures=True)) == 1
 
 
 def test_tags_of_another_model_are_not_mixed(tmp_path, jury):
-    Ledger(Location.of(tmp_path / "tags"), jury)
-    other = Jury.of([Location.of(save_model(tmp_path / "other", seed=9))], 0.8)
+    TagTable(Location.of(tmp_path / "tags"), jury)
+    other = SavedEnsemble.read([Location.of(save_model(tmp_path / "other", seed=9))], 0.8)
     with pytest.raises(ArtifactError, match=r"holds tags of .*; choose another output"):
-        Ledger(Location.of(tmp_path / "tags"), other)
+        TagTable(Location.of(tmp_path / "tags"), other)
 
 
 def test_a_link_out_of_the_collection_is_not_followed(tmp_path, caplog):
     song(tmp_path / "elsewhere" / "secret.wav")
     song(tmp_path / "music" / "open.wav")
     (tmp_path / "music" / "link.wav").symlink_to(tmp_path / "elsewhere" / "secret.wav")
-    files = collection.list_files(str(tmp_path / "music"))
+    files = audio_files.list_files(str(tmp_path / "music"))
     assert [os.path.basename(path) for path in files["path"].to_pylist()] == ["open.wav"]
     assert "links not followed" in caplog.text
 
 
 def test_an_empty_folder_and_a_wrong_path_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no audio file"):
-        collection.list_files(str(tmp_path))
+        audio_files.list_files(str(tmp_path))
     with pytest.raises(ConfigError, match="does not exist"):
-        collection.list_files(str(tmp_path / "nowhere"))
+        audio_files.list_files(str(tmp_path / "nowhere"))
 
 
 def test_a_file_that_may_not_be_read_is_a_failure_and_tried_again(tmp_path, jury, model, monkeypatch):

@@ -14,15 +14,16 @@ from saving import CLASSES, FEATURES, save_model, song
 from genre import Tagger
 from genre.config import PrepareSettings
 from genre.errors import ArtifactError, AudioError, ConfigError
-from genre.model import checkpoint, exported, exporting, saved_model
+from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
+from genre.model.card import read_card
+from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging.collection import Jury
 
 
 def export(folder: str, place: Path) -> Path:
     card, classifier = checkpoint.load(Location.of(folder))
-    place.write_bytes(exporting.to_onnx(card, classifier, Calibration(), exported.carried(Location.of(folder))))
+    place.write_bytes(graph_export.to_onnx(card, classifier, Calibration(), onnx_file.metadata_of(Location.of(folder))))
     return place
 
 
@@ -57,11 +58,11 @@ def test_files_answer_together_like_their_folders(pair, tmp_path):
     expected, found = Tagger.load(folders), Tagger.load(files)
     assert found.calibration == expected.calibration
     close(found(path), expected(path))
-    assert Jury.of([Location.of(file) for file in files], 0.8).weights == [card_weights(f) for f in folders]
+    assert SavedEnsemble.read([Location.of(file) for file in files], 0.8).weights == [card_weights(f) for f in folders]
 
 
 def card_weights(folder: str) -> str:
-    return saved_model.read_card(Location.of(folder))[1]
+    return read_card(Location.of(folder))[1]
 
 
 def test_arrays_and_bad_files(pair, tmp_path):
@@ -81,7 +82,7 @@ def test_arrays_and_bad_files(pair, tmp_path):
 def test_the_metadata_is_what_onnx_reads(pair):
     _, files = pair
     expected = {entry.key: entry.value for entry in onnx.load(files[0]).metadata_props}
-    assert exported.metadata(Location.of(files[0])) == expected
+    assert onnx_file.metadata(Location.of(files[0])) == expected
     assert {"model", "validation", "classes", "temperature"} <= expected.keys()
 
 
@@ -110,6 +111,10 @@ def test_what_does_not_fit_is_refused(pair, tmp_path):
         (lambda content: b"", "was not written by this version's export"),
         (lambda content: b"\x00\xff" * 100, "not an ONNX file, or cut short"),
         (lambda content: content.replace(b'"schema_version": 1', b'"schema_version": 9'), "not a model of version 1"),
+        (lambda content: content.replace(b'"clip_seconds"', b'"clip_secondz"'), "do not fit the model"),
+        (lambda content: content.replace(b'"trim_db": 60.0', b'"trim_db": -9.0'), "do not fit the model"),
+        (lambda content: content.replace(b'"trim_db": 60.0', b'"trim_db": 59.0'), "do not fit the model"),
+        (lambda content: content.replace(b'"audio": {', b'"sound": {'), "cannot take audio"),
         (lambda content: content.replace(b'"weights": "', b'"weights": "0', 1), "not an ONNX file|not of the weights"),
     ],
 )

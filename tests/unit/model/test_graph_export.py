@@ -17,7 +17,7 @@ from saving import CLASSES, FEATURES, RATE, save_model, song
 from genre import Tagger, architectures
 from genre.audio import recordings
 from genre.config import AudioSettings, load
-from genre.model import checkpoint, exporting
+from genre.model import checkpoint, graph_export, waveform_classifier
 from genre.model.calibration import Calibration
 from genre.storage import Location
 from ray_jobs import export
@@ -48,7 +48,7 @@ def clips_in(path):
 def test_onnx_answers_like_the_model_on_real_music(name, tmp_path):
     folder = save_model(tmp_path, name)
     card, classifier = checkpoint.load(Location.of(folder))
-    session = onnxruntime.InferenceSession(exporting.to_onnx(card, classifier, CALIBRATION))
+    session = onnxruntime.InferenceSession(graph_export.to_onnx(card, classifier, CALIBRATION))
     assert session.get_inputs()[0].shape == ["batch", "samples"]
     tagger = Tagger.load(folder)
     for path in real_music(tmp_path):
@@ -63,14 +63,14 @@ def exported(tmp_path_factory):
     """Folder of a model, its card and its ONNX file."""
     folder = tmp_path_factory.mktemp("exported")
     card, classifier = checkpoint.load(Location.of(save_model(folder / "model")))
-    (folder / "cnn.onnx").write_bytes(exporting.to_onnx(card, classifier, CALIBRATION))
+    (folder / "cnn.onnx").write_bytes(graph_export.to_onnx(card, classifier, CALIBRATION))
     return folder, card, classifier
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(2048, 512), (1024, 441), (512, 512), (400, 160), (128, 30), (127, 50)])
 def test_the_power_spectrum_is_that_of_a_fourier_transform(n_fft, hop, rng):
     waves = rng.normal(0, 0.2, (2, 3001)).astype(np.float32)
-    spectrum = exporting.PowerSpectrum(n_fft, hop)
+    spectrum = waveform_classifier.PowerSpectrum(n_fft, hop)
     found = spectrum(torch.from_numpy(waves)).numpy()
     padded = np.pad(waves, ((0, 0), (n_fft // 2, n_fft)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)[:, ::hop][:, : 1 + 3001 // hop]
@@ -85,7 +85,7 @@ def test_the_power_spectrum_is_that_of_a_fourier_transform(n_fft, hop, rng):
 def test_any_length_and_any_batch(exported, rng):
     folder, card, classifier = exported
     session = onnxruntime.InferenceSession(folder / "cnn.onnx")
-    module = exporting.WaveformClassifier(classifier, card)
+    module = waveform_classifier.WaveformClassifier(classifier, card)
     for batch, samples in ((1, module.smallest), (3, RATE), (1, 7 * RATE + 123)):
         waves = rng.normal(0, 0.2, (batch, samples)).astype(np.float32)
         (found,) = session.run(None, {"waveform": waves})
@@ -124,12 +124,12 @@ def test_the_example_needs_neither_torch_nor_this_package(exported, tmp_path):
 
 def test_torch_export_answers_like_the_model(exported, rng):
     _, card, classifier = exported
-    content = exporting.to_torch_export(card, classifier, CALIBRATION)
+    content = graph_export.to_torch_export(card, classifier, CALIBRATION)
     extra = {"genre.json": ""}
     program = torch.export.load(io.BytesIO(content), extra_files=extra).module()
     assert json.loads(extra["genre.json"])["classes"] == list(CLASSES)
     wave = rng.normal(0, 0.2, (3, 2 * RATE)).astype(np.float32)
-    expected = exporting.WaveformClassifier(classifier, card)(torch.from_numpy(wave))
+    expected = waveform_classifier.WaveformClassifier(classifier, card)(torch.from_numpy(wave))
     assert torch.allclose(program(torch.from_numpy(wave)), expected, atol=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_the_job_writes_and_checks_both_files(exported, tmp_path, capsys):
 def test_a_file_that_answers_otherwise_is_not_written(exported, tmp_path, capsys, monkeypatch):
     folder, _, _ = exported
     monkeypatch.setattr(export, "_answer_onnx", lambda content, waves: np.full((2, 3), 1 / 3, np.float32))
-    monkeypatch.setattr(exporting, "to_onnx", lambda *_: b"")
+    monkeypatch.setattr(graph_export, "to_onnx", lambda *_: b"")
     assert cli.main("export", [f"model={folder / 'model'}", f"output={tmp_path}"]) == 1
     assert "the ONNX file differs from the saved model by" in capsys.readouterr().err
     assert not (tmp_path / "export").exists()
@@ -164,7 +164,7 @@ def test_the_front_end_is_that_of_training_to_the_last_step(exported):
     from genre.audio.spectrogram import LogMel
 
     _, card, classifier = exported
-    module = exporting.WaveformClassifier(classifier, card)
+    module = waveform_classifier.WaveformClassifier(classifier, card)
     settings = AudioSettings(clip_seconds=2)
     wave = np.sin(np.arange(2 * RATE) ** 1.2).astype(np.float32)
     log_mel = LogMel(load(None, FEATURES).spectrogram, settings.sample_rate)

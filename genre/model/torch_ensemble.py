@@ -1,4 +1,4 @@
-"""Saved models on torch: what `Tagger` asks of those that are folders."""
+"""Models in folders that answer together, computed by torch. The counterpart for exported files is `onnx_ensemble`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from genre.features import Float32
 from genre.features.preparation import PreparedTrack
 from genre.model import checkpoint
 from genre.model.classifier import predict
-from genre.model.decoding import Decoder, clips_of
-from genre.model.decoding import decoder as decoder_of
 from genre.model.saved_model import SavedModel
+from genre.model.spectrogram_decoder import SpectrogramDecoder, clips_of
 
-_BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more of them only take more memory
+_BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more only take more memory
 
 
-class Networks:
-    """One model's folder or several that answer with their mean."""
+class TorchEnsemble:
+    """One or several models' folders, whose probabilities are averaged. See `saved_model.Ensemble`."""
 
     def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, device: str, threads: int) -> None:
         if threads:
             torch.set_num_threads(threads)
-        loaded = [checkpoint.load(model.place) for model in models]
+        loaded = [checkpoint.load(model.location) for model in models]
         self.cards = [card for card, _ in loaded]
         self.classifiers = [classifier.to(device) for _, classifier in loaded]
-        self._decoder: Decoder = decoder_of(self.cards[0], limits)
+        self._decoder = SpectrogramDecoder(self.cards[0].recipe(limits))
 
     def decode(self, path: str) -> PreparedTrack:
-        """Clips of one file. Raises `AudioError`."""
+        """Return the clips of a file. Raises `AudioError`."""
         return self._decoder(path)
 
     def waveform(self, samples: Float32, sample_rate: int) -> PreparedTrack:
-        """Clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
+        """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
         return self._decoder.waveform(samples, sample_rate)
 
     def probabilities(self, tracks: Sequence[PreparedTrack]) -> Float32:

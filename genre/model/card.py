@@ -1,0 +1,118 @@
+"""`model.json`, the card of a saved model. No other module reads or writes that file's content.
+
+    model.json     architecture, parameters, classes, feature settings, windows, facts, SHA-256 of the weights
+
+An exported file carries the same content in its metadata (`genre/model/onnx_file.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from genre import architectures
+from genre.config import PrepareSettings
+from genre.errors import ArtifactError
+from genre.features import Shape
+from genre.features.recipe import KERNEL_VERSION, Recipe
+from genre.storage import Location
+
+CARD = "model.json"
+SCHEMA_VERSION = 1
+_EXPORTED = ".onnx"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a saved model is: its network, its genres, and the features that it takes."""
+
+    architecture: str
+    params: dict[str, Any]
+    classes: list[str]
+    features: dict[str, Any]  # the settings of the features it was trained on, as in their manifest
+    fingerprint: str  # of those settings
+    shape: Shape
+    window_seconds: float
+    eval_windows: int
+    facts: dict[str, Any] = field(default_factory=dict)  # scores, seed, versions: for people, never for decisions
+
+    def frames(self) -> int:
+        """Frames of a window."""
+        return self.shape.frames_in(self.window_seconds)
+
+    @property
+    def label(self) -> str:
+        """The name of the model's folder and row: the architecture, and its pretrained weights if it has any."""
+        return architectures.label(self.architecture, self.params)
+
+    def recipe(self, limits: PrepareSettings = PrepareSettings()) -> Recipe:
+        """Return the settings with which audio becomes the features that the model was trained on.
+
+        Raises `ArtifactError` when the model was trained on precomputed spectrograms, or when the settings do not match
+        the card's fingerprint and shape: the model would answer, and be wrong.
+        """
+        try:
+            recipe = Recipe.from_settings(self.features, limits)
+        except (KeyError, TypeError, ValidationError):
+            raise _altered("a setting is missing or out of range") from None
+        if recipe is None:
+            raise ArtifactError(
+                "the model was trained on precomputed spectrograms, so it cannot take audio; "
+                "train one on features that prepare made"
+            )
+        known = {recipe.fingerprint(version) for version in range(1, KERNEL_VERSION + 1)}
+        if recipe.shape() != self.shape or self.fingerprint not in known:
+            raise _altered(f"{recipe.shape()}, its weights take {self.shape}")
+        return recipe
+
+
+def is_exported(location: Location) -> bool:
+    """Return whether this is the address of an exported file, not of a model's folder."""
+    return location.name.lower().endswith(_EXPORTED)
+
+
+def read_card(folder: Location) -> tuple[ModelCard, str]:
+    """Return the card of the model in `folder`, and the SHA-256 of its weights.
+
+    Raises `ArtifactError` when the card is missing, altered or of another version.
+    """
+    if is_exported(folder):
+        raise ArtifactError(f"{folder}: an exported file, where a model's folder is needed; name the folder")
+    path = folder / CARD
+    if not path.exists():
+        raise ArtifactError(f"{folder}: no model here ({CARD} is missing); train one, or point model= at its folder")
+    return parse_card(path.read_json(), str(path))
+
+
+def parse_card(content: Any, source: str) -> tuple[ModelCard, str]:
+    """Like `read_card`, for the content of a `model.json` that comes from `source`."""
+    stage, version = (content.get(key) if isinstance(content, dict) else None for key in ("stage", "schema_version"))
+    if stage != "model" or version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{source}: holds {stage} version {version}, not a model of version {SCHEMA_VERSION}; train it again"
+        )
+    try:
+        fields = {name: content[name] for name in ModelCard.__dataclass_fields__}
+        return ModelCard(**fields | {"shape": Shape(**fields["shape"])}), content["weights"]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{source}: a field is missing or altered ({error}); train the model again") from None
+
+
+def write_card(folder: Location, card: ModelCard, weights: str) -> None:
+    """Write the card of the model in `folder`, whose weights have the SHA-256 `weights`."""
+    content = {"stage": "model", "schema_version": SCHEMA_VERSION, "weights": weights}
+    (folder / CARD).write_json(content | asdict(card))
+
+
+def has_card(folder: Location) -> bool:
+    """Return whether `folder` holds a complete model: the card is written last."""
+    return (folder / CARD).exists()
+
+
+def _altered(fault: str) -> ArtifactError:
+    return ArtifactError(
+        f"the feature settings in {CARD} do not fit the model ({fault}); "
+        "the file was altered or is of a newer version, copy the complete model again"
+    )

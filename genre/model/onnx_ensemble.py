@@ -1,0 +1,59 @@
+"""Exported models that answer together, computed by onnxruntime. The counterpart for folders is `torch_ensemble`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+
+from genre.audio.recordings import Samples
+from genre.config import PrepareSettings
+from genre.errors import ArtifactError
+from genre.features import Float32
+from genre.model.onnx_file import INPUT, OUTPUT
+from genre.model.saved_model import SavedModel
+from genre.model.waveform_decoder import WaveformDecoder, WaveformTrack
+
+_BATCH = 2  # clips: more only take more memory
+
+
+class OnnxEnsemble:
+    """One or several exported files, whose probabilities are averaged. See `saved_model.Ensemble`."""
+
+    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, threads: int) -> None:
+        self.cards = [model.card for model in models]
+        self._decoder = WaveformDecoder(self.cards[0].recipe(limits))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # waiting threads sleep: spinning takes a fifth more processor time, and more time altogether on a busy machine
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors, which are raised as well
+        self._sessions = [_session(model, options) for model in models]
+
+    def decode(self, path: str) -> WaveformTrack:
+        """Return the clips of a file. Raises `AudioError`."""
+        return self._decoder(path)
+
+    def waveform(self, samples: Samples, sample_rate: int) -> WaveformTrack:
+        """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
+        return self._decoder.waveform(samples, sample_rate)
+
+    def probabilities(self, tracks: Sequence[WaveformTrack]) -> Float32:
+        """Return the mean over the models for each clip, not calibrated: (clips, classes)."""
+        clips = [clip.samples for track in tracks for clip in track.clips]
+        rows = []
+        for begin in range(0, len(clips), _BATCH):
+            waves = np.stack(clips[begin : begin + _BATCH])
+            answers = [session.run([OUTPUT], {INPUT: waves})[0] for session in self._sessions]
+            rows.append(np.mean(answers, axis=0, dtype=np.float32))
+        joined: Float32 = np.concatenate(rows)
+        return joined
+
+
+def _session(model: SavedModel, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(model.location.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common base class
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{model.location}: onnxruntime refuses it ({reason}); export it again") from None

@@ -1,0 +1,112 @@
+"""What an exported `.onnx` file says about itself, read in a millisecond without onnxruntime.
+
+Its metadata holds `model.json` and `validation.parquet` of the folder that it was made from, so that it is
+calibrated, and combined with others, as that folder is.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genre.errors import ArtifactError
+from genre.model import calibration
+from genre.model.calibration import Answers
+from genre.model.card import CARD, ModelCard, parse_card
+from genre.storage import Location
+
+INPUT, OUTPUT = "waveform", "probabilities"
+CARD_KEY, ANSWERS_KEY = "model", "validation"  # of the metadata
+_METADATA = 14  # the field `metadata_props` of ModelProto, and below it `key` and `value` (onnx.proto)
+_KEY, _VALUE = 1, 2
+
+
+def read(location: Location) -> tuple[ModelCard, str, Answers | None]:
+    """Return the card of an exported file, the SHA-256 of the weights it was made from, and its validation answers.
+
+    Raises `ArtifactError` when the file is missing, altered or not an exported model.
+    """
+    if not location.exists() or location.is_folder():
+        raise ArtifactError(f"{location}: there is no such file; export a model, or point model= at a model's folder")
+    facts = metadata(location)
+    if CARD_KEY not in facts:
+        raise ArtifactError(f"{location}: was not written by this version's export; export the model again")
+    try:
+        content = json.loads(facts[CARD_KEY])
+    except ValueError as error:
+        raise ArtifactError(f"{location}: its card is altered ({error}); export the model again") from None
+    card, weights = parse_card(content, str(location))
+    return card, weights, _answers(facts, weights, card, location)
+
+
+def metadata_of(folder: Location) -> dict[str, str]:
+    """Return the metadata for an exported file of the model in `folder`, as `read` expects it."""
+    texts = {CARD_KEY: (folder / CARD).read_bytes().decode()}
+    if (folder / calibration.FILE).exists():
+        texts[ANSWERS_KEY] = base64.b64encode((folder / calibration.FILE).read_bytes()).decode()
+    return texts
+
+
+def metadata(location: Location) -> dict[str, str]:
+    """Return the metadata of an ONNX file. Raises `ArtifactError` when it is cut short or of another format."""
+    try:
+        entries = {}
+        for number, entry in _fields(memoryview(location.read_bytes())):
+            if number == _METADATA:
+                texts = {key: bytes(value).decode() for key, value in _fields(entry)}
+                entries[texts[_KEY]] = texts[_VALUE]
+    except (IndexError, KeyError, ValueError):
+        raise ArtifactError(f"{location}: not an ONNX file, or cut short; export the model again") from None
+    return entries
+
+
+def _answers(facts: Mapping[str, str], weights: str, card: ModelCard, location: Location) -> Answers | None:
+    if ANSWERS_KEY not in facts:
+        return None
+    try:
+        # not read_table, which imports pandas where it is installed
+        table = pq.ParquetFile(io.BytesIO(base64.b64decode(facts[ANSWERS_KEY]))).read()
+    except (ValueError, pa.ArrowException) as error:
+        raise ArtifactError(
+            f"{location}: its validation answers are altered ({error}); export the model again"
+        ) from None
+    return calibration.of_table(table, weights, len(card.classes), str(location))
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and content of each length-delimited field of a protobuf message; skip the other fields."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        match tag & 7:
+            case 0:
+                _, position = _varint(message, position)
+            case 1:
+                position += 8
+            case 2:
+                length, position = _varint(message, position)
+                if position + length > len(message):
+                    raise ValueError("cut short")
+                yield tag >> 3, message[position : position + length]
+                position += length
+            case 5:
+                position += 4
+            case kind:
+                raise ValueError(f"wire type {kind}")
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Return the number that begins at `position`, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7

@@ -1,0 +1,40 @@
+"""The audio files to tag: one file, or every audio file of a collection."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pyarrow as pa
+
+from genre import corpora
+from genre.storage import Location
+
+FILES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.float64())])
+
+
+def list_files(inputs: str) -> pa.Table:
+    """Return every audio file below `inputs`, or `inputs` itself when it is a file: a row of `FILES` each.
+
+    Raises `ConfigError` when there is none.
+    """
+    if (song := single_file(inputs)) is not None:
+        return pa.Table.from_pylist([file_row(song)], FILES)
+    files = list(corpora.walk(corpora.open_folder(inputs, "inputs"), "inputs"))
+    columns = [[file.path for file in files], [file.size for file in files], [file.modified for file in files]]
+    return pa.table(columns, schema=FILES)
+
+
+def single_file(inputs: str) -> Location | None:
+    """Return the location that `inputs` names when it is a file, None when it is a folder or missing."""
+    location = corpora.open_root(inputs, "inputs")
+    return location if location.exists() and not location.is_folder() else None
+
+
+def file_row(location: Location) -> dict[str, Any]:
+    """Return the row of `FILES` of an existing file, the same as listing its folder gives."""
+    if location.is_local:
+        status = os.stat(location.path)
+        return {"path": str(location), "size": status.st_size, "modified": status.st_mtime}
+    size, modified = corpora.size_and_time(location.filesystem.get_file_info(location.path))
+    return {"path": str(location), "size": size, "modified": modified}

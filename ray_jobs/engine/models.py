@@ -1,0 +1,51 @@
+"""The saved models that a job uses."""
+
+from __future__ import annotations
+
+from genre import architectures
+from genre.config import Config, ModelSettings
+from genre.errors import ArtifactError, ConfigError
+from genre.model.card import has_card
+from genre.storage import Location
+
+
+def find_models(config: Config) -> list[Location]:
+    """Return the models that `model.path` names, or else the best network of OUTPUT/leaderboard.
+
+    Without a leaderboard it is the model that `train` makes with these settings. Raises `ArtifactError` when there is
+    none.
+    """
+    if config.model.path:
+        return _named(config.model)
+    output = Location.of(config.output)
+    if (output / "leaderboard" / "leaderboard.json").exists():
+        return [_best(output)]
+    label = architectures.label(config.model.name, config.models.get(config.model.name, {}))
+    if not has_card(output / "models" / label):
+        raise ArtifactError(
+            f"{output}: neither a leaderboard nor models/{label} is here; train a model, or name one with model=FOLDER"
+        )
+    return [output / "models" / label]
+
+
+def find_model(config: Config, job: str) -> Location:
+    """Like `find_models`, for a job that takes one model. Raises `ConfigError` when several are named."""
+    locations = find_models(config)
+    if len(locations) > 1:
+        raise ConfigError(f"{job} takes one model; name one with model=FOLDER")
+    return locations[0]
+
+
+def _named(settings: ModelSettings) -> list[Location]:
+    if "," not in settings.path or Location.of(settings.path).exists():
+        return [Location.of(settings.path)]
+    return [Location.of(name) for name in map(str.strip, settings.path.split(",")) if name]
+
+
+def _best(output: Location) -> Location:
+    from genre import report  # takes long to import, and a named model needs no report
+
+    networks = report.tabulate(report.read_board(output / "leaderboard")).of("network")
+    if not networks:
+        raise ArtifactError(f"{output}: the leaderboard holds no network; run tune, or name a model with model=FOLDER")
+    return output / "models" / networks[0].entry.name
