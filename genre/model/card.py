@@ -86,6 +86,12 @@ def read_card(folder: Location) -> tuple[ModelCard, str]:
     return parse_card(path.read_json(), str(path))
 
 
+def weights_of(folder: Location) -> str | None:
+    """Return the SHA-256 of the weights of the model in `folder`, unchecked; None where there is no model."""
+    path = folder / CARD
+    return str(path.read_json()["weights"]) if path.exists() else None
+
+
 def parse_card(content: Any, source: str) -> tuple[ModelCard, str]:
     """Like `read_card`, for the content of a `model.json` that comes from `source`."""
     stage, version = (content.get(key) if isinstance(content, dict) else None for key in ("stage", "schema_version"))

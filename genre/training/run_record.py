@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genre.config import differences
-from genre.errors import ArtifactError, ConfigError
-from genre.model.card import read_card
+from genre.errors import ConfigError
+from genre.model.card import weights_of
 from genre.storage import Location
 
 
@@ -41,18 +41,10 @@ class RunRecord:
 
     def end(self, model: Location | None) -> None:
         """Record that the run ended, and the weights of the model that it saved (None: it failed)."""
-        weights = _weights(model) if model is not None else None
+        weights = weights_of(model) if model is not None else None
         self.file.write_json(self.file.read_json() | {"ended": True, "weights": weights})
 
     def is_complete(self, model: Location) -> bool:
         """Return whether the run ended and the model that it saved still exists."""
         weights = self.file.read_json()["weights"]
-        return weights is not None and weights == _weights(model)
-
-
-def _weights(model: Location) -> str | None:
-    """Return the hash of a saved model's weights; None where there is no readable model."""
-    try:
-        return read_card(model)[1]
-    except ArtifactError:
-        return None
+        return weights is not None and weights == weights_of(model)
