@@ -1,7 +1,7 @@
-"""Audio files with every fault that a collection of mixed age and health has, and odd ones that are sound.
+"""Audio files with the faults that old collections have, and unusual ones that are valid.
 
     paths = damage.write(folder, count=500, seed=0)       # files on disk, for jobs
-    for case in damage.cases(count=500, seed=0): ...      # the same in memory, with what should come of them
+    for case in damage.cases(count=500, seed=0): ...      # the same in memory, with the expected results
 
 Equal arguments give equal files, but for Ogg, whose stream number libsndfile draws at random.
 """
@@ -21,9 +21,9 @@ import numpy as np
 import soundfile
 
 SECONDS = 3.0
-CLIPS = "clips"  # an outcome: the file gives features
+CLIPS = "clips"  # the outcome of a file that gives features
 
-# container -> (soundfile's format, subtype, extension)
+# container: soundfile's format and subtype
 CONTAINERS = {
     "wav": ("WAV", "PCM_16"),
     "flac": ("FLAC", "PCM_16"),
@@ -49,7 +49,7 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Case:
-    """A file: its fault, name and bytes, and what may come of it: `CLIPS`, reason codes, or None for any of them."""
+    """A file: its fault, name and bytes, and the possible outcomes: `CLIPS` or reason codes, None for any of them."""
 
     fault: str
     name: str
@@ -58,7 +58,7 @@ class Case:
 
 
 def music(rate: int = 22050, channels: int = 1, seconds: float = SECONDS, seed: int = 0) -> np.ndarray:
-    """Beats and a tune with overtones, shape (frames, channels), within -1 and 1."""
+    """Return beats and a tune with overtones, shape (frames, channels), within -1 and 1."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(rate * seconds)) / rate
     tune = sum(np.sin(2 * np.pi * 220 * k * time) * np.exp(-4 * (time % (0.5 / k))) / k for k in range(1, 6))
@@ -68,7 +68,7 @@ def music(rate: int = 22050, channels: int = 1, seconds: float = SECONDS, seed: 
 
 
 def encoded(samples: np.ndarray, rate: int, container: str = "wav", subtype: str | None = None) -> bytes:
-    """Samples (frames, channels) as a file."""
+    """Return samples (frames, channels) as a file."""
     form, usual = CONTAINERS[container]
     target = io.BytesIO()
     soundfile.write(target, samples, rate, format=form, subtype=subtype or usual)
@@ -76,7 +76,7 @@ def encoded(samples: np.ndarray, rate: int, container: str = "wav", subtype: str
 
 
 def cases(count: int = 500, seed: int = 0) -> Iterator[Case]:
-    """`count` files, every kind of fault in turn."""
+    """Yield `count` files, with all kinds of faults in turn."""
     kinds: list[Callable[[np.random.Generator, int], Case]] = [
         _truncated, _flipped, _header_edited, _wrong_extension, _odd_subtype, _odd_rate, _many_channels, _odd_name,
         _blanked, _not_audio, _absurd, _bad_samples, _live, _joined, _mpeg4,
@@ -87,7 +87,7 @@ def cases(count: int = 500, seed: int = 0) -> Iterator[Case]:
 
 
 def write(folder: Path, count: int = 500, seed: int = 0) -> list[Path]:
-    """Write the cases below `folder`, each with a name of its own, and return their paths."""
+    """Write the cases below `folder` under unique names and return their paths."""
     paths = []
     for number, case in enumerate(cases(count, seed)):
         path = folder / case.fault / f"{number:04d} {case.name}"
@@ -99,13 +99,13 @@ def write(folder: Path, count: int = 500, seed: int = 0) -> list[Path]:
 
 @cache
 def sound_file(container: str, seed: int = 0) -> bytes:
-    """A file without a fault: `SECONDS` of stereo at 22,050 Hz."""
+    """Return a file without a fault: `SECONDS` of stereo at 22,050 Hz."""
     samples = music(channels=2, seed=seed)
     return mpeg4(samples, 22050) if container == "m4a" else encoded(samples, 22050, container)
 
 
 def mpeg4(samples: np.ndarray, rate: int) -> bytes:
-    """Samples (frames, channels) as AAC in an MPEG-4 file, which PyAV writes."""
+    """Return samples (frames, channels) as AAC in an MPEG-4 file, written by PyAV."""
     target = io.BytesIO()
     with av.open(target, mode="w", format="mp4") as container:
         stream = container.add_stream("aac", rate=rate, layout="stereo" if samples.shape[1] == 2 else "mono")
@@ -138,21 +138,21 @@ def _flipped(rng: np.random.Generator, number: int) -> Case:
 def _header_edited(rng: np.random.Generator, number: int) -> Case:
     container, content = _pick(rng)
     edited = bytearray(content)
-    for place in rng.integers(0, 64, rng.integers(1, 6)):
-        edited[place] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.integers(256)])
+    for position in rng.integers(0, 64, rng.integers(1, 6)):
+        edited[position] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.integers(256)])
     return Case("header", f"header.{container}", bytes(edited))
 
 
 def _wrong_extension(rng: np.random.Generator, number: int) -> Case:
     _, content = _pick(rng)
-    return Case("extension", f"liar.{rng.choice([*CONTAINERS, 'm4a'])}", content, frozenset({CLIPS}))
+    return Case("extension", f"wrong.{rng.choice([*CONTAINERS, 'm4a'])}", content, frozenset({CLIPS}))
 
 
 def _odd_subtype(rng: np.random.Generator, number: int) -> Case:
     subtype = SUBTYPES[number % len(SUBTYPES)]
     samples = music(channels=int(rng.integers(1, 3)), seed=number)
     if subtype in ("FLOAT", "DOUBLE"):
-        samples = samples * 10 ** rng.uniform(-2, 2)  # far beyond full scale is still music
+        samples = samples * 10 ** rng.uniform(-2, 2)  # samples far beyond full scale are valid
     return Case("subtype", f"{subtype}.wav", encoded(samples, 22050, "wav", subtype), frozenset({CLIPS}))
 
 
@@ -174,7 +174,7 @@ def _odd_name(rng: np.random.Generator, number: int) -> Case:
 
 
 def _blanked(rng: np.random.Generator, number: int) -> Case:
-    """Zeros or noise over a part of the file, as of a bad disk, or over all of it."""
+    """Replace a part of the file, or all of it, by zeros or noise, as a bad disk does."""
     container, content = _pick(rng)
     kind = number % 4
     if kind == 0:
@@ -190,7 +190,7 @@ def _not_audio(rng: np.random.Generator, number: int) -> Case:
     contents = [
         b"<html><body>404 Not Found</body></html>\n",
         b"\x89PNG\r\n\x1a\n" + rng.bytes(3000),
-        b"\x00\x05\x16\x07" + bytes(4092),  # what macOS leaves beside a file
+        b"\x00\x05\x16\x07" + bytes(4092),  # what macOS writes next to a file
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
         b"RIFF\x24\x00\x00\x00WAVE",
         b"fLaC",
@@ -203,7 +203,7 @@ def _not_audio(rng: np.random.Generator, number: int) -> Case:
 
 
 def _absurd(rng: np.random.Generator, number: int) -> Case:
-    """Headers that promise years of sound, thousands of channels or impossible rates."""
+    """Return headers that declare years of sound, thousands of channels or impossible rates."""
     kind = number % 4
     if kind == 0:
         flac = bytearray(sound_file("flac"))
@@ -239,7 +239,7 @@ def _bad_samples(rng: np.random.Generator, number: int) -> Case:
 
 
 def _live(rng: np.random.Generator, number: int) -> Case:
-    """Lengths that were never filled in: recorders that crashed, pipes, MP3 without a Xing header."""
+    """Return files without a valid length: from a recorder that crashed, from a pipe, MP3 without a Xing header."""
     kind = number % 4
     if kind == 3:
         return Case("live", "bare.mp3", bare_mp3(seed=number), frozenset({CLIPS}))
@@ -251,7 +251,7 @@ def _live(rng: np.random.Generator, number: int) -> Case:
 
 
 def _joined(rng: np.random.Generator, number: int) -> Case:
-    """Something in front of or behind a sound file: tags, padding, a second file."""
+    """Add tags, padding or a second file before or after a valid file."""
     container, content = _pick(rng)
     tail = [bytes(1000), b"TAG" + bytes(125), sound_file("wav"), rng.bytes(500)][number % 4]
     if container == "mp3" and number % 2:
@@ -271,7 +271,7 @@ def _mpeg4(rng: np.random.Generator, number: int) -> Case:
 
 
 def bare_mp3(seconds: float = SECONDS, seed: int = 0) -> bytes:
-    """A variable-rate MP3 without the frame that says how long it is, loud at first and quiet then."""
+    """Return a variable-rate MP3 without the frame that declares its length, loud at first and then quiet."""
     samples = music(44100, 2, seconds, seed)
     samples[len(samples) // 3 :] *= 1e-3
     content = encoded(samples, 44100, "mp3")

@@ -1,4 +1,4 @@
-"""Small folders of made-up music, and preparing them without Ray."""
+"""Helpers to write small folders of music and to prepare them without Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 def write_song(path: Path, seed: int, seconds: float = 1.0) -> Path:
-    """A chord in noise, no two seeds alike."""
+    """Write a chord in noise, different for each seed."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * RATE)) / RATE
     chord = sum(np.sin(2 * np.pi * hz * time) for hz in rng.uniform(80, 3000, 4))
@@ -34,7 +34,7 @@ def write_song(path: Path, seed: int, seconds: float = 1.0) -> Path:
 
 
 def write_music(root: Path, genres: int = 3, per_genre: int = 6) -> list[Path]:
-    """`root/<genre>/<track>.wav`: songs of 0.6 to 2.6 seconds, so of one to three clips."""
+    """Write `root/<genre>/<track>.wav`: songs of 0.6 to 2.6 seconds, which have one to three clips."""
     return [
         write_song(root / f"genre{genre}" / f"song{number:02d}.wav", 100 * genre + number, 0.6 + number % 5 / 2)
         for genre in range(genres)
@@ -43,13 +43,13 @@ def write_music(root: Path, genres: int = 3, per_genre: int = 6) -> list[Path]:
 
 
 def config_of(music: Path | str, output: Path | str, **prepare: object) -> Config:
-    """Quick settings for a folder of songs; `prepare` are settings of that section."""
+    """Return settings that prepare a folder of songs quickly; `prepare` are settings of that section."""
     sections = SETTINGS | {"prepare": {**SETTINGS["prepare"], **prepare}}
     return Config.model_validate(sections | {"corpus": {"kind": "folder", "root": str(music)}, "output": str(output)})
 
 
 class InTurn(Workers):
-    """Does one block after the other in this process, and counts the tracks that it was given."""
+    """Runs one block after the other in this process, and counts the tracks."""
 
     def __init__(self) -> None:
         super().__init__(Config())
@@ -63,13 +63,13 @@ class InTurn(Workers):
 
 
 def clip_rows(output: Path | str) -> pa.Table:
-    """All clip rows of a prepared folder, in a fixed order."""
+    """Return all clip rows of a prepared folder, in a fixed order."""
     table = (Location.of(output) / "features" / "clips").read_table()
     return table.sort_by([("track_id", "ascending"), ("clip", "ascending")])
 
 
 def tables(output: Path | str) -> dict[str, pa.Table]:
-    """What preparing left, without the names of the part files, which tell in which run a track was done."""
+    """Return all tables of a prepared folder, without the names of part files, which depend on the run."""
     folder = Location.of(output) / "features"
     final = {name: (folder / f"{name}.parquet").read_table() for name in ("tracks", "rejects", "duplicates")}
     return {name: t.drop_columns(["part"]) if "part" in t.column_names else t for name, t in final.items()} | {

@@ -1,4 +1,4 @@
-"""Scanning small made-up corpora, for their tests."""
+"""Helpers to write and scan small corpora."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from genre.errors import ConfigError
 
 
 def settings(kind: str, root: object = "", split: str = "auto", **params: Any) -> CorpusSettings:
+    """Return the settings of a corpus; `params` are those of its kind."""
     return CorpusSettings.model_validate({"kind": kind, "root": str(root), "split": split, "params": params})
 
 
 def scan(kind: str, root: object = "", split: str = "auto", **params: Any) -> list[Track]:
+    """Return all tracks of a corpus."""
     return list(corpora.scan(settings(kind, root, split, **params)))
 
 
@@ -26,6 +28,7 @@ def ids(tracks: list[Track]) -> list[str]:
 
 
 def touch(root: Path, *names: str, content: bytes = b"x") -> Path:
+    """Write files below `root`, which is returned."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -33,6 +36,7 @@ def touch(root: Path, *names: str, content: bytes = b"x") -> Path:
 
 
 def refused(kind: str, root: object = "", split: str = "auto", **params: Any) -> str:
+    """Return the message of the `ConfigError` that the scan raises."""
     with pytest.raises(ConfigError) as error:
         scan(kind, root, split, **params)
     assert "\n" not in str(error.value)

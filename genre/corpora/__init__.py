@@ -1,15 +1,18 @@
-"""Where tracks and their genres come from. One file per corpus; the file name is `corpus.kind`.
+"""Corpora: where tracks and their genres come from. One module per corpus; its name is `corpus.kind`.
 
-A corpus module holds:
+Settings enter, tracks leave. The room lists files and does not decode them, and knows nothing of features or models.
 
-- `class Params(Settings)`: its own settings, reached as `corpus.params.*`;
-- `def scan(settings, params) -> Iterator[Track]`: every track, in an order that does not depend on
-  the file system, one at a time (a corpus may have a million);
-- `def classes(settings, params) -> list[str] | None`: the genres in fixed order, or None when they
-  are whatever genres the scan finds, in sorted order.
+A corpus module has:
 
-`Track.split` is the published split where the corpus has one and `settings.split` is not `random`;
-else it is None, and `genre.features.splits` decides.
+- `class Params(Settings)`: its own settings, `corpus.params.*` in the configuration;
+- `def scan(settings, params) -> Iterator[Track]`: every track, in an order that does not depend on the file system,
+  one at a time (a corpus may have a million);
+- `def classes(settings, params) -> list[str] | None`: the genres in fixed order, or None for the genres of the scanned
+  tracks in sorted order;
+- optionally `def faulty() -> dict[str, str]`: the known bad tracks, and what is wrong with each.
+
+`Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
+None, and `genre.features.splits` decides.
 """
 
 from __future__ import annotations
@@ -19,36 +22,45 @@ from dataclasses import dataclass
 
 from genre import registry
 from genre.config import CorpusSettings, require_known, validate
-from genre.corpora._walk import AudioFile, is_audio, is_system_file, open_folder, open_root, size_and_time, walk
+from genre.corpora._walk import (
+    MISSING,
+    AudioFile,
+    is_audio,
+    is_system_file,
+    open_folder,
+    open_root,
+    size_and_time,
+    walk,
+)  # fmt: skip
 
 __all__ = [
-    "AudioFile", "Track", "classes", "is_audio", "is_system_file", "open_folder", "open_root", "scan", "size_and_time",
-    "walk",
+    "MISSING", "AudioFile", "Track", "classes", "is_audio", "is_system_file", "open_folder", "open_root", "scan",
+    "size_and_time", "walk",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Track:
-    """One piece of music that should end in the features or in the rejects."""
+    """One piece of music, which ends in the features or in the rejects."""
 
     track_id: str  # unique in its corpus, stable when the corpus moves
-    path: str  # address of the file
+    path: str  # path or URI of the file
     genre: str
-    size: int  # bytes, as listed
+    size: int  # bytes as listed, or MISSING
     modified: float  # seconds since 1970, as listed
-    group: str | None = None  # artist or album: never on two sides of a split
-    split: str | None = None  # train, valid, test, or None: decided by genre.features.splits
+    group: str | None = None  # artist or album: never in two splits
+    split: str | None = None  # train, valid, test or excluded; None: decided by genre.features.splits
 
 
 def scan(settings: CorpusSettings) -> Iterator[Track]:
-    """Every track of the corpus that `settings` names."""
+    """Yield every track of a corpus. Raises `ConfigError` when its settings or files are wrong."""
     require_known("corpus.kind", settings.kind, registry.names(__name__))
     module = registry.load(__name__, settings.kind)
     yield from module.scan(settings, validate(module.Params, settings.params, "corpus.params."))
 
 
 def classes(settings: CorpusSettings) -> list[str] | None:
-    """The corpus's genres in fixed order, or None when the scan decides."""
+    """Return the genres of a corpus in fixed order, or None where they are those of the scanned tracks."""
     module = registry.load(__name__, settings.kind)
-    found: list[str] | None = module.classes(settings, validate(module.Params, settings.params, "corpus.params."))
-    return found
+    genres: list[str] | None = module.classes(settings, validate(module.Params, settings.params, "corpus.params."))
+    return genres

@@ -1,8 +1,7 @@
-"""Finding the audio files below an address, one at a time and in the same order everywhere.
+"""List the audio files below a folder, one at a time and in the same order on every system.
 
-What counts as audio is decided by the file's extension here and by its content when it is decoded.
-Everything else (covers, cue sheets, logs) is not music and is passed over without a word, as are hidden
-files and folders (`.git`, macOS `._01 Song.wav`), `Thumbs.db` and `__MACOSX`.
+A file is listed by its extension; its content is checked when it is decoded. All other files (covers, cue sheets, logs)
+are skipped silently, as are hidden files and folders (`.git`, macOS `._01 Song.wav`), `Thumbs.db` and `__MACOSX`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from genre.storage import Location
 AUDIO = frozenset(
     ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "m4a", "mp4", "aac", "wma", "caf")
 )
-MISSING = -1  # the size of a file that is listed (in a table, as a broken link) but is not there
+MISSING = -1  # size of a file that is listed (in a table, as a broken link) but does not exist
 
 _SYSTEM_FILES = frozenset(("Thumbs.db", "__MACOSX"))
 _log = logging.getLogger(__name__)
@@ -28,7 +27,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AudioFile:
-    path: str  # address, as `Location.of` takes it
+    """A file that may be a track."""
+
+    path: str  # path or URI, as `Location.of` takes it
     relative: str  # to the root of the walk, with "/" between folders
     size: int  # bytes, or MISSING
     modified: float  # seconds since 1970; 0 where the storage does not say
@@ -43,17 +44,17 @@ class _Entry:
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file of this name may be a track."""
+    """Return whether a file of this name may be a track."""
     return not is_system_file(name) and "." in name and name.rsplit(".", 1)[1].lower() in AUDIO
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or an operating system's litter."""
+    """Return whether a file or folder of this name is hidden or made by an operating system for itself."""
     return name.startswith(".") or name in _SYSTEM_FILES
 
 
 def open_root(address: str, setting: str = "corpus.root") -> Location:
-    """The place that `setting` names. Raises `ConfigError` when it is empty or no address."""
+    """Return the location that `setting` names. Raises `ConfigError` when it is empty or not an address."""
     if not address:
         raise ConfigError(f"{setting} is empty; write {setting}=/path/to/music or an address such as s3://bucket/music")
     try:
@@ -63,7 +64,7 @@ def open_root(address: str, setting: str = "corpus.root") -> Location:
 
 
 def open_folder(address: str, setting: str = "corpus.root") -> Location:
-    """Like `open_root`; raises `ConfigError` as well when nothing is there, or a file."""
+    """Return the folder that `setting` names. Raises `ConfigError` when it is not an existing folder."""
     root = open_root(address, setting)
     try:
         kind = root.filesystem.get_file_info(root.path).type
@@ -77,31 +78,31 @@ def open_folder(address: str, setting: str = "corpus.root") -> Location:
 
 
 def walk(root: Location, setting: str = "corpus.root") -> Iterator[AudioFile]:
-    r"""Every audio file at any depth below `root`: entries of a folder by name (code points), folders in their place.
+    r"""Yield every audio file at any depth below `root`, with files and folders sorted together by name (code points).
 
-    Memory holds the names in the folders on the way down, never the whole tree. On local paths a link to
-    a file inside `root` is a file (git-annex); links to folders and links that leave `root` are not followed,
-    which is said in one warning, so no link can make a loop. A local name that is not UTF-8 is yielded
-    escaped (`caf\xe9.wav`) and as MISSING: Parquet cannot hold it, but it must end in the rejects.
+    Memory holds the names of the folders from the root to the present one, never the complete tree. On local paths a
+    link to a file inside `root` is a file (git-annex). Links to folders and links that leave `root` are not followed,
+    so no link can make a loop; one warning counts them. A local name that is not UTF-8 is yielded escaped
+    (`caf\xe9.wav`) and as MISSING: Parquet cannot hold the name, but the file must end in the rejects.
 
     Raises `ConfigError` for a folder that cannot be listed, and at the end when there was no audio file.
     """
     walker = _Walker(root, setting)
-    found = False
+    is_empty = True
     for audio in walker.below(root, ""):
-        found = True
+        is_empty = False
         yield audio
     if walker.links:
         _log.warning(
             "%s=%s: %d links not followed, the first is %s; link to files inside the root, or mount the others there",
             setting, root, walker.links, walker.first_link,
         )  # fmt: skip
-    if not found:
+    if is_empty:
         raise ConfigError(f"{setting}={root} holds no audio file (.wav, .flac, .mp3, ...); point it at the music")
 
 
 def size_and_time(info: fs.FileInfo) -> tuple[int, float]:
-    """Bytes and seconds since 1970 of a listed file; MISSING where there is no file."""
+    """Return bytes and seconds since 1970 of a listed file; (MISSING, 0) where it does not exist."""
     if info.type != fs.FileType.File:
         return MISSING, 0.0
     return int(info.size or 0), (info.mtime_ns or 0) / 1e9
@@ -115,7 +116,7 @@ class _Walker:
         self.first_link = ""
 
     def below(self, folder: Location, above: str) -> Iterator[AudioFile]:
-        """The audio files below `folder`, whose path relative to the root is `above`."""
+        """Yield the audio files below `folder`, whose path relative to the root is `above`."""
         try:
             entries = self._local(folder.path) if folder.is_local else _remote(folder)
         except OSError as error:
@@ -123,14 +124,17 @@ class _Walker:
                 f"{self._setting}: {folder} cannot be listed ({_short(error)}); give read access to it or move it away"
             ) from None
         for entry in sorted(entries, key=lambda entry: entry.name):
-            place = folder / entry.name
+            location = folder / entry.name
             if entry.is_folder:
-                yield from self.below(place, f"{above}{entry.name}/")
+                yield from self.below(location, f"{above}{entry.name}/")
             else:
-                yield _audio_file(str(place), above + entry.name, entry)
+                yield _audio_file(str(location), above + entry.name, entry)
 
     def _local(self, folder: str) -> list[_Entry]:
-        """Like `_remote`, with `os.scandir`: pyarrow follows links and stops at names that are not UTF-8."""
+        """Return the folders and audio files in a local folder.
+
+        Uses `os.scandir`, since pyarrow follows links and fails at names that are not UTF-8.
+        """
         entries = []
         with os.scandir(folder) as listing:
             for item in listing:
@@ -152,7 +156,7 @@ class _Walker:
 
 
 def _remote(folder: Location) -> list[_Entry]:
-    """The folders and audio files in a folder of pyarrow's storage."""
+    """Return the folders and audio files in a folder of any file system."""
     entries = []
     for info in folder.children():
         if info.type == fs.FileType.Directory and not is_system_file(info.base_name):
@@ -165,7 +169,7 @@ def _remote(folder: Location) -> list[_Entry]:
 def _stat(item: os.DirEntry[str]) -> tuple[int, float]:
     try:
         status = item.stat()
-    except OSError:  # a broken link, or deleted since it was listed
+    except OSError:  # a broken link, or a file that was deleted after it was listed
         return MISSING, 0.0
     return status.st_size, status.st_mtime
 

@@ -1,17 +1,16 @@
 """FMA (Defferrard et al., ISMIR 2017, arXiv 1612.01840): 30 s excerpts from the Free Music Archive.
 
-`corpus.root` holds the unpacked archives side by side:
+`corpus.root` holds the unpacked archives:
 
     fma_metadata/tracks.csv        header of three lines: two levels of names, then the index's name
     fma_small/000/000002.mp3       8,000 tracks of 8 balanced genres (`params.subset=small`)
-    fma_medium/000/000002.mp3      25,000 tracks of 16 unbalanced genres, the small ones among them
+    fma_medium/000/000002.mp3      25,000 tracks of 16 unbalanced genres, including the small ones
 
-`small` is read from `fma_medium` where there is no `fma_small`. `track_id` is the number in six digits, the
-genre is `genre_top`, the group is the artist. The official split keeps artists on one side:
-training, validation, test.
+`small` is read from `fma_medium` where there is no `fma_small`. `track_id` is the number in six digits, the genre is
+`genre_top`, the group is the artist. In the official split (training, validation, test) no artist is in two splits.
 
-Tracks follow the metadata's order. One that it lists but that is not there is yielded with size -1 and
-ends in the rejects; an audio file that the metadata does not know is refused, never passed over.
+Tracks are in the order of the metadata. A listed track whose file does not exist is yielded with size -1 and ends in
+the rejects; an audio file that the metadata does not list is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import pandas as pd
 from pydantic import Field
 
 from genre.config import CorpusSettings, Settings
-from genre.corpora import Track, _walk
+from genre.corpora import MISSING, AudioFile, Track, open_folder, walk
 from genre.errors import ConfigError
 from genre.storage import Location
 
@@ -44,20 +43,23 @@ _SPLITS = {"training": "train", "validation": "valid", "test": "test"}
 
 
 class Params(Settings):
+    """FMA's own settings."""
+
     subset: Literal["small", "medium"] = Field("small", description="which archive: 8,000 or 25,000 tracks")
 
 
 def classes(settings: CorpusSettings, params: Params) -> list[str]:
+    """Return the genres of the subset."""
     return list(SMALL if params.subset == "small" else MEDIUM)
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
-    """Every track of the subset, in the order of the metadata.
+    """Yield every track of the subset, in the order of the metadata.
 
-    Raises `ConfigError` when a folder or the metadata is missing or not as published, or an audio file
-    is not in the metadata.
+    Raises `ConfigError` when a folder or the metadata is missing or not as published, or when an audio file is not in
+    the metadata.
     """
-    root = _walk.open_folder(settings.root)
+    root = open_folder(settings.root)
     metadata = _metadata(root / "fma_metadata" / "tracks.csv")
     folder = _audio_folder(root, params.subset)
     files = _files_by_id(folder, known=set(metadata.index))
@@ -70,7 +72,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             track_id=track_id,
             path=audio.path if audio else str(folder / track_id[:3] / f"{track_id}.mp3"),
             genre=row.genre,
-            size=audio.size if audio else _walk.MISSING,
+            size=audio.size if audio else MISSING,
             modified=audio.modified if audio else 0.0,
             group=row.artist or None,
             split=None if settings.split == "random" else _SPLITS[row.split],
@@ -78,28 +80,28 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 
 
 def faulty() -> dict[str, str]:
-    """The known bad tracks of fma_small, by id, and what is wrong with them (github.com/mdeff/fma, issues 8 and 41)."""
+    """Return the known bad tracks of fma_small and their faults (github.com/mdeff/fma, issues 8 and 41)."""
     short = dict.fromkeys(("098565", "098567", "098569"), "less than two seconds long")
     return short | dict.fromkeys(("099134", "108925", "133297"), "holds no audio")
 
 
-def _metadata(place: Location) -> pd.DataFrame:
-    """`tracks.csv` with the columns of `_COLUMNS` as text, indexed by the track's number."""
+def _metadata(file: Location) -> pd.DataFrame:
+    """Return `tracks.csv` with the columns of `_COLUMNS` as text, indexed by the number of the track."""
     try:
-        with place.filesystem.open_input_stream(place.path) as stream:
+        with file.filesystem.open_input_stream(file.path) as stream:
             header = pd.read_csv(stream, header=None, nrows=2, dtype=str, keep_default_na=False)
         names = list(zip(header.iloc[0], header.iloc[1], strict=True))
-        positions = {names.index(wanted): name for name, wanted in _COLUMNS.items()}
-        with place.filesystem.open_input_stream(place.path) as stream:
+        positions = {names.index(levels): name for name, levels in _COLUMNS.items()}
+        with file.filesystem.open_input_stream(file.path) as stream:
             rows = pd.read_csv(
                 stream, header=None, skiprows=3, usecols=[0, *positions], dtype=str, keep_default_na=False
             )
         return rows.rename(columns=positions).set_index(rows[0].astype(int)).drop(columns=0)
     except OSError:
-        raise ConfigError(f"{place} cannot be read; unpack fma_metadata.zip beside the folder of the audio") from None
-    except ValueError as error:  # pandas' own errors are ValueErrors too
+        raise ConfigError(f"{file} cannot be read; unpack fma_metadata.zip next to the folder of the audio") from None
+    except ValueError as error:  # includes the errors of pandas
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{place} is not FMA's tracks.csv ({reason}); unpack fma_metadata.zip again") from None
+        raise ConfigError(f"{file} is not FMA's tracks.csv ({reason}); unpack fma_metadata.zip again") from None
 
 
 def _audio_folder(root: Location, subset: str) -> Location:
@@ -109,10 +111,10 @@ def _audio_folder(root: Location, subset: str) -> Location:
     raise ConfigError(f"corpus.root={root} has no folder fma_{subset}; unpack fma_{subset}.zip there")
 
 
-def _files_by_id(folder: Location, known: set[int]) -> dict[int, _walk.AudioFile]:
-    """The files on disk; FMA's size is fixed, so a dictionary of them is no burden."""
+def _files_by_id(folder: Location, known: set[int]) -> dict[int, AudioFile]:
+    """Return the existing files by number; FMA's size is fixed, so a dictionary fits into memory."""
     files = {}
-    for audio in _walk.walk(folder):
+    for audio in walk(folder):
         match = re.fullmatch(r"\d{3}/(\d{6})\.\w+", audio.relative)
         if not match or int(match[1]) not in known:
             raise ConfigError(f"{folder}: {audio.relative!r} is not in fma_metadata/tracks.csv; take it out")

@@ -1,15 +1,15 @@
-"""Your own music: a folder per genre, whatever lies below it.
+"""Your own music: a folder per genre, with any folders below it.
 
     root/<genre>/.../<file>            genre: the first folder below the root
     root/<genre>/<group>/.../<file>    group: the first folder below the genre (an artist, or an album)
 
-The group is kept whole on one side of every split. It is the folder's bare name, so an artist filed
-under two genres is one group: the same voice on both sides would leak whatever the label says.
-`params.group_pattern` reads the group from the path instead; a file that it does not match stands alone.
+All tracks of a group are in the same split. The group is the name of the folder alone, so an artist in the folders of
+two genres is one group: the same voice in two splits would be a leak, whatever its label. `params.group_pattern` reads
+the group from the path instead; a file that it does not match has no group.
 
-`track_id` is the path below the root with its extension, so it survives moving the root, and `a.wav` and
-`a.mp3` are two tracks. Genre and group are in Unicode's composed form (NFC), since macOS stores names
-decomposed and the same name must be the same class on both. There is no published split.
+`track_id` is the path below the root with its extension. It does not change when the root moves, and `a.wav` and
+`a.mp3` are two tracks. Genre and group are in Unicode's composed form (NFC): macOS stores names decomposed, and the
+same name must be the same class on every system. There is no published split.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from collections.abc import Iterator
 from pydantic import Field, field_validator
 
 from genre.config import CorpusSettings, Settings
-from genre.corpora import Track, _walk
+from genre.corpora import Track, open_folder, walk
 from genre.errors import ConfigError
 
 
 class Params(Settings):
+    """The folder's own settings."""
+
     group_pattern: str = Field(
         "", description="regular expression with a part (?P<group>...), searched in the path below the root"
     )
-    ignore_loose: bool = Field(False, description="pass over files that lie in the root itself, in no genre's folder")
+    ignore_loose: bool = Field(False, description="skip files in the root itself, which are in no genre's folder")
 
     @field_validator("group_pattern")
     @classmethod
@@ -46,21 +48,21 @@ class Params(Settings):
 
 
 def classes(settings: CorpusSettings, params: Params) -> None:
-    """Unknown before the scan: the folders decide."""
+    """Return None: the folders decide, and are known after the scan."""
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
-    """Every audio file below a genre's folder, in the order of `_walk.walk`.
+    """Yield every audio file below a genre's folder, in the order of `walk`.
 
-    Raises `ConfigError` for what `_walk.walk` refuses, for a file in no genre's folder (unless
-    `ignore_loose`), for `split=official`, and at the end when there was no track or no group matched.
+    Raises `ConfigError` as `walk` does, for a file in no genre's folder (unless `ignore_loose`), for `split=official`,
+    and at the end when there was no track or the pattern matched no path.
     """
     if settings.split == "official":
         raise ConfigError("corpus.split=official: a folder has no published split; use random or auto")
-    root = _walk.open_folder(settings.root)
+    root = open_folder(settings.root)
     pattern = re.compile(params.group_pattern) if params.group_pattern else None
     tracks = grouped = 0
-    for audio in _walk.walk(root):
+    for audio in walk(root):
         genre, below, rest = audio.relative.partition("/")
         if not below:
             _refuse_loose(settings, audio.relative, params.ignore_loose)
@@ -82,12 +84,12 @@ def _refuse_loose(settings: CorpusSettings, name: str, ignore: bool) -> None:
     if not ignore:
         raise ConfigError(
             f"corpus.root={settings.root}: {name!r} is in no genre's folder; expected root/<genre>/<file>, "
-            "or corpus.params.ignore_loose=true to pass over such files"
+            "or corpus.params.ignore_loose=true to skip such files"
         )
 
 
 def _group(path: str, below_genre: str, pattern: re.Pattern[str] | None) -> str | None:
-    """Never empty: null says that the file stands alone."""
+    """Return the group of a track, None where it has none."""
     if pattern:
         match = pattern.search(path)
         name = match["group"] if match else None

@@ -1,15 +1,15 @@
 """GTZAN (Tzanetakis and Cook, 2002): 1,000 excerpts of 30 s, 100 numbered tracks in each of ten genres.
 
-`corpus.root` is the folder with the ten genre folders, or a parent of it as it comes out of the archives
-(`genres`, `genres_original`, `Data/genres_original`). The original `.au` files and the copies as `.wav`
-are taken alike, so is any other audio extension: `blues/blues.00000.au`. `track_id` is `blues.00000`.
+`corpus.root` is the folder with the ten genre folders, or a parent of it as the archives have it (`genres`,
+`genres_original`, `Data/genres_original`). The original `.au` files, copies as `.wav` and any other audio extension are
+accepted: `blues/blues.00000.au`. `track_id` is `blues.00000`.
 
-The official split is the fault-filtered one: 443 train, 197 valid, 290 test, no artist on two sides
-(Kereliuk, Sturm, Larsen, arXiv 1507.04761). The 70 tracks that it names nowhere are repeated, mislabelled
-or distorted (Sturm, arXiv 1306.1461): they are yielded with the split `excluded`, so that the counts add up.
-Artists are not known here, so there are no groups: under `corpus.split=random` all 1,000 take part, artists
-and repeated recordings fall on both sides, and the scores come out 8 to 20 points too high. The tracks' numbers make
-`genre.features.splits` place them by blocks: whatever files are present, the random split is stratified.
+The official split is the fault-filtered one: 443 train, 197 valid, 290 test, no artist in two splits (Kereliuk, Sturm,
+Larsen, arXiv 1507.04761). The 70 tracks that it does not name are repeated, mislabelled or distorted (Sturm, arXiv
+1306.1461): they are yielded with the split `excluded`, so that the counts add up. The artists are not known, so there
+are no groups: with `corpus.split=random` all 1,000 tracks take part, artists and repeated recordings are in several
+splits, and the scores are 8 to 20 points too high. Because the tracks are numbered, `genre.features.positions`
+stratifies the random split, whatever files are present.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import cache
 from importlib import resources
 
 from genre.config import CorpusSettings, Settings
-from genre.corpora import Track, _walk
+from genre.corpora import Track, open_folder, walk
 from genre.errors import ConfigError
 from genre.storage import Location
 
@@ -35,21 +35,22 @@ class Params(Settings):
 
 
 def classes(settings: CorpusSettings, params: Params) -> list[str]:
+    """Return the ten genres."""
     return list(GENRES)
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
-    """Every track that is there, by genre and number.
+    """Yield every existing track, by genre and number.
 
-    Raises `ConfigError` when no genre folder is found, one holds a file that is no GTZAN track, or a
-    track is there twice (as `.au` and as `.wav`), besides what `_walk.walk` refuses.
+    Raises `ConfigError` as `walk` does, when there is no genre folder, when one holds a file that is not a GTZAN track,
+    and when a track exists twice (as `.au` and as `.wav`).
     """
     root = _genre_folders(settings)
     for genre in GENRES:
         if not (root / genre).is_folder():
             continue  # a partial copy; training refuses when a class has no track
         seen: dict[str, str] = {}
-        for audio in _walk.walk(root / genre):
+        for audio in walk(root / genre):
             track_id = _track_id(genre, audio.relative, root)
             if track_id in seen:
                 raise ConfigError(f"{root / genre}: {seen[track_id]} and {audio.relative} are one track; keep only one")
@@ -59,20 +60,20 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 
 
 def official_split(track_id: str) -> str:
-    """The side of the fault-filtered split: train, valid, test, or excluded."""
-    return _filtered().get(track_id, "excluded")
+    """Return the fault-filtered split of a track: train, valid, test, or excluded."""
+    return filtered_split().get(track_id, "excluded")
 
 
 def faulty() -> dict[str, str]:
-    """The known bad tracks, by id, and what is wrong with them."""
+    """Return the known bad tracks and their faults."""
     numbered = (f"{genre}.{number:05d}" for genre in GENRES for number in range(TRACKS_PER_GENRE))
-    excluded = {track: "repeated, mislabelled or distorted" for track in numbered if track not in _filtered()}
+    excluded = {track: "repeated, mislabelled or distorted" for track in numbered if track not in filtered_split()}
     return {**excluded, "jazz.00054": "in the training split, but unreadable in most copies"}
 
 
 @cache
-def _filtered() -> dict[str, str]:
-    """Split of each track that the published lists name; read from lines like `blues train 29-39,41`."""
+def filtered_split() -> dict[str, str]:
+    """Return the split of each track in the published lists, from lines like `blues train 29-39,41`."""
     splits = {}
     for line in (resources.files(__package__) / "_gtzan_filtered.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
@@ -86,14 +87,14 @@ def _filtered() -> dict[str, str]:
 
 
 def _genre_folders(settings: CorpusSettings) -> Location:
-    """The first place at or below the root that has a folder of one of the genres."""
-    root = _walk.open_folder(settings.root)
+    """Return the folder at or below the root that has a folder of one of the genres."""
+    root = open_folder(settings.root)
     for parents in _PARENTS:
-        place = root
+        folder = root
         for name in parents:
-            place = place / name
-        if any((place / genre).is_folder() for genre in GENRES):
-            return place
+            folder = folder / name
+        if any((folder / genre).is_folder() for genre in GENRES):
+            return folder
     raise ConfigError(f"corpus.root={root} has no genre folder (blues, classical, ...); point it at the unpacked GTZAN")
 
 

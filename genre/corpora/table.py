@@ -1,15 +1,15 @@
 """A list of tracks: a CSV, TSV or Parquet file with one row per track, `corpus.root` its address.
 
-    path      the file; when relative, to the table's folder; else a local path or an address (s3://...)
+    path      the file: relative to the table's folder, an absolute path, or an address (s3://...)
     genre     its class
-    group     optional: artist or album, kept on one side of every split
+    group     optional: artist or album; all its tracks are in the same split
     split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`
-    track_id  optional: unique and stable; else the path as written
+    track_id  optional: unique and stable; default: the path as written
 
-Other names for the columns go in `params`; further columns are ignored. Parquet is told by its first
-bytes, TSV by its extension. Only an empty field is empty: a genre called NA or null is a genre. Rows keep
-their order and are read in batches; of earlier ones only 8 bytes of hash are remembered, to find ids given
-twice. A listed file that is not there is yielded with size -1 and ends in the rejects.
+Other names for the columns are set in `params`; further columns are ignored. Parquet is recognised by its first bytes,
+TSV by its extension. Only an empty field is missing: a genre called NA or null is a genre. Rows keep their order and
+are read in batches; only 8 bytes of hash are kept of earlier rows, to find repeated ids. A listed file that does not
+exist is yielded with size -1 and ends in the rejects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pyarrow import fs
 from pydantic import Field
 
 from genre.config import CorpusSettings, Settings
-from genre.corpora import Track, _walk
+from genre.corpora import Track, open_root, size_and_time
 from genre.errors import ConfigError
 from genre.storage import Location
 
@@ -38,28 +38,30 @@ _ROWS = 8192  # of a batch
 
 
 class Params(Settings):
+    """The names of the table's columns."""
+
     path_column: str = Field("path", description="column of the file's path or address")
     genre_column: str = Field("genre", description="column of the class")
-    group_column: str | None = Field(None, description="column of the artist or album; null: 'group', if there")
+    group_column: str | None = Field(None, description="column of the artist or album; null: 'group' if it exists")
     split_column: str | None = Field(
-        None, description="column of train, valid, test or excluded; null: 'split', if there"
+        None, description="column of train, valid, test or excluded; null: 'split' if it exists"
     )
     track_id_column: str | None = Field(
-        None, description="column of a unique id; null: 'track_id', if there, else the path is the id"
+        None, description="column of a unique id; null: 'track_id' if it exists, else the path"
     )
 
 
 def classes(settings: CorpusSettings, params: Params) -> None:
-    """Unknown before the scan: the rows decide."""
+    """Return None: the rows decide, and are known after the scan."""
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
-    """Every row, in the table's order.
+    """Yield every row, in the order of the table.
 
-    Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without path or genre,
-    with an unknown split, or with a track id that an earlier row has; it names row (from 1) and value.
+    Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without path or genre, with an
+    unknown split, or with the track id of an earlier row; the message names the row (from 1) and the value.
     """
-    table = _walk.open_root(settings.root)
+    table = open_root(settings.root)
     reader = _Table(table, params)
     if settings.split == "official" and "split" not in reader.columns:
         raise ConfigError(f"corpus.split=official: {table} has no column 'split'; use random or auto")
@@ -95,24 +97,24 @@ def _checked(values: dict[str, str | None], where: str, seen: set[int]) -> _Row:
 
 
 class _Table:
-    """The table's columns under this module's names, as text."""
+    """A table whose columns are read as text, under the names of this module."""
 
-    def __init__(self, place: Location, params: Params) -> None:
-        self._place = place
+    def __init__(self, file: Location, params: Params) -> None:
+        self._file = file
         self._is_parquet = self._peek()
-        found = self._columns()
-        self.columns: dict[str, str] = {}  # this module's name -> the table's
+        existing = self._columns()
+        self.columns: dict[str, str] = {}  # from this module's name to the table's
         for field in type(params).model_fields:
-            name, asked = field.removesuffix("_column"), getattr(params, field)
-            column = asked or name
-            if column in found:
+            name, setting = field.removesuffix("_column"), getattr(params, field)
+            column = setting or name
+            if column in existing:
                 self.columns[name] = column
-            elif asked:
-                listed = ", ".join(found)
-                raise ConfigError(f"{place} has no column {column!r}; it has {listed}; set corpus.params.{field}")
+            elif setting:
+                names = ", ".join(existing)
+                raise ConfigError(f"{file} has no column {column!r}; it has {names}; set corpus.params.{field}")
 
     def batches(self) -> Iterator[tuple[int, list[dict[str, str | None]]]]:
-        """(number of the first row, rows): rows are counted from 1, without the header; empty fields are None."""
+        """Yield (number of the first row, rows). Numbers start at 1, after the header; empty fields are None."""
         first = 1
         with self._explained():
             for batch in self._parquet() if self._is_parquet else self._csv():
@@ -121,104 +123,104 @@ class _Table:
                 first += len(rows)
 
     def _peek(self) -> bool:
-        with self._explained(), self._place.filesystem.open_input_stream(self._place.path) as stream:
+        with self._explained(), self._file.filesystem.open_input_stream(self._file.path) as stream:
             return bool(stream.read(4) == b"PAR1")
 
     def _columns(self) -> list[str]:
-        with self._explained(), self._place.filesystem.open_input_file(self._place.path) as stream:
+        with self._explained(), self._file.filesystem.open_input_file(self._file.path) as stream:
             schema = (
                 pq.read_schema(stream) if self._is_parquet else self._open_csv(stream, pa.csv.ConvertOptions()).schema
             )
             return list(schema.names)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
-        with self._place.filesystem.open_input_file(self._place.path) as stream:
+        with self._file.filesystem.open_input_file(self._file.path) as stream:
             yield from pq.ParquetFile(stream).iter_batches(batch_size=_ROWS, columns=list(self.columns.values()))
 
     def _csv(self) -> Iterator[pa.RecordBatch]:
-        wanted = list(self.columns.values())
+        columns = list(self.columns.values())
         convert = pa.csv.ConvertOptions(
-            include_columns=wanted,
-            column_types=dict.fromkeys(wanted, pa.string()),  # or the artist 007 would become 7
+            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.string()),  # otherwise the artist 007 would become 7
             null_values=[""],
             strings_can_be_null=True,
         )
-        with self._place.filesystem.open_input_stream(self._place.path) as stream:
+        with self._file.filesystem.open_input_stream(self._file.path) as stream:
             yield from self._open_csv(stream, convert)
 
     def _open_csv(self, stream: pa.NativeFile, convert: pa.csv.ConvertOptions) -> pa.csv.CSVStreamingReader:
-        delimiter = "\t" if self._place.name.lower().endswith(".tsv") else ","
+        delimiter = "\t" if self._file.name.lower().endswith(".tsv") else ","
         parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
         return pa.csv.open_csv(stream, parse_options=parse, convert_options=convert)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what pyarrow raises about the table into one line."""
+        """Turn errors of pyarrow about the table into a `ConfigError` of one line."""
         try:
             yield
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"corpus.root={self._place} is no table ({reason}); point it at a CSV or Parquet file"
+                f"corpus.root={self._file} is no table ({reason}); point it at a CSV or Parquet file"
             ) from None
 
 
 def _rows(batch: pa.RecordBatch, columns: dict[str, str]) -> list[dict[str, str | None]]:
-    """The rows under this module's names; a path is taken as written, the rest without blanks around it."""
-    found: dict[str, pa.Array] = {name: pa.nulls(len(batch), pa.string()) for name in _NAMES}
+    """Return the rows under this module's names; blanks around values are removed, except around a path."""
+    texts: dict[str, pa.Array] = {name: pa.nulls(len(batch), pa.string()) for name in _NAMES}
     for name, column in columns.items():
         text = pc.cast(batch[column], pa.string())
         stripped = text if name == "path" else pc.utf8_trim_whitespace(text)
-        found[name] = pc.if_else(pc.equal(stripped, ""), None, stripped)
-    found["track_id"] = pc.coalesce(found["track_id"], found["path"])
-    return list(pa.table(found).to_pylist())
+        texts[name] = pc.if_else(pc.equal(stripped, ""), None, stripped)
+    texts["track_id"] = pc.coalesce(texts["track_id"], texts["path"])
+    return list(pa.table(texts).to_pylist())
 
 
 class _Finder:
-    """Address, size and time of listed files, with one question to each storage for a whole batch."""
+    """Finds address, size and time of listed files, with one request to each file system for a batch."""
 
     def __init__(self, table: Location) -> None:
         self._folder = _parent(table)
         self._local = fs.LocalFileSystem()
-        self._storages: dict[tuple[str, str, str], tuple[fs.FileSystem, str]] = {}
+        self._filesystems: dict[tuple[str, str, str], tuple[fs.FileSystem, str]] = {}
 
     def find(self, paths: list[str]) -> list[tuple[str, int, float]]:
-        """(address, bytes, seconds since 1970) of each path; `_walk.MISSING` bytes where there is no file."""
-        places = [self._locate(path) for path in paths]
+        """Return (address, bytes, seconds since 1970) of each path; `MISSING` bytes where the file does not exist."""
+        files = [self._locate(path) for path in paths]
         infos: dict[int, fs.FileInfo] = {}
-        for storage in {id(place.filesystem): place.filesystem for place in places}.values():
-            rows = [row for row, place in enumerate(places) if place.filesystem is storage]
+        for filesystem in {id(file.filesystem): file.filesystem for file in files}.values():
+            rows = [row for row, file in enumerate(files) if file.filesystem is filesystem]
             try:
-                infos.update(zip(rows, storage.get_file_info([places[row].path for row in rows]), strict=True))
+                infos.update(zip(rows, filesystem.get_file_info([files[row].path for row in rows]), strict=True))
             except OSError as error:
                 raise ConfigError(
                     f"files listed as {paths[rows[0]]!r} cannot be reached ({error}); check your access"
                 ) from None
-        return [(place.address, *_walk.size_and_time(infos[row])) for row, place in enumerate(places)]
+        return [(file.address, *size_and_time(infos[row])) for row, file in enumerate(files)]
 
     def _locate(self, path: str) -> Location:
         if "://" in path:
             return self._remote(path)
         if path.startswith(("/", "~")):
-            place = Location.of(path)
-            return Location(self._local, place.path, place.address)
+            file = Location.of(path)
+            return Location(self._local, file.path, file.address)
         return self._folder / path
 
     def _remote(self, address: str) -> Location:
-        """Like `Location.of`, but connects once per bucket rather than once per row."""
+        """Return the location of a URI, like `Location.of`, with one connection per bucket instead of per row."""
         parts = urlsplit(address)
         key = parts.scheme, parts.netloc, parts.query
         path = unquote(parts.path)
-        if key not in self._storages:
-            place = _walk.open_root(address, "path")
-            self._storages[key] = place.filesystem, place.path.removesuffix(path)
-        storage, bucket = self._storages[key]
-        return Location(storage, bucket + path, address)
+        if key not in self._filesystems:
+            file = open_root(address, "path")
+            self._filesystems[key] = file.filesystem, file.path.removesuffix(path)
+        filesystem, bucket = self._filesystems[key]
+        return Location(filesystem, bucket + path, address)
 
 
-def _parent(place: Location) -> Location:
-    folder = place.path.rpartition("/")[0]
-    if "://" not in place.address:
-        return Location(place.filesystem, folder, folder)
-    parts = urlsplit(place.address)
-    return Location(place.filesystem, folder, urlunsplit(parts._replace(path=parts.path.rpartition("/")[0])))
+def _parent(file: Location) -> Location:
+    folder = file.path.rpartition("/")[0]
+    if "://" not in file.address:
+        return Location(file.filesystem, folder, folder)
+    parts = urlsplit(file.address)
+    return Location(file.filesystem, folder, urlunsplit(parts._replace(path=parts.path.rpartition("/")[0])))

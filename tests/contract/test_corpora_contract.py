@@ -1,4 +1,4 @@
-"""What every corpus promises, whoever wrote it. A new one adds a builder of a tiny example to `BUILDERS`."""
+"""What every corpus must do. A new corpus adds a tiny example to `BUILDERS` and the smallest input to `SMALLEST`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genre import corpora, registry
 from genre.config import CorpusSettings, Settings, describe
 from genre.corpora import Track
 from genre.errors import ConfigError, GenreError
-from genre.features import splits
+from genre.features.schema import EXCLUDED, SPLITS
 from genre.storage import Location
 from ray_jobs import prepare
 from ray_jobs.engine import cli
@@ -87,11 +87,11 @@ def small_table(root: Path) -> list[str]:
 
 
 def small_synthetic(root: Path) -> list[str]:
-    """Without `corpus.root`: the only kind that makes its own."""
+    """Leave out `corpus.root`: only this corpus makes its own files."""
     return ["corpus.params.tracks_per_genre=1", "corpus.params.seconds=2", "corpus.params.damaged=0"]
 
 
-# The least that a person may have and type: what is optional is left out
+# The smallest input that a person may have and type, without optional parts
 SMALLEST: dict[str, Callable[[Path], list[str]]] = {
     "folder": small_folder, "fma": small_fma, "gtzan": small_gtzan, "synthetic": small_synthetic, "table": small_table,
 }  # fmt: skip
@@ -101,17 +101,17 @@ BUILDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_smallest_legal_input_is_prepared_from_the_command_line(
+def test_smallest_legal_input_is_prepared_from_the_command_line(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All of the command line and of `prepare` but Ray: `corpora.scan` alone never sees the defaults filled in."""
+    """Run the command line and `prepare` without Ray: `corpora.scan` alone does not use the default settings."""
     assert kind in SMALLEST, f"add the smallest legal input of {kind} to SMALLEST"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    typed = [f"corpus.kind={kind}", f"output={tmp_path / 'out'}", "audio.clip_seconds=1", "train.window_seconds=1"]
+    arguments = [f"corpus.kind={kind}", f"output={tmp_path / 'out'}", "audio.clip_seconds=1", "train.window_seconds=1"]
 
     monkeypatch.setattr(prepare, "Workers", lambda _: InTurn())
-    done = cli.main("prepare", [*typed, *SMALLEST[kind](tmp_path / "music")])
-    assert done == cli.OK, capsys.readouterr().err
+    code = cli.main("prepare", [*arguments, *SMALLEST[kind](tmp_path / "music")])
+    assert code == cli.OK, capsys.readouterr().err
     counts = Location.of(tmp_path / "out/features/manifest.json").read_json()["counts"]
     assert counts["tracks"] == counts["scanned"] >= 1
 
@@ -127,7 +127,7 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return CorpusSettings(kind=kind, **BUILDERS[kind](tmp_path_factory.mktemp(kind)))
 
 
-def test_has_the_three_parts(settings: CorpusSettings) -> None:
+def test_module_has_its_three_parts(settings: CorpusSettings) -> None:
     module = registry.load("genre.corpora", settings.kind)
     assert module.__doc__
     assert issubclass(module.Params, Settings)
@@ -143,8 +143,8 @@ def test_tracks_are_well_formed(settings: CorpusSettings) -> None:
         assert track.track_id.encode()  # Parquet holds UTF-8 only
         assert track.genre
         assert track.group is None or track.group
-        assert track.split in (None, *splits.SPLITS, splits.EXCLUDED)
-        assert track.size >= -1
+        assert track.split in (None, *SPLITS, EXCLUDED)
+        assert track.size >= corpora.MISSING
         assert track.modified >= 0
     with pytest.raises(FrozenInstanceError):
         tracks[0].genre = "other"  # type: ignore[misc]
@@ -155,15 +155,15 @@ def test_ids_are_unique(settings: CorpusSettings) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_order_and_content_are_the_same_every_time(settings: CorpusSettings) -> None:
+def test_scan_is_repeatable(settings: CorpusSettings) -> None:
     assert scan(settings) == scan(settings)
 
 
-def test_listed_files_are_there_with_their_size(settings: CorpusSettings) -> None:
+def test_size_is_that_of_the_file_or_missing(settings: CorpusSettings) -> None:
     for track in scan(settings):
-        place = Location.of(track.path)
-        assert place.exists() == (track.size >= 0)
-        assert track.size == (len(place.read_bytes()) if place.exists() else -1)
+        file = Location.of(track.path)
+        assert file.exists() == (track.size >= 0)
+        assert track.size == (len(file.read_bytes()) if file.exists() else corpora.MISSING)
 
 
 def test_system_files_are_not_tracks(settings: CorpusSettings) -> None:
@@ -179,28 +179,28 @@ def test_genres_are_among_the_classes(settings: CorpusSettings) -> None:
         assert {track.genre for track in scan(settings)} <= set(classes)
 
 
-def test_a_random_split_is_left_to_splits(settings: CorpusSettings) -> None:
-    asked = settings.model_copy(update={"split": "random"})
-    assert {track.split for track in scan(asked)} == {None}
-    assert [track.track_id for track in scan(asked)] == [track.track_id for track in scan(settings)]
+def test_random_split_is_not_decided_by_the_corpus(settings: CorpusSettings) -> None:
+    random = settings.model_copy(update={"split": "random"})
+    assert {track.split for track in scan(random)} == {None}
+    assert [track.track_id for track in scan(random)] == [track.track_id for track in scan(settings)]
 
 
-def test_ids_survive_moving_the_corpus(settings: CorpusSettings, tmp_path: Path) -> None:
+def test_ids_do_not_change_when_the_corpus_moves(settings: CorpusSettings, tmp_path: Path) -> None:
     root = Path(settings.root)
     source = root if root.is_dir() else root.parent
     shutil.copytree(source, tmp_path / "moved")
     moved = tmp_path / "moved" if root.is_dir() else tmp_path / "moved" / root.name
-    there = scan(settings.model_copy(update={"root": str(moved)}))
-    assert [track.track_id for track in there] == [track.track_id for track in scan(settings)]
+    tracks = scan(settings.model_copy(update={"root": str(moved)}))
+    assert [track.track_id for track in tracks] == [track.track_id for track in scan(settings)]
 
 
-def test_unknown_parameter_is_named(settings: CorpusSettings) -> None:
-    asked = settings.model_copy(update={"params": {"no_such_thing": 1}})
+def test_error_names_an_unknown_parameter(settings: CorpusSettings) -> None:
+    wrong = settings.model_copy(update={"params": {"no_such_thing": 1}})
     with pytest.raises(ConfigError, match=r"corpus\.params\.no_such_thing"):
-        scan(asked)
+        scan(wrong)
 
 
-def test_a_bad_root_is_one_line(settings: CorpusSettings) -> None:
+def test_bad_root_gives_an_error_of_one_line(settings: CorpusSettings) -> None:
     with pytest.raises(GenreError) as error:
         scan(settings.model_copy(update={"root": "nowhere://at/all"}))
     assert "\n" not in str(error.value)

@@ -1,16 +1,15 @@
-"""The corpus that comes with the project: ten genres of music composed on the spot, always the same from a seed.
+"""Synthetic music: a corpus of ten genres that is composed from a seed when it is first scanned.
 
-A genre is a structure in time and pitch: where in the bar the drums, the bass and the chords play. Tempo,
-loudness, instruments and mix are drawn from the same ranges for all genres, so that no single number tells
-them apart. Each artist keeps instruments and mix in all of its tracks and is a group of the split. Some
-tracks borrow layers from another genre (`ambiguity`): no classifier can get all of them right.
+A genre is a structure in time and pitch: where in the bar the drums, the bass and the chords play. Tempo, loudness,
+instruments and mix are drawn from the same ranges for all genres, so that no single number separates them. All tracks
+of an artist share instruments and mix, and are one group of the split. Some tracks borrow layers from another genre
+(`ambiguity`): no classifier can get all of them right.
 
-The files come in several containers, sample rates and channel counts, some of them damaged. They are made
-where they are first asked for and used again afterwards; without `corpus.root` in the user's own cache, since
-in a folder for all users, such as /tmp, others could put links where the files are to be. Equal settings give
-equal bytes, whatever vector instructions the processor has, but for Ogg Vorbis, where libsndfile numbers the
-stream at random: there the decoded audio is equal.
-On a cluster `corpus.root` must be a folder that all machines see.
+The files have several containers, sample rates and channel counts, and some are damaged. They are written by the first
+scan and reused by later ones. Without `corpus.root` they are in the user's own cache: in a folder for all users, such
+as /tmp, others could create links under the names of the files. Equal settings give equal bytes on every processor,
+except for Ogg Vorbis, where libsndfile numbers the stream at random; there the decoded audio is equal. On a cluster,
+`corpus.root` must be a folder that all machines can read.
 """
 
 from __future__ import annotations
@@ -36,25 +35,27 @@ from genre.corpora.synthetic.styles import STYLES
 from genre.errors import ConfigError
 from genre.storage import Location
 
-MARKER = "corpus.json"  # which settings a folder is of, and whether all of it is there
-SYSTEM_FILE = "._system.wav"  # what macOS leaves beside a file: not a track
+MARKER = "corpus.json"  # the fingerprint of a folder's settings, and whether all files are written
+SYSTEM_FILE = "._system.wav"  # named like a file that macOS writes for itself: not a track
 
-# Artist n is in split n of this cycle: 5, 1 and 2 artists of 8, and each split has one from three artists on.
+# Artist n is in split n of this cycle: of 8 artists 5 train, 1 validates and 2 test; of 3 artists, one each.
 _SPLITS = ("train", "test", "valid", "train", "train", "test", "train", "train")
 
 
 class Params(Settings):
-    tracks_per_genre: int = Field(40, ge=1, le=100000, description="sound tracks in each of the ten genres")
-    artists_per_genre: int = Field(8, ge=1, le=1000, description="groups among which each genre's tracks are dealt")
-    seconds: float = Field(8.0, ge=1, le=600, description="typical length of a track; they vary around it")
-    seed: int = Field(0, ge=0, description="composes another corpus of the same kind")
-    damaged: int = Field(8, ge=0, le=10000, description="damaged files in all, beside the sound tracks")
+    """The synthetic corpus's own settings."""
+
+    tracks_per_genre: int = Field(40, ge=1, le=100000, description="intact tracks in each of the ten genres")
+    artists_per_genre: int = Field(8, ge=1, le=1000, description="artists (groups) that share each genre's tracks")
+    seconds: float = Field(8.0, ge=1, le=600, description="typical length of a track; lengths vary around it")
+    seed: int = Field(0, ge=0, description="another seed composes another corpus of the same kind")
+    damaged: int = Field(8, ge=0, le=10000, description="damaged files in total, in addition to the intact tracks")
     ambiguity: float = Field(0.15, ge=0, le=1, description="share of tracks that borrow layers from another genre")
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A file that belongs to the corpus; `damage` is one of `_files.DAMAGES`, or None for a sound track."""
+class _Item:
+    """A file of the corpus; `damage` is one of `files.DAMAGES`, or None for an intact track."""
 
     genre: str
     artist: int
@@ -67,86 +68,89 @@ class _Piece:
 
 
 def classes(settings: CorpusSettings, params: Params) -> list[str]:
+    """Return the ten genres."""
     return sorted(STYLES)
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
-    """Every track by `track_id`, after making those that are not there yet."""
+    """Yield every track by `track_id`, after writing the files that do not exist yet."""
     root = _folder(settings, params)
     _render(root, params)
-    for piece in sorted(_pieces(params), key=lambda piece: piece.track_id):
-        path = _location(root, piece, params).path
-        listed = os.stat(path)
+    for item in sorted(_items(params), key=lambda item: item.track_id):
+        path = _location(root, item, params).path
+        status = os.stat(path)
         yield Track(
-            track_id=piece.track_id,
+            track_id=item.track_id,
             path=path,
-            genre=piece.genre,
-            size=listed.st_size,
-            modified=listed.st_mtime,
-            group=f"{piece.genre}-{piece.artist:02d}",
-            split=None if settings.split == "random" else _SPLITS[piece.artist % len(_SPLITS)],
+            genre=item.genre,
+            size=status.st_size,
+            modified=status.st_mtime,
+            group=f"{item.genre}-{item.artist:02d}",
+            split=None if settings.split == "random" else _SPLITS[item.artist % len(_SPLITS)],
         )
 
 
 def sizes(params: Params) -> dict[str, int]:
-    """Sound tracks in each of the corpus's own splits."""
-    counts = Counter(_SPLITS[piece.artist % len(_SPLITS)] for piece in _pieces(params) if piece.damage is None)
+    """Return the number of intact tracks in each of the corpus's own splits."""
+    counts = Counter(_SPLITS[item.artist % len(_SPLITS)] for item in _items(params) if item.damage is None)
     return {split: counts[split] for split in ("train", "valid", "test")}
 
 
 def sample(params: Params, number: int) -> bytes:
-    """The file of one sound track, to measure how long it takes to make; nothing is written."""
-    return _content(next(itertools.islice(_pieces(params), number, None)), params)
+    """Return the content of one intact track without writing it, to measure how long composing takes."""
+    return _content(next(itertools.islice(_items(params), number, None)), params)
 
 
 def _folder(settings: CorpusSettings, params: Params) -> Location:
     root = settings.root or os.path.join(_cache(), "genre", f"synthetic-{_version(params)}")
     if "://" in root:
-        raise ConfigError(f"corpus.root={root}: the synthetic corpus is made in a local folder; name one, or none")
+        raise ConfigError(f"corpus.root={root}: the synthetic corpus needs a local folder; name one, or leave it empty")
     return Location.of(root)
 
 
 def _cache() -> str:
-    """The user's folder for files that can be made again, by the XDG base directory specification."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):
-        return named
+    """Return the user's cache folder, by the XDG base directory specification."""
+    folder = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(folder):
+        return folder
     try:
         return str(Path.home() / ".cache")
     except RuntimeError:
-        raise ConfigError("corpus.root is empty, and this user has no home for the music; name a folder") from None
+        raise ConfigError(
+            "corpus.root is empty, and this user has no home folder for the music; name a folder"
+        ) from None
 
 
 def _version(params: Params) -> str:
     return fingerprint(params, {"composer": VERSION})
 
 
-def _pieces(params: Params) -> Iterator[_Piece]:
+def _items(params: Params) -> Iterator[_Item]:
     for genre in STYLES:
         for number in range(params.tracks_per_genre):
-            yield _Piece(genre, number % params.artists_per_genre, f"{number:03d}")
+            yield _Item(genre, number % params.artists_per_genre, f"{number:03d}")
     genres, kinds = list(STYLES), list(files.DAMAGES)
     for number in range(params.damaged):
         kind = kinds[number % len(kinds)]
         artist = number // len(genres) % params.artists_per_genre
-        yield _Piece(genres[number % len(genres)], artist, f"{kind}{number:02d}", kind)
+        yield _Item(genres[number % len(genres)], artist, f"{kind}{number:02d}", kind)
 
 
 def _render(root: Location, params: Params) -> None:
-    """Write the missing files, on all CPUs. Each appears complete or not at all, so that a later call continues.
+    """Write the missing files, on all CPUs. Each appears complete or not at all, so that a later call can resume.
 
-    Threads suffice: transforms, resampling and encoding run outside the interpreter's lock.
+    Threads are enough: transforms, resampling and encoding release the interpreter's lock.
     """
 
-    def write(piece: _Piece) -> None:
-        target = _location(root, piece, params)
+    def write(item: _Item) -> None:
+        target = _location(root, item, params)
         if not target.exists():
-            target.write_bytes(_content(piece, params))
+            target.write_bytes(_content(item, params))
 
     try:
         _claim(root, params)
         with memory.reuse_freed(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(write, _pieces(params)):  # which raises what a thread raised
+            for _ in pool.map(write, _items(params)):  # re-raises the errors of the threads
                 pass
         if params.damaged and not (root / SYSTEM_FILE).exists():
             (root / SYSTEM_FILE).write_bytes(b"\x00\x05\x16\x07")
@@ -157,38 +161,38 @@ def _render(root: Location, params: Params) -> None:
 
 
 def _claim(root: Location, params: Params) -> None:
-    """Mark the folder as that of `params`, or refuse it when it is that of others."""
+    """Mark the folder as made with `params`. Raises `ConfigError` when it was made with others."""
     if not (root / MARKER).exists():
         (root / MARKER).write_json({"fingerprint": _version(params), "complete": False})
     elif (root / MARKER).read_json()["fingerprint"] != _version(params):
-        raise ConfigError(f"corpus.root={root}: holds a synthetic corpus of other settings; name another folder")
+        raise ConfigError(f"corpus.root={root}: holds a synthetic corpus with other settings; name another folder")
 
 
-def _location(root: Location, piece: _Piece, params: Params) -> Location:
-    if piece.damage:
-        return root / f"{piece.track_id}.{files.DAMAGES[piece.damage].extension}"
-    return root / f"{piece.track_id}.{_form(piece, params).container.extension}"
+def _location(root: Location, item: _Item, params: Params) -> Location:
+    if item.damage:
+        return root / f"{item.track_id}.{files.DAMAGES[item.damage].extension}"
+    return root / f"{item.track_id}.{_form(item, params).container.extension}"
 
 
-def _form(piece: _Piece, params: Params) -> files.Form:
-    return files.Form.draw(np.random.default_rng(_seed(params, f"form/{piece.track_id}")))
+def _form(item: _Item, params: Params) -> files.Form:
+    return files.Form.draw(np.random.default_rng(_seed(params, f"form/{item.track_id}")))
 
 
-def _content(piece: _Piece, params: Params) -> bytes:
-    if piece.damage:
-        return files.DAMAGES[piece.damage].make()
-    track_seed = _seed(params, piece.track_id)
-    artist_seed = _seed(params, f"{piece.genre}-{piece.artist}")
+def _content(item: _Item, params: Params) -> bytes:
+    if item.damage:
+        return files.DAMAGES[item.damage].make()
+    track_seed = _seed(params, item.track_id)
+    artist_seed = _seed(params, f"{item.genre}-{item.artist}")
     seconds = params.seconds * _relative_length(np.random.default_rng(track_seed))
-    audio = compose(piece.genre, artist_seed, track_seed, seconds, params.ambiguity)
-    return files.encode(audio, _form(piece, params))
+    audio = compose(item.genre, artist_seed, track_seed, seconds, params.ambiguity)
+    return files.encode(audio, _form(item, params))
 
 
 def _relative_length(rng: np.random.Generator) -> float:
-    """Mostly near 1, and one in twenty twice as long."""
+    """Draw a length near 1; one in twenty is twice as long."""
     return float(rng.uniform(0.85, 1.15) * (2 if rng.random() < 0.05 else 1))
 
 
 def _seed(params: Params, name: str) -> int:
-    """A seed that depends on nothing but the corpus's seed and what it is for."""
+    """Return a seed that depends only on the corpus's seed and on `name`."""
     return zlib.crc32(f"{params.seed}/{name}".encode())

@@ -1,4 +1,4 @@
-"""What the synthetic corpus plays: one track from a genre, an artist and a seed."""
+"""Compose a track of the synthetic corpus from a genre, an artist and a seed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from genre.corpora.synthetic.instruments import SAMPLE_RATE, Artist, Audio, Timbre
 from genre.corpora.synthetic.styles import STYLES, Patterns, Style
 
-VERSION = 2  # raise it when the same seeds give other files, so that folders rendered before are not mixed with them
+VERSION = 2  # raise it when the same seeds give other files, so that folders of earlier versions are not reused
 
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)  # semitones above the tonic
 _MINOR = (0, 2, 3, 5, 7, 8, 10)
 _PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (0, 3, 0, 4), (5, 3, 0, 4))  # degrees, one for each bar
 _CHORD = (0, 2, 4, 7)  # degrees above the root
-_STROKES = {"x": 1.0, "o": 1.0, "g": 0.35}  # loudness of a drum's strokes
+_STROKES = {"x": 1.0, "o": 1.0, "g": 0.35}  # loudness of a stroke
 _MISSED = 0.04  # share of strokes and notes that a player leaves out
 _LEVELS_DB = {"kick": -3.0, "snare": -5.0, "hat": -12.0, "bass": -3.0, "chords": -4.0, "lead": -12.0}
 
@@ -26,23 +26,23 @@ _tone = functools.lru_cache(maxsize=128)(Timbre.tone)  # a track repeats most of
 
 
 def compose(genre: str, artist_seed: int, track_seed: int, seconds: float = 8.0, ambiguity: float = 0.0) -> Audio:
-    """A track of `genre`: mono, shape (samples,), float32 within -1 and 1, at `SAMPLE_RATE` Hz.
+    """Return a track of `genre`: mono, shape (samples,), float32 within -1 and 1, at `SAMPLE_RATE` Hz.
 
-    `artist_seed` draws the instruments and the mix, `track_seed` everything else. With probability
-    `ambiguity` the track borrows one or two of its layers (drums, bass, chords) from another genre.
+    `artist_seed` decides the instruments and the mix, `track_seed` everything else. With probability `ambiguity` the
+    track borrows one or two of its layers (drums, bass, chords) from another genre.
     """
     artist = Artist.draw(artist_seed)
     rng = np.random.default_rng(track_seed)
     mix = _Take(_choose_layers(genre, rng, ambiguity), artist, rng, seconds).play()
-    heard = artist.room.apply(mix, rng)
+    sound = artist.room.apply(mix, rng)
     loudness_db = rng.uniform(-24, -14)
-    heard *= np.float32(10 ** (loudness_db / 20)) / np.sqrt(np.mean(heard**2))
-    return np.clip(heard, -0.99, 0.99, out=heard)
+    sound *= np.float32(10 ** (loudness_db / 20)) / np.sqrt(np.mean(sound**2))
+    return np.clip(sound, -0.99, 0.99, out=sound)
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """The genre that each part of the band plays, and that sets the tempo."""
+    """The style of each part of the band, and the style that sets the tempo."""
 
     tempo: Style
     drums: Style
@@ -61,16 +61,16 @@ def _choose_layers(genre: str, rng: np.random.Generator, ambiguity: float) -> _L
 
 @dataclass(frozen=True)
 class _Event:
-    """A stroke or a note: what the pattern says, the bar it is in, when it starts and how long it may last."""
+    """A stroke or a note of a pattern."""
 
-    symbol: str
-    bar: int
+    symbol: str  # of the pattern
+    bar: int  # number of the bar
     start: float  # seconds from the start of the track
-    seconds: float
+    seconds: float  # the longest that it may sound
 
 
 class _Take:
-    """One recording: key, tempo and harmony are drawn once, then each part plays its line, shape (samples,)."""
+    """One performance: key, tempo and harmony are drawn once, then each part plays a line, shape (samples,)."""
 
     def __init__(self, layers: _Layers, artist: Artist, rng: np.random.Generator, seconds: float) -> None:
         self._layers = layers
@@ -78,13 +78,13 @@ class _Take:
         self._rng = rng
         self._seconds = seconds
         self._beat = 60 / rng.uniform(*layers.tempo.tempo)  # seconds
-        self._offset = rng.uniform(0, 4) * self._beat  # a clip seldom starts on the first beat
+        self._offset = rng.uniform(0, 4) * self._beat  # recordings rarely start on the first beat
         self._tonic = int(rng.integers(36, 48))  # MIDI note number in the bass
         self._scale = _MINOR if artist.minor else _MAJOR
         self._progression = _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))]
 
     def play(self) -> Audio:
-        """The mix of all lines. How loud a line is does not depend on how much it plays."""
+        """Return the mix of all lines. The loudness of a line does not depend on how many notes it has."""
         drums, kit = self._layers.drums, self._artist.drums
         lines = {
             "kick": self._strokes(drums.kick, drums.beats, {"x": kit.kick}),
@@ -125,7 +125,7 @@ class _Take:
         return line
 
     def _melody(self) -> Audio:
-        """A random walk over the scale in random note lengths, the same in all genres: it only distracts."""
+        """Return a random walk over the scale in random note lengths, with the same statistics in all genres."""
         line = self._silence()
         degree, start = int(self._rng.integers(0, 7)), 0.0
         while start < self._seconds:
@@ -137,13 +137,13 @@ class _Take:
         return line
 
     def _events(self, patterns: Patterns, beats: int) -> Iterator[_Event]:
-        """One of `patterns`, bar after bar, as people play: not quite in time, and now and then not at all."""
+        """Yield one of `patterns`, bar after bar, with random deviations in time and random omissions."""
         steps = patterns[self._rng.integers(len(patterns))].replace(" ", "")
-        written = [(match.start(), match[1], len(match[0])) for match in re.finditer(r"([^.-])-*", steps)]
+        notes = [(match.start(), match[1], len(match[0])) for match in re.finditer(r"([^.-])-*", steps)]
         bar_seconds = beats * self._beat
         step = bar_seconds / len(steps)
         for bar in range(int((self._seconds + self._offset) / bar_seconds) + 1):
-            for index, symbol, held in written:
+            for index, symbol, held in notes:
                 late = self._rng.normal(0, self._artist.jitter)
                 start = bar * bar_seconds + index * step - self._offset + late
                 if start < self._seconds and self._rng.random() >= _MISSED:
@@ -153,7 +153,7 @@ class _Take:
         return self._progression[event.bar % len(self._progression)]
 
     def _add_note(self, line: Audio, start: float, seconds: float, timbre: Timbre, degree: int, octave: int) -> None:
-        """Play a degree of the scale, so many octaves above the bass, at `start` for `seconds`."""
+        """Add a degree of the scale, `octave` octaves above the bass, at `start` for `seconds`."""
         note = self._tonic + 12 * (octave + degree // 7) + self._scale[degree % 7]
         frequency = 440 * 2 ** ((note - 69) / 12)  # Hz
         _add(line, start, _tone(timbre, frequency, 0.95 * seconds), self._rng.uniform(0.8, 1.0))
@@ -163,7 +163,7 @@ class _Take:
 
 
 def _add(line: Audio, start: float, sound: Audio, gain: float) -> None:
-    """Add `sound` to `line` from `start` seconds on: what falls before or after the line is not heard."""
+    """Add `sound` to `line` at `start` seconds; samples before or after the line are cut off."""
     first = int(start * SAMPLE_RATE)
     skipped = max(0, -first)
     part = sound[skipped : len(line) - first]

@@ -1,4 +1,4 @@
-"""Audio files of many kinds from one waveform, and damaged ones, for the synthetic corpus."""
+"""Audio files in several formats from a waveform, and damaged files, for the synthetic corpus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # which loads its parts when they are used: every job imports this module for its settings
+import scipy  # loads its parts on first use: every job imports this module for its settings
 import soundfile
 import soxr
 from numpy.typing import NDArray
@@ -31,16 +31,16 @@ _FLAC = Container("flac", "FLAC", "PCM_16")
 _OGG = Container("ogg", "OGG", "VORBIS")
 _MP3 = Container("mp3", "MP3", "MPEG_LAYER_III")
 
-# How often each is drawn. Encoding a track takes 30 times as long into MP3, and 10 times into Vorbis, as into the
-# others, and longer than composing it: so a few of these.
+# Probabilities. MP3 and Vorbis are rare because encoding takes 30 and 10 times as long as for the others, and longer
+# than composing.
 _CONTAINERS = {_WAV_16: 0.45, _WAV_24: 0.08, _WAV_FLOAT: 0.06, _FLAC: 0.34, _OGG: 0.04, _MP3: 0.03}
 _RATES = {16000: 0.15, 22050: 0.25, 32000: 0.15, 44100: 0.3, 48000: 0.15}  # Hz
-_BLOCK = 65536  # frames; libsndfile's Vorbis encoder overflows the stack when given a long file at once
+_BLOCK = 65536  # frames; libsndfile's Vorbis encoder overflows the stack when it gets a long file at once
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a track is stored. Drawn without regard to genre and artist, so it tells nothing about them."""
+    """The file format of a track. It is drawn independently of genre and artist, so it reveals nothing about them."""
 
     container: Container
     rate: int  # Hz
@@ -48,6 +48,7 @@ class Form:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Form:
+        """Draw a random format."""
         return cls(
             container=list(_CONTAINERS)[rng.choice(len(_CONTAINERS), p=list(_CONTAINERS.values()))],
             rate=int(rng.choice(list(_RATES), p=list(_RATES.values()))),
@@ -56,7 +57,7 @@ class Form:
 
 
 def encode(audio: Audio, form: Form) -> bytes:
-    """A whole file of `audio`, mono at `SAMPLE_RATE`, stored as `form` says."""
+    """Return `audio`, mono at `SAMPLE_RATE`, as a file of the given form."""
     sound = np.clip(soxr.resample(audio, SAMPLE_RATE, form.rate), -1, 1)
     if form.pan is not None:
         sides = np.array([1 - form.pan, 1 + form.pan], dtype=np.float32) / np.float32(1 + abs(form.pan))
@@ -65,7 +66,7 @@ def encode(audio: Audio, form: Form) -> bytes:
 
 
 def _write(sound: NDArray[np.float32], rate: int, container: Container) -> bytes:
-    """A file of `sound`, shape (frames,) or (frames, channels)."""
+    """Return a file of `sound`, shape (frames,) or (frames, channels)."""
     buffer = io.BytesIO()
     if container is _WAV_FLOAT:  # libsndfile would write the time of day into it
         scipy.io.wavfile.write(buffer, rate, sound.astype(np.float32))
@@ -80,25 +81,25 @@ def _write(sound: NDArray[np.float32], rate: int, container: Container) -> bytes
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that must end in the rejects, with the extension it goes by."""
+    """A file that must end in the rejects, and its extension."""
 
     extension: str
     make: Callable[[], bytes]
 
 
-def _hum() -> Audio:
-    """Three seconds of a plain tone: what the damage is done to."""
+def _tone() -> Audio:
+    """Return three seconds of a sine tone, which is then damaged."""
     time = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
     return np.asarray(0.3 * np.sin(2 * np.pi * 220 * time), dtype=np.float32)
 
 
 def _truncated() -> bytes:
-    whole = _write(_hum(), SAMPLE_RATE, _FLAC)
-    return whole[: len(whole) // 4]
+    content = _write(_tone(), SAMPLE_RATE, _FLAC)
+    return content[: len(content) // 4]
 
 
 def _not_a_number() -> bytes:
-    sound = _hum()
+    sound = _tone()
     sound[SAMPLE_RATE : SAMPLE_RATE + 100] = np.nan
     return _write(sound, SAMPLE_RATE, _WAV_FLOAT)
 
@@ -109,5 +110,5 @@ DAMAGES: dict[str, Damage] = {
     "text": Damage("wav", lambda: b"This is not music.\n" * 100),
     "silent": Damage("wav", lambda: _write(np.zeros(3 * SAMPLE_RATE, np.float32), SAMPLE_RATE, _WAV_16)),
     "nan": Damage("wav", _not_a_number),
-    "short": Damage("wav", lambda: _write(_hum()[: SAMPLE_RATE // 20], SAMPLE_RATE, _WAV_16)),
+    "short": Damage("wav", lambda: _write(_tone()[: SAMPLE_RATE // 20], SAMPLE_RATE, _WAV_16)),
 }

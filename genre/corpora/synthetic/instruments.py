@@ -1,9 +1,9 @@
-"""How the synthetic corpus sounds: one artist's instruments and mixing habits. Nothing here knows a genre.
+"""The instruments and the mix of an artist of the synthetic corpus. They do not depend on the genre.
 
-All waveforms are float32 at `SAMPLE_RATE`, mono, shape (samples,). Complete tracks go through sums, products,
-divisions, roots and scipy's transforms only, which round in the same way with any vector instructions. NumPy's
-`exp` and `tanh` in float32, its matrix products and its complex products do not: the same seed would give other
-bytes on another processor. Short tables are computed in float64 and then rounded.
+All waveforms are float32 at `SAMPLE_RATE`, mono, shape (samples,). Complete tracks are computed with sums, products,
+divisions, roots and scipy's transforms only, which give the same bits with any vector instructions. NumPy's `exp` and
+`tanh` in float32, its matrix products and its complex products do not: the same seed would give other bytes on another
+processor. Short tables are computed in float64 and then rounded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # which loads its parts when they are used: every job imports this module for its settings
+import scipy  # loads its parts on first use: every job imports this module for its settings
 from numpy.typing import NDArray
 
 Audio = NDArray[np.float32]
@@ -20,11 +20,11 @@ Audio = NDArray[np.float32]
 SAMPLE_RATE = 22050  # Hz
 _TABLE_BITS = 11
 _TABLE = 2**_TABLE_BITS  # samples of one period
-_PHASE_BITS = 32  # of an oscillator, so that its phase wraps round by itself
+_PHASE_BITS = 32  # of an oscillator, so that its phase overflows from the end of a period to its start
 _PARTIALS = 24
 _SINES = np.sin(2 * np.pi * np.arange(1, _PARTIALS + 1)[:, None] * np.arange(_TABLE) / _TABLE)
-_FRAME = 32768  # samples that the room transforms at a time
-_EQUALISER = 1024  # samples before and after its middle that the equaliser's response has
+_FRAME = 32768  # samples transformed at a time
+_EQUALISER = 1024  # samples of the equaliser's response on each side of its centre
 _TAIL = SAMPLE_RATE // 2  # samples of reverberation
 
 
@@ -40,9 +40,10 @@ class Timbre:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Timbre:
+        """Draw a random instrument."""
         number = np.arange(1, _PARTIALS + 1)
         strength = number ** -rng.uniform(0.9, 2.2) * rng.uniform(0.5, 1.0, _PARTIALS)
-        strength[1::2] *= rng.uniform(0.1, 1.0)  # few even partials sound hollow
+        strength[1::2] *= rng.uniform(0.1, 1.0)  # with weak even partials it sounds hollow
         return cls(
             partials=(strength / np.sqrt(np.sum(strength**2))).astype(np.float32),
             attack=rng.uniform(0.004, 0.03),
@@ -52,7 +53,7 @@ class Timbre:
         )
 
     def tone(self, frequency: float, seconds: float) -> Audio:
-        """One note of `frequency` Hz that sounds for `seconds`, at a peak near 1."""
+        """Return a note of `frequency` Hz and `seconds`, with a peak near 1."""
         count = max(1, int(seconds * SAMPLE_RATE))
         step = np.uint32(frequency / SAMPLE_RATE * 2**_PHASE_BITS)
         phase = (np.arange(count, dtype=np.uint32) * step) >> np.uint32(_PHASE_BITS - _TABLE_BITS)
@@ -66,13 +67,13 @@ class Timbre:
 
     @functools.cached_property
     def _periods(self) -> Audio:
-        """One period of the first partial, of the first two, and so on: (24, 2048)."""
+        """One period with only the first partial, with the first two, and so on: (24, 2048)."""
         return np.cumsum(self.partials[:, None] * _SINES, axis=0).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class DrumKit:
-    """One sound for each stroke that `_styles` can write, each at a peak near 1."""
+    """One sound for each stroke of the patterns in `styles`, each with a peak near 1."""
 
     kick: Audio
     snare: Audio
@@ -81,6 +82,7 @@ class DrumKit:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> DrumKit:
+        """Draw a random kit."""
         low, high = np.sort(rng.uniform(3000, 9500, 2))
         return cls(
             kick=_kick(rng.uniform(42, 70), rng.uniform(2, 5), rng.uniform(0.06, 0.16)),
@@ -95,7 +97,7 @@ def _time(seconds: float) -> NDArray[np.float64]:
 
 
 def _decay(seconds: float, count: int) -> Audio:
-    """What falls by 1/e in `seconds`, at the first `count` samples: the product of a coarse and a fine table."""
+    """Return `count` samples of a decay by 1/e in `seconds`, as the product of a coarse and a fine table."""
     per_sample, fine = -1 / (seconds * SAMPLE_RATE), 256
     coarse = np.exp(np.arange(0, count, fine) * per_sample).astype(np.float32)
     return np.asarray(
@@ -104,18 +106,19 @@ def _decay(seconds: float, count: int) -> Audio:
 
 
 def _ramp(seconds: float, count: int) -> Audio:
-    """What rises from 0 to 1 in `seconds`, at the first `count` samples."""
+    """Return the first `count` samples of a line from 0 to 1 in `seconds`."""
     return np.arange(count, dtype=np.float32) / np.float32(seconds * SAMPLE_RATE)
 
 
 def _kick(frequency: float, sweep: float, decay: float) -> Audio:
-    """A sine that falls to `frequency` Hz from `1 + sweep` times it, as a struck skin does."""
+    """Return a sine that falls to `frequency` Hz from `1 + sweep` times that, like a struck drum head."""
     time = _time(4 * decay)
     phase = frequency * (time + sweep * 0.03 * (1 - np.exp(-time / 0.03)))
     return np.sin(2 * np.pi * phase).astype(np.float32) * _decay(decay, len(time))
 
 
 def _snare(rng: np.random.Generator, frequency: float, decay: float, rattle: float) -> Audio:
+    """Return a short tone mixed with noise; `rattle` is the share of the noise."""
     time = _time(4 * decay)
     skin = np.sin(2 * np.pi * frequency * time).astype(np.float32) * _decay(0.6 * decay, len(time))
     wires = _noise(rng, 4 * decay, decay, 900, 8000)
@@ -123,7 +126,7 @@ def _snare(rng: np.random.Generator, frequency: float, decay: float, rattle: flo
 
 
 def _noise(rng: np.random.Generator, seconds: float, decay: float, low: float, high: float) -> Audio:
-    """Noise between `low` and `high` Hz that falls by 1/e in `decay` seconds."""
+    """Return noise between `low` and `high` Hz that decays by 1/e in `decay` seconds."""
     count = int(seconds * SAMPLE_RATE)
     size = scipy.fft.next_fast_len(count, real=True)
     frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
@@ -135,16 +138,17 @@ def _noise(rng: np.random.Generator, seconds: float, decay: float, low: float, h
 
 @dataclass(frozen=True)
 class Room:
-    """The end of the chain: equaliser and reverberation in one response, drive and noise floor."""
+    """The effects on the mix: equaliser and reverberation in one response, soft clipping and noise."""
 
-    response: NDArray[np.complex64]  # to a frame, later by `_EQUALISER` samples
+    response: NDArray[np.complex64]  # spectrum of a frame; it delays by `_EQUALISER` samples
     drive: float
     noise: float  # peak
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Room:
+        """Draw random effects."""
         tilt = rng.uniform(-2.0, 2.0)
-        gains_db = tilt * np.linspace(-4, 4, 9) + rng.uniform(-3, 3, 9)  # at octaves from 43 Hz on
+        gains_db = tilt * np.linspace(-4, 4, 9) + rng.uniform(-3, 3, 9)  # at octaves from 43 Hz
         wet, decay = rng.uniform(0.0, 0.5), rng.uniform(0.08, 0.3)
         tail = rng.standard_normal(_TAIL, dtype=np.float32) * _decay(decay, _TAIL)
         tail *= wet / np.sqrt(np.sum(tail**2))
@@ -156,36 +160,36 @@ class Room:
         )
 
     def apply(self, mix: Audio, rng: np.random.Generator) -> Audio:
-        """`mix`, at any level, as it leaves this room: equalised, reverberant, softly clipped and a little noisy."""
-        heard = self._respond(mix)
-        heard *= np.float32(0.5 * self.drive) / (np.sqrt(np.mean(heard**2)) + np.float32(1e-9))
-        heard /= np.sqrt(1 + heard**2)
+        """Return `mix`, of any level, with equaliser, reverberation, soft clipping and noise."""
+        sound = self._respond(mix)
+        sound *= np.float32(0.5 * self.drive) / (np.sqrt(np.mean(sound**2)) + np.float32(1e-9))
+        sound /= np.sqrt(1 + sound**2)
         noise = rng.random(len(mix), dtype=np.float32) - np.float32(0.5)
-        heard += noise * np.float32(2 * self.noise)
-        return heard
+        sound += noise * np.float32(2 * self.noise)
+        return sound
 
     def _respond(self, mix: Audio) -> Audio:
-        """The convolution of `mix` with the response, by overlapping frames."""
+        """Return the convolution of `mix` with the response, by overlapping frames."""
         hop = _FRAME - (2 * _EQUALISER + _TAIL)
         frames = -(-len(mix) // hop)
         parts = np.zeros((frames, hop), np.float32)
         parts.reshape(-1)[: len(mix)] = mix
         parts = scipy.fft.irfft(_product(scipy.fft.rfft(parts, _FRAME), self.response), _FRAME)
-        heard = np.zeros((frames - 1) * hop + _FRAME, np.float32)
+        sound = np.zeros((frames - 1) * hop + _FRAME, np.float32)
         for number, part in enumerate(parts):
-            heard[number * hop : number * hop + _FRAME] += part
-        return heard[_EQUALISER : _EQUALISER + len(mix)]
+            sound[number * hop : number * hop + _FRAME] += part
+        return sound[_EQUALISER : _EQUALISER + len(mix)]
 
 
 def _equaliser(gains_db: NDArray[np.float64]) -> Audio:
-    """The response in time to gains at nine octaves from 43 Hz on: symmetric around sample `_EQUALISER`."""
+    """Return the impulse response to gains at nine octaves from 43 Hz: symmetric around sample `_EQUALISER`."""
     octave = np.log2(np.maximum(scipy.fft.rfftfreq(_FRAME, 1 / SAMPLE_RATE), 20) / 43)
     response = scipy.fft.irfft(10 ** (np.interp(octave, np.arange(9), gains_db) / 20), _FRAME)
     return np.asarray(np.roll(response, _EQUALISER)[: 2 * _EQUALISER].astype(np.float32))
 
 
 def _product(spectra: NDArray[np.complex64], response: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Their product, each step rounded by itself: NumPy's own fuses two where the processor can."""
+    """Return the product with every step rounded: NumPy's own fuses two steps where the processor can."""
     product = np.empty_like(spectra)
     product.real = spectra.real * response.real - spectra.imag * response.imag
     product.imag = spectra.real * response.imag + spectra.imag * response.real
@@ -194,7 +198,7 @@ def _product(spectra: NDArray[np.complex64], response: NDArray[np.complex64]) ->
 
 @dataclass(frozen=True)
 class Artist:
-    """What an artist's tracks have in common, whatever the genre: instruments, levels, room, mode, looseness."""
+    """What all tracks of an artist have in common: instruments, levels, effects, mode and timing."""
 
     bass: Timbre
     chords: Timbre
@@ -206,8 +210,9 @@ class Artist:
     jitter: float  # seconds, standard deviation of the players' timing
 
     @classmethod
-    @functools.lru_cache(maxsize=64)  # an artist plays many tracks; one is 0.5 MB
+    @functools.lru_cache(maxsize=64)  # an artist plays many tracks; an entry is 0.5 MB
     def draw(cls, seed: int) -> Artist:
+        """Draw a random artist."""
         rng = np.random.default_rng(seed)
         layers = ("kick", "snare", "hat", "bass", "chords", "lead")
         return cls(

@@ -1,14 +1,14 @@
-"""What makes a genre of the synthetic corpus: where in the bar each layer plays. Nothing here is about sound.
+"""The genres of the synthetic corpus: where in the bar each layer plays. Instruments are in `instruments`.
 
-A pattern is one bar in equal steps, blanks are for the eye. In all patterns `.` is a rest and `-` holds the
-note before it.
+A pattern is one bar in equal steps; blanks only make it readable. In all patterns `.` is a rest and `-` holds the
+previous note.
 
-- drums: `x` a hit, `g` a quiet one, `o` (hat only) an open hat;
+- drums: `x` a stroke, `g` a quiet stroke, `o` (hat only) an open hat;
 - bass: the degree of the scale above the root of the bar's chord, 1 to 8;
-- chords: `x` the whole chord; 1 to 4 one tone of it, from the lowest up.
+- chords: `x` the complete chord; 1 to 4 one tone of it, from the lowest to the highest.
 
-Each layer has alternatives, of which a track plays one. Many patterns are shared by several genres, so that
-one layer alone often leaves some of them open: it takes two or three together.
+Each layer has alternatives, and a track plays one of them. Several genres share many patterns, so that one layer is
+often not enough to recognise a genre: two or three are needed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ HELD_BASS = "1--- ---- ---- ----"
 
 @dataclass(frozen=True)
 class Style:
-    """The patterns of one genre; `beats` in a bar, and quarter notes per minute from `tempo[0]` to `tempo[1]`."""
+    """The patterns of one genre."""
 
-    beats: int
-    tempo: tuple[float, float]
+    beats: int  # in a bar
+    tempo: tuple[float, float]  # lowest and highest, in quarter notes per minute
     kick: Patterns
     snare: Patterns
     hat: Patterns

@@ -13,13 +13,13 @@ import pytest
 from scanning import ids, refused, scan, settings, touch
 
 from genre import corpora
-from genre.corpora import _walk, fma, gtzan
+from genre.corpora import fma, gtzan
 from genre.storage import Location
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """Address of an empty bucket of a real S3 server; the query comes after the path."""
+    """Return the address of an empty bucket on a real S3 server, with {} in place of the path."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -30,8 +30,8 @@ def bucket() -> Iterator[str]:
         for key, value in keys.items():
             environment.setenv(key, value)
         query = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
-        place = Location.of(f"s3://music?{query}")
-        place.filesystem.create_dir(place.path)
+        location = Location.of(f"s3://music?{query}")
+        location.filesystem.create_dir(location.path)
         yield f"s3://music/{{}}?{query}"
     server.stop()
 
@@ -39,24 +39,26 @@ def bucket() -> Iterator[str]:
 class TestWalk:
     def test_order_is_by_name_in_each_folder(self, tmp_path: Path) -> None:
         names = ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
-        found = list(_walk.walk(Location.of(touch(tmp_path, *names))))
-        assert [audio.relative for audio in found] == ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
+        files = corpora.walk(Location.of(touch(tmp_path, *names)))
+        assert [audio.relative for audio in files] == ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
 
-    def test_size_time_and_address(self, tmp_path: Path) -> None:
+    def test_size_time_and_path(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.wav", content=b"12345")
         os.utime(tmp_path / "a.wav", (1_000_000_000.5, 1_000_000_000.5))
-        (audio,) = _walk.walk(Location.of(tmp_path))
+        (audio,) = corpora.walk(Location.of(tmp_path))
         assert (audio.path, audio.size, audio.modified) == (str(tmp_path / "a.wav"), 5, 1_000_000_000.5)
 
-    def test_system_files_and_other_files_are_no_tracks(self, tmp_path: Path) -> None:
+    def test_system_files_and_other_files_are_not_tracks(self, tmp_path: Path) -> None:
         others = "._a.wav .hidden.wav .git/b.wav __MACOSX/c.wav Thumbs.db cover.jpg a.cue notes.txt wav a.wav.part"
         touch(tmp_path, "a.WAV", "b.Mp3", *others.split())
-        assert [audio.relative for audio in _walk.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3"]
+        assert [audio.relative for audio in corpora.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3"]
 
-    def test_a_hidden_folder_above_the_root_does_not_matter(self, tmp_path: Path) -> None:
+    def test_hidden_folder_above_the_root_is_accepted(self, tmp_path: Path) -> None:
         assert scan("folder", touch(tmp_path / ".cache", "rock/a.wav"))
 
-    def test_links(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_only_links_to_files_inside_the_root_are_followed(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         outside = touch(tmp_path / "outside", "a.wav")
         root = touch(tmp_path / "root", "rock/a.wav", ".annex/key")
         (root / "rock" / "annexed.wav").symlink_to("../.annex/key")
@@ -65,17 +67,17 @@ class TestWalk:
         (root / "rock" / "folder").symlink_to(outside)
         (root / "rock" / "loop").symlink_to(root)
         with caplog.at_level(logging.WARNING):
-            found = {audio.relative: audio.size for audio in _walk.walk(Location.of(root))}
-        assert found == {"rock/a.wav": 1, "rock/annexed.wav": 1, "rock/broken.wav": _walk.MISSING}
+            sizes = {audio.relative: audio.size for audio in corpora.walk(Location.of(root))}
+        assert sizes == {"rock/a.wav": 1, "rock/annexed.wav": 1, "rock/broken.wav": corpora.MISSING}
         assert "3 links not followed" in caplog.text
 
-    def test_the_root_may_be_a_link(self, tmp_path: Path) -> None:
+    def test_root_may_be_a_link(self, tmp_path: Path) -> None:
         touch(tmp_path / "real", "rock/a.wav")
         (tmp_path / "link").symlink_to(tmp_path / "real")
         (tmp_path / "real" / "rock" / "b.wav").symlink_to("a.wav")
         assert ids(scan("folder", tmp_path / "link")) == ["rock/a.wav", "rock/b.wav"]
 
-    def test_a_name_that_is_not_utf8_is_kept_for_the_rejects(self, tmp_path: Path) -> None:
+    def test_name_that_is_not_utf8_is_escaped_and_missing(self, tmp_path: Path) -> None:
         touch(tmp_path, "rock/a.wav")
         with open(os.fsencode(tmp_path) + b"/rock/caf\xe9.wav", "wb"):
             pass
@@ -83,16 +85,16 @@ class TestWalk:
         assert [(track.track_id, track.size) for track in tracks] == [("rock/a.wav", 1), ("rock/caf\\xe9.wav", -1)]
         assert tracks[1].path.encode()
 
-    def test_folder_that_cannot_be_listed_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_error_names_a_folder_that_cannot_be_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touch(tmp_path, "rock/a.wav", "secret/b.wav")
-        listed = os.scandir
+        scandir = os.scandir
 
         def denied(path: str) -> Any:
             if path.endswith("secret"):
                 raise PermissionError(13, "Permission denied", path)
-            return listed(path)
+            return scandir(path)
 
-        monkeypatch.setattr(os, "scandir", denied)  # tests run as root, who may read everything
+        monkeypatch.setattr(os, "scandir", denied)  # tests may run as root, who can read everything
         assert f"{tmp_path}/secret cannot be listed (Permission denied)" in refused("folder", tmp_path)
 
     def test_refusals(self, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ class TestWalk:
             "folk/._a.wav",
         ]
         touch(tmp_path, *names, content=b"four")
-        root = Location.of(bucket.format("mine"))
+        root = Location.of(bucket.format("folder"))
         for name in names:
             (root / name).write_bytes(b"four")
         remote, local = scan("folder", root), scan("folder", tmp_path)
@@ -135,7 +137,7 @@ class TestFolder:
         ]
         assert corpora.classes(settings("folder", tmp_path)) is None
 
-    def test_decomposed_names_are_the_same_genre_and_group(self, tmp_path: Path) -> None:
+    def test_decomposed_names_give_the_same_genre_and_group(self, tmp_path: Path) -> None:
         touch(tmp_path, "Électro/Zoé/a.wav", "E\u0301lectro/Zoe\u0301/b.wav")
         tracks = scan("folder", tmp_path)
         assert len({track.genre for track in tracks}) == len({track.group for track in tracks}) == 1
@@ -162,7 +164,7 @@ class TestFolder:
         (tmp_path / "rock" / "a.wav").unlink()
         assert "holds no audio file in a genre's folder" in refused("folder", tmp_path, ignore_loose=True)
 
-    def test_no_published_split(self, tmp_path: Path) -> None:
+    def test_official_split_is_refused(self, tmp_path: Path) -> None:
         assert "has no published split" in refused("folder", touch(tmp_path, "rock/a.wav"), "official")
 
     def test_real_music(self, shared_data: Path) -> None:
@@ -183,7 +185,7 @@ class TestFma:
 
     @staticmethod
     def metadata(root: Path, rows: Any = ROWS) -> None:
-        """The published layout: two levels of names, the index's name, then one line per track."""
+        """Write tracks.csv as published: two levels of names, the name of the index, then one line per track."""
         header = [
             ["", "album", "artist", "artist", "set", "set", "track", "track", "track"],
             ["", "title", "bio", "id", "split", "subset", "duration", "genre_top", "title"],
@@ -205,13 +207,13 @@ class TestFma:
         assert [(t.track_id, t.genre, t.group, t.split, t.size) for t in tracks] == [
             ("000002", "Hip-Hop", "1", "train", 1),
             ("000005", "Hip-Hop", "1", "valid", 1),
-            ("000010", "Pop", "6", "test", -1),  # listed, but not there
+            ("000010", "Pop", "6", "test", -1),  # listed, but missing
         ]
         assert tracks[2].path == str(root / "fma_small" / "000" / "000010.mp3")
         assert corpora.classes(settings("fma", root)) == list(fma.SMALL)
         assert {track.split for track in scan("fma", root, "random")} == {None}
 
-    def test_medium_has_the_small_tracks_too(self, root: Path) -> None:
+    def test_medium_includes_the_small_tracks(self, root: Path) -> None:
         touch(root, *(f"fma_medium/000/{n:06d}.mp3" for n in (2, 5, 10, 140)))
         tracks = scan("fma", root, subset="medium")
         assert ids(tracks) == ["000002", "000005", "000010", "000140"]
@@ -224,7 +226,7 @@ class TestFma:
         touch(root, "fma_medium/000/000140.mp3")
         assert ids(scan("fma", root)) == ["000002", "000005", "000010"]
 
-    def test_known_faults_are_listed(self) -> None:
+    def test_lists_known_faults(self) -> None:
         assert {"099134", "108925", "133297"} < set(fma.faulty())
 
     def test_refusals(self, root: Path) -> None:

@@ -1,4 +1,4 @@
-"""GTZAN: its layouts, its fault-filtered split, its random one."""
+"""Tests of GTZAN: layouts, the fault-filtered split and the random split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scanning import refused, scan, settings, touch
 
 from genre import corpora
 from genre.corpora import gtzan
-from genre.features import splits
+from genre.features import SPLITS, splits
 
 FILTERED = {  # train, valid, test
     "blues": (46, 23, 31), "classical": (48, 20, 31), "country": (45, 23, 30), "disco": (42, 22, 29),
@@ -23,21 +23,21 @@ FILTERED = {  # train, valid, test
 
 
 @pytest.fixture(scope="module")
-def whole_gtzan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_gtzan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = (f"{genre}/{genre}.{number:05d}.au" for genre in gtzan.GENRES for number in range(100))
     return touch(tmp_path_factory.mktemp("gtzan"), *names)
 
 
 class TestGtzan:
-    def test_the_filtered_split_has_its_published_counts(self, whole_gtzan: Path) -> None:
-        counts = Counter((track.genre, track.split) for track in scan("gtzan", whole_gtzan))
-        found = {g: tuple(counts[g, split] for split in splits.SPLITS) for g in gtzan.GENRES}
-        assert found == FILTERED
-        assert [sum(column) for column in zip(*found.values(), strict=True)] == [443, 197, 290]
+    def test_filtered_split_has_its_published_counts(self, complete_gtzan: Path) -> None:
+        counts = Counter((track.genre, track.split) for track in scan("gtzan", complete_gtzan))
+        by_genre = {g: tuple(counts[g, split] for split in SPLITS) for g in gtzan.GENRES}
+        assert by_genre == FILTERED
+        assert [sum(column) for column in zip(*by_genre.values(), strict=True)] == [443, 197, 290]
         assert sum(counts[g, "excluded"] for g in gtzan.GENRES) == 70
 
-    def test_it_is_the_split_that_torchaudio_carries(self) -> None:
-        """An independent copy, from jordipons/sklearn-audio-transfer-learning; read without importing torch."""
+    def test_filtered_split_equals_that_of_torchaudio(self) -> None:
+        """Torchaudio has an independent copy (jordipons/sklearn-audio-transfer-learning), read without importing it."""
         package = importlib.util.find_spec("torchaudio")
         assert package is not None
         assert package.origin is not None
@@ -47,25 +47,27 @@ class TestGtzan:
                 name = node.targets[0].id
                 if name.startswith("filtered_"):
                     published = set(ast.literal_eval(node.value))
-                    ours = {track for track, split in gtzan._filtered().items() if split == name[len("filtered_") :]}
+                    ours = {
+                        track for track, split in gtzan.filtered_split().items() if split == name[len("filtered_") :]
+                    }
                     assert ours == published
 
-    def test_it_is_the_split_of_the_research_data(self, shared_data: Path) -> None:
-        for split in splits.SPLITS:
+    def test_filtered_split_equals_the_published_lists(self, shared_data: Path) -> None:
+        for split in SPLITS:
             lines = (shared_data / "gtzan-splits" / f"{split}_filtered.txt").read_text().split()
-            ours = {track for track, side in gtzan._filtered().items() if side == split}
+            ours = {track for track, side in gtzan.filtered_split().items() if side == split}
             assert {Path(line).stem for line in lines} == ours
 
-    def test_the_random_split_is_stratified_whatever_is_there(self, whole_gtzan: Path) -> None:
-        tracks = scan("gtzan", whole_gtzan, "random")
+    def test_random_split_is_stratified_for_any_set_of_files(self, complete_gtzan: Path) -> None:
+        tracks = scan("gtzan", complete_gtzan, "random")
         assert {track.split for track in tracks} == {None}
         columns = {name: [getattr(track, name) for track in tracks] for name in ("track_id", "genre", "group", "split")}
         table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
-        done = splits.assign(table, settings("gtzan"))
+        assigned = splits.assign(table, settings("gtzan"))
         expected = {"train": 65, "valid": 15, "test": 20, "excluded": 0}
-        assert splits.summary(done) == dict.fromkeys(gtzan.GENRES, expected)
+        assert splits.summary(assigned) == dict.fromkeys(gtzan.GENRES, expected)
         part = splits.assign(table.slice(30, 400), settings("gtzan"))
-        assert part["split"].to_pylist() == done["split"].slice(30, 400).to_pylist()
+        assert part["split"].to_pylist() == assigned["split"].slice(30, 400).to_pylist()
 
     @pytest.mark.parametrize("parents", ["", "genres", "genres_original", "Data/genres_original"])
     @pytest.mark.parametrize("extension", ["au", "wav", "flac", "mp3"])
@@ -80,7 +82,7 @@ class TestGtzan:
         ]
         assert corpora.classes(settings("gtzan", tmp_path)) == sorted(gtzan.GENRES)
 
-    def test_known_faults_are_listed(self) -> None:
+    def test_lists_known_faults(self) -> None:
         faulty = gtzan.faulty()
         assert len(faulty) == 71
         assert "unreadable" in faulty["jazz.00054"]

@@ -1,4 +1,4 @@
-"""The synthetic corpus: what it promises to the pipeline, and that no single number tells its genres apart."""
+"""Tests of the synthetic corpus: what the pipeline relies on, and that no single number separates its genres."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_has_ten_classes_in_order() -> None:
     assert len(names) == 10
 
 
-def test_only_the_corpus_itself_is_a_plug_in() -> None:
+def test_helpers_are_not_plug_ins() -> None:
     assert "synthetic" in registry.names("genre.corpora")
     assert not any(name.startswith("_") for name in registry.names("genre.corpora"))
 
@@ -70,46 +70,46 @@ def test_every_pattern_fills_its_bar() -> None:
 def test_tracks_are_listed_once_and_in_order(tracks: list[Track]) -> None:
     ids = [track.track_id for track in tracks]
     assert ids == sorted(set(ids))
-    sound = Counter(track.genre for track in tracks if not is_damaged(track))
-    assert sound == dict.fromkeys(STYLES, SMALL["tracks_per_genre"])
+    intact = Counter(track.genre for track in tracks if not is_damaged(track))
+    assert intact == dict.fromkeys(STYLES, SMALL["tracks_per_genre"])
 
 
-def test_a_track_is_described_as_it_lies_on_the_disk(root: Path, tracks: list[Track]) -> None:
+def test_track_has_the_size_time_and_path_of_its_file(root: Path, tracks: list[Track]) -> None:
     for track in tracks:
-        listed = os.stat(track.path)
-        assert (track.size, track.modified) == (listed.st_size, listed.st_mtime)
+        status = os.stat(track.path)
+        assert (track.size, track.modified) == (status.st_size, status.st_mtime)
         assert Path(track.path).relative_to(root).with_suffix("").as_posix() == track.track_id
         assert track.track_id.startswith(f"{track.genre}/")
 
 
-def test_groups_never_cross_splits(tracks: list[Track]) -> None:
-    splits = defaultdict(set)
+def test_groups_are_in_one_split(tracks: list[Track]) -> None:
+    splits_of_group = defaultdict(set)
     for track in tracks:
-        splits[track.group].add(track.split)
-    assert len(splits) == 10 * int(SMALL["artists_per_genre"])
-    assert all(len(found) == 1 for found in splits.values())
+        splits_of_group[track.group].add(track.split)
+    assert len(splits_of_group) == 10 * int(SMALL["artists_per_genre"])
+    assert all(len(splits) == 1 for splits in splits_of_group.values())
 
 
 @pytest.mark.parametrize(
     ("artists", "train", "valid", "test"), [(1, 1, 0, 0), (2, 1, 0, 1), (3, 1, 1, 1), (4, 2, 1, 1), (8, 5, 1, 2)]
 )
-def test_the_published_split_is_by_artist(tmp_path: Path, artists: int, train: int, valid: int, test: int) -> None:
-    found = corpora.scan(settings(tmp_path, tracks_per_genre=artists, artists_per_genre=artists, damaged=0))
-    counts = Counter(track.split for track in found)
+def test_published_split_is_by_artist(tmp_path: Path, artists: int, train: int, valid: int, test: int) -> None:
+    tracks = corpora.scan(settings(tmp_path, tracks_per_genre=artists, artists_per_genre=artists, damaged=0))
+    counts = Counter(track.split for track in tracks)
     assert counts == Counter(train=10 * train, valid=10 * valid, test=10 * test)
 
 
-def test_a_random_split_is_left_to_others(root: Path, tracks: list[Track]) -> None:
+def test_random_split_is_not_decided_here(root: Path, tracks: list[Track]) -> None:
     assert {track.split for track in corpora.scan(settings(root, split="random"))} == {None}
 
 
-def test_damaged_files_are_tracks_and_the_system_file_is_not(root: Path, tracks: list[Track]) -> None:
+def test_damaged_files_are_tracks_but_the_system_file_is_not(root: Path, tracks: list[Track]) -> None:
     assert sum(map(is_damaged, tracks)) == SMALL["damaged"]
     assert list(root.rglob("._*")) == [root / synthetic.SYSTEM_FILE]
     assert not any("_system" in track.path for track in tracks)
 
 
-def test_sound_tracks_can_be_read_and_come_in_many_forms(tracks: list[Track]) -> None:
+def test_intact_tracks_can_be_read_and_have_many_formats(tracks: list[Track]) -> None:
     forms = Counter()
     for track in filter(lambda track: not is_damaged(track), tracks):
         sound, rate = soundfile.read(track.path)
@@ -125,7 +125,7 @@ def read(content: bytes) -> np.ndarray:
     return np.asarray(soundfile.read(io.BytesIO(content))[0])
 
 
-def test_damage_is_what_its_name_says() -> None:
+def test_damage_matches_its_name() -> None:
     content = {name: damage.make() for name, damage in files.DAMAGES.items()}
     assert content["empty"] == b""
     for name in ("text", "truncated"):
@@ -140,17 +140,17 @@ def test_equal_settings_give_equal_files(root: Path, tracks: list[Track], tmp_pa
     for first, second in zip(tracks, corpora.scan(settings(tmp_path)), strict=True):
         assert (first.track_id, first.genre, first.group) == (second.track_id, second.genre, second.group)
         contents = Path(first.path).read_bytes(), Path(second.path).read_bytes()
-        if first.path.endswith(".ogg"):  # the number of the stream is random, the audio is not
+        if first.path.endswith(".ogg"):  # the number of the stream is random, but the audio is not
             np.testing.assert_array_equal(*map(read, contents))
         else:
             assert contents[0] == contents[1], first.track_id
 
 
-def test_a_complete_folder_is_used_again(root: Path, tracks: list[Track]) -> None:
+def test_complete_folder_is_reused(root: Path, tracks: list[Track]) -> None:
     assert list(corpora.scan(settings(root))) == tracks
 
 
-def test_an_interrupted_rendering_goes_on(tmp_path: Path) -> None:
+def test_interrupted_rendering_resumes(tmp_path: Path) -> None:
     before = list(corpora.scan(settings(tmp_path, tracks_per_genre=1)))
     os.remove(before[3].path)
     after = list(corpora.scan(settings(tmp_path, tracks_per_genre=1)))
@@ -158,7 +158,7 @@ def test_an_interrupted_rendering_goes_on(tmp_path: Path) -> None:
     assert after[:3] + after[4:] == before[:3] + before[4:]
 
 
-def test_other_settings_have_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_other_settings_use_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first, second = (next(corpora.scan(settings(tracks_per_genre=1, seed=seed))) for seed in (0, 1))
     assert first.track_id == second.track_id
@@ -166,20 +166,20 @@ def test_other_settings_have_another_folder(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("cache", ["", "relative/is/ignored"])
-def test_no_folder_that_other_users_can_write_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: str) -> None:
-    """A name in /tmp that can be guessed is a place for somebody else's link."""
+def test_default_folder_belongs_to_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: str) -> None:
+    """Another user could create a link under a predictable name in /tmp."""
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", str(tmp_path))
     track = next(corpora.scan(settings(tracks_per_genre=1)))
     assert Path(track.path).is_relative_to(tmp_path / ".cache" / "genre")
 
 
-def test_a_folder_of_other_settings_is_refused(root: Path, tracks: list[Track]) -> None:
+def test_folder_of_other_settings_is_refused(root: Path, tracks: list[Track]) -> None:
     with pytest.raises(ConfigError, match="other settings"):
         next(corpora.scan(settings(root, seed=1)))
 
 
-def test_a_remote_folder_is_refused() -> None:
+def test_remote_folder_is_refused() -> None:
     with pytest.raises(ConfigError, match="local folder"):
         next(corpora.scan(settings("s3://bucket/music")))
 
@@ -194,25 +194,25 @@ def test_audio_is_in_range_and_repeatable() -> None:
 
 
 def test_audio_is_the_same_on_processors_without_avx() -> None:
-    """NumPy chooses its loops by processor; the subprocess takes those for processors without AVX."""
+    """NumPy chooses its loops by processor; the subprocess disables those that need AVX."""
     program = (
         "import hashlib; from genre.corpora.synthetic.compose import compose\n"
         "print(*(hashlib.sha256(compose('house', n, n, 2.0)).hexdigest() for n in range(3)))"
     )
     dispatched = " ".join(name for name in __cpu_dispatch__ if __cpu_features__[name])
-    elsewhere = subprocess.run(
+    without_avx = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"NPY_DISABLE_CPU_FEATURES": dispatched},
         capture_output=True,
         text=True,
         check=True,
     )
-    here = [hashlib.sha256(compose("house", n, n, 2.0)).hexdigest() for n in range(3)]
-    assert elsewhere.stdout.split() == here
+    expected = [hashlib.sha256(compose("house", n, n, 2.0)).hexdigest() for n in range(3)]
+    assert without_avx.stdout.split() == expected
 
 
 @pytest.mark.parametrize(("ambiguity", "borrowed"), [(0.0, {0}), (1.0, {1, 2})])
-def test_an_ambiguous_track_keeps_some_of_its_genre(ambiguity: float, borrowed: set[int]) -> None:
+def test_ambiguous_track_keeps_at_least_one_layer_of_its_genre(ambiguity: float, borrowed: set[int]) -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         layers = _choose_layers("waltz", rng, ambiguity)
@@ -227,8 +227,8 @@ def test_tempo_ranges_overlap() -> None:
     assert all(fastest - slowest > 0.6 * (style.tempo[1] - style.tempo[0]) for style in STYLES.values())
 
 
-def test_no_single_number_tells_the_genre() -> None:
-    """The nearest genre by loudness, peakedness or brightness is hardly ever the right one (chance: 10 %)."""
+def test_no_single_number_separates_the_genres() -> None:
+    """The genre nearest by loudness, crest factor or brightness is rarely the right one (chance: 10 %)."""
     artists, half = range(20), 10
     audio = np.stack(
         [
@@ -240,6 +240,6 @@ def test_no_single_number_tells_the_genre() -> None:
     peak = 20 * np.log10(np.abs(audio).max(axis=-1)) - loudness
     brightness = 10 * np.log10(np.mean(np.diff(audio) ** 2, axis=-1)) - loudness
     for number in (loudness, peak, brightness):
-        known, asked = number[:, :half], number[:, half:]
-        nearest = np.abs(asked[..., None] - known.mean(axis=1)).argmin(axis=-1)
+        known, unknown = number[:, :half], number[:, half:]
+        nearest = np.abs(unknown[..., None] - known.mean(axis=1)).argmin(axis=-1)
         assert np.mean(nearest == np.arange(10)[:, None]) < 0.3

@@ -1,3 +1,5 @@
+"""Tests of the splits: stable, disjoint, grouped, stratified; and of the leakage check."""
+
 from __future__ import annotations
 
 import time
@@ -11,6 +13,7 @@ import pytest
 from genre.config import CorpusSettings
 from genre.errors import ArtifactError, ConfigError
 from genre.features import splits
+from genre.features.positions import positions
 
 SETTINGS = CorpusSettings()  # 15 % valid, 20 % test
 SCHEMA = pa.schema([(name, pa.string()) for name in ("track_id", "genre", "group", "split")])
@@ -38,12 +41,12 @@ def assigned(tracks: pa.Table, settings: CorpusSettings = SETTINGS) -> dict[str,
 
 
 def words(n: int, seed: int = 0) -> list[str]:
-    """Names that do not count."""
+    """Return random names without numbers."""
     letters = np.random.default_rng(seed).integers(97, 123, (n, 12))
     return ["".join(map(chr, row)) for row in letters]
 
 
-def test_files_that_are_added_move_no_track() -> None:
+def test_added_files_do_not_change_the_split_of_others() -> None:
     ids = [f"{name}.wav" for name in words(400)]
     small, large = assigned(table(ids[:100])), assigned(table(ids[::-1]))
     assert small.items() <= large.items()
@@ -55,7 +58,7 @@ def test_order_of_rows_does_not_matter() -> None:
 
 
 def test_known_answer_never_changes() -> None:
-    """A change here moves the tracks of every user from one side to the other: a leak between versions."""
+    """A change here moves tracks of every user to another split: a leak between versions."""
     expected = {
         "alpha.wav": "train",
         "beta.wav": "valid",
@@ -69,7 +72,7 @@ def test_known_answer_never_changes() -> None:
     assert assigned(table([*expected, *words(40)])).items() >= expected.items()
 
 
-def test_shares_are_as_asked_for_names_without_order() -> None:
+def test_shares_are_those_of_the_settings_for_names_without_numbers() -> None:
     tracks = splits.assign(table(words(20000)), SETTINGS)
     share = {row: count / 20000 for row, count in splits.summary(tracks)["rock"].items()}
     assert share["valid"] == pytest.approx(0.15, abs=0.01)
@@ -78,12 +81,12 @@ def test_shares_are_as_asked_for_names_without_order() -> None:
 
 @pytest.mark.parametrize("name", ["blues/blues.{:05d}.flac", "{} - song.mp3", "artist{}", "x/{:02d}.m4a"])
 @pytest.mark.parametrize("seed", range(5))
-def test_whole_runs_of_numbers_are_stratified_exactly(name: str, seed: int) -> None:
+def test_complete_blocks_of_numbers_are_stratified_exactly(name: str, seed: int) -> None:
     tracks = splits.assign(table([name.format(n) for n in range(100)]), CorpusSettings(split_seed=seed))
     assert splits.summary(tracks)["rock"] == {"train": 65, "valid": 15, "test": 20, "excluded": 0}
 
 
-def test_parts_of_runs_scatter_less_than_a_binomial() -> None:
+def test_parts_of_blocks_scatter_less_than_a_binomial() -> None:
     ids = [f"song {n}" for n in range(13)]
     drawn = [
         list(assigned(table([*ids, *words(40)]), CorpusSettings(split_seed=seed)).values())[:13].count("test")
@@ -94,12 +97,12 @@ def test_parts_of_runs_scatter_less_than_a_binomial() -> None:
     assert np.mean(drawn) == pytest.approx(13 * 0.2, abs=0.2)
 
 
-def test_place_is_uniform_for_any_kind_of_name() -> None:
+def test_positions_are_uniform_for_any_kind_of_name() -> None:
     for names in (words(5000), [f"{w}{n}" for n, w in enumerate(words(5000))]):
-        place = splits._places(pa.array(names), seed=3)
-        assert place.min() >= 0
-        assert place.max() < 1
-        counts = np.histogram(place, bins=50, range=(0, 1))[0]
+        drawn = positions(pa.array(names), seed=3)
+        assert drawn.min() >= 0
+        assert drawn.max() < 1
+        counts = np.histogram(drawn, bins=50, range=(0, 1))[0]
         assert ((counts - 100.0) ** 2 / 100).sum() < 90  # chi-square with 49 degrees of freedom, p < 0.0003
 
 
@@ -108,26 +111,26 @@ def test_another_seed_draws_another_split() -> None:
     assert assigned(tracks) != assigned(tracks, CorpusSettings(split_seed=1))
 
 
-def test_a_group_is_never_parted_even_across_genres() -> None:
+def test_group_is_in_one_split_even_across_genres() -> None:
     rng = np.random.default_rng(0)
     groups = [f"artist {n}" for n in rng.integers(0, 40, 600)]
     genres = [f"genre {n}" for n in rng.integers(0, 12, 600)]
     tracks = splits.assign(table([f"{n}.wav" for n in range(600)], genres, groups), SETTINGS)
-    parted = tracks.group_by("group").aggregate([("split", "count_distinct")])
-    assert set(parted["split_count_distinct"].to_pylist()) == {1}
+    per_group = tracks.group_by("group").aggregate([("split", "count_distinct")])
+    assert set(per_group["split_count_distinct"].to_pylist()) == {1}
     splits.check(tracks)
 
 
 @pytest.mark.parametrize("units", [3, 4, 6])
 @pytest.mark.parametrize("seed", range(10))
-def test_small_genres_miss_no_split(units: int, seed: int) -> None:
+def test_small_genres_have_tracks_in_every_split(units: int, seed: int) -> None:
     names = words(8 * units, seed)
     genres = [f"genre {n // units}" for n in range(8 * units)]
     counts = splits.summary(splits.assign(table(names, genres), SETTINGS))
     assert all(row[split] for row in counts.values() for split in splits.SPLITS)
 
 
-def test_small_genres_that_share_groups_miss_no_split() -> None:
+def test_small_genres_that_share_groups_have_tracks_in_every_split() -> None:
     groups = [f"group {letter}" for letter in "abcdefgh"]
     tracks = table([f"{n}.wav" for n in range(16)], ["rock"] * 8 + ["folk"] * 8, groups * 2)
     for seed in range(20):
@@ -136,7 +139,7 @@ def test_small_genres_that_share_groups_miss_no_split() -> None:
         assert all(row[split] for row in splits.summary(done).values() for split in splits.SPLITS)
 
 
-def test_a_genre_of_one_or_two_units_trains_first() -> None:
+def test_genre_of_one_or_two_units_has_one_in_train() -> None:
     for seed in range(20):
         one = splits.assign(table(["only.wav"]), CorpusSettings(split_seed=seed))
         two = splits.assign(table(words(2)), CorpusSettings(split_seed=seed))
@@ -144,15 +147,15 @@ def test_a_genre_of_one_or_two_units_trains_first() -> None:
         assert splits.summary(two)["rock"]["train"] == 1
 
 
-def test_a_published_split_is_kept_and_its_group_follows() -> None:
+def test_published_split_is_kept_and_its_group_follows() -> None:
     ids = words(30)
     split = ["test", "excluded", "valid", *[None] * 27]
     done = assigned(table(ids, group=["x", "y", "z", "x", "y", *ids[5:]], split=split))
     assert [done[track] for track in ids[:4]] == ["test", "excluded", "valid", "test"]
-    assert done[ids[4]] in splits.SPLITS  # excluded tracks draw nobody with them
+    assert done[ids[4]] in splits.SPLITS  # the group of an excluded track does not follow it
 
 
-def test_same_audio_comes_to_the_same_side() -> None:
+def test_equal_audio_is_in_one_split() -> None:
     ids = words(200)
     content = pa.array([n % 100 if n % 3 else None for n in range(200)])
     tracks = splits.assign(table(ids).append_column("content", content), SETTINGS)
@@ -161,7 +164,7 @@ def test_same_audio_comes_to_the_same_side() -> None:
     assert splits_of[ids[4]] == splits_of[ids[104]]
 
 
-def test_nothing_to_assign() -> None:
+def test_table_without_tracks_to_assign() -> None:
     assert splits.assign(table([]), SETTINGS).num_rows == 0
     assert splits.assign(table(["a"], split=["excluded"]), SETTINGS)["split"].to_pylist() == ["excluded"]
 
@@ -172,7 +175,7 @@ def test_unknown_split_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_million_tracks_take_seconds() -> None:
+def test_million_tracks_take_seconds() -> None:
     n = 1_000_000
     rng = np.random.default_rng(0)
     tracks = pa.table(
@@ -189,7 +192,7 @@ def test_a_million_tracks_take_seconds() -> None:
 
 
 class TestCheck:
-    def test_clips_of_a_track_on_one_side_pass(self) -> None:
+    def test_clips_of_a_track_in_one_split_pass(self) -> None:
         splits.check(table(["a", "a", "b"], group=["x", "x", None], split=["train", "train", "test"]))
 
     def test_track_in_two_splits(self) -> None:
@@ -205,11 +208,11 @@ class TestCheck:
         with pytest.raises(ArtifactError, match=r"the same audio in test \(b\) and train \(a\)"):
             splits.check(tracks.append_column("content", pa.array([b"\x00\xff", b"\x00\xff"])))
 
-    def test_unknown_content_and_missing_groups_are_no_leak(self) -> None:
+    def test_unknown_content_and_missing_groups_are_not_leaks(self) -> None:
         tracks = table(["a", "b"], split=["train", "test"])
         splits.check(tracks.append_column("content", pa.nulls(2, pa.binary())))
 
-    def test_excluded_tracks_are_no_leak(self) -> None:
+    def test_excluded_tracks_are_not_leaks(self) -> None:
         splits.check(table(["a", "b"], group=["x", "x"], split=["train", "excluded"]))
 
     def test_many_leaks_are_counted_not_listed(self) -> None:
