@@ -1,4 +1,4 @@
-"""The device that this machine computes on, and its hardware in a few words."""
+"""The device that this machine computes on, and a description of its hardware."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def device_for(choice: str) -> torch.device:
 
 
 def hardware() -> str:
-    """This machine in a few words."""
+    """Describe this machine: processor, cores and GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     return f"{platform.machine()}, {cores} cores{gpu}"

@@ -1,4 +1,4 @@
-"""Memory of this process: its peak, on the device that it computes on, and what becomes of freed blocks."""
+"""Memory of this process: its peak, and whether freed blocks are kept or returned to the system."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 
 
 def reset_peak() -> None:
-    """Forget earlier peaks: a process may train one model after another. Linux only, elsewhere they stay."""
-    import torch  # not at the top: processes that decode need `keep_freed` and no torch
+    """Reset the peak, since a process may train several models. Works on Linux only."""
+    import torch  # processes that decode call `keep_freed` and never load torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -22,7 +22,7 @@ def reset_peak() -> None:
 
 
 def peak_mb() -> float | None:
-    """MiB allocated on the GPU where there is one, else resident in main memory; None where nobody knows."""
+    """Return the peak in MiB, on the GPU where there is one, else in main memory; None where it is unknown."""
     import torch
 
     if torch.cuda.is_available():
@@ -35,39 +35,38 @@ def peak_mb() -> float | None:
 
 
 def keep_freed() -> None:
-    """Let this process reuse the memory of one batch in the next, where the C library is glibc.
+    """Keep freed memory in this process, so that the next batch reuses it; glibc only.
 
-    By default glibc gives large blocks back to the system when they are freed. Then every batch on a CPU
-    spends up to half its time on page faults, for activations that lay there a moment before; and a worker of
-    `prepare` a fifth of its own.
+    By default glibc returns large blocks to the system when they are freed. The page faults for the next ones take up
+    to half of the time of a training step on a CPU, and a fifth of the time of a worker of `prepare`.
     """
-    _tell_malloc({-4: 0, -1: 2**31 - 1})  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    _set_malloc_options({-4: 0, -1: 2**31 - 1})  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
 
 
 def return_freed() -> None:
-    """Let the columns of long lists go back to the system as soon as they are freed, where the C library is glibc.
+    """Return freed memory to the system at once; glibc only.
 
-    Arrow's own allocator keeps for good what was needed for a moment, and glibc takes blocks for itself that are
-    smaller than the largest one freed so far.
+    For processes that hold long tables for a moment: Arrow's own allocator never returns memory, and glibc keeps
+    blocks that are smaller than the largest one freed so far.
     """
     pa.set_memory_pool(pa.system_memory_pool())
-    _tell_malloc({-3: 64 << 10})  # M_MMAP_THRESHOLD of malloc.h
+    _set_malloc_options({-3: 64 << 10})  # M_MMAP_THRESHOLD of malloc.h
 
 
 @contextlib.contextmanager
 def reuse_freed() -> Iterator[None]:
-    """Within the block, reuse freed memory as after `keep_freed`; afterwards freed blocks go back to the system.
+    """Reuse freed memory within the block as after `keep_freed`; return it to the system afterwards.
 
-    For work on large arrays in a process that called `return_freed`: there every new array costs page faults.
+    For work on large arrays in a process that called `return_freed`, where every new array would cost page faults.
     """
-    _tell_malloc({-3: 32 << 20, -1: 256 << 20})  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    _set_malloc_options({-3: 32 << 20, -1: 256 << 20})  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     try:
         yield
     finally:
-        _tell_malloc({-3: 64 << 10, -1: 128 << 10})
+        _set_malloc_options({-3: 64 << 10, -1: 128 << 10})
 
 
-def _tell_malloc(options: dict[int, int]) -> None:
+def _set_malloc_options(options: dict[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         for option, value in options.items():

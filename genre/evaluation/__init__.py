@@ -1,4 +1,5 @@
-"""How good predictions are: metrics with intervals, the classical baseline, robustness, and the cost of inference.
+"""The quality of predictions and the cost of a model.
 
-Enters: probabilities and labels, or a model and clips. Leaves: scores. Knows nothing of training and of reports.
+Enters: probabilities and labels, or a saved model and clips. Leaves: scores with intervals, the classical baseline,
+robustness to changed audio, and the cost of inference. The room knows nothing of training and of reports.
 """

@@ -1,5 +1,6 @@
-"""From a features folder to a trained and saved model.
+"""Training a network on the clips of a features folder.
 
-Enters: clips with labels, and the `train` settings. Leaves: weights of the best epoch with their history.
-Knows nothing of Ray: the engine passes a shard and a wrapper for several processes.
+Enters: clips with labels, and the settings of `train`. Leaves: a saved model with the weights of the best epoch and
+the history of the training. The room knows nothing of Ray: a job passes the shard of its process and a wrapper that
+averages gradients.
 """

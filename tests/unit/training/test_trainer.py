@@ -1,3 +1,5 @@
+"""The trainer: repeatable, resumable, and equal for any number of workers."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -5,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +29,13 @@ from genre.training.validation import epochs_per_validation
 
 CLASSES = 3
 TRAIN = make_clips(tracks=26, per_track=1)
-VALID = make_clips(tracks=11, per_track=2, seed=1)  # neither divides by the numbers of workers
+VALID = make_clips(tracks=11, per_track=2, seed=1)  # neither is a multiple of the numbers of workers
 EVERYTHING = {"ema": 0.8, "class_weights": True, "label_smoothing": 0.1, "mixup": 0.3, "clip_norm": 0.5}
 
 
 def settings(**changes: Any) -> TrainSettings:
     basic = {"epochs": 3, "batch_size": 8, "window_seconds": 0.5, "eval_windows": 3, "precision": "fp32"}
-    basic |= {"windows_per_clip": 4}  # so many that every epoch is validated
+    basic |= {"windows_per_clip": 4}  # enough for a validation after every epoch
     return TrainSettings(**basic | changes)
 
 
@@ -43,12 +46,12 @@ def trainer(seed: int = 0, shard: Shard = Shard(), wrap: Any = lambda module: mo
     return Trainer(classifier, TRAIN, VALID, CLASSES, settings(**changes), seed, shard, wrap)
 
 
-def run(made: Trainer) -> list[Epoch]:
-    return list(made.run())
+def run(trainer: Trainer) -> list[Epoch]:
+    return list(trainer.run())
 
 
-def weights(made: Trainer) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in made.classifier.state_dict().items()}
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.classifier.state_dict().items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -59,7 +62,7 @@ def without_times(history: list[Epoch]) -> list[Epoch]:
     return [dataclasses.replace(epoch, seconds=0, windows_per_second=0, data_wait_seconds=0) for epoch in history]
 
 
-def test_it_learns():
+def test_it_learns() -> None:
     made = trainer(epochs=12, learning_rate=0.01)
     history = run(made)
     assert [epoch.epoch for epoch in history] == list(range(1, 13))
@@ -74,7 +77,7 @@ def test_it_learns():
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING, {"precision": "bf16"}], ids=["plain", "everything", "bf16"])
-def test_the_seed_decides_every_bit(changes):
+def test_equal_seeds_give_equal_bits(changes: dict[str, Any]) -> None:
     first, second, other = trainer(**changes), trainer(**changes), trainer(seed=1, **changes)
     histories = [without_times(run(made)) for made in (first, second, other)]
     assert histories[0] == histories[1] != histories[2]
@@ -83,35 +86,37 @@ def test_the_seed_decides_every_bit(changes):
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
-def test_a_resumed_run_equals_an_undisturbed_one(changes, tmp_path):
-    undisturbed = trainer(**changes)
-    run(undisturbed)
+def test_a_resumed_training_equals_an_uninterrupted_one(changes: dict[str, Any], tmp_path: Path) -> None:
+    uninterrupted = trainer(**changes)
+    run(uninterrupted)
     interrupted = trainer(**changes)
     next(interrupted.run())
     checkpoint.save_state(Location.of(tmp_path) / "state.pt", interrupted.state())
-    run(interrupted)  # what it did after it wrote its state is lost
+    run(interrupted)  # epochs after the saved state are lost
     torch.manual_seed(99)
     resumed = trainer(seed=0, **changes)
     resumed.restore(checkpoint.load_state(Location.of(tmp_path) / "state.pt"))
     assert [epoch.epoch for epoch in run(resumed)] == [2, 3]
-    assert without_times(resumed.history) == without_times(undisturbed.history)
-    assert same(weights(resumed), weights(undisturbed))
-    assert same(resumed.best, undisturbed.best)
+    assert without_times(resumed.history) == without_times(uninterrupted.history)
+    assert same(weights(resumed), weights(uninterrupted))
+    assert same(resumed.best, uninterrupted.best)
 
 
-# --- how long, and how often validated
+# --- the length of an epoch and the frequency of validation
 
 
-@pytest.mark.parametrize(("asked", "seconds", "steps"), [(0, 0.5, 6), (0, 0.92, 3), (0, 0.1, 32), (3, 0.5, 9)])
-def test_an_epoch_is_a_pass_over_all_music_unless_windows_are_counted(asked, seconds, steps):
-    made = trainer(windows_per_clip=asked, window_seconds=seconds)  # of 26 clips of 0.92 s, in batches of 8
+@pytest.mark.parametrize(("per_clip", "seconds", "steps"), [(0, 0.5, 6), (0, 0.92, 3), (0, 0.1, 32), (3, 0.5, 9)])
+def test_an_epoch_covers_all_music_unless_the_number_of_windows_is_set(
+    per_clip: int, seconds: float, steps: int
+) -> None:
+    made = trainer(windows_per_clip=per_clip, window_seconds=seconds)  # of 26 clips of 0.92 s, in batches of 8
     assert made._plan.steps == steps
     assert made._schedule.total_steps == 3 * steps + 1
 
 
 @pytest.mark.parametrize("train", [1, 7, 52, 1000])
 @pytest.mark.parametrize("valid", [1, 66, 5000])
-def test_validation_takes_at_most_a_fifth_of_the_work_and_no_less_than_needed(train, valid):
+def test_validation_is_as_frequent_as_a_fifth_of_the_work_allows(train: int, valid: int) -> None:
     every = epochs_per_validation(train, valid)
 
     def share(epochs: int) -> float:
@@ -121,20 +126,20 @@ def test_validation_takes_at_most_a_fifth_of_the_work_and_no_less_than_needed(tr
     assert every == 1 or share(every - 1) > 0.2
 
 
-def test_the_last_epoch_is_validated_and_the_epochs_between_are_trained():
+def test_the_last_epoch_is_validated_and_the_epochs_in_between_are_trained() -> None:
     rare = trainer(epochs=5, windows_per_clip=1)
     assert [epoch.epoch for epoch in run(rare)] == [4, 5]  # 66 validation windows, 26 of training
     assert rare._schedule.last_epoch == 5 * rare._plan.steps
     often = trainer(epochs=5, windows_per_clip=1, eval_windows=1)
     run(often)
-    assert same(weights(often), weights(rare))  # validating changes nothing in training
+    assert same(weights(often), weights(rare))  # validation changes nothing in training
     assert rare.history[0].train_loss == pytest.approx(np.mean([epoch.train_loss for epoch in often.history[:2]]))
 
 
-# --- the parts of the recipe
+# --- the optimisation
 
 
-def test_the_rate_rises_to_its_peak_and_falls_to_nothing():
+def test_the_rate_rises_to_its_peak_and_falls_to_nearly_zero() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
     schedule = optimiser.one_cycle(optimizer, settings(learning_rate=0.1, warmup=0.25), 100)
     rates = []
@@ -148,7 +153,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 100])
-def test_without_warm_up_the_second_step_has_the_peak_rate(steps):
+def test_without_warm_up_the_second_step_has_the_peak_rate(steps: int) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
     schedule = optimiser.one_cycle(optimizer, settings(learning_rate=0.1, warmup=0), steps)
     for _ in range(steps):
@@ -158,7 +163,7 @@ def test_without_warm_up_the_second_step_has_the_peak_rate(steps):
             assert schedule.get_last_lr()[0] == pytest.approx(0.1)
 
 
-def test_only_weights_decay():
+def test_only_weights_decay() -> None:
     made = trainer()
     decayed, plain = optimiser.adamw(list(made.classifier.parameters()), settings(weight_decay=0.3)).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
@@ -167,14 +172,14 @@ def test_only_weights_decay():
     assert len(decayed["params"]) + len(plain["params"]) == len(list(made.classifier.parameters()))
 
 
-def test_class_weights_have_mean_one_over_the_clips():
+def test_class_weights_have_mean_one_over_the_clips() -> None:
     clips = dataclasses.replace(TRAIN, labels=np.array([0] * 20 + [1] * 6))
-    found = optimiser.class_weights(clips, CLASSES)
-    assert found[0] * 20 == pytest.approx(found[1] * 6)
-    assert found[torch.from_numpy(clips.clip_labels())].mean() == pytest.approx(1)
+    weights = optimiser.class_weights(clips, CLASSES)
+    assert weights[0] * 20 == pytest.approx(weights[1] * 6)
+    assert weights[torch.from_numpy(clips.clip_labels())].mean() == pytest.approx(1)
 
 
-def test_the_weighted_loss_of_a_batch_is_the_mean_of_its_halves():
+def test_the_weighted_loss_of_a_batch_is_the_mean_of_its_halves() -> None:
     made = trainer(class_weights=True)
     logits, labels = torch.randn(8, CLASSES), torch.arange(8) % CLASSES
     targets = torch.eye(CLASSES)[labels]
@@ -185,7 +190,7 @@ def test_the_weighted_loss_of_a_batch_is_the_mean_of_its_halves():
     torch.testing.assert_close(made._loss(logits, targets), hard)
 
 
-def test_the_moving_average_is_evaluated_and_kept():
+def test_the_moving_average_is_evaluated_and_saved() -> None:
     made = trainer(ema=0.9)
     run(made)
     assert same(made.best, dict(made.evaluated.state_dict())) or made.history[-1].best_epoch < 3
@@ -195,32 +200,33 @@ def test_the_moving_average_is_evaluated_and_kept():
 @pytest.mark.parametrize(
     "changes", [{"gain_db": 3.0}, {"equaliser_db": 3.0}, {"mixstyle": 1.0}, {"mixup": 0.3}, {"mel_mask": 0.2}]
 )
-def test_each_augmentation_changes_the_windows_and_none_does_not(changes):
+def test_each_augmentation_changes_the_loss(changes: dict[str, Any]) -> None:
     off = {"gain_db": 0.0, "equaliser_db": 0.0, "mixstyle": 0.0, "mixup": 0.0, "mel_mask": 0.0, "time_mask": 0.0}
     off["epochs"] = 1
     plain, same_again, changed = (run(trainer(**off | more))[0].train_loss for more in ({}, {}, changes))
     assert plain == same_again != changed
 
 
-def test_gradients_are_clipped():
+def test_gradients_are_clipped() -> None:
     made = trainer(clip_norm=1e-3)
     run(made)
-    norm = torch.stack([parameter.grad.norm() for parameter in made.classifier.parameters()]).norm()
+    gradients = [parameter.grad for parameter in made.classifier.parameters() if parameter.grad is not None]
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
     assert norm <= 1.001e-3
 
 
-def test_it_stops_when_nothing_gets_better():
+def test_it_stops_when_the_score_no_longer_improves() -> None:
     made = trainer(epochs=50, patience=2, learning_rate=1e-7)
     history = run(made)
     assert len(history) == history[-1].best_epoch + 2 < 50
 
 
-def test_a_lost_loss_is_an_error():
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
     with pytest.raises(TrainingError, match=r"the loss is nan in epoch \d; lower train.learning_rate"):
         run(trainer(weight_decay=1e30, learning_rate=1))
 
 
-def test_a_batch_too_small_for_the_workers_is_refused():
+def test_a_batch_too_small_for_the_workers_is_refused() -> None:
     with pytest.raises(ConfigError, match="5 workers"):
         trainer(shard=Shard(0, 5))
 
@@ -228,29 +234,34 @@ def test_a_batch_too_small_for_the_workers_is_refused():
 PLAIN_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
-def test_bf16_is_not_chosen_where_onednn_would_emulate_it():
-    asks = (
+def test_bf16_is_not_chosen_where_onednn_would_emulate_it() -> None:
+    code = (
         "import torch; from genre.training import autocast; net = torch.nn.Conv2d(16, 16, 3);"
         "print(autocast.autocast_type('auto', torch.device('cpu'), net))"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", asks], env=os.environ | PLAIN_PROCESSOR, capture_output=True, text=True, check=True
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | PLAIN_PROCESSOR, capture_output=True, text=True, check=True
     )
-    assert answer.stdout.strip() == "None"
+    assert result.stdout.strip() == "None"
 
 
 # --- several workers
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_validation_adds_up_over_shards_exactly(world, monkeypatch):
-    whole = trainer()
-    last = run(whole)[-1]
+def test_validation_adds_up_over_shards_exactly(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = trainer()
+    last = run(alone)[-1]
     sums: list[torch.Tensor] = []
+
+    def keep(values: torch.Tensor) -> torch.Tensor:
+        sums.append(values)
+        return values
+
     for rank in range(world):
         part = trainer(shard=Shard(rank, world))
-        part.classifier.load_state_dict(whole.classifier.state_dict())
-        monkeypatch.setattr(workers, "sum_over_workers", lambda values: sums.append(values) or values)
+        part.classifier.load_state_dict(alone.classifier.state_dict())
+        monkeypatch.setattr(workers, "sum_over_workers", keep)
         part._validator(part.classifier)
     monkeypatch.setattr(workers, "sum_over_workers", lambda values: sum(sums))
     loss, scores = part._validator(part.classifier)
@@ -259,21 +270,21 @@ def test_validation_adds_up_over_shards_exactly(world, monkeypatch):
 
 def _train_as_one_of_three(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=3)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=3)
     parallel = nn.parallel.DistributedDataParallel
     made = trainer(shard=Shard(rank, 3), wrap=lambda network: parallel(network, broadcast_buffers=False), ema=0.5)
     run(made)
     torch.save(
         {"history": without_times(made.history), "weights": weights(made), "best": made.best}, f"{folder}/{rank}"
     )
-    torch.distributed.barrier()  # none leaves while others still speak with it
+    torch.distributed.barrier()  # no process may end while others still use its connections
     torch.distributed.destroy_process_group()
-    # gloo's threads were once seen to abort a process that ended as Python does, by taking everything apart
+    # gloo's threads can abort a process that ends by Python's regular shutdown
     os._exit(0)
 
 
-def test_three_processes_train_one_model_and_score_it_as_one_process_does(tmp_path):
-    torch.multiprocessing.spawn(_train_as_one_of_three, (str(tmp_path),), nprocs=3)
+def test_three_processes_train_one_model_and_validate_it_like_one_process(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_train_as_one_of_three, (str(tmp_path),), nprocs=3)  # type: ignore[attr-defined, no-untyped-call]
     results = [torch.load(tmp_path / str(rank), weights_only=False) for rank in range(3)]
     for result in results[1:]:
         assert result["history"] == results[0]["history"]
