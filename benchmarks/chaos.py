@@ -45,15 +45,15 @@ SETTINGS: dict[str, Any] = {
     "audio": {"clip_seconds": 4.0},
     "spectrogram": {"n_mels": 32, "n_fft": 1024, "hop_length": 512},
     "prepare": {"tracks_per_block": 2},
-    "train": {"epochs": 20, "window_seconds": 2.0, "eval_windows": 2, "batch_size": 16, "precision": "fp32"},
-    "models": {
+    "train": {"epochs": 20, "window_seconds": 2.0, "eval_windows": 2, "batch_size": 16, "dtype": "fp32"},
+    "architectures": {
         "cnn": {"width": 4, "depth": 3},
         "crnn": {"width": 4, "depth": 3, "hidden": 8},
         "resnet": {"width": 4},
     },
     "tune": {"trials": 1, "seeds": 1, "grace_epochs": 20, "architectures": ["cnn", "resnet"]},
 }
-JOBS = {"prepare": [], "train": ["model=crnn"], "tune": []}  # tune leaves its own models/cnn
+JOBS = {"prepare": [], "train": ["architecture=crnn"], "tune": []}  # tune leaves its own models/cnn
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 LONGEST_RUN = 1200  # seconds; a job that takes longer hangs
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre.config import Config, load
+from genre.config import load
 from genre.corpora import Track, gtzan, scan
 from genre.features import Clips, Manifest
 from genre.features.clips import StoredClip
@@ -29,6 +29,7 @@ from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
 from genre.model.classifier import predict
 from genre.model.classifier import statistics as of_bins
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
@@ -42,8 +43,8 @@ SETTINGS = (
     "train.eval_windows=1",
     "train.batch_size=16",
     "train.windows_per_clip=4",
-    "models.cnn.width=16",
-    "models.cnn.depth=5",
+    "architectures.cnn.width=16",
+    "architectures.cnn.depth=5",
 )
 WAYS = {
     "fresh weights": ("train.learning_rate=0.003",),

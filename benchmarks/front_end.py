@@ -34,12 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre.audio import recordings
 from genre.audio.isolation import environment
 from genre.audio.spectrogram import LogMel
-from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.corpora.synthetic.compose import SAMPLE_RATE, compose
 from genre.features import encode
+from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
 SECONDS = 30.0
-AUDIO, SPECTROGRAM, LIMITS = AudioSettings(clip_seconds=SECONDS), SpectrogramSettings(), PrepareSettings()
+AUDIO, SPECTROGRAM, LIMITS = AudioSettings(clip_seconds=SECONDS), SpectrogramSettings(), DecodingSettings()
 CALLS = 5  # in a row, as in a loop over files: the first finds the other contestant's data in the processor's cache
 MP3_QUALITY = (0.63, 0.0)  # compression_level of libsndfile: 128 and 320 kbit/s
 

@@ -30,13 +30,13 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 from prepare_kills import command, descendants, stat
 
 from genre.audio.isolation import environment
-from genre.config import Config
+from genre.settings import Config
 
 DISTINCT = 40
 TICK = os.sysconf("SC_CLK_TCK")
 KERNEL = """
 import json, sys, time
-from genre.config import Config
+from genre.settings import Config
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
 kernel = TrackKernel(Recipe.of(Config.model_validate_json(sys.argv[1])))

@@ -29,12 +29,12 @@ from prepare_kills import descendants, stat
 from prepare_overhead import Accountant, kind_of, make_music
 
 from genre import corpora, memory
-from genre.config import Config
 from genre.corpora import Track
 from genre.features import finishing, ledger
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
 from genre.features.schema import OUTCOME_SCHEMA
+from genre.settings import Config
 from genre.storage import Location
 
 KINDS = ("driver", "workers", "decoders")

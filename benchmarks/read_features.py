@@ -30,12 +30,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre.audio import recordings
 from genre.audio.spectrogram import LogMel
-from genre.config import Config, CorpusSettings
 from genre.corpora import scan
 from genre.features import Features, Shape, decode, encode
 from genre.features.manifest import SCHEMA_VERSION
 from genre.features.recipe import Recipe
 from genre.features.schema import ROW_GROUP, WRITE_OPTIONS
+from genre.settings import Config, CorpusSettings
 from genre.storage import Location
 
 DISTINCT = 60
@@ -89,7 +89,7 @@ COMPOSED = {"tracks_per_genre": DISTINCT // 10, "artists_per_genre": DISTINCT //
 def waves(kind: dict[str, Any], recipe: Recipe) -> Iterator[Arrays]:
     found = 0
     for track in scan(CorpusSettings.model_validate(kind)):
-        recording = recordings.load(Location.of(track.path).read_bytes(), recipe.audio, recipe.prepare)
+        recording = recordings.load(Location.of(track.path).read_bytes(), recipe.audio, recipe.decoding)
         for clip in recordings.cut(recording, recipe.audio):
             found += 1
             yield clip.samples

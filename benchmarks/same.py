@@ -36,8 +36,9 @@ SETTINGS: dict[str, Any] = {
     "corpus": {"kind": "synthetic", "params": {"tracks_per_genre": 8, "artists_per_genre": 4, "seconds": 6}},
     "audio": {"clip_seconds": 4},
     "spectrogram": {"n_mels": 40, "hop_length": 1024},
-    "train": {"epochs": 2, "batch_size": 8, "window_seconds": 2.7, "eval_windows": 2, "device": "cpu"},
-    "models": {
+    "train": {"epochs": 2, "batch_size": 8, "window_seconds": 2.7, "eval_windows": 2},
+    "device": "cpu",
+    "architectures": {
         "cnn": {"width": 8, "depth": 4},
         "crnn": {"width": 8, "depth": 3, "hidden": 16},
         "crnn_attention": {"width": 8, "depth": 3, "hidden": 16},
@@ -94,7 +95,7 @@ def record(checkout: Path) -> dict[str, Any]:
         output = Path(home) / "out"
         run("prepare")
         for name in ARCHITECTURES:
-            run("train", f"model={name}")
+            run("train", f"architecture={name}")
         found = {
             "features": features(output / "features"),
             "losses": {name: losses(output / "models" / name) for name in ARCHITECTURES},

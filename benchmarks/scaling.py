@@ -29,7 +29,8 @@ import numpy as np
 import pyarrow as pa
 from prepare_overhead import make_music
 
-from genre.config import Config, load
+from genre.config import load
+from genre.settings import Config
 from ray_jobs.engine import cluster
 from ray_jobs.engine.blocks import Workers
 from ray_jobs.prepare import prepare

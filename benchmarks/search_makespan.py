@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import ray
 import torch
 
-from genre.config import Config, load
+from genre.config import load
 from genre.features import SPLITS, Features
 from genre.report import Search
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
@@ -123,7 +124,7 @@ def plain_loop(config: Config, data: Data, found: Search) -> tuple[list[float], 
     seconds, cpu = [], time.process_time()
     for trial in found.trials:
         started = time.perf_counter()
-        configuration = apply(config, {"model.name": trial.architecture} | trial.settings)
+        configuration = apply(config, {"architecture": trial.architecture} | trial.settings)
         _, trainer = experiment.trainer_for(Experiment.of(configuration), data, torch.device("cpu"))
         for _ in trainer.run():
             pass

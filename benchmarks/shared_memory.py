@@ -69,8 +69,8 @@ class Trial:
         import torch
 
         from genre import architectures
-        from genre.config import TrainSettings
         from genre.model.classifier import Classifier
+        from genre.settings import TrainSettings
         from genre.training.trainer import Trainer
 
         torch.set_num_threads(1)

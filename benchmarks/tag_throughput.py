@@ -31,12 +31,13 @@ import pyarrow as pa
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from genre.config import Config, load
+from genre.config import load
 from genre.features.preparation import TrackKernel
 from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.model.saved_model import SavedEnsemble
 from genre.model.spectrogram_decoder import clips_of
+from genre.settings import Config
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from ray_jobs import tag

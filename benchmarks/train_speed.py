@@ -39,9 +39,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre import architectures, memory
-from genre.config import TrainSettings
 from genre.features import Clips, Shape
 from genre.model.classifier import Classifier
+from genre.settings import TrainSettings
 from genre.training.autocast import autocast_type
 from genre.training.trainer import Trainer
 
@@ -117,7 +117,7 @@ def trainer_loop(name: str, steps: int, batch: int, device: torch.device, precis
     clips = made_up_clips(steps * batch, bins)
     normaliser = (np.full(bins, -40, np.float32), np.full(bins, 23, np.float32))
     classifier = Classifier(network, *normaliser, clips.shape.range_db).to(device)
-    settings = TrainSettings(epochs=10_000, batch_size=batch, window_seconds=3.0, precision=precision, **recipe)
+    settings = TrainSettings(epochs=10_000, batch_size=batch, window_seconds=3.0, dtype=precision, **recipe)
     trainer = Trainer(classifier, clips, clips, CLASSES, settings)
     epochs = iter(range(1, settings.epochs))
 

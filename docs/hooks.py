@@ -97,7 +97,7 @@ def settings_page() -> str:
         parts += [f"## corpus.params with corpus.kind={kind}", table(rows) if rows else "No settings of its own."]
     for name in architectures.names():
         settings = registry.load("genre.architectures", name).Params()
-        parts += [f"## architectures.{name}", table(list(config.describe(settings, f"models.{name}.")))]
+        parts += [f"## architectures.{name}", table(list(config.describe(settings, f"architectures.{name}.")))]
     return "\n\n".join(parts)
 
 

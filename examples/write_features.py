@@ -2,7 +2,7 @@
 
     python examples/write_features.py my_run                                # made-up spectrograms, to see the format
     python examples/write_features.py my_run --convert spectrograms.parquet # GTZAN's, as recovered from plots
-    genre train output=my_run model=crnn
+    genre train output=my_run architecture=crnn
 
 `write` below is all there is to it; docs/FEATURES.md describes every file and column.
 """

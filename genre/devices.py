@@ -11,9 +11,9 @@ from genre.errors import ArtifactError
 
 
 def device_for(choice: str) -> torch.device:
-    """The device that `train.device` means on this machine."""
+    """The device that the setting `device` means on this machine."""
     if choice == "cuda" and not torch.cuda.is_available():
-        raise ArtifactError("train.device=cuda, but torch finds no GPU here; use train.device=auto or cpu")
+        raise ArtifactError("device=cuda, but torch finds no GPU here; use device=auto or cpu")
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -36,7 +36,7 @@ class Reason(StrEnum):
     NON_FINITE = "non_finite"  # NaN or infinite samples
     ABSURD_HEADER = "absurd_header"  # declares a length, rate or channel count beyond the limits
     TRUNCATED = "truncated"  # the file ends before enough of what its header declares
-    TIMED_OUT = "timed_out"  # took longer than prepare.file_timeout_s
+    TIMED_OUT = "timed_out"  # took longer than decoding.file_timeout_s
     CRASHED = "crashed"  # killed the process that decoded it
 
 

@@ -12,10 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from genre.config import Config, validate
+from genre.config import validate
 from genre.corpora import synthetic
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
+from genre.settings import Config
 from genre.storage import Location
 from genre.training.costs import Workload
 from ray_jobs import prepare, tune

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from pyarrow import fs
 
-from genre.config import Config
 from genre.errors import ArtifactError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint
 from genre.model.card import has_card
 from genre.report import Part
 from genre.report.entries import SavedRuns
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, cluster, judging
 
@@ -26,7 +26,7 @@ def run(config: Config) -> None:
     output = Location.of(config.output)
     folder = Location.of(config.evaluate.features) if config.evaluate.features else output / "features"
     features = Features.open(folder)
-    saved = _named(config) if config.model.path else list(_all(output / "models"))
+    saved = _named(config) if config.model else list(_all(output / "models"))
     if not saved:
         raise ArtifactError(f"{output / 'models'} holds no model; run train or tune, or name one with model=FOLDER")
     for one in saved:
@@ -53,7 +53,7 @@ def _check_split(split: Part, features: Features) -> None:
 
 
 def _named(config: Config) -> list[SavedRuns]:
-    place = Location.of(config.model.path)
+    place = Location.of(config.model)
     card, _ = checkpoint.load(place)
     return [SavedRuns(card.label, [place])]
 

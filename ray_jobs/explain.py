@@ -11,9 +11,9 @@ import hashlib
 import sys
 
 from genre import explaining
-from genre.config import Config, ExplainSettings, PrepareSettings
 from genre.errors import AudioError, GenreError
 from genre.explaining.excerpt import excerpt
+from genre.settings import Config, DecodingSettings, ExplainSettings
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from genre.tagging.tagger import Tagger
@@ -26,12 +26,12 @@ def run(config: Config) -> None:
     """Explain every file of `config.inputs`. Raises `GenreError` at the end when a file could not be read."""
     model = find_model(config, "explain")
     files = list_files(config.inputs)["path"].to_pylist()
-    tagger = Tagger.load(str(model), config.tag.precision, config.prepare)
+    tagger = Tagger.load(str(model), config.min_precision, config.decoding)
     target = Location.of(config.output) / "explained"
     failures = []
     for path in files:
         try:
-            _say(_explain_file(config.explain, config.prepare, tagger, path, target))
+            _say(_explain_file(config.explain, config.decoding, tagger, path, target))
         except AudioError as error:
             failures.append(path)
             _say(f"explain: {path}: {error.reason.value}: {' '.join(str(error).split())}")
@@ -40,7 +40,7 @@ def run(config: Config) -> None:
 
 
 def _explain_file(
-    settings: ExplainSettings, limits: PrepareSettings, tagger: Tagger, path: str, target: Location
+    settings: ExplainSettings, limits: DecodingSettings, tagger: Tagger, path: str, target: Location
 ) -> str:
     """Write the page and the picture of a song; return a line that says what decided, and the page's address."""
     track = tagger.decode(path)

@@ -14,7 +14,6 @@ import warnings
 import numpy as np
 import torch
 
-from genre.config import Config
 from genre.errors import GenreError
 from genre.features import Float32
 from genre.model import checkpoint, graph_export, onnx_file
@@ -23,6 +22,7 @@ from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict
 from genre.model.saved_model import SavedEnsemble
 from genre.model.spectrogram_decoder import SpectrogramDecoder, clips_of
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_model
@@ -34,7 +34,7 @@ def run(config: Config) -> None:
     """Write OUTPUT/export/<architecture>.onnx and .pt2. Raises `GenreError` when they do not answer like the model."""
     folder = find_model(config, "export")
     card, classifier = checkpoint.load(folder)
-    calibration = SavedEnsemble.read([folder], config.tag.precision).calibration
+    calibration = SavedEnsemble.read([folder], config.min_precision).calibration
     clips = _noise(card)
     expected = _expected(card, classifier, clips)
     onnx = graph_export.to_onnx(card, classifier, calibration, onnx_file.metadata_of(folder))

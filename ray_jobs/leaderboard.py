@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from genre import report
-from genre.config import Config
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli
 

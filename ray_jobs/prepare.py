@@ -12,12 +12,12 @@ import time
 import pyarrow as pa
 
 from genre import memory
-from genre.config import Config
 from genre.errors import GenreError
 from genre.features import Manifest, duplicates, finishing, ledger
 from genre.features.preparation import select_unchanged
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.blocks import Workers
@@ -42,7 +42,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     number = ledger.next_run(folder)
     with workers or Workers(config) as workers:
         # nobody holds on to the list of what is to do, so that its memory is free for the tables
-        _decode(_find_todo(scanned, config, folder, number, workers), Recipe.of(config), folder, number, workers)
+        _decode(_find_todo(scanned, config, folder, number, workers), config, folder, number, workers)
     manifest = finishing.finish(folder, scanned, config)
     _report(manifest, folder, time.monotonic() - started)
     _check_rejects(manifest, config, folder)
@@ -69,13 +69,14 @@ def _compare(suspects: pa.Table, config: Config, workers: Workers) -> pa.Table:
     return pa.concat_tables([suspects.schema.empty_table(), *same])
 
 
-def _decode(todo: pa.Table, recipe: Recipe, folder: Location, number: int, workers: Workers) -> None:
+def _decode(todo: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> None:
     if not len(todo):
         return
+    recipe = Recipe.of(config)
     ledger.claim(folder, recipe)
     work = functools.partial(prepare_and_count, recipe=recipe, folder=folder, run=number)
     with TrackProgress("prepare", total=len(todo)) as progress:
-        for outcomes in workers.map(work, todo, recipe.prepare.tracks_per_block, columns=["reason"]):
+        for outcomes in workers.map(work, todo, config.prepare.tracks_per_block, columns=["reason"]):
             progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from genre.config import Config
 from genre.errors import AudioError, ConfigError
 from genre.report.rendering import html_page
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.models import find_models
@@ -90,7 +90,7 @@ class Service:
         ports = (f":{config.serve.port}", *([""] if config.serve.port == 80 else []))  # browsers leave 80 out
         self._hosts = {f"{name}{port}" for name in _NAMES for port in ports}
         self._tagger = Tagger.load(
-            [Location.of(folder).address for folder in folders], config.tag.precision, config.prepare
+            [Location.of(folder).address for folder in folders], config.min_precision, config.decoding
         )
         self._turn = threading.Lock()  # torch works for one song at a time; decoders queue in their own process
         names = " + ".join(card.architecture for card in self._tagger.cards)

@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import memory
-from genre.config import Config, PrepareSettings, TagSettings
 from genre.errors import AudioError, ConfigError, GenreError
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
+from genre.settings import Config, DecodingSettings, TagSettings
 from genre.storage import Location
 from genre.tagging import audio_files, file_tags, tag_table
 from genre.tagging.result_tables import csv_bytes, tags_table
@@ -51,12 +51,12 @@ def run(config: Config) -> None:
     writes_genres = config.tag.write_genres != "never"
     if writes_genres:
         _require_folder(config)
-    ensemble = SavedEnsemble.read(find_models(config), config.tag.precision)
+    ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
     if writes_genres:
-        _require_precision(config.tag, ensemble)
+        _require_precision(config, ensemble)
     song = audio_files.single_file(config.inputs)
     if song and not writes_genres and "output" not in config.model_fields_set:
-        tag_report.show_song(_tag_song(config.prepare, ensemble, song), ensemble)
+        tag_report.show_song(_tag_song(config.decoding, ensemble, song), ensemble)
         return
     ensemble.check_weights()
     files = audio_files.list_files(config.inputs)
@@ -72,14 +72,14 @@ def _tag_pending(
 ) -> pa.Table:
     """Tag the files that are not done, write all tables, and return the rows of `files`."""
     started = time.monotonic()
-    pending = table.pending(files, config.prepare.retry_rejects)
+    pending = table.pending(files, config.decoding.retry_rejects)
     tag_report.show_start(ensemble, len(files), len(pending))
     if song and len(pending):
-        table.add(pa.Table.from_pylist([_tag_song(config.prepare, ensemble, song)], tag_table.SCHEMA))
+        table.add(pa.Table.from_pylist([_tag_song(config.decoding, ensemble, song)], tag_table.SCHEMA))
     elif len(pending) > _FEW:
         _tag_many(config, ensemble, table, pending)
     elif len(pending):
-        table.add(_Worker(ensemble.addresses, config.prepare, table.contents, "cpu")(pending))
+        table.add(_Worker(ensemble.addresses, config.decoding, table.contents, "cpu")(pending))
     rows = table.finish(files, Location.of(config.inputs), config.tag.top_k)
     if song:
         tag_report.show_song(rows.to_pylist()[0], ensemble)
@@ -89,7 +89,7 @@ def _tag_pending(
     return rows
 
 
-def _tag_song(limits: PrepareSettings, ensemble: SavedEnsemble, song: Location) -> dict[str, Any]:
+def _tag_song(limits: DecodingSettings, ensemble: SavedEnsemble, song: Location) -> dict[str, Any]:
     """Return the row of a song, without Ray. Raises `GenreError` when it cannot be read.
 
     The file is decoded in a child process while this process loads the models.
@@ -111,7 +111,7 @@ def _tag_song(limits: PrepareSettings, ensemble: SavedEnsemble, song: Location) 
 class _Worker:
     """A tagger that lives as long as its process, so that the models are loaded once."""
 
-    def __init__(self, models: list[str], limits: PrepareSettings, known: dict[str, int], device: str) -> None:
+    def __init__(self, models: list[str], limits: DecodingSettings, known: dict[str, int], device: str) -> None:
         memory.keep_freed()
         self._tagger = Tagger.load(models, limits=limits, device=device, threads=1)
         self._known = known
@@ -151,7 +151,7 @@ def local_stream(
         min(cpus, len(blocks)),
         multiprocessing.get_context("spawn"),  # a fork would copy a process that has threads
         _start_worker,
-        (ensemble.addresses, config.prepare, known, "cpu"),
+        (ensemble.addresses, config.decoding, known, "cpu"),
     )
     try:
         for task in as_completed([pool.submit(_tag_block, block) for block in blocks]):
@@ -162,7 +162,7 @@ def local_stream(
             f"to resume, with fewer than cluster.cpus={cpus} if it repeats"
         ) from None
     finally:
-        # after Ctrl-C the results under way are not used, and one may take prepare.file_timeout_s
+        # after Ctrl-C the results under way are not used, and one may take decoding.file_timeout_s
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
@@ -212,11 +212,11 @@ def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: di
 
     blocks = _blocks(config.tag, pending, cluster.cpus())
     workers = min(cluster.cpus(), len(blocks))
-    gpus = 0 if config.train.device == "cpu" or ensemble.is_exported else cluster.gpus()
+    gpus = 0 if config.device == "cpu" or ensemble.is_exported else cluster.gpus()
     data = cluster.data()
     dataset = data.from_arrow(blocks).map_batches(
         _Worker,
-        fn_constructor_args=(ensemble.addresses, config.prepare, known, "cuda" if gpus else "cpu"),
+        fn_constructor_args=(ensemble.addresses, config.decoding, known, "cuda" if gpus else "cpu"),
         batch_size=None,
         batch_format="pyarrow",
         compute=data.ActorPoolStrategy(size=workers),
@@ -236,14 +236,14 @@ def _require_folder(config: Config) -> None:
         )
 
 
-def _require_precision(settings: TagSettings, ensemble: SavedEnsemble) -> None:
+def _require_precision(config: Config, ensemble: SavedEnsemble) -> None:
     """Raise `ConfigError` unless the precision of the genres that would be written is known."""
     file_tags.require()
-    if not ensemble.calibration.tracks or not settings.precision:
-        why = "tag.precision=0 asks for none" if ensemble.calibration.tracks else "the model has no validation answers"
+    if not ensemble.calibration.tracks or not config.min_precision:
+        why = "min_precision=0 asks for none" if ensemble.calibration.tracks else "the model has no validation answers"
         raise ConfigError(
-            f"tag.write_genres={settings.write_genres} needs a known precision, but {why}; "
-            "set tag.precision, or train the model again with this version"
+            f"tag.write_genres={config.tag.write_genres} needs a known precision, but {why}; "
+            "set min_precision, or train the model again with this version"
         )
 
 

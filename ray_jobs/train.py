@@ -17,13 +17,12 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from genre import architectures
-from genre.config import Config, TrainSettings, require_known
 from genre.errors import ConfigError, TrainingError
 from genre.features import Features
 from genre.features.windows import Shard
 from genre.model import checkpoint
 from genre.model.card import ModelCard
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
@@ -44,12 +43,15 @@ class WorkerSetup:
 
 
 def run(config: Config) -> None:
-    """Train `config.model` into OUTPUT/models/<label>; the label is the architecture, and what it started from.
+    """Train `config.architecture` into OUTPUT/models/<label>; the label is the architecture, and what it started from.
 
     Raises `ConfigError` when an interrupted run of that label had other settings.
     """
-    if config.model.path:  # not empty: `model=` did not name an architecture
-        require_known("model", config.model.path, architectures.names())
+    if config.model:
+        raise ConfigError(
+            f"model={config.model}: train makes a new model; choose its network with architecture=NAME, "
+            "or start from a saved model with init_from=FOLDER"
+        )
     output = Location.of(config.output)
     features = Features.open(output / "features")
     data = experiment.load_data(features)
@@ -67,7 +69,7 @@ def run(config: Config) -> None:
         f"validated on {len(data.valid.track_ids)}, {len(data.classes)} genres"
     )
     with cluster.connected(config):
-        resources = _resources(config.train)
+        resources = _resources(config)
         shared = [ray.put(data)]
         del data  # from now on the workers of a machine share one copy
         failure = _fit(planned, shared, model, folder, resources)
@@ -164,31 +166,31 @@ def _deciding_settings(planned: Experiment, card: ModelCard, data: Data) -> dict
     return {
         "seed": planned.seed,
         "train": planned.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
-        "models": {card.architecture: card.params},
+        "architectures": {card.architecture: card.params},
         "features": {"fingerprint": data.manifest.fingerprint, "contents": data.manifest.contents},
     }
 
 
-def _resources(settings: TrainSettings) -> dict[str, int]:
+def _resources(config: Config) -> dict[str, int]:
     """Return the CPUs and GPUs of each worker.
 
     Raises `ConfigError` where the cluster has too few: workers would wait for them forever.
     """
-    use_gpu = cluster.gpus() > 0 and settings.device != "cpu"
-    if settings.device == "cuda" and not use_gpu:
-        raise ConfigError("train.device=cuda, but the cluster has no GPU; use train.device=auto or cpu")
+    use_gpu = cluster.gpus() > 0 and config.device != "cpu"
+    if config.device == "cuda" and not use_gpu:
+        raise ConfigError("device=cuda, but the cluster has no GPU; use device=auto or cpu")
     unit = "GPU" if use_gpu else "CPU"
     machines = [int(node["Resources"].get(unit, 0)) for node in ray.nodes() if node["Alive"]]
-    if settings.workers > sum(machines):
+    if config.train.workers > sum(machines):
         raise ConfigError(
-            f"train.workers={settings.workers}, but the cluster has {sum(machines)} {unit}s; "
+            f"train.workers={config.train.workers}, but the cluster has {sum(machines)} {unit}s; "
             f"use at most {sum(machines)}"
         )
     if use_gpu:
         return {"CPU": 1, "GPU": 1}
     # the most CPUs, and so torch threads, with which all workers still fit on the machines
     shares = range(1, max(machines) + 1)
-    return {"CPU": max(share for share in shares if sum(m // share for m in machines) >= settings.workers)}
+    return {"CPU": max(share for share in shares if sum(m // share for m in machines) >= config.train.workers)}
 
 
 def _print_result(model: Location) -> None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import ray
 
-from genre.config import Config
 from genre.errors import TrainingError
 from genre.features import SPLITS, Features, Manifest, windows
 from genre.report import Search
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data
@@ -123,7 +123,7 @@ def _load(config: Config) -> tuple[Features, Data]:
     data = experiment.load_data(features, needed=SPLITS)
     experiment.check_settings(config.audio, config.spectrogram, features)
     for name in terms.searched_architectures(config):
-        apply(config, {"model.name": name})
+        apply(config, {"architecture": name})
     frames = features.shape.frames_in(config.train.window_seconds)
     per_clip = windows.per_epoch(config.train.windows_per_clip, frames, data.train.shape.frames)
     windows.plan(len(data.train), per_clip, config.train.batch_size, config.tune.workers_per_trial)

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from genre.config import Config
+from genre.settings import Config, DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine.blocks import Work, Workers, block_size
 
 RATE = 8000
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "audio": {"sample_rate": RATE, "clip_seconds": 1.0, "min_seconds": 0.2},
     "spectrogram": {"n_fft": 512, "hop_length": 256, "n_mels": 16},
     "prepare": {"max_reject_fraction": 1.0, "tracks_per_block": 4},
@@ -42,9 +42,11 @@ def write_music(root: Path, genres: int = 3, per_genre: int = 6) -> list[Path]:
     ]
 
 
-def config_of(music: Path | str, output: Path | str, **prepare: object) -> Config:
-    """Return settings that prepare a folder of songs quickly; `prepare` are settings of that section."""
-    sections = SETTINGS | {"prepare": {**SETTINGS["prepare"], **prepare}}
+def config_of(music: Path | str, output: Path | str, **settings: object) -> Config:
+    """Return settings that prepare a folder of songs quickly; `settings` are of the sections prepare and decoding."""
+    decoding = {key: value for key, value in settings.items() if key in DecodingSettings.model_fields}
+    prepare = {key: value for key, value in settings.items() if key not in decoding}
+    sections = SETTINGS | {"prepare": SETTINGS["prepare"] | prepare, "decoding": decoding}
     return Config.model_validate(sections | {"corpus": {"kind": "folder", "root": str(music)}, "output": str(output)})
 
 

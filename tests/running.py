@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "spectrogram": {"n_mels": 32, "n_fft": 1024, "hop_length": 512},
     # three windows a clip, so that every epoch is long enough to be validated
     "train": {"epochs": 2, "window_seconds": 1.0, "windows_per_clip": 3, "eval_windows": 2, "batch_size": 16},
-    "models": SMALL_MODELS,
+    "architectures": SMALL_MODELS,
     "tune": {"trials": 1, "seeds": 1, "grace_epochs": 1},
     "cluster": {"cpus": 2, "object_store_mb": 200},
 }

@@ -10,10 +10,11 @@ import torch
 from making import SMALL_MODELS
 
 from genre import architectures
-from genre.config import Config, load
+from genre.config import load
 from genre.features.recipe import Recipe
 from genre.model import calibration, checkpoint
 from genre.model.card import ModelCard
+from genre.settings import Config
 from genre.storage import Location
 
 CLASSES = ("blues", "jazz", "rock")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from genre import corpora
-from genre.config import CorpusSettings
 from genre.corpora import Track
 from genre.errors import ConfigError
+from genre.settings import CorpusSettings
 
 
 def settings(kind: str, root: object = "", split: str = "auto", **params: Any) -> CorpusSettings:

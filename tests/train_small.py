@@ -12,8 +12,8 @@ from annotated_types import Ge
 from making import make_clips
 
 from genre import architectures
-from genre.config import TrainSettings
 from genre.model.classifier import Classifier, predict, statistics
+from genre.settings import TrainSettings
 from genre.training.trainer import Trainer
 
 _ODD_WIDTHS = (5, 7, 9)  # below and above the vectors of AVX2
@@ -37,7 +37,7 @@ def train(name: str, params: dict[str, Any], precision: Literal["fp32", "bf16"])
     torch.manual_seed(0)
     network = architectures.build(name, params, _TRAIN.shape.bins, classes=3)
     classifier = Classifier(network, *statistics(_TRAIN), _TRAIN.shape.range_db)
-    settings = TrainSettings(epochs=1, batch_size=8, window_seconds=0.92, eval_windows=1, precision=precision)
+    settings = TrainSettings(epochs=1, batch_size=8, window_seconds=0.92, eval_windows=1, dtype=precision)
     trainer = Trainer(classifier, _TRAIN, _VALID, 3, settings)
     assert [epoch.epoch for epoch in trainer.run()] == [1]
     predict(trainer.use_best(), _VALID, frames=40, per_clip=1)

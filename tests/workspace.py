@@ -33,8 +33,8 @@ FEATURES = (
     "cluster.object_store_mb=100"
 )
 TRAINING = (
-    f"{FEATURES} train.device=cpu train.epochs=1 train.windows_per_clip=1 train.eval_windows=2 train.batch_size=16 "
-    f"'models={json.dumps(SMALL_MODELS)}'"
+    f"{FEATURES} device=cpu train.epochs=1 train.windows_per_clip=1 train.eval_windows=2 train.batch_size=16 "
+    f"'architectures={json.dumps(SMALL_MODELS)}'"
 )
 SMALL = {
     "prepare": FEATURES,
@@ -44,7 +44,7 @@ SMALL = {
         "'tune.architectures=[crnn_attention, resnet]'"
     ),
     "evaluate": TRAINING,
-    "tag": "cluster.object_store_mb=100 train.device=cpu",
+    "tag": "cluster.object_store_mb=100 device=cpu",
     "explain": "explain.steps=4",
     "serve": "cluster.object_store_mb=100",
 }
@@ -109,7 +109,7 @@ class Workspace:
             settings = self.settings(line)
             with contextlib.chdir(self.folder):
                 result = Location.of(settings.output)
-                for part in RESULTS[job].format(model=settings.model.name).split("/"):
+                for part in RESULTS[job].format(model=settings.architecture).split("/"):
                     result = result / part
                 assert result.exists(), f"{line}\ndid not write {result}\n{output}"
         return output

@@ -1,8 +1,8 @@
-"""The architectures. One file per family member; the file name is `model.name`.
+"""The architectures. One file per family member; the file name is the value of `architecture`.
 
 A model module holds:
 
-- `class Params(Settings)`: its own settings, reached as `models.<name>.*`;
+- `class Params(Settings)`: its own settings, reached as `architectures.<name>.*`;
 - `SEARCH: dict[str, Domain]`: what the search varies, by dotted key of the configuration; `params.*` stands for
   the architecture's own settings;
 - `build(params, bins, classes) -> torch.nn.Module`: a network whose `forward` takes normalised log-mel
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from genre import registry
 from genre.architectures._space import Choice, Domain, LogUniform, Uniform, parse
-from genre.config import Settings, require_known, validate
+from genre.config import validate
+from genre.settings import Settings, require_known
 
 __all__ = [
     "Choice", "Domain", "LogUniform", "Uniform", "build", "label", "names", "params", "parse", "search_space", "start",
@@ -36,7 +37,7 @@ def names() -> tuple[str, ...]:
 
 def params(name: str, values: dict[str, Any]) -> Settings:
     """`values` checked against the architecture's own settings. Raises `ConfigError`."""
-    resolved: Settings = validate(_module(name).Params, values, f"models.{name}.")
+    resolved: Settings = validate(_module(name).Params, values, f"architectures.{name}.")
     return resolved
 
 
@@ -74,5 +75,5 @@ def label(name: str, values: dict[str, Any]) -> str:
 
 
 def _module(name: str) -> Any:
-    require_known("model.name", name, names())
+    require_known("architecture", name, names())
     return registry.load(__name__, name)

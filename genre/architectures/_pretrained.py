@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from genre.config import Settings
 from genre.errors import ConfigError
+from genre.settings import Settings
 from genre.storage import Location
 
 _FULL_WIDTH = 64  # channels of the first stage of the published networks

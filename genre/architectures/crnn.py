@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genre.architectures._layers import ConvRecurrent
 from genre.architectures._space import Choice, Domain, LogUniform, Uniform
-from genre.config import Settings
+from genre.settings import Settings
 
 
 class Params(Settings):

@@ -104,7 +104,7 @@ class IsolatedKernel:
         try:
             channel.send((item, timeout))
             if not channel.poll(timeout):
-                raise AudioError(Reason.TIMED_OUT, f"took longer than prepare.file_timeout_s={timeout:g}")
+                raise AudioError(Reason.TIMED_OUT, f"took longer than decoding.file_timeout_s={timeout:g}")
             return channel.receive()
         except (EOFError, ConnectionError):
             raise
@@ -217,7 +217,7 @@ def _answer(channel: Channel, function: Callable[[Any], Any], item: Any) -> None
     except AudioError as error:
         channel.send((False, error))
     except MemoryError:
-        message = "needs more than prepare.max_file_memory_mb to decode"
+        message = "needs more than decoding.max_file_memory_mb to decode"
         channel.send((False, AudioError(Reason.ABSURD_HEADER, message)))
     except Exception as error:
         channel.send((False, AudioError(Reason.UNREADABLE, f"{type(error).__name__}: {error}")))

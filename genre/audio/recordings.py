@@ -16,8 +16,8 @@ import numpy.typing as npt
 import soxr
 
 from genre.audio.decoders import Block, Stream, open_stream
-from genre.config import AudioSettings, PrepareSettings
 from genre.errors import AudioError, Reason
+from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
 
 Samples = npt.NDArray[np.float32]
@@ -59,7 +59,7 @@ def read(address: str) -> bytes:
         raise AudioError(Reason.UNREADABLE, error.strerror or str(error)) from None
 
 
-def load(content: bytes, settings: AudioSettings, limits: PrepareSettings = PrepareSettings()) -> Recording:
+def load(content: bytes, settings: AudioSettings, limits: DecodingSettings = DecodingSettings()) -> Recording:
     """Decode a whole file by its content, whatever its name says.
 
     Channels are averaged. Where that cancels them, as a wrongly wired cable does, the first one counts.
@@ -83,7 +83,7 @@ def of_samples(samples: Samples, sample_rate: int, settings: AudioSettings) -> R
     Raises `AudioError` (empty, absurd_header, non_finite, silent).
     """
     stream = Stream(sample_rate, samples.shape[1], len(samples), iter([samples]))
-    return _normalised(_gather(stream, settings, PrepareSettings(max_track_seconds=math.inf)))
+    return _normalised(_gather(stream, settings, DecodingSettings(max_track_seconds=math.inf)))
 
 
 def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
@@ -137,12 +137,12 @@ def _fill(wave: Samples, length: int) -> Samples:
     return wave if len(wave) == length else np.resize(wave, length)
 
 
-def _decode(content: bytes, settings: AudioSettings, limits: PrepareSettings, only_first: bool = False) -> Recording:
+def _decode(content: bytes, settings: AudioSettings, limits: DecodingSettings, only_first: bool = False) -> Recording:
     with open_stream(content) as stream:
         return _gather(stream, settings, limits, only_first)
 
 
-def _gather(stream: Stream, settings: AudioSettings, limits: PrepareSettings, only_first: bool = False) -> Recording:
+def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, only_first: bool = False) -> Recording:
     """Mix down and resample a stream block by block: the same samples as all at once, in the memory of the result."""
     rate, target = stream.sample_rate, settings.sample_rate
     _check_header(stream, limits)
@@ -211,7 +211,7 @@ def _normalised(recording: Recording) -> Recording:
     return recording
 
 
-def _check_header(stream: Stream, limits: PrepareSettings) -> None:
+def _check_header(stream: Stream, limits: DecodingSettings) -> None:
     """Refuse what would exhaust memory before anything is allocated for it."""
     rate, channels = stream.sample_rate, stream.channels
     if not RATES[0] <= rate <= RATES[1] or not 1 <= channels <= MAX_CHANNELS:
@@ -220,11 +220,11 @@ def _check_header(stream: Stream, limits: PrepareSettings) -> None:
         raise AudioError(Reason.ABSURD_HEADER, _too_long("declares", stream.declared / rate, limits))
 
 
-def _too_long(verb: str, seconds: float, limits: PrepareSettings) -> str:
-    return f"{verb} {seconds:.0f} s, prepare.max_track_seconds={limits.max_track_seconds:.0f}"
+def _too_long(verb: str, seconds: float, limits: DecodingSettings) -> str:
+    return f"{verb} {seconds:.0f} s, decoding.max_track_seconds={limits.max_track_seconds:.0f}"
 
 
-def _is_truncated(found: int, declared: int | None, limits: PrepareSettings) -> bool:
+def _is_truncated(found: int, declared: int | None, limits: DecodingSettings) -> bool:
     """Whether clearly less than the declared length came out; refuse when too little did."""
     if declared is None or found >= COMPLETE * declared:
         return False

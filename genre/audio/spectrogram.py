@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre.audio import kernels
-from genre.config import SpectrogramSettings
+from genre.settings import SpectrogramSettings
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from genre import registry
-from genre.config import CorpusSettings, require_known, validate
+from genre.config import validate
 from genre.corpora._walk import (
     MISSING,
     AudioFile,
@@ -32,6 +32,7 @@ from genre.corpora._walk import (
     size_and_time,
     walk,
 )  # fmt: skip
+from genre.settings import CorpusSettings, require_known
 
 __all__ = [
     "MISSING", "AudioFile", "Track", "classes", "is_audio", "is_system_file", "open_folder", "open_root", "scan",

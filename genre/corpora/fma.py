@@ -22,9 +22,9 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
-from genre.config import CorpusSettings, Settings
 from genre.corpora import MISSING, AudioFile, Track, open_folder, walk
 from genre.errors import ConfigError
+from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
 SMALL = ("Electronic", "Experimental", "Folk", "Hip-Hop", "Instrumental", "International", "Pop", "Rock")

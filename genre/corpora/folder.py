@@ -20,9 +20,9 @@ from collections.abc import Iterator
 
 from pydantic import Field, field_validator
 
-from genre.config import CorpusSettings, Settings
 from genre.corpora import Track, open_folder, walk
 from genre.errors import ConfigError
+from genre.settings import CorpusSettings, Settings
 
 
 class Params(Settings):

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 
-from genre.config import CorpusSettings, Settings
 from genre.corpora import Track, open_folder, walk
 from genre.errors import ConfigError
+from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")

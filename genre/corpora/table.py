@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from pydantic import Field
 
-from genre.config import CorpusSettings, Settings
 from genre.corpora import Track, open_root, size_and_time
 from genre.errors import ConfigError
+from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
 _SPLITS = ("train", "valid", "test", "excluded")

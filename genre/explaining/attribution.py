@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from genre.audio.spectrogram import mel_filters
-from genre.config import SpectrogramSettings
 from genre.errors import ConfigError
 from genre.features import Float32
 from genre.features.preparation import PreparedTrack
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
 from genre.model.spectrogram_decoder import clips_of
+from genre.settings import SpectrogramSettings
 
 _TOGETHER = 16  # windows differentiated at a time
 

@@ -12,14 +12,14 @@ import soundfile
 
 from genre.audio import recordings
 from genre.audio.isolation import IsolatedKernel
-from genre.config import AudioSettings, PrepareSettings
+from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
 
 _SETTINGS = AudioSettings(sample_rate=22050)  # of the MP3; every browser plays it
 
 
 class _Cutter:
-    def __init__(self, seconds: float, limits: PrepareSettings) -> None:
+    def __init__(self, seconds: float, limits: DecodingSettings) -> None:
         self._seconds, self._limits = seconds, limits
 
     def __call__(self, address: str) -> bytes:
@@ -30,7 +30,7 @@ class _Cutter:
         return buffer.getvalue()
 
 
-def excerpt(path: str, seconds: float, limits: PrepareSettings = PrepareSettings()) -> bytes:
+def excerpt(path: str, seconds: float, limits: DecodingSettings = DecodingSettings()) -> bytes:
     """The first `seconds` of a file as an MP3, mono, with a peak of 1. Raises `AudioError`."""
     kernel = IsolatedKernel(_Cutter, seconds, limits, memory_mb=limits.max_file_memory_mb)
     with contextlib.closing(kernel):

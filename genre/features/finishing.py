@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import corpora
-from genre.config import Config, CorpusSettings
 from genre.errors import ArtifactError
 from genre.features import duplicates, ledger, splits
 from genre.features import manifest as manifests
@@ -20,6 +19,7 @@ from genre.features.columns import replaced
 from genre.features.manifest import Counts, Manifest
 from genre.features.recipe import Recipe
 from genre.features.schema import SCAN_SCHEMA, TRACK_SCHEMA, TRACK_WRITE_OPTIONS
+from genre.settings import Config, CorpusSettings
 from genre.storage import Location
 
 

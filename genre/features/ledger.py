@@ -81,14 +81,14 @@ def read_outcomes(folder: Location) -> pa.Table:
 def select_reusable(outcomes: pa.Table, folder: Location, recipe: Recipe) -> pa.Table:
     """Return the outcomes that are valid under the present settings.
 
-    Rejects are not where `prepare.retry_rejects` is set. Where the limits changed, neither are rejects, truncated
+    Rejects are not where `decoding.retry_rejects` is set. Where the limits changed, neither are rejects, truncated
     files and tracks that are now too long.
     """
     invalid = pa.array(np.zeros(len(outcomes), dtype=bool))
-    if recipe.prepare.retry_rejects:
+    if recipe.decoding.retry_rejects:
         invalid = pc.is_valid(outcomes["reason"])
     if (_read_settings(folder) or {}).get("limits") != recipe.limits():
-        too_long = pc.greater(outcomes["seconds"], recipe.prepare.max_track_seconds)
+        too_long = pc.greater(outcomes["seconds"], recipe.decoding.max_track_seconds)
         affected = pc.or_kleene(pc.is_valid(outcomes["reason"]), pc.or_kleene(outcomes["truncated"], too_long))
         invalid = pc.or_(invalid, pc.fill_null(affected, False))
     return outcomes.filter(pc.invert(invalid))

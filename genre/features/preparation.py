@@ -68,7 +68,7 @@ class TrackKernel:
     def __call__(self, address: str) -> PreparedTrack:
         """Decode a file. Raises `AudioError`."""
         content = recordings.read(address)
-        recording = recordings.load(content, self._recipe.audio, self._recipe.prepare)
+        recording = recordings.load(content, self._recipe.audio, self._recipe.decoding)
         clips = self._encoder(recording)
         sound = hashlib.sha256()
         for clip in clips:
@@ -95,13 +95,13 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
     if target.exists():
         return target.read_table()
     memory.keep_freed()
-    kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.prepare.max_file_memory_mb)
+    kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
     outcomes: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         writer = _ClipWriter(stack, folder / "clips" / name, recipe.shape())
         for track in tracks.select(["track_id", "path", "size", "modified"]).to_pylist():
             try:
-                prepared = kernel(track["path"], recipe.prepare.file_timeout_s)
+                prepared = kernel(track["path"], recipe.decoding.file_timeout_s)
             except AudioError as error:
                 outcomes.append(track | {"reason": error.reason.value, "message": " ".join(str(error).split())})
                 continue

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from genre.config import AudioSettings, Config, PrepareSettings, Settings, SpectrogramSettings, fingerprint
+from genre.config import fingerprint
 from genre.features.schema import Shape
+from genre.settings import AudioSettings, Config, DecodingSettings, Settings, SpectrogramSettings
 
 # Part of the fingerprint: raise it whenever the same file and settings give other bytes than before.
 KERNEL_VERSION = 3
-# The settings of prepare that decide which tracks are rejected: when they change, rejects are decoded again.
+# The settings of decoding that decide which tracks are rejected: when they change, rejects are decoded again.
 _LIMITS = {"file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction"}
 
 
@@ -19,19 +20,19 @@ class Recipe(Settings):
 
     audio: AudioSettings
     spectrogram: SpectrogramSettings
-    prepare: PrepareSettings
+    decoding: DecodingSettings
 
     @classmethod
     def of(cls, config: Config) -> Recipe:
         """Return the recipe of a configuration."""
-        return cls(audio=config.audio, spectrogram=config.spectrogram, prepare=config.prepare)
+        return cls(audio=config.audio, spectrogram=config.spectrogram, decoding=config.decoding)
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], limits: PrepareSettings = PrepareSettings()) -> Recipe | None:
+    def from_settings(cls, settings: Mapping[str, Any], limits: DecodingSettings = DecodingSettings()) -> Recipe | None:
         """Return the recipe with the `settings` of a manifest or a model; None for precomputed spectrograms."""
         if "audio" not in settings:
             return None
-        return cls(audio=settings["audio"], spectrogram=settings["spectrogram"], prepare=limits)
+        return cls(audio=settings["audio"], spectrogram=settings["spectrogram"], decoding=limits)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the fingerprint covers, as a manifest holds them."""
@@ -39,7 +40,7 @@ class Recipe(Settings):
 
     def limits(self) -> dict[str, Any]:
         """Return the settings that decide which tracks are rejected, besides those of the fingerprint."""
-        return self.prepare.model_dump(mode="json", include=_LIMITS)
+        return self.decoding.model_dump(mode="json", include=_LIMITS)
 
     def fingerprint(self, version: int = KERNEL_VERSION) -> str:
         """Return digits that change with every setting that changes the features, and with the kernel's version."""

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from genre import architectures
-from genre.config import PrepareSettings
 from genre.errors import ArtifactError
 from genre.features import Shape
 from genre.features.recipe import KERNEL_VERSION, Recipe
+from genre.settings import DecodingSettings
 from genre.storage import Location
 
 CARD = "model.json"
@@ -47,7 +47,7 @@ class ModelCard:
         """The name of the model's folder and row: the architecture, and its pretrained weights if it has any."""
         return architectures.label(self.architecture, self.params)
 
-    def recipe(self, limits: PrepareSettings = PrepareSettings()) -> Recipe:
+    def recipe(self, limits: DecodingSettings = DecodingSettings()) -> Recipe:
         """Return the settings with which audio becomes the features that the model was trained on.
 
         Raises `ArtifactError` when the model was trained on precomputed spectrograms, or when the settings do not match

@@ -24,8 +24,8 @@ def card_from(source: ModelCard, card: ModelCard, place: Location) -> ModelCard:
         )
     if source.architecture != card.architecture:
         raise ArtifactError(
-            f"train.init_from={place} is a {source.architecture}, model.name is {card.architecture}; "
-            f"write model={source.architecture}"
+            f"train.init_from={place} is a {source.architecture}, architecture is {card.architecture}; "
+            f"write architecture={source.architecture}"
         )
     return replace(card, params=source.params)
 

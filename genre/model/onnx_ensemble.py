@@ -8,12 +8,12 @@ import numpy as np
 import onnxruntime
 
 from genre.audio.recordings import Samples
-from genre.config import PrepareSettings
 from genre.errors import ArtifactError
 from genre.features import Float32
 from genre.model.onnx_file import INPUT, OUTPUT
 from genre.model.saved_model import SavedModel
 from genre.model.waveform_decoder import WaveformDecoder, WaveformTrack
+from genre.settings import DecodingSettings
 
 _BATCH = 2  # clips: more only take more memory
 
@@ -21,7 +21,7 @@ _BATCH = 2  # clips: more only take more memory
 class OnnxEnsemble:
     """One or several exported files, whose probabilities are averaged. See `saved_model.Ensemble`."""
 
-    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, threads: int) -> None:
+    def __init__(self, models: Sequence[SavedModel], limits: DecodingSettings, threads: int) -> None:
         self.cards = [model.card for model in models]
         self._decoder = WaveformDecoder(self.cards[0].recipe(limits))
         options = onnxruntime.SessionOptions()

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from genre.config import PrepareSettings, differences
+from genre.config import differences
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Float32
 from genre.model import calibration, onnx_file
 from genre.model.calibration import Answers, Calibration
 from genre.model.card import CARD, ModelCard, is_exported, read_card
+from genre.settings import DecodingSettings
 from genre.storage import Location
 
 WEIGHTS = "weights.safetensors"
@@ -106,7 +107,7 @@ class SavedEnsemble:
             if not model.is_exported:  # an exported file was read already
                 read_weights(model.location, model.weights)
 
-    def decoder(self, limits: PrepareSettings) -> Callable[[str], Any]:
+    def decoder(self, limits: DecodingSettings) -> Callable[[str], Any]:
         """Return a function from the path of a file to a decoded track, without loading the weights.
 
         Raises `ArtifactError` when the models take no audio.
@@ -119,7 +120,7 @@ class SavedEnsemble:
             from genre.model.spectrogram_decoder import SpectrogramDecoder
         return SpectrogramDecoder(self.models[0].card.recipe(limits))
 
-    def load(self, limits: PrepareSettings, device: str = "cpu", threads: int = 0) -> Ensemble:
+    def load(self, limits: DecodingSettings, device: str = "cpu", threads: int = 0) -> Ensemble:
         """Load the weights. An exported model answers on the CPU; with `threads` 0 the library chooses their number.
 
         Raises `ArtifactError` when weights are missing or altered or the models take no audio, and `ConfigError` when

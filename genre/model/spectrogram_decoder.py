@@ -19,11 +19,11 @@ class SpectrogramDecoder:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.prepare.max_file_memory_mb)
+        self._kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
 
     def __call__(self, path: str) -> PreparedTrack:
         """Return the clips of a file. Raises `AudioError`."""
-        track: PreparedTrack = self._kernel(path, self.recipe.prepare.file_timeout_s)
+        track: PreparedTrack = self._kernel(path, self.recipe.decoding.file_timeout_s)
         return track
 
     def waveform(self, samples: Float32, sample_rate: int) -> PreparedTrack:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from genre.config import PrepareSettings
 from genre.features import Float32
 from genre.features.preparation import PreparedTrack
 from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.model.saved_model import SavedModel
 from genre.model.spectrogram_decoder import SpectrogramDecoder, clips_of
+from genre.settings import DecodingSettings
 
 _BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more only take more memory
 
@@ -21,7 +21,7 @@ _BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more only take more memory
 class TorchEnsemble:
     """One or several models' folders, whose probabilities are averaged. See `saved_model.Ensemble`."""
 
-    def __init__(self, models: Sequence[SavedModel], limits: PrepareSettings, device: str, threads: int) -> None:
+    def __init__(self, models: Sequence[SavedModel], limits: DecodingSettings, device: str, threads: int) -> None:
         if threads:
             torch.set_num_threads(threads)
         loaded = [checkpoint.load(model.location) for model in models]

@@ -33,7 +33,7 @@ class WaveformKernel:
 
     def __call__(self, address: str) -> WaveformTrack:
         content = recordings.read(address)
-        recording = recordings.load(content, self._recipe.audio, self._recipe.prepare)
+        recording = recordings.load(content, self._recipe.audio, self._recipe.decoding)
         clips = recordings.cut(recording, self._recipe.audio)
         return WaveformTrack(hashlib.sha256(content).hexdigest(), recording.seconds, clips)
 
@@ -43,11 +43,11 @@ class WaveformDecoder:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._kernel = IsolatedKernel.shared(WaveformKernel, recipe, memory_mb=recipe.prepare.max_file_memory_mb)
+        self._kernel = IsolatedKernel.shared(WaveformKernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
 
     def __call__(self, path: str) -> WaveformTrack:
         """Return the clips of a file. Raises `AudioError`."""
-        track: WaveformTrack = self._kernel(path, self.recipe.prepare.file_timeout_s)
+        track: WaveformTrack = self._kernel(path, self.recipe.decoding.file_timeout_s)
         return track
 
     def waveform(self, samples: Samples, sample_rate: int) -> WaveformTrack:

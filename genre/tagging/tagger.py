@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genre.config import PrepareSettings
 from genre.errors import AudioError, ConfigError
 from genre.features import Float32
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import Ensemble, SavedEnsemble
+from genre.settings import DecodingSettings
 from genre.storage import Location
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Tagger:
         cls,
         models: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         precision: float = PRECISION,
-        limits: PrepareSettings = PrepareSettings(),
+        limits: DecodingSettings = DecodingSettings(),
         device: str = "cpu",
         threads: int = 0,
     ) -> Tagger:

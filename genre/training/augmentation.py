@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchaudio.functional import mask_along_axis_iid
 
-from genre.config import TrainSettings
 from genre.model.classifier import Classifier, to_device
+from genre.settings import TrainSettings
 
 _MASKS = 2  # of each kind, as in SpecAugment's LibriSpeech policies
 _EQUALISER_POINTS = 6  # of the equaliser's curve, evenly spaced over the bins

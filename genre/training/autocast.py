@@ -8,11 +8,11 @@ from torch import nn
 from genre.model import layout
 
 
-def autocast_type(precision: str, device: torch.device, network: nn.Module) -> torch.dtype | None:
+def autocast_type(dtype: str, device: torch.device, network: nn.Module) -> torch.dtype | None:
     """Return the reduced type to compute in, or None for float32."""
-    if precision == "bf16":
+    if dtype == "bf16":
         return torch.bfloat16
-    return torch.bfloat16 if precision == "auto" and _computes_bf16(device, network) else None
+    return torch.bfloat16 if dtype == "auto" and _computes_bf16(device, network) else None
 
 
 def _computes_bf16(device: torch.device, network: nn.Module) -> bool:

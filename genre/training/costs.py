@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from genre.config import TrainSettings
 from genre.features import Clips, Manifest, Shape, windows
 from genre.model.classifier import predict
+from genre.settings import TrainSettings
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
 from genre.training.validation import epochs_per_validation

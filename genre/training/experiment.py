@@ -10,18 +10,19 @@ import torch
 from torch import nn
 
 from genre import architectures, devices, memory
-from genre.config import AudioSettings, Config, SpectrogramSettings, TrainSettings, differences
+from genre.config import differences
 from genre.errors import ArtifactError
 from genre.features import SPLITS, Clips, Features, Float32, Manifest, splits
 from genre.features.windows import Shard
 from genre.model import calibration, checkpoint, finetuning
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict, statistics
+from genre.settings import AudioSettings, Config, SpectrogramSettings, TrainSettings
 from genre.storage import Location
 from genre.training.trainer import Trainer
 
 # settings of a training that change where it runs, not what it computes
-EXECUTION_SETTINGS = {"resume", "workers", "device"}
+EXECUTION_SETTINGS = {"resume", "workers"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Experiment:
     @classmethod
     def of(cls, config: Config) -> Experiment:
         """Return the experiment that `config` describes. Raises `ConfigError` for settings the architecture lacks."""
-        name = config.model.name
-        params = architectures.params(name, config.models.get(name, {}))
+        name = config.architecture
+        params = architectures.params(name, config.architectures.get(name, {}))
         return cls(name, params.model_dump(mode="json"), config.train, config.seed)
 
     @property

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from genre.config import TrainSettings
 from genre.features import Clips
 from genre.model.classifier import Classifier
+from genre.settings import TrainSettings
 
 
 def adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from genre import memory
-from genre.config import TrainSettings
 from genre.errors import TrainingError
 from genre.evaluation.metrics import Scores
 from genre.features import Clips, windows
 from genre.features.windows import Shard
 from genre.model.classifier import Classifier, to_device
+from genre.settings import TrainSettings
 from genre.training import optimiser, workers
 from genre.training.augmentation import Augmentation
 from genre.training.autocast import autocast_type
@@ -86,7 +86,7 @@ class Trainer:
         self.best: State = {}  # weights of the best epoch
         self._train, self._classes, self._shard = train, classes, shard
         self._device = classifier.mean.device
-        self._autocast = autocast_type(settings.precision, self._device, classifier)
+        self._autocast = autocast_type(settings.dtype, self._device, classifier)
         self._frames = train.shape.frames_in(settings.window_seconds)
         self._per_clip = windows.per_epoch(settings.windows_per_clip, self._frames, train.shape.frames)
         self._plan = windows.plan(len(train), self._per_clip, settings.batch_size, shard.world)

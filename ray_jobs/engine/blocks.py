@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 
 from genre.audio.isolation import portable
-from genre.config import Config
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cluster
 

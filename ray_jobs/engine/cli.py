@@ -14,8 +14,8 @@ from typing import NoReturn
 from rich.console import Console
 
 from genre import architectures, config, registry
-from genre.config import Config
 from genre.errors import ArtifactError, ConfigError, GenreError
+from genre.settings import Config
 from ray_jobs.engine import help_pages, jobs
 
 OK, FAILED, WRONG_USE = 0, 1, 2
@@ -58,7 +58,7 @@ def check_plugins(settings: Config, corpus: bool = True, networks: bool = True) 
 
     Without `corpus` a corpus that needs what a light install lacks is left as it is.
     """
-    for name, values in settings.models.items() if networks else ():
+    for name, values in settings.architectures.items() if networks else ():
         architectures.params(name, values)
     try:
         plugin = registry.load("genre.corpora", settings.corpus.kind)

@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import genre
 import ray_jobs
-from genre.config import Config
 from genre.errors import ConfigError
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import head
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from genre import config, registry
-from genre.config import Config
+from genre.settings import Config
 from ray_jobs.engine import jobs
 
 _OPTIONS = """\
@@ -40,7 +40,9 @@ def every_setting(name: str, program: str) -> str:
         rows = config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
         parts.append("\n".join([f"with corpus.kind={kind}:", *_explained(rows)]))
     for architecture in registry.names("genre.architectures"):
-        rows = config.describe(registry.load("genre.architectures", architecture).Params(), f"models.{architecture}.")
+        rows = config.describe(
+            registry.load("genre.architectures", architecture).Params(), f"architectures.{architecture}."
+        )
         parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
     return "\n\n".join([*parts, _OPTIONS])
 

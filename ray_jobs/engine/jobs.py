@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genre.config import Config
+    from genre.settings import Config
 
 
 @dataclass(frozen=True)
@@ -25,37 +25,43 @@ class Job:
     settings: tuple[str, ...]  # explained one by one in the job's help
     also: tuple[str, ...] = ()  # listed there with their defaults
     bare: str = ""  # the setting that an argument without `=` gives
-    builds: bool = False  # it builds networks from `models.*`, so their settings are checked first
+    builds: bool = False  # it builds networks from `architectures.*`, so their settings are checked first
     forecasts: bool = False  # its module has a `forecast(config)` for --dry-run
     shipped: str | None = None  # the configuration file that it takes when --config names no other
 
 
-_DECODING = ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
-_LIMITS = tuple(f"prepare.{name}" for name in _DECODING)
+_LIMITS = tuple(
+    f"decoding.{name}" for name in ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
+)
+_NETWORK = ("architecture", "architectures")  # name the model in OUTPUT where `model` names none and no search was made
 
 # tests/ray/test_settings_read.py compares this with what the jobs read
 JOBS = {
-    "prepare": Job(("output", "corpus", "prepare"), ("audio", "spectrogram", "cluster")),
-    "train": Job(("output", "model.name", "models", "train"), ("seed", "audio", "spectrogram", "cluster"), builds=True),
+    "prepare": Job(("output", "corpus", "prepare"), ("decoding", "audio", "spectrogram", "cluster")),
+    "train": Job(
+        ("output", "architecture", "architectures", "train"),
+        ("device", "seed", "audio", "spectrogram", "cluster"),
+        builds=True,
+    ),
     "tune": Job(
-        ("output", "models", "tune"),
-        ("seed", "train", "audio", "spectrogram", "cluster"),
+        ("output", "architectures", "tune"),
+        ("device", "seed", "train", "audio", "spectrogram", "cluster"),
         builds=True,
         forecasts=True,
     ),
-    "evaluate": Job(("output", "model.path", "evaluate"), ("seed", "cluster")),
+    "evaluate": Job(("output", "model", "evaluate"), ("seed", "cluster")),
     "leaderboard": Job(("output", "leaderboard")),
     "tag": Job(
-        ("inputs", "output", "model", "tag"),
-        (*_LIMITS, "prepare.retry_rejects", "train.device", "models", "cluster"),
+        ("inputs", "output", "model", "min_precision", "tag"),
+        ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
     ),
-    "explain": Job(("inputs", "output", "model", "explain"), ("tag.precision", *_LIMITS, "models"), bare="inputs"),
-    "export": Job(("output", "model"), ("tag.precision", "models")),
-    "serve": Job(("output", "model", "serve"), ("tag.precision", *_LIMITS, "models", "cluster")),
+    "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
+    "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
+    "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster")),
     "demo": Job(
         ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
-        ("corpus", "audio", "spectrogram", "prepare", "train", "tune", "models"),
+        ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "train", "tune", "architectures"),
         builds=True,
         forecasts=True,
         shipped=str(Path(__file__).parents[1] / "demo.yaml"),

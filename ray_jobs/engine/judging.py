@@ -15,7 +15,6 @@ import ray
 import torch
 
 from genre import report
-from genre.config import Config
 from genre.errors import AudioError
 from genre.evaluation import baseline, inference, robustness
 from genre.evaluation.baseline import Baseline
@@ -29,6 +28,7 @@ from genre.model.classifier import predict
 from genre.model.saved_model import SavedEnsemble
 from genre.report import PARTS, Board, Entry, Part, Search, entries, model_card
 from genre.report.entries import SavedRuns
+from genre.settings import Config
 from genre.storage import Location
 from genre.training.experiment import Data
 from ray_jobs.engine import cli, cluster
@@ -94,7 +94,7 @@ def judge(
 ) -> Board:
     """Score every saved model once on `split` of the features; with `changed`, on worse audio as well."""
     clips = features.clips(split)
-    recipe = Recipe.from_settings(features.manifest.settings, config.prepare) if changed else None
+    recipe = Recipe.from_settings(features.manifest.settings, config.decoding) if changed else None
     paths = features.tracks(split)["path"].to_pylist() if recipe else []
     blocks = even_blocks(paths, cluster.cpus())
     answered = _answers(clips, saved, fitted, recipe, blocks)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from genre import architectures
-from genre.config import Config, ModelSettings
 from genre.errors import ArtifactError, ConfigError
 from genre.model.card import has_card
+from genre.settings import Config
 from genre.storage import Location
 
 
 def find_models(config: Config) -> list[Location]:
-    """Return the models that `model.path` names, or else the best network of OUTPUT/leaderboard.
+    """Return the models that `model` names, or else the best network of OUTPUT/leaderboard.
 
     Without a leaderboard it is the model that `train` makes with these settings. Raises `ArtifactError` when there is
     none.
     """
-    if config.model.path:
+    if config.model:
         return _named(config.model)
     output = Location.of(config.output)
     if (output / "leaderboard" / "leaderboard.json").exists():
         return [_best(output)]
-    label = architectures.label(config.model.name, config.models.get(config.model.name, {}))
+    label = architectures.label(config.architecture, config.architectures.get(config.architecture, {}))
     if not has_card(output / "models" / label):
         raise ArtifactError(
             f"{output}: neither a leaderboard nor models/{label} is here; train a model, or name one with model=FOLDER"
@@ -36,10 +36,10 @@ def find_model(config: Config, job: str) -> Location:
     return locations[0]
 
 
-def _named(settings: ModelSettings) -> list[Location]:
-    if "," not in settings.path or Location.of(settings.path).exists():
-        return [Location.of(settings.path)]
-    return [Location.of(name) for name in map(str.strip, settings.path.split(",")) if name]
+def _named(model: str) -> list[Location]:
+    if "," not in model or Location.of(model).exists():
+        return [Location.of(model)]
+    return [Location.of(name) for name in map(str.strip, model.split(",")) if name]
 
 
 def _best(output: Location) -> Location:

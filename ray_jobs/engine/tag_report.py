@@ -95,11 +95,11 @@ def _threshold(calibration: Calibration) -> str:
     tracks = _count(calibration.tracks, "validation track")
     fitted = f"calibrated on {tracks} (temperature {calibration.temperature:.2f})"
     if not calibration.precision:
-        return f"{fitted}; every file gets a genre (tag.precision=0)"
+        return f"{fitted}; every file gets a genre (min_precision=0)"
     if calibration.threshold > 1:
         return (
-            f"{fitted}; no threshold reaches tag.precision={calibration.precision:g} on them, so every file is "
-            f"{UNKNOWN}; lower tag.precision"
+            f"{fitted}; no threshold reaches min_precision={calibration.precision:g} on them, so every file is "
+            f"{UNKNOWN}; lower min_precision"
         )
     return (
         f"{fitted}; below a probability of {calibration.threshold:.2f} the genre is {UNKNOWN}; at or above it at least "

@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from genre.config import Config
 from genre.evaluation.changes import CHANGES
+from genre.settings import Config
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 

@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayActorError
 
-from genre.config import Config
+from genre.settings import Config
 from genre.storage import Location
 
 TRIES = 2  # of a trial whose process dies or raises; a lost loss is not tried again

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from genre import devices
-from genre.config import Config
 from genre.errors import TrainingError
 from genre.model.card import CARD, read_card
 from genre.report.entries import SavedRuns
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment

@@ -13,8 +13,9 @@ import ray
 import torch
 
 from genre import devices
-from genre.config import Config, fingerprint
+from genre.config import fingerprint
 from genre.features import Features
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import costs
 from genre.training.costs import Cost, Workload
@@ -109,7 +110,7 @@ def measure(config: Config, workload: Workload) -> dict[str, Cost]:
     """
     names = terms.searched_architectures(config)
     place = _probe.options(num_cpus=config.tune.cpus_per_trial, num_gpus=config.tune.gpus_per_trial or 0)
-    running = {place.remote(apply(config, {"model.name": name}), workload): name for name in names}
+    running = {place.remote(apply(config, {"architecture": name}), workload): name for name in names}
     measured: dict[str, Cost] = {}
     with JobProgress("timing a few steps of each architecture", len(names)) as progress:
         while running:
@@ -183,9 +184,9 @@ def _changed(config: Config, workload: Workload, earlier: Decision) -> Decision:
 
 def _file(config: Config, workload: Workload) -> Location:
     """Named after everything that the epochs of a plan follow from, but for the machines."""
-    train = config.train.model_dump(mode="json", exclude={"resume", "workers", "device"})
+    train = config.train.model_dump(mode="json", exclude={"resume", "workers"})
     tune = config.tune.model_dump(mode="json", exclude={*_OF_THE_MACHINES, "trials", "seeds"})
-    made_of = {"models": config.models, "seed": config.seed, "workload": asdict(workload)}
+    made_of = {"architectures": config.architectures, "seed": config.seed, "workload": asdict(workload)}
     return Location.of(config.output) / "tune" / "plans" / f"{fingerprint(train, tune, made_of)}.json"
 
 
@@ -207,5 +208,5 @@ def _number(count: int, noun: str) -> str:
 @ray.remote(max_retries=1)
 def _probe(config: Config, workload: Workload) -> Cost:
     torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
-    device = devices.device_for(config.train.device if config.tune.gpus_per_trial else "cpu")
+    device = devices.device_for(config.device if config.tune.gpus_per_trial else "cpu")
     return costs.probe(Experiment.of(config), workload, device)

@@ -11,8 +11,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from genre.architectures import Choice, Domain, LogUniform
-from genre.config import Config
 from genre.errors import ConfigError
+from genre.settings import Config
 from ray_jobs.search import terms
 from ray_jobs.search.budget import Plan
 from ray_jobs.search.search_plan import Slot, chosen

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from genre import architectures
-from genre.config import Config, fingerprint
+from genre.config import fingerprint
 from genre.features import Manifest
+from genre.settings import Config
 from genre.storage import Location
 from genre.training.experiment import EXECUTION_SETTINGS
 from ray_jobs.search import terms
@@ -62,7 +63,7 @@ class Slot:
 
     def run(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What `trials.train_trial` is given for it, with `settings` by dotted key."""
-        own = {"model.name": self.architecture, "train.epochs": self.epochs}
+        own = {"architecture": self.architecture, "train.epochs": self.epochs}
         return {"settings": own | settings, "folder": str(self.folder.place), "name": self.log_name}
 
 
@@ -78,7 +79,7 @@ def slots(config: Config, manifest: Manifest, plan: Plan) -> list[Slot]:
 
 def chosen(settings: dict[str, Any]) -> dict[str, Any]:
     """The part of a trial's settings that the search chose."""
-    return {key: value for key, value in settings.items() if key not in ("model.name", "train.epochs")}
+    return {key: value for key, value in settings.items() if key not in ("architecture", "train.epochs")}
 
 
 def unsettled(slots: Sequence[Slot], minutes: float = 0.0) -> list[Slot]:
@@ -88,7 +89,7 @@ def unsettled(slots: Sequence[Slot], minutes: float = 0.0) -> list[Slot]:
 
 def _folder(config: Config, manifest: Manifest, architecture: str, epochs: int) -> Location:
     """Named after everything that the trials of an architecture see, so that other settings start another search."""
-    params = architectures.params(architecture, config.models.get(architecture, {}))
+    params = architectures.params(architecture, config.architectures.get(architecture, {}))
     seen = {
         "train": config.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS) | {"epochs": epochs},
         "params": params.model_dump(mode="json"),

@@ -13,8 +13,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from genre import architectures
 from genre.architectures import Domain, parse
-from genre.config import Config
 from genre.errors import ConfigError
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cluster
 from ray_jobs.search.budget import Plan
@@ -39,23 +39,23 @@ def domains(config: Config, architecture: str) -> dict[str, Domain]:
         )
     changes = {key: parse(f"tune.space.{architecture}.{key}", value) for key, value in own.items()}
     varied = architectures.search_space(architecture) | changes
-    return {key.replace("params.", f"models.{architecture}.", 1): domain for key, domain in varied.items()}
+    return {key.replace("params.", f"architectures.{architecture}.", 1): domain for key, domain in varied.items()}
 
 
 def with_resources(config: Config) -> Config:
     """`config` with the GPUs of a trial decided. Raises `ConfigError` for those that cannot be had."""
     asked, several = config.tune.gpus_per_trial, config.tune.workers_per_trial > 1
-    if config.train.device == "cuda" and not (cluster.gpus() if asked is None else asked):
+    if config.device == "cuda" and not (cluster.gpus() if asked is None else asked):
         raise ConfigError(
-            f"train.device=cuda, but tune.gpus_per_trial={asked} of a cluster with {cluster.gpus()} GPUs leaves none "
-            "for a trial; use train.device=auto or cpu"
+            f"device=cuda, but tune.gpus_per_trial={asked} of a cluster with {cluster.gpus()} GPUs leaves none "
+            "for a trial; use device=auto or cpu"
         )
     if several and asked and asked != int(asked):
         raise ConfigError(
             f"tune.gpus_per_trial={asked:g} with tune.workers_per_trial={config.tune.workers_per_trial}: the workers "
             "of a trial cannot share a GPU; use 1, or one worker"
         )
-    found = cluster.gpus() > 0 and config.train.device != "cpu"
+    found = cluster.gpus() > 0 and config.device != "cpu"
     gpus = asked if asked is not None else found * (1.0 if several else _SHARE_OF_GPU)
     return config.model_copy(update={"tune": config.tune.model_copy(update={"gpus_per_trial": gpus})})
 
@@ -205,7 +205,7 @@ def _worker(config: Config) -> dict[str, float]:
 
 def architecture_of(trial: Trial) -> str:
     """The architecture that a trial trains."""
-    return str(trial.config["run"]["settings"]["model.name"])
+    return str(trial.config["run"]["settings"]["architecture"])
 
 
 def folder_of(trial: Trial) -> str:

@@ -8,8 +8,8 @@ import os
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune import Callback
 
-from genre.config import Config
 from genre.errors import ConfigError
+from genre.settings import Config
 from genre.storage import Location
 
 

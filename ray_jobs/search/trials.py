@@ -11,10 +11,10 @@ import torch
 from ray import tune
 
 from genre import config, devices
-from genre.config import Config
 from genre.errors import TrainingError
 from genre.features.windows import Shard
 from genre.model.card import ModelCard
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
@@ -89,5 +89,5 @@ def _trainer(shard: Shard, settings: Config, shared: Shared, folder: TrialFolder
     """The trainer of one process of a trial."""
     torch.set_num_threads(max(1, int(settings.tune.cpus_per_trial)))
     # a trial that asked for no GPU must not crowd one
-    device = devices.device_for(settings.train.device if settings.tune.gpus_per_trial else "cpu")
+    device = devices.device_for(settings.device if settings.tune.gpus_per_trial else "cpu")
     return trainer_for(settings, ray.get(shared[0]), device, folder, shard=shard, wrap=distributed.averaging)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import tune
 
-from genre.config import Config
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.search import exits, terms, tracking
 from ray_jobs.search.search_plan import Slot

@@ -31,7 +31,7 @@ SETTINGS = {
     "audio": {"clip_seconds": 2.0},
     "spectrogram": {"n_mels": 32, "n_fft": 1024, "hop_length": 512},
     "train": {"epochs": 2, "window_seconds": 1.0, "eval_windows": 2, "batch_size": 16},
-    "models": {"cnn": {"width": 4, "depth": 3}, "resnet": {"width": 4}},
+    "architectures": {"cnn": {"width": 4, "depth": 3}, "resnet": {"width": 4}},
     "tune": {"trials": 1, "seeds": 1, "grace_epochs": 1, "architectures": ["cnn", "resnet"]},
 }
 # the start of each command on the laptop
@@ -159,7 +159,7 @@ def test_the_chain_on_two_machines(cluster: Cluster) -> None:
     assert len(pq.read_table(cluster.output / "features/tracks.parquet")) == 60
     assert len(pq.read_table(cluster.output / "features/rejects.parquet")) == 8
 
-    assert "epoch   2/2" in cluster.submit("train", "model=cnn", "train.workers=2")
+    assert "epoch   2/2" in cluster.submit("train", "architecture=cnn", "train.workers=2")
     assert json.loads((cluster.output / "models/cnn/model.json").read_text())["architecture"] == "cnn"
 
     assert "rank" in cluster.submit("tune")

@@ -12,11 +12,11 @@ from torch import nn
 
 from genre import architectures, config
 from genre.architectures import Choice
-from genre.config import TrainSettings
 from genre.errors import ConfigError
 from genre.features import Shape
 from genre.model import checkpoint
 from genre.model.card import ModelCard
+from genre.settings import TrainSettings
 from genre.storage import Location
 
 CLASSES = 8

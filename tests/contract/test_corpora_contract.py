@@ -12,10 +12,11 @@ import pytest
 from music import InTurn, write_song
 
 from genre import corpora, registry
-from genre.config import CorpusSettings, Settings, describe
+from genre.config import describe
 from genre.corpora import Track
 from genre.errors import ConfigError, GenreError
 from genre.features.schema import EXCLUDED, SPLITS
+from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 from ray_jobs import prepare
 from ray_jobs.engine import cli

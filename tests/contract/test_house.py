@@ -14,6 +14,7 @@ import yaml
 from conftest import REPOSITORY
 
 from genre import config
+from genre.settings import Config
 from ray_jobs.engine import cli, jobs
 
 MODULES = sorted((REPOSITORY / "genre").rglob("*.py"))
@@ -60,7 +61,7 @@ def test_every_shipped_configuration_is_valid(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_configurations_hold_only_what_differs_from_the_defaults(path):
-    defaults = config.Config().model_dump(mode="json")
+    defaults = Config().model_dump(mode="json")
 
     def repeated(values, against, prefix=""):
         for key, value in values.items():
@@ -77,7 +78,7 @@ def test_each_job_runs_as_a_module(job):
     """--dry-run prints the resolved configuration, which is valid, and does nothing else."""
     command = [sys.executable, "-m", f"ray_jobs.{job}", "--config", "configs/demo.yaml", "--dry-run", "seed=7"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
-    resolved = config.Config.model_validate(yaml.safe_load(done.stdout))
+    resolved = Config.model_validate(yaml.safe_load(done.stdout))
     assert resolved.seed == 7
     assert resolved.corpus.params["tracks_per_genre"]
 
@@ -87,7 +88,7 @@ def test_each_job_runs_as_a_module(job):
 def test_a_job_works_in_its_own_module_never_in_main(job, monkeypatch):
     """What Ray pickles from `__main__` travels without its module: the served class lost its cached template so."""
     module = importlib.import_module(f"ray_jobs.{job}")
-    ran: list[config.Config] = []
+    ran: list[Config] = []
     monkeypatch.setattr(module, "run", ran.append)
     monkeypatch.setattr(sys, "argv", [f"ray_jobs.{job}"])
     with pytest.raises(SystemExit) as end:

@@ -15,7 +15,7 @@ import soundfile
 from genre import features
 from genre.audio import recordings
 from genre.audio.spectrogram import FLOOR_POWER, LogMel, mel_filters
-from genre.config import AudioSettings, SpectrogramSettings
+from genre.settings import AudioSettings, SpectrogramSettings
 
 EXACT_DB = 2e-4  # of everything that is stored, whatever the signal
 RATE = 22050

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from genre.audio import recordings
-from genre.config import AudioSettings
+from genre.settings import AudioSettings
 
 RATE = 22050
 USUAL = AudioSettings()

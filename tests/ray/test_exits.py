@@ -10,7 +10,8 @@ import pytest
 import ray
 from ray import tune
 
-from genre.config import Config, validate
+from genre.config import validate
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.search import exits
 

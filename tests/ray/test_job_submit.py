@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "audio": {"clip_seconds": 2.0},
     "spectrogram": {"n_mels": 16, "n_fft": 1024, "hop_length": 512},
     "train": {"epochs": 2000, "window_seconds": 1.0, "eval_windows": 2, "batch_size": 16},
-    "models": SMALL_MODELS,
+    "architectures": SMALL_MODELS,
 }
 
 
@@ -81,7 +81,7 @@ def test_an_error_and_its_exit_code_reach_the_submitter(head: Head) -> None:
 
 
 def test_training_reports_its_speed_and_stopping_it_ends_its_processes(head: Head) -> None:
-    head.submit("train", "model=cnn", options=("--no-wait", "--submission-id", "train-1"))
+    head.submit("train", "architecture=cnn", options=("--no-wait", "--submission-id", "train-1"))
     deadline = time.monotonic() + 150
     while "epoch   2/" not in head.ray("job", "logs", "train-1", code=None):
         assert time.monotonic() < deadline, head.ray("job", "logs", "train-1")

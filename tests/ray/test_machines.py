@@ -77,10 +77,10 @@ def test_a_machine_that_joins_in_the_middle_goes_on_when_the_first_is_lost(tmp_p
 
 def test_a_lost_head_is_told_and_on_a_new_one_the_same_command_goes_on(tmp_path):
     home, epochs = make_home(tmp_path), 12
-    settings = SETTINGS["train"] | {"epochs": epochs, "learning_rate": 0.001, "precision": "fp32"}
+    settings = SETTINGS["train"] | {"epochs": epochs, "learning_rate": 0.001, "dtype": "fp32"}
     configuration = yaml.safe_load((home / "run.yaml").read_text()) | {"train": settings}
     (home / "run.yaml").write_text(yaml.safe_dump(configuration))
-    with machines() as made, started("train", home, made, "model=crnn") as running:
+    with machines() as made, started("train", home, made, "architecture=crnn") as running:
         seen, address = [], made.address
         while "epoch   3/" not in "".join(seen):
             seen.append(running.stderr.readline())
@@ -91,7 +91,7 @@ def test_a_lost_head_is_told_and_on_a_new_one_the_same_command_goes_on(tmp_path)
     assert told.splitlines()[-1].startswith(f"error: the head of the cluster, {address}, has not answered for")
     assert "Traceback" not in told
 
-    with machines() as made, started("train", home, made, "model=crnn") as running:
+    with machines() as made, started("train", home, made, "architecture=crnn") as running:
         told = running.communicate(timeout=300)[1]
     assert running.returncode == 0, told
     assert "epoch   1/" not in told
@@ -106,5 +106,5 @@ def losses(home: Path) -> list[float]:
 
 def calm_losses(home: Path) -> list[float]:
     """Of the same training without a cluster, from its beginning."""
-    job("train", home, "model=crnn", "train.resume=false", "cluster.cpus=1")
+    job("train", home, "architecture=crnn", "train.resume=false", "cluster.cpus=1")
     return losses(home)

@@ -21,10 +21,10 @@ import pytest
 from conftest import REPOSITORY
 from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
-from genre.config import ClusterSettings, CorpusSettings
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
 from genre.features import Features, finishing
 from genre.features.scan import scan
+from genre.settings import ClusterSettings, CorpusSettings
 from genre.storage import Location
 from ray_jobs.engine.blocks import Workers, first_blocks
 from ray_jobs.prepare import prepare

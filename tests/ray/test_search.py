@@ -38,11 +38,11 @@ def resolved(*settings):
         (["tune.gpus_per_trial=0.5"], 0.5, 4),
         (["tune.gpus_per_trial=1"], 1, 2),
         (["tune.gpus_per_trial=0"], 0, 4),
-        (["train.device=cpu"], 0, 4),
+        (["device=cpu"], 0, 4),
         (["tune.concurrent=3"], 0.25, 3),
         (["tune.workers_per_trial=2"], 1, 1),  # a GPU for each
-        (["tune.workers_per_trial=2", "train.device=cpu"], 0, 2),
-        (["tune.workers_per_trial=3", "train.device=cpu"], 0, 1),
+        (["tune.workers_per_trial=2", "device=cpu"], 0, 2),
+        (["tune.workers_per_trial=3", "device=cpu"], 0, 1),
     ],
 )
 def test_resources_and_room_of_a_trial(settings, gpus, trials):
@@ -58,7 +58,7 @@ def test_resources_and_room_of_a_trial(settings, gpus, trials):
         ["tune.cpus_per_trial=3"],  # four CPUs, but no machine has three
         ["tune.gpus_per_trial=2"],
         ["tune.workers_per_trial=3"],
-        ["tune.workers_per_trial=5", "train.device=cpu"],
+        ["tune.workers_per_trial=5", "device=cpu"],
     ],
 )
 def test_what_no_machine_holds_is_refused_rather_than_waited_for(settings):

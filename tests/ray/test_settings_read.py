@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from running import ENVIRONMENT, SETTINGS, write_config
 
 from genre import config
-from genre.config import Config
+from genre.settings import Config
 from ray_jobs.engine import jobs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -33,10 +33,10 @@ ARGUMENTS: dict[str, list[str]] = {
     "export": [],
     "tag": ["music"],
 }
-# `train` reads model.path to refuse it; the search sets model.name itself.
-INTERNAL = {"train": {"model.path"}, "tune": {"model.name"}}
+# `train` reads `model` to refuse it; the search sets `architecture` itself.
+INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
 # Read only for a truncated file, and only when genres are written into files.
-SOMETIMES = {"explain": {"prepare.min_decoded_fraction"}, "tag": {"tag.replace_genres"}}
+SOMETIMES = {"explain": {"decoding.min_decoded_fraction"}, "tag": {"tag.replace_genres"}}
 
 
 @pytest.fixture(scope="module")

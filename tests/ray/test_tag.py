@@ -120,7 +120,7 @@ def test_genres_are_written_only_when_told_and_never_over_another(music, tmp_pat
     held["genre"] = "Dixieland"
     held.save()
     before = {path.name: path.read_bytes() for path in music.iterdir()}
-    wanted = (str(music), f"model={model}", f"output={out}", "tag.precision=0.5")
+    wanted = (str(music), f"model={model}", f"output={out}", "min_precision=0.5")
     assert run(*wanted) == 0
     assert run(*wanted, "tag.write_genres=preview") == 0
     assert {path.name: path.read_bytes() for path in music.iterdir()} == before
@@ -139,7 +139,7 @@ def test_genres_are_written_only_when_told_and_never_over_another(music, tmp_pat
 
 
 def test_an_unsure_model_writes_nothing(model, music, tmp_path, capsys):
-    told = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "tag.precision=0.95", "tag.write_genres=write")
+    told = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0.95", "tag.write_genres=write")
     save_answers(Location.of(model), len(CLASSES))
     assert run(*told) == 0
     assert "3 unchanged because unknown" in capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_an_unsure_model_writes_nothing(model, music, tmp_path, capsys):
         ("inputs=nowhere", 2, "inputs=.*nowhere does not exist"),
         ("inputs=", 2, "inputs is empty"),
         ("model=nowhere", 1, "no model here"),
-        ("tag.precision=1", 2, "tag.precision: found 1; must be less than 1"),
+        ("min_precision=1", 2, "min_precision: found 1; must be less than 1"),
     ],
 )
 def test_wrong_use_is_one_line(model, music, change, code, says, capsys):
@@ -216,7 +216,7 @@ def test_genres_are_not_written_to_an_address(mode, capsys):
 def test_no_genre_is_a_formula_in_a_spreadsheet(genre, music, tmp_path):
     (music / "bad.mp3").write_bytes(b"no music")
     model = save_model(tmp_path / "model", classes=(genre, "pop", "rock"))
-    settings = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "tag.precision=0", "tag.top_k=3")
+    settings = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0", "tag.top_k=3")
     assert run(*settings) == 0
     names = {row[column] for row in rows(tmp_path / "out/tags/tags.csv") for column in ("best", "genre_2", "genre_3")}
     assert names == {f"'{genre}", "pop", "rock"}
@@ -240,7 +240,7 @@ def test_text_of_a_file_is_inert_in_csv_and_numbers_are_numbers(name):
 def test_a_second_run_resumes_from_names_that_are_formulas(tmp_path, capsys):
     model = save_model(tmp_path / "model", classes=("=1+1", "pop", "rock"))
     song(tmp_path / "music" / "=a.flac")
-    settings = (str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "tag.precision=0")
+    settings = (str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0")
     assert run(*settings) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out/tags").glob("*.csv")}
     capsys.readouterr()

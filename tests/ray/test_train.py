@@ -39,9 +39,9 @@ SETTINGS: dict[str, Any] = {
         "eval_windows": 2,
         "batch_size": 16,  # four of them for each of four workers: batch norm of fewer learns nothing steady
         "learning_rate": 0.01,
-        "device": "cpu",
     },
-    "models": {"cnn": {"width": 4, "depth": 3}},
+    "device": "cpu",
+    "architectures": {"cnn": {"width": 4, "depth": 3}},
     "cluster": {"object_store_mb": 100},
 }
 
@@ -310,8 +310,13 @@ def with_nan(folder: Path) -> None:
         (with_a_lone_track, [], 2, "only one track of"),
         (with_a_track_in_two_splits, [], 1, "leakage: "),
         (None, ["train.batch_size=7", "train.workers=4"], 2, "batch norm needs 2; use a larger batch or fewer workers"),
-        (None, ["model=resnet", "models.resnet.pretrained=/no/such.pth"], 2, "pretrained=/no/such.pth: cannot be read"),
-        (None, ["model=resnett"], 2, "did you mean 'resnet'?"),
+        (
+            None,
+            ["architecture=resnet", "architectures.resnet.pretrained=/no/such.pth"],
+            2,
+            "pretrained=/no/such.pth: cannot be read",
+        ),
+        (None, ["architecture=resnett"], 2, "did you mean 'resnet'?"),
     ],
 )
 def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, says, tmp_path, without_ray, capsys):
@@ -320,7 +325,7 @@ def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, s
     write_features(tmp_path / "features", splits_of_all())
     if spoil is not None:
         spoil(tmp_path / "features")
-    small = [f"models.cnn.{key}={value}" for key, value in SETTINGS["models"]["cnn"].items()]
+    small = [f"architectures.cnn.{key}={value}" for key, value in SETTINGS["architectures"]["cnn"].items()]
     assert cli.main("train", [f"output={tmp_path}", *small, *settings]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -57,7 +57,7 @@ def test_no_size_of_cluster_deadlocks(home, features, cpus, more):
 
 
 @pytest.mark.parametrize(
-    "setting", ["tune.cpus_per_trial=64", "tune.workers_per_trial=3", "tune.gpus_per_trial=0.5", "train.device=cuda"]
+    "setting", ["tune.cpus_per_trial=64", "tune.workers_per_trial=3", "tune.gpus_per_trial=0.5", "device=cuda"]
 )
 def test_a_trial_that_has_no_room_is_refused_at_once(home, features, setting):
     told = job("tune", home, *TWO, f"output={features}", setting, succeeds=False)
@@ -88,7 +88,7 @@ def test_a_trial_that_raises_is_tried_twice_and_recorded(home, features):
 
 def test_models_are_those_of_the_last_settings_however_often_they_change(home, features):
     for width in (4, 8, 4):
-        job("tune", home, *TWO, f"output={features}", "tune.architectures=[cnn]", f"models.cnn.width={width}")
+        job("tune", home, *TWO, f"output={features}", "tune.architectures=[cnn]", f"architectures.cnn.width={width}")
         (saved,) = features.glob("models/cnn/seed-*/model.json")
         assert Location.of(saved).read_json()["params"]["width"] == width
 
@@ -100,7 +100,7 @@ def test_mlflow_gets_every_trial_and_its_epochs(home, features, tmp_path):
     client = tracking.MlflowClient(tracking_uri=store)
     (experiment,) = [one for one in client.search_experiments() if one.name == "out search"]
     (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.params["run/settings/model.name"] == "cnn"
+    assert run.data.params["run/settings/architecture"] == "cnn"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "valid_f1")] == [1, 2]
     refused = job("tune", home, *TWO, f"output={features}", f"tune.mlflow={tmp_path}/folder", succeeds=False)
     assert refused.returncode == 2

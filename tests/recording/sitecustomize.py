@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from genre import config
-from genre.config import Config, Settings
+from genre.settings import Config, Settings
 from ray_jobs.engine import jobs
 
 S = TypeVar("S", bound=Settings)

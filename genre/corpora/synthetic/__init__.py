@@ -27,12 +27,13 @@ import numpy as np
 from pydantic import Field
 
 from genre import memory
-from genre.config import CorpusSettings, Settings, fingerprint
+from genre.config import fingerprint
 from genre.corpora import Track
 from genre.corpora.synthetic import files
 from genre.corpora.synthetic.compose import VERSION, compose
 from genre.corpora.synthetic.styles import STYLES
 from genre.errors import ConfigError
+from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
 MARKER = "corpus.json"  # the fingerprint of a folder's settings, and whether all files are written

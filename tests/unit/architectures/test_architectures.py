@@ -13,10 +13,10 @@ from torch import nn
 
 from genre import architectures
 from genre.architectures._space import Choice, LogUniform, Uniform, parse
-from genre.config import Config
 from genre.errors import ConfigError
 from genre.model import checkpoint
 from genre.model.card import ModelCard
+from genre.settings import Config
 from genre.storage import Location
 
 CLASSES = 10

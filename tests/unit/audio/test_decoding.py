@@ -13,18 +13,18 @@ import pytest
 
 from genre.audio import containers, recordings
 from genre.audio.isolation import IsolatedKernel
-from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.errors import AudioError, Reason
 from genre.features.preparation import PreparedTrack, TrackKernel
 from genre.features.recipe import Recipe
+from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
 RATE = 22050
 SETTINGS = AudioSettings(clip_seconds=3.0)
-RECIPE = Recipe(audio=SETTINGS, spectrogram=SpectrogramSettings(n_mels=32), prepare=PrepareSettings())
+RECIPE = Recipe(audio=SETTINGS, spectrogram=SpectrogramSettings(n_mels=32), decoding=DecodingSettings())
 
 
 def load(content: bytes, **limits: float) -> recordings.Recording:
-    return recordings.load(content, SETTINGS, PrepareSettings(**limits))
+    return recordings.load(content, SETTINGS, DecodingSettings(**limits))
 
 
 @pytest.mark.parametrize("container", [*damage.CONTAINERS, "m4a"])

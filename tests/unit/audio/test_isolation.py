@@ -96,7 +96,7 @@ def test_a_hang_ends_in_time(isolated):
     kernel = isolated(time.sleep)
     kernel(0, 60)
     child, started = kernel.pid, time.monotonic()
-    with pytest.raises(AudioError, match=r"longer than prepare.file_timeout_s=0.5") as caught:
+    with pytest.raises(AudioError, match=r"longer than decoding.file_timeout_s=0.5") as caught:
         kernel(60, 0.5)
     assert caught.value.reason is Reason.TIMED_OUT
     assert time.monotonic() - started < 30
@@ -124,7 +124,7 @@ def test_a_stopped_child_counts_as_hanging(isolated):
 
 def test_memory_is_limited(isolated):
     kernel = isolated(bytes, memory_mb=400)
-    with pytest.raises(AudioError, match=r"prepare\.max_file_memory_mb") as caught:
+    with pytest.raises(AudioError, match=r"decoding\.max_file_memory_mb") as caught:
         kernel(1 << 30, 60)
     assert caught.value.reason is Reason.ABSURD_HEADER
     assert kernel(10, 60) == bytes(10)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from genre.audio import decoders, recordings
-from genre.config import AudioSettings, PrepareSettings
 from genre.errors import AudioError, Reason
+from genre.settings import AudioSettings, DecodingSettings
 
 RATE = 22050
 USUAL = AudioSettings(clip_seconds=2.0)
@@ -22,7 +22,9 @@ def wave_file(samples: npt.NDArray[np.float64], rate: int = RATE, subtype: str =
     return damage.encoded(samples, rate, "wav", subtype)
 
 
-def refused(content: bytes, settings: AudioSettings = USUAL, limits: PrepareSettings = PrepareSettings()) -> AudioError:
+def refused(
+    content: bytes, settings: AudioSettings = USUAL, limits: DecodingSettings = DecodingSettings()
+) -> AudioError:
     with pytest.raises(AudioError) as caught:
         recordings.cut(recordings.load(content, settings, limits), settings)
     assert "\n" not in str(caught.value)
@@ -164,9 +166,9 @@ def test_an_absurd_header_is_refused_before_memory_is_taken(offset: str) -> None
 
 
 def test_a_length_beyond_the_limit_is_refused_declared_or_not() -> None:
-    limits = PrepareSettings(max_track_seconds=2)
+    limits = DecodingSettings(max_track_seconds=2)
     declared = refused(damage.sound_file("wav"), limits=limits)
-    assert str(declared) == "declares 3 s, prepare.max_track_seconds=2"
+    assert str(declared) == "declares 3 s, decoding.max_track_seconds=2"
     endless = refused(damage.bare_mp3(), limits=limits)
     assert endless.reason == Reason.ABSURD_HEADER
     assert "goes on" in str(endless)

@@ -16,13 +16,13 @@ import soundfile
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from genre import corpora, registry
-from genre.config import CorpusSettings
 from genre.corpora import Track, synthetic
 from genre.corpora.synthetic import files
 from genre.corpora.synthetic.compose import _choose_layers, compose
 from genre.corpora.synthetic.instruments import SAMPLE_RATE
 from genre.corpora.synthetic.styles import STYLES
 from genre.errors import ConfigError
+from genre.settings import CorpusSettings
 
 SMALL = {"tracks_per_genre": 8, "artists_per_genre": 4, "seconds": 1.0, "damaged": 7}
 

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 
 import genre
 from genre import architectures, config, registry
-from genre.config import Config
+from genre.settings import Config
 from ray_jobs.engine import cli, command, jobs
 
 HEAVY = {"torch", "ray", "librosa", "pandas", "numpy", "pyarrow", "sklearn", "scipy"}
@@ -23,7 +23,7 @@ def imports(*arguments: str) -> tuple[int, set[str], str]:
     """Run `genre ARGUMENTS` in a process of its own: its exit code, its top-level modules, what it printed."""
     code = (
         "import json, sys\n"
-        "from ray_jobs import command\n"
+        "from ray_jobs.engine import command\n"
         "done = command.main(sys.argv[1:])\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)\n"
         "sys.exit(done)"
@@ -49,7 +49,7 @@ def test_help_of_a_job_imports_nothing_heavy(job):
     assert said.startswith(f"usage: genre {job}")
 
 
-@pytest.mark.parametrize("setting", ["modle.name=cnn", "train.epoch=3", "train.epochs=0", "word"])
+@pytest.mark.parametrize("setting", ["modle=cnn", "train.epoch=3", "train.epochs=0", "word"])
 def test_a_wrong_setting_of_a_search_imports_nothing_heavy(setting):
     code, modules, said = imports("tune", setting)
     assert code == 2
@@ -81,7 +81,7 @@ def test_help_all_names_every_setting_with_its_meaning(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     rows = list(config.describe(Config()))
     for name in architectures.names():
-        rows += config.describe(registry.load("genre.architectures", name).Params(), f"models.{name}.")
+        rows += config.describe(registry.load("genre.architectures", name).Params(), f"architectures.{name}.")
     for kind in registry.names("genre.corpora"):
         rows += config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
     for key, default, meaning in rows:
@@ -133,7 +133,7 @@ def test_version(capsys):
         (["tune", "--config"], "expected one argument"),
         (["prepare", "train.epoch=1"], "did you mean 'train.epochs'"),
         (["prepare", "corpus.params.tracks=1"], "corpus.params.tracks"),
-        (["train", "models.cnn.widht=1"], "did you mean 'models.cnn.width'"),
+        (["train", "architectures.cnn.widht=1"], "did you mean 'architectures.cnn.width'"),
         (["prepare", "--config", "nowhere.yaml"], "cannot be read"),
     ],
 )

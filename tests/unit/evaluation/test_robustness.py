@@ -9,16 +9,16 @@ import pytest
 import soundfile
 from sounds import chord
 
-from genre.config import AudioSettings, PrepareSettings, SpectrogramSettings
 from genre.errors import AudioError, Reason
 from genre.evaluation import changes, metrics, robustness
 from genre.features import Clips, Float32
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
 from genre.report import Entry, Run, entries
+from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
 RECIPE = Recipe(
-    audio=AudioSettings(clip_seconds=2.0), spectrogram=SpectrogramSettings(n_mels=32), prepare=PrepareSettings()
+    audio=AudioSettings(clip_seconds=2.0), spectrogram=SpectrogramSettings(n_mels=32), decoding=DecodingSettings()
 )
 
 

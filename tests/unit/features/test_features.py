@@ -16,10 +16,11 @@ import torch
 from conftest import REPOSITORY
 from music import InTurn, config_of, write_music
 
-from genre.config import Config, load
+from genre.config import load
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features, Shape, decode, encode
 from genre.features.recipe import Recipe
+from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from ray_jobs.prepare import prepare
@@ -190,7 +191,8 @@ class TestExamples:
         """The loss after an epoch of training on a folder."""
         features = Features.open(Location.of(folder))
         data = experiment.load_data(features)
-        config = load(None, ["train.epochs=1", "model=cnn", "models.cnn.width=4", "models.cnn.depth=2", *settings])
+        small = ["architecture=cnn", "architectures.cnn.width=4", "architectures.cnn.depth=2"]
+        config = load(None, ["train.epochs=1", *small, *settings])
         experiment.check_settings(config.audio, config.spectrogram, features)
         _, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, torch.device("cpu"))
         return next(iter(trainer.run())).train_loss
@@ -238,5 +240,5 @@ def test_the_default_settings_fit_the_shape():
 
 def test_a_recipe_comes_from_the_settings_of_a_manifest_unless_clips_are_precomputed():
     recipe = Recipe.of(Config())
-    assert Recipe.from_settings(recipe.settings(), recipe.prepare) == recipe
+    assert Recipe.from_settings(recipe.settings(), recipe.decoding) == recipe
     assert Recipe.from_settings({"made by": "somebody"}) is None

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from genre.config import CorpusSettings
 from genre.errors import ArtifactError, ConfigError
 from genre.features import splits
 from genre.features.positions import positions
+from genre.settings import CorpusSettings
 
 SETTINGS = CorpusSettings()  # 15 % valid, 20 % test
 SCHEMA = pa.schema([(name, pa.string()) for name in ("track_id", "genre", "group", "split")])

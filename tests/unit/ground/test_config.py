@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import yaml
 
 from genre import config
-from genre.config import Config
 from genre.errors import ConfigError
+from genre.settings import Config
 
 
 def test_later_settings_win(tmp_path):
@@ -18,7 +21,9 @@ def test_later_settings_win(tmp_path):
 
 
 def test_resolved_configuration_loads_to_itself(tmp_path):
-    first = config.load(None, ["model=crnn", "models.cnn.width=8", "tune.architectures=[cnn, crnn]", "seed=3"])
+    first = config.load(
+        None, ["architecture=crnn", "architectures.cnn.width=8", "tune.architectures=[cnn, crnn]", "seed=3"]
+    )
     file = tmp_path / "c.yaml"
     file.write_text(config.to_yaml(first))
     assert config.load(str(file)) == first
@@ -34,11 +39,11 @@ def test_resolved_configuration_loads_to_itself(tmp_path):
         ("train.epochs=many", "train.epochs"),
         ("train=3", "found 3; it is a section, set train.KEY for one of its keys"),
         ("leaderboard.compare=outputs/a", 'found "outputs/a"; write a list: [outputs/a]'),
-        ("train.device=gpu", "'auto', 'cpu' or 'cuda'"),
-        ("model.name=cnnn", "did you mean 'cnn'"),
+        ("device=gpu", "'auto', 'cpu' or 'cuda'"),
+        ("architecture=cnnn", "did you mean 'cnn'"),
         ("corpus.kind=folders", "did you mean 'folder'"),
         ("tune.architectures=[vgg]", "did you mean 'vgg1"),
-        ("models.resnett.width=3", "did you mean 'resnet'"),
+        ("architectures.resnett.width=3", "did you mean 'resnet'"),
         ("seed.x=1", "seed"),
         ("spectrogram.f_max=20000", "half of audio.sample_rate"),
         ("justaword", "write key=value"),
@@ -65,9 +70,37 @@ def test_missing_file():
         config.load("nowhere.yaml")
 
 
-def test_model_is_a_name_or_a_path():
-    assert config.load(None, ["model=vgg16"]).model.name == "vgg16"
-    assert config.load(None, ["model=runs/a/models/vgg16"]).model.path == "runs/a/models/vgg16"
+def test_an_architecture_is_no_saved_model() -> None:
+    assert config.load(None, ["architecture=vgg16"]).architecture == "vgg16"
+    assert config.load(None, ["model=./vgg16"]).model == "./vgg16"
+    with pytest.raises(ConfigError, match=r"write architecture=vgg16, or model=\./vgg16 for a folder"):
+        config.load(None, ["model=vgg16"])
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        ("model.name", "architecture"),
+        ("model.path", "model"),
+        ("models", "architectures"),
+        ("models.cnn.width", "architectures.cnn.width"),
+        ("tag.precision", "min_precision"),
+        ("train.device", "device"),
+        ("train.precision", "train.dtype"),
+        ("prepare.retry_rejects", "decoding.retry_rejects"),
+        ("prepare.max_track_seconds", "decoding.max_track_seconds"),
+    ],
+)
+def test_a_former_name_is_refused_with_the_present_one(tmp_path: Path, former: str, present: str) -> None:
+    content: Any = {}
+    for key in reversed(former.split(".")):
+        content = {key: content}
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(content))
+    for arguments in ((str(file), []), (None, [f"{former}={{}}"])):
+        with pytest.raises(ConfigError) as error:
+            config.load(*arguments)
+        assert str(error.value) == f"{former} was renamed to {present}"
 
 
 def test_fingerprint_follows_values_alone():

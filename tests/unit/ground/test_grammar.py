@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from genre import config, grammar, registry
-from genre.config import Config
 from genre.errors import ConfigError
+from genre.settings import Config
 
 # what YAML, a shell or Python would take for something else
 NASTY = [
@@ -41,7 +41,7 @@ def text_fields(schema, prefix: str) -> list[str]:
     return found
 
 
-TEXTS = sorted(set(text_fields(Config, "")) - {"model.name", "corpus.kind"})
+TEXTS = sorted(set(text_fields(Config, "")) - {"architecture", "corpus.kind"})
 OF_CORPORA = [
     (kind, key)
     for kind in registry.names("genre.corpora")
@@ -85,8 +85,8 @@ def test_any_text_of_a_corpus_comes_back_equal(kind, key):
 
 def test_any_text_of_an_architecture_comes_back_equal():
     for text in some_texts(0, count=10):
-        loaded = config.load(None, [f"models.resnet.pretrained={text}"])
-        assert loaded.models["resnet"]["pretrained"] == text
+        loaded = config.load(None, [f"architectures.resnet.pretrained={text}"])
+        assert loaded.architectures["resnet"]["pretrained"] == text
 
 
 @pytest.mark.parametrize("key", ["leaderboard.compare"])
@@ -107,7 +107,7 @@ def test_any_list_of_texts_comes_back_equal(key):
         ("output=0123", "output", "0123"),
         ("corpus.root=no", "corpus.root", "no"),
         ("corpus.root=a=b", "corpus.root", "a=b"),
-        ("model=a, b", "model.path", "a, b"),
+        ("model=a, b", "model", "a, b"),
         ("init_from=007", "train.init_from", "007"),
         ("train.epochs=12", "train.epochs", 12),
         ("train.learning_rate=1e-3", "train.learning_rate", 1e-3),
@@ -115,8 +115,8 @@ def test_any_list_of_texts_comes_back_equal(key):
         ("spectrogram.f_max=null", "spectrogram.f_max", None),
         ("tune.architectures=[cnn, crnn]", "tune.architectures", ["cnn", "crnn"]),
         ("tune.architectures=[]", "tune.architectures", []),
-        ("models.cnn.width=8", "models", {"cnn": {"width": 8}}),
-        ("models={cnn: {width: 8}}", "models", {"cnn": {"width": 8}}),
+        ("architectures.cnn.width=8", "architectures", {"cnn": {"width": 8}}),
+        ("architectures={cnn: {width: 8}}", "architectures", {"cnn": {"width": 8}}),
         ("corpus.params.seconds=2.5", "corpus.params", {"seconds": 2.5}),
         ("tune.space.cnn={train.mixup: [0, 0.3]}", "tune.space", {"cnn": {"train.mixup": [0, 0.3]}}),
     ],
@@ -128,10 +128,9 @@ def test_a_value_is_read_by_the_type_of_its_setting(setting, key, value):
 @pytest.mark.parametrize(
     ("key", "nearest"),
     [
-        ("modle.name", "'model.name'"),
-        ("modls.name", "'model.name'"),
         ("modle", "'model'"),
-        ("modles.cnn.width", "'models.cnn.width'"),
+        ("min_prcision", "'min_precision'"),
+        ("achitectures.cnn.width", "'architectures.cnn.width'"),
         ("spectogram.n_mels", "'spectrogram.n_mels'"),
         ("spectogram.mels", "'spectrogram.n_mels'"),
         ("trian.epoch", "'train.epochs'"),
@@ -152,8 +151,8 @@ def test_an_unknown_key_names_the_nearest_of_its_own_level(key, nearest):
 
 def test_an_unknown_key_of_a_file_is_told_in_full(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("modle: {name: cnn}\n")
-    with pytest.raises(ConfigError, match=r"unknown key 'modle\.name'; did you mean 'model\.name'\?"):
+    file.write_text("trian: {epochs: 3}\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'trian\.epochs'; did you mean 'train\.epochs'\?"):
         config.load(str(file))
 
 

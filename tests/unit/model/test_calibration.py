@@ -134,7 +134,7 @@ def test_training_leaves_the_evidence_beside_the_weights(tmp_path):
     clips = make_clips(tracks=12)
     manifest = Manifest(classes=["a", "b", "c"], fingerprint="x", shape=clips.shape)
     data = experiment.Data(clips, clips, *statistics(clips), manifest)
-    small = ["models.cnn.width=4", "models.cnn.depth=2", "train.epochs=1", "train.window_seconds=0.5"]
+    small = ["architectures.cnn.width=4", "architectures.cnn.depth=2", "train.epochs=1", "train.window_seconds=0.5"]
     config = load(None, [*small, "train.batch_size=4"])
     card, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, devices.device_for("cpu"))
     list(trainer.run())

@@ -10,13 +10,14 @@ import torch
 from making import SMALL_MODELS, make_clips
 
 from genre import architectures
-from genre.config import TrainSettings, load
+from genre.config import load
 from genre.errors import ArtifactError
 from genre.evaluation import metrics
 from genre.features import Manifest
 from genre.model import checkpoint, finetuning
 from genre.model.card import ModelCard
 from genre.model.classifier import predict, statistics
+from genre.settings import TrainSettings
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
@@ -32,7 +33,7 @@ PLAIN = {
     "time_mask": 0,
     "mel_mask": 0,
     "label_smoothing": 0,
-    "precision": "fp32",
+    "dtype": "fp32",
 }
 
 
@@ -117,7 +118,7 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
     assert finetuning.card_from(replace(card, classes=["x"]), card, place) == card
     with pytest.raises(ArtifactError, match=r"trained on other features: spectrogram\.n_mels is 16, expected 64"):
         finetuning.card_from(replace(card, fingerprint="other", features={"spectrogram": {"n_mels": 64}}), card, place)
-    with pytest.raises(ArtifactError, match=r"is a crnn, model\.name is cnn; write model=crnn"):
+    with pytest.raises(ArtifactError, match=r"is a crnn, architecture is cnn; write architecture=crnn"):
         finetuning.card_from(replace(card, architecture="crnn"), card, place)
     _, wide = fresh("cnn", make_clips(bins=32), "abc")
     _, narrow = fresh("resnet", make_clips(), "abc")
@@ -127,9 +128,9 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
 
 def test_training_starts_from_the_folder_that_init_from_names(tmp_path):
     """What the train job does with `init_from=`: a model of three genres, then four others."""
-    common = ("train.window_seconds=0.5", "train.batch_size=8", "train.epochs=2", "models.cnn.width=8")
+    common = ("train.window_seconds=0.5", "train.batch_size=8", "train.epochs=2", "architectures.cnn.width=8")
     old, new = data_of(make_clips(tracks=24, seed=1), "abc"), data_of(make_clips(tracks=32, classes=4, seed=2), "wxyz")
-    first = Experiment.of(load(None, (*common, "models.cnn.depth=3")))
+    first = Experiment.of(load(None, (*common, "architectures.cnn.depth=3")))
     card, trainer = experiment.trainer_for(first, old, torch.device("cpu"))
     list(trainer.run())
     experiment.save_best(Location.of(tmp_path), card, trainer)

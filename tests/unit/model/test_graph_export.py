@@ -16,9 +16,10 @@ from saving import CLASSES, FEATURES, RATE, save_model, song
 
 from genre import Tagger, architectures
 from genre.audio import recordings
-from genre.config import AudioSettings, load
+from genre.config import load
 from genre.model import checkpoint, graph_export, waveform_classifier
 from genre.model.calibration import Calibration
+from genre.settings import AudioSettings
 from genre.storage import Location
 from ray_jobs import export
 from ray_jobs.engine import cli

@@ -12,12 +12,12 @@ from conftest import REPOSITORY
 from saving import CLASSES, FEATURES, save_model, song
 
 from genre import Tagger
-from genre.config import PrepareSettings
 from genre.errors import ArtifactError, AudioError, ConfigError
 from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
 from genre.model.card import read_card
 from genre.model.saved_model import SavedEnsemble
+from genre.settings import DecodingSettings
 from genre.storage import Location
 
 
@@ -67,7 +67,7 @@ def card_weights(folder: str) -> str:
 
 def test_arrays_and_bad_files(pair, tmp_path):
     folders, files = pair
-    expected, found = Tagger.load(folders[0]), Tagger.load(files[0], limits=PrepareSettings(max_track_seconds=4))
+    expected, found = Tagger.load(folders[0]), Tagger.load(files[0], limits=DecodingSettings(max_track_seconds=4))
     import soundfile
 
     wave, rate = soundfile.read(song(tmp_path / "song.wav", seconds=3, rate=48000), dtype="float32")
@@ -75,7 +75,7 @@ def test_arrays_and_bad_files(pair, tmp_path):
     (tmp_path / "bad.mp3").write_bytes(b"no music")
     files = [tmp_path / "bad.mp3", song(tmp_path / "long.wav", seconds=5), tmp_path / "missing.wav"]
     assert [tags.reason for tags in found.tag(files)] == ["unsupported", "absurd_header", "unreadable"]
-    with pytest.raises(AudioError, match=r"prepare\.max_track_seconds=4"):
+    with pytest.raises(AudioError, match=r"decoding\.max_track_seconds=4"):
         found(files[1])
 
 

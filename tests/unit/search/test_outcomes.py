@@ -11,7 +11,7 @@ from ray_jobs.search.trial_folder import Record
 
 
 def slot(f1: float, epoch: int = 9, number: int = 0, **facts) -> Slot:
-    record = Record({"model.name": "cnn", "train.learning_rate": f1}, [(epoch, f1)] if epoch else [], **facts)
+    record = Record({"architecture": "cnn", "train.learning_rate": f1}, [(epoch, f1)] if epoch else [], **facts)
     return Slot("cnn", number, 9, Location.of("/nowhere"), record=record)
 
 

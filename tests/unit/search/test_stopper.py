@@ -31,7 +31,7 @@ class Experiment:
     def report(self, architecture: str, number: int, f1: float, epoch: int = 3, seconds: float = 1.0) -> str:
         name = f"{architecture}-{number}"
         if name not in self._trials:
-            config = {"run": {"settings": {"model.name": architecture}, "folder": self.folder(name)}}
+            config = {"run": {"settings": {"architecture": architecture}, "folder": self.folder(name)}}
             metadata = SimpleNamespace(last_result={})
             self._trials[name] = SimpleNamespace(trial_id=name, config=config, run_metadata=metadata)
             self.stopper.on_trial_add(None, self._trials[name])

@@ -13,7 +13,7 @@ from ray_jobs.search.budget import Plan
 from ray_jobs.search.trial_folder import Record, TrialFolder
 
 MANIFEST = Manifest(fingerprint="0", contents="1", shape=Shape(16, 40, 80.0, 0.023), classes=["a", "b"])
-SETTINGS = {"model.name": "cnn", "train.learning_rate": 0.1 + 0.2, "models.cnn.width": 8}
+SETTINGS = {"architecture": "cnn", "train.learning_rate": 0.1 + 0.2, "architectures.cnn.width": 8}
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_other_numbers_of_trials_seeds_and_architectures_find_the_same_trials(tm
     assert places(tmp_path, "tune.trials=3", "tune.seeds=5", "tune.robustness=false", "tune.minutes=4")[:4] == two
     assert places(tmp_path, "tune.trials=1") == two[:2]
     assert places(tmp_path, "tune.trials=2", "tune.architectures=[crnn]") == two[1::2]
-    assert places(tmp_path, "tune.trials=2", "models.cnn.width=4")[1::2] == two[1::2]
+    assert places(tmp_path, "tune.trials=2", "architectures.cnn.width=4")[1::2] == two[1::2]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_other_numbers_of_trials_seeds_and_architectures_find_the_same_trials(tm
     [
         "seed=1",
         "train.epochs=3",
-        "models.cnn.width=4",
+        "architectures.cnn.width=4",
         "tune.sampler=tpe",
         "tune.grace_epochs=2",
         "tune.space={cnn: {train.mixup: 0.5}}",
@@ -117,7 +117,7 @@ def test_settings_are_drawn_from_the_number_alone(tmp_path):
     rates = {settings["train.learning_rate"] for settings in drawn}
     assert len(rates) == 6
     run = slots[1].run(drawn[1])
-    assert run["settings"] == {"model.name": "crnn", "train.epochs": config.train.epochs} | drawn[1]
+    assert run["settings"] == {"architecture": "crnn", "train.epochs": config.train.epochs} | drawn[1]
     assert search_plan.chosen(run["settings"]) == drawn[1]
 
 

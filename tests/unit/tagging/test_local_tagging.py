@@ -49,6 +49,6 @@ def test_an_interrupt_does_not_wait_for_a_worker_that_hangs(started):
     before = time.monotonic()
     started.close()
     worker.join(10)
-    assert time.monotonic() - before < 10  # not prepare.file_timeout_s
+    assert time.monotonic() - before < 10  # not decoding.file_timeout_s
     assert not worker.is_alive()
     os.kill(int(decoders[0]), signal.SIGKILL)

@@ -16,10 +16,10 @@ from saving import CLASSES, FEATURES, RATE, save_model, song
 
 import genre
 from genre import Tagger
-from genre.config import PrepareSettings
 from genre.errors import ArtifactError, AudioError, ConfigError
 from genre.model.classifier import predict
 from genre.model.saved_model import SavedEnsemble
+from genre.settings import DecodingSettings
 from genre.storage import Location
 from genre.tagging import audio_files, file_tags, tag_table
 from genre.tagging.file_tags import Action
@@ -301,8 +301,8 @@ def test_a_file_that_takes_no_tag_is_left_as_it_was(tmp_path):
 
 def test_limits_reach_the_decoder(model, tmp_path):
     path = song(tmp_path / "song.wav", seconds=4)
-    with pytest.raises(AudioError, match=r"prepare\.max_track_seconds=2"):
-        Tagger.load(model, limits=PrepareSettings(max_track_seconds=2))(path)
+    with pytest.raises(AudioError, match=r"decoding\.max_track_seconds=2"):
+        Tagger.load(model, limits=DecodingSettings(max_track_seconds=2))(path)
 
 
 def test_rates_other_than_the_models_are_resampled(tagger):

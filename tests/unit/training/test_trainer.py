@@ -17,11 +17,11 @@ from making import make_clips
 from torch import nn
 
 from genre import architectures
-from genre.config import TrainSettings
 from genre.errors import ConfigError, TrainingError
 from genre.features.windows import Shard
 from genre.model import checkpoint
 from genre.model.classifier import Classifier, predict, statistics
+from genre.settings import TrainSettings
 from genre.storage import Location
 from genre.training import optimiser, workers
 from genre.training.trainer import Epoch, Trainer
@@ -34,7 +34,7 @@ EVERYTHING = {"ema": 0.8, "class_weights": True, "label_smoothing": 0.1, "mixup"
 
 
 def settings(**changes: Any) -> TrainSettings:
-    basic = {"epochs": 3, "batch_size": 8, "window_seconds": 0.5, "eval_windows": 3, "precision": "fp32"}
+    basic = {"epochs": 3, "batch_size": 8, "window_seconds": 0.5, "eval_windows": 3, "dtype": "fp32"}
     basic |= {"windows_per_clip": 4}  # enough for a validation after every epoch
     return TrainSettings(**basic | changes)
 
@@ -76,7 +76,7 @@ def test_it_learns() -> None:
 # --- repeatable
 
 
-@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"precision": "bf16"}], ids=["plain", "everything", "bf16"])
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"dtype": "bf16"}], ids=["plain", "everything", "bf16"])
 def test_equal_seeds_give_equal_bits(changes: dict[str, Any]) -> None:
     first, second, other = trainer(**changes), trainer(**changes), trainer(seed=1, **changes)
     histories = [without_times(run(made)) for made in (first, second, other)]

@@ -1,0 +1,328 @@
+"""Every setting: its type, default, range and meaning. The descriptions are the reference documentation.
+
+Settings of a single architecture or corpus are declared in its module (class `Params`) and are written as
+`architectures.<name>.*` and `corpus.params.*`. `genre.config` reads settings from files and the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from genre import grammar, registry
+from genre.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """A group of settings. Unknown keys are refused, values are checked, and nothing changes afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True, protected_namespaces=()
+    )
+
+
+class CorpusSettings(Settings):
+    """Which music is prepared, and how it is split. Read by `prepare`."""
+
+    kind: str = Field("synthetic", description="kind of corpus: the name of a module in genre/corpora/ or a plug-in")
+    root: str = Field("", description="folder or address of the music; for table, of the CSV or Parquet file")
+    split: Literal["auto", "official", "random"] = Field(
+        "auto",
+        description="official: the corpus's published split; random: stratified by genre, groups stay together; "
+        "auto: official where one is published, else random",
+    )
+    valid_fraction: float = Field(0.15, gt=0, lt=0.5, description="random split: share of groups for validation")
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="random split: share of groups for the test")
+    split_seed: int = Field(0, ge=0, description="random split: seed")
+    params: dict[str, Any] = Field({}, description="settings of this kind of corpus: corpus.params.subset=small")
+
+
+class AudioSettings(Settings):
+    """From a file to mono clips. Part of the features' fingerprint."""
+
+    sample_rate: int = Field(22050, ge=4000, le=192000, description="sampling rate in Hz after resampling")
+    clip_seconds: float = Field(
+        30.0, gt=0.1, le=600, description="length of a clip in seconds; shorter tracks are repeated to fill it"
+    )
+    max_clips: int = Field(0, ge=0, description="most clips kept of a track, from its start; 0: no limit")
+    min_seconds: float = Field(1.0, ge=0, description="shorter tracks, after trimming, are rejected as too_short")
+    trim_db: float = Field(
+        60.0, gt=0, description="silence at both ends is removed: what is this many dB below the track's peak"
+    )
+
+
+class SpectrogramSettings(Settings):
+    """From a clip to its log-mel spectrogram. Part of the features' fingerprint."""
+
+    n_fft: int = Field(2048, ge=64, le=32768, description="samples in an FFT frame")
+    hop_length: int = Field(512, ge=16, le=32768, description="samples between the starts of two frames")
+    n_mels: int = Field(128, ge=8, le=512, description="mel bands")
+    f_min: float = Field(0.0, ge=0, description="lower edge of the lowest band in Hz")
+    f_max: float | None = Field(
+        None, gt=0, description="upper edge of the highest band in Hz; null: half the sampling rate"
+    )
+    range_db: float = Field(80.0, ge=20, le=160, description="dynamic range kept, in dB below the clip's maximum")
+
+
+class PrepareSettings(Settings):
+    """How `prepare` divides its work, and when it fails."""
+
+    tracks_per_block: int = Field(
+        64, ge=1, le=10000, description="most tracks in a block, the unit of work that is written to one Parquet file"
+    )
+    max_reject_fraction: float = Field(
+        0.2, ge=0, le=1, description="the job fails, after writing everything, if a larger share of tracks is rejected"
+    )
+    verify_content: bool = Field(
+        False,
+        description="read every prepared file again and decode those whose content changed although size and time "
+        "of modification did not",
+    )
+
+
+class DecodingSettings(Settings):
+    """Limits on the decoding of one file. Read by `prepare`, `tag`, `explain` and `serve`."""
+
+    file_timeout_s: float = Field(120.0, gt=0, le=86400, description="seconds until the decoding of a file is stopped")
+    max_file_memory_mb: int = Field(
+        4096, ge=0, description="private memory in MiB that the decoding of a file may use; 0: no limit"
+    )
+    max_track_seconds: float = Field(7200.0, gt=0, description="files that declare a longer duration are not decoded")
+    min_decoded_fraction: float = Field(
+        0.5, ge=0, le=1, description="a truncated file is accepted if at least this share of its duration decodes"
+    )
+    retry_rejects: bool = Field(
+        False, description="decode again the files that an earlier run rejected, for example by a timeout"
+    )
+
+
+class TrainSettings(Settings):
+    """How a network is trained. Read by `train` and `tune`."""
+
+    epochs: int = Field(30, ge=1, description="most passes over the training split")
+    batch_size: int = Field(32, ge=1, description="windows in an optimiser step, over all workers")
+    window_seconds: float = Field(
+        7.5, gt=0, description="seconds of a window, the network's input; at most audio.clip_seconds"
+    )
+    windows_per_clip: int = Field(
+        0, ge=0, description="random windows cut from each clip in an epoch; 0: as many as fit into it"
+    )
+    eval_windows: int = Field(8, ge=1, description="evenly spaced windows of a clip whose probabilities are averaged")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="maximum of the one-cycle schedule (AdamW)")
+    weight_decay: float = Field(0.02, ge=0, description="AdamW weight decay, applied to weight matrices and kernels")
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps until the learning rate is at its maximum")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread over the other classes")
+    class_weights: bool = Field(False, description="weight the loss by inverse class frequency")
+    mixup: float = Field(0.3, ge=0, description="parameter a of mixup's Beta(a, a) distribution; 0: off")
+    gain_db: float = Field(3.0, ge=0, description="random gain, uniform in +- this many dB; 0: off")
+    equaliser_db: float = Field(
+        4.0, ge=0, description="random smooth gain over frequency, within +- this many dB; 0: off"
+    )
+    mixstyle: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="MixStyle: share of batches whose windows exchange their statistics; 0: off",
+    )
+    time_mask: float = Field(
+        0.15, ge=0, le=0.9, description="SpecAugment: most frames of a window that each of two masks hides, as a share"
+    )
+    mel_mask: float = Field(
+        0.15, ge=0, le=0.9, description="SpecAugment: most mel bands that each of two masks hides, as a share"
+    )
+    clip_norm: float = Field(1.0, ge=0, description="limit of the gradient's norm; 0: off")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights that is evaluated and saved; 0: off"
+    )
+    patience: int = Field(
+        0, ge=0, description="stop after this many epochs without a better validation macro F1; 0: off"
+    )
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="number format of the arithmetic; auto: bf16 where it is native",
+    )
+    workers: int = Field(1, ge=1, description="training processes: one per GPU, or several on CPUs")
+    init_from: str = Field(
+        "", description="folder of a saved model to start from (fine-tuning); also written as init_from="
+    )
+    freeze: bool = Field(False, description="with init_from: train only the last layer")
+    resume: bool = Field(True, description="resume an interrupted run of the same settings from its last epoch")
+
+
+class TuneSettings(Settings):
+    """The search over architectures and their settings. Read by `tune`."""
+
+    architectures: list[str] = Field([], description="architectures to compare; empty: all")
+    trials: int = Field(8, ge=1, description="trials of each architecture")
+    sampler: Literal["random", "tpe"] = Field(
+        "random", description="random: independent draws; tpe: proposals that follow from earlier trials (needs Optuna)"
+    )
+    minutes: float = Field(
+        0.0,
+        ge=0,
+        description="time limit of search, final trainings and evaluation together, shared equally by the "
+        "architectures; 0: no limit",
+    )
+    grace_epochs: int = Field(5, ge=1, description="early stopping ends no trial before this epoch")
+    reduction: float = Field(
+        3.0, gt=1, description="early stopping: one of this many trials of an architecture continues at each level"
+    )
+    seeds: int = Field(
+        3, ge=1, description="seeds with which the best trial's settings are trained; the trial itself is the first"
+    )
+    robustness: bool = Field(True, description="also score the models on degraded audio of the test tracks")
+    concurrent: int = Field(0, ge=0, description="most trials at a time; 0: as many as the cluster has room for")
+    workers_per_trial: int = Field(1, ge=1, description="processes that train a trial, on one machine or several")
+    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs, and so torch threads, for each worker of a trial")
+    gpus_per_trial: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs for each worker of a trial; null: where there are any, 0.25, or 1 with several workers",
+    )
+    space: dict[str, dict[str, Any]] = Field(
+        {}, description="changes to the search space: {cnn: {train.learning_rate: {loguniform: [0.001, 0.01]}}}"
+    )
+    mlflow: str = Field(
+        "", description="MLflow tracking server or database that trials are logged to (needs genre[mlflow])"
+    )
+
+
+class EvaluateSettings(Settings):
+    """What `evaluate` scores."""
+
+    split: Literal["train", "valid", "test"] = Field("test", description="split that the saved models are scored on")
+    features: str = Field("", description="features folder to score on; empty: OUTPUT/features")
+
+
+class LeaderboardSettings(Settings):
+    """What `leaderboard` merges."""
+
+    compare: list[str] = Field([], description="outputs whose leaderboards are merged into one report")
+
+
+class TagSettings(Settings):
+    """What `tag` writes."""
+
+    top_k: int = Field(3, ge=1, description="most probable genres listed for each file")
+    batch_files: int = Field(16, ge=1, description="most files in a batch, the unit of work of one process")
+    write_genres: Literal["never", "preview", "write"] = Field(
+        "never",
+        description="write the genre into the tags of the audio files, except where it is unknown; preview: only list "
+        "the changes",
+    )
+    replace_genres: bool = Field(False, description="with write_genres: replace a genre that a file already has")
+
+
+class ExplainSettings(Settings):
+    """What `explain` shows."""
+
+    genre: str = Field("", description="genre to explain; empty: the most probable genre of each file")
+    steps: int = Field(
+        16, ge=1, le=256, description="integrated gradients: steps from the mean spectrogram to that of the music"
+    )
+    max_seconds: float = Field(120.0, gt=0, description="seconds of each file that are explained, from its start")
+
+
+class ServeSettings(Settings):
+    """The page that `serve` offers."""
+
+    port: int = Field(8000, ge=1, le=65535, description="port on the loopback interface; other machines cannot connect")
+    max_upload_mb: float = Field(64.0, gt=0, description="size limit of an upload in MB")
+    upload_timeout_s: float = Field(60.0, gt=0, description="time limit of an upload in seconds")
+    replicas: int = Field(1, ge=1, description="processes that answer requests, each on one CPU")
+
+
+class ClusterSettings(Settings):
+    """Ray on this machine. Ignored when a job joins the cluster of RAY_ADDRESS."""
+
+    cpus: int = Field(0, ge=0, description="CPUs that a Ray started by the job may use; 0: all of this machine")
+    object_store_mb: int = Field(
+        0, ge=0, description="size in MiB of the object store of a Ray started by the job; 0: Ray's default"
+    )
+
+
+class Config(Settings):
+    """All settings: those that several jobs read, and a section for each topic."""
+
+    output: str = Field("outputs/run", description="folder or address for everything that the jobs write and share")
+    inputs: str = Field("", description="file, folder or address of the music to tag or explain")
+    model: str = Field(
+        "",
+        description="folder of a saved model or an exported .onnx file, several separated by commas; "
+        "empty: the best of OUTPUT",
+    )
+    architecture: str = Field(
+        "cnn", description="network to train: the name of a module in genre/architectures/ or a plug-in"
+    )
+    architectures: dict[str, dict[str, Any]] = Field(
+        {}, description="settings of each architecture: architectures.cnn.width=32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device that networks compute on; auto: a GPU where there is one"
+    )
+    min_precision: float = Field(
+        0.8,
+        ge=0,
+        lt=1,
+        description="share of named genres that must be right, as estimated on validation tracks; less certain files "
+        "are 'unknown'; 0: name a genre for every file",
+    )
+    seed: int = Field(0, ge=0, description="seed of initial weights, windows and augmentation")
+    corpus: CorpusSettings = CorpusSettings()
+    audio: AudioSettings = AudioSettings()
+    spectrogram: SpectrogramSettings = SpectrogramSettings()
+    prepare: PrepareSettings = PrepareSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    train: TrainSettings = TrainSettings()
+    tune: TuneSettings = TuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    leaderboard: LeaderboardSettings = LeaderboardSettings()
+    tag: TagSettings = TagSettings()
+    explain: ExplainSettings = ExplainSettings()
+    serve: ServeSettings = ServeSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Config:
+        """Refuse names of architectures and corpora that do not exist."""
+        architectures = registry.names("genre.architectures")
+        require_known("architecture", self.architecture, architectures)
+        require_known("corpus.kind", self.corpus.kind, registry.names("genre.corpora"))
+        for key, names in (
+            ("architectures", self.architectures),
+            ("tune.architectures", self.tune.architectures),
+            ("tune.space", self.tune.space),
+        ):
+            for name in names:
+                require_known(key, name, architectures)
+        if self.model in architectures:
+            raise ConfigError(
+                f"model: {self.model!r} is an architecture, not a saved model; write architecture={self.model}, "
+                f"or model=./{self.model} for a folder of that name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Config:
+        """Refuse values that contradict each other."""
+        half = self.audio.sample_rate / 2
+        if (self.spectrogram.f_max or half) > half:
+            raise ConfigError(
+                f"spectrogram.f_max={self.spectrogram.f_max} is above half of audio.sample_rate; use {half}"
+            )
+        if (self.spectrogram.f_max or half) <= self.spectrogram.f_min:
+            raise ConfigError(f"spectrogram.f_min={self.spectrogram.f_min} is not below f_max; use 0")
+        if self.corpus.valid_fraction + self.corpus.test_fraction >= 0.9:
+            raise ConfigError(
+                "corpus.valid_fraction + corpus.test_fraction leave less than 0.1 for training; lower one"
+            )
+        return self
+
+
+def require_known(key: str, value: str, known: Iterable[str]) -> None:
+    """Raise `ConfigError`, naming the closest known value, unless `value` is in `known`."""
+    known = list(known)
+    if value not in known:
+        raise ConfigError(f"{key}: {value!r} is not known; {grammar.nearest(value, known)}")
