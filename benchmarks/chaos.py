@@ -237,7 +237,8 @@ def main() -> int:
 
 def chaos(options: argparse.Namespace) -> bool:
     """Run rounds of the jobs until there were enough kills; whether every result equals the undisturbed one."""
-    machines, dice, table, equal = Machines(), random.Random(options.seed), [], True
+    machines, dice, equal = Machines(), random.Random(options.seed), True
+    table: list[Kill] = []
     address, folder = machines.cluster.address, options.folder
     try:
         calm = prepared(folder / "undisturbed", folder / "music")

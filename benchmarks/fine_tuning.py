@@ -27,7 +27,7 @@ from genre.features import Clips, Manifest
 from genre.features.clips import StoredClip
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
-from genre.model.classifier import predict
+from genre.model.classifier import Classifier, predict
 from genre.model.classifier import statistics as of_bins
 from genre.settings import Config
 from genre.storage import Location
@@ -82,7 +82,7 @@ def data_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recipe
     return Data(train, valid, *of_bins(train), manifest)
 
 
-def trained(config: Config, data: Data, place: Location) -> experiment.Classifier:
+def trained(config: Config, data: Data, place: Location) -> Classifier:
     """The best epoch's classifier, saved in `place`."""
     card, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
     for _ in trainer.run():

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -34,7 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre.audio import recordings
 from genre.audio.isolation import environment
 from genre.audio.spectrogram import LogMel
-from genre.corpora.synthetic.compose import SAMPLE_RATE, compose
+from genre.corpora.synthetic.compose import compose
+from genre.corpora.synthetic.instruments import SAMPLE_RATE
 from genre.features import encode
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
@@ -125,12 +127,7 @@ def _encoded(samples: np.ndarray, rate: int, **form: object) -> bytes:
 def whole_way(files: dict[str, bytes], rounds: int) -> list[Result]:
     log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
     return [
-        race(
-            name,
-            lambda content=content: kernel(content, log_mel),
-            lambda content=content: everyday_loop(content),
-            rounds,
-        )
+        race(name, partial(kernel, content, log_mel), partial(everyday_loop, content), rounds)
         for name, content in files.items()
     ]
 
@@ -172,7 +169,7 @@ def hashing(files: dict[str, bytes], rounds: int) -> list[Result]:
     """The SHA-256 of the file, which prepare adds."""
     log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
     return [
-        race(f"SHA-256 of {name}", lambda c=content: kernel(c, log_mel), lambda c=content: hashlib.sha256(c), rounds)
+        race(f"SHA-256 of {name}", partial(kernel, content, log_mel), partial(hashlib.sha256, content), rounds)
         for name, content in list(files.items())[:3]
     ]
 

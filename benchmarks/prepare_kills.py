@@ -74,6 +74,7 @@ class Disturbed:
             if job.returncode == 0:
                 return kills
             if job.returncode != -signal.SIGKILL:
+                assert job.stderr
                 raise SystemExit(f"the job failed by itself with exit code {job.returncode}:\n{job.stderr.read()}")
 
     def _moments(self, while_starting: bool) -> Iterator[bool]:
@@ -136,7 +137,7 @@ class Disturbed:
 
 def finished(output: Path) -> dict[str, tuple[str, int]]:
     """The tracks that a rerun need not decode, with their part and when it was written."""
-    places = {}
+    places: dict[str, tuple[str, int]] = {}
     for path in (output / "features/outcomes").glob("[!.]*.parquet"):
         try:
             rows = pq.read_table(path, columns=["track_id", "part"]).to_pylist()
@@ -245,7 +246,8 @@ def disturb(home: Path, rounds: int, tracks: int, draw: random.Random) -> int:
         raise SystemExit(f"the undisturbed job marks {marked} tracks and rejects {len(expected['rejects'])}")
     print(f"undisturbed: {len(expected['tracks'])} tracks in {span:.1f} s", flush=True)
     print(f"{'round':>5}  {'victim':<8} {'after s':>8} {'finished':>9}  {'its workers gone after s':<30}", flush=True)
-    done, wrong, seen = 0, 0, Counter()
+    done, wrong = 0, 0
+    seen: Counter[str] = Counter()
     victims = [victim for _ in range(rounds) for victim in draw.sample(VICTIMS, len(VICTIMS))]
     while done < rounds:
         job = Disturbed(configs["storm"], home / "storm", draw, victims, -(-(tracks + DAMAGED + CUT) // BLOCK))

@@ -116,10 +116,11 @@ def kernel_alone(files: list[str], config: Config, cores: int) -> tuple[float, f
     for core in range(cores):
         command = [sys.executable, "-c", KERNEL, config.model_dump_json()]
         loop = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+        assert loop.stdin
         loop.stdin.write(json.dumps(files[core::cores]))
         loop.stdin.close()
         loops.append(loop)
-    spent = [json.loads(loop.stdout.read()) for loop in loops]
+    spent = [json.loads(loop.stdout.read()) for loop in loops if loop.stdout]
     return sum(wall for wall, _ in spent), sum(cpu for _, cpu in spent)
 
 

@@ -60,7 +60,7 @@ def settings(cpus: int) -> Config:
 
 def measure_work(counts: list[int], clips: int, rounds: int) -> None:
     home = Path(tempfile.mkdtemp(prefix="scaling-"))
-    seconds = {count: [] for count in counts}
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
     try:
         for name, number in (("few", 64), ("music", clips)):
             make_music(home / name, number, 30.0, mp3=True)

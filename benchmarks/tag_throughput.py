@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre.config import load
 from genre.features.preparation import TrackKernel
 from genre.model import checkpoint
-from genre.model.classifier import predict
-from genre.model.saved_model import SavedEnsemble
+from genre.model.classifier import Classifier, predict
+from genre.model.saved_model import ModelCard, SavedEnsemble
 from genre.model.spectrogram_decoder import clips_of
 from genre.settings import Config
 from genre.storage import Location
@@ -76,19 +76,23 @@ class PlainLoop:
         self._pool.shutdown()
 
 
+_model: tuple[ModelCard, Classifier, TrackKernel]  # of the loop's process
+
+
 def _start_loop(model: str, threads: int) -> None:
-    global _card, _classifier, _kernel
+    global _model
     os.nice(_NICE)
     torch.set_num_threads(threads)
-    _card, _classifier = checkpoint.load(Location.of(model))
-    _kernel = TrackKernel(_card.recipe())
+    card, classifier = checkpoint.load(Location.of(model))
+    _model = card, classifier, TrackKernel(card.recipe())
 
 
 def _loop(paths: list[str]) -> Speed:
+    card, classifier, kernel = _model
     started, spent, music = time.perf_counter(), time.process_time(), 0.0
     for path in paths:
-        track = _kernel(path)
-        predict(_classifier, clips_of([track], _card.shape), _card.frames(), _card.eval_windows).mean(axis=0)
+        track = kernel(path)
+        predict(classifier, clips_of([track], card.shape), card.frames(), card.eval_windows).mean(axis=0)
         music += track.seconds
     return Speed(len(paths), music, time.perf_counter() - started, time.process_time() - spent)
 

@@ -50,7 +50,7 @@ FRAMES = 129  # three seconds
 NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {  # name: architecture, settings, bins
     "tiny": ("cnn", {"width": 16, "depth": 5}, 64),
 } | {name: (name, {}, 128) for name in architectures.names()}
-BARE_RECIPE = {
+BARE_RECIPE: dict[str, Any] = {
     "gain_db": 0,
     "equaliser_db": 0,
     "mixstyle": 0,
@@ -93,7 +93,8 @@ def bare_loop(
     layout: torch.memory_format = torch.channels_last,
 ) -> Loop:
     network, bins = network_of(name, device)
-    network = network.to(memory_format=layout).train()
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    network.train()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     inputs = [torch.randn(batch, 1, bins, FRAMES, device=device) for _ in range(steps)]
     labels = torch.arange(batch, device=device) % CLASSES
@@ -105,7 +106,7 @@ def bare_loop(
                 logits = network(x)
             loss = nn.functional.cross_entropy(logits.float(), labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return 0.0
 

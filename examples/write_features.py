@@ -107,8 +107,10 @@ def mel_spaced(bands: int, bins: int, nyquist: float = 11025.0) -> np.ndarray:
     centre = edges[1:-1, None]
     low, high = np.minimum(edges[:-2, None], centre - spacing), np.maximum(edges[2:, None], centre + spacing)
     frequency = np.arange(bins) * spacing
-    weights = np.clip(np.minimum((frequency - low) / (centre - low), (high - frequency) / (high - centre)), 0, None)
-    return weights / weights.sum(axis=1, keepdims=True)
+    below, above = (frequency - low) / (centre - low), (high - frequency) / (high - centre)
+    weights: np.ndarray = np.clip(np.minimum(below, above), 0, None)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def main() -> None:

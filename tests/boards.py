@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +14,7 @@ TRUTH = np.repeat(np.arange(4), 25)
 EVIL = "<script>alert('x')</script>"
 
 
-def probabilities(skill, seed, classes=4):
+def probabilities(skill: float, seed: int, classes: int = 4) -> np.ndarray:
     """Answers of which a share `skill` is right, the same tracks being hard for every model."""
     hard = np.random.default_rng(0).random(len(TRUTH))
     rng = np.random.default_rng(seed + 1)
@@ -21,26 +22,28 @@ def probabilities(skill, seed, classes=4):
     chosen = np.where(hard + 0.4 * rng.random(len(TRUTH)) < skill + 0.2, TRUTH, wrong)
     table = rng.random((len(TRUTH), classes)) * 0.5
     table[np.arange(len(TRUTH)), chosen] += 1
-    return (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(table / table.sum(axis=1, keepdims=True), np.float32)
 
 
-def network(name, skill, seeds=(0, 1), **facts):
-    history = [{"epoch": e, "train_loss": 2 / e, "valid_loss": 2.1 / e, "valid_f1": 1 - 1 / e} for e in range(1, 6)]
+def network(name: str, skill: float, seeds: tuple[int, ...] = (0, 1), **facts: Any) -> Entry:
+    history: list[dict[str, float | None]] = [
+        {"epoch": e, "train_loss": 2 / e, "valid_loss": 2.1 / e, "valid_f1": 1 - 1 / e} for e in range(1, 6)
+    ]
     runs = [Run(seed, probabilities(skill, seed), 60.0 + seed, history, best_epoch=4) for seed in seeds]
     return Entry(name, "network", runs, {"train.learning_rate": 1.25e-06, "model.params.width": 32}, 8, skill, **facts)
 
 
-def majority():
+def majority() -> Entry:
     table = np.zeros((len(TRUTH), 4), dtype=np.float32)
     table[:, 0] = 1
     return Entry("majority", "majority", [Run(0, table)])
 
 
-def classical(skill):
+def classical(skill: float) -> Entry:
     return Entry("mfcc_svm", "classical", [Run(0, probabilities(skill, 9), 1.5)])
 
 
-def board(*entries, **changes):
+def board(*entries: Entry, **changes: Any) -> Board:
     facts = CorpusFacts(
         "synthetic",
         "random",
@@ -49,7 +52,7 @@ def board(*entries, **changes):
         groups={"train": 20, "test": 8},
         rejects={"truncated": 2, "silent": 1},
     )
-    parts = {
+    parts: dict[str, Any] = {
         "title": "Test board",
         "classes": GENRES,
         "track_ids": [f"{GENRES[t]}/{i:03d}.wav" for i, t in enumerate(TRUTH)],
@@ -66,7 +69,7 @@ def board(*entries, **changes):
     return Board(**parts | changes)
 
 
-def full():
+def full() -> Board:
     """Three networks, two of them equally good, and the reference rows."""
     return board(
         network("resnet", 0.8, parameters=11_000_000, clips_per_second=50.0, latency_ms=21.0),
@@ -77,9 +80,14 @@ def full():
     )
 
 
-def search(architectures=("resnet", "cnn"), trials=8):
+def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) -> Search:
     """Trials of every outcome; the last has no score at all."""
-    outcomes = ("finished", "stopped", "failed", "interrupted")
+    outcomes: tuple[Literal["finished", "stopped", "failed", "interrupted"], ...] = (
+        "finished",
+        "stopped",
+        "failed",
+        "interrupted",
+    )
     made = [
         Trial(
             architecture=name,
@@ -100,7 +108,7 @@ def search(architectures=("resnet", "cnn"), trials=8):
     return Search(made, makespan_seconds=300.0, concurrent=2, budget="8 trials of 20 epochs for each architecture")
 
 
-def everything():
+def everything() -> Board:
     """A board with all that a board can have."""
     robust = {"noise 20 dB": 0.6, "-12 dB": 0.75}
     first = full()
@@ -112,20 +120,20 @@ def everything():
 class Page(HTMLParser):
     """What the tests look at: tags with their attributes, cells by column key, and the text."""
 
-    def __init__(self, source):
+    def __init__(self, source: str) -> None:
         super().__init__()
-        self.tags = []
-        self.text = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
         self.feed(source)
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.text.append(data)
 
-    def values(self, key):
+    def values(self, key: str) -> list[str | None]:
         return [attributes["data-value"] for _, attributes in self.tags if attributes.get("data-key") == key]
 
-    def all(self, name):
+    def all(self, name: str) -> list[dict[str, str | None]]:
         return [attributes for tag, attributes in self.tags if tag == name]

@@ -61,7 +61,8 @@ def music(rate: int = 22050, channels: int = 1, seconds: float = SECONDS, seed: 
     """Return beats and a tune with overtones, shape (frames, channels), within -1 and 1."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(rate * seconds)) / rate
-    tune = sum(np.sin(2 * np.pi * 220 * k * time) * np.exp(-4 * (time % (0.5 / k))) / k for k in range(1, 6))
+    overtones = (np.sin(2 * np.pi * 220 * k * time) * np.exp(-4 * (time % (0.5 / k))) / k for k in range(1, 6))
+    tune = sum(overtones, start=np.zeros(len(time)))
     beats = rng.standard_normal((len(time), channels)) * np.exp(-30 * (time % 0.25))[:, None]
     sound = 0.3 * tune[:, None] + 0.15 * beats
     return np.asarray(0.8 * sound / np.abs(sound).max())
@@ -139,7 +140,7 @@ def _header_edited(rng: np.random.Generator, number: int) -> Case:
     container, content = _pick(rng)
     edited = bytearray(content)
     for position in rng.integers(0, 64, rng.integers(1, 6)):
-        edited[position] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.integers(256)])
+        edited[position] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, int(rng.integers(256))])
     return Case("header", f"header.{container}", bytes(edited))
 
 
@@ -181,7 +182,7 @@ def _blanked(rng: np.random.Generator, number: int) -> Case:
         return Case("blanked", f"zero.{container}", b"", frozenset({"empty"}))
     if kind == 1:
         return Case("blanked", f"zeros.{container}", bytes(len(content)), frozenset({"unsupported", "unreadable"}))
-    start, length = rng.integers(0, len(content)), rng.integers(1, len(content))
+    start, length = int(rng.integers(0, len(content))), int(rng.integers(1, len(content)))
     hole = bytes(length) if kind == 2 else rng.bytes(length)
     return Case("blanked", f"hole.{container}", (content[:start] + hole + content[start + length :])[: len(content)])
 

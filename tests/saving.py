@@ -61,7 +61,7 @@ def save_answers(place: Location, classes: int, tracks: int = 60) -> None:
     right = np.arange(tracks) % 10 != 0
     said = np.where(right, labels, (labels + 1) % classes)
     top = np.where(right, 0.9, 0.5).astype(np.float32)
-    probabilities = np.repeat(((1 - top) / (classes - 1))[:, None], classes, axis=1)
+    probabilities: np.ndarray = np.repeat(((1 - top) / (classes - 1))[:, None], classes, axis=1)
     probabilities[np.arange(tracks), said] = top
     calibration.save(place, [f"track-{n}" for n in range(tracks)], labels, probabilities)
 

@@ -1,6 +1,6 @@
 """What it costs to read spectrograms back, for the ways in which they could be stored, side by side.
 
-    python benchmarks/read_features.py [--music FOLDER] [--clips 1000]
+    python benchmarks/read_speed.py [--music FOLDER] [--clips 1000]
 
 Seconds of one core, warm cache, 30 s clips of 128 x 1292, into torch tensors of the stored type. `error` is the largest
 difference from the float32 log-mel within 80 dB of a clip's peak. The music is composed unless a folder is named;
