@@ -34,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genre.config import load
 from genre.features.preparation import TrackKernel
 from genre.model import checkpoint
+from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict
-from genre.model.saved_model import ModelCard, SavedEnsemble
+from genre.model.saved_model import SavedEnsemble
 from genre.model.spectrogram_decoder import clips_of
 from genre.settings import Config
 from genre.storage import Location
