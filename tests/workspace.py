@@ -24,6 +24,7 @@ from saving import song
 
 from genre import config
 from genre.corpora import fma, gtzan
+from genre.settings import Config
 from genre.storage import Location
 
 _JOB = re.compile(r"(?:python -m ray_jobs\.|\bgenre )(\w+)")
@@ -89,7 +90,7 @@ class Workspace:
             line = re.sub(rf"(?<!\w){placeholder}(?!\w)", value, line)
         return ["bash", "-c", f"{line} {SMALL.get(job_of(line), '')}"]
 
-    def settings(self, line: str) -> config.Config:
+    def settings(self, line: str) -> Config:
         """Return the settings that the line gives its job."""
         command = self.command(line)[-1]
         match = _JOB.search(command)

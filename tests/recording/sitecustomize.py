@@ -61,10 +61,10 @@ def _dump(self: Settings, **options: Any) -> dict[str, Any]:
     return _original_dump(self, **options)
 
 
-def _validate(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
+def _validate(schema: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
     """Mark the result as well: the search makes the configurations of its trials from a dump of the job's."""
-    settings = _original_validate(cls, values, prefix)
-    return _mark(settings) if cls is Config and _dumped else settings
+    settings = _original_validate(schema, values, prefix)
+    return _mark(settings) if schema is Config and _dumped else settings
 
 
 def _load(name: str, function: str = "run") -> Callable[[Config], None]:
