@@ -22,7 +22,7 @@ from ray_jobs.engine import jobs
 ROOT = Path(__file__).resolve().parent.parent
 # page of the site -> file in the root
 ROOT_PAGES = {name: name for name in ("BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md")} | {"index.md": "README.md"}
-PUBLIC = ("genre.Tagger", "genre.Tags", "genre.Moment", "genre.errors")
+STABLE = ("load", "__call__", "tag", "tag_arrays", "classes")  # docs/USING_MODELS.md says so
 PLUG_INS = ("genre.architectures", "genre.corpora")
 
 _LINK = re.compile(r"(!?\[)([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -107,8 +107,9 @@ def corpora_names() -> Iterable[str]:
 
 def python_page() -> str:
     """Return directives that mkdocstrings replaces with signatures and docstrings."""
-    parts = ["# Python", "## Tagging"]
-    parts += [f"::: {name}" for name in PUBLIC]
+    tagger = f"::: genre.Tagger\n    options:\n      members: [{', '.join(STABLE)}]"
+    parts = ["# Python", "## Tagging", tagger, "::: genre.Tags", "::: genre.Moment"]
+    parts += ["## Errors", "::: genre.errors"]
     parts += ["## Interfaces of plug-ins", *(f"::: {name}" for name in PLUG_INS)]
     return "\n\n".join(parts)
 
