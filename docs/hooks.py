@@ -17,6 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from genre import architectures, config, corpora, registry
+from genre.settings import Config
 from ray_jobs.engine import jobs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +75,7 @@ def page_of(path: str) -> str | None:
 def jobs_page() -> str:
     """Return a section for each job: its docstring and the settings that it reads."""
     parts = ["# Jobs", "Each job is run as `genre JOB [--config FILE] [key=value ...]`. Generated from the source."]
-    rows = list(config.describe(config.Config()))
+    rows = list(config.describe(Config()))
     for name, job in jobs.JOBS.items():
         explained = [row for row in rows if any(row[0] == key or row[0].startswith(f"{key}.") for key in job.settings)]
         parts += [f"## {name}", jobs.purpose(name), table(explained)]
@@ -87,7 +88,7 @@ def settings_page() -> str:
     """Return every setting of all jobs, corpora and architectures."""
     parts = ["# Settings", "Every key, its default and its meaning. Generated from the schema."]
     sections: dict[str, list[tuple[str, str, str]]] = {}
-    for row in config.describe(config.Config()):
+    for row in config.describe(Config()):
         section, dot, _ = row[0].partition(".")
         sections.setdefault(section if dot else "General", []).append(row)
     for section, rows in sections.items():

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
 from documents import DRAWINGS, ENTRIES, PAGES, Covered, NotRun, Scenario, commands, entries_of, files, snippets
+
+from genre import config
+from genre.settings import Config
 
 COMMANDS = commands()
 
@@ -59,6 +63,27 @@ def test_a_block_with_a_title_is_a_file(tmp_path: Path) -> None:
     )
     assert [(block.file, block.text) for block in files(str(page))] == [("a.py", "x = 1"), ("b.yaml", "y: 3")]
     assert [block.text for block in snippets([page])] == ["x = 2"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_named_file_exists(page: Path) -> None:
+    named = re.findall(r"`((?:genre|ray_jobs|tests|benchmarks|configs|examples|docs|\.ci)/[\w./-]*)`", text_of(page))
+    assert not [path for path in named if not (REPOSITORY / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_named_setting_exists(page: Path) -> None:
+    keys = {key for key, _, _ in config.describe(Config())}
+    sections = "|".join({key.partition(".")[0] for key in keys if "." in key})
+    named = re.findall(rf"(?<![\w./])((?:{sections})\.(?!yaml|json|py)[a-z_]\w*)(?=[`= ])", text_of(page))
+    known = keys | {key for key in named if key.startswith("corpus.params")}
+    if page.name == "DECISIONS.md":
+        known |= {"tag.precision", "train.precision", "train.device"}  # which were renamed
+    assert not [key for key in named if key not in known]
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_run_says_why() -> None:
