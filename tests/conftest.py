@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 import ray_jobs  # noqa: F401 - sets the environment that Ray reads when a test imports it
 
@@ -19,6 +20,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The networks are tiny: on a busy machine, several threads take ten times as long as one.
 torch.set_num_threads(1)
+# The same examples in every run, however slow the machine, and no files in the working folder.
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from scanning import ids, refused, scan, settings, touch
 
 from genre import corpora
@@ -36,11 +40,26 @@ def bucket() -> Iterator[str]:
     server.stop()
 
 
+NAMES = st.sampled_from(["a", "B", "b c", "é", "10", "9"])
+FOLDERS = st.one_of(st.just(""), NAMES)
+
+
 class TestWalk:
     def test_order_is_by_name_in_each_folder(self, tmp_path: Path) -> None:
         names = ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
         files = corpora.walk(Location.of(touch(tmp_path, *names)))
         assert [audio.relative for audio in files] == ["B/z.wav", "a/10.wav", "a/9.wav", "a/b/c.mp3", "a.flac", "é.ogg"]
+
+    @examples(max_examples=20)
+    @given(st.lists(st.tuples(FOLDERS, FOLDERS, NAMES), min_size=1, max_size=8, unique=True), st.booleans())
+    def test_any_tree_is_listed_completely_in_the_order_of_its_parts(
+        self, paths: list[tuple[str, str, str]], reverse: bool
+    ) -> None:
+        names = sorted({"/".join([*filter(None, folders), f"{name}.wav"]) for *folders, name in paths}, reverse=reverse)
+        with tempfile.TemporaryDirectory() as root:
+            touch(Path(root), *names)
+            listed = [audio.relative for audio in corpora.walk(Location.of(root))]
+        assert listed == sorted(names, key=lambda name: name.split("/"))
 
     def test_size_time_and_path(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.wav", content=b"12345")

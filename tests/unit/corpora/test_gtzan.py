@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from scanning import refused, scan, settings, touch
 
 from genre import corpora
@@ -68,6 +72,17 @@ class TestGtzan:
         assert splits.summary(assigned) == dict.fromkeys(gtzan.GENRES, expected)
         part = splits.assign(table.slice(30, 400), settings("gtzan"))
         assert part["split"].to_pylist() == assigned["split"].slice(30, 400).to_pylist()
+
+    @examples(max_examples=20)
+    @given(st.sets(st.tuples(st.sampled_from(gtzan.GENRES), st.integers(0, 99)), min_size=1, max_size=12))
+    def test_any_part_of_the_corpus_keeps_its_order_and_splits(self, tracks: set[tuple[str, int]]) -> None:
+        ids = sorted(f"{genre}.{number:05d}" for genre, number in tracks)
+        with tempfile.TemporaryDirectory() as root:
+            touch(Path(root), *(f"{track.partition('.')[0]}/{track}.wav" for track in ids))
+            scanned = scan("gtzan", root)
+        assert [(track.track_id, track.split) for track in scanned] == [
+            (track, gtzan.filtered_split().get(track, "excluded")) for track in ids
+        ]
 
     @pytest.mark.parametrize("parents", ["", "genres", "genres_original", "Data/genres_original"])
     @pytest.mark.parametrize("extension", ["au", "wav", "flac", "mp3"])

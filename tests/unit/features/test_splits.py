@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genre.errors import ArtifactError, ConfigError
 from genre.features import splits
 from genre.features.positions import positions
+from genre.features.schema import EXCLUDED, SPLITS
 from genre.settings import CorpusSettings
 
 SETTINGS = CorpusSettings()  # 15 % valid, 20 % test
@@ -44,6 +48,63 @@ def words(n: int, seed: int = 0) -> list[str]:
     """Return random names without numbers."""
     letters = np.random.default_rng(seed).integers(97, 123, (n, 12))
     return ["".join(map(chr, row)) for row in letters]
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> pa.Table:
+    """Draw up to 60 tracks without splits; names have numbers or not, groups and content are shared or unknown."""
+    names = st.one_of(st.text(max_size=8), st.integers(0, 99).map("song {}.wav".format))
+    ids = draw(st.lists(names, max_size=60, unique=True))
+
+    def column(values: st.SearchStrategy[str | None]) -> list[str | None]:
+        return draw(st.lists(values, min_size=len(ids), max_size=len(ids)))
+
+    genres = column(st.sampled_from(["rock", "folk", "jazz"]))
+    groups = column(st.sampled_from([None, None, "a", "b", "artist 1", "artist 2"]))
+    content = column(st.sampled_from([None, None, None, "x", "y", "z"]))
+    tracks = pa.table({"track_id": ids, "genre": genres, "group": groups, "split": [None] * len(ids)}, schema=SCHEMA)
+    return tracks.append_column("content", pa.array(content, pa.string()))
+
+
+@settings(max_examples=50)
+@given(corpora(), st.integers(0, 2**32))
+def test_splits_are_complete_and_separate_no_group_or_audio(tracks: pa.Table, seed: int) -> None:
+    assigned_tracks = splits.assign(tracks, CorpusSettings(split_seed=seed))
+    assert set(assigned_tracks["split"].to_pylist()) <= set(SPLITS)
+    assert assigned_tracks.drop_columns("split").equals(tracks.drop_columns("split"))
+    splits.check(assigned_tracks)
+
+
+@settings(max_examples=50)
+@given(corpora(), st.randoms(use_true_random=False))
+def test_order_of_rows_has_no_effect_on_any_corpus(tracks: pa.Table, random: Random) -> None:
+    rows = list(range(len(tracks)))
+    random.shuffle(rows)
+    assert assigned(tracks) == assigned(tracks.take(pa.array(rows, pa.int64())))
+
+
+@settings(max_examples=50)
+@given(corpora(), st.data())
+def test_published_splits_are_kept(tracks: pa.Table, data: st.DataObject) -> None:
+    published = data.draw(
+        st.lists(st.sampled_from([None, *SPLITS, EXCLUDED]), min_size=len(tracks), max_size=len(tracks))
+    )
+    tracks = tracks.set_column(3, "split", pa.array(published, pa.string()))
+    result = splits.assign(tracks, SETTINGS)["split"].to_pylist()
+    assert [after for before, after in zip(published, result, strict=True) if before] == [*filter(None, published)]
+
+
+@given(st.lists(st.text(max_size=8), max_size=30), st.lists(st.text(max_size=8), max_size=30))
+def test_added_files_do_not_change_splits_in_a_genre_that_has_all(before: list[str], added: list[str]) -> None:
+    base = words(60)
+    small, large = assigned(table([*{*base, *before}])), assigned(table([*{*base, *before, *added}]))
+    assert small.items() <= large.items()
+
+
+@given(st.sets(st.text(max_size=6), min_size=3, max_size=12), st.integers(0, 2**32))
+def test_genre_of_three_tracks_or_more_is_in_every_split(names: set[str], seed: int) -> None:
+    tracks = splits.assign(table([*names]), CorpusSettings(split_seed=seed))
+    assert set(tracks["split"].to_pylist()) == set(SPLITS)
 
 
 def test_added_files_do_not_change_the_split_of_others() -> None:
@@ -127,7 +188,7 @@ def test_small_genres_have_tracks_in_every_split(units: int, seed: int) -> None:
     names = words(8 * units, seed)
     genres = [f"genre {n // units}" for n in range(8 * units)]
     counts = splits.summary(splits.assign(table(names, genres), SETTINGS))
-    assert all(row[split] for row in counts.values() for split in splits.SPLITS)
+    assert all(row[split] for row in counts.values() for split in SPLITS)
 
 
 def test_small_genres_that_share_groups_have_tracks_in_every_split() -> None:
@@ -136,7 +197,7 @@ def test_small_genres_that_share_groups_have_tracks_in_every_split() -> None:
     for seed in range(20):
         done = splits.assign(tracks, CorpusSettings(split_seed=seed))
         splits.check(done)
-        assert all(row[split] for row in splits.summary(done).values() for split in splits.SPLITS)
+        assert all(row[split] for row in splits.summary(done).values() for split in SPLITS)
 
 
 def test_genre_of_one_or_two_units_has_one_in_train() -> None:
@@ -152,7 +213,7 @@ def test_published_split_is_kept_and_its_group_follows() -> None:
     split = ["test", "excluded", "valid", *[None] * 27]
     done = assigned(table(ids, group=["x", "y", "z", "x", "y", *ids[5:]], split=split))
     assert [done[track] for track in ids[:4]] == ["test", "excluded", "valid", "test"]
-    assert done[ids[4]] in splits.SPLITS  # the group of an excluded track does not follow it
+    assert done[ids[4]] in SPLITS  # the group of an excluded track does not follow it
 
 
 def test_equal_audio_is_in_one_split() -> None:

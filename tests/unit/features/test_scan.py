@@ -1,0 +1,27 @@
+"""Tests of the scan of a corpus as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from genre import corpora
+from genre.corpora import Track
+from genre.errors import ArtifactError
+from genre.features.scan import scan
+from genre.settings import CorpusSettings
+
+
+def test_scan_is_sorted_and_leaves_out_excluded_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracks = [
+        Track("b", "/b", "x", 1, 1.0),
+        Track("c", "/c", "x", 1, 1.0, split="excluded"),
+        Track("a", "/a", "y", 1, 1.0),
+    ]
+    monkeypatch.setattr(corpora, "scan", lambda _: iter(tracks))
+    assert scan(CorpusSettings())["track_id"].to_pylist() == ["a", "b"]
+
+
+def test_repeated_track_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpora, "scan", lambda _: (Track(name, "/", "x", 1, 1.0) for name in "abcb"))
+    with pytest.raises(ArtifactError, match="lists track_id 'b' twice"):
+        scan(CorpusSettings())
