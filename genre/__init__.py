@@ -1,4 +1,4 @@
-"""Classify music by genre from spectrograms. The science: no module in here imports Ray.
+"""Classify music by genre from spectrograms. No module in this package imports Ray.
 
 `from genre import Tagger` names the genres of files and arrays with a saved model; see docs/USING_MODELS.md.
 """
@@ -15,7 +15,7 @@ __all__ = ["Moment", "Tagger", "Tags", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only for those who ask for a tagger: workers that decode import this package as well."""
+    """Import the tagger on first use, since workers that only decode import this package too."""
     if name in ("Moment", "Tagger", "Tags"):
         from genre.tagging import tagger
 

@@ -1,5 +1,5 @@
 """From the bytes of a music file to log-mel spectrograms.
 
-Enters: bytes. Leaves: mono clips of one length and rate, and their spectrograms in dB, or an `AudioError`.
-Knows nothing of corpora, labels or folders of features. Decoding runs in a child process (`isolation`).
+Input: bytes. Output: mono clips of one length and rate, and their spectrograms in dB, or an `AudioError`.
+Independent of corpora, labels and folders of features. Decoding runs in a child process (`isolation`).
 """

@@ -1,7 +1,7 @@
-"""Messages between a process and its child, whose large arrays travel through shared memory.
+"""Messages between a process and its child, with large arrays in shared memory.
 
-A pipe copies every byte into the kernel and out again, a few kilobytes at a time, waking both sides for each:
-a fifth of a millisecond for the spectrogram of a clip, against a hundredth through memory that both see.
+A pipe copies every byte into the kernel and out again, a few kilobytes at a time, and wakes both sides each time. The
+spectrogram of a clip takes 0.2 ms through a pipe and 0.01 ms through shared memory.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-_SHARED = 32 << 20  # bytes; what does not fit goes through the socket. Pages are taken when they are first used.
+_SHARED = 32 << 20  # bytes; larger arrays go through the socket. The kernel allocates a page on its first use
 _SIZE = struct.Struct("=q")
 
 
 class Channel:
-    """One of two ends that take turns: a message must be received before the next one is sent by either side."""
+    """One of two ends that take turns: either side sends only after the previous message was received."""
 
     def __init__(self, connection: Connection, memory: mmap.mmap) -> None:
         self._connection, self._memory = connection, memory
-        self._poller = select.poll()  # Connection.poll makes a new one each time, which costs as much as all the rest
+        self._poller = (
+            select.poll()
+        )  # Connection.poll creates one for each call, which takes as long as everything else
         self._poller.register(connection, select.POLLIN)
 
     @classmethod
     def pair(cls) -> tuple[Self, list[int]]:
-        """One end, and the descriptors that the child makes the other end of; whoever started it closes them."""
+        """Return one end, and the descriptors from which the child makes the other end. The caller closes them."""
         ours, theirs = socket.socketpair()
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("genre")
@@ -45,11 +47,15 @@ class Channel:
 
     @classmethod
     def of(cls, descriptors: list[int]) -> Self:
+        """Return the other end, in the child."""
         connection, memory = descriptors
         return cls(Connection(connection), mmap.mmap(memory, _SHARED))
 
     def send(self, message: Any) -> None:
-        """Raises what pickle raises, before anything is sent, or `ConnectionError` when the other side is gone."""
+        """Send a message.
+
+        Raises pickle's errors, before anything is sent, and `ConnectionError` when the other end is gone.
+        """
         buffers: list[pickle.PickleBuffer] = []
         content = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
         views = [buffer.raw() for buffer in buffers]
@@ -64,19 +70,19 @@ class Channel:
         self._connection.send_bytes(content)
 
     def receive(self) -> Any:
-        """The message, with copies of its arrays that cannot be written to.
+        """Return the next message, with read-only copies of its arrays.
 
-        Raises `EOFError` or `ConnectionError` when the other side is gone.
+        Raises `EOFError` or `ConnectionError` when the other end is gone.
         """
         content = self._connection.recv_bytes()
         return pickle.loads(content, buffers=self._buffers())  # noqa: S301 - from our own parent or child
 
     def poll(self, seconds: float) -> bool:
-        """Whether something comes within so many seconds: a message, or the end of the other side."""
+        """Return whether a message, or the end of the other side, arrives within `seconds`."""
         return bool(self._poller.poll(math.ceil(1000 * seconds)))
 
     def _buffers(self) -> Iterator[bytes]:
-        """One after the other, as far as the message asks for them; each lies behind its size."""
+        """Yield the buffers of a message as pickle requests them; each is stored after its size."""
         end = 0
         while True:
             (size,) = _SIZE.unpack_from(self._memory, end)

@@ -1,9 +1,9 @@
-"""What the bytes of an audio file promise, read without decoding them.
+"""What the header of an audio file declares, read without decoding.
 
-libsndfile trusts and hides too much for a collection of mixed health: it shortens the declared length of
-a cut file to what is there, reads nothing of a recording whose length was never filled in, refuses a WAV file
-with garbage behind its sound, and stops a variable-rate MP3 without a length at a guess. `share_present`,
-`ends_early` and `repaired` make up for it.
+libsndfile is not enough for damaged collections: it shortens the declared length of a truncated file to the existing
+part, reads nothing of a recording whose length was never filled in, refuses a WAV file with garbage after its sound,
+and reads a variable-rate MP3 without a length only up to an estimate. `share_present`, `ends_early` and `repaired`
+compensate for that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-_UNKNOWN_SIZES = (0, 0x7FFFF000, 1 << 64)  # of sound data: 0, or from here on a placeholder of a live recorder
+_PLACEHOLDER_SIZE = 0x7FFFF000  # from this size of the sound data on, a live recorder's placeholder
 _OGG_PAGE_LIMIT = 65_307  # bytes, header included
 _OGG_LAST_PAGE = 0x04
 
@@ -36,7 +36,7 @@ _CHUNKED = {
 
 @dataclass(frozen=True)
 class _SoundData:
-    """Where the sound data of a file starts, how many bytes the header declares, and where it does so."""
+    """Offset of the sound data of a file, its size that the header declares, and the offset of that size."""
 
     start: int
     size: int
@@ -44,15 +44,15 @@ class _SoundData:
 
 
 def share_present(content: bytes) -> float:
-    """Share, 0 to 1, of the sound data that the header declares and the file holds; 1 where it does not say."""
-    found = _sound_data(content)
-    if found is None or not _UNKNOWN_SIZES[0] < found.size < _UNKNOWN_SIZES[1]:
+    """Return which share, 0 to 1, of the declared sound data the file holds; 1 where the size is not declared."""
+    sound = _sound_data(content)
+    if sound is None or not 0 < sound.size < _PLACEHOLDER_SIZE:
         return 1.0
-    return min(1.0, max(0, len(content) - found.start) / found.size)
+    return min(1.0, max(0, len(content) - sound.start) / sound.size)
 
 
 def ends_early(content: bytes) -> bool:
-    """Whether an Ogg file stops before the page that is marked as its last."""
+    """Return whether an Ogg file ends before the page that is marked as its last."""
     if content[:4] != b"OggS":
         return False
     page = content.rfind(b"OggS", max(0, len(content) - _OGG_PAGE_LIMIT))
@@ -60,20 +60,20 @@ def ends_early(content: bytes) -> bool:
 
 
 def repaired(content: bytes) -> bytes:
-    """The file as libsndfile reads all of it: with a length where there is none, and nothing behind its end."""
+    """Return the file so that libsndfile reads all of it: with a length if it has none, and nothing after its sound."""
     if content[:4] in (b"RIFF", b"RIFX"):
         return _wave_repaired(content)
     return _with_mpeg_length(content)
 
 
 def _wave_repaired(content: bytes) -> bytes:
-    """A WAV file that ends with its sound; where the recorder never wrote a length, with "until the end" instead."""
-    found = _sound_data(content)
-    if found is None or found.start >= len(content):
+    """Return a WAV file that ends with its sound; a length that was never written becomes "until the end"."""
+    sound = _sound_data(content)
+    if sound is None or sound.start >= len(content):
         return content
-    if not found.size:
-        return content[: found.size_at] + b"\xff\xff\xff\xff" + content[found.start :]
-    return content[: found.start + found.size]
+    if not sound.size:
+        return content[: sound.size_at] + b"\xff\xff\xff\xff" + content[sound.start :]
+    return content[: sound.start + sound.size]
 
 
 def _sound_data(content: bytes) -> _SoundData | None:
@@ -85,7 +85,7 @@ def _sound_data(content: bytes) -> _SoundData | None:
 
 
 def _walk(content: bytes, layout: _Chunks) -> _SoundData | None:
-    """Follow chunk after chunk (name, size, content padded to even length) to the one that holds the sound."""
+    """Follow the chunks (name, size, content padded to even length) up to the one that holds the sound."""
     position, long_size = layout.start, None
     head = 4 + layout.size.size
     while position + head <= len(content):
@@ -101,19 +101,19 @@ def _walk(content: bytes, layout: _Chunks) -> _SoundData | None:
     return None
 
 
-# MPEG audio layer III: kbit/s and Hz by the indices of a frame's header (ISO/IEC 11172-3, 13818-3)
+# MPEG audio layer III: kbit/s and Hz by the indices in a frame's header (ISO/IEC 11172-3, 13818-3)
 _MPEG1_RATES = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MPEG2_RATES = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _HERTZ = (44100, 48000, 32000)
-_MANY_FRAMES = 0x00FFFFFF  # five days of them: reading stops at the end of the file
+_MANY_FRAMES = 0x00FFFFFF  # five days of sound: reading stops at the end of the file
 
 
 @dataclass(frozen=True)
 class _MpegFrame:
-    """A layer III frame's header: four bytes, and what they mean."""
+    """The four bytes of a layer III frame's header, and their meaning."""
 
     header: bytes
-    side_info: int  # bytes between the header and the main data, where Xing and Info tags stand
+    side_info: int  # bytes between the header and the main data, where Xing and Info tags are
     bytes_long: int
 
     @classmethod
@@ -133,10 +133,10 @@ class _MpegFrame:
 
 
 def _with_mpeg_length(content: bytes) -> bytes:
-    """An MP3 without a length, with a first frame that declares more than it can hold.
+    """Return an MP3 without a length with an additional first frame, which declares more than any file holds.
 
-    Without one libsndfile guesses the length from the first frame's bit rate and stops there, which loses
-    more than half of a variable-rate file that starts quietly (or loudly: then it looks truncated).
+    Without it libsndfile estimates the length from the first frame's bit rate and stops there. That loses more than
+    half of a variable-rate file that starts quietly; one that starts loudly looks truncated.
     """
     start = _after_id3(content)
     frame = _MpegFrame.parse(content[start : start + 4])
@@ -154,13 +154,13 @@ def _with_mpeg_length(content: bytes) -> bytes:
 
 
 def declares_no_length(content: bytes) -> bool:
-    """Whether `repaired` had to invent the length of this MP3."""
+    """Return whether `repaired` added the length of this MP3, which is no real length."""
     start = _after_id3(content)
     return content[start + 4 : start + 60].lstrip(b"\0").startswith(b"Info" + struct.pack(">II", 1, _MANY_FRAMES))
 
 
 def _after_id3(content: bytes) -> int:
-    """Where the sound starts behind an ID3v2 tag, if there is one."""
+    """Return the offset of the sound, after an ID3v2 tag if there is one."""
     if content[:3] != b"ID3" or len(content) < 10:
         return 0
     size = content[6] << 21 | content[7] << 14 | content[8] << 7 | content[9]

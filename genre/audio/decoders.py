@@ -1,9 +1,8 @@
-"""Bytes of a music file -> blocks of samples. The only place that knows libsndfile and FFmpeg.
+"""Bytes of a music file -> blocks of samples. No other module uses libsndfile or FFmpeg.
 
-libsndfile reads what it knows (WAV, FLAC, Ogg, MP3, AU, AIFF, CAF, ...), FFmpeg the MPEG-4 and Windows
-Media families. Which one is asked depends on the content, never on a name. A file is decoded block by
-block, so that two hours of music need no more memory than their mono waveform, and until the first error:
-what decodes before it is kept.
+libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF, CAF and others, FFmpeg the MPEG-4 and Windows Media families. The
+content decides which one is used, never the name. A file is decoded block by block, so that two hours of music need no
+more memory than their mono waveform, and up to the first error: what decodes before it is kept.
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ from genre.audio import containers
 from genre.errors import AudioError, Reason
 
 # (frames, channels): 16-bit integers where the file holds them, because converting them here is faster
-# than in libsndfile, or full scale 1. A block may be overwritten when the next one is asked for.
+# than in libsndfile, otherwise floats with full scale 1. Reading the next block may overwrite a block.
 Block = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
-BLOCK_FRAMES = 1 << 16  # 1.5 s at 44.1 kHz: large for few calls, small enough to stay in the processor's cache
-_MOST_FRAMES = 1 << 62  # libsndfile's "not known"
+BLOCK_FRAMES = 1 << 16  # 1.5 s at 44.1 kHz: few calls, and still small enough for the processor's cache
+_MOST_FRAMES = 1 << 62  # libsndfile's value for an unknown length
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An opened file: rate in Hz, channels, the number of frames it declares (None: it does not say), its blocks."""
+    """An opened file: rate in Hz, channels, number of declared frames (None: not declared), and blocks of samples."""
 
     sample_rate: int
     channels: int
     declared: int | None
     blocks: Iterator[Block]
-    cut: bool = False  # the file ends early, however much of it there should be
+    cut: bool = False  # the file ends early, by an unknown amount
 
 
 def open_stream(content: bytes) -> AbstractContextManager[Stream]:
-    """The file as a stream, open within `with`.
+    """Open the file as a stream within `with`.
 
-    Raises `AudioError` (unsupported, unreadable) here or while blocks are read.
+    Raises `AudioError` (unsupported, unreadable), also while blocks are read.
     """
     is_mp4 = content[4:8] == b"ftyp"
     is_adts = content[:2] in (b"\xff\xf1", b"\xff\xf9")
@@ -52,14 +51,14 @@ def open_stream(content: bytes) -> AbstractContextManager[Stream]:
 
 
 class _Content(io.BytesIO):
-    """Bytes for libsndfile, which a broken header may send to places before the first one."""
+    """Bytes for libsndfile, which a damaged header may make seek to negative offsets."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return super().seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """Never seeks: soundfile otherwise does after every read, and MP3 and Vorbis decode a part twice then."""
+    """A file that never seeks: soundfile would seek after every read, and decode a part of MP3 and Vorbis twice."""
 
     def seekable(self) -> bool:
         return False
@@ -67,17 +66,17 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
 
 @contextmanager
 def _open_libsndfile(content: bytes) -> Iterator[Stream]:
-    whole = containers.repaired(content)
+    repaired = containers.repaired(content)
     try:
-        file = _Sequential(_Content(whole))
+        file = _Sequential(_Content(repaired))
     except soundfile.SoundFileError as error:
         text = _text(error)
-        unknown = "not recogni" in text or "unknown format" in text.lower() or "unimplemented" in text.lower()
-        raise AudioError(Reason.UNSUPPORTED if unknown else Reason.UNREADABLE, text) from None
+        is_unknown = "not recogni" in text or "unknown format" in text.lower() or "unimplemented" in text.lower()
+        raise AudioError(Reason.UNSUPPORTED if is_unknown else Reason.UNREADABLE, text) from None
     with file:
-        known = file.frames < _MOST_FRAMES and not containers.declares_no_length(whole)
-        # libsndfile has already shortened the declared length of a cut file to what is there
-        declared = round(file.frames / max(containers.share_present(whole), 1e-9)) if known else None
+        is_known = file.frames < _MOST_FRAMES and not containers.declares_no_length(repaired)
+        # libsndfile has already shortened the declared length of a truncated file to the existing part
+        declared = round(file.frames / max(containers.share_present(repaired), 1e-9)) if is_known else None
         cut = containers.ends_early(content)
         yield Stream(file.samplerate, file.channels, declared, _libsndfile_blocks(file), cut)
 
@@ -90,7 +89,7 @@ def _libsndfile_blocks(file: _Sequential) -> Iterator[Block]:
         try:
             block = file.read(out=buffer)
         except soundfile.SoundFileError as error:
-            # libsndfile has counted the frames before the fault, soundfile has thrown the count away
+            # libsndfile counted the frames before the fault, soundfile discarded the count
             rest = file.tell() - done
             if not done + rest:
                 raise AudioError(Reason.UNREADABLE, _text(error)) from None
@@ -127,7 +126,7 @@ def _open_ffmpeg(content: bytes) -> Iterator[Stream]:
 
 
 def _ffmpeg_blocks(container: Any, stream: Any) -> Iterator[Block]:
-    """FFmpeg's frames of about a thousand samples, gathered into blocks. Packets that do not decode are left out."""
+    """Yield FFmpeg's frames of about a thousand samples as blocks. Packets that do not decode are skipped."""
     import av
 
     rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels

@@ -1,15 +1,15 @@
-"""A function in a process of its own, so that a file that crashes or hangs a decoder costs only itself.
+"""A function in a child process, so that a file that crashes or hangs a decoder affects no other file.
 
-The child is a plain interpreter (not a fork: the parent has threads), started at the first item and used
-for all; after a crash or a time-out it is replaced.
+The child is a new interpreter (not a fork: the parent has threads). It starts with the first item and serves all
+items; after a crash or a timeout it is replaced.
 
-What a file can do to the child, and what comes of it:
+Possible failures, and the `AudioError` that the parent raises:
 
-- it raises an `AudioError`: that error;
-- it raises anything else: `AudioError` unreadable, with the exception's name. One odd file must not end
-  a job of a hundred thousand; a fault of the function itself hits all files and fails the job by their share;
-- it needs more memory than allowed: absurd_header, or crashed where a library does not check what it allocates;
-- it kills the process: crashed, once it has done so twice; the first time may have been somebody else's kill;
+- the function raises an `AudioError`: that error;
+- it raises another exception: unreadable, with the exception's name. A single file must not end a job of a hundred
+  thousand; an error in the function itself affects all files, and the job fails because of their share;
+- it needs more memory than allowed: absurd_header, or crashed where a library does not check its allocations;
+- the child dies: crashed, after the second time; the first time may have been a kill for another reason;
 - it takes too long: timed_out.
 """
 
@@ -32,13 +32,13 @@ from typing import Any
 from genre.audio.channel import Channel
 from genre.errors import AudioError, Reason
 
-_START_SECONDS = 120.0  # importing the decoders on a machine that is busy
-_TRIES = 2  # before a file is blamed for a crash
+_START_SECONDS = 120.0  # importing the decoders on a busy machine
+_TRIES = 2  # before a file is considered the cause of a crash
 
-# A decoder allocates and frees the same megabytes for every file. By default glibc gives such blocks back to
-# the kernel at once and takes page faults for new ones, a third of the time of a 30 s clip and half of a 3 s one.
+# A decoder allocates and frees the same megabytes for every file. By default glibc returns such blocks to the kernel
+# at once, and page faults for new blocks take a third of the time of a 30 s clip and half of that of a 3 s clip.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-# Parallelism is one child per CPU; threads of linear algebra and of OpenCV below it would only compete.
+# There is one child per CPU; threads of linear algebra and OpenCV in each would only compete.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _ONE_THREAD = dict.fromkeys(_THREADS, "1")
 
@@ -49,8 +49,8 @@ _shared_lock = threading.Lock()
 class IsolatedKernel:
     """Calls `factory(*arguments)(item)` in a child process, with a time limit for each item.
 
-    All of them must be picklable. `memory_mb` limits the child's private memory, 0 does not. Calls from
-    several threads take turns.
+    Factory, arguments, items and results must be picklable. `memory_mb` limits the child's private memory; 0 is no
+    limit. Calls from several threads take turns.
     """
 
     def __init__(self, factory: Callable[..., Callable[[Any], Any]], *arguments: Any, memory_mb: int = 0) -> None:
@@ -63,7 +63,7 @@ class IsolatedKernel:
     def shared(
         cls, factory: Callable[..., Callable[[Any], Any]], *arguments: Any, memory_mb: int = 0
     ) -> IsolatedKernel:
-        """The one kernel of this process for these arguments; asking with others replaces it."""
+        """Return this process's shared kernel for these arguments; a call with other arguments replaces it."""
         key = pickle.dumps((factory, arguments, memory_mb))
         with _shared_lock:
             if key not in _shared:
@@ -75,27 +75,27 @@ class IsolatedKernel:
 
     @property
     def pid(self) -> int | None:
-        """The child's process, if there is one now."""
+        """The child's process id, None when there is no child."""
         return self._child.pid if self._child else None
 
     def __call__(self, item: Any, timeout: float) -> Any:
-        """The function's result. Raises `AudioError`, or whatever the factory raised in the child."""
+        """Return the function's result. Raises `AudioError`, or the exception of the factory in the child."""
         with self._lock:
             for attempt in range(1, _TRIES + 1):
                 try:
                     succeeded, value = self._ask(item, timeout)
                     break
                 except (EOFError, ConnectionError):
-                    death = self._how_it_died()
+                    cause = self._cause_of_death()
                     if attempt == _TRIES:
-                        message = f"the decoding process died {_TRIES} times ({death})"
+                        message = f"the decoding process died {_TRIES} times ({cause})"
                         raise AudioError(Reason.CRASHED, message) from None
         if not succeeded:
             raise value
         return value
 
     def close(self) -> None:
-        """End the child, if there is one. Waits for a call under way in another thread."""
+        """End the child, if there is one. Waits for a running call of another thread."""
         with self._lock:
             self._end()
 
@@ -108,12 +108,12 @@ class IsolatedKernel:
             return channel.receive()
         except (EOFError, ConnectionError):
             raise
-        except BaseException:  # an interrupt among them: the next answer would be that to this item
+        except BaseException:  # also an interrupt: the next answer of this child would belong to this item
             self._end()
             raise
 
     def _start(self) -> Channel:
-        """A child that is ready. Raises what the factory raised, or `RuntimeError` when none comes up."""
+        """Start a child. Raises the factory's exception, or `RuntimeError` when the child does not start."""
         for _ in range(_TRIES):
             self._channel = channel = self._spawn()
             try:
@@ -122,7 +122,7 @@ class IsolatedKernel:
                     channel.receive() if channel.poll(_START_SECONDS) else (False, _no_start("no answer"))
                 )
             except (EOFError, ConnectionError):
-                error = _no_start(self._how_it_died())
+                error = _no_start(self._cause_of_death())
                 continue
             if succeeded:
                 return channel
@@ -153,7 +153,7 @@ class IsolatedKernel:
             self._child.wait()
         self._channel = self._child = None
 
-    def _how_it_died(self) -> str:
+    def _cause_of_death(self) -> str:
         assert self._child is not None
         try:  # the pipe may close a moment before the process ends
             code = self._child.wait(timeout=5)
@@ -164,7 +164,7 @@ class IsolatedKernel:
 
 
 def environment() -> dict[str, str]:
-    """Variables of a child that finds the modules its parent finds, whatever put them on the path."""
+    """Return the environment of a child that finds the same modules as this process, however they are found."""
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, *(path for path in sys.path if path)]
     return _KEEP_MEMORY | os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
@@ -172,7 +172,7 @@ def environment() -> dict[str, str]:
 
 def _no_start(why: str) -> RuntimeError:
     return RuntimeError(
-        f"the decoding process did not start ({why}); see whether python can import genre.features.preparation"
+        f"the decoding process did not start ({why}); check that python can import genre.features.preparation"
     )
 
 
@@ -187,14 +187,14 @@ def _signal_name(number: int) -> str:
 
 
 def _serve(parent: int, descriptors: list[int]) -> None:
-    """Build the function, then answer items until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    """Build the function, then process items until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
     channel = Channel.of(descriptors)
     try:
         factory, arguments, memory_mb = channel.receive()
         function = factory(*arguments)
-        _die_first(memory_mb)
+        _limit_memory(memory_mb)
     except Exception as error:
         channel.send((False, portable(error)))
         return
@@ -203,7 +203,7 @@ def _serve(parent: int, descriptors: list[int]) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             item, timeout = channel.receive()
-            # should the parent be gone while a decoder holds Python's lock, nothing in here could notice
+            # ends the child if the parent dies while a decoder holds the GIL, when no thread here could notice
             signal.alarm(math.ceil(timeout) + 10)
             _answer(channel, function, item)
             signal.alarm(0)
@@ -224,16 +224,16 @@ def _answer(channel: Channel, function: Callable[[Any], Any], item: Any) -> None
 
 
 def portable(error: Exception) -> Exception:
-    """The error, or its name where pickle cannot carry it."""
+    """Return the error, or a `RuntimeError` with its name when it cannot be pickled."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - some errors break only when they are read
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - some errors fail only in loading
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
-def _die_first(memory_mb: int) -> None:
-    """Limit this process's private memory, and let it be the one that the kernel ends when memory runs out."""
+def _limit_memory(memory_mb: int) -> None:
+    """Limit this process's private memory, and make the kernel end it first when memory runs out."""
     if memory_mb:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = memory_mb << 20
@@ -243,14 +243,14 @@ def _die_first(memory_mb: int) -> None:
 
 
 def _silence_stderr() -> None:
-    """Decoders write what they think of a damaged file straight to the terminal."""
+    """Discard standard error, where decoders write messages about damaged files."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
 
 
 def _exit_without(parent: int) -> None:
-    """End this process when the parent is gone, even in the middle of a hanging decoder."""
+    """End this process when the parent is gone, even while a decoder hangs."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(0)

@@ -1,9 +1,9 @@
-"""The loops around the front end's transforms, compiled by numba: one pass over memory each, where numpy takes several.
+"""The loops around the spectrogram's transforms, compiled by numba to one pass over memory each; numpy takes several.
 
-Compiling takes two seconds of CPU time and loading what was compiled a third of one. The first process of a machine
-compiles, those that start meanwhile wait for it, and all later ones load. What is loaded is code: its folder is the
-user's own and named after everything that the code depends on, so nobody else's code runs here, and neither an older
-version's nor another processor's.
+Compiling takes two seconds of CPU time, loading the compiled code a third of a second. The first process on a machine
+compiles, processes that start meanwhile wait for it, and later processes load. The cache holds machine code, so its
+folder belongs to the user and is named after everything that the code depends on: code of another user, another version
+or another processor is never loaded.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Float64 = npt.NDArray[np.float64]
 Floats = Float32 | Float64
 Integers = npt.NDArray[np.int64]
 
-FRAMES = 4  # `weigh` takes so many frames at a time, which share the loads of the weights
-LANES = 8  # and multiplies in steps of so many spectrum values
+FRAMES = 4  # that `weigh` processes together, so that each weight is loaded once for all of them
+LANES = 8  # spectrum values that `weigh` multiplies in one step
 
 
 def emphasised(
     padded: Float32, first: int, hop: int, ahead: Float32, here: Float32, frames: Float32, energy: Float32
 ) -> None:
-    """Write frames (n, n_fft) from frame `first` on, windowed and emphasised, and the energy of each (n,).
+    """Write `frames` (n, n_fft) from frame `first` on, windowed and emphasised, and the energy of each (n,).
 
     Sample j of a frame is `ahead[j] * x[j + 1] - here[j] * x[j]`.
     """
@@ -57,7 +57,7 @@ def emphasised(
 
 
 def windowed(padded: Float32, rows: Integers, hop: int, window: Float64, frames: Float64) -> None:
-    """Write the frames (n, n_fft) that `rows` names, windowed."""
+    """Write the `frames` (n, n_fft) with the numbers `rows`, windowed."""
     for i in range(len(frames)):
         samples = padded[rows[i] * hop : rows[i] * hop + len(window)]
         frame = frames[i]
@@ -68,18 +68,20 @@ def windowed(padded: Float32, rows: Integers, hop: int, window: Float64, frames:
 def weigh(
     spectra: Floats, lows: Integers, starts: Integers, weights: Float32, squares: Float32, power: Float32
 ) -> None:
-    """Write the mel power (n, n_mels) of OpenCV's packed spectra (n, n_fft).
+    """Write the mel `power` (n, n_mels) of OpenCV's packed spectra (n, n_fft).
 
-    Band b weighs the bins from `1 + lows[b]` on with `weights[starts[b]:starts[b + 1]]`. No band weighs bin 0.
-    `squares` (FRAMES, bins) is scratch memory: what lies beyond the last bin must be 0.
+    Band b weights the bins from `1 + lows[b]` on by `weights[starts[b]:starts[b + 1]]`. No band includes bin 0.
+    `squares` (FRAMES, bins) is scratch memory: values beyond the last bin must be 0.
     """
     count, length = spectra.shape
-    last = count - 1  # takes the place of the frames that the last group lacks
+    last = count - 1  # repeated where the last group has fewer frames
     for i in range(0, count, FRAMES):
         for f in range(FRAMES):
             spectrum = spectra[min(i + f, last)]
             row = squares[f]
-            for k in range(np.uint64((length - 1) // 2)):  # unsigned, or numba looks for negative indices
+            for k in range(
+                np.uint64((length - 1) // 2)
+            ):  # unsigned: numba would check signed indices for negative values
                 real = np.float32(spectrum[np.uint64(2) * k + np.uint64(1)])
                 imaginary = np.float32(spectrum[np.uint64(2) * k + np.uint64(2)])
                 row[k] = real * real + imaginary * imaginary
@@ -108,16 +110,16 @@ def suspects(power: Float32, energy: Float32, least: Float32, lowest: float, sus
     floor = np.float32(lowest)
     for i in range(len(power)):
         bands = power[i]
-        whole = energy[i]
+        total = energy[i]
         count = 0
         for b in range(len(least)):
-            count += (bands[b] < whole * least[b]) & (bands[b] > floor)
+            count += (bands[b] < total * least[b]) & (bands[b] > floor)
         suspect[i] = count > 0
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The functions of this module as machine code, and how many of them had to be compiled."""
+    """The functions of this module as machine code, and how many of them were compiled, not loaded."""
 
     emphasised: Callable[..., None]
     windowed: Callable[..., None]
@@ -135,7 +137,7 @@ _SIGNATURES: dict[Callable[..., None], list[str]] = {
     ],
     suspects: ["void(float32[:, ::1], float32[::1], float32[::1], float64, boolean[::1])"],
 }
-# Sums may be taken in any order, or no processor could add several values at once.
+# Sums in any order, so that the processor can add several values at once.
 _OPTIONS: dict[str, Any] = {"fastmath": {"contract", "reassoc", "nsz"}, "nogil": True, "error_model": "numpy"}
 
 
@@ -147,18 +149,18 @@ def compiled() -> Kernels:
         return _compile(None)
     ready = folder / "ready"
     try:
-        with contextlib.nullcontext() if ready.exists() else _alone(folder):
+        with contextlib.nullcontext() if ready.exists() else _lock(folder):
             kernels = _compile(folder)
             ready.touch()
-    except (OSError, EOFError, pickle.UnpicklingError):  # no space, or a file that a power failure left half written
+    except (OSError, EOFError, pickle.UnpicklingError):  # no space, or a file truncated by a power failure
         shutil.rmtree(folder, ignore_errors=True)
         return _compile(None)
     return kernels
 
 
 def _compile(folder: Path | None) -> Kernels:
-    """Compile every kernel for all its signatures, or load it where the folder has it."""
-    import numba  # takes 0.4 s, which only decoding processes spend
+    """Compile every kernel for all its signatures, or load it from the folder if it is there."""
+    import numba  # takes 0.4 s, and only decoding processes need it
 
     config: Any = numba.config
     before = config.CACHE_DIR
@@ -175,19 +177,21 @@ def _compile(folder: Path | None) -> Kernels:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait for other processes that compile into this folder, and let others wait."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, so that one process at a time compiles into it."""
     with (folder / "lock").open("w") as file:
-        with contextlib.suppress(OSError):  # a network's file system may have no locks: then several compile, no harm
+        with contextlib.suppress(
+            OSError
+        ):  # a network file system may have no locks: then several compile, without harm
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _folder() -> Path | None:
-    """Return the folder for these kernels on this processor, in the first place that only this user can write to.
+    """Return the folder for these kernels on this processor, in the first parent that only this user can write to.
 
-    numba numbers its files within an index that it rewrites, so two versions or two kinds of processors that share a
-    folder, such as a home on a network, could take each other's code: each has a folder of its own.
+    numba numbers its files in an index that it rewrites. Two versions or two processors that share a folder, such as a
+    home on a network, could load each other's code, so each has its own folder.
     """
     import numba
 
@@ -198,7 +202,7 @@ def _folder() -> Path | None:
         with contextlib.suppress(OSError):
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            if _ours(parent) and _ours(folder):
+            if _is_private(parent) and _is_private(folder):
                 return folder
     return None
 
@@ -225,8 +229,8 @@ def _parents() -> Iterator[Path]:
     yield Path(tempfile.gettempdir()) / f"genre-kernels-{os.getuid()}"
 
 
-def _ours(folder: Path) -> bool:
-    """Whether this user owns the folder, nobody else may write to it, and this process can."""
+def _is_private(folder: Path) -> bool:
+    """Return whether this user owns the folder, nobody else may write to it, and this process can."""
     facts = folder.lstat()
-    private = facts.st_uid == os.getuid() and stat.S_ISDIR(facts.st_mode) and not facts.st_mode & 0o022
-    return private and os.access(folder, os.W_OK | os.X_OK)
+    is_private = facts.st_uid == os.getuid() and stat.S_ISDIR(facts.st_mode) and not facts.st_mode & 0o022
+    return is_private and os.access(folder, os.W_OK | os.X_OK)

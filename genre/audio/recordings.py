@@ -1,9 +1,9 @@
 """Bytes of a music file -> mono, resampled, normalised, trimmed clips of one length, or an `AudioError`.
 
 The order is fixed: decode, check, mix down, resample, normalise, trim, cut. Mixing down comes before
-resampling because it halves the work and the two commute; normalising before trimming, so that a quiet
-recording is trimmed like a loud one. Nothing else is done to the sound: an offset (DC) stays, and floats
-beyond full scale are music like any other.
+resampling because it halves the work and the two commute. Normalising comes before trimming so that a quiet
+recording is trimmed like a loud one. The sound is not changed otherwise: a DC offset stays, and floats
+beyond full scale are accepted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from genre.storage import Location
 
 Samples = npt.NDArray[np.float32]
 
-SILENT_PEAK = 1e-4  # -80 dBFS: nothing but dither or hum lies below it
+SILENT_PEAK = 1e-4  # -80 dBFS: recordings below it hold only dither or hum
 MAX_CHANNELS = 32
 RATES = (1000, 768_000)  # Hz, from telephone and old games to the fastest converters
-COMPLETE = 0.98  # share of the declared length that is all of it: lengths of MPEG files are estimates
-# A mix at least this much quieter than its first channel is what two opposite channels leave of each other.
+COMPLETE = 0.98  # share of the declared length that counts as complete: lengths of MPEG files are estimates
+# A mix with a peak below both, absolute and relative to the first channel, is the sum of channels that cancel.
 CANCELLED_PEAK, CANCELLED_RATIO = 1e-2, 1e-2
 _INT16_SCALE = 1 / 32768
 _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults
@@ -34,18 +34,18 @@ _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults
 
 @dataclass(frozen=True)
 class Recording:
-    """A decoded file: its waveform (samples,), mono, at `audio.sample_rate`, with a peak of 1; and what it was."""
+    """A decoded file: its mono waveform (samples,) at `audio.sample_rate`, with a peak of 1, and its properties."""
 
     wave: Samples
     sample_rate: int  # Hz, of the file
     channels: int
     seconds: float
-    truncated: bool = False  # the file ends before what it declares
+    truncated: bool = False  # the file ends before its declared length
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One piece of a track: samples (clip_seconds * sample_rate,), and where it starts in the file, in seconds."""
+    """One piece of a track: samples (clip_seconds * sample_rate,), and its start in the file, in seconds."""
 
     samples: Samples
     start_seconds: float
@@ -60,9 +60,9 @@ def read(address: str) -> bytes:
 
 
 def load(content: bytes, settings: AudioSettings, limits: DecodingSettings = DecodingSettings()) -> Recording:
-    """Decode a whole file by its content, whatever its name says.
+    """Decode a complete file by its content, independent of its name.
 
-    Channels are averaged. Where that cancels them, as a wrongly wired cable does, the first one counts.
+    Channels are averaged. Where they cancel, as with a wrongly wired cable, the first channel is used.
 
     Raises `AudioError` (empty, unsupported, unreadable, absurd_header, truncated, non_finite, silent).
     """
@@ -78,7 +78,7 @@ def load(content: bytes, settings: AudioSettings, limits: DecodingSettings = Dec
 
 
 def of_samples(samples: Samples, sample_rate: int, settings: AudioSettings) -> Recording:
-    """Samples (frames, channels) at `sample_rate` Hz as if they came out of a file.
+    """Return the recording of samples (frames, channels) at `sample_rate` Hz, processed like a file.
 
     Raises `AudioError` (empty, absurd_header, non_finite, silent).
     """
@@ -89,9 +89,8 @@ def of_samples(samples: Samples, sample_rate: int, settings: AudioSettings) -> R
 def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
     """Trim silence at both ends and cut into clips of `settings.clip_seconds`.
 
-    Full clips follow each other without overlap. A remainder of at least half a clip is kept, and so
-    is a track shorter than one clip; both are filled up by repeating themselves from their start, so
-    that no clip holds silence that the music does not have.
+    Clips do not overlap. A remainder of at least half a clip is kept, and so is a track shorter than one clip; both
+    are repeated from their start to fill the clip, so that no clip holds silence that is not in the music.
 
     Raises `AudioError` (too_short).
     """
@@ -112,22 +111,22 @@ def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
 
 
 def trim_bounds(wave: Samples, top_db: float) -> tuple[int, int]:
-    """First and last + 1 sample of (samples,) that is not leading or trailing silence.
+    """Return the begin and end of (samples,) without leading and trailing silence.
 
-    Same indices as `librosa.effects.trim` with its default frames: the root mean square of centred
-    frames of 2048 samples every 512, `top_db` below the loudest frame. A frame is four hops, so the
-    energies of hops are summed instead of the samples of each frame.
+    The indices are those of `librosa.effects.trim` with its default frames: silence is where the root mean square of
+    centred frames of 2048 samples every 512 is `top_db` below the loudest frame. A frame is four hops, so the energies
+    of hops are summed instead of the samples of each frame.
     """
-    whole, rest = divmod(len(wave), _TRIM_HOP)
-    before = _TRIM_FRAME // _TRIM_HOP // 2  # hops of zeros in front of the first sample
-    energy = np.zeros(whole + 4)
-    hops = wave[: whole * _TRIM_HOP].reshape(whole, _TRIM_HOP)
-    energy[before : before + whole] = np.vecdot(hops, hops)
-    energy[before + whole] = np.square(wave[len(wave) - rest :], dtype=np.float64).sum()
+    count, rest = divmod(len(wave), _TRIM_HOP)
+    before = _TRIM_FRAME // _TRIM_HOP // 2  # hops of zeros before the first sample
+    energy = np.zeros(count + 4)
+    hops = wave[: count * _TRIM_HOP].reshape(count, _TRIM_HOP)
+    energy[before : before + count] = np.vecdot(hops, hops)
+    energy[before + count] = np.square(wave[len(wave) - rest :], dtype=np.float64).sum()
     power = np.convolve(energy, np.ones(4), mode="valid") / _TRIM_FRAME
     # librosa floors amplitudes at 1e-5 before it compares levels
-    loud = np.maximum(power, 1e-10) > np.maximum(power.max(), 1e-10) * 10 ** (-top_db / 10)
-    frames = np.flatnonzero(loud)
+    is_loud = np.maximum(power, 1e-10) > np.maximum(power.max(), 1e-10) * 10 ** (-top_db / 10)
+    frames = np.flatnonzero(is_loud)
     if not len(frames):
         return 0, 0
     return int(frames[0]) * _TRIM_HOP, min(len(wave), (int(frames[-1]) + 1) * _TRIM_HOP)
@@ -143,18 +142,18 @@ def _decode(content: bytes, settings: AudioSettings, limits: DecodingSettings, o
 
 
 def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, only_first: bool = False) -> Recording:
-    """Mix down and resample a stream block by block: the same samples as all at once, in the memory of the result."""
+    """Mix down and resample a stream block by block, with the result of one pass and little additional memory."""
     rate, target = stream.sample_rate, settings.sample_rate
     _check_header(stream, limits)
-    most = limits.max_track_seconds * rate
+    max_frames = limits.max_track_seconds * rate
     # soxr HQ: aliases below -120 dB
     resampler = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ") if rate != target else None
-    wave = _Tape(math.ceil((stream.declared or 0) * target / rate) + target)
+    wave = _GrowingWave(math.ceil((stream.declared or 0) * target / rate) + target)
     frames = 0
     for block in stream.blocks:
         frames += len(block)
-        if frames > most:
-            raise AudioError(Reason.ABSURD_HEADER, _too_long("goes on for more than", most / rate, limits))
+        if frames > max_frames:
+            raise AudioError(Reason.ABSURD_HEADER, _too_long("is longer than", max_frames / rate, limits))
         mixed = _mono(block, only_first)
         wave.append(resampler.resample_chunk(mixed) if resampler else mixed)
     if not frames:
@@ -166,7 +165,7 @@ def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, o
 
 
 def _mono(block: Block, only_first: bool) -> Samples:
-    """Mean over channels of (frames, channels) -> (frames,), full scale 1; or the first channel alone."""
+    """Return the mean over channels of (frames, channels) -> (frames,), full scale 1; or only the first channel."""
     scale = np.float32(_INT16_SCALE if block.dtype == np.int16 else 1)
     channels = block.shape[1]
     if channels == 1 or only_first:
@@ -175,8 +174,8 @@ def _mono(block: Block, only_first: bool) -> Samples:
     return block.astype(np.float32, copy=False) @ np.full(channels, scale / channels, dtype=np.float32)
 
 
-class _Tape:
-    """A growing array of samples, made as long at the start as the result is expected to be."""
+class _GrowingWave:
+    """A growing array of samples, which starts with the expected length of the result."""
 
     def __init__(self, expected: int) -> None:
         self._samples = np.empty(expected, dtype=np.float32)
@@ -196,12 +195,12 @@ class _Tape:
 
 
 def _peak(wave: Samples) -> float:
-    """Largest magnitude of (samples,); NaN or infinite when a sample is. Twice as fast as through `abs`."""
+    """Return the largest magnitude of (samples,), NaN or infinite if a sample is. Twice as fast as with `abs`."""
     return max(float(wave.max(initial=0.0)), -float(wave.min(initial=0.0)))
 
 
 def _normalised(recording: Recording) -> Recording:
-    """The recording, scaled in place."""
+    """Scale the recording in place to a peak of 1. Raises `AudioError` (non_finite, silent)."""
     peak = _peak(recording.wave)
     if not math.isfinite(peak):
         raise AudioError(Reason.NON_FINITE, "samples are NaN or infinite")
@@ -212,7 +211,7 @@ def _normalised(recording: Recording) -> Recording:
 
 
 def _check_header(stream: Stream, limits: DecodingSettings) -> None:
-    """Refuse what would exhaust memory before anything is allocated for it."""
+    """Raise `AudioError` for a header that would exhaust memory, before anything is allocated."""
     rate, channels = stream.sample_rate, stream.channels
     if not RATES[0] <= rate <= RATES[1] or not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(Reason.ABSURD_HEADER, f"declares {rate} Hz and {channels} channels")
@@ -224,10 +223,10 @@ def _too_long(verb: str, seconds: float, limits: DecodingSettings) -> str:
     return f"{verb} {seconds:.0f} s, decoding.max_track_seconds={limits.max_track_seconds:.0f}"
 
 
-def _is_truncated(found: int, declared: int | None, limits: DecodingSettings) -> bool:
-    """Whether clearly less than the declared length came out; refuse when too little did."""
-    if declared is None or found >= COMPLETE * declared:
+def _is_truncated(decoded: int, declared: int | None, limits: DecodingSettings) -> bool:
+    """Return whether fewer frames were decoded than declared. Raises `AudioError` (truncated) for too few."""
+    if declared is None or decoded >= COMPLETE * declared:
         return False
-    if found < limits.min_decoded_fraction * declared:
-        raise AudioError(Reason.TRUNCATED, f"{found} of {declared} declared samples decode")
+    if decoded < limits.min_decoded_fraction * declared:
+        raise AudioError(Reason.TRUNCATED, f"{decoded} of {declared} declared samples decode")
     return True

@@ -1,20 +1,20 @@
-"""Waveform -> log-mel spectrogram. The only owner of the log and mel conventions.
+"""Waveform -> log-mel spectrogram. No other module defines log and mel conventions.
 
 Conventions (those of `librosa.feature.melspectrogram` and `librosa.power_to_db` with their defaults):
 periodic Hann window, frames centred on multiples of the hop with zeros outside the signal, power
 spectrum, Slaney's mel scale with area-normalised triangles, 10 log10(max(power, 1e-10)) dB.
 
-Why not librosa itself: this is a sixth of its time (benchmarks/front_end.py). Frames are windowed, transformed and
-weighed a chunk at a time in memory that stays in the processor's cache, each in a single pass that numba compiled
+Speed: this takes a sixth of librosa's time (benchmarks/front_end.py). Frames are windowed, transformed and weighted a
+chunk at a time in memory that stays in the processor's cache, each step in a single pass that numba compiled
 (genre/audio/kernels.py), and the mel matrix, 98 % zeros, is multiplied band by band. The transforms are OpenCV's, which
-takes them from Intel's IPP where there is one: a third of the time of scipy.fft.
+uses Intel's IPP where available: a third of the time of scipy.fft.
 
-How exact (tests/parity/test_spectrogram.py): librosa transforms in double precision. Single precision is
-twice as fast, but its rounding spreads evenly over a frame's spectrum and moves bands that are far weaker
-than the frame's mean, as treble is in music. So the spectrum is flattened first: from each sample of a
-windowed frame half of the one before is taken, which multiplies the power spectrum by a known curve that the
-mel weights divide out again. Frames in which a band is too weak even so, of pure tones for example, are
-transformed again in double precision. So every value that is stored is within 2e-4 dB of librosa in float64.
+Accuracy (tests/parity/test_spectrogram.py): every stored value is within 2e-4 dB of librosa in float64. librosa
+transforms in double precision. Single precision is twice as fast, but its rounding noise spreads evenly over a frame's
+spectrum and changes bands that are far weaker than the frame's mean, such as the treble of music. So the spectrum is
+flattened first: subtracting half of the previous sample from each sample of a windowed frame multiplies the power
+spectrum by a known curve, and the mel weights divide by that curve. Frames in which a band is still too weak, for
+example of pure tones, are transformed again in double precision.
 """
 
 from __future__ import annotations
@@ -35,16 +35,15 @@ Float64 = npt.NDArray[np.float64]
 
 FLOOR_POWER = 1e-10
 _CHUNK = 64 * 2048  # samples transformed together: half a MiB
-_EMPHASIS = (
-    0.5  # raises treble over bass by 9.5 dB: real music needs no more, and tones in the bass would suffer from it
-)
-# A band is imprecise below this share of its frame's energy times its largest weight: rounding in single precision
-# leaves noise of less than 1e-7 of the amplitude, which moves such a band by 2e-4 dB, and that only rarely.
+# raises treble over bass by 9.5 dB: enough for real music, and more would make tones in the bass less precise
+_EMPHASIS = 0.5
+# A band is imprecise below this share of its frame's energy times its largest weight: the noise of rounding in single
+# precision is less than 1e-7 of the amplitude, which rarely changes such a band by 2e-4 dB.
 _LEAST_SHARE = (3.5e-6 / 2e-4) ** 2
 
 
 class LogMel:
-    """Log-mel spectrogram with fixed settings; build once, call for each clip."""
+    """Log-mel spectrogram with fixed settings. Build it once and call it for each clip."""
 
     def __init__(self, settings: SpectrogramSettings, sample_rate: int) -> None:
         self.settings = settings
@@ -59,11 +58,11 @@ class LogMel:
         self._least = (_LEAST_SHARE * flattened.max(axis=1)).astype(np.float32)
 
     def frames(self, samples: int) -> int:
-        """Number of frames of a clip of so many samples."""
+        """Return the number of frames of a clip of `samples` samples."""
         return 1 + samples // self.settings.hop_length
 
     def __call__(self, wave: Float32) -> Float32:
-        """(samples,) -> (n_mels, frames) in dB, not yet limited in range."""
+        """Return the spectrogram of a clip in dB, its range not yet limited: (samples,) -> (n_mels, frames)."""
         n_fft = self.settings.n_fft
         padded = np.zeros(len(wave) + n_fft + 1, dtype=np.float32)
         padded[n_fft // 2 : n_fft // 2 + len(wave)] = wave
@@ -74,7 +73,7 @@ class LogMel:
         return to_db(power).T
 
     def _measure(self, padded: Float32, count: int) -> tuple[Float32, Float32]:
-        """Mel power (count, n_mels) of all frames in single precision, and energy (count,) after emphasis."""
+        """Return the mel power (count, n_mels) of all frames in single precision, and emphasised energies (count,)."""
         power = np.empty((count, self.settings.n_mels), dtype=np.float32)
         energy = np.empty(count, dtype=np.float32)
         for part, frames, squares in self._chunks(count, np.float32):
@@ -86,7 +85,7 @@ class LogMel:
         return power, energy
 
     def _measure_exactly(self, padded: Float32, rows: npt.NDArray[np.int64]) -> Float32:
-        """Mel power (len(rows), n_mels) of some frames, transformed in double precision."""
+        """Return the mel power (len(rows), n_mels) of the frames `rows`, transformed in double precision."""
         power = np.empty((len(rows), self.settings.n_mels), dtype=np.float32)
         for part, frames, squares in self._chunks(len(rows), np.float64):
             self._kernels.windowed(padded, rows[part], self.settings.hop_length, self._window, frames)
@@ -95,7 +94,7 @@ class LogMel:
         return power
 
     def _chunks(self, count: int, kind: type[np.floating]) -> Iterator[tuple[slice, npt.NDArray[Any], Float32]]:
-        """Yield which of `count` frames to do next, memory for them (n, n_fft), and memory for `weigh`."""
+        """Yield the next slice of `count` frames, memory for these frames (n, n_fft), and memory for `weigh`."""
         n_fft = self.settings.n_fft
         size = max(1, _CHUNK // n_fft)
         frames = np.empty((min(size, count), n_fft), dtype=kind)
@@ -105,9 +104,9 @@ class LogMel:
             yield part, frames[: part.stop - begin], squares
 
     def _imprecise(self, power: Float32, energy: Float32) -> npt.NDArray[np.int64]:
-        """Frames with a band that is stored and that rounding in single precision may have moved."""
+        """Return the frames with a band in the stored range that rounding in single precision may have changed."""
         stored = max(FLOOR_POWER, float(power.max()) * 10 ** (-self.settings.range_db / 10))
-        # what is below the stored range, and would be without the noise as well
+        # bands below this level are outside the stored range, with and without the noise
         lowest = 0.9 * stored - 2e-7 * float(energy.max()) * float(self._least.max())
         suspect = np.empty(len(power), dtype=np.bool_)
         self._kernels.suspects(power, energy, self._least, lowest, suspect)
@@ -115,7 +114,7 @@ class LogMel:
 
 
 def to_db(power: Float32) -> Float32:
-    """10 log10 of a power, floored at 1e-10 (-100 dB). Works in place."""
+    """Return 10 log10 of a power, floored at 1e-10 (-100 dB). Works in place."""
     np.maximum(power, np.float32(FLOOR_POWER), out=power)
     cv2.log(power, dst=power)  # a fifth of numpy's time
     power *= np.float32(10 / np.log(10))
@@ -124,10 +123,10 @@ def to_db(power: Float32) -> Float32:
 
 @cache
 def mel_filters(sample_rate: int, settings: SpectrogramSettings) -> Float32:
-    """(n_mels, n_fft // 2 + 1) triangles on Slaney's mel scale (Auditory Toolbox, 1998), each of unit area.
+    """Return triangles on Slaney's mel scale (Auditory Toolbox, 1998), each of unit area: (n_mels, n_fft // 2 + 1).
 
-    Equal to `librosa.filters.mel(htk=False, norm="slaney")`; written out because importing librosa
-    costs each worker two seconds.
+    Equal to `librosa.filters.mel(htk=False, norm="slaney")`; not taken from librosa, whose import costs each worker two
+    seconds.
     """
     f_max = settings.f_max or sample_rate / 2
     edges = _mel_to_hz(np.linspace(_hz_to_mel(settings.f_min), _hz_to_mel(f_max), settings.n_mels + 2))
@@ -142,7 +141,7 @@ def mel_filters(sample_rate: int, settings: SpectrogramSettings) -> Float32:
 
 
 def _hz_to_mel(hz: float) -> float:
-    """Linear below 1 kHz (3 mel per 200 Hz), logarithmic above (27 mel per factor 6.4)."""
+    """Return the mel of a frequency: linear below 1 kHz (3 mel per 200 Hz), logarithmic above (27 per factor 6.4)."""
     return hz * 3 / 200 if hz < 1000 else float(15 + 27 * np.log(hz / 1000) / np.log(6.4))
 
 
@@ -151,20 +150,21 @@ def _mel_to_hz(mel: Float64) -> Float64:
 
 
 def _hann(length: int) -> Float64:
-    """Periodic Hann window; written out because importing scipy.signal costs each worker 0.7 s."""
+    """Return the periodic Hann window; not taken from scipy.signal, whose import costs each worker 0.7 s."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
 
 
 def _emphasis(n_fft: int) -> Float64:
-    """(n_fft // 2 + 1,) by how much `_emphasise` multiplies a power spectrum."""
+    """Return the curve by which the emphasis multiplies a power spectrum: (n_fft // 2 + 1,)."""
     angle = 2 * np.pi * np.arange(n_fft // 2 + 1) / n_fft
     return 1 + _EMPHASIS**2 - 2 * _EMPHASIS * np.cos(angle)
 
 
 def _packed(filters: Float32 | Float64) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
-    """The mel matrix without its zeros, as `kernels.weigh` takes it: lows (n_mels,), starts (n_mels + 1,), weights.
+    """Return the mel matrix without its zeros, as `kernels.weigh` takes it.
 
-    Bin 0 is left out: no band weighs it, since a triangle that begins at 0 Hz is 0 there.
+    The result is lows (n_mels,), starts (n_mels + 1,) and weights. Bin 0 is omitted: its weight is always 0, since a
+    triangle that begins at 0 Hz is 0 there.
     """
     lows, starts, weights = [], [0], []
     for band in filters[:, 1:]:

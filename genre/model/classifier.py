@@ -1,7 +1,7 @@
-"""The whole of a model from stored bytes to logits: decibels, normalisation, network.
+"""A model from stored bytes to logits: decibels, normalisation, network.
 
-What turns features into the network's input is part of the model and saved with it, so that training,
-evaluation, tagging and export cannot disagree.
+The conversion from features to the network's input is part of the model and saved with it, so that training,
+evaluation, tagging and export use the same one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from genre.model import layout
 class Classifier(nn.Module):
     """Windows in decibels (batch, bins, frames) -> logits (batch, classes).
 
-    `mean` and `std` are per bin, fitted on the training split alone.
+    `mean` and `std` are per bin, fitted on the training split only.
     """
 
     mean: Tensor
@@ -39,40 +39,40 @@ class Classifier(nn.Module):
         return logits
 
     def normalise(self, levels: Tensor) -> Tensor:
-        """Zero mean and unit variance per bin over the training split."""
+        """Return levels with zero mean and unit variance per bin over the training split."""
         return (levels - self.mean) / self.std
 
     def levels(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
-        """Bytes (batch, bins, frames) and peaks (batch,) -> dB; the inverse of `features.encode`."""
+        """Return levels in dB of bytes (batch, bins, frames) and peaks (batch,); the inverse of `features.encode`."""
         return spectrograms.float() * (self.range_db / 255) + (peak_db - self.range_db).reshape(-1, 1, 1)
 
     def normalised(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
-        """`normalise(levels(...))` in fewer passes, which a small network notices.
+        """Return `normalise(levels(...))`, computed in fewer passes, which saves a small network noticeable time.
 
-        `peak_db` may differ from bin to bin here: (batch,) or (batch, bins).
+        Here `peak_db` may also differ between bins: (batch,) or (batch, bins).
         """
         floor = (peak_db - self.range_db).reshape(len(peak_db), -1, 1)
-        # torch.addcmul, which says the same, takes twice as long with operands that are broadcast
+        # torch.addcmul computes the same, and takes twice as long with broadcast operands
         return spectrograms.float().mul_(self.range_db / 255 / self.std).add_((floor - self.mean) / self.std)
 
 
 def statistics(clips: Clips) -> tuple[Float32, Float32]:
-    """Mean and standard deviation in dB of each bin over all frames of all clips, (bins,) each.
+    """Return mean and standard deviation in dB of each bin over all frames of all clips, (bins,) each.
 
-    Counts of byte values would lose the clips' different peaks, so sums are taken clip by clip.
+    The clips have different peaks, so sums are computed for each clip, not from counts of byte values.
     """
     total = np.zeros(clips.shape.bins)
     squares = np.zeros(clips.shape.bins)
     step = clips.shape.range_db / 255
     for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
-        values = spectrogram.astype(np.float64)  # sums of bytes and of their squares are whole numbers: exact
+        values = spectrogram.astype(np.float64)  # sums of bytes and of their squares are integers: exact
         byte_mean, byte_square = values.mean(axis=1), np.vecdot(values, values) / clips.shape.frames
         mean = byte_mean * step + (float(peak) - clips.shape.range_db)
         total += mean
         squares += (byte_square - byte_mean**2) * step**2 + mean**2
     mean = total / len(clips)
     variance = np.maximum(squares / len(clips) - mean**2, 0)
-    # a bin that never changes carries nothing; dividing by one dB keeps it at zero
+    # a constant bin holds no information; dividing by 1 dB keeps it at zero
     std = np.where(variance < 1e-6, 1.0, np.sqrt(variance))
     return mean.astype(np.float32), std.astype(np.float32)
 
@@ -87,9 +87,9 @@ def predict(
     shard: windows.Shard = windows.Shard(),
     autocast: torch.dtype | None = None,
 ) -> Float32:
-    """Class probabilities of each track, (tracks, classes): the mean over its evenly spaced windows.
+    """Return the class probabilities of each track, the mean over its evenly spaced windows: (tracks, classes).
 
-    Tracks of another shard are rows of zeros; a shard without any track has no columns either.
+    Rows of another shard's tracks are zero; the result of a shard without tracks has no columns.
     """
     device = classifier.mean.device
     classifier.eval()
@@ -112,7 +112,7 @@ def predict(
 
 
 def to_device(device: torch.device, *arrays: npt.NDArray[Any]) -> list[Tensor]:
-    """Arrays on a device; on a GPU from pinned memory, so that the host does not wait for the copy."""
+    """Return arrays on a device; for a GPU through pinned memory, so that the host does not wait for the copy."""
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type == "cuda":
         return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]

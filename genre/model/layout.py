@@ -1,4 +1,4 @@
-"""The memory layout that a network computes in: channels last where that is faster, contiguous where it is unsafe."""
+"""The memory layout in which a network computes: channels last for speed, contiguous where channels last is unsafe."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ _VECTOR = 16  # float32 values in the widest vectors of CPUs (AVX-512)
 
 
 def arrange(network: nn.Module) -> None:
-    """Put the weights of `network` into the layout that it should compute in.
+    """Convert the weights of `network` to the layout in which it computes.
 
-    Channels last is up to twice as fast on CPUs and on tensor cores; the values are the same. A network that is
-    not `safe` keeps the contiguous layout on every device, since a model from a GPU may be fine-tuned on a CPU.
+    Channels last is up to twice as fast on CPUs and on tensor cores, with the same values. A network that is not `safe`
+    keeps the contiguous layout on every device, since a model from a GPU may be fine-tuned on a CPU.
     """
     layout = torch.channels_last if safe(network) else torch.contiguous_format
     network.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def safe(network: nn.Module) -> bool:
-    """Whether torch 2.11 keeps to its memory when it trains `network` with channels last on any CPU.
+    """Return whether torch 2.11 writes only to its own memory when it trains `network` with channels last on a CPU.
 
-    For the backward pass of a strided 1 x 1 convolution in that layout oneDNN 3.10 writes the gradient of the
-    input in whole vectors, 8 channels with AVX2: of fewer channels the rest falls outside the tensor.
-    `tests/contract/test_memory.py` shows the fault, and fails when torch no longer has it.
+    In the backward pass of a strided 1 x 1 convolution in that layout, oneDNN 3.10 writes the gradient of the input in
+    full vectors, 8 channels with AVX2: with fewer channels it writes beyond the tensor. `tests/contract/test_memory.py`
+    reproduces the fault, and fails when torch no longer has it.
     """
     return not any(
         isinstance(layer, nn.Conv2d)

@@ -1,5 +1,5 @@
-"""From audio to ranked genres with a saved model, for one file or a collection.
+"""From audio to ranked genres with saved models, for one file or a collection.
 
-Enters: addresses of audio files and of models. Leaves: tags, tables, and genres written into files.
-Knows nothing of training.
+Input: addresses of audio files and of models. Output: tags, tables, and genres written into files.
+Independent of training.
 """

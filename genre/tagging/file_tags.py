@@ -1,6 +1,6 @@
-"""The genre that a music file states itself (ID3, Vorbis comments, MP4, ASF), read and written with mutagen.
+"""The genre in a music file's own tags (ID3, Vorbis comments, MP4, ASF), read and written with mutagen.
 
-A file is never changed in place: a copy beside it is written, and takes its place when it is complete.
+A file is never changed in place: a copy next to it is written, and replaces it when the copy is complete.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from genre.errors import ConfigError
 
 
 class Action(StrEnum):
-    """What happened to a file."""
+    """What was done with a file."""
 
     WRITTEN = "written"
     WOULD_WRITE = "would write"
-    KEPT = "kept"  # it has a genre already
+    KEPT = "kept"  # it already has a genre
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
+    """What was done with a file, and why if it failed."""
+
     action: Action
     before: str | None = None  # the genre that the file had
     message: str | None = None
@@ -40,40 +42,41 @@ def require() -> None:
         raise ConfigError("tag.write_genres needs mutagen, which is not installed; pip install 'genre[tags]'") from None
 
 
-def write_genre(path: str, genre: str, replace: bool = False, preview: bool = False) -> Outcome:
-    """State `genre` in the local file at `path`, unless it states one and `replace` is off.
+def write_genre(path: str, genre: str, replace: bool = False, preview: bool = False) -> Result:
+    """Write `genre` into the local file at `path`, unless the file has a genre and `replace` is off.
 
-    Says what it did instead of raising: one file that cannot be written is no reason to stop.
+    Return what was done. A failure is returned, not raised, so that a job continues with the next file.
     """
-    path = os.path.realpath(path)  # what a link inside the collection points to, never the link itself
+    path = os.path.realpath(path)  # the target of a link inside the collection, never the link itself
     try:
         before = read_genre(path)
         if before and (not replace or before == genre):
-            return Outcome(Action.KEPT, before)
+            return Result(Action.KEPT, before)
         if preview:
-            return Outcome(Action.WOULD_WRITE, before)
-        _write_whole(path, genre)
-    except Exception as error:  # mutagen raises what it likes for a damaged file
+            return Result(Action.WOULD_WRITE, before)
+        _replace(path, genre)
+    except Exception as error:  # mutagen raises many kinds of exceptions for damaged files
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Outcome(Action.FAILED, message=" ".join(text.split()))
-    return Outcome(Action.WRITTEN, before)
+        return Result(Action.FAILED, message=" ".join(text.split()))
+    return Result(Action.WRITTEN, before)
 
 
 def read_genre(path: str) -> str | None:
-    """The genre that a file states, or None."""
+    """Return the genre in a file's tags, or None."""
     tags = _open(path).tags
     if tags is None:
         return None
-    found = tags.getall("TCON") if _has_frames(tags) else tags.get("genre")
-    texts = [text for frame in found for text in frame.genres] if _has_frames(tags) else found
+    has_frames = _has_frames(tags)
+    texts = [text for frame in tags.getall("TCON") for text in frame.genres] if has_frames else tags.get("genre")
     return str(texts[0]).strip() or None if texts else None
 
 
-def _write_whole(path: str, genre: str) -> None:
+def _replace(path: str, genre: str) -> None:
+    """Replace a file by a copy with `genre` in its tags."""
     folder, name = os.path.split(path)
     if not os.access(path, os.W_OK):
         raise PermissionError(None, "the file is write-protected")
-    # the suffix stays: mutagen chooses some formats by it; the dot in front hides the copy from other programs
+    # mutagen recognises some formats by the suffix; the leading dot hides the copy from other programs
     descriptor, copy = tempfile.mkstemp(prefix=".", suffix=f"-{name}"[-80:], dir=folder)
     os.close(descriptor)
     try:
@@ -106,5 +109,5 @@ def _open(path: str) -> Any:
 
 
 def _has_frames(tags: Any) -> bool:
-    """Whether these are bare ID3 frames, as in WAV and AIFF, which mutagen's easy interface leaves out."""
+    """Return whether these are bare ID3 frames, as in WAV and AIFF, which mutagen's easy interface does not cover."""
     return hasattr(tags, "getall")

@@ -271,9 +271,9 @@ def test_a_genre_is_written_read_and_never_overwritten_untold(tmp_path, suffix):
     assert file_tags.read_genre(str(path)) is None
     assert file_tags.write_genre(str(path), "jazz").action == Action.WRITTEN
     assert file_tags.read_genre(str(path)) == "jazz"
-    assert file_tags.write_genre(str(path), "rock") == file_tags.Outcome(Action.KEPT, "jazz")
+    assert file_tags.write_genre(str(path), "rock") == file_tags.Result(Action.KEPT, "jazz")
     assert file_tags.read_genre(str(path)) == "jazz"
-    assert file_tags.write_genre(str(path), "rock", replace=True) == file_tags.Outcome(Action.WRITTEN, "jazz")
+    assert file_tags.write_genre(str(path), "rock", replace=True) == file_tags.Result(Action.WRITTEN, "jazz")
     assert file_tags.read_genre(str(path)) == "rock"
     after, _ = soundfile.read(path)
     assert np.array_equal(before, after)
