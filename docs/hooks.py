@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from genre import architectures, config, corpora, registry
-from genre.settings import Config
+from genre.settings import Config, Settings
 from ray_jobs.engine import jobs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,7 +92,7 @@ def settings_page() -> str:
         section, dot, _ = row[0].partition(".")
         sections.setdefault(section if dot else "General", []).append(row)
     for section, rows in sections.items():
-        parts += [f"## {section}", table(rows)]
+        parts += [f"## {section}", *section_docstring(section), table(rows)]
     for kind in corpora_names():
         rows = list(config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params."))
         parts += [f"## corpus.params with corpus.kind={kind}", table(rows) if rows else "No settings of its own."]
@@ -100,6 +100,12 @@ def settings_page() -> str:
         settings = registry.load("genre.architectures", name).Params()
         parts += [f"## architectures.{name}", table(list(config.describe(settings, f"architectures.{name}.")))]
     return "\n\n".join(parts)
+
+
+def section_docstring(section: str) -> list[str]:
+    """Return the docstring of the section's class, if it is a section."""
+    schema = Config.model_fields[section].annotation if section in Config.model_fields else None
+    return [schema.__doc__] if schema and issubclass(schema, Settings) and schema.__doc__ else []
 
 
 def corpora_names() -> Iterable[str]:
@@ -117,12 +123,12 @@ def python_page() -> str:
 
 def modules_page() -> str:
     """Return every package with its docstring, and every module with the first line of its docstring."""
-    parts = ["# Modules", "One line for each module, from its docstring. ARCHITECTURE.md explains the structure."]
+    parts = ["# Modules", "One line for each module, from its docstring. [Architecture](../ARCHITECTURE.md) explains the structure."]
     for package in ("genre", "ray_jobs"):
         for folder in [ROOT / package, *sorted(path.parent for path in (ROOT / package).rglob("*/__init__.py"))]:
             name = folder.relative_to(ROOT).as_posix()
             modules = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
-            parts += [f"## {name}/", "```text", docstring(folder / "__init__.py"), "```"]
+            parts += [f"## {name}/", docstring(folder / "__init__.py")]
             if modules:
                 rows = "\n".join(f"| `{path.name}` | {cell(first_line(path))} |" for path in modules)
                 parts.append(f"| module | |\n|---|---|\n{rows}")

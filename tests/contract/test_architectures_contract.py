@@ -104,7 +104,7 @@ def test_every_value_of_the_search_space_is_a_valid_setting(name):
 
 @every_architecture
 def test_an_unknown_setting_is_refused_by_its_full_name(name):
-    with pytest.raises(ConfigError, match=rf"models\.{name}\.widht"):
+    with pytest.raises(ConfigError, match=rf"architectures\.{name}\.widht"):
         architectures.params(name, {"widht": 3})
 
 

@@ -72,6 +72,12 @@ def test_every_named_file_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    targets = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", text_of(page))
+    assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_named_setting_exists(page: Path) -> None:
     keys = {key for key, _, _ in config.describe(Config())}
     sections = "|".join({key.partition(".")[0] for key in keys if "." in key})
