@@ -123,7 +123,10 @@ def python_page() -> str:
 
 def modules_page() -> str:
     """Return every package with its docstring, and every module with the first line of its docstring."""
-    parts = ["# Modules", "One line for each module, from its docstring. [Architecture](../ARCHITECTURE.md) explains the structure."]
+    parts = [
+        "# Modules",
+        "One line for each module, from its docstring. [Architecture](../ARCHITECTURE.md) explains the structure.",
+    ]
     for package in ("genre", "ray_jobs"):
         for folder in [ROOT / package, *sorted(path.parent for path in (ROOT / package).rglob("*/__init__.py"))]:
             name = folder.relative_to(ROOT).as_posix()

@@ -51,7 +51,8 @@ def test_a_lock_satisfies_the_project(extra, lock):
 
 
 def test_each_lock_holds_the_smaller_one():
-    light, runtime, developing = (pins(lock) for lock in LOCKS.values())
+    """At the same versions; a larger lock may need a package on more platforms."""
+    light, runtime, developing = ({pin.partition(" ;")[0] for pin in pins(lock)} for lock in LOCKS.values())
     assert light < runtime < developing
 
 
