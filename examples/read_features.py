@@ -1,8 +1,8 @@
-"""Read a features folder with nothing but pyarrow and numpy: one that prepare wrote, or anybody else.
+"""Read a features folder with pyarrow and numpy alone, written by prepare or by another program.
 
     python examples/read_features.py outputs/demo/features
 
-`read` below is all there is to it; docs/FEATURES.md describes every file and column.
+`read` below is the complete reader; docs/FEATURES.md describes every file and column.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Clip:
 
 
 def read(folder: Path) -> Iterator[Clip]:
-    """Every clip of a folder, in the order of the files."""
+    """Yield every clip of a folder, in the order of the files."""
     shape = json.loads((folder / "manifest.json").read_text())["shape"]
     tracks = {row["track_id"]: row for row in pq.read_table(folder / "tracks.parquet").to_pylist()}
     for path in sorted((folder / "clips").glob("[!.]*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(128):
             for row in batch.to_pylist():
                 track = tracks.get(row["track_id"])
-                # a track that changed may have left clips in an older file
+                # an older file may still hold clips of a track that changed
                 if track is None or track.get("part") not in (None, path.name):
                     continue
                 values = np.frombuffer(row["spectrogram"], np.uint8).reshape(shape["bins"], shape["frames"])

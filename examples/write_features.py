@@ -1,10 +1,10 @@
-"""Write a features folder of your own spectrograms with nothing but pyarrow and numpy, so that it trains here.
+"""Write a features folder of your own spectrograms with pyarrow and numpy alone, and train on it.
 
-    python examples/write_features.py my_run                                # made-up spectrograms, to see the format
-    python examples/write_features.py my_run --convert spectrograms.parquet # GTZAN's, as recovered from plots
+    python examples/write_features.py my_run                                # synthetic spectrograms, to show the format
+    python examples/write_features.py my_run --convert spectrograms.parquet # published ones of GTZAN
     genre train output=my_run architecture=crnn
 
-`write` below is all there is to it; docs/FEATURES.md describes every file and column.
+`write` below is the complete writer; docs/FEATURES.md describes every file and column.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS = 128  # in a row group: what a reader takes at a time
+ROWS = 128  # in a row group, which a reader takes at a time
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Track:
 
 
 def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_db: float, frame_seconds: float) -> None:
-    """Write `folder`: clips, then tracks, then the manifest, which says that all is there."""
+    """Write clips, then tracks, then the manifest, which marks the folder as complete."""
     schema = pa.schema(
         [
             ("track_id", pa.string()),
@@ -65,14 +65,14 @@ def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_d
 
 
 def encode(levels: np.ndarray, range_db: float) -> tuple[bytes, float]:
-    """(bins, frames) in dB -> a byte each, row by row; 255 is the loudest point, 0 what lies `range_db` below."""
+    """Return (bins, frames) in dB as bytes, row by row: 255 is the loudest point, 0 is `range_db` below it."""
     peak = float(levels.max())
     scaled = (levels - (peak - range_db)) * (255 / range_db)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8).tobytes(), peak
 
 
-def made_up(bins: int, frames: int) -> Iterator[Track]:
-    """Noise with a bright band, higher in one genre than in the other; every seventh track has two clips."""
+def synthetic(bins: int, frames: int) -> Iterator[Track]:
+    """Yield noise with a bright band, higher in one genre than in the other; every seventh track has two clips."""
     rng = np.random.default_rng(0)
     for number in range(60):
         genre = ("low", "high")[number % 2]
@@ -83,10 +83,11 @@ def made_up(bins: int, frames: int) -> Iterator[Track]:
 
 
 def convert(source: Path, range_db: float, bins: int, frames: int, bands: int) -> Iterator[Track]:
-    """Rows of track_id, genre, split and a `spectrogram` of bytes (bins x frames), each track scaled to 0..255.
+    """Yield the tracks of a Parquet file with track_id, genre, split and `spectrogram` (bins x frames bytes).
 
-    The scale in dB was lost with the plots; `range_db` is our guess, and each track's peak counts as 0 dB. Bins of
-    equal width spend most of the picture on the highest octave; `bands` is how many mel-spaced ones replace them.
+    The spectrograms come from plots, each scaled to 0..255, which do not give the scale in dB: `range_db` is assumed,
+    and the peak of each track is set to 0 dB. Half of the bins, which are equally wide, are in the highest octave;
+    `bands` mel-spaced bands replace them.
     """
     warped = mel_spaced(bands, bins)
     for batch in pq.ParquetFile(source).iter_batches(64):
@@ -97,10 +98,10 @@ def convert(source: Path, range_db: float, bins: int, frames: int, bands: int) -
 
 
 def mel_spaced(bands: int, bins: int, nyquist: float = 11025.0) -> np.ndarray:
-    """(bands, bins): weights that average bins of equal width from 0 Hz to `nyquist` into bands even in mel.
+    """Return weights (bands, bins) that average bins of equal width from 0 Hz to `nyquist` into mel-spaced bands.
 
-    Triangles on the scale of O'Shaughnessy 1987, never narrower than a bin to each side, so that low bands
-    interpolate between bins rather than stay empty. Each row sums to one.
+    They are triangles on the scale of O'Shaughnessy 1987, at least one bin wide on each side, so that low bands
+    interpolate between bins instead of being empty. Each row sums to one.
     """
     spacing = nyquist / (bins - 1)
     edges = 700 * np.expm1(np.linspace(0, np.log1p(nyquist / 700), bands + 2))
@@ -115,9 +116,9 @@ def mel_spaced(bands: int, bins: int, nyquist: float = 11025.0) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, help="the folder of a run; the features go into its folder 'features'")
+    parser.add_argument("output", type=Path, help="folder of a run; the features are written to its folder 'features'")
     parser.add_argument("--convert", type=Path, help="Parquet with track_id, genre, split, spectrogram (uint8)")
-    parser.add_argument("--bands", type=int, default=40, help="with --convert: mel-spaced bands made of linear bins")
+    parser.add_argument("--bands", type=int, default=40, help="with --convert: number of mel-spaced bands")
     options = parser.parse_args()
     folder = options.output / "features"
     if options.convert:
@@ -126,7 +127,7 @@ def main() -> None:
         tracks = convert(options.convert, 80.0, bins, frames, options.bands)
         write(folder, tracks, options.bands, frames, range_db=80.0, frame_seconds=30.0 / frames)
     else:
-        write(folder, made_up(32, 200), 32, 200, range_db=80.0, frame_seconds=0.05)
+        write(folder, synthetic(32, 200), 32, 200, range_db=80.0, frame_seconds=0.05)
     print(f"wrote {folder}")
 
 

@@ -1,4 +1,4 @@
-"""Clips in memory, and how rows of Parquet become them."""
+"""Clips as stored and in memory, and the copying of rows of Parquet into memory."""
 
 from __future__ import annotations
 
