@@ -37,7 +37,9 @@ from genre.audio.isolation import environment
 from genre.audio.spectrogram import LogMel
 from genre.corpora.synthetic.compose import compose
 from genre.corpora.synthetic.instruments import SAMPLE_RATE
-from genre.features import encode
+from genre.features.clips import StoredClip
+from genre.features.preparation import ClipEncoder
+from genre.features.recipe import Recipe
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
 SECONDS = 30.0
@@ -66,11 +68,9 @@ def everyday_loop(content: bytes) -> np.ndarray:
     return np.asarray(librosa.power_to_db(mel, ref=np.max))
 
 
-def kernel(content: bytes, log_mel: LogMel) -> list[bytes]:
+def kernel(content: bytes, encoder: ClipEncoder) -> list[StoredClip]:
     """What prepare does with a file, but for the two SHA-256 sums."""
-    recording = recordings.load(content, AUDIO, LIMITS)
-    clips = recordings.cut(recording, AUDIO)
-    return [encode(log_mel(clip.samples), SPECTROGRAM.range_db)[0].tobytes() for clip in clips]
+    return encoder(recordings.load(content, AUDIO, LIMITS))
 
 
 def race(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Result:
@@ -125,9 +125,9 @@ def _encoded(samples: np.ndarray, rate: int, **form: object) -> bytes:
 
 
 def whole_way(files: dict[str, bytes], rounds: int) -> list[Result]:
-    log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
+    encoder = ClipEncoder(Recipe(audio=AUDIO, spectrogram=SPECTROGRAM, decoding=LIMITS))
     return [
-        race(name, partial(kernel, content, log_mel), partial(everyday_loop, content), rounds)
+        race(name, partial(kernel, content, encoder), partial(everyday_loop, content), rounds)
         for name, content in files.items()
     ]
 
@@ -167,9 +167,9 @@ def transform_alone(files: dict[str, bytes], rounds: int) -> list[Result]:
 
 def hashing(files: dict[str, bytes], rounds: int) -> list[Result]:
     """The SHA-256 of the file, which prepare adds."""
-    log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
+    encoder = ClipEncoder(Recipe(audio=AUDIO, spectrogram=SPECTROGRAM, decoding=LIMITS))
     return [
-        race(f"SHA-256 of {name}", partial(kernel, content, log_mel), partial(hashlib.sha256, content), rounds)
+        race(f"SHA-256 of {name}", partial(kernel, content, encoder), partial(hashlib.sha256, content), rounds)
         for name, content in list(files.items())[:3]
     ]
 

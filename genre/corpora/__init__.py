@@ -35,9 +35,13 @@ from genre.corpora._walk import (
 from genre.settings import CorpusSettings, require_known
 
 __all__ = [
-    "MISSING", "AudioFile", "Track", "classes", "is_audio", "is_system_file", "open_folder", "open_root", "scan",
-    "size_and_time", "walk",
+    "EXCLUDED", "MISSING", "SPLITS", "AudioFile", "Track", "classes", "is_audio", "is_system_file", "open_folder",
+    "open_root", "scan", "size_and_time", "walk",
 ]  # fmt: skip
+
+
+SPLITS = ("train", "valid", "test")
+EXCLUDED = "excluded"  # the split of a track that is in none, such as a known bad track of a published split
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 
-from genre.corpora import Track, open_folder, walk
+from genre.corpora import EXCLUDED, Track, open_folder, walk
 from genre.errors import ConfigError
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -61,7 +61,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 
 def official_split(track_id: str) -> str:
     """Return the fault-filtered split of a track: train, valid, test, or excluded."""
-    return filtered_split().get(track_id, "excluded")
+    return filtered_split().get(track_id, EXCLUDED)
 
 
 def faulty() -> dict[str, str]:

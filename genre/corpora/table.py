@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from pydantic import Field
 
-from genre.corpora import Track, open_root, size_and_time
+from genre.corpora import EXCLUDED, SPLITS, Track, open_root, size_and_time
 from genre.errors import ConfigError
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
-_SPLITS = ("train", "valid", "test", "excluded")
+_SPLITS = (*SPLITS, EXCLUDED)
 _NAMES = ("path", "genre", "group", "split", "track_id")
 _ROWS = 8192  # of a batch
 

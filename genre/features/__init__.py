@@ -14,10 +14,11 @@ of training, or of who runs the blocks of `prepare`.
 docs/FEATURES.md describes how to write such a folder with nothing but pyarrow, and which parts are optional.
 """
 
+from genre.corpora import SPLITS
 from genre.features.clips import Clips
 from genre.features.encoding import Bytes, Float32, decode, encode
 from genre.features.folder import Features
 from genre.features.manifest import Manifest
-from genre.features.schema import SPLITS, Shape
+from genre.features.schema import Shape
 
 __all__ = ["SPLITS", "Bytes", "Clips", "Features", "Float32", "Manifest", "Shape", "decode", "encode"]

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.corpora import EXCLUDED, SPLITS
 from genre.features.clips import Ints
 from genre.features.columns import combined, replaced
 from genre.features.manifest import DuplicateCounts
-from genre.features.schema import EXCLUDED, SPLITS
 
 _COLUMNS = ("sound", "track_id", "path", "genre", "group", "split")
 _SHOWN = 3

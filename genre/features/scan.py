@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import corpora
-from genre.corpora import Track
+from genre.corpora import EXCLUDED, Track
 from genre.errors import ArtifactError
-from genre.features.schema import EXCLUDED, SCAN_SCHEMA
+from genre.features.schema import SCAN_SCHEMA
 from genre.settings import CorpusSettings
 
 _BATCH = 10_000  # tracks

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SPLITS = ("train", "valid", "test")
-EXCLUDED = "excluded"  # the split of a track that is in none, such as a known bad track of a published split
 ROW_GROUP = 128  # clips that a writer collects and a reader takes at a time: 20 MB with the default settings
 # Compressing spectrograms saves an eighth of the space and costs three quarters of the speed (docs/LOG.md).
 WRITE_OPTIONS = {"compression": "none", "use_dictionary": ["track_id"], "write_statistics": ["track_id", "clip"]}

@@ -34,10 +34,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.corpora import EXCLUDED, SPLITS
 from genre.errors import ArtifactError, ConfigError
 from genre.features.columns import combined
 from genre.features.positions import Floats, positions
-from genre.features.schema import EXCLUDED, SPLITS
 from genre.settings import CorpusSettings
 
 _TRAIN, _VALID, _TEST = range(3)

@@ -13,9 +13,8 @@ from music import InTurn, write_song
 
 from genre import corpora, registry
 from genre.config import describe
-from genre.corpora import Track
+from genre.corpora import EXCLUDED, SPLITS, Track
 from genre.errors import ConfigError, GenreError
-from genre.features.schema import EXCLUDED, SPLITS
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 from ray_jobs import prepare

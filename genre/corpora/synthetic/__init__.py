@@ -28,7 +28,7 @@ from pydantic import Field
 
 from genre import memory
 from genre.config import fingerprint
-from genre.corpora import Track
+from genre.corpora import SPLITS, Track
 from genre.corpora.synthetic import files
 from genre.corpora.synthetic.compose import VERSION, compose
 from genre.corpora.synthetic.styles import STYLES
@@ -94,7 +94,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 def sizes(params: Params) -> dict[str, int]:
     """Return the number of intact tracks in each of the corpus's own splits."""
     counts = Counter(_SPLITS[item.artist % len(_SPLITS)] for item in _items(params) if item.damage is None)
-    return {split: counts[split] for split in ("train", "valid", "test")}
+    return {split: counts[split] for split in SPLITS}
 
 
 def sample(params: Params, number: int) -> bytes:

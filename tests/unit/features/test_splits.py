@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genre.corpora import EXCLUDED, SPLITS
 from genre.errors import ArtifactError, ConfigError
 from genre.features import splits
 from genre.features.positions import positions
-from genre.features.schema import EXCLUDED, SPLITS
 from genre.settings import CorpusSettings
 
 SETTINGS = CorpusSettings()  # 15 % valid, 20 % test
