@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import boards
 import pytest
 
-from genre.report import tabulate
+from genre.report import Board, tabulate
 from genre.report.leaderboard_page import html
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of genre[dev]")
@@ -25,7 +28,7 @@ SWITCHES = (
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as engine:
         opened = engine.chromium.launch(executable_path=CHROMIUM, args=[f"--{name}" for name in SWITCHES])
         yield opened
@@ -33,11 +36,20 @@ def browser():
 
 
 @pytest.fixture
-def show(browser, tmp_path):
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens a board's page; afterwards nothing may have gone wrong in it, nor left the machine."""
-    wrong, contexts = [], []
+    wrong: list[str] = []
+    contexts: list[Any] = []
 
-    def opened(board, width=1280, **options):
+    def dismiss(dialog: Any) -> None:
+        wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def check(request: Any) -> None:
+        if not request.url.startswith(("file:", "data:")):
+            wrong.append(request.url)
+
+    def opened(board: Board, width: int = 1280, **options: Any) -> Any:
         path = tmp_path / "leaderboard.html"
         path.write_text(html(tabulate(board)), encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
@@ -46,8 +58,8 @@ def show(browser, tmp_path):
         page = context.new_page()
         page.on("console", lambda message: wrong.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or wrong.append(request.url))
+        page.on("dialog", dismiss)
+        page.on("request", check)
         page.goto(path.as_uri())
         return page
 
@@ -57,18 +69,18 @@ def show(browser, tmp_path):
     assert wrong == []
 
 
-def column(page, key):
+def column(page: Any, key: str) -> list[str]:
     """The values of one column of the leaderboard, as shown from top to bottom."""
-    return page.locator(f"#board-table td[data-key={key}]:visible").evaluate_all(
-        "cells => cells.map(c => c.dataset.value)"
-    )
+    cells = page.locator(f"#board-table td[data-key={key}]:visible")
+    values: list[str] = cells.evaluate_all("cells => cells.map(c => c.dataset.value)")
+    return values
 
 
-def heading(page, name):
+def heading(page: Any, name: str) -> Any:
     return page.locator("#board-table").get_by_role("columnheader", name=name, exact=True)
 
 
-def test_a_click_on_a_heading_sorts_and_says_so(show):
+def test_a_click_on_a_heading_sorts_and_says_so(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     best_first = column(page, "f1")
     assert best_first == sorted(best_first, key=float, reverse=True)
@@ -82,14 +94,14 @@ def test_a_click_on_a_heading_sorts_and_says_so(show):
     assert column(page, "recall") == sorted(column(page, "recall"), key=float, reverse=True)
 
 
-def test_unknown_values_stay_last_in_both_directions(show):
+def test_unknown_values_stay_last_in_both_directions(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     for _ in range(2):
         heading(page, "Spread").get_by_role("button").click()
         assert column(page, "f1_std")[-2:] == ["", ""]
 
 
-def test_the_keyboard_reaches_and_sorts_every_table(show):
+def test_the_keyboard_reaches_and_sorts_every_table(show: Callable[..., Any]) -> None:
     page = show(boards.everything())
     page.get_by_role("searchbox", name="Filter").first.focus()
     page.keyboard.press("Tab")  # the scrolling region
@@ -107,7 +119,7 @@ def test_the_keyboard_reaches_and_sorts_every_table(show):
         assert table.locator("th[data-sort]:not(:has(button))").count() == 0
 
 
-def test_details_open_by_keyboard(show):
+def test_details_open_by_keyboard(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     closed = page.locator("#models details:not([open]) summary").first
     name = closed.locator("h3").inner_text()
@@ -116,7 +128,7 @@ def test_details_open_by_keyboard(show):
     assert page.get_by_role("region", name=f"Confusion matrix of {name}", exact=True).is_visible()
 
 
-def test_the_filter_narrows_a_table_and_tells_how_much(show):
+def test_the_filter_narrows_a_table_and_tells_how_much(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     box = page.locator("#leaderboard .filter")
     box.get_by_role("searchbox").fill("reference classical")
@@ -127,7 +139,7 @@ def test_the_filter_narrows_a_table_and_tells_how_much(show):
     assert box.locator("output").inner_text() == ""
 
 
-def test_without_script_everything_is_readable_and_nothing_is_dead(show):
+def test_without_script_everything_is_readable_and_nothing_is_dead(show: Callable[..., Any]) -> None:
     page = show(boards.everything(), java_script_enabled=False)
     assert page.get_by_role("heading", name="Leaderboard").is_visible()
     assert page.locator("#board-table tbody tr").count() == 5
@@ -137,7 +149,9 @@ def test_without_script_everything_is_readable_and_nothing_is_dead(show):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_the_screen_and_follows_the_scheme(show, tmp_path, width, scheme):
+def test_the_page_fits_the_screen_and_follows_the_scheme(
+    show: Callable[..., Any], tmp_path: Path, width: int, scheme: str
+) -> None:
     page = show(boards.everything(), width, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     red = int(page.evaluate("getComputedStyle(document.body).backgroundColor").removeprefix("rgb(").split(",")[0])
@@ -152,7 +166,7 @@ def test_the_page_fits_the_screen_and_follows_the_scheme(show, tmp_path, width, 
     assert picture.stat().st_size > 50_000
 
 
-def test_no_two_names_in_a_cost_plot_cover_each_other(show):
+def test_no_two_names_in_a_cost_plot_cover_each_other(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     boxes = page.locator("#cost svg").evaluate_all(
         "plots => plots.map(p => [...p.querySelectorAll('.name')].map(n => n.getBoundingClientRect().toJSON()))"
@@ -166,7 +180,7 @@ def test_no_two_names_in_a_cost_plot_cover_each_other(show):
                 assert beside or a["top"] >= b["bottom"] - 3 or b["top"] >= a["bottom"] - 3  # 3: room below letters
 
 
-def test_names_from_outside_run_nothing(show):
+def test_names_from_outside_run_nothing(show: Callable[..., Any]) -> None:
     evil = [f"{boards.EVIL}<img src=x onerror=alert({i})>" for i in range(4)]
     page = show(boards.board(boards.network(boards.EVIL, 0.6), boards.majority(), classes=evil, title=boards.EVIL))
     assert page.title() == boards.EVIL

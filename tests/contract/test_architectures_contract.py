@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,16 @@ def loss_of(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return nn.functional.cross_entropy(network(x).float(), torch.arange(len(x)) % CLASSES)
 
 
+def backward(loss: torch.Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
 @every_architecture
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
-def test_every_parameter_has_a_gradient(name, bf16):
+def test_every_parameter_has_a_gradient(name: str, bf16: bool) -> None:
     network = build(name)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        loss_of(network, windows()).backward()
+        backward(loss_of(network, windows()))
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
@@ -50,28 +55,28 @@ def test_every_parameter_has_a_gradient(name, bf16):
 
 
 @every_architecture
-def test_overfits_eight_clips(name):
+def test_overfits_eight_clips(name: str) -> None:
     network, x = build(name, dropout=0.0), windows()
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
     for _ in range(120):
         optimizer.zero_grad()
-        loss_of(network, x).backward()
+        backward(loss_of(network, x))
         optimizer.step()
     assert network.eval()(x).argmax(dim=1).tolist() == list(range(CLASSES))
 
 
 @every_architecture
 @pytest.mark.parametrize(("bins", "frames"), [(1, 1), (7, 3), (33, 31), (20, 1000), (128, 129)])
-def test_takes_any_number_of_bins_and_frames(name, bins, frames):
+def test_takes_any_number_of_bins_and_frames(name: str, bins: int, frames: int) -> None:
     network, x = build(name, bins), windows(2, bins, frames)
-    loss_of(network, x).backward()
+    backward(loss_of(network, x))
     logits = network.eval()(x)
     assert logits.shape == (2, CLASSES)
     assert torch.isfinite(logits).all()
 
 
 @every_architecture
-def test_a_window_has_the_same_logits_in_any_batch(name):
+def test_a_window_has_the_same_logits_in_any_batch(name: str) -> None:
     network, x = build(name), windows()
     network(x)  # running statistics of some inputs
     network.eval()
@@ -85,13 +90,13 @@ def test_a_window_has_the_same_logits_in_any_batch(name):
 
 
 @every_architecture
-def test_the_seed_decides_the_weights(name):
+def test_the_seed_decides_the_weights(name: str) -> None:
     first, second = build(name).state_dict(), build(name).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @every_architecture
-def test_every_value_of_the_search_space_is_a_valid_setting(name):
+def test_every_value_of_the_search_space_is_a_valid_setting(name: str) -> None:
     for key, domain in architectures.search_space(name).items():
         section, _, field = key.partition(".")
         for value in domain.values if isinstance(domain, Choice) else (domain.low, domain.high):
@@ -103,13 +108,13 @@ def test_every_value_of_the_search_space_is_a_valid_setting(name):
 
 
 @every_architecture
-def test_an_unknown_setting_is_refused_by_its_full_name(name):
+def test_an_unknown_setting_is_refused_by_its_full_name(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"architectures\.{name}\.widht"):
         architectures.params(name, {"widht": 3})
 
 
 @every_architecture
-def test_a_saved_model_answers_the_same(name, tmp_path):
+def test_a_saved_model_answers_the_same(name: str, tmp_path: Path) -> None:
     card = ModelCard(
         architecture=name,
         params=architectures.params(name, SMALL_MODELS.get(name, {})).model_dump(mode="json"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,28 +15,28 @@ CLOUDS = [path for path in FILES if path.name != "onprem.yaml"]
 MANIFESTS = sorted((REPOSITORY / "configs/cluster/kuberay").glob("*.yaml"))
 RUNTIME = REPOSITORY / "configs/runtime_env.yaml"
 LOCK = (REPOSITORY / "requirements.lock").read_text()
-RAY_VERSION = re.search(r"^ray\[?.*?==([\d.]+)", LOCK, re.MULTILINE).group(1)
+(RAY_VERSION,) = re.findall(r"^ray==([\d.]+)", LOCK, re.MULTILINE)
 
 
-def named(path):
+def named(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
-def spec(path):
+def spec(path: Path) -> Any:
     """The RayCluster inside a manifest."""
     document = yaml.safe_load(path.read_text())
     return document["spec"].get("rayClusterSpec", document["spec"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_follows_rays_schema(path):
+def test_follows_rays_schema(path: Path) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(yaml.safe_load(path.read_text())))
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_the_head_runs_no_tasks(path):
+def test_the_head_runs_no_tasks(path: Path) -> None:
     cluster = yaml.safe_load(path.read_text())
     types = cluster.get("available_node_types")
     by_type = types and types[cluster["head_node_type"]]["resources"] == {"CPU": 0}
@@ -42,7 +44,7 @@ def test_the_head_runs_no_tasks(path):
 
 
 @pytest.mark.parametrize("path", CLOUDS, ids=named)
-def test_machines_come_from_zero_and_go_again(path):
+def test_machines_come_from_zero_and_go_again(path: Path) -> None:
     cluster = yaml.safe_load(path.read_text())
     workers = {name: kind for name, kind in cluster["available_node_types"].items() if name != "head"}
     assert all(kind["min_workers"] == 0 for kind in workers.values())
@@ -53,7 +55,7 @@ def test_machines_come_from_zero_and_go_again(path):
 
 
 @pytest.mark.parametrize("path", [*FILES, *MANIFESTS], ids=named)
-def test_closed_without_the_token(path):
+def test_closed_without_the_token(path: Path) -> None:
     text = path.read_text()
     assert "0.0.0.0" not in text
     if path in MANIFESTS:
@@ -66,7 +68,7 @@ def test_closed_without_the_token(path):
 
 
 @pytest.mark.parametrize("path", [*FILES, *MANIFESTS, RUNTIME], ids=named)
-def test_holds_no_secret(path):
+def test_holds_no_secret(path: Path) -> None:
     assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|[0-9a-f]{40,}", path.read_text())
     assert not re.search(
         r"(?i)(secret|password|access_key|auth_token)\s*[:=]\s*\S",
@@ -75,7 +77,7 @@ def test_holds_no_secret(path):
 
 
 @pytest.mark.parametrize("path", [*CLOUDS, REPOSITORY / "configs/cluster/kuberay/Dockerfile"], ids=named)
-def test_images_are_those_of_the_lock_file(path):
+def test_images_are_those_of_the_lock_file(path: Path) -> None:
     images = re.findall(r"rayproject/ray:(\S+?)[\s}]", path.read_text())
     assert images
     assert all(image.startswith(f"{RAY_VERSION}-py311-") for image in images)
@@ -83,7 +85,7 @@ def test_images_are_those_of_the_lock_file(path):
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=named)
-def test_manifest(path):
+def test_manifest(path: Path) -> None:
     """KubeRay's own schema is a megabyte: docs/CLUSTER.md says how these were held against it."""
     cluster = spec(path)
     assert cluster["rayVersion"] == RAY_VERSION
@@ -91,7 +93,7 @@ def test_manifest(path):
     assert all(group["minReplicas"] == 0 for group in cluster["workerGroupSpecs"])
 
 
-def test_the_runtime_environment_is_valid():
+def test_the_runtime_environment_is_valid() -> None:
     from ray.runtime_env import RuntimeEnv
 
     RuntimeEnv(**yaml.safe_load(RUNTIME.read_text()))

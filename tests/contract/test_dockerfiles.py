@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -13,14 +15,15 @@ FILES = [IMAGE, REPOSITORY / "configs/cluster/kuberay/Dockerfile"]
 LOCKS = ("requirements.lock", "requirements-light.lock")
 
 
-def instructions(path):
+def instructions(path: Path) -> list[tuple[str, str]]:
     """Every (INSTRUCTION, rest) of a Dockerfile, continued lines joined and comments left out."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
-    return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
+    pairs = (line.split(maxsplit=1) for line in joined.splitlines() if line.strip())
+    return [(name, rest) for name, rest in pairs]
 
 
-def copied(path):
+def copied(path: Path) -> Iterator[str]:
     """What the instructions COPY out of the repository."""
     for name, rest in instructions(path):
         if name == "COPY" and "--from=" not in rest:
@@ -28,7 +31,7 @@ def copied(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_everything_copied_is_there_and_sent_to_the_builder(path):
+def test_everything_copied_is_there_and_sent_to_the_builder(path: Path) -> None:
     sent = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert "*" in (REPOSITORY / ".dockerignore").read_text().splitlines()
     sources = list(copied(path))
@@ -38,7 +41,7 @@ def test_everything_copied_is_there_and_sent_to_the_builder(path):
         assert source in sent
 
 
-def test_the_base_images_are_of_the_python_of_the_lock():
+def test_the_base_images_are_of_the_python_of_the_lock() -> None:
     bases = [rest.split()[0] for name, rest in instructions(IMAGE) if name == "FROM"]
     assert len(bases) == 2
     assert len(set(bases)) == 1
@@ -46,7 +49,7 @@ def test_the_base_images_are_of_the_python_of_the_lock():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_whatever_is_installed_is_known_by_its_hash(path):
+def test_whatever_is_installed_is_known_by_its_hash(path: Path) -> None:
     commands = [part for name, rest in instructions(path) if name == "RUN" for part in rest.split("&&")]
     installs = [command for command in commands if re.search(r"\bpip (install|wheel)\b", command)]
     assert installs
@@ -56,14 +59,14 @@ def test_whatever_is_installed_is_known_by_its_hash(path):
     assert "://" not in path.read_text()
 
 
-def test_the_image_is_built_from_the_runtime_lock_or_the_light_one():
+def test_the_image_is_built_from_the_runtime_lock_or_the_light_one() -> None:
     assert ("ARG", f"LOCK={LOCKS[0]}") in instructions(IMAGE)
     assert "--require-hashes -r ${LOCK}" in IMAGE.read_text()
     assert set(LOCKS) <= set(copied(IMAGE))
     assert f"--build-arg LOCK={LOCKS[1]}" in IMAGE.read_text()
 
 
-def test_the_build_tool_is_locked_and_new_enough():
+def test_the_build_tool_is_locked_and_new_enough() -> None:
     """The Dockerfile cuts it out of the lock: its lines begin with the name and end with one that is not continued."""
     lock = (REPOSITORY / LOCKS[0]).read_text()
     (pinned,) = re.findall(r"^setuptools==(\d+)[^\n]*\\\n(?:    --hash=\S+ \\\n)*    --hash=\S+$", lock, re.MULTILINE)
@@ -71,7 +74,7 @@ def test_the_build_tool_is_locked_and_new_enough():
     assert int(pinned) >= int(needed)
 
 
-def test_it_runs_the_command_as_a_user():
+def test_it_runs_the_command_as_a_user() -> None:
     last = instructions(IMAGE)
     last = last[max(index for index, (name, _) in enumerate(last) if name == "FROM") :]
     (user,) = [rest for name, rest in last if name == "USER"]

@@ -7,7 +7,9 @@ import importlib
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,11 +34,11 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_the_science_never_imports_the_engine(module):
+def test_the_science_never_imports_the_engine(module: Path) -> None:
     assert not imported(module) & {"ray", "ray_jobs"}
 
 
-def test_a_decoding_worker_stays_light():
+def test_a_decoding_worker_stays_light() -> None:
     """Each of these would cost every worker seconds of start-up."""
     code = (
         "import sys, genre.features.preparation, genre.features.finishing, genre.audio.isolation;"
@@ -47,7 +49,7 @@ def test_a_decoding_worker_stays_light():
     assert done.returncode == 0, f"imported on the worker's path: {done.stderr}"
 
 
-def test_prepare_starts_ray_before_it_imports_ray_data():
+def test_prepare_starts_ray_before_it_imports_ray_data() -> None:
     """Importing Ray Data and pandas takes longer than Ray, whose processes start at the same time."""
     code = "import sys, ray_jobs.prepare; sys.exit(' '.join({'ray.data', 'pandas', 'scipy'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
@@ -55,15 +57,15 @@ def test_prepare_starts_ray_before_it_imports_ray_data():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_shipped_configuration_is_valid(path):
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
     cli.check_plugins(config.load(str(path)))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_configurations_hold_only_what_differs_from_the_defaults(path):
+def test_configurations_hold_only_what_differs_from_the_defaults(path: Path) -> None:
     defaults = Config().model_dump(mode="json")
 
-    def repeated(values, against, prefix=""):
+    def repeated(values: dict[str, Any], against: dict[str, Any], prefix: str = "") -> Iterator[str]:
         for key, value in values.items():
             if isinstance(value, dict) and isinstance(against.get(key), dict) and against[key]:
                 yield from repeated(value, against[key], f"{prefix}{key}.")
@@ -74,7 +76,7 @@ def test_configurations_hold_only_what_differs_from_the_defaults(path):
 
 
 @pytest.mark.parametrize("job", jobs.JOBS)
-def test_each_job_runs_as_a_module(job):
+def test_each_job_runs_as_a_module(job: str) -> None:
     """--dry-run prints the resolved configuration, which is valid, and does nothing else."""
     command = [sys.executable, "-m", f"ray_jobs.{job}", "--config", "configs/demo.yaml", "--dry-run", "seed=7"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
@@ -85,7 +87,7 @@ def test_each_job_runs_as_a_module(job):
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("job", jobs.JOBS)
-def test_a_job_works_in_its_own_module_never_in_main(job, monkeypatch):
+def test_a_job_works_in_its_own_module_never_in_main(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Ray pickles from `__main__` travels without its module: the served class lost its cached template so."""
     module = importlib.import_module(f"ray_jobs.{job}")
     ran: list[Config] = []

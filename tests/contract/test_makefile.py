@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path: Path) -> Path:
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     for folder in ("ray_jobs", "tests", "benchmarks", "examples"):
         (tmp_path / folder).mkdir()
@@ -25,18 +26,18 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def make(checkout, target: str) -> str:
+def make(checkout: Path, target: str) -> str:
     command = ["make", "--no-print-directory", target]
     return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout
 
 
-def test_clean_removes_the_environment_and_caches_but_no_result(checkout):
+def test_clean_removes_the_environment_and_caches_but_no_result(checkout: Path) -> None:
     make(checkout, "clean")
     assert [name for name in KEPT + CACHES if (checkout / name).exists()] == list(KEPT)
     assert not list(checkout.rglob("__pycache__"))
 
 
-def test_outputs_go_only_by_their_own_target_which_says_what_goes(checkout):
+def test_outputs_go_only_by_their_own_target_which_says_what_goes(checkout: Path) -> None:
     said = make(checkout, "clean-outputs")
     assert "outputs/run" in said
     assert not (checkout / "outputs").exists()

@@ -42,19 +42,19 @@ def checked(*arguments: str, variables: dict[str, str]) -> subprocess.CompletedP
     )
 
 
-def test_torch_still_has_the_fault_that_the_layout_avoids():
+def test_torch_still_has_the_fault_that_the_layout_avoids() -> None:
     done = checked("-c", FAULT, "channels_last", variables=PLAIN)
     died = done.returncode in {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}
     assert died, f"torch no longer writes outside its memory here: remove genre/model/layout.py's rule ({done.stderr})"
 
 
-def test_the_fault_is_not_in_the_contiguous_layout():
+def test_the_fault_is_not_in_the_contiguous_layout() -> None:
     done = checked("-c", FAULT, "contiguous_format", variables=PLAIN)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("variables", [PLAIN, {}], ids=["plain", "full"])
-def test_every_architecture_keeps_to_its_memory(variables):
+def test_every_architecture_keeps_to_its_memory(variables: dict[str, str]) -> None:
     done = checked(str(TESTS / "train_small.py"), variables=variables)
     lines = done.stdout.splitlines() or [""]
     assert done.returncode == 0, f"exit {done.returncode} after: {lines[-1]}\n{done.stderr}"

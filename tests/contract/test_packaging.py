@@ -29,7 +29,7 @@ def wanted(extra: str) -> set[Requirement]:
 
 
 @pytest.mark.parametrize("lock", LOCKS.values())
-def test_a_lock_holds_names_versions_and_hashes_alone(lock):
+def test_a_lock_holds_names_versions_and_hashes_alone(lock: str) -> None:
     lines = (REPOSITORY / lock).read_text().splitlines()
     strange = [
         line for line in lines if not re.fullmatch(r"[\w.\[\],-]+==\S+( ; .+)? \\|    --hash=sha256:\w+( \\)?", line)
@@ -39,7 +39,7 @@ def test_a_lock_holds_names_versions_and_hashes_alone(lock):
 
 
 @pytest.mark.parametrize(("extra", "lock"), LOCKS.items())
-def test_a_lock_satisfies_the_project(extra, lock):
+def test_a_lock_satisfies_the_project(extra: str, lock: str) -> None:
     locked: dict[str, set[str]] = {}
     for pin in pins(lock):
         requirement = Requirement(pin)
@@ -50,18 +50,18 @@ def test_a_lock_satisfies_the_project(extra, lock):
         assert all(version in requirement.specifier for version in versions), f"{requirement} in {lock}; make lock"
 
 
-def test_each_lock_holds_the_smaller_one():
+def test_each_lock_holds_the_smaller_one() -> None:
     """At the same versions; a larger lock may need a package on more platforms."""
     light, runtime, developing = ({pin.partition(" ;")[0] for pin in pins(lock)} for lock in LOCKS.values())
     assert light < runtime < developing
 
 
-def test_tagging_alone_needs_no_large_library():
+def test_tagging_alone_needs_no_large_library() -> None:
     large = ("torch", "torchaudio", "torchvision", "ray", "librosa", "scipy", "pandas", "opencv-python-headless")
     assert not {Requirement(pin).name for pin in pins(LOCKS[""])} & set(large)
 
 
-def test_every_file_of_the_packages_is_shipped():
+def test_every_file_of_the_packages_is_shipped() -> None:
     """A kind of file that `package-data` does not name would be missing from the wheel without a word."""
     patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
     files = [path for package in ("genre", "ray_jobs") for path in (REPOSITORY / package).rglob("*") if path.is_file()]

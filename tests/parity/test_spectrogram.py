@@ -67,7 +67,7 @@ def difference(wave: npt.NDArray[np.float32], settings: SpectrogramSettings, rat
 
 
 def normalised(wave: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    return (wave / np.abs(wave).max()).astype(np.float32)
+    return np.asarray(wave / np.abs(wave).max(), np.float32)
 
 
 @pytest.mark.filterwarnings("ignore:Empty filters", "ignore:n_fft=")

@@ -30,7 +30,7 @@ def tuned(home: Path) -> tuple[Path, str]:
     return home, job("tune", home).stdout
 
 
-def test_every_track_is_a_feature_or_a_reject(home):
+def test_every_track_is_a_feature_or_a_reject(home: Path) -> None:
     tracks = pq.read_table(home / "out/features/tracks.parquet").to_pylist()
     rejects = pq.read_table(home / "out/features/rejects.parquet").to_pylist()
     assert len(tracks) == 60
@@ -40,7 +40,7 @@ def test_every_track_is_a_feature_or_a_reject(home):
     assert not {row["track_id"] for row in tracks} & {row["track_id"] for row in rejects}
 
 
-def test_ray_and_a_plain_loop_make_the_same_features(home, tmp_path):
+def test_ray_and_a_plain_loop_make_the_same_features(home: Path, tmp_path: Path) -> None:
     config = load(str(home / "run.yaml"))
     preparation.prepare_block(scan(config.corpus), Recipe.of(config), Location.of(tmp_path))
     (plain_file,) = (tmp_path / "clips").iterdir()
@@ -49,19 +49,19 @@ def test_ray_and_a_plain_loop_make_the_same_features(home, tmp_path):
     assert parallel.equals(plain.cast(parallel.schema))
 
 
-def test_running_again_does_nothing_twice(home):
+def test_running_again_does_nothing_twice(home: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (home / "out/features/clips").iterdir()}
     assert "0 to do" in job("prepare", home).stderr
     assert {path: path.stat().st_mtime_ns for path in (home / "out/features/clips").iterdir()} == before
 
 
-def test_other_settings_never_mix(home):
+def test_other_settings_never_mix(home: Path) -> None:
     told = job("prepare", home, "spectrogram.n_mels=40", succeeds=False)
     assert "spectrogram.n_mels is 32, expected 40" in told.stderr
     assert told.returncode == 1
 
 
-def test_train_saves_a_model_and_reports_epochs(home):
+def test_train_saves_a_model_and_reports_epochs(home: Path) -> None:
     done = job("train", home, "architecture=crnn", f"output={home / 'out'}")
     assert "epoch   2/2" in done.stderr
     saved = json.loads((home / "out/models/crnn/model.json").read_text())
@@ -69,7 +69,7 @@ def test_train_saves_a_model_and_reports_epochs(home):
     assert len(saved["facts"]["history"]) == 2
 
 
-def test_the_leaderboard_has_all_six_and_the_references(tuned):
+def test_the_leaderboard_has_all_six_and_the_references(tuned: tuple[Path, str]) -> None:
     home, printed = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     names = {entry.name for entry in board.entries}
@@ -84,7 +84,7 @@ def test_the_leaderboard_has_all_six_and_the_references(tuned):
         assert (home / f"out/models/{name}/seed-0/weights.safetensors").exists()
 
 
-def test_the_test_split_is_that_of_the_features(tuned):
+def test_the_test_split_is_that_of_the_features(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     clips = Features.open(Location.of(home / "out/features")).clips("test")
@@ -92,7 +92,7 @@ def test_the_test_split_is_that_of_the_features(tuned):
     assert np.array_equal(board.truth, clips.labels)
 
 
-def test_evaluate_finds_the_same_scores(tuned):
+def test_evaluate_finds_the_same_scores(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     job("evaluate", home)
     first = read_board(Location.of(home / "out/leaderboard"))
@@ -102,7 +102,7 @@ def test_evaluate_finds_the_same_scores(tuned):
         assert np.allclose(entry.mean_probabilities, expected[entry.name], atol=2e-5)
 
 
-def test_tag_ranks_genres_and_lists_failures(tuned, tmp_path):
+def test_tag_ranks_genres_and_lists_failures(tuned: tuple[Path, str], tmp_path: Path) -> None:
     home, _ = tuned
     music = tmp_path / "music"
     shutil.copytree(home / "music" / "house", music / "house")
@@ -119,14 +119,14 @@ def test_tag_ranks_genres_and_lists_failures(tuned, tmp_path):
     assert f"{len(tags)} files tagged" in done.stderr
 
 
-def test_one_song_needs_no_cluster(tuned):
+def test_one_song_needs_no_cluster(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     song = next(path for path in sorted((home / "music/house").iterdir()) if path.stat().st_size > 10_000)
     job("tag", home, f"inputs={song}", f"model={home / 'out/models/cnn'}", f"output={home / 'one'}")
     assert len(pq.read_table(home / "one/tags/tags.parquet")) == 1
 
 
-def test_an_altered_model_is_refused(tuned, tmp_path):
+def test_an_altered_model_is_refused(tuned: tuple[Path, str], tmp_path: Path) -> None:
     home, _ = tuned
     copy = tmp_path / "model"
     shutil.copytree(home / "out/models/cnn", copy)
@@ -137,12 +137,12 @@ def test_an_altered_model_is_refused(tuned, tmp_path):
     assert told.stderr.count("\n") == 1
 
 
-def test_the_report_says_how_the_split_was_made(tuned):
+def test_the_report_says_how_the_split_was_made(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     assert read_board(Location.of(home / "out/leaderboard")).corpus.split == "official"
 
 
-def test_a_split_without_tracks_is_named(tuned, tmp_path):
+def test_a_split_without_tracks_is_named(tuned: tuple[Path, str], tmp_path: Path) -> None:
     home, _ = tuned
     shutil.copytree(home / "out/features", tmp_path / "features")
     tracks = pq.read_table(tmp_path / "features/tracks.parquet")
@@ -156,7 +156,7 @@ def test_a_split_without_tracks_is_named(tuned, tmp_path):
     assert told.returncode == 1
 
 
-def test_costs_name_the_machine_that_they_were_measured_on(tuned):
+def test_costs_name_the_machine_that_they_were_measured_on(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     networks = [entry for entry in board.entries if entry.kind == "network"]

@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import ray
 import yaml
 from conftest import REPOSITORY
 
@@ -17,32 +19,32 @@ from ray_jobs.engine import cluster
 
 
 @pytest.fixture
-def one_machine(monkeypatch):
+def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster without other machines, without starting one."""
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setattr(cluster, "_works_elsewhere", lambda: False)
     monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter(()))
 
 
-def check(output):
+def check(output: Path | str) -> None:
     cluster._check_output(load(overrides=[f"output={output}"]))
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_a_good_output_is_left_as_it_was(tmp_path):
+def test_a_good_output_is_left_as_it_was(tmp_path: Path) -> None:
     check(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_an_output_that_cannot_be_written(tmp_path):
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"output=.*/file/run cannot be written \(.+\); choose another"):
         check(tmp_path / "file/run")
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_an_output_in_the_submitted_copy(tmp_path, monkeypatch):
+def test_an_output_in_the_submitted_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="output=outputs/run is in the submitted copy of the code"):
@@ -50,14 +52,14 @@ def test_an_output_in_the_submitted_copy(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_a_folder_of_a_head_whose_workers_are_still_to_come(tmp_path, monkeypatch):
+def test_a_folder_of_a_head_whose_workers_are_still_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_works_elsewhere", lambda: True)
     with pytest.raises(ConfigError, match="is a folder of the head, where no tasks run; use an address"):
         check(tmp_path)
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_an_output_that_a_machine_does_not_see(tmp_path, monkeypatch):
+def test_an_output_that_a_machine_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "no such folder")]))
     with pytest.raises(ConfigError, match=r"is not shared with worker-1 \(no such folder\); use an address"):
         check(tmp_path)
@@ -65,28 +67,30 @@ def test_an_output_that_a_machine_does_not_see(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_music_that_a_machine_does_not_see(tmp_path, monkeypatch):
+def test_music_that_a_machine_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.check_seen(str(tmp_path), "corpus.root")
     monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "it is not there")]))
     with pytest.raises(ConfigError, match=r"corpus.root: worker-1 cannot read .* \(it is not there\)"):
         cluster.check_seen(str(tmp_path), "corpus.root")
 
 
-def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch):
+def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: no cluster answers there; start one"):
         cluster._join()
 
 
 @pytest.mark.parametrize(("path", "shared"), [("/net/music/a", True), ("/home/me/run", False), ("/efs", True)])
-def test_which_folders_other_machines_may_mount(path, shared, monkeypatch, tmp_path):
+def test_which_folders_other_machines_may_mount(
+    path: str, shared: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("disk / ext4 rw 0 0\nserver:/music /net/music nfs4 rw 0 0\nfs:/ /efs nfs4 rw 0 0\n")
     monkeypatch.setattr(cluster, "_MOUNTS", str(mounts))
     assert cluster._on_network(path) is shared
 
 
-def test_a_ray_of_our_own_asks_for_a_token():
+def test_a_ray_of_our_own_asks_for_a_token() -> None:
     """Drawn for this process alone: two draws differ, and nothing is written to HOME."""
     code = "import ray_jobs.engine.cluster, os; print(os.environ['RAY_AUTH_MODE'], os.environ['RAY_AUTH_TOKEN'])"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -100,7 +104,7 @@ def test_a_ray_of_our_own_asks_for_a_token():
     assert all(re.fullmatch(r"token [0-9a-f]{64}\n", draw) for draw in draws)
 
 
-def test_machines_that_may_still_be_started_count(tmp_path, monkeypatch):
+def test_machines_that_may_still_be_started_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the file that `ray up` leaves on the head, where it has entered what each kind of machine has."""
     groups = {
         "head": {"resources": {"CPU": 0}, "max_workers": 0},
@@ -110,7 +114,7 @@ def test_machines_that_may_still_be_started_count(tmp_path, monkeypatch):
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({"available_node_types": groups}))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 0.0})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 0.0})
     assert (cluster.cpus(), cluster.gpus()) == (144, 1)
     monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
     assert (cluster.cpus(), cluster.gpus()) == (1, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -30,7 +31,7 @@ SMALL = (
 )
 
 
-def test_the_demo_prepares_searches_and_says_how_it_was_called(tmp_path):
+def test_the_demo_prepares_searches_and_says_how_it_was_called(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ray_jobs.engine.command", "demo", *SMALL]
     environment = ENVIRONMENT | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import ray
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def group():
+def group() -> Iterator[Any]:
     """Three CPUs, one for each process of a trial."""
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find tests
@@ -28,7 +30,7 @@ def group():
     ray.shutdown()
 
 
-def in_group(group, function):
+def in_group(group: Any, function: Callable[[], Any]) -> Any:
     """Run `function` as Tune runs a trial: in the first bundle."""
     place = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
     return ray.get(ray.remote(num_cpus=1, max_retries=0, scheduling_strategy=place)(function).remote(), timeout=120)
@@ -38,7 +40,13 @@ def gradient(shard: Shard) -> float:
     """Of a weight of 1 with the input rank + 1: averaged over ranks 0, 1, 2 it is 2."""
     network = averaging(nn.Linear(1, 1, bias=False))
     network(torch.full((1, 1), shard.rank + 1.0)).sum().backward()
-    return float(next(iter(network.parameters())).grad)
+    (weight,) = network.parameters()
+    assert weight.grad is not None
+    return float(weight.grad)
+
+
+def compute(shard: Shard) -> None:
+    gradient(shard)
 
 
 def fail(shard: Shard) -> None:
@@ -47,18 +55,18 @@ def fail(shard: Shard) -> None:
     distributed.all_reduce(torch.zeros(1))
 
 
-def test_gradients_are_averaged_over_all_processes_again_and_again(group):
+def test_gradients_are_averaged_over_all_processes_again_and_again(group: Any) -> None:
     def trial() -> list[float]:
         found = []
         for _ in range(2):  # a reused process joins a new group with each trial
-            with together(gradient) as shard:
+            with together(compute) as shard:
                 found.append(gradient(shard))
         return found
 
     assert in_group(group, trial) == [2.0, 2.0]
 
 
-def test_what_ended_another_process_is_what_the_trial_raises(group):
+def test_what_ended_another_process_is_what_the_trial_raises(group: Any) -> None:
     def trial() -> None:
         with together(fail):
             distributed.all_reduce(torch.zeros(1))
@@ -67,7 +75,7 @@ def test_what_ended_another_process_is_what_the_trial_raises(group):
         in_group(group, trial)
 
 
-def test_the_others_end_with_the_trial(group):
+def test_the_others_end_with_the_trial(group: Any) -> None:
     def follow(shard: Shard) -> None:
         distributed.barrier()
         time.sleep(3600)
@@ -83,5 +91,5 @@ def test_the_others_end_with_the_trial(group):
 
 
 def together_again() -> float:
-    with together(gradient) as shard:
+    with together(compute) as shard:
         return gradient(shard)

@@ -53,24 +53,26 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Location, dict[st
 
 
 @pytest.mark.parametrize("number", NUMBERS[:-1], ids=lambda number: number.name)
-def test_the_reason_names_the_signal(results, number):
+def test_the_reason_names_the_signal(results: tuple[Location, dict[str, tune.Result]], number: signal.Signals) -> None:
     output, by_end = results
     assert (
         exits.reason(output, by_end[number.name]) == f"killed by signal {number.value} ({number.name}), tried 2 times"
     )
 
 
-def test_a_death_that_no_process_can_record_is_told_from_the_others(results):
+def test_a_death_that_no_process_can_record_is_told_from_the_others(
+    results: tuple[Location, dict[str, tune.Result]],
+) -> None:
     output, by_end = results
     assert exits.reason(output, by_end["SIGKILL"]) == "killed without a trace, as by signal 9 (SIGKILL), tried 2 times"
 
 
-def test_an_exception_is_no_death(results):
+def test_an_exception_is_no_death(results: tuple[Location, dict[str, tune.Result]]) -> None:
     output, by_end = results
     assert exits.reason(output, by_end["raises"]) == "ValueError: batch of one, tried 2 times"
 
 
-def test_only_a_death_leaves_a_record(results):
+def test_only_a_death_leaves_a_record(results: tuple[Location, dict[str, tune.Result]]) -> None:
     output, by_end = results
     assert by_end["well"].error is None
     left = {file.stem for file in Path(output.path, "tune/exits").iterdir()}

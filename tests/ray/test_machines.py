@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> N
         time.sleep(0.05)
 
 
-def test_a_machine_that_joins_in_the_middle_goes_on_when_the_first_is_lost(tmp_path):
+def test_a_machine_that_joins_in_the_middle_goes_on_when_the_first_is_lost(tmp_path: Path) -> None:
     write_music(tmp_path / "music", genres=4, per_genre=150)
     config = config_of(tmp_path / "music", tmp_path / "out", tracks_per_block=1)
     (tmp_path / "run.yaml").write_text(config.model_dump_json())
@@ -75,13 +75,15 @@ def test_a_machine_that_joins_in_the_middle_goes_on_when_the_first_is_lost(tmp_p
     assert all(disturbed[name].equals(calm[name]) for name in ("tracks", "clips", "rejects"))
 
 
-def test_a_lost_head_is_told_and_on_a_new_one_the_same_command_goes_on(tmp_path):
+def test_a_lost_head_is_told_and_on_a_new_one_the_same_command_goes_on(tmp_path: Path) -> None:
     home, epochs = make_home(tmp_path), 12
     settings = SETTINGS["train"] | {"epochs": epochs, "learning_rate": 0.001, "dtype": "fp32"}
     configuration = yaml.safe_load((home / "run.yaml").read_text()) | {"train": settings}
     (home / "run.yaml").write_text(yaml.safe_dump(configuration))
     with machines() as made, started("train", home, made, "architecture=crnn") as running:
-        seen, address = [], made.address
+        assert running.stderr
+        seen: list[str] = []
+        address = made.address
         while "epoch   3/" not in "".join(seen):
             seen.append(running.stderr.readline())
             assert seen[-1], seen

@@ -18,7 +18,7 @@ TWO = ("tune.architectures=[cnn, crnn]", "tune.trials=2", "tune.seeds=2", "tune.
 
 
 @pytest.fixture(scope="module")
-def features(home, tmp_path_factory) -> Path:
+def features(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run folder, to search in."""
     place = tmp_path_factory.mktemp("planned")
     shutil.copytree(home / "out" / "features", place / "out" / "features")
@@ -33,14 +33,15 @@ def plan_file(features: Path) -> Path:
 
 
 def plan_of(features: Path) -> dict[str, Any]:
-    return json.loads(plan_file(features).read_text())["plan"]
+    plan: dict[str, Any] = json.loads(plan_file(features).read_text())["plan"]
+    return plan
 
 
 def seeds_of(features: Path) -> set[str]:
     return {path.name for path in (features / "out/models/cnn").glob("seed-*")}
 
 
-def test_a_dry_run_says_how_long_it_takes_and_trains_nothing(features):
+def test_a_dry_run_says_how_long_it_takes_and_trains_nothing(features: Path) -> None:
     said = job("tune", features, *TWO, "--dry-run").stderr
     assert "tune: 2 trials of each of 2 architectures, the best with 2 seeds" in said
     assert re.search(r"tune: about [\d hmins]+: search [\d hmins]+, final trainings [\d hmins]+, judging", said)
@@ -51,7 +52,7 @@ def test_a_dry_run_says_how_long_it_takes_and_trains_nothing(features):
 LIMITED = (*TWO, "train.epochs=20000", "tune.grace_epochs=1", "tune.minutes=0.5")
 
 
-def test_a_limited_search_ends_and_resumes_with_the_same_plan(features):
+def test_a_limited_search_ends_and_resumes_with_the_same_plan(features: Path) -> None:
     said = job("tune", features, *LIMITED).stderr
     plan = plan_of(features)
     assert all(1 <= epochs < 20000 for epochs in plan["epochs"].values())
@@ -63,7 +64,7 @@ def test_a_limited_search_ends_and_resumes_with_the_same_plan(features):
     assert "share of the time" not in again  # nothing is measured twice
 
 
-def test_more_seeds_keep_the_trials_of_a_limited_search(features):
+def test_more_seeds_keep_the_trials_of_a_limited_search(features: Path) -> None:
     plan = plan_of(features)
     said = job("tune", features, *LIMITED, "tune.seeds=3").stderr
     assert "as asked, with the epochs of the earlier run" in said
@@ -72,7 +73,7 @@ def test_more_seeds_keep_the_trials_of_a_limited_search(features):
     assert seeds_of(features) == {"seed-0", "seed-1", "seed-2"}
 
 
-def test_when_the_time_is_over_the_models_are_those_of_the_best_epochs(features):
+def test_when_the_time_is_over_the_models_are_those_of_the_best_epochs(features: Path) -> None:
     # as on a machine that became a thousand times slower after it was measured
     kept = json.loads(plan_file(features).read_text())
     kept["plan"] |= {"epochs": {"cnn": 19999, "crnn": 19999}, "minutes": 0.05, "seeds": 2}
@@ -85,7 +86,7 @@ def test_when_the_time_is_over_the_models_are_those_of_the_best_epochs(features)
     assert "of 19999 epochs; the model is that of its best epoch" in report
 
 
-def test_without_features_a_dry_run_says_what_is_missing(features, tmp_path):
+def test_without_features_a_dry_run_says_what_is_missing(features: Path, tmp_path: Path) -> None:
     said = job("tune", features, *TWO, f"output={tmp_path}", "--dry-run")
     assert "no forecast yet: " in said.stderr
     assert "run prepare" in said.stderr

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import damage
 import pyarrow as pa
@@ -24,7 +26,7 @@ from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
 from genre.features import Features, finishing
 from genre.features.scan import scan
-from genre.settings import ClusterSettings, CorpusSettings
+from genre.settings import ClusterSettings, Config, CorpusSettings
 from genre.storage import Location
 from ray_jobs.engine.blocks import Workers, first_blocks
 from ray_jobs.prepare import prepare
@@ -41,7 +43,7 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def in_turn(config) -> int:
+def in_turn(config: Config) -> int:
     """Prepare without Ray; how many tracks were read."""
     workers = InTurn()
     prepare(config, workers)
@@ -52,7 +54,7 @@ def parts(output: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (output / "features/clips").iterdir()}
 
 
-def run_job(config, *settings: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run_job(config: Config, *settings: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     file = Path(config.output).parent / "run.json"
     file.write_text(config.model_dump_json())
     command = [sys.executable, "-m", "ray_jobs.prepare", "--config", str(file), *settings]
@@ -61,14 +63,14 @@ def run_job(config, *settings: str, env: dict[str, str] | None = None) -> subpro
 
 
 class TestAgain:
-    def test_nothing_to_do(self, music, output, capsys):
+    def test_nothing_to_do(self, music: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert in_turn(config_of(music, output)) == 18
         before = tables(output), parts(output), (output / "features/manifest.json").stat().st_mtime_ns
         assert in_turn(config_of(music, output)) == 0
         assert "18 already done, 0 to do" in capsys.readouterr().err
         assert (tables(output), parts(output), (output / "features/manifest.json").stat().st_mtime_ns) == before
 
-    def test_added_files_alone_are_decoded(self, music, output, tmp_path):
+    def test_added_files_alone_are_decoded(self, music: Path, output: Path, tmp_path: Path) -> None:
         in_turn(config_of(music, output))
         before = parts(output)
         write_song(music / "genre1" / "new.wav", 7)
@@ -78,7 +80,9 @@ class TestAgain:
         in_turn(config_of(music, tmp_path / "fresh"))
         assert tables(output) == tables(tmp_path / "fresh")
 
-    def test_removed_files_leave_nothing_behind(self, music, output, tmp_path, capsys):
+    def test_removed_files_leave_nothing_behind(
+        self, music: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         in_turn(config_of(music, output))
         (music / "genre1/song03.wav").unlink()
         shutil.rmtree(music / "genre2")
@@ -92,7 +96,7 @@ class TestAgain:
         assert "genre1/song03.wav" not in clips.track_ids
         assert json.loads((output / "features/manifest.json").read_text())["classes"] == ["genre0", "genre1"]
 
-    def test_changed_files_are_decoded_again(self, music, output):
+    def test_changed_files_are_decoded_again(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))
         write_song(music / "genre0/song01.wav", 1234, seconds=3.0)
         assert in_turn(config_of(music, output)) == 1
@@ -102,7 +106,7 @@ class TestAgain:
         loaded = Features.open(folder).clips(row["split"])  # the leftovers of its first clips are passed over
         assert (loaded.track_ids[loaded.track] == "genre0/song01.wav").sum() == 3
 
-    def test_touched_files_are_read_but_not_decoded(self, music, output, tmp_path):
+    def test_touched_files_are_read_but_not_decoded(self, music: Path, output: Path, tmp_path: Path) -> None:
         in_turn(config_of(music, output))
         before = parts(output)
         touched = music / "genre0/song01.wav"
@@ -115,7 +119,7 @@ class TestAgain:
         in_turn(config_of(music, tmp_path / "fresh"))
         assert tables(output) == tables(tmp_path / "fresh")
 
-    def test_content_tells_what_size_and_time_hide(self, music, output, tmp_path):
+    def test_content_tells_what_size_and_time_hide(self, music: Path, output: Path, tmp_path: Path) -> None:
         in_turn(config_of(music, output))
         sly = music / "genre0/song01.wav"
         before = sly.stat()
@@ -130,7 +134,7 @@ class TestAgain:
         clips = Features.open(Location.of(output / "features")).clips("train")
         assert len(clips) == len(Features.open(Location.of(tmp_path / "fresh/features")).clips("train"))
 
-    def test_a_lost_part_is_made_again(self, music, output, tmp_path):
+    def test_a_lost_part_is_made_again(self, music: Path, output: Path, tmp_path: Path) -> None:
         in_turn(config_of(music, output))
         before = tables(output)
         lost = sorted((output / "features/clips").iterdir())[1]
@@ -139,7 +143,7 @@ class TestAgain:
         assert in_turn(config_of(music, output)) == rows
         assert tables(output) == before
 
-    def test_other_settings_never_mix(self, music, output):
+    def test_other_settings_never_mix(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))
         other = config_of(music, output)
         other = other.model_copy(update={"audio": other.audio.model_copy(update={"trim_db": 30.0})})
@@ -151,13 +155,13 @@ class TestInterrupted:
     class Killed(InTurn):
         """Ends after so many blocks, as a killed job does: without a word."""
 
-        def map(self, *arguments, **options):
+        def map(self, *arguments: Any, **options: Any) -> Iterator[pa.Table]:
             for number, result in enumerate(super().map(*arguments, **options)):
                 if number == 3:
                     raise KeyboardInterrupt
                 yield result
 
-    def test_finished_blocks_are_not_decoded_again(self, music, output, tmp_path):
+    def test_finished_blocks_are_not_decoded_again(self, music: Path, output: Path, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             prepare(config_of(music, output), self.Killed())
         before = parts(output)
@@ -168,7 +172,7 @@ class TestInterrupted:
         in_turn(config_of(music, tmp_path / "fresh"))
         assert tables(output) == tables(tmp_path / "fresh")
 
-    def test_other_settings_do_not_go_on_from_there(self, music, output):
+    def test_other_settings_do_not_go_on_from_there(self, music: Path, output: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             prepare(config_of(music, output), self.Killed())
         other = config_of(music, output)
@@ -178,7 +182,9 @@ class TestInterrupted:
 
 
 class TestRejects:
-    def test_more_than_allowed_fail_the_job_after_it_is_done(self, music, output, capsys):
+    def test_more_than_allowed_fail_the_job_after_it_is_done(
+        self, music: Path, output: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         for number in range(9):
             (music / "genre0" / f"bad{number}.wav").write_bytes(b"" if number % 3 else b"no music")
         with pytest.raises(GenreError, match=r"9 of 27 tracks were rejected, .*max_reject_fraction=0.3"):
@@ -190,7 +196,7 @@ class TestRejects:
         assert rejects["reason"].to_pylist().count("empty") == 6
         assert in_turn(config_of(music, output, max_reject_fraction=0.5)) == 0
 
-    def test_they_are_tried_again_when_asked_or_under_other_limits(self, music, output):
+    def test_they_are_tried_again_when_asked_or_under_other_limits(self, music: Path, output: Path) -> None:
         (music / "genre0/bad.wav").write_bytes(b"no music")
         write_song(music / "genre0/long.wav", 1, seconds=9)
         assert in_turn(config_of(music, output, max_track_seconds=5)) == 20
@@ -203,7 +209,9 @@ class TestRejects:
         assert in_turn(config_of(music, output, max_track_seconds=5, file_timeout_s=9)) == 2
         assert in_turn(config_of(music, output, max_track_seconds=5, file_timeout_s=9)) == 0  # though nothing changed
 
-    def test_a_file_that_hangs_or_kills_is_one_of_them(self, music, output, monkeypatch):
+    def test_a_file_that_hangs_or_kills_is_one_of_them(
+        self, music: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """With the real child and a real hang: the decoder waits for a pipe that nobody writes to."""
         hanging = music / "genre0/hang.wav"
         os.mkfifo(hanging)
@@ -222,7 +230,9 @@ class TestRejects:
 
 class TestOutput:
     @pytest.mark.parametrize("below", ["", "run"])
-    def test_one_that_cannot_be_written_is_told_before_the_corpus_is_composed(self, tmp_path, below, capsys):
+    def test_one_that_cannot_be_written_is_told_before_the_corpus_is_composed(
+        self, tmp_path: Path, below: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "file").write_text("in the way")
         config = config_of(tmp_path / "corpus", tmp_path / "file" / below)
         config = config.model_copy(update={"corpus": CorpusSettings(root=str(tmp_path / "corpus"))})
@@ -231,27 +241,29 @@ class TestOutput:
         assert not (tmp_path / "corpus").exists()
         assert "scanning" not in capsys.readouterr().err
 
-    def test_asking_leaves_nothing_behind(self, music, output):
+    def test_asking_leaves_nothing_behind(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))
         assert [path.name for path in output.iterdir()] == ["features"]
 
 
 class TestConservation:
-    def test_every_clip_is_there_once(self, music, output):
+    def test_every_clip_is_there_once(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))
         tracks = pq.read_table(output / "features/tracks.parquet")
         rows = clip_rows(output)
         assert len(rows) == pc.sum(tracks["clips"]).as_py()
         assert len(rows.group_by(["track_id", "clip"]).aggregate([])) == len(rows)
 
-    def test_a_track_without_an_outcome_fails_the_job(self, music, output, monkeypatch):
+    def test_a_track_without_an_outcome_fails_the_job(
+        self, music: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         config = config_of(music, output)
         in_turn(config)
         write_song(music / "genre0/late.wav", 5)
         with pytest.raises(ArtifactError, match="19 tracks scanned, but 18 with features and 0 rejected"):
             finishing.finish(Location.of(output / "features"), scan(config.corpus), config)
 
-    def test_readers_are_told_while_it_is_unfinished(self, music, output):
+    def test_readers_are_told_while_it_is_unfinished(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))
         (output / "features/manifest.json").unlink()
         with pytest.raises(ArtifactError, match="it was not finished, run prepare again"):
@@ -262,7 +274,7 @@ class TestConservation:
 
 @pytest.mark.slow
 class TestDamage:
-    def test_five_hundred_damaged_files_lose_nothing(self, tmp_path, output):
+    def test_five_hundred_damaged_files_lose_nothing(self, tmp_path: Path, output: Path) -> None:
         damage.write(tmp_path / "music", 510)
         config = config_of(tmp_path / "music", output)
         assert in_turn(config) == 510
@@ -277,7 +289,9 @@ class TestDamage:
 
 
 class TestDuplicates:
-    def test_they_are_reported_and_stay_together(self, music, output, capsys):
+    def test_they_are_reported_and_stay_together(
+        self, music: Path, output: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         for number in range(12):
             shutil.copy(music / "genre0/song02.wav", music / f"genre{number % 3}/copy{number}.wav")
         in_turn(config_of(music, output))
@@ -294,7 +308,7 @@ class TestDuplicates:
 
 @pytest.mark.ray
 class TestOnRay:
-    def test_one_worker_two_workers_and_a_plain_loop_give_the_same_bytes(self, music, tmp_path):
+    def test_one_worker_two_workers_and_a_plain_loop_give_the_same_bytes(self, music: Path, tmp_path: Path) -> None:
         (music / "genre0/bad.wav").write_bytes(b"no music")
         in_turn(config_of(music, tmp_path / "loop"))
         for cpus in (1, 2):
@@ -309,14 +323,14 @@ class TestOnRay:
             assert all(line.startswith(("prepare:", "  ")) for line in done.stderr.splitlines()), done.stderr
             print(f"{cpus} CPUs: {time.monotonic() - started:.1f} s")
 
-    def test_a_job_with_nothing_to_do_starts_no_ray(self, music, tmp_path):
+    def test_a_job_with_nothing_to_do_starts_no_ray(self, music: Path, tmp_path: Path) -> None:
         in_turn(config_of(music, tmp_path / "out"))
         # a cluster that is not there: joining it would fail
         done = run_job(config_of(music, tmp_path / "out"), env={"RAY_ADDRESS": "127.0.0.1:1"})
         assert done.returncode == 0, done.stderr
         assert "0 to do" in done.stderr
 
-    def test_an_error_on_a_worker_is_told_as_it_is(self, tmp_path):
+    def test_an_error_on_a_worker_is_told_as_it_is(self, tmp_path: Path) -> None:
         tracks = pa.table({"path": ["/a", "/b"]})
         fails = functools.partial(pa.Table.column, i="no such column")
         with Workers(config_of("", tmp_path)) as workers:
@@ -325,15 +339,15 @@ class TestOnRay:
             # one of these that is late would ask a Ray that has ended, which ends this process
             assert not running_threads("iter_threaded", "StreamingExecutor", "ray-data-metadata")
 
-    def test_a_consumer_that_stops_leaves_no_thread_of_ray_data(self, tmp_path):
+    def test_a_consumer_that_stops_leaves_no_thread_of_ray_data(self, tmp_path: Path) -> None:
         tracks = pa.table({"path": [f"/{number}" for number in range(64)]})
         with Workers(config_of("", tmp_path)) as workers:
             for _ in workers.map(pa.Table.combine_chunks, tracks, limit=1):
                 break
             assert not running_threads("iter_threaded", "StreamingExecutor", "ray-data-metadata")
 
-    def test_answers_come_before_their_task_ends(self, tmp_path):
-        def wait_for_the_first_answer(tracks):
+    def test_answers_come_before_their_task_ends(self, tmp_path: Path) -> None:
+        def wait_for_the_first_answer(tracks: pa.Table) -> pa.Table:
             patience = time.monotonic() + 60
             while tracks["path"][0].as_py() != "/0" and not (tmp_path / "answered").exists():
                 assert time.monotonic() < patience
@@ -350,7 +364,7 @@ class TestOnRay:
 
 @pytest.mark.parametrize("cpus", [1, 2, 64])
 @pytest.mark.parametrize("blocks", [1, 8, 94, 1563])
-def test_tasks_take_every_block_once_and_grow_smaller(blocks, cpus):
+def test_tasks_take_every_block_once_and_grow_smaller(blocks: int, cpus: int) -> None:
     firsts = first_blocks(blocks, cpus)
     sizes = [following - first for first, following in itertools.pairwise(firsts)]
     assert (firsts[0], firsts[-1]) == (0, blocks)
@@ -359,5 +373,5 @@ def test_tasks_take_every_block_once_and_grow_smaller(blocks, cpus):
     assert sizes[0] <= 16
 
 
-def running_threads(*beginnings):
+def running_threads(*beginnings: str) -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(beginnings)]

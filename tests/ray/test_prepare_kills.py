@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_kills_lose_nothing_and_decode_nothing_twice():
+def test_kills_lose_nothing_and_decode_nothing_twice() -> None:
     command = [sys.executable, "benchmarks/prepare_kills.py", "--rounds", "3", "--tracks", "200", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

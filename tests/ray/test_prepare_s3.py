@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from genre.errors import ConfigError
 from genre.features import Features
+from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.prepare import prepare
 
@@ -34,14 +35,14 @@ def upload(music: Path, name: str = "music") -> None:
             stream.write(path.read_bytes())
 
 
-def job(config, home: Path) -> subprocess.CompletedProcess[str]:
+def job(config: Config, home: Path) -> subprocess.CompletedProcess[str]:
     (home / "run.json").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "ray_jobs.prepare", "--config", str(home / "run.json")]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=clean, check=False)
 
 
-def test_the_bucket_holds_what_the_disk_would(bucket_server, tmp_path):
+def test_the_bucket_holds_what_the_disk_would(bucket_server: dict[str, str], tmp_path: Path) -> None:
     write_music(tmp_path / "music")
     odd = tmp_path / "music/genre0/naïve #1? 100%.wav"
     (tmp_path / "music/genre0/song00.wav").rename(odd)
@@ -98,7 +99,9 @@ def slow_way_to(endpoint: str, seconds: float) -> Iterator[str]:
         ways.shutdown()
 
 
-def test_slow_storage_costs_time_alone(bucket_server, tmp_path, monkeypatch):
+def test_slow_storage_costs_time_alone(
+    bucket_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_music(tmp_path / "music")
     upload(tmp_path / "music", "slow-music")
     config = config_of("s3://bucket/slow-music", "s3://bucket/slow")
@@ -115,7 +118,7 @@ def test_slow_storage_costs_time_alone(bucket_server, tmp_path, monkeypatch):
     assert len(remote["rejects"]) == 0
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(bucket_server, tmp_path):
+def test_a_bucket_that_is_not_there_is_told_at_once(bucket_server: dict[str, str], tmp_path: Path) -> None:
     write_music(tmp_path / "music")
     with pytest.raises(
         ConfigError, match=r"output=s3://elsewhere/run cannot be written \(.*bucket.*\); choose another"

@@ -10,6 +10,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
@@ -28,7 +31,7 @@ QUIET = (
 )  # fmt: skip
 
 
-def settings_in(folder) -> tuple[str, ...]:
+def settings_in(folder: Path) -> tuple[str, ...]:
     """Settings of a small service with its own model, at a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -45,12 +48,12 @@ def settings_in(folder) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serve.serving(load(None, settings_in(tmp_path_factory.mktemp("serve")))) as found:
         yield found
 
 
-def post(address: str, body: bytes, **headers: str) -> tuple[int, dict]:
+def post(address: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
     request = urllib.request.Request(f"{address}/tag", body, {"X-Song-Name": "a%20song"} | headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
@@ -59,7 +62,7 @@ def post(address: str, body: bytes, **headers: str) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
-def test_one_bad_file_never_affects_the_next(address, tmp_path):
+def test_one_bad_file_never_affects_the_next(address: str, tmp_path: Path) -> None:
     good = song(tmp_path / "good.flac", seconds=5).read_bytes()
     bad = {
         422: (b"this is no music", b"", good[: len(good) // 8]),
@@ -79,11 +82,12 @@ def test_one_bad_file_never_affects_the_next(address, tmp_path):
     assert len(first[1]["timeline"]) == 3
 
 
-def test_the_documented_command_answers(tmp_path):
+def test_the_documented_command_answers(tmp_path: Path) -> None:
     """As its own process: run as `__main__`, the job is another module than the one that tests import."""
     command = [sys.executable, "-m", "ray_jobs.serve", *settings_in(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=ENVIRONMENT) as service:
         try:
+            assert service.stderr
             lines = []
             for line in service.stderr:
                 lines.append(line)
@@ -104,7 +108,7 @@ def test_the_documented_command_answers(tmp_path):
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]"])
-def test_the_names_of_this_machine_are_answered(address, host):
+def test_the_names_of_this_machine_are_answered(address: str, host: str) -> None:
     port = address.rpartition(":")[2]
     request = urllib.request.Request(address, headers={"Host": f"{host}:{port}"})
     with urllib.request.urlopen(request, timeout=30) as response:
@@ -115,7 +119,7 @@ def test_the_names_of_this_machine_are_answered(address, host):
     "host", ["evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "localhost.evil.example:{port}", ""]
 )
 @pytest.mark.parametrize("body", [None, b"x"])
-def test_a_page_whose_name_leads_here_gets_nothing(address, host, body):
+def test_a_page_whose_name_leads_here_gets_nothing(address: str, host: str, body: bytes | None) -> None:
     """DNS rebinding: to the browser such a page and this service have one origin, so only the name tells."""
     target = f"{address}/tag" if body else address
     headers = {"Host": host.format(port=address.rpartition(":")[2]), "X-Song-Name": "a"}
@@ -124,7 +128,7 @@ def test_a_page_whose_name_leads_here_gets_nothing(address, host, body):
     assert json.load(error.value)["reason"] == "wrong_host"
 
 
-def test_other_pages_and_other_paths_are_refused(address):
+def test_other_pages_and_other_paths_are_refused(address: str) -> None:
     request = urllib.request.Request(f"{address}/tag", b"x")
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request, timeout=30)
@@ -132,7 +136,7 @@ def test_other_pages_and_other_paths_are_refused(address):
         urllib.request.urlopen(f"{address}/etc/passwd", timeout=30)
 
 
-def test_a_slow_upload_is_ended(address):
+def test_a_slow_upload_is_ended(address: str) -> None:
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as client:
         head = f"POST /tag HTTP/1.1\r\nHost: {host}:{port}\r\nX-Song-Name: a\r\nContent-Length: 1000\r\n\r\n"
@@ -140,7 +144,7 @@ def test_a_slow_upload_is_ended(address):
         assert b" 408 " in client.recv(4096).split(b"\r\n")[0]
 
 
-def test_a_song_dropped_in_a_browser_shows_genres_and_timeline(address, tmp_path):
+def test_a_song_dropped_in_a_browser_shows_genres_and_timeline(address: str, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:

@@ -23,12 +23,12 @@ ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def music(tmp_path):
+def music(tmp_path: Path) -> Path:
     for number in range(3):
         song(tmp_path / "music" / f"{number}.flac", hertz=200 + 150 * number)
     return tmp_path / "music"
@@ -45,7 +45,9 @@ def rows(place: Path) -> list[dict[str, str]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_collection_is_tagged_on_ray_like_alone_and_goes_on_later(model, tmp_path, capsys):
+def test_a_collection_is_tagged_on_ray_like_alone_and_goes_on_later(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     music = tmp_path / "music"
     for number in range(12):
         song(music / f"{number:02}.wav", hertz=200 + 50 * number, seconds=2.5)
@@ -71,7 +73,9 @@ def test_a_collection_is_tagged_on_ray_like_alone_and_goes_on_later(model, tmp_p
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "crnn_attention"])
-def test_one_song_is_answered_without_slow_imports_and_writes_nothing(architecture, tmp_path_factory, tmp_path):
+def test_one_song_is_answered_without_slow_imports_and_writes_nothing(
+    architecture: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
     model = save_model(tmp_path_factory.mktemp(architecture), architecture)
     path = song(tmp_path / "my song [live].mp3", seconds=20)
     code = (
@@ -93,7 +97,9 @@ def test_one_song_is_answered_without_slow_imports_and_writes_nothing(architectu
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_several_models_answer_together(model, music, tmp_path, capsys):
+def test_several_models_answer_together(
+    model: str, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = save_model(tmp_path / "other", "crnn", seed=3)
     assert run(str(music), f"model={model},{other}", f"output={tmp_path / 'a'}") == 0
     assert "cnn + crnn" in capsys.readouterr().err
@@ -114,7 +120,9 @@ def certain(tmp_path: Path) -> str:
     return folder
 
 
-def test_genres_are_written_only_when_told_and_never_over_another(music, tmp_path, capsys):
+def test_genres_are_written_only_when_told_and_never_over_another(
+    music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, out = certain(tmp_path), tmp_path / "out"
     held = mutagen.File(music / "0.flac")
     held["genre"] = "Dixieland"
@@ -138,7 +146,9 @@ def test_genres_are_written_only_when_told_and_never_over_another(music, tmp_pat
     assert file_tags.read_genre(str(music / "0.flac")) == tags["0.flac"]
 
 
-def test_an_unsure_model_writes_nothing(model, music, tmp_path, capsys):
+def test_an_unsure_model_writes_nothing(
+    model: str, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     told = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0.95", "tag.write_genres=write")
     save_answers(Location.of(model), len(CLASSES))
     assert run(*told) == 0
@@ -155,7 +165,9 @@ def test_an_unsure_model_writes_nothing(model, music, tmp_path, capsys):
         ("min_precision=1", 2, "min_precision: found 1; must be less than 1"),
     ],
 )
-def test_wrong_use_is_one_line(model, music, change, code, says, capsys):
+def test_wrong_use_is_one_line(
+    model: str, music: Path, change: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     import re
 
     assert run(f"inputs={music}", f"model={model}", change) == code
@@ -164,7 +176,9 @@ def test_wrong_use_is_one_line(model, music, change, code, says, capsys):
     assert told.count("\n") == 1
 
 
-def test_altered_weights_are_one_line_before_any_work(music, tmp_path, capsys):
+def test_altered_weights_are_one_line_before_any_work(
+    music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = Path(save_model(tmp_path / "altered"))
     weights = model / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
@@ -175,7 +189,7 @@ def test_altered_weights_are_one_line_before_any_work(music, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_inputs_are_one_line(model, tmp_path, capsys):
+def test_bad_inputs_are_one_line(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert run(str(tmp_path / "empty"), f"model={model}") == 2
     assert "holds no audio file" in capsys.readouterr().err
@@ -186,13 +200,15 @@ def test_bad_inputs_are_one_line(model, tmp_path, capsys):
     assert (told.err + told.out).count("\n") == 1
 
 
-def test_writing_needs_a_known_precision(music, tmp_path, capsys):
+def test_writing_needs_a_known_precision(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = save_model(tmp_path / "silent", answers=False)
     assert run(str(music), f"model={silent}", "tag.write_genres=write") == 2
     assert "the model has no validation answers" in capsys.readouterr().err
 
 
-def test_models_of_other_genres_are_refused_before_they_are_asked(model, music, tmp_path, capsys):
+def test_models_of_other_genres_are_refused_before_they_are_asked(
+    model: str, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of another number of genres, too: then their answers cannot even be averaged."""
     for number, classes in enumerate([("folk", "jazz", "rock"), ("blues", "folk", "jazz", "rock")]):
         other = save_model(tmp_path / str(number), classes=classes)
@@ -204,7 +220,7 @@ def test_models_of_other_genres_are_refused_before_they_are_asked(model, music, 
 
 
 @pytest.mark.parametrize("mode", ["preview", "write"])
-def test_genres_are_not_written_to_an_address(mode, capsys):
+def test_genres_are_not_written_to_an_address(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     """At once: neither the model nor the music is looked for."""
     assert run("s3://bucket/music", f"tag.write_genres={mode}", "model=nowhere") == cli.WRONG_USE
     told = capsys.readouterr().err
@@ -213,7 +229,7 @@ def test_genres_are_not_written_to_an_address(mode, capsys):
 
 
 @pytest.mark.parametrize("genre", ["=1+1", "+rock", "-core", "@home", "\tjazz", " =1+1"])
-def test_no_genre_is_a_formula_in_a_spreadsheet(genre, music, tmp_path):
+def test_no_genre_is_a_formula_in_a_spreadsheet(genre: str, music: Path, tmp_path: Path) -> None:
     (music / "bad.mp3").write_bytes(b"no music")
     model = save_model(tmp_path / "model", classes=(genre, "pop", "rock"))
     settings = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0", "tag.top_k=3")
@@ -229,7 +245,7 @@ def test_no_genre_is_a_formula_in_a_spreadsheet(genre, music, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["=cmd.mp3", "-live.mp3", "song.mp3"])
-def test_text_of_a_file_is_inert_in_csv_and_numbers_are_numbers(name):
+def test_text_of_a_file_is_inert_in_csv_and_numbers_are_numbers(name: str) -> None:
     table = pa.table({"path": [name, None], "message": ["@x", "a =b"], "seconds": [-1.5, None]})
     told = list(csv.DictReader(io.StringIO(result_tables.csv_bytes(table).decode())))
     mark = "" if name == "song.mp3" else "'"
@@ -237,7 +253,7 @@ def test_text_of_a_file_is_inert_in_csv_and_numbers_are_numbers(name):
     assert told[1] == {"path": "", "message": "a =b", "seconds": ""}
 
 
-def test_a_second_run_resumes_from_names_that_are_formulas(tmp_path, capsys):
+def test_a_second_run_resumes_from_names_that_are_formulas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = save_model(tmp_path / "model", classes=("=1+1", "pop", "rock"))
     song(tmp_path / "music" / "=a.flac")
     settings = (str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0")

@@ -115,7 +115,9 @@ def shared_by(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_same_code_trains_with_any_number_of_workers(undisturbed, shared_by, workers):
+def test_the_same_code_trains_with_any_number_of_workers(
+    undisturbed: Path, shared_by: Callable[[int], Path], workers: int
+) -> None:
     epochs, alone = history(shared_by(workers)), history(undisturbed)
     assert [epoch["epoch"] for epoch in epochs] == list(range(1, EPOCHS + 1))
     # the global batch and the rate that belongs to it are the same
@@ -124,20 +126,20 @@ def test_the_same_code_trains_with_any_number_of_workers(undisturbed, shared_by,
     assert epochs[-1]["best_f1"] > 0.5
 
 
-def test_an_output_relative_to_where_the_command_was_given(base, tmp_path):
+def test_an_output_relative_to_where_the_command_was_given(base: Path, tmp_path: Path) -> None:
     settings_for(base, tmp_path)
     job("train", base, f"output={os.path.relpath(tmp_path, REPOSITORY)}", "train.epochs=1", "cluster.cpus=1")
     assert len(history(tmp_path)) == 1
 
 
-def test_a_finished_run_has_nothing_left_to_do(base, undisturbed):
+def test_a_finished_run_has_nothing_left_to_do(base: Path, undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()}
     told = job("train", base, *settings_for(base, base, 1))
     assert "best validation macro F1" in told.stderr
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()} == before
 
 
-def test_features_that_the_object_store_cannot_hold(tmp_path):
+def test_features_that_the_object_store_cannot_hold(tmp_path: Path) -> None:
     """Ray keeps what is too large for its 100 MiB of shared memory in files."""
     splits = {"train": 600, "valid": 100, "test": 10}
     made = {name: make_clips(count, bins=128, frames=1600) for name, count in splits.items()}
@@ -166,7 +168,7 @@ def interrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_an_interrupted_run_refuses_other_settings(base, interrupted):
+def test_an_interrupted_run_refuses_other_settings(base: Path, interrupted: Path) -> None:
     told = job("train", base, *settings_for(base, interrupted), "train.gain_db=1", "seed=7", succeeds=False)
     assert told.returncode == 2
     (line,) = told.stderr.splitlines()
@@ -175,7 +177,9 @@ def test_an_interrupted_run_refuses_other_settings(base, interrupted):
     assert "train.resume=false" in line
 
 
-def test_a_list_of_checkpoints_that_was_cut_short_loses_one_epoch_at_most(base, undisturbed, interrupted, tmp_path):
+def test_a_list_of_checkpoints_that_was_cut_short_loses_one_epoch_at_most(
+    base: Path, undisturbed: Path, interrupted: Path, tmp_path: Path
+) -> None:
     """A kill may meet Ray while it writes its list, or a worker while it writes a checkpoint."""
     settings = settings_for(base, tmp_path)
     shutil.copytree(interrupted / "runs", tmp_path / "runs")
@@ -188,7 +192,9 @@ def test_a_list_of_checkpoints_that_was_cut_short_loses_one_epoch_at_most(base, 
     assert history(tmp_path) == history(undisturbed)  # to the last bit
 
 
-def test_a_killed_worker_and_an_interrupted_run_come_to_the_same_end(base, undisturbed, interrupted):
+def test_a_killed_worker_and_an_interrupted_run_come_to_the_same_end(
+    base: Path, undisturbed: Path, interrupted: Path
+) -> None:
     last = max(checkpoints(interrupted))
     with started(base, *settings_for(base, interrupted)) as running:
         wait_for(lambda: max(checkpoints(interrupted), default="") > last, running)
@@ -200,7 +206,9 @@ def test_a_killed_worker_and_an_interrupted_run_come_to_the_same_end(base, undis
     assert history(interrupted) == history(undisturbed)  # to the last bit
 
 
-def test_two_workers_go_on_when_one_of_them_is_killed(base, shared_by, tmp_path):
+def test_two_workers_go_on_when_one_of_them_is_killed(
+    base: Path, shared_by: Callable[[int], Path], tmp_path: Path
+) -> None:
     with started(base, *settings_for(base, tmp_path, 2)) as running:
         wait_for(lambda: len(checkpoints(tmp_path)) > 1, running)
         first, _ = train_workers(running)
@@ -211,7 +219,7 @@ def test_two_workers_go_on_when_one_of_them_is_killed(base, shared_by, tmp_path)
     assert history(tmp_path) == history(shared_by(2))  # to the last bit
 
 
-def test_a_lost_loss_is_one_line_and_does_not_block_the_next_run(base, tmp_path):
+def test_a_lost_loss_is_one_line_and_does_not_block_the_next_run(base: Path, tmp_path: Path) -> None:
     settings = settings_for(base, tmp_path)
     told = job("train", base, *settings, "train.weight_decay=1e30", succeeds=False)
     assert told.returncode == 1
@@ -319,7 +327,15 @@ def with_nan(folder: Path) -> None:
         (None, ["architecture=resnett"], 2, "did you mean 'resnet'?"),
     ],
 )
-def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, says, tmp_path, without_ray, capsys):
+def test_bad_input_is_one_line_before_any_worker_starts(
+    spoil: Callable[[Path], None] | None,
+    settings: list[str],
+    code: int,
+    says: str,
+    tmp_path: Path,
+    without_ray: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from ray_jobs.engine import cli
 
     write_features(tmp_path / "features", splits_of_all())
@@ -332,7 +348,9 @@ def test_bad_input_is_one_line_before_any_worker_starts(spoil, settings, code, s
     assert says in line
 
 
-def test_a_search_passes_the_leakage_gate_too(tmp_path, without_ray, capsys):
+def test_a_search_passes_the_leakage_gate_too(
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     from ray_jobs.engine import cli
 
     write_features(tmp_path / "features", splits_of_all())
