@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -142,7 +142,7 @@ def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending:
 
 def local_stream(
     config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: dict[str, int]
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Like `stream`, in processes of this machine and without Ray."""
     cpus = config.cluster.cpus or len(os.sched_getaffinity(0))
     blocks = _blocks(config.tag, pending, cpus)

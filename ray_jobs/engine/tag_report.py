@@ -102,8 +102,8 @@ def _threshold(calibration: Calibration) -> str:
             f"{UNKNOWN}; lower min_precision"
         )
     return (
-        f"{fitted}; below a probability of {calibration.threshold:.2f} the genre is {UNKNOWN}; at or above it at least "
-        f"{calibration.precision:.0%} of the genres were correct on these tracks"
+        f"{fitted}; a probability below {calibration.threshold:.2f} is reported as {UNKNOWN}; "
+        f"of the other genres at least {calibration.precision:.0%} were correct on these tracks"
     )
 
 
