@@ -51,18 +51,18 @@ def sent(ends: tuple[Channel, Channel], message: Any) -> Any:
     return message
 
 
-def assert_equal(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-    assert found.tobytes() == expected.tobytes()
+def assert_equal(received: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
+    assert (received.dtype, received.shape) == (expected.dtype, expected.shape)
+    assert received.tobytes() == expected.tobytes()
 
 
 @QUICK
 @given(arrays=st.lists(ARRAYS, max_size=4), plain=PLAIN)
 def test_arrays_arrive_unchanged(ends: tuple[Channel, Channel], arrays: list[npt.NDArray[Any]], plain: Any) -> None:
-    found, rest = sent(ends, (arrays, plain))
+    received, rest = sent(ends, (arrays, plain))
     assert rest == plain
-    assert len(found) == len(arrays)
-    for array, expected in zip(found, arrays, strict=True):
+    assert len(received) == len(arrays)
+    for array, expected in zip(received, arrays, strict=True):
         assert_equal(array, expected)
 
 

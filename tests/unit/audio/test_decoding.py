@@ -1,4 +1,4 @@
-"""Decoders: every container, what lies in its header, and files with every fault at once."""
+"""Decoders: every container, damaged headers, and files with many kinds of faults."""
 
 from __future__ import annotations
 
@@ -29,34 +29,36 @@ def load(content: bytes, **limits: float) -> recordings.Recording:
 
 @pytest.mark.parametrize("container", [*damage.CONTAINERS, "m4a"])
 def test_reads_every_container(container: str) -> None:
-    found = load(damage.sound_file(container))
-    assert (found.sample_rate, found.channels, found.truncated) == (RATE, 2, False)
-    assert found.seconds == pytest.approx(damage.SECONDS, abs=0.1)
+    result = load(damage.sound_file(container))
+    assert (result.sample_rate, result.channels, result.truncated) == (RATE, 2, False)
+    assert result.seconds == pytest.approx(damage.SECONDS, abs=0.1)
     expected = load(damage.sound_file("wav")).wave
-    shift = int(np.argmax(np.correlate(found.wave[: 30_000 + 2500], expected[:30_000])))  # the delay of an encoder
-    common = min(len(found.wave) - shift, len(expected))
-    assert np.corrcoef(found.wave[shift : shift + common], expected[:common])[0, 1] > 0.95
+    shift = int(np.argmax(np.correlate(result.wave[: 30_000 + 2500], expected[:30_000])))  # the encoder's delay
+    common = min(len(result.wave) - shift, len(expected))
+    assert np.corrcoef(result.wave[shift : shift + common], expected[:common])[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("subtype", damage.SUBTYPES)
 def test_reads_every_subtype(subtype: str) -> None:
-    found = load(damage.encoded(damage.music(), RATE, "wav", subtype))
+    result = load(damage.encoded(damage.music(), RATE, "wav", subtype))
     expected = load(damage.encoded(damage.music(), RATE, "wav", "DOUBLE"))
-    assert not found.truncated
-    assert np.corrcoef(found.wave[: len(expected.wave)], expected.wave)[0, 1] > 0.97
+    assert not result.truncated
+    assert np.corrcoef(result.wave[: len(expected.wave)], expected.wave)[0, 1] > 0.97
 
 
 @pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3", "aiff", "au"])
 @pytest.mark.parametrize("share", [0.9, 0.6])
-def test_most_of_a_cut_file_is_kept_and_marked(container: str, share: float) -> None:
+def test_a_slightly_truncated_file_is_kept_and_marked(container: str, share: float) -> None:
     content = damage.encoded(damage.music(44100, 2, 10), 44100, container)
-    found = load(content[: int(share * len(content))])
-    assert found.truncated
-    assert share - 0.2 < found.seconds / 10 < share + 0.1  # bytes are no seconds where the bit rate varies
+    result = load(content[: int(share * len(content))])
+    assert result.truncated
+    assert (
+        share - 0.2 < result.seconds / 10 < share + 0.1
+    )  # seconds are not proportional to bytes where the bit rate varies
 
 
 @pytest.mark.parametrize("container", ["wav", "flac", "mp3", "aiff", "au"])
-def test_little_of_a_cut_file_is_refused(container: str) -> None:
+def test_a_heavily_truncated_file_is_refused(container: str) -> None:
     content = damage.encoded(damage.music(44100, 2, 10), 44100, container)
     with pytest.raises(AudioError, match="declared samples decode") as caught:
         load(content[: int(0.35 * len(content))])
@@ -64,46 +66,48 @@ def test_little_of_a_cut_file_is_refused(container: str) -> None:
     assert load(content[: int(0.35 * len(content))], min_decoded_fraction=0.1).truncated
 
 
-def test_what_decodes_before_a_fault_is_kept() -> None:
+def test_samples_before_a_fault_are_kept() -> None:
     content = bytearray(damage.encoded(damage.music(44100, 2, 20), 44100, "flac"))
-    whole = load(bytes(content)).wave
+    undamaged = load(bytes(content)).wave
     middle = int(0.7 * len(content))
     content[middle : middle + 300] = bytes(300)
-    found = load(bytes(content))
-    assert found.truncated
-    assert 0.6 < found.seconds / 20 < 0.8
-    same = len(found.wave) - RATE // 10
-    ratio = whole[:same] @ found.wave[:same] / (whole[:same] @ whole[:same])  # each has a peak of its own
-    np.testing.assert_allclose(found.wave[:same], ratio * whole[:same], atol=1e-5)
+    result = load(bytes(content))
+    assert result.truncated
+    assert 0.6 < result.seconds / 20 < 0.8
+    same = len(result.wave) - RATE // 10
+    ratio = (
+        undamaged[:same] @ result.wave[:same] / (undamaged[:same] @ undamaged[:same])
+    )  # both are normalised, to different peaks
+    np.testing.assert_allclose(result.wave[:same], ratio * undamaged[:same], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFFFFF])
 def test_a_recording_without_a_length_is_read_to_its_end(size: int) -> None:
     content = bytearray(damage.sound_file("wav"))
     struct.pack_into("<I", content, 40, size)
-    found = load(bytes(content))
-    assert not found.truncated
-    assert found.seconds == damage.SECONDS
+    result = load(bytes(content))
+    assert not result.truncated
+    assert result.seconds == damage.SECONDS
 
 
-def test_garbage_behind_the_sound_is_not_read() -> None:
+def test_garbage_after_the_sound_is_not_read() -> None:
     sound = damage.sound_file("wav")
     for tail in (b"TAG" + bytes(125), b"RIFF", b"\xff" * 501, damage.sound_file("aiff")):
         assert load(sound + tail).wave.tobytes() == load(sound).wave.tobytes()
 
 
 def test_an_mp3_without_a_length_is_read_to_its_end() -> None:
-    """libsndfile alone would stop at a guess, here after a third."""
+    """libsndfile alone would stop at its estimate, here a third of the length."""
     content = damage.bare_mp3(12)
-    found = load(content)
-    assert found.seconds == pytest.approx(12, abs=0.2)
-    assert not found.truncated
+    result = load(content)
+    assert result.seconds == pytest.approx(12, abs=0.2)
+    assert not result.truncated
     assert containers.declares_no_length(containers.repaired(content))
     tagged = b"ID3\x03\x00\x00\x00\x00\x07\x68" + bytes(1000) + content
-    assert load(tagged).wave.tobytes() == found.wave.tobytes()
+    assert load(tagged).wave.tobytes() == result.wave.tobytes()
 
 
-def test_files_that_say_their_length_are_left_alone() -> None:
+def test_files_with_a_length_are_not_changed() -> None:
     for container in damage.CONTAINERS:
         content = damage.sound_file(container)
         assert containers.repaired(content) == content
@@ -114,7 +118,7 @@ def test_files_that_say_their_length_are_left_alone() -> None:
 @pytest.mark.parametrize(
     "start", [b"RIFF", b"RF64", b"FORM", b"caff", b".snd", b"OggS", b"ID3\x04", b"\xff\xfb\x90\x64"]
 )
-def test_header_readers_take_anything(start: bytes, rng: np.random.Generator) -> None:
+def test_header_readers_accept_any_bytes(start: bytes, rng: np.random.Generator) -> None:
     for length in [*range(40), 100, 1000]:
         content = start + rng.bytes(length)
         containers.repaired(content)
@@ -122,14 +126,14 @@ def test_header_readers_take_anything(start: bytes, rng: np.random.Generator) ->
         containers.ends_early(content)
 
 
-def test_what_no_decoder_knows_is_unsupported() -> None:
+def test_content_without_a_decoder_is_unsupported() -> None:
     for content in (b"<html></html>", bytes(5000), b"\x89PNG\r\n\x1a\n" + bytes(100)):
         with pytest.raises(AudioError) as caught:
             load(content)
         assert caught.value.reason == Reason.UNSUPPORTED
 
 
-def test_a_broken_mpeg4_file_is_an_audio_error(rng: np.random.Generator) -> None:
+def test_a_damaged_mpeg4_file_raises_only_audio_errors(rng: np.random.Generator) -> None:
     content = damage.sound_file("m4a")
     for _ in range(30):
         edited = np.frombuffer(content, np.uint8).copy()
@@ -139,7 +143,7 @@ def test_a_broken_mpeg4_file_is_an_audio_error(rng: np.random.Generator) -> None
 
 
 def prepare_all(folder: Path, count: int, seed: int) -> collections.Counter[str]:
-    """Run a folder of damage through the kernel in its process of its own; outcomes that are not expected fail."""
+    """Decode a folder of damaged files in a child process and count the outcomes; each must be an expected one."""
     kernel = IsolatedKernel(TrackKernel, RECIPE)
     outcomes: collections.Counter[str] = collections.Counter()
     try:

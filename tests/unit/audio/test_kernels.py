@@ -1,4 +1,4 @@
-"""The front end's machine code: compiled once on a machine, loaded by everybody after, never somebody else's."""
+"""The compiled kernels: compiled once on a machine, then loaded, and never loaded from a folder of another user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def started(**variables: str) -> subprocess.Popen[str]:
 
 
 def result(process: subprocess.Popen[str]) -> tuple[int, Path]:
-    """Number of compilations and the cache's folder."""
+    """Return the number of compilations and the folder of the cache."""
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     compilations, folder = output.split()
@@ -36,7 +36,7 @@ def result(process: subprocess.Popen[str]) -> tuple[int, Path]:
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which four processes that started at once have compiled."""
+    """Return a home in which four processes that started together have compiled."""
     home = tmp_path_factory.mktemp("home")
     counts = [result(process)[0] for process in [started(HOME=str(home)) for _ in range(4)]]
     assert sorted(counts) == [0, 0, 0, ALL], "one compiles, the others wait"
@@ -48,13 +48,13 @@ def copied(warm: Path, home: Path) -> Path:
     return home
 
 
-def test_a_later_process_compiles_nothing(warm: Path):
+def test_a_later_process_compiles_nothing(warm: Path) -> None:
     count, folder = result(started(HOME=str(warm)))
     assert count == 0
     assert folder.is_relative_to(warm / ".cache/genre/kernels")
 
 
-def test_another_processor_gets_code_of_its_own(warm: Path, tmp_path: Path):
+def test_each_processor_has_its_own_code(warm: Path, tmp_path: Path) -> None:
     home = copied(warm, tmp_path)
     count, folder = result(started(HOME=str(home), NUMBA_CPU_NAME="x86-64-v3", NUMBA_CPU_FEATURES="+avx2,+fma"))
     assert count == ALL
@@ -62,7 +62,7 @@ def test_another_processor_gets_code_of_its_own(warm: Path, tmp_path: Path):
     assert result(started(HOME=str(home)))[0] == 0
 
 
-def test_a_home_that_cannot_be_written(tmp_path: Path):
+def test_an_unwritable_home_is_replaced_by_the_temporary_folder(tmp_path: Path) -> None:
     variables = {"HOME": "/proc/none", "TMPDIR": str(tmp_path)}
     assert result(started(**variables))[0] == ALL
     count, folder = result(started(**variables))
@@ -71,7 +71,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path):
     assert folder.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_numbas_own_variable_is_respected(warm: Path, tmp_path: Path):
+def test_the_cache_folder_of_numba_is_used(warm: Path, tmp_path: Path) -> None:
     target = copied(warm / ".cache/genre/kernels", tmp_path / "genre")
     target.chmod(0o700)
     count, folder = result(started(HOME="/proc/none", NUMBA_CACHE_DIR=str(tmp_path)))
@@ -80,7 +80,7 @@ def test_numbas_own_variable_is_respected(warm: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("how", ["writable by others", "a link"])
-def test_a_folder_that_others_could_fill_is_not_loaded(warm: Path, tmp_path: Path, how: str):
+def test_a_folder_that_others_can_write_to_is_not_used(warm: Path, tmp_path: Path, how: str) -> None:
     home, trap = copied(warm, tmp_path / "home"), tmp_path / f"genre-kernels-{os.getuid()}"
     if how == "a link":
         trap.symlink_to(home / ".cache/genre/kernels")
@@ -93,7 +93,7 @@ def test_a_folder_that_others_could_fill_is_not_loaded(warm: Path, tmp_path: Pat
     assert output.split() == [str(ALL), "None"]
 
 
-def test_damaged_files_are_compiled_again(warm: Path, tmp_path: Path):
+def test_damaged_files_are_compiled_again(warm: Path, tmp_path: Path) -> None:
     home = copied(warm, tmp_path)
     for file in home.rglob("*weigh*.nbc"):
         file.write_bytes(file.read_bytes()[:100])

@@ -1,4 +1,4 @@
-"""From bytes to clips: what is kept, what is refused and why, and how much memory it takes."""
+"""From bytes to clips: results, reasons for rejection, and memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RATE = 22050
 USUAL = AudioSettings(clip_seconds=2.0)
 
 
-def wave_file(samples: npt.NDArray[np.float64], rate: int = RATE, subtype: str = "FLOAT") -> bytes:
+def wave_file(samples: npt.NDArray[np.floating], rate: int = RATE, subtype: str = "FLOAT") -> bytes:
     return damage.encoded(samples, rate, "wav", subtype)
 
 
@@ -33,26 +33,28 @@ def refused(
 
 @pytest.mark.parametrize("frames", [1000, 65536, 10**7])
 @pytest.mark.parametrize(("container", "rate"), [("wav", 22050), ("wav", 44100), ("flac", 48000), ("mp3", 44100)])
-def test_blocks_do_not_show(frames: int, container: str, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_is_independent_of_the_block_size(
+    frames: int, container: str, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = damage.encoded(damage.music(rate, 2), rate, container)
     expected = recordings.load(content, USUAL)
     monkeypatch.setattr(decoders, "BLOCK_FRAMES", frames)
-    found = recordings.load(content, USUAL)
-    assert found.wave.tobytes() == expected.wave.tobytes()
-    assert found.seconds == expected.seconds
+    result = recordings.load(content, USUAL)
+    assert result.wave.tobytes() == expected.wave.tobytes()
+    assert result.seconds == expected.seconds
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 6])
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "DOUBLE"])
 def test_mixes_down_to_the_mean(channels: int, subtype: str) -> None:
     samples = damage.music(channels=channels)
-    found = recordings.load(wave_file(samples, subtype=subtype), USUAL)
+    result = recordings.load(wave_file(samples, subtype=subtype), USUAL)
     mean = samples.mean(axis=1)
-    np.testing.assert_allclose(found.wave, mean / np.abs(mean).max(), atol=2e-4 if subtype == "PCM_16" else 1e-6)
-    assert found.channels == channels
+    np.testing.assert_allclose(result.wave, mean / np.abs(mean).max(), atol=2e-4 if subtype == "PCM_16" else 1e-6)
+    assert result.channels == channels
 
 
-def test_samples_and_files_are_treated_alike() -> None:
+def test_samples_and_files_give_the_same_waveform() -> None:
     samples = damage.music(44100, 2).astype(np.float32)
     from_file = recordings.load(wave_file(samples, 44100), USUAL)
     from_array = recordings.of_samples(samples, 44100, USUAL)
@@ -64,10 +66,10 @@ def test_samples_and_files_are_treated_alike() -> None:
     [
         (0.5, 1, "repeated"),
         (1.9, 1, "repeated"),
-        (2.0, 1, "whole"),
-        (2.9, 1, "whole"),
+        (2.0, 1, "complete"),
+        (2.9, 1, "complete"),
         (3.1, 2, "repeated"),
-        (6, 3, "whole"),
+        (6, 3, "complete"),
     ],
 )
 def test_cuts_into_clips(seconds: float, count: int, kept: str, rng: np.random.Generator) -> None:
@@ -85,52 +87,52 @@ def test_cuts_into_clips(seconds: float, count: int, kept: str, rng: np.random.G
         np.testing.assert_array_equal(end[len(wave) :], np.resize(last, 2 * RATE)[len(last) :])
 
 
-def test_keeps_no_more_clips_than_asked() -> None:
+def test_keeps_at_most_max_clips() -> None:
     recording = recordings.of_samples(damage.music(seconds=9), RATE, USUAL)
     assert len(recordings.cut(recording, USUAL.model_copy(update={"max_clips": 3}))) == 3
 
 
-def test_starts_where_the_sound_does() -> None:
+def test_leading_silence_is_trimmed() -> None:
     wave = np.pad(damage.music(seconds=4)[:, 0], RATE)
     first = recordings.cut(recordings.of_samples(wave[:, None].astype(np.float32), RATE, USUAL), USUAL)[0]
     assert first.start_seconds == pytest.approx(1.0, abs=2048 / RATE)
 
 
 @pytest.mark.parametrize("gain_db", [-50, -20, 0, 20, 600])
-def test_level_makes_no_difference(gain_db: float) -> None:
-    """Also beyond full scale, and so quiet that librosa would not trim."""
+def test_the_level_does_not_change_the_clips(gain_db: float) -> None:
+    """Also beyond full scale, and at levels too low for librosa to trim."""
     wave = np.pad(damage.music(seconds=4), ((RATE, RATE), (0, 0))).astype(np.float32)
     expected = recordings.cut(recordings.of_samples(wave, RATE, USUAL), USUAL)
-    found = recordings.cut(recordings.of_samples(wave * np.float32(10 ** (gain_db / 20)), RATE, USUAL), USUAL)
-    assert [clip.start_seconds for clip in found] == [clip.start_seconds for clip in expected]
-    np.testing.assert_allclose(found[0].samples, expected[0].samples, atol=1e-6)
+    result = recordings.cut(recordings.of_samples(wave * np.float32(10 ** (gain_db / 20)), RATE, USUAL), USUAL)
+    assert [clip.start_seconds for clip in result] == [clip.start_seconds for clip in expected]
+    np.testing.assert_allclose(result[0].samples, expected[0].samples, atol=1e-6)
 
 
 def test_an_offset_stays() -> None:
     samples = 0.1 * damage.music() + 0.5
-    found = recordings.load(wave_file(samples), USUAL)
-    assert found.wave.mean() == pytest.approx(samples.mean() / samples.max(), rel=1e-3)
+    result = recordings.load(wave_file(samples), USUAL)
+    assert result.wave.mean() == pytest.approx(samples.mean() / samples.max(), rel=1e-3)
 
 
 @pytest.mark.parametrize("container", ["wav", "flac", "mp3"])
 @pytest.mark.parametrize("rest", [0, 1e-4])
-def test_opposite_channels_do_not_cancel(container: str, rest: float) -> None:
+def test_channels_that_cancel_give_the_first_channel(container: str, rest: float) -> None:
     samples = damage.music(channels=2)
     samples[:, 1] = -samples[:, 0] * (1 - rest)
-    found = recordings.load(damage.encoded(samples, RATE, container), USUAL)
+    result = recordings.load(damage.encoded(samples, RATE, container), USUAL)
     first = recordings.load(damage.encoded(samples[:, :1], RATE, "wav"), USUAL)
     common = slice(2000, 60000)
-    assert np.corrcoef(found.wave[common], first.wave[common])[0, 1] > 0.98
+    assert np.corrcoef(result.wave[common], first.wave[common])[0, 1] > 0.98
 
 
-def test_quiet_stereo_is_still_mixed() -> None:
+def test_quiet_stereo_is_mixed() -> None:
     samples = 1e-3 * damage.music(channels=2)
-    found = recordings.load(wave_file(samples), USUAL)
+    result = recordings.load(wave_file(samples), USUAL)
     mean = samples.mean(axis=1)
-    np.testing.assert_allclose(found.wave, mean / np.abs(mean).max(), atol=1e-5)
+    np.testing.assert_allclose(result.wave, mean / np.abs(mean).max(), atol=1e-5)
 
 
-def test_reasons() -> None:
+def test_each_fault_has_its_reason() -> None:
     sound = damage.music(channels=2)
     bad, infinite = sound.copy(), sound.copy()
     bad[50_000, 1], infinite[7, 0] = np.nan, np.inf
@@ -147,7 +149,7 @@ def test_reasons() -> None:
 
 
 @pytest.mark.parametrize("offset", ["channels", "rate", "length"])
-def test_an_absurd_header_is_refused_before_memory_is_taken(offset: str) -> None:
+def test_an_absurd_header_is_refused_before_memory_is_allocated(offset: str) -> None:
     content = bytearray(damage.sound_file("wav"))
     if offset == "channels":
         struct.pack_into("<HIIH", content, 22, 1000, RATE, RATE * 2000, 2000)
@@ -165,16 +167,16 @@ def test_an_absurd_header_is_refused_before_memory_is_taken(offset: str) -> None
     assert peak < 4 << 20
 
 
-def test_a_length_beyond_the_limit_is_refused_declared_or_not() -> None:
+def test_a_length_beyond_the_limit_is_refused_whether_declared_or_not() -> None:
     limits = DecodingSettings(max_track_seconds=2)
     declared = refused(damage.sound_file("wav"), limits=limits)
     assert str(declared) == "declares 3 s, decoding.max_track_seconds=2"
-    endless = refused(damage.bare_mp3(), limits=limits)
-    assert endless.reason == Reason.ABSURD_HEADER
-    assert "is longer than" in str(endless)
+    undeclared = refused(damage.bare_mp3(), limits=limits)
+    assert undeclared.reason == Reason.ABSURD_HEADER
+    assert "is longer than" in str(undeclared)
 
 
-def test_a_long_file_takes_little_more_memory_than_its_waveform() -> None:
+def test_a_long_file_needs_little_more_memory_than_its_waveform() -> None:
     content = damage.encoded(np.tile(damage.music(44100, 2), (60, 1)), 44100, "wav")
     tracemalloc.start()
     recording = recordings.load(content, AudioSettings())
