@@ -1,4 +1,8 @@
-"""Plug-ins by file name: a module in `genre/architectures/` or `genre/corpora/` is its own registration."""
+"""Plug-ins: the modules in `genre/architectures/` and `genre/corpora/`, and those that other packages register.
+
+The name of a module here is its registration. Another package registers a module with an entry point whose group is
+`genre.architectures` or `genre.corpora`; see examples/genre_plugin_example.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,70 @@ import importlib
 import importlib.util
 import pkgutil
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
+
+from genre.errors import ConfigError
+
+_CONTENTS = {"genre.architectures": ("Params", "SEARCH", "build"), "genre.corpora": ("Params", "scan", "classes")}
 
 
 @cache
 def names(package: str) -> tuple[str, ...]:
-    """Names of the plug-ins of `package`, sorted, without importing them.
+    """Return the sorted names of the plug-ins of `package`, without importing them.
 
-    A file whose name starts with an underscore is a helper, not a plug-in.
+    A module whose name starts with an underscore is a helper, not a plug-in. Raises `ConfigError` when another package
+    registers a name that is taken.
     """
+    return tuple(sorted([*_built_in(package), *_registered(package)]))
+
+
+@cache
+def load(package: str, name: str) -> ModuleType:
+    """Import the plug-in `name`, which must be one of `names(package)`.
+
+    Raises `ConfigError` when the module of another package cannot be imported or lacks what a plug-in has.
+    """
+    entry_point = _registered(package).get(name)
+    if entry_point is None:
+        return importlib.import_module(f"{package}.{name}")
+    try:
+        module: ModuleType = entry_point.load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"{_origin(entry_point)} cannot be imported ({reason}); correct or uninstall it") from error
+    missing = [attribute for attribute in _CONTENTS[package] if not hasattr(module, attribute)]
+    if missing:
+        raise ConfigError(f"{_origin(entry_point)} lacks {', '.join(missing)}; see the docstring of {package}")
+    return module
+
+
+def _built_in(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    found = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    modules = pkgutil.iter_modules(spec.submodule_search_locations)
+    return [module.name for module in modules if not module.name.startswith("_")]
 
 
-def load(package: str, name: str) -> ModuleType:
-    """The plug-in module `name` of `package`; the name must be one of `names(package)`."""
-    return importlib.import_module(f"{package}.{name}")
+@cache
+def _registered(package: str) -> dict[str, EntryPoint]:
+    """Return the entry points of other packages by name."""
+    built_in = _built_in(package)
+    registered: dict[str, EntryPoint] = {}
+    for entry_point in entry_points(group=package):
+        name = entry_point.name
+        if name in built_in:
+            raise ConfigError(f"{_origin(entry_point)} has the name of a built-in; rename or uninstall it")
+        if name in registered:
+            raise ConfigError(
+                f"{_origin(entry_point)} has the name of {_origin(registered[name])}; uninstall one of them"
+            )
+        registered[name] = entry_point
+    return registered
+
+
+def _origin(entry_point: EntryPoint) -> str:
+    """Return "the plug-in 'tiny' (genre.architectures) of the package example"."""
+    package = entry_point.dist.name if entry_point.dist else entry_point.module
+    return f"the plug-in {entry_point.name!r} ({entry_point.group}) of the package {package}"
