@@ -25,7 +25,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(REPOSITORY / "examples/genre_plugin_example", folder / "source")
     offline = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index")
-    command = [sys.executable, "-m", "pip", "install", *offline, "--target", folder / "site", source]
+    target = ("--target", str(folder / "site"), str(source))
+    command = [sys.executable, "-m", "pip", "install", *offline, *target]
     subprocess.run(command, check=True, capture_output=True)
     return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(folder / "site"), str(REPOSITORY)])}
 
