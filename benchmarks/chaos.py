@@ -2,10 +2,10 @@
 
     python benchmarks/chaos.py FOLDER [--kills 30] [--seed 0] [--jobs prepare train tune]
 
-The machines are Ray nodes on this computer. A lost machine is replaced by a new one, as a cluster's autoscaler does;
-a job whose driver was killed, or that gave up, is started again with the same command, as a person does. Prints a
-table of the kills and, for each job, whether what it made equals what an undisturbed run made. Leave the code alone
-meanwhile: every start loads it anew.
+The machines are Ray nodes on this computer. A killed machine is replaced by a new one, as a cluster's autoscaler does.
+A job whose driver was killed, or that failed, is started again with the same command, as a user would. Prints a table
+of the kills and, for each job, whether its results equal those of an undisturbed run. Do not edit the code while this
+runs: every start loads it again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)
 from ray.cluster_utils import Cluster
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+
+import processes
 
 from genre.report import read_board
 from genre.storage import Location
@@ -55,7 +57,7 @@ SETTINGS: dict[str, Any] = {
 }
 JOBS = {"prepare": [], "train": ["architecture=crnn"], "tune": []}  # tune leaves its own models/cnn
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-LONGEST_RUN = 1200  # seconds; a job that takes longer hangs
+LONGEST_RUN = 1200  # seconds, after which a job counts as hanging
 
 
 @dataclass
@@ -65,8 +67,8 @@ class Kill:
     job: str
     at: float
     victim: str
-    said: str  # what the job had said last
-    outcome: str = "the job went on"
+    last_line: str  # of the job's output before the kill
+    result: str = "the job continued"
 
 
 @dataclass
@@ -81,41 +83,33 @@ class Machines:
         self.workers = [self.cluster.add_node(**NODE) for _ in range(3)]
         self.cluster.wait_for_nodes()
 
-    def lose_one(self, dice: random.Random) -> str:
-        """Kill a worker machine with all that runs on it; a new one takes its place."""
+    def kill_machine(self, dice: random.Random) -> str:
+        """Kill a worker machine with all its processes and start a new one."""
         lost = self.workers.pop(dice.randrange(len(self.workers)))
         self.cluster.remove_node(lost, allow_graceful=False)
         self.workers.append(self.cluster.add_node(**NODE))
         return "a machine"
 
     def kill_process(self, dice: random.Random) -> str:
-        """Kill one of the processes that work on a task or an actor; none may be there yet."""
-        at_work = [(pid, title) for pid, title in self._processes() if title.startswith("ray::")]
-        at_work = [
-            (pid, title) for pid, title in at_work if not title.startswith(("ray::IDLE", "ray::Dash", "ray::Run"))
+        """Kill one of the processes that run a task or an actor; return "" where there is none yet."""
+        idle = ("ray::IDLE", "ray::Dash", "ray::Run")
+        busy = [
+            (pid, title) for pid, title in self._processes() if title.startswith("ray::") and not title.startswith(idle)
         ]
-        if not at_work:
+        if not busy:
             return ""
-        pid, title = dice.choice(at_work)
+        pid, title = dice.choice(busy)
         os.kill(pid, signal.SIGKILL)
         return f"process {title.removeprefix('ray::').split(' ')[0].split('(')[0]}"
 
     def _processes(self) -> list[tuple[int, str]]:
-        """(number, title) of what the workers' raylets started."""
+        """Return (process id, title) of the processes that the workers' raylets started."""
         raylets = {worker.all_processes["raylet"][0].process.pid for worker in self.workers}
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent in raylets:
-                    found.append((int(folder.name), (folder / "cmdline").read_text().replace("\0", " ").strip()))
-            except OSError:
-                continue  # it ended while it was looked at
-        return sorted(found)
+        return sorted((pid, processes.command(pid).strip()) for raylet in raylets for pid in processes.children(raylet))
 
 
 class Run:
-    """One job, started as often as it takes, in `folder`."""
+    """One job in `folder`, started again until it succeeds."""
 
     def __init__(self, folder: Path, job: str, address: str) -> None:
         self.folder, self.job, self.starts = folder, job, 0
@@ -136,8 +130,8 @@ class Run:
         self.process.wait()
         return "the driver"
 
-    def said(self) -> str:
-        """The job's own last line; Ray's complaints about what was killed are not its own."""
+    def last_line(self) -> str:
+        """Return the last line that the job itself printed, without Ray's messages about killed processes."""
         lines = self.log.read_text(errors="replace").splitlines()
         own = [
             line.strip()
@@ -148,7 +142,7 @@ class Run:
 
 
 def disturb(run: Run, machines: Machines, kills: int, dice: random.Random) -> list[Kill]:
-    """Let the job run to its end, killing something every few seconds until `kills` are done."""
+    """Run the job to its end, with a kill every few seconds until there were `kills`."""
     done: list[Kill] = []
     began, next_kill = time.monotonic(), time.monotonic() + dice.uniform(4, 15)
     while True:
@@ -156,46 +150,46 @@ def disturb(run: Run, machines: Machines, kills: int, dice: random.Random) -> li
             return done
         if run.process.poll() is not None:
             if run.process.returncode == 2:
-                raise RuntimeError(f"{run.job} cannot run: {run.said()}")
+                raise RuntimeError(f"{run.job} cannot run: {run.last_line()}")
             if done:
                 killed = done[-1].victim == "the driver"
-                done[-1].outcome = "the same command went on" if killed else f"gave up ({run.said()}); started again"
+                done[-1].result = "the same command resumed" if killed else f"failed ({run.last_line()}); started again"
             run.start()
         now = time.monotonic()
         if now - began > LONGEST_RUN:
             raise TimeoutError(f"{run.job} hangs; its log: {run.log}")
         if len(done) < kills and now >= next_kill:
-            said = run.said()
-            how: Callable[[], str] = dice.choice(
-                [run.kill, lambda: machines.lose_one(dice), lambda: machines.kill_process(dice)]
+            last_line = run.last_line()
+            kill: Callable[[], str] = dice.choice(
+                [run.kill, lambda: machines.kill_machine(dice), lambda: machines.kill_process(dice)]
             )
-            if victim := how():
-                done.append(Kill(run.job, now - began, victim, said))
+            if victim := kill():
+                done.append(Kill(run.job, now - began, victim, last_line))
                 next_kill = time.monotonic() + dice.uniform(4, 15)
         time.sleep(0.1)
 
 
-def difference(job: str, expected: Path, found: Path) -> str:
-    """What differs between what two runs made, or ""."""
+def difference(job: str, expected: Path, actual: Path) -> str:
+    """Return what differs between the results of two runs; "" where they are equal."""
     if job == "prepare":
-        return _prepare_difference(expected / "features", found / "features")
+        return _prepare_difference(expected / "features", actual / "features")
     if job == "train":
-        return _model_difference(expected / "models/crnn", found / "models/crnn")
-    boards = [read_board(Location.of(folder / "leaderboard")) for folder in (expected, found)]
-    mine, theirs = ({entry.name: entry.mean_probabilities for entry in board.entries} for board in boards)
-    if mine.keys() != theirs.keys():
-        return f"models {sorted(mine)} and {sorted(theirs)}"
-    worst = max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
+        return _model_difference(expected / "models/crnn", actual / "models/crnn")
+    boards = [read_board(Location.of(folder / "leaderboard")) for folder in (expected, actual)]
+    first, second = ({entry.name: entry.mean_probabilities for entry in board.entries} for board in boards)
+    if first.keys() != second.keys():
+        return f"models {sorted(first)} and {sorted(second)}"
+    worst = max(float(np.abs(first[name] - second[name]).max()) for name in first)
     return f"probabilities differ by {worst:.3g}" if worst > 1e-5 else ""
 
 
-def _prepare_difference(expected: Path, found: Path) -> str:
+def _prepare_difference(expected: Path, actual: Path) -> str:
     for name, key in (
         ("clips", ["track_id", "clip"]),
         ("tracks.parquet", ["track_id"]),
         ("rejects.parquet", ["track_id"]),
     ):
-        tables = [_sorted(folder / name, key) for folder in (expected, found)]
+        tables = [_sorted(folder / name, key) for folder in (expected, actual)]
         if not tables[0].equals(tables[1]):
             return f"{name}: {len(tables[0])} rows and {len(tables[1])}, or other content"
     return ""
@@ -206,10 +200,10 @@ def _sorted(path: Path, key: list[str]) -> pa.Table:
     return table.drop_columns([name for name in ("part",) if name in table.column_names])
 
 
-def _model_difference(expected: Path, found: Path) -> str:
+def _model_difference(expected: Path, actual: Path) -> str:
     losses = [
         np.array([epoch["train_loss"] for epoch in json.loads((folder / "model.json").read_text())["facts"]["history"]])
-        for folder in (expected, found)
+        for folder in (expected, actual)
     ]
     if losses[0].shape != losses[1].shape:
         return f"{len(losses[0])} epochs and {len(losses[1])}"
@@ -217,7 +211,8 @@ def _model_difference(expected: Path, found: Path) -> str:
     return f"losses differ by {worst:.3g}" if worst > 1e-5 else ""
 
 
-def prepared(folder: Path, music: Path) -> Path:
+def make_folder(folder: Path, music: Path) -> Path:
+    """Make a folder for the jobs with their settings."""
     folder.mkdir(parents=True)
     corpus = SETTINGS["corpus"] | {"root": str(music)}
     (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(folder), "corpus": corpus}))
@@ -236,23 +231,23 @@ def main() -> int:
 
 
 def chaos(options: argparse.Namespace) -> bool:
-    """Run rounds of the jobs until there were enough kills; whether every result equals the undisturbed one."""
+    """Run rounds of the jobs until there were enough kills; return whether all results equal the undisturbed ones."""
     machines, dice, equal = Machines(), random.Random(options.seed), True
     table: list[Kill] = []
     address, folder = machines.cluster.address, options.folder
     try:
-        calm = prepared(folder / "undisturbed", folder / "music")
+        undisturbed = make_folder(folder / "undisturbed", folder / "music")
         for job in options.jobs:
-            disturb(Run(calm, job, address), machines, 0, dice)
+            disturb(Run(undisturbed, job, address), machines, 0, dice)
             print(f"{job}: undisturbed run done", flush=True)
-        for number in itertools.count():  # of the round: a job may end before anything was killed
+        for number in itertools.count():  # rounds, since a job may end before any kill
             if len(table) >= options.kills:
                 break
-            rough = prepared(folder / f"disturbed-{number}", folder / "music")
+            disturbed = make_folder(folder / f"disturbed-{number}", folder / "music")
             for job in options.jobs:
-                run = Run(rough, job, address)
+                run = Run(disturbed, job, address)
                 table += disturb(run, machines, min(options.kills_per_run, options.kills - len(table)), dice)
-                differs = difference(job, calm, rough)
+                differs = difference(job, undisturbed, disturbed)
                 equal &= not differs
                 print(f"{job}: {run.starts} starts; {differs or 'equal to the undisturbed run'}", flush=True)
     finally:
@@ -262,9 +257,9 @@ def chaos(options: argparse.Namespace) -> bool:
 
 
 def report(table: list[Kill]) -> None:
-    print("\n| kill | job | after | what was killed | the job had said | outcome |\n|---|---|---|---|---|---|")
+    print("\n| kill | job | after | what was killed | last line of the job | result |\n|---|---|---|---|---|---|")
     for number, kill in enumerate(table, start=1):
-        print(f"| {number} | {kill.job} | {kill.at:.0f} s | {kill.victim} | {kill.said} | {kill.outcome} |")
+        print(f"| {number} | {kill.job} | {kill.at:.0f} s | {kill.victim} | {kill.last_line} | {kill.result} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Starting from a saved model on other genres, against starting from nothing, on a small corpus of real music.
+"""Compare training from a saved model of other genres with training from random weights, on little real music.
 
     python benchmarks/fine_tuning.py GTZAN [--epochs 15] [--seeds 3]
 
-GTZAN is a folder with GTZAN's ten genres, of which excerpts will do. A model learns five of them; then another learns
-the other five from 5 or 10 of their training tracks a genre: with fresh weights, with that model's body frozen
-(`train.freeze`), or with all layers going on from it (`train.init_from`). All on the fault-filtered split; accuracy on
-the test tracks of the five new genres, mean over the seeds, which also draw the tracks. One clip of 3 s a track.
+GTZAN is a folder with GTZAN's ten genres; excerpts suffice. A model is trained on five of them. Then others are trained
+on the other five with 5 or 10 training tracks per genre: from random weights, from that model with its body frozen
+(`train.freeze`), and from that model with all layers learning (`train.init_from`). The split is the fault-filtered one.
+Printed is the accuracy on the test tracks of the five new genres, averaged over the seeds, which also draw the tracks.
+Each track has one clip of 3 s.
 """
 
 from __future__ import annotations
@@ -46,22 +47,22 @@ SETTINGS = (
     "architectures.cnn.width=16",
     "architectures.cnn.depth=5",
 )
-WAYS = {
-    "fresh weights": ("train.learning_rate=0.003",),
+STARTS = {
+    "random weights": ("train.learning_rate=0.003",),
     "body frozen": ("train.learning_rate=0.01", "train.freeze=true", "train.init_from={}"),
     "all layers": ("train.learning_rate=0.002", "train.init_from={}"),
 }
 
-Heard = dict[str, StoredClip]  # the first clip of each track
+FirstClips = dict[str, StoredClip]  # by track id
 
 
-def clips_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recipe: Recipe) -> Clips:
+def clips_of(tracks: Sequence[Track], first: FirstClips, genres: Sequence[str], recipe: Recipe) -> Clips:
     ids = np.array([track.track_id for track in tracks])
     shape = recipe.shape()
-    content = b"".join(heard[name].spectrogram for name in ids)
+    content = b"".join(first[name].spectrogram for name in ids)
     return Clips(
         spectrograms=np.frombuffer(content, np.uint8).reshape(len(ids), shape.bins, shape.frames),
-        peak_db=np.array([heard[name].peak_db for name in ids], np.float32),
+        peak_db=np.array([first[name].peak_db for name in ids], np.float32),
         track=np.arange(len(ids)),
         track_ids=ids,
         labels=np.array([genres.index(track.genre) for track in tracks]),
@@ -70,10 +71,10 @@ def clips_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recip
     )
 
 
-def data_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recipe: Recipe) -> Data:
-    """Training and validation clips of `genres`."""
+def data_of(tracks: Sequence[Track], first: FirstClips, genres: Sequence[str], recipe: Recipe) -> Data:
+    """Return the training and validation clips of `genres`."""
     train, valid = (
-        clips_of([t for t in tracks if t.split == split and t.genre in genres], heard, genres, recipe)
+        clips_of([t for t in tracks if t.split == split and t.genre in genres], first, genres, recipe)
         for split in ("train", "valid")
     )
     manifest = Manifest(
@@ -82,21 +83,21 @@ def data_of(tracks: Sequence[Track], heard: Heard, genres: Sequence[str], recipe
     return Data(train, valid, *of_bins(train), manifest)
 
 
-def trained(config: Config, data: Data, place: Location) -> Classifier:
-    """The best epoch's classifier, saved in `place`."""
+def train(config: Config, data: Data, folder: Location) -> Classifier:
+    """Train, save the model in `folder` and return the classifier of the best epoch."""
     card, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
     for _ in trainer.run():
         pass
-    experiment.save_best(place, card, trainer)
+    experiment.save_best(folder, card, trainer)
     return trainer.use_best()
 
 
-def some_of(tracks: Sequence[Track], each: int, rng: np.random.Generator) -> list[Track]:
-    """`each` random training tracks of every genre, and all that do not train."""
+def few_tracks(tracks: Sequence[Track], per_genre: int, rng: np.random.Generator) -> list[Track]:
+    """Return `per_genre` random training tracks of each new genre, and all tracks of the other splits."""
     kept = [track for track in tracks if track.split != "train"]
     for genre in NEW:
-        mine = [track for track in tracks if track.split == "train" and track.genre == genre]
-        kept += [mine[index] for index in sorted(rng.permutation(len(mine))[:each])]
+        genre_tracks = [track for track in tracks if track.split == "train" and track.genre == genre]
+        kept += [genre_tracks[index] for index in sorted(rng.permutation(len(genre_tracks))[:per_genre])]
     return kept
 
 
@@ -113,27 +114,26 @@ def main() -> None:
     recipe = Recipe.of(config)
     tracks = [track for track in scan(config.corpus) if track.split != "excluded"]
     kernel = TrackKernel(recipe)
-    heard = {track.track_id: kernel(track.path).clips[0] for track in tracks}
-    test = clips_of([t for t in tracks if t.split == "test" and t.genre in NEW], heard, NEW, recipe)
+    first = {track.track_id: kernel(track.path).clips[0] for track in tracks}
+    test = clips_of([t for t in tracks if t.split == "test" and t.genre in NEW], first, NEW, recipe)
     with tempfile.TemporaryDirectory() as folder:
         source = Location.of(folder) / "old"
-        old = data_of(tracks, heard, OLD, recipe)
-        trained(load(None, (*common, *WAYS["fresh weights"])), old, source)
-        print(
-            f"learned before: {', '.join(OLD)}, {len(old.train)} tracks; now: {', '.join(NEW)}, {len(test)} test tracks"
-        )
-        for each in (5, 10):
-            scores: dict[str, list[float]] = {way: [] for way in WAYS}
+        old = data_of(tracks, first, OLD, recipe)
+        train(load(None, (*common, *STARTS["random weights"])), old, source)
+        print(f"first training: {', '.join(OLD)}, {len(old.train)} tracks")
+        print(f"second training: {', '.join(NEW)}, {len(test)} test tracks")
+        for per_genre in (5, 10):
+            scores: dict[str, list[float]] = {start: [] for start in STARTS}
             for seed in range(options.seeds):
-                data = data_of(some_of(tracks, each, np.random.default_rng(seed)), heard, NEW, recipe)
-                for way, settings in WAYS.items():
-                    told = [text.format(source) for text in settings]
-                    new = load(None, (*common, *told, f"seed={seed}"))
-                    classifier = trained(new, data, Location.of(folder) / "new")
-                    answers = predict(classifier, test, test.shape.frames, 1).argmax(axis=1)
-                    scores[way].append(float((answers == test.labels).mean()))
-            line = ", ".join(f"{way} {statistics.mean(found):.3f}" for way, found in scores.items())
-            print(f"{each} tracks a genre: {line}", flush=True)
+                data = data_of(few_tracks(tracks, per_genre, np.random.default_rng(seed)), first, NEW, recipe)
+                for start, settings in STARTS.items():
+                    overrides = [text.format(source) for text in settings]
+                    new = load(None, (*common, *overrides, f"seed={seed}"))
+                    classifier = train(new, data, Location.of(folder) / "new")
+                    predicted = predict(classifier, test, test.shape.frames, 1).argmax(axis=1)
+                    scores[start].append(float((predicted == test.labels).mean()))
+            line = ", ".join(f"{start} {statistics.mean(values):.3f}" for start, values in scores.items())
+            print(f"{per_genre} tracks per genre: {line}", flush=True)
 
 
 if __name__ == "__main__":

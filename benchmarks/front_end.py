@@ -1,11 +1,11 @@
-"""The front end, from the bytes of a file to the stored spectrogram, against what people write today.
+"""Compare the front end, from the bytes of a file to the stored spectrogram, with common alternatives.
 
     python benchmarks/front_end.py [--rounds 15] [--json front_end.json]
 
-One core, CPU time, everything side by side in one run: each round times some calls of all contestants one
-after the other, and what is reported is the median over the rounds of the ratio within a round. So a busy machine
-changes the times and hardly the ratios. All run in the environment of prepare's decoding processes: one thread,
-and freed memory is kept for the next clip, which helps the librosa loop as well.
+CPU time of one core. Each round measures some calls of both sides one after the other; the result is the median over
+the rounds of the ratio within a round. A busy machine therefore changes the times and hardly the ratios. All run in
+the environment of prepare's decoder processes: one thread, and freed memory is kept for the next clip, which makes
+the librosa loop faster as well.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
 SECONDS = 30.0
 AUDIO, SPECTROGRAM, LIMITS = AudioSettings(clip_seconds=SECONDS), SpectrogramSettings(), DecodingSettings()
-CALLS = 5  # in a row, as in a loop over files: the first finds the other contestant's data in the processor's cache
+CALLS = 5  # in a row, as in a loop over files: the first finds the other side's data in the processor's cache
 MP3_QUALITY = (0.63, 0.0)  # compression_level of libsndfile: 128 and 320 kbit/s
 
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over the rounds: CPU time of ours and theirs in ms, and of the ratio within a round."""
+    """Medians over the rounds: our CPU time and that of the alternative in ms, and the ratio within a round."""
 
     name: str
     ratio: float
@@ -58,8 +58,8 @@ class Result:
     theirs_ms: float
 
 
-def everyday_loop(content: bytes) -> np.ndarray:
-    """What people write."""
+def librosa_loop(content: bytes) -> np.ndarray:
+    """The common code with librosa."""
     wave, _ = librosa.load(io.BytesIO(content), sr=AUDIO.sample_rate)
     wave, _ = librosa.effects.trim(wave, top_db=AUDIO.trim_db)
     wave = librosa.util.normalize(wave)
@@ -69,11 +69,11 @@ def everyday_loop(content: bytes) -> np.ndarray:
 
 
 def kernel(content: bytes, encoder: ClipEncoder) -> list[StoredClip]:
-    """What prepare does with a file, but for the two SHA-256 sums."""
+    """The work of prepare on a file, without the two SHA-256 sums."""
     return encoder(recordings.load(content, AUDIO, LIMITS))
 
 
-def race(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Result:
+def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Result:
     ours(), theirs()
     pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
     ratio = statistics.median(slow / fast for fast, slow in pairs)
@@ -89,18 +89,18 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def composed() -> np.ndarray:
-    """A piece of the synthetic corpus, mono."""
+    """Return a piece of the synthetic corpus, mono."""
     return compose("house", artist_seed=1, track_seed=2, seconds=SECONDS + 1)[: round(SECONDS * SAMPLE_RATE)]
 
 
 def recorded(path: Path) -> np.ndarray:
-    """A recording in mono, repeated to fill 30 s."""
+    """Return a recording in mono, repeated to fill 30 s."""
     wave, _ = librosa.load(path, sr=SAMPLE_RATE)
     return np.resize(wave, round(SECONDS * SAMPLE_RATE))
 
 
 def test_files(mono: np.ndarray) -> dict[str, bytes]:
-    """Music in the formats of collections: mono at 22.05 kHz, stereo at 44.1 kHz."""
+    """Return music in common formats: mono at 22.05 kHz, stereo at 44.1 kHz."""
     wide = np.stack([mono, 0.7 * np.roll(mono, SAMPLE_RATE // 100)], axis=1)
     stereo = soxr.resample(wide, SAMPLE_RATE, 44100)
     stereo = 0.9 * stereo / np.abs(stereo).max()
@@ -124,16 +124,16 @@ def _encoded(samples: np.ndarray, rate: int, **form: object) -> bytes:
     return target.getvalue()
 
 
-def whole_way(files: dict[str, bytes], rounds: int) -> list[Result]:
+def bytes_to_spectrogram(files: dict[str, bytes], rounds: int) -> list[Result]:
     encoder = ClipEncoder(Recipe(audio=AUDIO, spectrogram=SPECTROGRAM, decoding=LIMITS))
     return [
-        race(name, partial(kernel, content, encoder), partial(everyday_loop, content), rounds)
+        compare(name, partial(kernel, content, encoder), partial(librosa_loop, content), rounds)
         for name, content in files.items()
     ]
 
 
 def transform_alone(files: dict[str, bytes], rounds: int) -> list[Result]:
-    """Waveform to log-mel in decibels; and how much of it the bare Fourier transforms are."""
+    """Compare the transform from waveform to log-mel, also with the bare Fourier transforms."""
     content = files["wav 22.05 kHz mono"]
     wave = recordings.cut(recordings.load(content, AUDIO, LIMITS), AUDIO)[0].samples
     log_mel = LogMel(SPECTROGRAM, AUDIO.sample_rate)
@@ -159,23 +159,23 @@ def transform_alone(files: dict[str, bytes], rounds: int) -> list[Result]:
         return librosa.power_to_db(librosa.feature.melspectrogram(y=wave, sr=AUDIO.sample_rate))
 
     return [
-        race("torchaudio MelSpectrogram", lambda: log_mel(wave), theirs, rounds),
-        race("librosa melspectrogram", lambda: log_mel(wave), librosa_alone, rounds),
-        race("the bare transforms", lambda: log_mel(wave), bare, rounds),
+        compare("torchaudio MelSpectrogram", lambda: log_mel(wave), theirs, rounds),
+        compare("librosa melspectrogram", lambda: log_mel(wave), librosa_alone, rounds),
+        compare("the bare transforms", lambda: log_mel(wave), bare, rounds),
     ]
 
 
 def hashing(files: dict[str, bytes], rounds: int) -> list[Result]:
-    """The SHA-256 of the file, which prepare adds."""
+    """Compare the kernel with the SHA-256 of the file, which prepare adds."""
     encoder = ClipEncoder(Recipe(audio=AUDIO, spectrogram=SPECTROGRAM, decoding=LIMITS))
     return [
-        race(f"SHA-256 of {name}", partial(kernel, content, encoder), partial(hashlib.sha256, content), rounds)
+        compare(f"SHA-256 of {name}", partial(kernel, content, encoder), partial(hashlib.sha256, content), rounds)
         for name, content in list(files.items())[:3]
     ]
 
 
 def table(title: str, ours: str, results: list[Result]) -> str:
-    lines = [title, f"{'times':>6}  {ours + ', ms':>10}  {'theirs, ms':>10}"]
+    lines = [title, f"{'times':>6}  {ours + ', ms':>10}  {'other, ms':>10}"]
     lines += [f"{r.ratio:6.2f}  {r.ours_ms:10.2f}  {r.theirs_ms:10.2f}  {r.name}" for r in results]
     return "\n".join(lines) + "\n"
 
@@ -184,15 +184,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
-        "--music", type=Path, help="a recording to use; else a composed piece, whose spectrum is harder"
+        "--music", type=Path, help="a recording to use; else a composed piece, whose spectrum is more difficult"
     )
     parser.add_argument("--json", type=Path, help="write the results here as well")
     options = parser.parse_args()
     files = test_files(recorded(options.music) if options.music else composed())
     sections = {
-        "Bytes to stored spectrogram of a 30 s clip, against the librosa loop": whole_way(files, options.rounds),
+        "Bytes to stored spectrogram of a 30 s clip, against the librosa loop": bytes_to_spectrogram(
+            files, options.rounds
+        ),
         "Waveform to log-mel, against": transform_alone(files, 2 * options.rounds),
-        "Share of the kernel's time that is added by": hashing(files, options.rounds),
+        "Time of the SHA-256 as a share of the kernel's": hashing(files, options.rounds),
     }
     for title, results in sections.items():
         print(table(title, "ours", results))

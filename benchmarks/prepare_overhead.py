@@ -1,13 +1,13 @@
-"""How much of the prepare job is the kernel (decode to log-mel), and where the rest goes.
+"""Measure the share of the prepare job that is the kernel (decode to log-mel), and what the rest is.
 
     python benchmarks/prepare_overhead.py [--clips 5000] [--seconds 30] [--mp3]
 
 The same files go through the kernel in plain loops, one for each core, and through the job. They are hard links to a
-few files, so that reading costs what it does from a warm cache: 22 kHz mono wavs, which cost least to decode and so
-show the rest most, or 44.1 kHz stereo mp3s. Two ratios, of which 0.85 is the goal:
+few files, so that reads come from a warm cache: 22 kHz mono wavs, which are the fastest to decode and so show the
+overhead most clearly, or 44.1 kHz stereo mp3s. There are two ratios, with a goal of 0.85:
 
-- wall: the loop's time spread over the cores, as a share of the job's time; honest only on a quiet machine;
-- CPU: the loop's CPU time, as a share of that of all processes of the job; others on the machine hardly change it.
+- wall: the loop's time divided by the cores, as a share of the job's time; valid only on an idle machine;
+- CPU: the loop's CPU time as a share of that of all processes of the job; hardly affected by other programs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ import numpy as np
 import soundfile
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
-from prepare_kills import command, descendants, stat
+from processes import command, cpu_seconds, descendants, is_alive
 
 from genre.audio.isolation import environment
 from genre.settings import Config
 
 DISTINCT = 40
-TICK = os.sysconf("SC_CLK_TCK")
 KERNEL = """
 import json, sys, time
 from genre.settings import Config
@@ -50,8 +49,8 @@ print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]))
 """
 
 
-class Accountant(threading.Thread):
-    """Watches what CPU time the processes below this one use, by what they are."""
+class CpuMeter(threading.Thread):
+    """Samples the CPU time of the processes below this one, by kind."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -61,17 +60,17 @@ class Accountant(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(1.0):
-            self.look()
+            self.sample()
 
-    def look(self) -> None:
+    def sample(self) -> None:
         for pid in descendants(os.getpid()):
-            fields = stat(pid)
-            if fields:
-                self._seconds[pid] = (int(fields[11]) + int(fields[12])) / TICK
+            if is_alive(pid):
+                self._seconds[pid] = cpu_seconds(pid)
                 self._kinds[pid] = kind_of(pid)
 
-    def now(self) -> dict[str, float]:
-        self.look()
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds so far by kind of process."""
+        self.sample()
         sums: dict[str, float] = defaultdict(float)
         for pid, seconds in self._seconds.items():
             sums[self._kinds[pid]] += seconds
@@ -82,16 +81,17 @@ class Accountant(threading.Thread):
 
 
 def kind_of(pid: int) -> str:
+    """Return what a process below this one is for."""
     text = command(pid)
     if "genre.audio.isolation" in text:
         return "decoders"
     if text.startswith("ray::_"):
-        return "Ray's actors"  # which Ray Data starts to keep its statistics, and to speak with an autoscaler
+        return "Ray's actors"  # of Ray Data: statistics, and requests to an autoscaler
     return "workers" if text.startswith("ray::") and "Agent" not in text else "Ray's daemons"
 
 
 def make_music(root: Path, clips: int, seconds: float, mp3: bool = False) -> list[str]:
-    """`clips` names of `DISTINCT` files: chords in noise."""
+    """Write `DISTINCT` files of chords in noise, and hard links to them until there are `clips`."""
     rng = np.random.default_rng(0)
     rate, channels, suffix = (44100, 2, "mp3") if mp3 else (22050, 1, "wav")
     time_axis = np.arange(int(seconds * rate)) / rate
@@ -111,7 +111,7 @@ def make_music(root: Path, clips: int, seconds: float, mp3: bool = False) -> lis
 
 
 def kernel_alone(files: list[str], config: Config, cores: int) -> tuple[float, float]:
-    """Seconds of a core for all files, by the clock and by CPU time: plain loops, a process for each core at a time."""
+    """Return the wall and CPU seconds of one core for all files, in plain loops with a process per core."""
     loops = []
     for core in range(cores):
         command = [sys.executable, "-c", KERNEL, config.model_dump_json()]
@@ -152,15 +152,15 @@ def measure(files: list[str], config: Config, cores: int) -> None:
     sample = files[: max(200, len(files) // 10)]
     scale = len(files) / len(sample)
     before = kernel_alone(sample, config, cores)
-    accountant = Accountant()
-    accountant.start()
+    meter = CpuMeter()
+    meter.start()
     started = time.perf_counter()
     with cluster.connected(config):
-        ready, at_ready = time.perf_counter(), accountant.now()
+        ready, at_ready = time.perf_counter(), meter.seconds()
         prepare(config)
-        done, at_end = time.perf_counter(), accountant.now()
+        done, at_end = time.perf_counter(), meter.seconds()
     ended = time.perf_counter()
-    accountant.stop()
+    meter.stop()
     after = kernel_alone(sample, config, cores)
     wall, cpu = ((x + y) / 2 * scale for x, y in zip(before, after, strict=True))
     spent = {kind: seconds - at_ready.get(kind, 0.0) for kind, seconds in at_end.items()}
@@ -171,10 +171,10 @@ def measure(files: list[str], config: Config, cores: int) -> None:
         print(f"  job: {kind:<12}                          CPU {seconds * each:7.2f}")
     total = sum(spent.values())
     print(f"  job, all                      wall {(done - ready) * cores * each:7.2f}   CPU {total * each:7.2f}")
-    print(f"job {done - ready:.1f} s, start of Ray {ready - started:.1f} s, its end {ended - done:.1f} s")
+    print(f"job {done - ready:.1f} s, start of Ray {ready - started:.1f} s, shutdown {ended - done:.1f} s")
     print(
         f"kernel / job: wall {wall / cores / (done - ready):.2f} "
-        f"({wall / cores / (ended - started):.2f} with start and end of Ray), CPU {cpu / total:.2f}"
+        f"({wall / cores / (ended - started):.2f} with start and shutdown of Ray), CPU {cpu / total:.2f}"
     )
 
 

@@ -1,12 +1,12 @@
-"""That preparing costs the same per clip, in time and in memory, however long the list of tracks is.
+"""Check that the time and memory of prepare per clip do not depend on the number of tracks.
 
     python benchmarks/prepare_scaling.py [--sizes 200 2000 20000] [--seconds 30] [--mp3]
     python benchmarks/prepare_scaling.py --rows 1000000
 
-The first runs the job on so many hard links to a few wavs or mp3s, in one Ray that a small run has warmed up: what Ray
-costs to start is told by prepare_overhead.py. A further clip costs what a size takes above the one before, without
-what any job takes to begin and end. Peak memory is that of the process while the size ran. The second makes a list of
-so many tracks and their outcomes up, in files of 64, and gives it to what the driver does with it: no audio, no Ray.
+The first form runs the job on that many hard links to a few wavs or mp3s, in one Ray that a small run has warmed up;
+prepare_overhead.py measures the start of Ray. "further clip" is the time per clip above that of the previous size,
+without the start and end of a job. Peak memory is that of the process during that size. The second form makes up a
+list of tracks and their outcomes, in files of 64, and measures the steps of the driver: no audio, no Ray.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pathlib import Path
 import pyarrow as pa
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
-from prepare_kills import descendants, stat
-from prepare_overhead import Accountant, kind_of, make_music
+from prepare_overhead import CpuMeter, kind_of, make_music
+from processes import descendants, is_alive, peak_mb
 
 from genre import corpora, memory
 from genre.corpora import Track
@@ -49,30 +49,22 @@ class Peaks(threading.Thread):
 
     def run(self) -> None:
         while True:
-            self.look()
+            self.sample()
             time.sleep(0.5)
 
-    def look(self) -> None:
+    def sample(self) -> None:
         for pid, kind in self._processes():
             if kind in self.seen:
-                self.seen[kind] = max(self.seen[kind], peak(pid))
+                self.seen[kind] = max(self.seen[kind], peak_mb(pid))
 
     def reset(self) -> None:
         for pid, _ in self._processes():
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts anew
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the peak
         self.seen = dict.fromkeys(KINDS, 0.0)
 
     def _processes(self) -> Iterator[tuple[int, str]]:
         yield os.getpid(), "driver"
-        yield from ((pid, kind_of(pid)) for pid in descendants(os.getpid()) if stat(pid))
-
-
-def peak(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+        yield from ((pid, kind_of(pid)) for pid in descendants(os.getpid()) if is_alive(pid))
 
 
 def config_of(home: Path, size: int, seconds: float) -> Config:
@@ -95,20 +87,20 @@ def measure_jobs(sizes: list[int], seconds: float, mp3: bool) -> None:
     warm = 64
     for size in (warm, *sizes):
         make_music(home / f"music{size}", size, seconds, mp3)
-    accountant, peaks = Accountant(), Peaks()
-    last = (0, 0.0)  # clips and seconds of the size before
+    meter, peaks = CpuMeter(), Peaks()
+    last = (0, 0.0)  # clips and seconds of the previous size
     lines = []
     try:
         with cluster.connected(config_of(home, warm, seconds)):
-            accountant.start()
+            meter.start()
             prepare(config_of(home, warm, seconds))
             peaks.start()
             for size in sizes:
                 peaks.reset()
-                before, started = sum(accountant.now().values()), time.perf_counter()
+                before, started = sum(meter.seconds().values()), time.perf_counter()
                 prepare(config_of(home, size, seconds))
-                wall, cpu = time.perf_counter() - started, sum(accountant.now().values()) - before
-                peaks.look()
+                wall, cpu = time.perf_counter() - started, sum(meter.seconds().values()) - before
+                peaks.sample()
                 memory = "".join(f"{peaks.seen[kind]:>10.0f}" for kind in KINDS)
                 further = 1000 * (wall - last[1]) / (size - last[0])
                 last = (size, wall)
@@ -122,13 +114,14 @@ def measure_jobs(sizes: list[int], seconds: float, mp3: bool) -> None:
 
 
 def measure_lists(rows: int) -> None:
+    """Print the time and peak memory of each step of the driver on a list of `rows` tracks."""
     home = Path(tempfile.mkdtemp(prefix="prepare-scaling-"))
     config = config_of(home, rows, 1.0)
     folder = Location.of(config.output) / "features"
-    fabricate(folder, rows)
-    corpora.scan = lambda _: made_up(rows)  # type: ignore[assignment]
+    write_outcomes(folder, rows)
+    corpora.scan = lambda _: fake_tracks(rows)  # type: ignore[assignment]
     corpora.classes = lambda _: None  # type: ignore[assignment]
-    print(f"{rows} tracks, outcomes of a job killed at its end{'seconds':>12}{'peak MiB':>10}")
+    print(f"{rows} tracks, outcomes of a job killed before its end{'seconds':>12}{'peak MiB':>10}")
     try:
         scanned = timed("scan", lambda: scan(config.corpus))
         done = timed("outcomes", lambda: ledger.read_outcomes(folder))
@@ -142,14 +135,14 @@ def measure_lists(rows: int) -> None:
         shutil.rmtree(home)
 
 
-def made_up(rows: int) -> Iterator[Track]:
+def fake_tracks(rows: int) -> Iterator[Track]:
     for i in range(rows):
         name = f"genre{i % 16:02d}/artist{i // 20:06d}/track{i:08d}.flac"
         yield Track(name, f"/music/{name}", f"genre{i % 16:02d}", 30_000_000 + i, 1.7e9 + i, f"artist{i // 20:06d}")
 
 
-def fabricate(folder: Location, rows: int) -> None:
-    tracks = list(made_up(64))
+def write_outcomes(folder: Location, rows: int) -> None:
+    tracks = list(fake_tracks(64))
     for block, begin in enumerate(range(0, rows, 64)):
         name = f"00001-{block:08x}.parquet"
         listed = [

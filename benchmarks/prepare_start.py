@@ -1,9 +1,9 @@
-"""How long the prepare command takes with next to nothing to do: what Python, Ray and this project cost to start.
+"""Measure the prepare command on a few short files: the time to start Python, Ray and this project.
 
     python benchmarks/prepare_start.py [--files 10] [--rounds 3]
 
-Each round is the whole command in a process of its own, on as many wavs of a second, into an empty folder; the goal is
-15 s on two cores. CPU time, which others on the machine hardly change, is that of the command and what it waited for.
+Each round runs the complete command in a new process, on wavs of one second, into an empty folder. The goal is 15 s on
+two cores. The CPU time is that of the command and its finished children; other programs hardly affect it.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def main() -> None:
         for number in range(options.rounds):
             file = Path(home) / "run.json"
             file.write_text(config_of(f"{home}/music", f"{home}/out{number}").model_dump_json())
-            begun, used = time.monotonic(), _cpu_of_children()
+            started, cpu = time.monotonic(), _cpu_of_children()
             job = start(file)
-            _, told = job.communicate()
+            _, errors = job.communicate()
             if job.returncode:
-                sys.exit(told)
-            print(f"{time.monotonic() - begun:.1f} s, {_cpu_of_children() - used:.1f} s of CPU time")
+                sys.exit(errors)
+            print(f"{time.monotonic() - started:.1f} s, {_cpu_of_children() - cpu:.1f} s of CPU time")
 
 
 def _cpu_of_children() -> float:
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What it costs to read spectrograms back, for the ways in which they could be stored, side by side.
+"""Measure the cost of reading spectrograms, for several ways to store them.
 
     python benchmarks/read_speed.py [--music FOLDER] [--clips 1000]
 
-Seconds of one core, warm cache, 30 s clips of 128 x 1292, into torch tensors of the stored type. `error` is the largest
-difference from the float32 log-mel within 80 dB of a clip's peak. The music is composed unless a folder is named;
-composed music is cleaner than real music and compresses better. The last line is `Features.clips` itself.
+CPU time of one core, warm cache, 30 s clips of 128 x 1292, into torch tensors of the stored type. `error` is the
+largest difference from the float32 log-mel within 80 dB of a clip's peak. The music is composed unless a folder is
+named; composed music is cleaner than real music and compresses better. The last line is `Features.clips` itself.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ Arrays = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A way to store spectrograms: numbers of a type in a column of a type, compressed somehow."""
+class Format:
+    """A way to store spectrograms: a type of number, a type of column and a compression."""
 
     name: str
     numbers: Callable[[Arrays], Arrays]  # from float32 dB, (clips, bins, frames)
@@ -61,22 +61,22 @@ def as_float16(levels: Arrays) -> Arrays:
     return levels.astype(np.float16)
 
 
-WAYS = [
-    Stored("uint8", as_bytes, {"compression": "none"}),
-    Stored("uint8, snappy", as_bytes, {"compression": "snappy"}),
-    Stored("uint8, lz4", as_bytes, {"compression": "lz4"}),
-    Stored("uint8, zstd 1", as_bytes, {"compression": "zstd", "compression_level": 1}),
-    Stored("uint8, zstd 9", as_bytes, {"compression": "zstd", "compression_level": 9}),
-    Stored("float16", as_float16, {"compression": "none"}),
-    Stored("float16, snappy", as_float16, {"compression": "snappy"}),
-    Stored("float16, zstd 1", as_float16, {"compression": "zstd", "compression_level": 1}),
-    Stored("float32", lambda levels: levels, {"compression": "none"}),
-    Stored("uint8 tensor column, zstd 1", as_bytes, {"compression": "zstd", "compression_level": 1}, True),
+FORMATS = [
+    Format("uint8", as_bytes, {"compression": "none"}),
+    Format("uint8, snappy", as_bytes, {"compression": "snappy"}),
+    Format("uint8, lz4", as_bytes, {"compression": "lz4"}),
+    Format("uint8, zstd 1", as_bytes, {"compression": "zstd", "compression_level": 1}),
+    Format("uint8, zstd 9", as_bytes, {"compression": "zstd", "compression_level": 9}),
+    Format("float16", as_float16, {"compression": "none"}),
+    Format("float16, snappy", as_float16, {"compression": "snappy"}),
+    Format("float16, zstd 1", as_float16, {"compression": "zstd", "compression_level": 1}),
+    Format("float32", lambda levels: levels, {"compression": "none"}),
+    Format("uint8 tensor column, zstd 1", as_bytes, {"compression": "zstd", "compression_level": 1}, True),
 ]
 
 
 def log_mels(music: str | None) -> Arrays:
-    """(DISTINCT, bins, frames) float32 dB."""
+    """Return the log-mel spectrograms of DISTINCT clips, (DISTINCT, bins, frames) float32 dB."""
     kind = {"kind": "folder", "root": music} if music else {"kind": "synthetic", "params": COMPOSED}
     recipe = Recipe.of(Config())
     log_mel = LogMel(recipe.spectrogram, recipe.audio.sample_rate)
@@ -87,25 +87,25 @@ COMPOSED = {"tracks_per_genre": DISTINCT // 10, "artists_per_genre": DISTINCT //
 
 
 def waves(kind: dict[str, Any], recipe: Recipe) -> Iterator[Arrays]:
-    found = 0
+    count = 0
     for track in scan(CorpusSettings.model_validate(kind)):
         recording = recordings.load(Location.of(track.path).read_bytes(), recipe.audio, recipe.decoding)
         for clip in recordings.cut(recording, recipe.audio):
-            found += 1
+            count += 1
             yield clip.samples
-            if found == DISTINCT:
+            if count == DISTINCT:
                 return
 
 
-def column(way: Stored, numbers: Arrays, clips: int) -> pa.Array:
+def column(form: Format, numbers: Arrays, clips: int) -> pa.Array:
     rows = np.arange(clips) % len(numbers)
-    if way.tensor_column:
+    if form.tensor_column:
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(numbers[rows]))
     return pa.array([numbers[row].tobytes() for row in rows], pa.binary(numbers[0].nbytes))
 
 
 def read(path: str, like: Arrays, clips: int, tensor_column: bool) -> torch.Tensor:
-    """All spectrograms of a file in one tensor."""
+    """Return all spectrograms of a file in one tensor."""
     out = np.empty((clips, *like.shape[1:]), like.dtype)
     filled = 0
     with pq.ParquetFile(path, memory_map=True) as file:
@@ -123,7 +123,7 @@ def read(path: str, like: Arrays, clips: int, tensor_column: bool) -> torch.Tens
 
 
 def best(function: Callable[[], object]) -> float:
-    """Seconds of a core that the quickest of several calls took; waiting for others on the machine is not counted."""
+    """Return the CPU seconds of the fastest of several calls; waits for other programs are not counted."""
     times = []
     for _ in range(REPEATS):
         started = time.process_time()
@@ -134,39 +134,41 @@ def best(function: Callable[[], object]) -> float:
 
 def error_of(numbers: Arrays, levels: Arrays) -> float:
     peaks = levels.max(axis=(1, 2))
-    found = decode(numbers, peaks, 80.0) if numbers.dtype == np.uint8 else numbers.astype(np.float32)
+    decoded = decode(numbers, peaks, 80.0) if numbers.dtype == np.uint8 else numbers.astype(np.float32)
     audible = levels >= peaks[:, None, None] - 80
-    return float(np.abs(found - levels)[audible].max())
+    return float(np.abs(decoded - levels)[audible].max())
 
 
-def measure(way: Stored, levels: Arrays, clips: int, folder: Path) -> str:
-    numbers = way.numbers(levels)
+def measure(form: Format, levels: Arrays, clips: int, folder: Path) -> str:
+    numbers = form.numbers(levels)
     ids = pa.array([f"track{i}" for i in range(clips)])
-    table = pa.table({"track_id": ids, "spectrogram": column(way, numbers, clips)})
+    table = pa.table({"track_id": ids, "spectrogram": column(form, numbers, clips)})
     path = str(folder / "clips.parquet")
     options = {"row_group_size": ROW_GROUP, "use_dictionary": ["track_id"], "write_statistics": ["track_id"]}
-    write = best(lambda: pq.write_table(table, path, **options, **way.options))
-    took = best(lambda: read(path, numbers, clips, way.tensor_column))
-    assert np.array_equal(read(path, numbers, clips, way.tensor_column)[: len(numbers)].numpy(), numbers)
+    write = best(lambda: pq.write_table(table, path, **options, **form.options))
+    seconds = best(lambda: read(path, numbers, clips, form.tensor_column))
+    assert np.array_equal(read(path, numbers, clips, form.tensor_column)[: len(numbers)].numpy(), numbers)
     size = os.path.getsize(path) / clips
-    return f"{way.name:<28}{clips / write:>10.0f}{clips / took:>10.0f}{size:>10.0f}{error_of(numbers, levels):>9.3f}"
+    return (
+        f"{form.name:<28}{clips / write:>10.0f}{clips / seconds:>10.0f}{size:>10.0f}{error_of(numbers, levels):>9.3f}"
+    )
 
 
 def measure_load(levels: Arrays, clips: int, folder: Path) -> str:
-    """The real thing: a features folder in files of 64 tracks, through `Features.clips`."""
+    """Measure `Features.clips` on a features folder in files of 64 tracks."""
     numbers = as_bytes(levels)
     shape = Shape(levels.shape[1], levels.shape[2], 80.0, 512 / 22050)
     ids = [f"track{i:06d}" for i in range(clips)]
     tracks = pa.table({"track_id": ids, "genre": ["any"] * clips, "split": ["train"] * clips, "clips": [1] * clips})
-    where = Location.of(folder)
-    (where / "tracks.parquet").write_table(tracks)
+    target = Location.of(folder)
+    (target / "tracks.parquet").write_table(tracks)
     manifest = {
         "stage": "features",
         "schema_version": SCHEMA_VERSION,
         "shape": vars(shape),
         "classes": ["any"],
     }
-    (where / "manifest.json").write_json(manifest)
+    (target / "manifest.json").write_json(manifest)
     for begin in range(0, clips, 64):
         rows = [
             {
@@ -179,14 +181,14 @@ def measure_load(levels: Arrays, clips: int, folder: Path) -> str:
             for i in range(begin, min(begin + 64, clips))
         ]
         table = pa.Table.from_pylist(rows, shape.clip_schema())
-        (where / "clips" / f"{begin:06d}.parquet").write_table(table, **WRITE_OPTIONS)
-    took = best(lambda: torch.from_numpy(Features.open(where).clips("train").spectrograms))
-    return f"{'Features.clips':<28}{'':>10}{clips / took:>10.0f}"
+        (target / "clips" / f"{begin:06d}.parquet").write_table(table, **WRITE_OPTIONS)
+    seconds = best(lambda: torch.from_numpy(Features.open(target).clips("train").spectrograms))
+    return f"{'Features.clips':<28}{'':>10}{clips / seconds:>10.0f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--music", help="folder of real music, a folder a genre")
+    parser.add_argument("--music", help="folder of real music with a subfolder for each genre")
     parser.add_argument("--clips", type=int, default=1000)
     options = parser.parse_args()
     pa.set_cpu_count(1)
@@ -194,8 +196,8 @@ def main() -> None:
     levels = log_mels(options.music)
     print(f"{'stored as':<28}{'write/s':>10}{'read/s':>10}{'bytes':>10}{'error dB':>9}")
     with tempfile.TemporaryDirectory() as folder:
-        for way in WAYS:
-            print(measure(way, levels, options.clips, Path(folder)), flush=True)
+        for form in FORMATS:
+            print(measure(form, levels, options.clips, Path(folder)), flush=True)
         print(measure_load(levels, options.clips, Path(folder) / "features"))
 
 

@@ -1,13 +1,13 @@
-"""How the engine under `prepare` scales, with sleep in the place of work: what is left is Ray and this code.
+"""Measure how `prepare` scales with workers and rows, and its engine with sleep in place of work.
 
     python benchmarks/scaling.py work [--counts 1 2 4] [--clips 600] [--rounds 3]
     python benchmarks/scaling.py workers [--counts 1 2 4 8 16 32 64] [--clip-ms 50]
     python benchmarks/scaling.py rows [--rows 1000000] [--block 64]
 
-`work` is the whole of `prepare` on mp3s, with that many workers of this computer: no more of it than there are cores
-can be gained. `workers` times the same share of work per worker on more and more workers of this computer; a sleeping
-worker needs no CPU, so that 64 fit on two cores. `rows` sends a long manifest through without any work. All print
-Markdown.
+`work` runs `prepare` on mp3s with different numbers of workers on this computer; the speed-up is limited by its cores.
+`workers` gives each worker the same amount of sleep, with more and more workers: a sleeping worker needs no CPU, so 64
+fit on two cores, and the rest of the time is that of Ray and this code. `rows` sends a long table of tracks through
+without any work. All print Markdown.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ BLOCKS_PER_WORKER = 4
 
 
 def sleep(tracks: pa.Table, seconds: float) -> pa.Table:
-    """The work: nothing, for so long for each track. Answers one small row a block."""
+    """Sleep for each track of a block; return one small row."""
     time.sleep(seconds * len(tracks))
     return pa.table({"tracks": [len(tracks)], "rejected": [0]})
 
 
-def manifest(rows: int) -> pa.Table:
-    """As `features.scan` makes it, columns that the engine carries."""
+def track_table(rows: int) -> pa.Table:
+    """Return a table with the columns of `features.scan`."""
     numbers = np.arange(rows)
     paths = pa.array(
         [f"/music/genre-{number % 10}/artist-{number % 997}/track-{number:07d}.flac" for number in numbers]
@@ -70,40 +70,40 @@ def measure_work(counts: list[int], clips: int, rounds: int) -> None:
     finally:
         shutil.rmtree(home)
     print(f"{clips} mp3s of 30 s, best of {rounds} rounds, warm workers, {os.cpu_count()} cores.\n")
-    print("| workers | seconds | clips a second | to one worker |\n|---:|---:|---:|---:|")
-    for count, taken in seconds.items():
-        best = min(taken)
+    print("| workers | seconds | clips per second | speed-up |\n|---:|---:|---:|---:|")
+    for count, rounds_seconds in seconds.items():
+        best = min(rounds_seconds)
         print(f"| {count} | {best:.1f} | {clips / best:.0f} | {min(seconds[counts[0]]) / best:.2f} |")
 
 
 def _prepare(home: Path, workers: int) -> float:
-    """Seconds that preparing the music takes when a few clips have started the workers."""
+    """Return the seconds of `prepare` on the music, after a few clips have started the workers."""
 
     def settings_of(name: str) -> Config:
-        own = [f"cluster.cpus={workers}", f"output={home}/out-{name}", "audio.clip_seconds=30"]
-        return load(overrides=[*own, "corpus.kind=folder", f"corpus.root={home / name}"])
+        common = [f"cluster.cpus={workers}", f"output={home}/out-{name}", "audio.clip_seconds=30"]
+        return load(overrides=[*common, "corpus.kind=folder", f"corpus.root={home / name}"])
 
     with cluster.connected(settings_of("few")):
         prepare(settings_of("few"))
         started = time.perf_counter()
         prepare(settings_of("music"))
-        taken = time.perf_counter() - started
+        seconds = time.perf_counter() - started
     for name in ("few", "music"):
         shutil.rmtree(home / f"out-{name}")
-    return taken
+    return seconds
 
 
 def measure_workers(counts: list[int], clip_seconds: float) -> None:
-    each = f"{BLOCKS_PER_WORKER * BLOCK} clips of {clip_seconds * 1000:g} ms a worker"
-    print(f"{each}, blocks of at most {BLOCK}, warm workers.\n")
+    load_text = f"{BLOCKS_PER_WORKER * BLOCK} clips of {clip_seconds * 1000:g} ms per worker"
+    print(f"{load_text}, blocks of at most {BLOCK}, warm workers.\n")
     print("| workers | clips | ideal | measured | efficiency | driver memory |")
     print("|---:|---:|---:|---:|---:|---:|")
     for count in counts:
         with Workers(settings(count)) as workers:
-            list(workers.map(functools.partial(sleep, seconds=2 / BLOCK), manifest(max(32, count) * BLOCK), BLOCK))
+            list(workers.map(functools.partial(sleep, seconds=2 / BLOCK), track_table(max(32, count) * BLOCK), BLOCK))
             clips = count * BLOCKS_PER_WORKER * BLOCK
-            # blocks are never fewer than 16: a small job is cut finer, and has as much work
-            seconds = _timed(workers, manifest(clips), clip_seconds)
+            # a job has at least 16 blocks, so a small one has smaller blocks but the same work
+            seconds = _timed(workers, track_table(clips), clip_seconds)
         ideal = BLOCKS_PER_WORKER * BLOCK * clip_seconds
         print(
             f"| {count} | {clips} | {ideal:.1f} s | {seconds:.1f} s | {ideal / seconds:.0%} | {_memory()} |", flush=True
@@ -112,12 +112,12 @@ def measure_workers(counts: list[int], clip_seconds: float) -> None:
 
 def measure_rows(rows: int, block: int) -> None:
     with Workers(settings(2)) as workers:
-        list(workers.map(functools.partial(sleep, seconds=0.0), manifest(32), BLOCK))
-        table = manifest(rows)
+        list(workers.map(functools.partial(sleep, seconds=0.0), track_table(32), BLOCK))
+        table = track_table(rows)
         before = _memory()
         seconds = _timed(workers, table, 0.0, block)
     blocks = -(-rows // block)
-    print("| rows | manifest | blocks | seconds | per block | driver memory before | peak |")
+    print("| rows | table | blocks | seconds | per block | driver memory before | peak |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     print(
         f"| {rows} | {table.nbytes / 2**20:.0f} MiB | {blocks} | {seconds:.0f} | {1000 * seconds / blocks:.1f} ms "
@@ -127,19 +127,19 @@ def measure_rows(rows: int, block: int) -> None:
 
 def _timed(workers: Workers, table: pa.Table, clip_seconds: float, block: int = BLOCK) -> float:
     started = time.perf_counter()
-    answers = workers.map(functools.partial(sleep, seconds=clip_seconds), table, block)
-    assert sum(answer["tracks"][0].as_py() for answer in answers) == len(table)
+    results = workers.map(functools.partial(sleep, seconds=clip_seconds), table, block)
+    assert sum(result["tracks"][0].as_py() for result in results) == len(table)
     return time.perf_counter() - started
 
 
 def _memory() -> str:
-    """The largest that this process, the driver, ever was."""
+    """Return the peak memory of this process, the driver."""
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("work", "workers", "rows"))
+    parser.add_argument("benchmark", choices=("work", "workers", "rows"))
     parser.add_argument("--counts", type=int, nargs="+")
     parser.add_argument("--clips", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
@@ -147,9 +147,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--block", type=int, default=BLOCK)
     options = parser.parse_args()
-    if options.what == "work":
+    if options.benchmark == "work":
         measure_work(options.counts or [1, 2, 4], options.clips, options.rounds)
-    elif options.what == "workers":
+    elif options.benchmark == "workers":
         measure_workers(options.counts or [1, 2, 4, 8, 16, 32, 64], options.clip_ms / 1000)
     else:
         measure_rows(options.rows, options.block)

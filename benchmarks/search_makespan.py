@@ -1,11 +1,12 @@
-"""The search against the same trials one after another, and against the ideal: makespan, overhead, busy cores.
+"""Compare the search with the same trials one after another, and with the ideal: makespan, overhead, busy cores.
 
     python benchmarks/search_makespan.py FEATURES_RUN [--trials 2] [--epochs 12] [--rounds 2] [key=value ...]
 
-FEATURES_RUN is the output of a `prepare` job. Every round runs, in turn: the search with as many trials at a time as
-there are CPUs, the same search with one at a time, and the same configurations in a plain loop without Ray. No trial
-is stopped early, so that all three do the same work. The ideal packs the plain loop's times on all CPUs, longest
-first, at no cost. "Between trials" is a place's time without a trial, Ray's first worker included. Prints Markdown.
+FEATURES_RUN is the output of a `prepare` job. Every round runs, in turn: the search with as many concurrent trials as
+there are CPUs, the same search with one trial at a time, and the same configurations in a plain loop without Ray. No
+trial is stopped early, so that all three do the same work. The ideal packs the times of the plain loop on all CPUs,
+longest first, without overhead. "Between trials" is the time of a slot without a trial, including the start of Ray's
+first worker. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
+import processes
 import ray
 import torch
 
@@ -41,13 +43,13 @@ _SAMPLE_SECONDS = 0.5
 
 
 @dataclass
-class Cores:
-    """CPU seconds of this process and all that descend from it, while it runs as a context."""
+class CpuMeter:
+    """A context that measures the CPU seconds of this process and its descendants."""
 
     _seconds: dict[int, float] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
 
-    def __enter__(self) -> Cores:
+    def __enter__(self) -> CpuMeter:
         self._sample()
         self._before = dict(self._seconds)
         self._end = threading.Event()
@@ -60,69 +62,53 @@ class Cores:
         self._thread.join()
         self._sample()
 
-    def spent(self, trials: bool) -> float:
-        """By the processes of trials, or by all others: driver, Ray's daemons, starting workers."""
-        mine = (pid for pid in self._seconds if ("ImplicitFunc" in self._names[pid]) is trials)
-        return sum(self._seconds[pid] - self._before.get(pid, 0.0) for pid in mine)
+    def seconds(self, trials: bool) -> float:
+        """Return the seconds of the trials' processes, or of all others: driver, Ray's daemons, starting workers."""
+        chosen = (pid for pid in self._seconds if ("ImplicitFunc" in self._names[pid]) is trials)
+        return sum(self._seconds[pid] - self._before.get(pid, 0.0) for pid in chosen)
 
     def _watch(self) -> None:
         while not self._end.wait(_SAMPLE_SECONDS):
             self._sample()
 
     def _sample(self) -> None:
-        processes = {pid: stat for place in Path("/proc").glob("[0-9]*") if (stat := _stat(pid := int(place.name)))}
-        family = {os.getpid()}
-        while grown := {pid for pid, stat in processes.items() if int(stat[1]) in family} - family:
-            family |= grown
-        for pid in family & processes.keys():
-            self._seconds[pid] = (int(processes[pid][11]) + int(processes[pid][12])) / os.sysconf("SC_CLK_TCK")
-            self._names[pid] = _command(pid) or self._names.get(pid, "")
-
-
-def _stat(pid: int) -> list[str]:
-    """State, parent and so on, as proc(5) lists them after the name; nothing of a process that ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return []
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
+        for pid in [os.getpid(), *processes.descendants(os.getpid())]:
+            self._seconds[pid] = processes.cpu_seconds(pid) or self._seconds.get(pid, 0.0)
+            self._names[pid] = processes.command(pid) or self._names.get(pid, "")
 
 
 @dataclass(frozen=True)
 class Measured:
     """One search."""
 
-    found: Search
+    result: Search
     seconds: float
     training_cpu: float
     other_cpu: float
 
 
 def run_search(config: Config, data: Data, concurrent: int) -> Measured:
-    """The search alone, in a fresh folder and a Ray that has started before."""
+    """Run the search alone, in a new folder, after Ray has started."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"output": folder, "tune.concurrent": concurrent}
         one = apply(config, settings)
         with cluster.connected(one):
             one = terms.with_resources(one)
             shared = [ray.put(data)]
-            with Cores() as cores:
+            with CpuMeter() as meter:
                 outcome = tune.find_winners(one, shared, data.manifest, Plan.of(one, terms.searched_architectures(one)))
     makespan = outcome.search.makespan_seconds or 0.0
-    return Measured(outcome.search, makespan, cores.spent(trials=True), cores.spent(trials=False))
+    return Measured(outcome.search, makespan, meter.seconds(trials=True), meter.seconds(trials=False))
 
 
-def plain_loop(config: Config, data: Data, found: Search) -> tuple[list[float], float]:
-    """Seconds of each trial of `found`, trained one after another in this process on one thread, and CPU seconds."""
+def plain_loop(config: Config, data: Data, search: Search) -> tuple[list[float], float]:
+    """Train the trials of `search` one after another in this process on one thread.
+
+    Returns the seconds of each trial, and the CPU seconds of all.
+    """
     torch.set_num_threads(1)
     seconds, cpu = [], time.process_time()
-    for trial in found.trials:
+    for trial in search.trials:
         started = time.perf_counter()
         configuration = apply(config, {"architecture": trial.architecture} | trial.settings)
         _, trainer = experiment.trainer_for(Experiment.of(configuration), data, torch.device("cpu"))
@@ -132,31 +118,33 @@ def plain_loop(config: Config, data: Data, found: Search) -> tuple[list[float], 
     return seconds, time.process_time() - cpu
 
 
-def packed(seconds: list[float], places: int) -> float:
-    """The makespan of these trials on so many places, longest first (Graham 1969: at most a third above the best)."""
-    ends = [0.0] * places
-    for one in sorted(seconds, reverse=True):
-        ends[ends.index(min(ends))] += one
+def packed(seconds: list[float], slots: int) -> float:
+    """Return the makespan of trials on `slots`, longest first (Graham 1969: at most a third above the optimum)."""
+    ends = [0.0] * slots
+    for trial in sorted(seconds, reverse=True):
+        ends[ends.index(min(ends))] += trial
     return max(ends)
 
 
-def report(number: int, together: Measured, apart: Measured, plain: list[float], plain_cpu: float, places: int) -> None:
-    ideal, trials = packed(plain, places), len(plain)
-    busy = together.training_cpu / (together.seconds * places)
+def report(
+    number: int, concurrent: Measured, sequential: Measured, plain: list[float], plain_cpu: float, slots: int
+) -> None:
+    ideal, trials = packed(plain, slots), len(plain)
+    busy = concurrent.training_cpu / (concurrent.seconds * slots)
     cells = [
         str(number),
         str(trials),
         f"{sum(plain):.0f} s",
-        f"{apart.seconds:.0f} s",
-        f"{together.seconds:.0f} s",
+        f"{sequential.seconds:.0f} s",
+        f"{concurrent.seconds:.0f} s",
         f"{ideal:.0f} s",
-        f"{apart.seconds / together.seconds:.2f}",
-        f"{ideal / together.seconds:.0%}",
-        f"{(apart.seconds - apart.found.trial_seconds) / trials:.1f} s",
-        f"{(together.seconds * places - together.found.trial_seconds) / trials:.1f} s",
-        f"{(apart.training_cpu + apart.other_cpu - plain_cpu) / trials:.1f} s",
-        f"{(together.training_cpu + together.other_cpu - plain_cpu) / trials:.1f} s",
-        f"{together.found.utilisation or 0:.0%}",
+        f"{sequential.seconds / concurrent.seconds:.2f}",
+        f"{ideal / concurrent.seconds:.0%}",
+        f"{(sequential.seconds - sequential.result.trial_seconds) / trials:.1f} s",
+        f"{(concurrent.seconds * slots - concurrent.result.trial_seconds) / trials:.1f} s",
+        f"{(sequential.training_cpu + sequential.other_cpu - plain_cpu) / trials:.1f} s",
+        f"{(concurrent.training_cpu + concurrent.other_cpu - plain_cpu) / trials:.1f} s",
+        f"{concurrent.result.utilisation or 0:.0%}",
         f"{busy:.0%}",
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
@@ -174,16 +162,16 @@ def main() -> None:
     own = [f"tune.trials={options.trials}", f"train.epochs={options.epochs}", f"tune.grace_epochs={options.epochs}"]
     config = load(options.config, [*options.settings, *own, f"output={options.run}"])
     data = experiment.load_data(Features.open(Location.of(options.run) / "features"), SPLITS)
-    places = config.cluster.cpus or os.cpu_count() or 1
+    slots = config.cluster.cpus or os.cpu_count() or 1
     print(
         "| round | trials | plain loop | one at a time | concurrent | ideal | gain | of ideal "
         "| between trials, one at a time | concurrent "
-        "| CPU above the loop a trial, one at a time | concurrent | places busy | cores training |"
+        "| CPU above the loop per trial, one at a time | concurrent | slots busy | cores training |"
     )
     print("|" + "---:|" * 14)
     for number in range(1, options.rounds + 1):
-        together, apart = run_search(config, data, 0), run_search(config, data, 1)
-        report(number, together, apart, *plain_loop(config, data, together.found), places)
+        concurrent, sequential = run_search(config, data, 0), run_search(config, data, 1)
+        report(number, concurrent, sequential, *plain_loop(config, data, concurrent.result), slots)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Memory of training processes that share one copy of the features, beside as many that each read their own.
+"""Compare the memory of training processes that share the features with that of processes with a copy each.
 
     python benchmarks/shared_memory.py [--clips 2000] [--trials 6]
 
-Each process is a Ray actor, as a trial of the search is: it imports what training imports, gets the features, trains
-small steps on windows from all over them, and then reads its own memory from the kernel. `resident` counts a shared
-page in every process that uses it, `proportional` divides it among them, `private` leaves it out. The sums are over
-the processes; the store is what Ray holds in shared memory, which is the one copy. Clips are 128 x 1292 bytes.
+Each process is a Ray actor, like a trial of the search: it imports the modules of training, gets the features, trains
+small steps on windows of all clips, and then reads its own memory from the kernel. `resident` counts a shared page in
+every process that uses it, `proportional` divides it among them, `private` leaves it out. The sums are over the
+processes. The shared copy is in Ray's object store. Clips are 128 x 1292 bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MIB = 2**20
 
 
 def write_features(folder: Path, clips: int) -> None:
-    """A features folder of noise, two genres, one clip a track."""
+    """Write a features folder of noise with two genres and one clip per track."""
     rng = np.random.default_rng(0)
     ids = [f"{number:06d}" for number in range(clips)]
     (folder / "clips").mkdir()
@@ -59,13 +59,13 @@ def read(folder: str) -> Clips:
 
 @ray.remote(num_cpus=1)
 class Trial:
-    """A process that trains, on clips in Ray's store or on clips that it read for itself."""
+    """A process that trains on clips in Ray's store, or on clips that it read itself."""
 
     def __init__(self, shared: Sequence[Any], folder: str) -> None:
         self._clips: Clips = ray.get(shared[0]) if shared else read(folder)
 
     def train(self, steps: int) -> None:
-        """Train, on windows of all clips."""
+        """Train on windows of all clips."""
         import torch
 
         from genre import architectures
@@ -79,10 +79,10 @@ class Trial:
         classifier = Classifier(network, *normaliser, SHAPE.range_db)
         settings = TrainSettings(epochs=2, batch_size=max(2, len(self._clips) // steps), window_seconds=1.0)
         Trainer(classifier, self._clips, self._clips, 2, settings).train_epoch(1)
-        self._clips.spectrograms.max(axis=2)  # every page, as a few epochs do
+        self._clips.spectrograms.max(axis=2)  # touches every page, like a few epochs
 
     def memory(self) -> dict[str, float]:
-        """MiB of this process, by the kernel's count."""
+        """Return the memory of this process in MiB, as the kernel counts it."""
         kib: dict[str, int] = {}
         for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
             name, amount, *_ = line.split()
@@ -92,13 +92,13 @@ class Trial:
 
 
 def measure(number: int, shared: list[Any], folder: str) -> list[dict[str, float]]:
-    """Memory of `number` processes at once, after each has trained."""
+    """Return the memory of `number` concurrent processes, after each has trained."""
     trials = [Trial.remote(shared, folder) for _ in range(number)]  # type: ignore[attr-defined]
     ray.get([trial.train.remote(20) for trial in trials])
-    found: list[dict[str, float]] = ray.get([trial.memory.remote() for trial in trials])
+    memory: list[dict[str, float]] = ray.get([trial.memory.remote() for trial in trials])
     for trial in trials:
         ray.kill(trial)
-    return found
+    return memory
 
 
 def main() -> None:
@@ -120,11 +120,11 @@ def main() -> None:
         write_features(Path(folder), options.clips)
         shared = [ray.put(read(folder))]
         print(f"{options.clips} clips, {size / MIB:.0f} MiB of features; MiB, summed over the processes")
-        print("| processes | features        | resident | proportional | private | private of one |")
+        print("| processes | features        | resident | proportional | private | private of each |")
         print("|----------:|-----------------|---------:|-------------:|--------:|---------------:|")
-        for kind, given in (("one copy, shared", shared), ("read by each", [])):
+        for kind, reference in (("one copy, shared", shared), ("a copy each", [])):
             for number in (1, options.trials):
-                rows = measure(number, given, folder)
+                rows = measure(number, reference, folder)
                 sums = {key: sum(row[key] for row in rows) for key in rows[0]}
                 print(
                     f"| {number:>9} | {kind:<15} | {sums['resident']:>8.0f} | {sums['proportional']:>12.0f} "

@@ -1,17 +1,17 @@
-"""Tagging a collection: the tag job's engine at steady state against a plain loop with the same model, side by side.
+"""Compare the throughput of the tag job at steady state with a plain loop that uses the same model.
 
     python benchmarks/tag_throughput.py MODEL MUSIC [--cpus 2] [--rounds 3] [--files 128]
 
-The job's side is `ray_jobs.tag.stream`, all of what the job does between its list of files and its rows: Ray Data,
-actors, decoders in processes of their own, contents looked up, answers on their way back. Its clock runs from the
-moment that every worker has answered once until the first of them finds nothing more to do.
+The job is measured through `ray_jobs.tag.stream`, everything between its list of files and its rows: Ray Data, actors,
+decoders in separate processes, the cache of contents, and the transfer of results. The time is measured from the first
+result of every worker until the first worker runs out of work.
 
-The loop is what one would write by hand with the same front end and the same network: one process, one file after
-the other, nothing isolated; once with one torch thread and once with one on each CPU. The better of the two counts.
-It runs at the niceness that Ray gives its workers, so that a third program takes the same from both. All take turns.
+The loop is the simple program with the same front end and the same network: one process, one file after the other, no
+isolation; once with one torch thread and once with one thread per CPU. The better of the two counts. It runs at the
+niceness of Ray's workers, so that other programs affect both alike. All take turns.
 
-On a machine that others use as well the clocks say little. The processor's time for a file, which is that of all
-of Ray's processes and of the driver, does: `CPUs * loop's / job's` is what free CPUs would give.
+On a busy machine wall time says little. The CPU time for a file, summed over Ray's processes and the driver, is
+reliable: `CPUs * loop's / job's` is the ratio that idle CPUs would give.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+import processes
+
 from genre.config import load
 from genre.features.preparation import TrackKernel
 from genre.model import checkpoint
@@ -49,7 +51,7 @@ _NICE = 15  # of Ray's workers
 
 @dataclass(frozen=True)
 class Speed:
-    """What `files` files cost: seconds of the clock and of processors, for so many seconds of music."""
+    """The cost of `files` files: wall and CPU seconds, for `music` seconds of music."""
 
     files: int
     music: float
@@ -64,7 +66,7 @@ class Speed:
 
 
 class PlainLoop:
-    """Decode and predict in one process, which this one starts."""
+    """A loop that decodes and predicts in one process of its own."""
 
     def __init__(self, model: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -99,7 +101,7 @@ def _loop(paths: list[str]) -> Speed:
 
 
 def job(config: Config, ensemble: SavedEnsemble, files: pa.Table) -> Speed:
-    """The job's engine from the first answers of all workers to the first worker without work."""
+    """Measure the job from the first results of all workers until the first worker has no more work."""
     marks = []
     for rows in tag.stream(config, ensemble, files, {}):
         marks.append((time.perf_counter(), _cpu_seconds(), len(rows), sum(rows["seconds"].to_pylist())))
@@ -114,23 +116,8 @@ def job(config: Config, ensemble: SavedEnsemble, files: pa.Table) -> Speed:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and all below it, so far (Linux)."""
-    parents, ticks = {}, {}
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # the name in field 2 may hold blanks; then state, parent, ..., user and system time
-            fields = place.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        pid = int(place.parent.name)
-        parents[pid], ticks[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
-    total = 0
-    for pid in ticks:
-        above = pid
-        while above in parents and above != os.getpid():
-            above = parents[above]
-        total += ticks[pid] if above == os.getpid() else 0
-    return total / os.sysconf("SC_CLK_TCK")
+    """Return the CPU seconds of this process and its descendants so far."""
+    return sum(processes.cpu_seconds(pid) for pid in [os.getpid(), *processes.descendants(os.getpid())])
 
 
 def main() -> None:
@@ -139,37 +126,39 @@ def main() -> None:
     parser.add_argument("music")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--files", type=int, default=128, help="in a round; a smaller collection is gone through again")
+    parser.add_argument("--files", type=int, default=128, help="in a round; a smaller collection is repeated")
     options = parser.parse_args()
-    listed = list_files(options.music)
-    times = -(-options.files // len(listed))
-    files = pa.concat_tables([listed] * times).slice(0, options.files)
-    some = listed["path"].to_pylist()[: max(8, options.files // 4)]
+    collection = list_files(options.music)
+    times = -(-options.files // len(collection))
+    files = pa.concat_tables([collection] * times).slice(0, options.files)
+    sample = collection["path"].to_pylist()[: max(8, options.files // 4)]
     loops = {threads: PlainLoop(options.model, threads) for threads in (1, options.cpus)}
     for loop in loops.values():
-        loop(some[:2])
+        loop(sample[:2])
     ensemble = SavedEnsemble.read([Location.of(options.model)], 0.0)
-    ratios, free = [], []
+    ratios, idle_ratios = [], []
     with tempfile.TemporaryDirectory() as output:
         settings = [f"cluster.cpus={options.cpus}", "cluster.object_store_mb=200", f"output={output}"]
         config = load(None, settings)
         with cluster.connected(config):
             for number in range(options.rounds):
-                plain = {threads: loop(some) for threads, loop in loops.items()}
+                plain = {threads: loop(sample) for threads, loop in loops.items()}
                 ours = job(config, ensemble, files)
                 best = max(plain.values(), key=lambda speed: speed.files / speed.wall)
                 ratios.append(ours.files / ours.wall / (best.files / best.wall))
-                free.append(options.cpus * plain[1].cpu / plain[1].files / (ours.cpu / ours.files))
+                idle_ratios.append(options.cpus * plain[1].cpu / plain[1].files / (ours.cpu / ours.files))
                 print(f"round {number + 1}, load {os.getloadavg()[0]:.1f}")
                 for threads, speed in plain.items():
                     print(f"  loop, {threads} torch threads: {speed}")
                 print(f"  job, {options.cpus} CPUs:           {ours}")
-                print(f"  {ratios[-1]:.2f} x the better loop; {free[-1]:.2f} x one thread on free CPUs", flush=True)
+                print(
+                    f"  {ratios[-1]:.2f} x the better loop; {idle_ratios[-1]:.2f} x one thread on idle CPUs", flush=True
+                )
     for loop in loops.values():
         loop.close()
     print(
         f"median: {statistics.median(ratios):.2f} x the better loop; "
-        f"{statistics.median(free):.2f} x one thread on free CPUs"
+        f"{statistics.median(idle_ratios):.2f} x one thread on idle CPUs"
     )
 
 

@@ -1,22 +1,22 @@
-"""The training loop beside a bare PyTorch loop of the same network, in turns within one run.
+"""Compare the training loop with a bare PyTorch loop of the same network, in turns within one run.
 
     python benchmarks/train_speed.py [--networks cnn vgg19 tiny] [--device cpu] [--threads 1] [--rounds 40]
     python benchmarks/train_speed.py --formats --networks cnn crnn crnn_attention vgg16 vgg19 resnet
 
-The smallest and the largest of the six as they are by default, and a cnn with a twentieth of its weights on half of its
-bins, of which a step is so short that everything else shows.
+The networks are the smallest and the largest of the six with default settings, and `tiny`: a cnn with a twentieth of
+the weights on half of the bins, whose steps are so short that the overhead is visible.
 
-`bare` is forward, cross entropy, backward and a fused AdamW step, on batches that lie in memory as normalised tensors:
-no data, no augmentation, no schedule, no clipping. `plain` is `Trainer` with all augmentation and clipping off, and
-`full` is `Trainer` with the default recipe; both cut random windows from stored bytes and turn them into decibels.
-Network, batch, precision, memory format, optimiser and allocator are the same for all three; `as it comes` is the
-bare loop again, before `Trainer` has told the C library to keep freed memory. `wait` is the share of a step of `full`
-in which the loop has no data: cutting windows and copying them to the device.
+`bare` is forward, cross entropy, backward and a fused AdamW step, on normalised tensors in memory: no data loading, no
+augmentation, no schedule, no clipping. `plain` is `Trainer` without augmentation and clipping, and `full` is `Trainer`
+with the default settings; both cut random windows from stored bytes and convert them to decibels. Network, batch,
+precision, memory format, optimiser and allocator are the same for all three. `default malloc` is the bare loop before
+`Trainer` has configured the C library to keep freed memory. `wait` is the share of a step of `full` in which the loop
+waits for data: cutting windows and copying them to the device.
 
-The second compares bare loops alone: in float32, with the channels last in memory, and in bf16 as well.
+With --formats only bare loops are compared: in float32, with channels last in memory, and in bf16 as well.
 
-Figures are windows a second in the best of the rounds, since what other programs on the machine add is not the loop's.
-On one CPU thread time is that of the process, for the same reason; otherwise it is the clock's.
+Figures are windows per second in the best round, to exclude the effect of other programs. For the same reason the time
+is CPU time on one CPU thread; otherwise it is wall time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FRAMES = 129  # three seconds
 NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {  # name: architecture, settings, bins
     "tiny": ("cnn", {"width": 16, "depth": 5}, 64),
 } | {name: (name, {}, 128) for name in architectures.names()}
-BARE_RECIPE: dict[str, Any] = {
+NO_AUGMENTATION: dict[str, Any] = {
     "gain_db": 0,
     "equaliser_db": 0,
     "mixstyle": 0,
@@ -60,11 +60,11 @@ BARE_RECIPE: dict[str, Any] = {
     "clip_norm": 0,
 }
 
-Loop = Callable[[], float]  # trains `steps` steps; the share of them in which it waited for data
+Loop = Callable[[], float]  # trains `steps` steps and returns the share of the time in which it waited for data
 
 
-def made_up_clips(count: int, bins: int) -> Clips:
-    """Noise; only its size matters."""
+def noise_clips(count: int, bins: int) -> Clips:
+    """Return clips of noise; only their size matters."""
     rng = np.random.default_rng(0)
     ids = np.array([f"{row:06d}" for row in range(count)])
     return Clips(
@@ -115,7 +115,7 @@ def bare_loop(
 
 def trainer_loop(name: str, steps: int, batch: int, device: torch.device, precision: str, **recipe: Any) -> Loop:
     network, bins = network_of(name, device)
-    clips = made_up_clips(steps * batch, bins)
+    clips = noise_clips(steps * batch, bins)
     normaliser = (np.full(bins, -40, np.float32), np.full(bins, 23, np.float32))
     classifier = Classifier(network, *normaliser, clips.shape.range_db).to(device)
     settings = TrainSettings(epochs=10_000, batch_size=batch, window_seconds=3.0, dtype=precision, **recipe)
@@ -124,28 +124,28 @@ def trainer_loop(name: str, steps: int, batch: int, device: torch.device, precis
 
     def run() -> float:
         started = time.perf_counter()
-        waited = trainer.train_epoch(next(epochs)).data_wait_seconds
-        return waited / (time.perf_counter() - started)
+        wait = trainer.train_epoch(next(epochs)).data_wait_seconds
+        return wait / (time.perf_counter() - started)
 
     return run
 
 
 def measure(loop: Loop, clock: Callable[[], float]) -> tuple[float, float]:
-    """Seconds for one call, and the share of them that it waited for data."""
+    """Return the seconds of one call, and the share of them in which it waited for data."""
     started = clock()
     share = loop()
     return clock() - started, share
 
 
 def in_turns(loops: dict[str, Loop], rounds: int, clock: Callable[[], float]) -> dict[str, list[tuple[float, float]]]:
-    """What `measure` says of each loop in each round."""
+    """Return the measurements of each loop in each round."""
     for loop in loops.values():
-        loop()  # the allocator and the libraries settle
-    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in loops}
+        loop()  # warms up the allocator and the libraries
+    measurements: dict[str, list[tuple[float, float]]] = {kind: [] for kind in loops}
     for _ in range(rounds):
         for kind, loop in loops.items():
-            found[kind].append(measure(loop, clock))
-    return found
+            measurements[kind].append(measure(loop, clock))
+    return measurements
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
@@ -158,13 +158,13 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 
 
 def size_of(name: str, options: argparse.Namespace, device: torch.device) -> tuple[int, int]:
-    """Steps of a round, and windows of a step."""
+    """Return the steps of a round, and the windows of a step."""
     large = device.type == "cpu" and name != "tiny"
     return options.steps or (2 if large else 16), options.batch or (8 if large else 32)
 
 
 def compare_formats(name: str, options: argparse.Namespace, device: torch.device) -> str:
-    """One line of the table of formats."""
+    """Return a row of the table of formats."""
     memory.keep_freed()
     common = (name, *size_of(name, options, device), device)
     loops = {
@@ -172,28 +172,28 @@ def compare_formats(name: str, options: argparse.Namespace, device: torch.device
         "channels last": bare_loop(*common, "fp32"),
         "bf16": bare_loop(*common, "bf16"),
     }
-    found = in_turns(loops, options.rounds, clock_of(device))
-    rate = {kind: common[1] * common[2] / min(rounds)[0] for kind, rounds in found.items()}
+    measured = in_turns(loops, options.rounds, clock_of(device))
+    rate = {kind: common[1] * common[2] / min(rounds)[0] for kind, rounds in measured.items()}
     gains = [rate[kind] / rate["float32"] for kind in ("channels last", "bf16")]
     columns = [f"{name:<14}", f"{rate['float32']:>7.1f}", f"{gains[0]:>13.2f}", f"{gains[1]:>19.2f}"]
     return f"| {' | '.join(columns)} |"
 
 
 def compare(name: str, options: argparse.Namespace, device: torch.device) -> str:
-    """One line of the table."""
+    """Return a row of the table."""
     clock, (steps, batch) = clock_of(device), size_of(name, options, device)
     common = (name, steps, batch, device, options.precision)
     bare = bare_loop(*common)
     bare()
-    as_it_comes = min(measure(bare, clock) for _ in range(2))[0]
+    default_malloc = min(measure(bare, clock) for _ in range(2))[0]
     memory.keep_freed()
-    loops = {"bare": bare, "plain": trainer_loop(*common, **BARE_RECIPE), "full": trainer_loop(*common)}
-    found = in_turns(loops, options.rounds, clock)
-    rate = {kind: steps * batch / min(rounds)[0] for kind, rounds in found.items()}
+    loops = {"bare": bare, "plain": trainer_loop(*common, **NO_AUGMENTATION), "full": trainer_loop(*common)}
+    measured = in_turns(loops, options.rounds, clock)
+    rate = {kind: steps * batch / min(rounds)[0] for kind, rounds in measured.items()}
     ratio = {kind: rate[kind] / rate["bare"] for kind in loops}
-    columns = [f"{name:<14}", f"{batch:>5}", f"{steps * batch / as_it_comes:>11.1f}", f"{rate['bare']:>7.1f}"]
+    columns = [f"{name:<14}", f"{batch:>5}", f"{steps * batch / default_malloc:>14.1f}", f"{rate['bare']:>7.1f}"]
     columns += [f"{figure:>7.{1 if figure > 2 else 3}f}" for k in ("plain", "full") for figure in (rate[k], ratio[k])]
-    return f"| {' | '.join(columns)} | {statistics.median(share for _, share in found['full']):>6.2%} |"
+    return f"| {' | '.join(columns)} | {statistics.median(share for _, share in measured['full']):>6.2%} |"
 
 
 def main() -> None:
@@ -205,21 +205,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--batch", type=int, default=0, help="0: 32; 8 for the larger networks on a CPU")
     parser.add_argument("--steps", type=int, default=0, help="in a round; 0: 16; 2 for the larger networks on a CPU")
-    parser.add_argument("--formats", action="store_true", help="float32, channels last and bf16 in place of the loops")
+    parser.add_argument(
+        "--formats", action="store_true", help="compare float32, channels last and bf16 instead of the loops"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     if options.formats:
-        print(f"{device}, {options.threads} threads, torch {torch.__version__}; windows a second, and times as many")
+        print(f"{device}, {options.threads} threads, torch {torch.__version__}; windows per second, and ratios")
         print("| network        | float32 | channels last | channels last, bf16 |")
         print("|----------------|--------:|--------------:|--------------------:|")
         for name in options.networks:
             print(compare_formats(name, options, device), flush=True)
         return
-    about = f"{device}, {options.threads} threads, precision {options.precision}, channels last"
-    print(f"{about}, torch {torch.__version__}; windows a second")
-    print("| network        | batch | as it comes |    bare |   plain |   ratio |    full |   ratio |   wait |")
-    print("|----------------|------:|------------:|--------:|--------:|--------:|--------:|--------:|-------:|")
+    setup = f"{device}, {options.threads} threads, precision {options.precision}, channels last"
+    print(f"{setup}, torch {torch.__version__}; windows per second")
+    print("| network        | batch | default malloc |    bare |   plain |   ratio |    full |   ratio |   wait |")
+    print("|----------------|------:|---------------:|--------:|--------:|--------:|--------:|--------:|-------:|")
     for name in options.networks:
         print(compare(name, options, device), flush=True)
 

@@ -1,0 +1,64 @@
+"""The processes of a job, read from /proc (Linux)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def stat(pid: int) -> list[str]:
+    """Return the fields of proc(5)'s stat after the name: state, parent, ...; empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []
+
+
+def command(pid: int) -> str:
+    """Return the command line of a process; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
+    fields = stat(pid)
+    return bool(fields) and fields[0] != "Z"
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the user and system time of a process so far; 0 when it is gone."""
+    fields = stat(pid)
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND if fields else 0.0
+
+
+def peak_mb(pid: int) -> float:
+    """Return the peak of the resident memory of a process in MiB; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+def children(parent: int) -> list[int]:
+    """Return the ids of the processes that `parent` started."""
+    pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if (fields := stat(pid)) and int(fields[1]) == parent]
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Return the ids of all processes below `ancestor`."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        fields = stat(int(folder.name))
+        if fields:
+            parents[int(folder.name)] = int(fields[1])
+    family = [ancestor]
+    for member in family:  # grows during the loop
+        family += [pid for pid, parent in parents.items() if parent == member]
+    return family[1:]
