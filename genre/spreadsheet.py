@@ -1,13 +1,13 @@
-"""Text that a spreadsheet shows and does not run: files and genres may have names such as `=HYPERLINK(...)`."""
+"""Protection against formulas in CSV files: files and genres may have names such as `=HYPERLINK(...)`."""
 
 from __future__ import annotations
 
 import re
 
-# What makes a cell a formula (OWASP, "CSV Injection"); the wide signs do so in East Asian Excel
+# Beginnings that make a cell a formula (OWASP, "CSV Injection"); East Asian Excel accepts the full-width signs too
 FORMULA = r"^\s*[=+\-@＝＋－＠]|^[\t\r\n]"
 
 
 def inert(text: str) -> str:
-    """`text` with an apostrophe in front where a spreadsheet would run it as a formula."""
+    """Return `text`, with an apostrophe in front if a spreadsheet would run it as a formula."""
     return f"'{text}" if re.match(FORMULA, text) else text

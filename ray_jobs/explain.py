@@ -11,8 +11,8 @@ import hashlib
 import sys
 
 from genre import explaining
+from genre.audio.excerpt import excerpt
 from genre.errors import AudioError, GenreError
-from genre.explaining.excerpt import excerpt
 from genre.settings import Config, DecodingSettings, ExplainSettings
 from genre.storage import Location
 from genre.tagging.audio_files import list_files

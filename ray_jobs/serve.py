@@ -1,19 +1,19 @@
-"""Answer on http://127.0.0.1:8000: a page where one drops a song and sees its genres and when they are heard.
+"""Serve a page on http://127.0.0.1:8000 that shows the genres of a song dropped on it, overall and over time.
 
     genre serve model=outputs/gtzan/models/resnet
 
-Listen on this machine only, until Ctrl-C. Needs the extra: pip install 'genre[serve]'.
+Only this machine can connect. Ctrl-C ends the service. Needs the extra: pip install 'genre[serve]'.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,24 +32,26 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(cli.__file__).parent / "templates"
 _HOST = "127.0.0.1"
-_NAMES = (_HOST, "localhost", "[::1]")  # by which browsers of this machine may ask
+_NAMES = (_HOST, "localhost", "[::1]")  # host names under which the service answers
 
 
 def run(config: Config) -> None:
     """Serve until interrupted."""
     with serving(config) as address:
         cli.console().print(f"serve: {address} (Ctrl-C ends it)", markup=False)
-        while True:
-            time.sleep(3600)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    cli.console().print("serve: ended")
 
 
 @contextmanager
 def serving(config: Config) -> Iterator[str]:
-    """A running service; yields its address. Raises `ConfigError` when Ray Serve is not installed."""
+    """Run the service and yield its address. Raises `ConfigError` when Ray Serve is not installed."""
     try:
         from ray import serve
     except ImportError:
         raise ConfigError("serve needs Ray Serve, which is not installed; pip install 'genre[serve]'") from None
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing it sets another level
     folders = find_models(config)
     with cluster.connected(config):
         serve.start(
@@ -60,7 +62,7 @@ def serving(config: Config) -> Iterator[str]:
             num_replicas=config.serve.replicas,
             ray_actor_options={"num_cpus": 1},
             max_ongoing_requests=4,
-            max_queued_requests=32,  # more are told to come back later (503)
+            max_queued_requests=32,  # further requests get status 503
         )(Service)
         try:
             serve.run(deployment.bind([str(folder) for folder in folders], config), name="genre", route_prefix="/")
@@ -70,7 +72,7 @@ def serving(config: Config) -> Iterator[str]:
 
 
 class RefusedError(Exception):
-    """A request that gets no answer, with its HTTP status and one line that says why."""
+    """A refused request: its HTTP status, a reason code and a message of one line."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -78,7 +80,7 @@ class RefusedError(Exception):
 
 
 class Service:
-    """`GET /` is the page, `POST /tag` with the bytes of a file as its body answers with JSON."""
+    """Handles `GET /`, which returns the page, and `POST /tag`, which returns the tags of a file's bytes as JSON."""
 
     def __init__(self, folders: list[str], config: Config) -> None:
         import torch
@@ -87,12 +89,12 @@ class Service:
 
         torch.set_num_threads(1)
         self._limits = config.serve
-        ports = (f":{config.serve.port}", *([""] if config.serve.port == 80 else []))  # browsers leave 80 out
+        ports = (f":{config.serve.port}", *([""] if config.serve.port == 80 else []))  # browsers omit port 80
         self._hosts = {f"{name}{port}" for name in _NAMES for port in ports}
         self._tagger = Tagger.load(
             [Location.of(folder).address for folder in folders], config.min_precision, config.decoding
         )
-        self._turn = threading.Lock()  # torch works for one song at a time; decoders queue in their own process
+        self._turn = threading.Lock()  # the network runs for one song at a time; decoding has its own process and queue
         names = " + ".join(card.architecture for card in self._tagger.cards)
         self._page = page(names, self._tagger.classes, config.serve.max_upload_mb)
 
@@ -100,20 +102,21 @@ class Service:
         from starlette.responses import HTMLResponse, JSONResponse
 
         try:
-            # a page elsewhere can have its own name lead to 127.0.0.1 and then read what we answer (DNS rebinding)
+            # DNS rebinding: a foreign page can resolve its own host name to 127.0.0.1 and would then read the answer
             if request.headers.get("host", "").lower() not in self._hosts:
-                raise RefusedError(421, "wrong_host", f"ask for http://{_HOST}:{self._limits.port}, by no other name")
+                raise RefusedError(421, "wrong_host", f"wrong host name; use http://{_HOST}:{self._limits.port}")
             if request.method == "GET" and request.url.path == "/":
                 return HTMLResponse(self._page)
             if request.method != "POST" or request.url.path != "/tag":
-                raise RefusedError(404, "not_found", "there are only GET / and POST /tag")
+                raise RefusedError(404, "not_found", "unknown path; use GET / or POST /tag")
             return JSONResponse(await self._answer(request))
         except RefusedError as refusal:
             content = {"reason": refusal.reason, "message": str(refusal)}
             return JSONResponse(content, status_code=refusal.status, headers={"Connection": "close"})
 
     async def _answer(self, request: Request) -> dict[str, Any]:
-        # browsers send such a header to other sites only after asking them: no other page can make this one work
+        # browsers send such a header to another site only after a preflight request, which is refused: no other page
+        # can use this service
         name = request.headers.get("x-song-name")
         if name is None:
             raise RefusedError(400, "no_name", "send the file's name, percent-encoded, in the header X-Song-Name")
@@ -132,16 +135,16 @@ class Service:
         return answer | {"name": unquote(name)[:200]}
 
     async def _receive(self, request: Request, file: Any) -> None:
-        """The body, as far as it is small enough: what a client declares is no promise."""
+        """Write the body to `file`. Raises `RefusedError` once it is too large, whatever size the client declared."""
         limit = self._limits.max_upload_mb * 1e6
         received = int(request.headers.get("content-length") or 0)
         if received <= limit:
             received = 0
-            async for piece in request.stream():
-                received += len(piece)
+            async for chunk in request.stream():
+                received += len(chunk)
                 if received > limit:
                     break
-                file.write(piece)
+                file.write(chunk)
         if received > limit:
             raise RefusedError(
                 413, "too_large", f"the file is larger than serve.max_upload_mb={self._limits.max_upload_mb:g}"

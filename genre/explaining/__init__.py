@@ -1,4 +1,8 @@
-"""Which seconds and which frequencies decided: a map over the spectrogram, a picture, and a page to listen to it."""
+"""Explain a prediction: which seconds and which frequencies of a track were evidence for its genre.
+
+In: a model and a decoded track. Out: a relevance map over the spectrogram, as arrays, a picture and a page to listen
+to. It must not change the model or know how it was trained.
+"""
 
 from genre.explaining.attribution import Explanation, attention, explain, integrated_gradients
 from genre.explaining.page import html

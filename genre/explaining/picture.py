@@ -1,4 +1,4 @@
-"""The spectrogram in grey with what decided over it: orange speaks for the genre, blue against it."""
+"""Draw the relevance map over the grey spectrogram: orange is evidence for the genre, blue against it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from genre.features import Float32
 Pixels = npt.NDArray[np.uint8]
 
 _FOR, _AGAINST = np.array([255, 150, 30]), np.array([60, 140, 255])
-_SMOOTH = (5, 9)  # bins, frames: gradients are grainy, hearing is not
-_STRONGEST = 99.0  # percentile drawn at full colour
+_SMOOTH = (5, 9)  # bins, frames; gradients vary more from point to point than what can be heard
+_FULL = 99.0  # percentile of the relevance that is drawn in full colour
 _HEIGHT, _WIDEST = 320, 4000  # pixels
-_LEFT, _BELOW, _ABOVE = 64, 34, 30
+_LEFT, _BELOW, _ABOVE = 64, 34, 30  # margins in pixels
 _TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)  # Hz
 
 
 def png(explanation: Explanation, title: str = "", axes: bool = True) -> bytes:
-    """A PNG; without `axes` nothing but the map, the whole width of its time."""
+    """Return a PNG of the map, with axes and a title unless `axes` is false."""
     image = _map(explanation)
     if axes:
         image = _framed(image, explanation, title)
@@ -33,10 +33,10 @@ def png(explanation: Explanation, title: str = "", axes: bool = True) -> bytes:
 
 
 def colours(levels: Float32, relevance: Float32) -> Pixels:
-    """(bins, frames) twice -> (bins, frames, 3); the lowest band is the first row."""
+    """Return the colours (bins, frames, 3) of `levels` in dB and their `relevance`, both (bins, frames)."""
     grey = (levels - levels.min()) / max(float(np.ptp(levels)), 1e-9)
     smooth = uniform_filter(relevance, _SMOOTH)
-    strength = np.clip(np.abs(smooth) / max(float(np.percentile(np.abs(smooth), _STRONGEST)), 1e-12), 0, 1)[..., None]
+    strength = np.clip(np.abs(smooth) / max(float(np.percentile(np.abs(smooth), _FULL)), 1e-12), 0, 1)[..., None]
     base = np.repeat(20 + 190 * grey[..., None], 3, axis=2)
     tint = np.where((smooth > 0)[..., None], _FOR, _AGAINST)
     mixed: Pixels = (base * (1 - 0.8 * strength) + tint * 0.8 * strength).astype(np.uint8)
@@ -50,18 +50,18 @@ def _map(explanation: Explanation) -> Image.Image:
 
 
 def _framed(image: Image.Image, explanation: Explanation, title: str) -> Image.Image:
-    """Time below in minutes and seconds of the file, frequency on the left."""
+    """Return the map with its title, frequencies on the left, and minutes and seconds of the file below."""
     width, height = image.size
     sheet = Image.new("RGB", (width + _LEFT + 12, height + _ABOVE + _BELOW), "white")
     sheet.paste(image, (_LEFT, _ABOVE))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     draw.text((_LEFT, 8), title.encode("latin-1", "replace").decode("latin-1"), "black", font)
-    above = float(_ABOVE + height)
+    last = float(_ABOVE + height)
     for hertz in _TICKS:
         bin_ = int(np.searchsorted(explanation.hertz, hertz))
         y = _ABOVE + height * (1 - bin_ / len(explanation.hertz))
-        if bin_ < len(explanation.hertz) and above - y > 14:  # labels do not touch
-            above = y
+        if bin_ < len(explanation.hertz) and last - y > 14:  # labels do not overlap
+            last = y
             draw.line((_LEFT - 5, y, _LEFT, y), "black")
             draw.text((_LEFT - 8, y), f"{hertz} Hz", "black", font, anchor="rm")
     for second in time_ticks(explanation):
@@ -72,7 +72,7 @@ def _framed(image: Image.Image, explanation: Explanation, title: str) -> Image.I
 
 
 def time_ticks(explanation: Explanation) -> list[int]:
-    """Whole seconds to label, about ten."""
+    """Return the seconds to label, at most 12 round values."""
     step = next(step for step in (1, 2, 5, 10, 15, 30, 60, 300, 3600) if explanation.seconds / step <= 12)
     first = int(np.ceil(explanation.start / step)) * step
     return list(range(first, int(explanation.start + explanation.seconds) + 1, step))

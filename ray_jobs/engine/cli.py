@@ -144,9 +144,9 @@ def _explain(error: BaseException, program: str) -> int:
         print(f"error: {root}", file=sys.stderr)
         return WRONG_USE if isinstance(root, ConfigError) else FAILED
     if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OURS:
-        print(
-            f"error: `{program}` needs {missing}, which is not installed; pip install 'genre[train]'", file=sys.stderr
-        )
+        job = jobs.JOBS.get(re.split(r"[ .]", program)[-1])
+        remedy = f"pip install 'genre[{job.extra if job else 'train'}]'"
+        print(f"error: `{program}` needs {missing}, which is not installed; {remedy}", file=sys.stderr)
         return WRONG_USE
     text = " ".join(str(root).split())[:400] or "no message"
     print(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback", file=sys.stderr)

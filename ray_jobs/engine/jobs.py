@@ -26,6 +26,7 @@ class Job:
     also: tuple[str, ...] = ()  # listed there with their defaults
     bare: str = ""  # the setting that an argument without `=` gives
     builds: bool = False  # it builds networks from `architectures.*`, so their settings are checked first
+    extra: str = "train"  # of this package, which brings what the job imports
     forecasts: bool = False  # its module has a `forecast(config)` for --dry-run
     shipped: str | None = None  # the configuration file that it takes when --config names no other
 
@@ -58,7 +59,7 @@ JOBS = {
     ),
     "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
-    "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster")),
+    "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster"), extra="serve"),
     "demo": Job(
         ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
         ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "train", "tune", "architectures"),

@@ -187,6 +187,7 @@ def test_a_light_install_tags_a_collection_as_a_full_one_does_and_resumes(
         (("tune",), "`genre tune` needs "),
         (("train",), "`genre train` needs torch"),
         (("tag", "song.mp3", "model=folder"), "folder: the folder of a model needs "),
+        (("serve", "model=model.onnx"), "`genre serve` needs "),
         (("explain", "song.mp3", "model=model.onnx"), "`genre explain` needs "),
     ],
 )
@@ -197,7 +198,7 @@ def test_a_light_install_names_the_missing_package(
     song(tmp_path / "song.mp3")
     error = run(light / "genre", *arguments, cwd=tmp_path, code=2).stderr
     assert message in error
-    assert "pip install 'genre[train]'" in error
+    assert f"pip install 'genre[{'serve' if arguments[0] == 'serve' else 'train'}]'" in error
     assert error.count("\n") == 1
 
 

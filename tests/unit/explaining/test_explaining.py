@@ -14,8 +14,8 @@ from PIL import Image
 from saving import CLASSES, save_model, song
 
 from genre import Tagger, explaining
+from genre.audio.excerpt import excerpt
 from genre.errors import AudioError, ConfigError
-from genre.explaining.excerpt import excerpt
 from ray_jobs.engine import cli
 
 
@@ -83,7 +83,7 @@ def test_a_track_is_explained_from_its_start_to_its_end(tagger, track):
     assert np.all(np.diff(found.hertz) >= 0)
     short = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2, max_seconds=1.5)
     assert short.seconds == pytest.approx(1.5, abs=0.05)
-    with pytest.raises(ConfigError, match=r"explain\.genre=polka: the model knows blues, jazz, rock"):
+    with pytest.raises(ConfigError, match=r"explain\.genre=polka: unknown; the model knows blues, jazz, rock"):
         explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "polka")
 
 

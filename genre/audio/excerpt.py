@@ -1,7 +1,4 @@
-"""The music to listen to beside a map: the start of a file as a small MP3, made where a bad file can do no harm.
-
-Not in `genre/explaining/`, since the process that decodes would import torch with it.
-"""
+"""Cut the start of a file as a small MP3 to listen to, decoded in a process of its own that a bad file may crash."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from genre.audio.isolation import IsolatedKernel
 from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
 
-_SETTINGS = AudioSettings(sample_rate=22050)  # of the MP3; every browser plays it
+_SETTINGS = AudioSettings(sample_rate=22050)  # of the MP3, which every browser plays
 
 
 class _Cutter:
@@ -31,7 +28,7 @@ class _Cutter:
 
 
 def excerpt(path: str, seconds: float, limits: DecodingSettings = DecodingSettings()) -> bytes:
-    """The first `seconds` of a file as an MP3, mono, with a peak of 1. Raises `AudioError`."""
+    """Return the first `seconds` of a file as a mono MP3 with a peak of 1. Raises `AudioError`."""
     kernel = IsolatedKernel(_Cutter, seconds, limits, memory_mb=limits.max_file_memory_mb)
     with contextlib.closing(kernel):
         content: bytes = kernel(path, limits.file_timeout_s)
