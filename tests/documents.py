@@ -130,7 +130,7 @@ def snippets(pages: Iterable[Path] = PAGES) -> list[Block]:
 
 def files(page: str) -> list[Block]:
     """Return the blocks of a page, named relative to the repository, that are the content of a file."""
-    return [block for block in _fenced([REPOSITORY / page], "python", "yaml", "csv") if block.file]
+    return [block for block in _fenced([REPOSITORY / page], "python", "yaml") if block.file]
 
 
 def entries_of(command: Block, entries: Iterable[Entry]) -> list[Entry]:
@@ -156,7 +156,7 @@ def _commands(page: str, text: str) -> Iterator[Block]:
             yield from (Block(page, number, line) for line in _logical(lines))
         elif language == "text":
             yield from (Block(page, number, line) for line in _spans(" ".join(lines)))
-        elif language not in ("python", "yaml", "csv"):
+        elif language not in ("python", "yaml", "toml"):
             raise ValueError(f"{page}:{number}: a block of {language}; say in tests/documents.py which test runs it")
 
 
