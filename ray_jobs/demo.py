@@ -19,10 +19,10 @@ from genre.features.recipe import Recipe
 from genre.settings import Config
 from genre.storage import Location
 from genre.training.costs import Workload
+from genre.wording import duration
 from ray_jobs import prepare, tune
 from ray_jobs.engine import cli, cluster
 from ray_jobs.search import planning, terms
-from ray_jobs.search.search_progress import duration
 
 _START_OF_PREPARE = 3.0  # seconds until its workers have started
 _SAMPLES = 3  # tracks composed and transformed for the forecast, after one that is not counted

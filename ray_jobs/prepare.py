@@ -1,6 +1,6 @@
 """Turn a corpus into log-mel features: scan, decode, spectrogram, Parquet, in parallel on all workers.
 
-Write OUTPUT/features. Run again after an interruption, or after adding files, it does only what is missing.
+Write OUTPUT/features. Run again after an interruption or with new files, it does only what is missing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from genre import memory
 from genre.errors import GenreError
-from genre.features import Manifest, duplicates, finishing, ledger
+from genre.features import duplicates, finishing, ledger
+from genre.features.manifest import Counts, Manifest
 from genre.features.preparation import select_unchanged
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
-from genre.settings import Config
+from genre.settings import Config, PrepareSettings
 from genre.storage import Location
+from genre.wording import duration, plural
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.blocks import Workers
 from ray_jobs.engine.metrics import prepare_and_count
@@ -32,7 +34,10 @@ def run(config: Config) -> None:
 
 
 def prepare(config: Config, workers: Workers | None = None) -> Manifest:
-    """The job on a Ray that is already there, or on one of its own, or with nothing to do on none; the manifest."""
+    """Prepare the corpus with `workers`, by default with those of a Ray that starts if there is work; see `run`.
+
+    Return the manifest.
+    """
     folder = Location.of(config.output) / "features"
     cluster.check_writable(config)  # before a long scan, or the composing of a corpus
     ledger.check_settings(folder, Recipe.of(config))
@@ -41,70 +46,74 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     scanned = scan(config.corpus)
     number = ledger.next_run(folder)
     with workers or Workers(config) as workers:
-        # nobody holds on to the list of what is to do, so that its memory is free for the tables
-        _decode(_find_todo(scanned, config, folder, number, workers), config, folder, number, workers)
+        # the list of pending tracks has no name here, so that its memory is free before the tables are written
+        _decode(_find_pending(scanned, config, folder, number, workers), config, folder, number, workers)
     manifest = finishing.finish(folder, scanned, config)
-    _report(manifest, folder, time.monotonic() - started)
-    _check_rejects(manifest, config, folder)
+    _report(manifest.counts, folder, time.monotonic() - started)
+    _check_rejects(manifest.counts, config.prepare, folder)
     return manifest
 
 
-def _find_todo(scanned: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> pa.Table:
-    """The tracks that must be decoded, after reading those of which only that can tell."""
+def _find_pending(scanned: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> pa.Table:
+    """Return the tracks that must be decoded. Files whose time alone changed are read and compared."""
     done = ledger.select_reusable(ledger.read_outcomes(folder), folder, Recipe.of(config))
-    suspects = ledger.select_for_comparison(scanned, done, config.prepare.verify_content)
-    if len(suspects):
-        done = ledger.apply_comparison(done, suspects, _compare(suspects, config, workers), folder, number)
-    todo = ledger.select_undone(scanned, done)
-    kept = len(scanned) - len(todo)
-    gone = f"; {len(done) - kept} done before are gone or changed" if len(done) > kept else ""
-    cli.console().print(f"prepare: {len(scanned)} tracks, {kept} already done, {len(todo)} to do{gone}")
-    return todo
+    touched = ledger.select_for_comparison(scanned, done, config.prepare.verify_content)
+    if len(touched):
+        unchanged = _select_unchanged(touched, config.prepare.tracks_per_block, workers)
+        done = ledger.apply_comparison(done, touched, unchanged, folder, number)
+    pending = ledger.select_undone(scanned, done)
+    kept = len(scanned) - len(pending)
+    obsolete = f"; {len(done) - kept} prepared earlier are deleted or changed" if len(done) > kept else ""
+    cli.console().print(
+        f"prepare: {plural(len(scanned), 'track')}, {kept} already done, {len(pending)} to do{obsolete}"
+    )
+    return pending
 
 
-def _compare(suspects: pa.Table, config: Config, workers: Workers) -> pa.Table:
-    """Those of the suspects whose content is what was prepared."""
-    cli.console().print(f"prepare: comparing the content of {len(suspects)} files with what was prepared")
-    same = workers.map(select_unchanged, suspects, config.prepare.tracks_per_block)
-    return pa.concat_tables([suspects.schema.empty_table(), *same])
+def _select_unchanged(touched: pa.Table, tracks_per_block: int, workers: Workers) -> pa.Table:
+    """Return the tracks whose content is that of their outcome."""
+    cli.console().print(f"prepare: comparing the content of {plural(len(touched), 'file')} with what was prepared")
+    unchanged = workers.map(select_unchanged, touched, tracks_per_block)
+    return pa.concat_tables([touched.schema.empty_table(), *unchanged])
 
 
-def _decode(todo: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> None:
-    if not len(todo):
+def _decode(pending: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> None:
+    if not len(pending):
         return
     recipe = Recipe.of(config)
     ledger.claim(folder, recipe)
     work = functools.partial(prepare_and_count, recipe=recipe, folder=folder, run=number)
-    with TrackProgress("prepare", total=len(todo)) as progress:
-        for outcomes in workers.map(work, todo, config.prepare.tracks_per_block, columns=["reason"]):
+    with TrackProgress("prepare", total=len(pending)) as progress:
+        for outcomes in workers.map(work, pending, config.prepare.tracks_per_block, columns=["reason"]):
             progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)
 
 
-def _report(manifest: Manifest, folder: Location, seconds: float) -> None:
-    console, counts = cli.console(), manifest.counts
+def _report(counts: Counts, folder: Location, seconds: float) -> None:
+    console = cli.console()
     console.print(
-        f"prepare: {counts.tracks} tracks with {counts.clips} clips, {counts.rejected} rejected, "
-        f"in {seconds:.0f} s -> {folder}"
+        f"prepare: {plural(counts.tracks, 'track')} with {plural(counts.clips, 'clip')}, {counts.rejected} rejected, "
+        f"in {duration(seconds)} -> {folder}"
     )
     for reason, number in counts.reasons.items():
         console.print(f"  {number:>6} {reason}")
-    copied = counts.duplicates
-    if copied.sets:
-        told = f"prepare: {copied.copies} tracks repeat the audio of others, see {folder / 'duplicates.parquet'}"
-        told += f"; {copied.excluded} left out, as published splits part them" if copied.excluded else ""
-        told += f"; {copied.of_several_genres} times the genres differ" if copied.of_several_genres else ""
-        console.print(told)
+    copies = counts.duplicates
+    if copies.sets:
+        parts = [f"prepare: {plural(copies.copies, 'track')} with the audio of another"]
+        if copies.excluded:
+            parts.append(f"{copies.excluded} of them left out, because the published split has them in two parts")
+        if copies.of_several_genres:
+            parts.append(f"{plural(copies.of_several_genres, 'set')} of equal tracks with different genres")
+        console.print(f"{'; '.join(parts)}; see {folder / 'duplicates.parquet'}")
         for line in duplicates.describe((folder / "duplicates.parquet").read_table()):
             console.print(f"  {line}")
 
 
-def _check_rejects(manifest: Manifest, config: Config, folder: Location) -> None:
-    counts, limit = manifest.counts, config.prepare.max_reject_fraction
-    share = counts.rejected / max(1, counts.scanned)
-    if share > limit:
+def _check_rejects(counts: Counts, settings: PrepareSettings, folder: Location) -> None:
+    limit = settings.max_reject_fraction
+    if counts.rejected / max(1, counts.scanned) > limit:
         raise GenreError(
-            f"{counts.rejected} of {counts.scanned} tracks were rejected, more than "
-            f"prepare.max_reject_fraction={limit:g}; see {folder / 'rejects.parquet'}, or allow more"
+            f"{counts.rejected} of {plural(counts.scanned, 'track')} were rejected, more than "
+            f"prepare.max_reject_fraction={limit:g} allows; see {folder / 'rejects.parquet'}, or raise the limit"
         )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from genre.evaluation.bootstrap import interval
-from genre.report.formats import listed, plural
+from genre.report.formats import listed
 from genre.report.table import ALPHA, Row, Table
+from genre.wording import plural
 
 # differences that are large enough to mention
 FASTER = 1.5  # ratio of clips per second

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from genre.errors import ArtifactError
 from genre.evaluation.metrics import IntArray, decisions
 from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Setting, finite
-from genre.report.formats import plural
 from genre.report.search import Search
+from genre.wording import plural
 
 Epoch = dict[str, float | None]
 

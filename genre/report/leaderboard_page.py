@@ -19,13 +19,14 @@ from genre.report.columns import (
     robustness_columns,
 )
 from genre.report.comparison import comparison_rows, mean_gaps
-from genre.report.formats import DASH, plural, score, seconds
+from genre.report.formats import DASH, score, seconds
 from genre.report.hard_tracks import hard_tracks
 from genre.report.learning_curves import learning_curves
 from genre.report.rendering import html_page
 from genre.report.search import STATUS_TEXT
 from genre.report.search_plots import by_architecture, last_part, setting_text
 from genre.report.table import RANK_RULE, Row, Table
+from genre.wording import plural
 
 _FORMATS = {
     "dash": DASH,

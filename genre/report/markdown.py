@@ -23,11 +23,12 @@ from genre.report.columns import (
 )
 from genre.report.comparison import comparison_rows, mean_gaps
 from genre.report.facts import CorpusFacts
-from genre.report.formats import DASH, plural, score
+from genre.report.formats import DASH, score
 from genre.report.rendering import markdown_text
 from genre.report.search import Search
 from genre.report.search_plots import by_architecture
 from genre.report.table import RANK_RULE, Table
+from genre.wording import plural
 
 Lines = list[list[str]]  # a table: its headings, then its rows
 

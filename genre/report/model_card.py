@@ -19,11 +19,12 @@ from genre.evaluation.metrics import SCORES
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
 from genre.report.facts import CorpusFacts
-from genre.report.formats import count, plural, score, seconds
+from genre.report.formats import count, score, seconds
 from genre.report.markdown import Lines, track_counts
 from genre.report.rendering import markdown_text
 from genre.report.table import Row
 from genre.storage import Location
+from genre.wording import plural
 
 FILE = "MODEL_CARD.md"
 WEAK = 0.5  # F1 below which a genre is named among the limits

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from genre.report.facts import Setting, finite
-from genre.report.formats import plural, seconds
+from genre.report.formats import seconds
+from genre.wording import plural
 
 Status = Literal["finished", "stopped", "failed", "interrupted"]
 

@@ -18,6 +18,7 @@ from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging.result_tables import tags_table
+from genre.wording import plural
 from ray_jobs.engine import cli
 
 WRITTEN_COLUMNS = ("path", "genre", "action", "before", "message")
@@ -47,7 +48,7 @@ def show_song(row: dict[str, Any], ensemble: SavedEnsemble) -> None:
 def show_start(ensemble: SavedEnsemble, files: int, pending: int) -> None:
     names = " + ".join(ensemble.architectures)
     counts = f"{_files(files)}, {files - pending} already done, {pending} to do"
-    _say(f"tag: {names}, {_count(len(ensemble.classes), 'genre')}; {counts}")
+    _say(f"tag: {names}, {plural(len(ensemble.classes), 'genre')}; {counts}")
     _say(f"  {_threshold(ensemble.calibration)}")
 
 
@@ -81,18 +82,14 @@ def _say(text: str) -> None:
 
 
 def _files(count: int) -> str:
-    return _count(count, "file")
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return plural(count, "file")
 
 
 def _threshold(calibration: Calibration) -> str:
     """Return a sentence on how far the probabilities can be trusted, and which genres are reported as unknown."""
     if not calibration.tracks:
         return "not calibrated, since the model has no validation answers; every file gets a genre"
-    tracks = _count(calibration.tracks, "validation track")
+    tracks = plural(calibration.tracks, "validation track")
     fitted = f"calibrated on {tracks} (temperature {calibration.temperature:.2f})"
     if not calibration.precision:
         return f"{fitted}; every file gets a genre (min_precision=0)"
@@ -116,4 +113,4 @@ def _timeline(timeline: list[dict[str, Any]], classes: list[str]) -> Iterator[st
     for genre, moments in stretches[:_MOST_LINES]:
         yield f"  {clock(moments[0]['start']):>6} - {clock(moments[-1]['end']):>6}  {genre}"
     if len(stretches) > _MOST_LINES:
-        yield f"  ... and {_count(len(stretches) - _MOST_LINES, 'more change')}"
+        yield f"  ... and {plural(len(stretches) - _MOST_LINES, 'more change')}"

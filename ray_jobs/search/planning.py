@@ -20,12 +20,12 @@ from genre.storage import Location
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Data, Experiment
+from genre.wording import duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.search import budget, terms
 from ray_jobs.search.budget import Forecast, Plan
 from ray_jobs.search.outcomes import Winner
-from ray_jobs.search.search_progress import duration
 from ray_jobs.search.trials import apply
 
 Costs = Mapping[str, Cost]
@@ -132,8 +132,8 @@ def lines(made: Forecast, plan: Plan) -> list[str]:
     expected, limit = made.estimate(plan), made.config.tune.minutes
     shares = ", ".join(f"{name} {share:.0%}" for name, share in made.shares(plan).items())
     text = [
-        f"{_number(plan.trials, 'trial')} of each of {_number(len(plan.epochs), 'architecture')}, the best with "
-        f"{_number(plan.seeds, 'seed')}, {_number(made.places, 'training')} at a time",
+        f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}, the best with "
+        f"{plural(plan.seeds, 'seed')}, {plural(made.places, 'training')} at a time",
         f"about {duration(expected.total)}: search {duration(expected.search)}, "
         f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",
         f"epochs: {_epochs(plan)}; share of the time: {shares}",
@@ -141,8 +141,8 @@ def lines(made: Forecast, plan: Plan) -> list[str]:
     asked = made.full()
     if (plan.trials, plan.seeds) != (asked.trials, asked.seeds):
         text.append(
-            f"tune.minutes={limit:g} allows {plan.trials} of {_number(asked.trials, 'trial')} and {plan.seeds} of "
-            f"{_number(asked.seeds, 'seed')}"
+            f"tune.minutes={limit:g} allows {plan.trials} of {plural(asked.trials, 'trial')} and {plan.seeds} of "
+            f"{plural(asked.seeds, 'seed')}"
         )
     if limit and expected.total > _TOO_LONG * 60 * limit:
         text.append(f"tune.minutes={limit:g} is too short for one epoch of each; name fewer in tune.architectures")
@@ -173,7 +173,7 @@ def _changed(config: Config, workload: Workload, earlier: Decision) -> Decision:
         seeds=seeds if seeds != earlier.asked[1] else max(1, earlier.plan.seeds),
     )
     if config.tune.minutes:
-        counts = f"{_number(plan.trials, 'trial')} and {_number(plan.seeds, 'seed')} of each"
+        counts = f"{plural(plan.trials, 'trial')} and {plural(plan.seeds, 'seed')} of each"
         cli.console().print(
             f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them"
         )
@@ -199,10 +199,6 @@ def _epochs(plan: Plan) -> str:
     if len(set(plan.epochs.values())) == 1:
         return f"{next(iter(plan.epochs.values()))} each"
     return ", ".join(f"{name} {epochs}" for name, epochs in plan.epochs.items())
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @ray.remote(max_retries=1)

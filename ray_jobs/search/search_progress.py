@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 from rich.live import Live
 from rich.table import Table
 
+from genre.wording import duration
 from ray_jobs.engine import cli
 from ray_jobs.search.search_plan import Slot
 from ray_jobs.search.terms import METRIC, architecture_of, folder_of, last_report
@@ -141,12 +142,6 @@ class SearchProgress(Callback):
         for name, score in scores:
             best[name] = max(best.get(name, 0.0), score)
         return best
-
-
-def duration(seconds: float) -> str:
-    """In words: "3 min 05 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _settled_state(record: Record) -> str:

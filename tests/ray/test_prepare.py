@@ -87,7 +87,7 @@ class TestAgain:
         (music / "genre1/song03.wav").unlink()
         shutil.rmtree(music / "genre2")
         assert in_turn(config_of(music, output)) == 0
-        assert "7 done before are gone or changed" in capsys.readouterr().err
+        assert "7 prepared earlier are deleted or changed" in capsys.readouterr().err
         in_turn(config_of(music, tmp_path / "fresh"))
         found, fresh = tables(output), tables(tmp_path / "fresh")
         for name in ("tracks", "rejects", "duplicates"):
@@ -296,8 +296,8 @@ class TestDuplicates:
             shutil.copy(music / "genre0/song02.wav", music / f"genre{number % 3}/copy{number}.wav")
         in_turn(config_of(music, output))
         told = capsys.readouterr().err
-        assert "12 tracks repeat the audio of others" in told
-        assert "1 times the genres differ" in told
+        assert "12 tracks with the audio of another" in told
+        assert "1 set of equal tracks with different genres" in told
         assert "genre0/copy0.wav (genre0, " in told
         copies = pq.read_table(output / "features/duplicates.parquet")
         assert len(copies) == 13

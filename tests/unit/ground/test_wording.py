@@ -1,0 +1,28 @@
+"""Counts and durations in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from genre.wording import duration, plural
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599, "59 min 59 s"),
+        (3599.7, "1 h 00 min"),
+        (5249, "1 h 27 min"),
+        (90_061, "25 h 01 min"),
+    ],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_one_of_a_kind_has_no_plural() -> None:
+    assert [plural(n, "track") for n in (0, 1, 2)] == ["0 tracks", "1 track", "2 tracks"]
