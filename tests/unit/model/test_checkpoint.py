@@ -1,7 +1,11 @@
+"""A model's folder: written, read, refused when altered; and a trainer's state."""
+
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +21,17 @@ from genre.storage import Location
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Location:
     save_model(tmp_path / "model")
     return Location.of(tmp_path / "model")
 
 
-def edit(folder, **changes):
+def edit(folder: Location, **changes: Any) -> None:
     content = (folder / "model.json").read_json()
     (folder / "model.json").write_json({k: v for k, v in (content | changes).items() if v is not ...})
 
 
-def test_what_is_saved_is_loaded(folder):
+def test_a_saved_model_is_loaded_unchanged(folder: Location) -> None:
     card, classifier = checkpoint.load(folder)
     assert card.architecture == "cnn"
     assert card.classes == ["blues", "jazz", "rock"]
@@ -35,25 +39,25 @@ def test_what_is_saved_is_loaded(folder):
     assert torch.all(classifier.mean == -30)
     assert torch.all(classifier.std == 10)
     assert not classifier.training
-    again = folder / "again"
-    checkpoint.save(again, card, classifier)
-    assert (again / "model.json").read_bytes() == (folder / "model.json").read_bytes()
+    copy = folder / "copy"
+    checkpoint.save(copy, card, classifier)
+    assert (copy / "model.json").read_bytes() == (folder / "model.json").read_bytes()
 
 
-def test_nothing_is_pickled(folder):
+def test_nothing_is_pickled(folder: Location) -> None:
     assert json.loads((folder / "model.json").read_bytes())
     assert {file.name for file in folder.files()} >= {"model.json", "weights.safetensors"}
     assert not [file for file in folder.files() if b"pickle" in file.read_bytes()]
 
 
 @pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
-def test_a_missing_file_is_named(folder, name):
+def test_a_missing_file_is_named(folder: Location, name: str) -> None:
     (folder / name).delete()
     with pytest.raises(ArtifactError, match=rf"{name}.* is missing"):
         checkpoint.load(folder)
 
 
-def test_altered_weights_are_refused(folder):
+def test_altered_weights_are_refused(folder: Location) -> None:
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match=r"not the weights that model.json lists; copy"):
@@ -61,7 +65,7 @@ def test_altered_weights_are_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"schema_version": 99}, "holds model version 99"),
         ({"stage": "features"}, "holds features version 1"),
@@ -70,23 +74,23 @@ def test_altered_weights_are_refused(folder):
         ({"params": {"width": 8, "depth": 3}}, "does not fit cnn"),
     ],
 )
-def test_an_altered_card_is_refused_in_one_line(folder, changes, says):
+def test_an_altered_card_is_refused_in_one_line(folder: Location, changes: dict[str, Any], message: str) -> None:
     edit(folder, **changes)
-    with pytest.raises(ArtifactError, match=says) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         checkpoint.load(folder)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"), [({"architecture": "cnnn"}, "did you mean 'cnn'"), ({"params": {"wide": 1}}, "wide")]
+    ("changes", "message"), [({"architecture": "cnnn"}, "did you mean 'cnn'"), ({"params": {"wide": 1}}, "wide")]
 )
-def test_a_card_of_unknown_settings_is_refused(folder, changes, says):
+def test_a_card_with_unknown_settings_is_refused(folder: Location, changes: dict[str, Any], message: str) -> None:
     edit(folder, **changes)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         checkpoint.load(folder)
 
 
-def test_other_features_are_refused_by_what_differs(folder):
+def test_other_features_are_refused_and_the_difference_is_named(folder: Location) -> None:
     card, _ = checkpoint.load(folder)
     manifest = Manifest(settings=card.features, fingerprint=card.fingerprint, classes=card.classes, shape=card.shape)
     checkpoint.check_features(card, Features(folder, manifest))
@@ -98,26 +102,26 @@ def test_other_features_are_refused_by_what_differs(folder):
         checkpoint.check_features(card, Features(folder, replace(manifest, classes=["folk"])))
 
 
-def test_differences_name_nested_keys():
-    found = differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
-    assert found == ["a.c is 5, expected 2", "d is None, expected 3", "e is 4, expected None"]
+def test_differences_name_nested_keys() -> None:
+    lines = differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
+    assert lines == ["a.c is 5, expected 2", "d is None, expected 3", "e is 4, expected None"]
 
 
-def test_a_state_survives_writing(tmp_path):
-    state = {"x": {"y": torch.arange(3)}, "n": [1, None, "z"], "f": 0.5}
+def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    state: dict[str, Any] = {"x": {"y": torch.arange(3)}, "n": [1, None, "z"], "f": 0.5}
     checkpoint.save_state(Location.of(tmp_path) / "state.pt", state)
     loaded = checkpoint.load_state(Location.of(tmp_path) / "state.pt")
     assert torch.equal(loaded.pop("x")["y"], state.pop("x")["y"])
     assert loaded == state
 
 
-def test_a_state_that_executes_something_is_not_read(tmp_path):
+def test_a_state_that_would_execute_code_is_refused(tmp_path: Path) -> None:
     torch.save({"x": np.random.default_rng}, tmp_path / "state.pt")
     with pytest.raises(Exception, match=r"[Uu]nsupported|weights_only"):
         checkpoint.load_state(Location.of(tmp_path) / "state.pt")
 
 
-def test_the_label_is_the_architecture_and_its_start(folder):
+def test_the_label_is_the_architecture_and_its_pretrained_weights(folder: Location) -> None:
     card, _ = checkpoint.load(folder)
     assert card.label == "cnn"
     pretrained = asdict(card) | {"architecture": "vgg16", "params": {"pretrained": "imagenet"}}

@@ -1,8 +1,9 @@
-"""Starting from a saved model on other genres."""
+"""Training that starts from a saved model on other genres."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from genre import architectures
 from genre.config import load
 from genre.errors import ArtifactError
 from genre.evaluation import metrics
-from genre.features import Manifest
+from genre.features import Clips, Manifest
 from genre.model import checkpoint, finetuning
 from genre.model.card import ModelCard
-from genre.model.classifier import predict, statistics
+from genre.model.classifier import Classifier, predict, statistics
 from genre.settings import TrainSettings
 from genre.storage import Location
 from genre.training import experiment
@@ -37,7 +38,7 @@ PLAIN = {
 }
 
 
-def fresh(name, clips, genres):
+def untrained(name: str, clips: Clips, genres: str) -> tuple[ModelCard, Classifier]:
     card = ModelCard(
         architecture=name,
         params=architectures.params(name, MODELS[name]).model_dump(mode="json"),
@@ -52,7 +53,7 @@ def fresh(name, clips, genres):
     return card, checkpoint.build(card, *statistics(clips))
 
 
-def train(classifier, clips, classes, epochs, rate=0.01):
+def train(classifier: Classifier, clips: Clips, classes: int, epochs: int, rate: float = 0.01) -> Classifier:
     settings = TrainSettings(epochs=epochs, learning_rate=rate, **PLAIN)
     trainer = Trainer(classifier, clips, clips, classes, settings)
     for _ in trainer.run():
@@ -61,25 +62,25 @@ def train(classifier, clips, classes, epochs, rate=0.01):
 
 
 @pytest.mark.parametrize("name", architectures.names())
-def test_the_last_layer_is_found_and_left_fresh(name):
+def test_only_the_last_layer_is_not_copied(name: str) -> None:
     clips = make_clips()
-    _, saved = fresh(name, clips, "abc")
+    _, saved = untrained(name, clips, "abc")
     with torch.no_grad():
         for parameter in saved.parameters():
             parameter.add_(0.5)
-    _, classifier = fresh(name, clips, "abcde")
-    left = finetuning.start_from(classifier, saved, same_genres=False, freeze=False)
+    _, classifier = untrained(name, clips, "abcde")
+    not_copied = finetuning.start_from(classifier, saved, same_genres=False, freeze=False)
     head = finetuning.head_of(classifier)
-    assert set(left) == {f"{head}.weight", f"{head}.bias"}
+    assert set(not_copied) == {f"{head}.weight", f"{head}.bias"}
     assert classifier.get_submodule(head).out_features == 5
     for key, tensor in classifier.state_dict().items():
-        assert key in left or torch.equal(tensor, saved.state_dict()[key])
+        assert key in not_copied or torch.equal(tensor, saved.state_dict()[key])
 
 
-def test_the_same_genres_keep_the_whole_model():
+def test_the_same_genres_copy_the_complete_model() -> None:
     clips = make_clips()
-    _, saved = fresh("cnn", clips, "abc")
-    _, classifier = fresh("cnn", clips, "abc")
+    _, saved = untrained("cnn", clips, "abc")
+    _, classifier = untrained("cnn", clips, "abc")
     assert finetuning.start_from(classifier, saved, same_genres=True, freeze=False) == []
     assert all(
         torch.equal(a, b) for a, b in zip(classifier.state_dict().values(), saved.state_dict().values(), strict=True)
@@ -87,11 +88,11 @@ def test_the_same_genres_keep_the_whole_model():
 
 
 @pytest.mark.parametrize("name", ["cnn", "crnn_attention"])
-def test_a_frozen_body_learns_new_genres_and_nothing_else_changes(name):
-    """Shown on a small corpus: three genres in the saved model, four others in the new folder."""
+def test_with_a_frozen_body_only_the_last_layer_changes(name: str) -> None:
+    """The saved model has three genres, the new corpus four others."""
     old, new = make_clips(tracks=24, seed=1), make_clips(tracks=32, classes=4, seed=2)
-    saved = train(fresh(name, old, "abc")[1], old, 3, epochs=10)
-    _, classifier = fresh(name, new, "wxyz")
+    saved = train(untrained(name, old, "abc")[1], old, 3, epochs=10)
+    _, classifier = untrained(name, new, "wxyz")
     finetuning.start_from(classifier, saved, same_genres=False, freeze=True)
     before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
     trained = train(classifier, new, 4, epochs=30, rate=0.05)
@@ -102,32 +103,34 @@ def test_a_frozen_body_learns_new_genres_and_nothing_else_changes(name):
     assert np.mean(answers == new.labels) > 0.5
 
 
-def test_all_layers_can_learn():
+def test_all_layers_are_trained() -> None:
     old, new = make_clips(tracks=24, seed=1), make_clips(tracks=32, classes=4, seed=2)
-    _, saved = fresh("cnn", old, "abc")
-    _, classifier = fresh("cnn", new, "wxyz")
+    _, saved = untrained("cnn", old, "abc")
+    _, classifier = untrained("cnn", new, "wxyz")
     finetuning.start_from(classifier, saved, same_genres=False, freeze=False)
     before = {key: parameter.clone() for key, parameter in classifier.named_parameters()}
     trained = train(classifier, new, 4, epochs=1)
     assert all(not torch.equal(parameter, before[key]) for key, parameter in trained.named_parameters())
 
 
-def test_a_start_that_does_not_fit_is_refused(tmp_path):
-    card, _ = fresh("cnn", make_clips(), "abc")
-    place = Location.of(tmp_path)
-    assert finetuning.card_from(replace(card, classes=["x"]), card, place) == card
+def test_a_saved_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    card, _ = untrained("cnn", make_clips(), "abc")
+    location = Location.of(tmp_path)
+    assert finetuning.card_from(replace(card, classes=["x"]), card, location) == card
     with pytest.raises(ArtifactError, match=r"trained on other features: spectrogram\.n_mels is 16, expected 64"):
-        finetuning.card_from(replace(card, fingerprint="other", features={"spectrogram": {"n_mels": 64}}), card, place)
+        finetuning.card_from(
+            replace(card, fingerprint="other", features={"spectrogram": {"n_mels": 64}}), card, location
+        )
     with pytest.raises(ArtifactError, match=r"is a crnn, architecture is cnn; write architecture=crnn"):
-        finetuning.card_from(replace(card, architecture="crnn"), card, place)
-    _, wide = fresh("cnn", make_clips(bins=32), "abc")
-    _, narrow = fresh("resnet", make_clips(), "abc")
+        finetuning.card_from(replace(card, architecture="crnn"), card, location)
+    _, wide = untrained("cnn", make_clips(bins=32), "abc")
+    _, narrow = untrained("resnet", make_clips(), "abc")
     with pytest.raises(ArtifactError, match="the saved weights do not fit"):
         finetuning.start_from(narrow, wide, same_genres=True, freeze=False)
 
 
-def test_training_starts_from_the_folder_that_init_from_names(tmp_path):
-    """What the train job does with `init_from=`: a model of three genres, then four others."""
+def test_training_starts_from_the_folder_of_init_from(tmp_path: Path) -> None:
+    """As the train job does: a model of three genres, then one of four others."""
     common = ("train.window_seconds=0.5", "train.batch_size=8", "train.epochs=2", "architectures.cnn.width=8")
     old, new = data_of(make_clips(tracks=24, seed=1), "abc"), data_of(make_clips(tracks=32, classes=4, seed=2), "wxyz")
     first = Experiment.of(load(None, (*common, "architectures.cnn.depth=3")))
@@ -142,13 +145,13 @@ def test_training_starts_from_the_folder_that_init_from_names(tmp_path):
     assert started.classes == list("wxyz")
     list(trainer.run())
     head = finetuning.head_of(trainer.classifier)
-    found = trainer.use_best().state_dict()
+    state = trainer.use_best().state_dict()
     for key, tensor in saved.state_dict().items():
-        assert key.startswith(f"{head}.") or torch.equal(found[key], tensor)
-    assert found[f"{head}.weight"].shape[0] == 4
+        assert key.startswith(f"{head}.") or torch.equal(state[key], tensor)
+    assert state[f"{head}.weight"].shape[0] == 4
 
 
-def data_of(clips, genres):
+def data_of(clips: Clips, genres: str) -> Data:
     settings = {"spectrogram": {"n_mels": 16}}
     manifest = Manifest(classes=list(genres), settings=settings, fingerprint="same", shape=clips.shape)
     return Data(clips, clips, *statistics(clips), manifest)
