@@ -122,7 +122,7 @@ class Page(HTMLParser):
 
     def __init__(self, source: str) -> None:
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, Any]]] = []
         self.text: list[str] = []
         self.feed(source)
 
@@ -132,8 +132,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text.append(data)
 
-    def values(self, key: str) -> list[str | None]:
+    def values(self, key: str) -> list[Any]:
         return [attributes["data-value"] for _, attributes in self.tags if attributes.get("data-key") == key]
 
-    def all(self, name: str) -> list[dict[str, str | None]]:
+    def all(self, name: str) -> list[dict[str, Any]]:
         return [attributes for tag, attributes in self.tags if tag == name]

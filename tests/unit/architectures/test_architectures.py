@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import urllib.error
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,18 +46,18 @@ PUBLISHED = [
 ]
 
 
-def without_memory(name, params):
+def without_memory(name: str, params: dict[str, Any]) -> nn.Module:
     with torch.device("meta"):
         return architectures.build(name, params, 128, CLASSES)
 
 
 @pytest.mark.parametrize(("name", "params", "count"), [(n, dict(p), count) for (n, p), count in PARAMETERS.items()])
-def test_number_of_parameters(name, params, count):
+def test_number_of_parameters(name: str, params: dict[str, Any], count: int) -> None:
     assert sum(parameter.numel() for parameter in without_memory(name, params).parameters()) == count
 
 
 @pytest.mark.parametrize(("name", "params", "published"), PUBLISHED)
-def test_full_networks_have_torchvisions_names_and_shapes(name, params, published):
+def test_full_networks_have_torchvisions_names_and_shapes(name: str, params: dict[str, Any], published: str) -> None:
     with torch.device("meta"):
         theirs = getattr(torchvision.models, published)(num_classes=CLASSES).state_dict()
     ours = without_memory(name, params).state_dict()
@@ -66,14 +68,14 @@ def test_full_networks_have_torchvisions_names_and_shapes(name, params, publishe
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-def test_attention_weights_come_out():
-    network = architectures.build("crnn_attention", {"width": 4, "depth": 3, "hidden": 8}, 16, CLASSES).eval()
+def test_attention_weights_come_out() -> None:
+    network: Any = architectures.build("crnn_attention", {"width": 4, "depth": 3, "hidden": 8}, 16, CLASSES).eval()
     weights = network.attention(torch.randn(3, 1, 16, 41))
     assert weights.shape == (3, 11)  # ceil(41 / 4) steps
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(3))
 
 
-def test_an_unknown_architecture_names_the_nearest():
+def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'resnet'"):
         architectures.build("resnett", {}, 16, 2)
 
@@ -82,31 +84,36 @@ def test_an_unknown_architecture_names_the_nearest():
 
 
 @pytest.fixture(scope="module")
-def weights():
+def weights() -> dict[str, torch.Tensor]:
     """A state dictionary in torchvision's layout and full size, as nobody published it."""
     torch.manual_seed(3)
     network = torchvision.models.resnet18(num_classes=1000)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
-    return network.state_dict()
+    state: dict[str, torch.Tensor] = network.state_dict()
+    return state
 
 
 @pytest.fixture
-def weights_file(weights, tmp_path):
+def weights_file(weights: dict[str, torch.Tensor], tmp_path: Path) -> Path:
     # torchvision's older files do not have these counts
     torch.save({key: v for key, v in weights.items() if "num_batches" not in key}, tmp_path / "mine.pth")
     return tmp_path / "mine.pth"
 
 
-def start(name, **params):
+def start(name: str, **params: Any) -> Any:
     network = architectures.build(name, params, 64, CLASSES)
     architectures.start(name, params, network)
     return network
 
 
-def test_a_spectrogram_is_a_grey_picture_to_pretrained_weights(weights, weights_file):
+def test_a_spectrogram_is_a_grey_picture_to_pretrained_weights(
+    weights: dict[str, torch.Tensor], weights_file: Path
+) -> None:
     ours = start("resnet", pretrained=str(weights_file)).eval()
     theirs = torchvision.models.resnet18(num_classes=1000)
     theirs.load_state_dict(weights)
@@ -116,14 +123,14 @@ def test_a_spectrogram_is_a_grey_picture_to_pretrained_weights(weights, weights_
         torch.testing.assert_close(ours(x), theirs.eval()(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
 
 
-def test_pretrained_weights_bring_their_stem(weights_file):
+def test_pretrained_weights_bring_their_stem(weights_file: Path) -> None:
     assert start("resnet").conv1.weight.shape[2:] == (3, 3)
     assert start("resnet", pretrained=str(weights_file)).conv1.weight.shape[2:] == (7, 7)
     with pytest.raises(ConfigError, match="fits the published stem only, found stem=small"):
         architectures.params("resnet", {"pretrained": str(weights_file), "stem": "small"})
 
 
-def test_vgg_bodies_start_from_pretrained_weights(tmp_path):
+def test_vgg_bodies_start_from_pretrained_weights(tmp_path: Path) -> None:
     body = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=True)
     state = {f"features.{key}": value for key, value in body.state_dict().items()}
     torch.save(state | {"classifier.0.weight": torch.zeros(1)}, tmp_path / "vgg.pth")
@@ -134,15 +141,19 @@ def test_vgg_bodies_start_from_pretrained_weights(tmp_path):
         start("vgg16", pretrained=str(tmp_path / "vgg.pth"), head="published")
 
 
-def test_imagenet_is_torchvisions_cache(weights_file, weights, tmp_path, monkeypatch):
+def test_imagenet_is_torchvisions_cache(
+    weights_file: Path, weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     weights_file.rename(tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
     assert torch.equal(start("resnet", pretrained="imagenet").layer1[0].conv1.weight, weights["layer1.0.conv1.weight"])
 
 
-def test_without_a_network_the_message_says_where_to_put_the_file(tmp_path, monkeypatch):
-    def unreachable(*_, **__):
+def test_without_a_network_the_message_says_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("no route")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -160,7 +171,7 @@ def test_without_a_network_the_message_says_where_to_put_the_file(tmp_path, monk
         ([1, 2], "holds no state dictionary"),
     ],
 )
-def test_weights_that_do_not_serve_are_refused_in_one_line(content, says, tmp_path):
+def test_weights_that_do_not_serve_are_refused_in_one_line(content: Any, says: str, tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -172,19 +183,19 @@ def test_weights_that_do_not_serve_are_refused_in_one_line(content, says, tmp_pa
     assert "resnet18-f37072fd.pth" in str(caught.value)
 
 
-def test_weights_that_execute_something_are_not_read(tmp_path):
+def test_weights_that_execute_something_are_not_read(tmp_path: Path) -> None:
     torch.save(Config, tmp_path / "code.pth")
     with pytest.raises(ConfigError, match="cannot be read"):
         start("resnet", pretrained=str(tmp_path / "code.pth"))
 
 
 @pytest.mark.parametrize("name", ["resnet", "vgg16", "vgg19"])
-def test_pretrained_weights_need_the_published_width(name):
+def test_pretrained_weights_need_the_published_width(name: str) -> None:
     with pytest.raises(ConfigError, match="use width=64"):
         architectures.params(name, {"pretrained": "imagenet", "width": 16})
 
 
-def test_a_saved_model_does_not_need_the_weights_it_started_from(weights_file, tmp_path):
+def test_a_saved_model_does_not_need_the_weights_it_started_from(weights_file: Path, tmp_path: Path) -> None:
     clips = make_clips()
     params = architectures.params("resnet", {"pretrained": str(weights_file)}).model_dump(mode="json")
     card = ModelCard("resnet", params, ["a", "b", "c"], {}, "", clips.shape, 0.5, 2)
@@ -193,12 +204,13 @@ def test_a_saved_model_does_not_need_the_weights_it_started_from(weights_file, t
     checkpoint.save(Location.of(tmp_path / "model"), card, saved)
     weights_file.unlink()
     _, loaded = checkpoint.load(Location.of(tmp_path / "model"))
-    assert torch.equal(loaded.network.conv1.weight, saved.network.conv1.weight)
+    name = "network.conv1.weight"
+    assert torch.equal(loaded.get_parameter(name), saved.get_parameter(name))
     with pytest.raises(ConfigError, match="cannot be read"):
         checkpoint.build(card, blank, blank + 1)
 
 
-def test_another_start_is_another_row():
+def test_another_start_is_another_row() -> None:
     assert architectures.label("resnet", {}) == "resnet"
     assert architectures.label("resnet", {"pretrained": "imagenet"}) == "resnet-imagenet"
     assert architectures.label("vgg16", {"pretrained": "/weights/vgg16.pth"}) == "vgg16-pretrained"
@@ -207,7 +219,7 @@ def test_another_start_is_another_row():
 # --- search spaces in YAML
 
 
-def test_domains_are_parsed():
+def test_domains_are_parsed() -> None:
     assert parse("k", [1, 2]) == Choice((1, 2))
     assert parse("k", 3) == Choice((3,))
     assert parse("k", {"uniform": [0, 1]}) == Uniform(0.0, 1.0)
@@ -226,6 +238,6 @@ def test_domains_are_parsed():
         {"a": 1, "b": 2},
     ],
 )
-def test_other_domains_are_refused(value):
+def test_other_domains_are_refused(value: dict[str, Any] | list[str]) -> None:
     with pytest.raises(ConfigError, match="write a list"):
         parse("k", value)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -36,13 +37,13 @@ def imports(*arguments: str) -> tuple[int, set[str], str]:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("tun",)])
-def test_the_command_alone_imports_not_even_the_schema(arguments):
+def test_the_command_alone_imports_not_even_the_schema(arguments: tuple[str]) -> None:
     _, modules, _ = imports(*arguments)
     assert not modules & (HEAVY | {"pydantic", "yaml", "rich"})
 
 
 @pytest.mark.parametrize("job", jobs.JOBS)
-def test_help_of_a_job_imports_nothing_heavy(job):
+def test_help_of_a_job_imports_nothing_heavy(job: str) -> None:
     code, modules, said = imports(job, "--help")
     assert code == 0
     assert not modules & HEAVY
@@ -50,7 +51,7 @@ def test_help_of_a_job_imports_nothing_heavy(job):
 
 
 @pytest.mark.parametrize("setting", ["modle=cnn", "train.epoch=3", "train.epochs=0", "word"])
-def test_a_wrong_setting_of_a_search_imports_nothing_heavy(setting):
+def test_a_wrong_setting_of_a_search_imports_nothing_heavy(setting: str) -> None:
     code, modules, said = imports("tune", setting)
     assert code == 2
     assert not modules & HEAVY
@@ -58,14 +59,16 @@ def test_a_wrong_setting_of_a_search_imports_nothing_heavy(setting):
 
 
 @pytest.mark.parametrize("job", [name for name, job in jobs.JOBS.items() if not job.forecasts])
-def test_dry_run_imports_neither_ray_nor_torch(job):
+def test_dry_run_imports_neither_ray_nor_torch(job: str) -> None:
     code, modules, _ = imports(job, "--dry-run")
     assert code == 0
     assert not modules & {"torch", "ray", "librosa", "pandas", "sklearn"}
 
 
 @pytest.mark.parametrize("job", jobs.JOBS)
-def test_help_fits_a_screen_and_names_each_setting_that_the_job_reads(job, capsys, monkeypatch):
+def test_help_fits_a_screen_and_names_each_setting_that_the_job_reads(
+    job: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "110")
     assert command.main([job, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -76,7 +79,7 @@ def test_help_fits_a_screen_and_names_each_setting_that_the_job_reads(job, capsy
         assert f"  {key}=" in shown or (f"  {section}." in shown and f"  {name}=" in shown)
 
 
-def test_help_all_names_every_setting_with_its_meaning(capsys):
+def test_help_all_names_every_setting_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["tune", "--help-all"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     rows = list(config.describe(Config()))
@@ -99,25 +102,25 @@ def declared(job: str) -> set[str]:
     return found
 
 
-def test_the_demo_reads_what_its_two_jobs_read():
+def test_the_demo_reads_what_its_two_jobs_read() -> None:
     assert declared("demo") == declared("prepare") | declared("tune")
 
 
-def test_each_job_has_a_purpose_of_one_line_first():
+def test_each_job_has_a_purpose_of_one_line_first() -> None:
     for name in jobs.JOBS:
         first, _, rest = jobs.purpose(name).partition("\n")
         assert first.endswith(".")
         assert not rest.strip() or rest.startswith("\n")
 
 
-def test_the_demo_is_the_shipped_configuration(capsys):
+def test_the_demo_is_the_shipped_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["demo", "--dry-run", "seed=5"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     shipped = config.load(str(REPOSITORY / "configs/demo.yaml"), ["seed=5"])
     assert Config.model_validate(shown) == cli.check_plugins(shipped)
 
 
-def test_version(capsys):
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--version"]) == 0
     assert capsys.readouterr().out == f"genre {genre.__version__}\n"
 
@@ -137,7 +140,9 @@ def test_version(capsys):
         (["prepare", "--config", "nowhere.yaml"], "cannot be read"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_two(arguments, says, capsys):
+def test_wrong_use_is_one_line_and_exit_code_two(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(arguments) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ")
@@ -145,13 +150,13 @@ def test_wrong_use_is_one_line_and_exit_code_two(arguments, says, capsys):
     assert told.count("\n") == 1
 
 
-def test_no_job_shows_the_jobs(capsys):
+def test_no_job_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 2
     assert "  prepare " in capsys.readouterr().err
 
 
-def test_a_failed_job_is_one_line_and_exit_code_one(capsys):
-    def action():
+def test_a_failed_job_is_one_line_and_exit_code_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> None:
         raise RuntimeError("the disk\nis full")
 
     assert cli.reported(action, "genre prepare") == 1
@@ -161,7 +166,7 @@ def test_a_failed_job_is_one_line_and_exit_code_one(capsys):
 
 
 @pytest.mark.parametrize("missing", ["ray", "torch"])
-def test_a_light_install_names_the_extra_that_a_job_needs(missing, tmp_path):
+def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path: Path) -> None:
     """The package is made impossible to import, as where it is not installed."""
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
     search = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
@@ -173,6 +178,6 @@ def test_a_light_install_names_the_extra_that_a_job_needs(missing, tmp_path):
     assert done.stderr == f"error: `genre tune` needs {missing}, which is not installed; pip install 'genre[train]'\n"
 
 
-def test_a_second_song_is_refused_rather_than_tagged_alone(capsys):
+def test_a_second_song_is_refused_rather_than_tagged_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["tag", "a.mp3", "b.mp3", "--dry-run"]) == 2
     assert capsys.readouterr().err == ("error: inputs: found 2 values, a.mp3 and b.mp3; name one file or one folder\n")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
+import time
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -11,20 +14,20 @@ from ray_jobs.engine import cli, progress
 
 
 @pytest.fixture
-def log(monkeypatch):
+def log(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[str]]:
     """What is printed where there is no terminal, and a clock that tests turn."""
     written, now = io.StringIO(), [0.0]
     monkeypatch.setattr(cli, "console", lambda: Console(file=written, soft_wrap=True))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    def after(seconds):
+    def after(seconds: float) -> list[str]:
         now[0] += seconds
         return written.getvalue().splitlines()
 
     return after
 
 
-def test_a_log_is_not_silent_while_nothing_is_done(log):
+def test_a_log_is_not_silent_while_nothing_is_done(log: Callable[[float], list[str]]) -> None:
     with progress.JobProgress("judging", total=4) as bar:
         bar.step(1, "models scored")
         assert log(14) == []
@@ -36,7 +39,7 @@ def test_a_log_is_not_silent_while_nothing_is_done(log):
         assert len(log(0)) == 2
 
 
-def test_tracks_are_counted_with_their_rate(log):
+def test_tracks_are_counted_with_their_rate(log: Callable[[float], list[str]]) -> None:
     with progress.TrackProgress("prepare", total=100) as bar:
         log(20)
         bar.advance(40, rejected=3)

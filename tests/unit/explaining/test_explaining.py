@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,22 +21,23 @@ from ray_jobs.engine import cli
 
 
 @pytest.fixture(scope="module")
-def tagger(tmp_path_factory):
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
     return Tagger.load(save_model(tmp_path_factory.mktemp("model"), "crnn_attention"), precision=0)
 
 
 @pytest.fixture(scope="module")
-def track(tagger, tmp_path_factory):
-    return tagger.decode(song(tmp_path_factory.mktemp("music") / "song.wav", seconds=5))
+def track(tagger: Tagger, tmp_path_factory: pytest.TempPathFactory) -> PreparedTrack:
+    decoded: PreparedTrack = tagger.decode(song(tmp_path_factory.mktemp("music") / "song.wav", seconds=5))
+    return decoded
 
 
 @pytest.fixture
-def windows():
+def windows() -> torch.Tensor:
     return torch.randn(2, 32, 43, generator=torch.Generator().manual_seed(0)) * 10 - 30
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
-def test_relevances_add_up_to_what_the_music_changes(name, tmp_path, windows):
+def test_relevances_add_up_to_what_the_music_changes(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
     """Completeness, proposition 1 of Sundararajan et al."""
     classifier = Tagger.load(save_model(tmp_path, name)).classifiers[0]
     relevance = explaining.integrated_gradients(classifier, windows, target=1, steps=64)
@@ -46,7 +48,7 @@ def test_relevances_add_up_to_what_the_music_changes(name, tmp_path, windows):
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
-def test_the_map_follows_the_model_and_not_only_the_music(name, tmp_path, windows):
+def test_the_map_follows_the_model_and_not_only_the_music(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
     """Adebayo et al. 2018: with random weights it must be another map."""
     first, second = (Tagger.load(save_model(tmp_path / str(seed), name, seed=seed)).classifiers[0] for seed in (1, 2))
     map_, again, other = (
@@ -56,12 +58,12 @@ def test_the_map_follows_the_model_and_not_only_the_music(name, tmp_path, window
     assert abs(np.corrcoef(map_, other)[0, 1]) < 0.5
 
 
-def test_what_alone_is_heard_alone_is_relevant(tmp_path, windows):
+def test_what_alone_is_heard_alone_is_relevant(tmp_path: Path, windows: torch.Tensor) -> None:
     """A model that only hears band 7: no other band can have decided."""
     classifier = Tagger.load(save_model(tmp_path)).classifiers[0]
 
     class Band(torch.nn.Module):
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             level = x[:, 0, 7].mean(dim=1)
             return torch.stack([level, -level, 0 * level], dim=1)
 
@@ -71,10 +73,12 @@ def test_what_alone_is_heard_alone_is_relevant(tmp_path, windows):
     assert relevance[7] == relevance.sum()
 
 
-def test_a_track_is_explained_from_its_start_to_its_end(tagger, track):
+def test_a_track_is_explained_from_its_start_to_its_end(tagger: Tagger, track: PreparedTrack) -> None:
     found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2)
     assert found.relevance.shape == found.levels.shape
     assert found.seconds == pytest.approx(5, abs=0.1)
+    assert found.attention is not None
+    assert found.attention is not None
     assert found.attention.shape == (found.levels.shape[1],)
     assert found.attention.mean() == pytest.approx(1)
     assert len(found.by_second()) in (5, 6)
@@ -87,14 +91,14 @@ def test_a_track_is_explained_from_its_start_to_its_end(tagger, track):
         explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "polka")
 
 
-def test_the_picture_is_as_wide_as_its_time(tagger, track):
+def test_the_picture_is_as_wide_as_its_time(tagger: Tagger, track: PreparedTrack) -> None:
     found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
     plain, framed = (Image.open(io.BytesIO(explaining.png(found, "título ♫", axes=axes))) for axes in (False, True))
     assert plain.size == (600, 320)
     assert framed.size[0] > plain.size[0]
 
 
-def test_the_excerpt_is_the_start_of_the_file(tmp_path):
+def test_the_excerpt_is_the_start_of_the_file(tmp_path: Path) -> None:
     path = song(tmp_path / "song.flac", seconds=4, rate=44100)
     wave, rate = soundfile.read(io.BytesIO(excerpt(str(path), 2.0)))
     assert rate == 22050
@@ -105,7 +109,7 @@ def test_the_excerpt_is_the_start_of_the_file(tmp_path):
         excerpt(str(bad), 2.0)
 
 
-def test_the_page_holds_everything_and_trusts_no_name(tagger, track):
+def test_the_page_holds_everything_and_trusts_no_name(tagger: Tagger, track: PreparedTrack) -> None:
     found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
     page = explaining.html(found, "<script>alert(1)</script>", [("jazz", 0.7), ("rock", 0.3)], b"mp3", "cnn")
     assert "<script>alert" not in page
@@ -114,7 +118,7 @@ def test_the_page_holds_everything_and_trusts_no_name(tagger, track):
     assert "data:audio/mpeg;base64," in page
 
 
-def test_the_job_writes_a_page_and_a_picture_for_each_song(tmp_path, capsys):
+def test_the_job_writes_a_page_and_a_picture_for_each_song(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = save_model(tmp_path / "model")
     song(tmp_path / "music" / "a.wav")
     (tmp_path / "music" / "bad.mp3").write_bytes(b"nothing")

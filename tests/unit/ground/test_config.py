@@ -13,14 +13,14 @@ from genre.errors import ConfigError
 from genre.settings import Config
 
 
-def test_later_settings_win(tmp_path):
+def test_later_settings_win(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("train: {epochs: 3, batch_size: 8}\nseed: 4\n")
     loaded = config.load(str(file), ["train.epochs=5"])
     assert (loaded.train.epochs, loaded.train.batch_size, loaded.seed) == (5, 8, 4)
 
 
-def test_resolved_configuration_loads_to_itself(tmp_path):
+def test_resolved_configuration_loads_to_itself(tmp_path: Path) -> None:
     first = config.load(
         None, ["architecture=crnn", "architectures.cnn.width=8", "tune.architectures=[cnn, crnn]", "seed=3"]
     )
@@ -50,7 +50,7 @@ def test_resolved_configuration_loads_to_itself(tmp_path):
         ("corpus.valid_fraction=.nan", "corpus.valid_fraction"),
     ],
 )
-def test_each_mistake_is_one_line_that_helps(text, says):
+def test_each_mistake_is_one_line_that_helps(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as error:
         config.load(None, [text])
     assert says in str(error.value)
@@ -58,14 +58,14 @@ def test_each_mistake_is_one_line_that_helps(text, says):
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", "just words"])
-def test_files_that_are_no_configuration(tmp_path, content):
+def test_files_that_are_no_configuration(tmp_path: Path, content: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(content)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         config.load(str(file))
 
 
-def test_missing_file():
+def test_missing_file() -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load("nowhere.yaml")
 
@@ -97,26 +97,27 @@ def test_a_former_name_is_refused_with_the_present_one(tmp_path: Path, former: s
         content = {key: content}
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(content))
-    for arguments in ((str(file), []), (None, [f"{former}={{}}"])):
+    calls: list[tuple[str | None, list[str]]] = [(str(file), []), (None, [f"{former}={{}}"])]
+    for arguments in calls:
         with pytest.raises(ConfigError) as error:
             config.load(*arguments)
         assert str(error.value) == f"{former} was renamed to {present}"
 
 
-def test_fingerprint_follows_values_alone():
+def test_fingerprint_follows_values_alone() -> None:
     one, same, other = (config.load(None, [s]).audio for s in ("seed=1", "seed=2", "audio.clip_seconds=20"))
     assert config.fingerprint(one) == config.fingerprint(same) != config.fingerprint(other)
 
 
-def test_every_key_is_documented():
+def test_every_key_is_documented() -> None:
     described = list(config.describe(Config()))
     assert len(described) > 50
     assert all(meaning for _, _, meaning in described)
 
 
-def test_numbers_that_look_like_names_stay_strings():
+def test_numbers_that_look_like_names_stay_strings() -> None:
     assert config.load(None, ["corpus.root=2024"]).corpus.root == "2024"
 
 
-def test_defaults_are_valid_yaml():
+def test_defaults_are_valid_yaml() -> None:
     assert yaml.safe_load(config.to_yaml(Config())) == Config().model_dump(mode="json")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from genre import config, grammar, registry
 from genre.errors import ConfigError
@@ -30,7 +33,7 @@ NASTY = [
 ]
 
 
-def text_fields(schema, prefix: str) -> list[str]:
+def text_fields(schema: type[BaseModel], prefix: str) -> list[str]:
     found = []
     for name, field in schema.model_fields.items():
         below = grammar.section(schema, name)
@@ -62,7 +65,7 @@ def some_texts(seed: int, count: int = 60) -> list[str]:
     return NASTY + ["".join(piece() for _ in range(rng.integers(0, 12))) for _ in range(count)]
 
 
-def at(loaded: Config, key: str):
+def at(loaded: Config, key: str) -> Any:
     found = loaded
     for name in key.split("."):
         found = found[name] if isinstance(found, dict) else getattr(found, name)
@@ -70,27 +73,27 @@ def at(loaded: Config, key: str):
 
 
 @pytest.mark.parametrize("key", TEXTS)
-def test_any_text_comes_back_equal(key):
+def test_any_text_comes_back_equal(key: str) -> None:
     for text in some_texts(len(key)):
         assert at(config.load(None, [f"{key}={text}"]), key) == text
 
 
 @pytest.mark.parametrize(("kind", "key"), OF_CORPORA)
-def test_any_text_of_a_corpus_comes_back_equal(kind, key):
+def test_any_text_of_a_corpus_comes_back_equal(kind: str, key: str) -> None:
     """Whichever of the two settings is given first."""
     for text in some_texts(len(key), count=10):
         loaded = config.load(None, [f"{key}={text}", f"corpus.kind={kind}"])
         assert at(loaded, key) == text
 
 
-def test_any_text_of_an_architecture_comes_back_equal():
+def test_any_text_of_an_architecture_comes_back_equal() -> None:
     for text in some_texts(0, count=10):
         loaded = config.load(None, [f"architectures.resnet.pretrained={text}"])
         assert loaded.architectures["resnet"]["pretrained"] == text
 
 
 @pytest.mark.parametrize("key", ["leaderboard.compare"])
-def test_any_list_of_texts_comes_back_equal(key):
+def test_any_list_of_texts_comes_back_equal(key: str) -> None:
     texts = some_texts(7)
     for begin in range(0, len(texts), 3):
         few = texts[begin : begin + 3]
@@ -121,7 +124,7 @@ def test_any_list_of_texts_comes_back_equal(key):
         ("tune.space.cnn={train.mixup: [0, 0.3]}", "tune.space", {"cnn": {"train.mixup": [0, 0.3]}}),
     ],
 )
-def test_a_value_is_read_by_the_type_of_its_setting(setting, key, value):
+def test_a_value_is_read_by_the_type_of_its_setting(setting: str, key: str, value: object) -> None:
     assert at(config.load(None, [setting]), key) == value
 
 
@@ -143,13 +146,13 @@ def test_a_value_is_read_by_the_type_of_its_setting(setting, key, value):
         ("corpus.rot", "'corpus.root'"),
     ],
 )
-def test_an_unknown_key_names_the_nearest_of_its_own_level(key, nearest):
+def test_an_unknown_key_names_the_nearest_of_its_own_level(key: str, nearest: str) -> None:
     with pytest.raises(ConfigError, match="unknown key") as error:
         config.load(None, [f"{key}=3"])
     assert str(error.value) == f"unknown key {key!r}; did you mean {nearest}?"
 
 
-def test_an_unknown_key_of_a_file_is_told_in_full(tmp_path):
+def test_an_unknown_key_of_a_file_is_told_in_full(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("trian: {epochs: 3}\n")
     with pytest.raises(ConfigError, match=r"unknown key 'trian\.epochs'; did you mean 'train\.epochs'\?"):
@@ -157,7 +160,7 @@ def test_an_unknown_key_of_a_file_is_told_in_full(tmp_path):
 
 
 @pytest.mark.parametrize("setting", ["train.epochs=[", "train.epochs=2024-99-99", 'leaderboard.compare=["\\q"]'])
-def test_a_value_that_is_not_yaml(setting):
+def test_a_value_that_is_not_yaml(setting: str) -> None:
     with pytest.raises(ConfigError, match="is not YAML") as error:
         config.load(None, [setting])
     assert "\n" not in str(error.value)

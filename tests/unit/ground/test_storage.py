@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -16,11 +17,11 @@ from genre.storage import Location
 
 
 @pytest.fixture
-def place(tmp_path) -> Location:
+def place(tmp_path: Path) -> Location:
     return Location.of(tmp_path)
 
 
-def test_addresses_go_down_and_keep_their_query():
+def test_addresses_go_down_and_keep_their_query() -> None:
     assert str(Location.of("/a/b/") / "c d") == "/a/b/c d"
     bucket = Location.of("s3://bucket/run?region=us-east-1") / "what #1? 100%é"
     assert bucket.path == "bucket/run/what #1? 100%é"
@@ -32,22 +33,22 @@ def test_addresses_go_down_and_keep_their_query():
 @pytest.mark.parametrize(
     "address", ["s3://bucket/a%20b/c?region=us-east-1", "s3://key:secret@bucket/x?region=us-east-1"]
 )
-def test_paths_of_buckets_are_those_of_pyarrow(address):
+def test_paths_of_buckets_are_those_of_pyarrow(address: str) -> None:
     assert Location.of(address).path == fs.FileSystem.from_uri(address)[1]
 
 
-def test_addresses_of_one_bucket_share_a_client():
+def test_addresses_of_one_bucket_share_a_client() -> None:
     first, second = (Location.of(f"s3://bucket/{name}?region=us-east-1") for name in "ab")
     assert first.filesystem is second.filesystem
     assert pickle.loads(pickle.dumps(first)).path == "bucket/a"  # noqa: S301
 
 
-def test_an_unknown_scheme_is_named():
+def test_an_unknown_scheme_is_named() -> None:
     with pytest.raises(ArtifactError, match="ftp://host/x: not an address pyarrow can open"):
         Location.of("ftp://host/x")
 
 
-def test_bytes_json_and_tables_come_back(place):
+def test_bytes_json_and_tables_come_back(place: Location) -> None:
     (place / "a" / "b.bin").write_bytes(b"\0music")
     assert (place / "a/b.bin").read_bytes() == b"\0music"
     assert (place / "a/b.bin").sha256() == hashlib.sha256(b"\0music").hexdigest()
@@ -59,14 +60,14 @@ def test_bytes_json_and_tables_come_back(place):
     assert [file.name for file in place.files()] == ["c.json", "t.parquet"]
 
 
-def test_a_large_file_is_hashed_in_pieces(place, monkeypatch):
+def test_a_large_file_is_hashed_in_pieces(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_PIECE", 1000)
     (place / "a").write_bytes(bytes(range(256)) * 30)
     assert (place / "a").sha256() == hashlib.sha256(bytes(range(256)) * 30).hexdigest()
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b""])
-def test_broken_files_are_named(place, content):
+def test_broken_files_are_named(place: Location, content: bytes) -> None:
     (place / "x").write_bytes(content)
     with pytest.raises(ArtifactError, match="not JSON; it was altered or cut"):
         (place / "x").read_json()
@@ -76,7 +77,7 @@ def test_broken_files_are_named(place, content):
         pass
 
 
-def test_a_table_in_pieces_appears_at_the_end(place):
+def test_a_table_in_pieces_appears_at_the_end(place: Location) -> None:
     schema = pa.schema([("x", pa.int64())])
     with (place / "sub" / "t.parquet").table_writer(schema) as writer:
         writer.write_table(pa.table({"x": [1]}))
@@ -87,7 +88,7 @@ def test_a_table_in_pieces_appears_at_the_end(place):
         assert reader.read()["x"].to_pylist() == [1, 2]
 
 
-def test_an_error_leaves_what_was_there(place):
+def test_an_error_leaves_what_was_there(place: Location) -> None:
     (place / "t.parquet").write_table(pa.table({"x": [1]}))
     schema = pa.schema([("x", pa.int64())])
     with pytest.raises(ZeroDivisionError), (place / "t.parquet").table_writer(schema) as writer:  # noqa: PT012
@@ -97,7 +98,7 @@ def test_an_error_leaves_what_was_there(place):
     assert os.listdir(place.path) == ["t.parquet"]
 
 
-def test_hidden_files_are_no_files_and_deleting_nothing_is_fine(place):
+def test_hidden_files_are_no_files_and_deleting_nothing_is_fine(place: Location) -> None:
     (place / ".hidden.parquet").write_bytes(b"")
     assert list(place.files()) == []
     (place / "nothing").delete()

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import boards
 import numpy as np
@@ -11,22 +13,22 @@ import pytest
 from boards import GENRES, TRUTH, Page, board, network, probabilities
 
 from genre.errors import ArtifactError
-from genre.report import Entry, Run, Search, Trial, read_board, write
+from genre.report import Board, Entry, Run, Search, Trial, read_board, write
 from genre.report.files import to_json
 from genre.storage import Location
 
 
 @pytest.fixture
-def full():
+def full() -> Board:
     return boards.full()
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "leaderboard")
 
 
-def test_the_board_comes_back_from_its_json(full, folder):
+def test_the_board_comes_back_from_its_json(full: Board, folder: Location) -> None:
     write(full, folder)
     again = read_board(folder)
     assert to_json(again) == to_json(full)
@@ -35,7 +37,7 @@ def test_the_board_comes_back_from_its_json(full, folder):
     assert again.entries[0].settings["train.learning_rate"] == 1.25e-06
 
 
-def test_a_report_made_again_is_the_same_to_the_byte(full, folder, tmp_path):
+def test_a_report_made_again_is_the_same_to_the_byte(full: Board, folder: Location, tmp_path: Path) -> None:
     write(full, folder)
     other = Location.of(tmp_path / "again")
     write(read_board(folder), other)
@@ -43,7 +45,7 @@ def test_a_report_made_again_is_the_same_to_the_byte(full, folder, tmp_path):
         assert (other / f"leaderboard.{suffix}").read_bytes() == (folder / f"leaderboard.{suffix}").read_bytes()
 
 
-def test_csv_json_html_and_markdown_agree(full, folder):
+def test_csv_json_html_and_markdown_agree(full: Board, folder: Location) -> None:
     write(full, folder)
     lines = list(csv.DictReader(io.StringIO((folder / "leaderboard.csv").read_bytes().decode())))
     rows = json.loads((folder / "leaderboard.json").read_bytes())["rows"]
@@ -57,7 +59,7 @@ def test_csv_json_html_and_markdown_agree(full, folder):
         assert page.values(key) == [line[key] for line in lines]
 
 
-def test_scores_on_validation_tracks_are_not_called_a_test(folder):
+def test_scores_on_validation_tracks_are_not_called_a_test(folder: Location) -> None:
     write(dataclasses.replace(boards.everything(), part="valid"), folder)
     assert read_board(folder).part == "valid"
     for suffix in ("md", "html"):
@@ -68,7 +70,7 @@ def test_scores_on_validation_tracks_are_not_called_a_test(folder):
         board(network("cnn", 0.5), part="holdout")
 
 
-def test_a_genre_without_a_track_has_a_dash_and_no_score(folder):
+def test_a_genre_without_a_track_has_a_dash_and_no_score(folder: Location) -> None:
     two = np.minimum(TRUTH, 2)  # nothing is rock
     write(dataclasses.replace(board(network("cnn", 0.8)), truth=two), folder)
     lines = (
@@ -78,18 +80,20 @@ def test_a_genre_without_a_track_has_a_dash_and_no_score(folder):
     assert rock.split("|")[2:4] == [" 0      ", " –    "]
 
 
-def test_what_cannot_be_read_says_so(full, folder):
+def test_what_cannot_be_read_says_so(full: Board, folder: Location) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
         read_board(folder)
     write(full, folder)
     content = (folder / "leaderboard.json").read_json()
+    broken: Any
+    broken: Any
     for broken in ({}, [], content | {"schema": 99}, content | {"board": {}}, content | {"board": content["rows"]}):
         (folder / "leaderboard.json").write_json(broken)
         with pytest.raises(ArtifactError, match="make the leaderboard again"):
             read_board(folder)
 
 
-def test_search_comparison_and_robustness_come_back_too(folder):
+def test_search_comparison_and_robustness_come_back_too(folder: Location) -> None:
     whole = boards.everything()
     write(whole, folder)
     again = read_board(folder)
@@ -99,7 +103,7 @@ def test_search_comparison_and_robustness_come_back_too(folder):
     assert again.entries[0].robustness == {"noise 20 dB": 0.6, "-12 dB": 0.75}
 
 
-def test_a_board_from_before_those_fields_still_reads(full, folder):
+def test_a_board_from_before_those_fields_still_reads(full: Board, folder: Location) -> None:
     write(full, folder)
     content = (folder / "leaderboard.json").read_json()
     for name in ("commit", "search", "compared"):
@@ -114,7 +118,7 @@ def test_a_board_from_before_those_fields_still_reads(full, folder):
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r\n=", "＝"])
-def test_no_name_in_the_csv_is_a_formula(start, folder):
+def test_no_name_in_the_csv_is_a_formula(start: str, folder: Location) -> None:
     name = f'{start}HYPERLINK("http://evil.example")'
     write(board(network(name, 0.6, robustness={f"{start}1+1": 0.5})), folder)
     with io.StringIO((folder / "leaderboard.csv").read_bytes().decode(), newline="") as file:
@@ -124,7 +128,7 @@ def test_no_name_in_the_csv_is_a_formula(start, folder):
     assert all(text[0].isalnum() or text[0] == "'" for text in (*lines[0], *lines[0].values()) if text)
 
 
-def test_values_that_are_not_finite_become_unknown(folder):
+def test_values_that_are_not_finite_become_unknown(folder: Location) -> None:
     run = Run(0, probabilities(0.7, 0), float("nan"), [{"epoch": 1, "valid_f1": float("nan"), "train_loss": 2.0}])
     entry = Entry("cnn", "network", [run], clips_per_second=float("inf"), robustness={"noise": float("nan")})
     trial = Trial("cnn", {}, "failed", valid_f1=float("nan"), seconds=float("inf"))
@@ -146,12 +150,12 @@ def test_values_that_are_not_finite_become_unknown(folder):
         ({"classes": GENRES[:3], "truth": TRUTH % 3}, "probabilities are"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(full, change, message):
+def test_parts_that_do_not_fit_are_refused(full: Board, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         dataclasses.replace(full, **change)
 
 
-def test_entries_need_runs_their_own_names_and_finite_answers():
+def test_entries_need_runs_their_own_names_and_finite_answers() -> None:
     for entries, message in (
         ([Entry("cnn", "network", [])], "no seed run"),
         ([network("cnn", 0.5), network("cnn", 0.6)], "2 entries"),

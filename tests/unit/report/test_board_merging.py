@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import boards
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 from boards import TRUTH, board, classical, majority, network
 
 from genre.errors import ArtifactError
-from genre.report import Run, merge, read_board, tabulate, write
+from genre.report import Board, Entry, Run, merge, read_board, tabulate, write
 from genre.storage import Location
 
 
-def reversed_board(original):
+def reversed_board(original: Board) -> Board:
     """The same board with its tracks in the opposite order."""
     entries = [
         dataclasses.replace(
@@ -25,24 +26,24 @@ def reversed_board(original):
     )
 
 
-def shuffled_split(*entries):
+def shuffled_split(*entries: Entry) -> Board:
     tracks = [f"other/{i}" for i in range(len(TRUTH))]
     facts = dataclasses.replace(board().corpus, split="official")
     return board(*entries, track_ids=tracks, corpus=facts, notes=["Of the other."])
 
 
-def test_one_board_stays_as_it_is():
+def test_one_board_stays_as_it_is() -> None:
     whole = boards.everything()
     assert [entry.name for entry in merge({"a": whole}).entries] == [entry.name for entry in whole.entries]
     assert merge({"a": whole}).notes == whole.notes
 
 
-def test_nothing_to_merge_is_refused():
+def test_nothing_to_merge_is_refused() -> None:
     with pytest.raises(ArtifactError, match="nothing to merge"):
         merge({})
 
 
-def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_collide():
+def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_collide() -> None:
     first = board(network("cnn", 0.5), classical(0.3), majority(), search=boards.search(("cnn",)))
     second = board(
         network("cnn", 0.8), network("crnn", 0.7), classical(0.3), majority(), search=boards.search(("cnn", "crnn"))
@@ -51,19 +52,21 @@ def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_coll
     assert [entry.name for entry in merged.entries] == ["cnn", "mfcc_svm", "majority", "cnn (wide)", "crnn"]
     assert merged.compared == []
     assert tabulate(merged).rows[0].entry.name == "cnn (wide)"
+    assert merged.search is not None
+    assert merged.search is not None
     assert merged.search.architectures == ["cnn", "cnn (wide)", "crnn"]
     assert merged.search.makespan_seconds == 600
     assert merged.search.concurrent == 2
     assert any("narrow, wide on the same tracks" in note for note in merged.notes)
 
 
-def test_what_no_board_has_a_model_of_is_still_missing():
+def test_what_no_board_has_a_model_of_is_still_missing() -> None:
     first = board(network("cnn", 0.6), missing={"resnet": "died", "vgg16": "died"})
     second = board(network("resnet", 0.5), missing={"vgg16": "died again"})
     assert merge({"a": first, "b": second}).missing == {"vgg16": "died"}
 
 
-def test_the_order_of_the_tracks_does_not_matter():
+def test_the_order_of_the_tracks_does_not_matter() -> None:
     first, second = board(network("cnn", 0.5)), board(network("resnet", 0.8))
     straight = merge({"a": first, "b": second})
     turned = merge({"a": first, "b": reversed_board(second)})
@@ -71,7 +74,7 @@ def test_the_order_of_the_tracks_does_not_matter():
         np.testing.assert_array_equal(one.runs[0].probabilities, other.runs[0].probabilities)
 
 
-def test_rows_of_other_tracks_stand_beside_without_ranks(tmp_path):
+def test_rows_of_other_tracks_stand_beside_without_ranks(tmp_path: Path) -> None:
     merged = merge({"mine": boards.full(), "other": shuffled_split(network("resnet", 0.9), majority())})
     assert len(merged.entries) == len(boards.full().entries)
     (other,) = merged.compared
@@ -84,7 +87,7 @@ def test_rows_of_other_tracks_stand_beside_without_ranks(tmp_path):
     assert read_board(folder).compared == merged.compared
 
 
-def test_other_genres_or_other_truth_are_other_tracks():
+def test_other_genres_or_other_truth_are_other_tracks() -> None:
     first = board(network("cnn", 0.5))
     relabelled = dataclasses.replace(first, truth=(TRUTH + 1) % 4)
     renamed = dataclasses.replace(first, classes=["a", "b", "c", "d"])
@@ -92,7 +95,7 @@ def test_other_genres_or_other_truth_are_other_tracks():
     assert [other.label for other in merged.compared] == ["b", "c"]
 
 
-def test_what_differs_between_the_machines_is_said():
+def test_what_differs_between_the_machines_is_said() -> None:
     first = board(network("cnn", 0.5))
     second = dataclasses.replace(
         board(network("crnn", 0.5)), hardware="a GPU", commit="fff", versions={"torch": "3"}, created="2030"
@@ -105,7 +108,7 @@ def test_what_differs_between_the_machines_is_said():
     assert len(merged.commands) == 1
 
 
-def test_the_same_name_with_other_seeds_is_another_row():
+def test_the_same_name_with_other_seeds_is_another_row() -> None:
     entry = network("cnn", 0.5)
     more = dataclasses.replace(entry, runs=[*entry.runs, Run(7, entry.runs[0].probabilities)])
     assert [e.name for e in merge({"a": board(entry), "b": board(more)}).entries] == ["cnn", "cnn (b)"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import boards
@@ -12,11 +13,12 @@ from genre.features import Shape
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
 from genre.report import CorpusFacts, model_card, tabulate
+from genre.report.table import Row
 from genre.storage import Location
 
 
 @pytest.fixture
-def card():
+def card() -> ModelCard:
     return ModelCard(
         architecture="cnn",
         params={"width": 16},
@@ -37,11 +39,11 @@ def card():
 
 
 @pytest.fixture
-def row():
+def row() -> Row:
     return next(row for row in tabulate(boards.everything()).rows if row.entry.name == "resnet")
 
 
-def test_a_card_of_a_judged_model_has_its_scores_data_and_limits(card, row):
+def test_a_card_of_a_judged_model_has_its_scores_data_and_limits(card: ModelCard, row: Row) -> None:
     text = model_card.markdown(
         card,
         boards.board().corpus,
@@ -74,7 +76,7 @@ def front_matter(text: str) -> dict[str, Any]:
     return metadata
 
 
-def test_the_front_matter_is_that_of_the_hugging_face_hub(card, row):
+def test_the_front_matter_is_that_of_the_hugging_face_hub(card: ModelCard, row: Row) -> None:
     metadata = front_matter(model_card.markdown(card, boards.board().corpus, row))
     assert metadata["pipeline_tag"] == "audio-classification"
     assert "cnn" in metadata["tags"]
@@ -92,7 +94,7 @@ def test_the_front_matter_is_that_of_the_hugging_face_hub(card, row):
     assert "model-index" not in front_matter(model_card.markdown(dataclasses.replace(card, facts={})))
 
 
-def test_no_folder_of_the_machine_is_named(card):
+def test_no_folder_of_the_machine_is_named(card: ModelCard) -> None:
     corpus = dataclasses.replace(boards.board().corpus, name="folder /home/me/my music/gtzan")
     moved = dataclasses.replace(card, params={"pretrained": "/home/me/models/cnn"})
     text = model_card.markdown(moved, corpus)
@@ -101,7 +103,7 @@ def test_no_folder_of_the_machine_is_named(card):
     assert re.search(r"\| pretrained \| cnn", text)
 
 
-def test_a_card_of_a_model_that_was_not_judged_says_so(card):
+def test_a_card_of_a_model_that_was_not_judged_says_so(card: ModelCard) -> None:
     text = model_card.markdown(card)
     assert "It has not been evaluated on test tracks." in text
     assert "Not recorded." in text
@@ -110,20 +112,20 @@ def test_a_card_of_a_model_that_was_not_judged_says_so(card):
     assert "\n\n# cnn: 4 music genres\n" in model_card.markdown(dataclasses.replace(card, facts={}))
 
 
-def test_a_model_of_spectrograms_that_were_brought_offers_no_tagging(card):
+def test_a_model_of_spectrograms_that_were_brought_offers_no_tagging(card: ModelCard) -> None:
     text = model_card.markdown(dataclasses.replace(card, features={"origin": "somebody"}))
     assert "genre tag" not in text
     assert "takes features of the same kind and no audio" in text
 
 
-def test_genres_with_few_tracks_are_named(card):
+def test_genres_with_few_tracks_are_named(card: ModelCard) -> None:
     corpus = CorpusFacts("a", "b", "c", tracks={"train": {"blues": 3, "disco": 60, "metal": 60, "rock": 60}})
     assert "fewer than 50 tracks: blues (3)." in model_card.markdown(card, corpus)
     rare = dataclasses.replace(corpus, tracks={"train": dict.fromkeys(boards.GENRES, 3)})
     assert "fewer than 50 tracks: every genre." in model_card.markdown(card, rare)
 
 
-def test_text_from_outside_is_escaped(card):
+def test_text_from_outside_is_escaped(card: ModelCard) -> None:
     names = [boards.EVIL, "a|b", "[x](http://evil.example)", "*y*"]
     corpus = CorpusFacts(boards.EVIL, boards.EVIL, boards.EVIL, {"train": dict.fromkeys(names, 1)})
     text = model_card.markdown(dataclasses.replace(card, classes=names), corpus, versions={boards.EVIL: "1"})
@@ -134,6 +136,6 @@ def test_text_from_outside_is_escaped(card):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 
-def test_it_lies_beside_the_model(card, tmp_path):
+def test_it_lies_beside_the_model(card: ModelCard, tmp_path: Path) -> None:
     model_card.write(Location.of(tmp_path), model_card.markdown(card))
     assert (tmp_path / "MODEL_CARD.md").read_text().startswith("---\nlibrary_name: genre\n")

@@ -2,31 +2,32 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import boards
 import numpy as np
 import pytest
 from boards import TRUTH, board, classical, majority, network, probabilities
 
-from genre.report import Entry, Run, read_board, tabulate, text_table, write
+from genre.report import Board, Entry, Run, read_board, tabulate, text_table, write
 from genre.report.advice import advise
 from genre.storage import Location
 
 
 @pytest.fixture
-def full():
+def full() -> Board:
     return boards.full()
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "leaderboard")
 
 
-def test_the_same_predictions_share_a_rank_and_different_ones_do_not(full):
+def test_the_same_predictions_share_a_rank_and_different_ones_do_not(full: Board) -> None:
     twin = dataclasses.replace(full.entries[0], name="twin")
     table = tabulate(dataclasses.replace(full, entries=[*full.entries, twin]))
-    ranks = {row.entry.name: row.rank for row in table.rows}
+    ranks = {row.entry.name: row.rank or 0 for row in table.rows}
     assert ranks["resnet"] == ranks["twin"] == 1
     assert ranks["vgg16"] > ranks["cnn"]
     assert ranks["majority"] > ranks["vgg16"]
@@ -34,12 +35,12 @@ def test_the_same_predictions_share_a_rank_and_different_ones_do_not(full):
     assert [row.f1.mean for row in table.rows] == sorted((row.f1.mean for row in table.rows), reverse=True)
 
 
-def test_ranks_count_like_in_sport():
+def test_ranks_count_like_in_sport() -> None:
     table = tabulate(board(network("a", 0.9), network("b", 0.9), network("c", 0.5), majority()))
     assert [row.rank for row in table.rows] == [1, 1, 3, 4]
 
 
-def test_an_ensemble_is_compared_but_has_no_rank(full):
+def test_an_ensemble_is_compared_but_has_no_rank(full: Board) -> None:
     ensemble = Entry("ensemble", "ensemble", [Run(0, probabilities(0.97, 5))])
     table = tabulate(dataclasses.replace(full, entries=[*full.entries, ensemble]))
     assert table.rows[0].entry.name == "ensemble"
@@ -52,7 +53,7 @@ def test_an_ensemble_is_compared_but_has_no_rank(full):
     assert any("ensemble" in reason and "significantly better" in reason for reason in advice.reasons)
 
 
-def test_means_spread_and_intervals_are_over_seeds(full):
+def test_means_spread_and_intervals_are_over_seeds(full: Board) -> None:
     row = tabulate(full).rows[0]
     assert row.f1.least <= row.f1.mean <= row.f1.most
     assert row.f1.low < row.f1.mean < row.f1.high
@@ -62,13 +63,13 @@ def test_means_spread_and_intervals_are_over_seeds(full):
     assert tabulate(board(majority())).rows[0].f1.std is None
 
 
-def test_groups_take_part_in_the_intervals(full):
+def test_groups_take_part_in_the_intervals(full: Board) -> None:
     grouped = dataclasses.replace(full, groups=[f"artist {i // 5}" for i in range(len(TRUTH))])
     widths = [row.f1.high - row.f1.low for row in (tabulate(full).rows[0], tabulate(grouped).rows[0])]
     assert widths[0] != widths[1]
 
 
-def test_advice_names_the_best_network_its_equals_and_the_cheaper_one(full):
+def test_advice_names_the_best_network_its_equals_and_the_cheaper_one(full: Board) -> None:
     advice = advise(tabulate(full))
     assert advice.pick is not None
     assert re.match(
@@ -80,7 +81,7 @@ def test_advice_names_the_best_network_its_equals_and_the_cheaper_one(full):
     assert "significantly better than the classical baseline mfcc_svm" in said
 
 
-def test_advice_is_honest_when_a_reference_row_is_not_beaten():
+def test_advice_is_honest_when_a_reference_row_is_not_beaten() -> None:
     better = advise(tabulate(board(network("cnn", 0.5), classical(0.9), majority())))
     assert better.sentence.startswith("No network beats the classical baseline mfcc_svm (0.")
     assert "cannot tag music" in better.reasons[0]
@@ -93,14 +94,14 @@ def test_advice_is_honest_when_a_reference_row_is_not_beaten():
     assert useless.pick is None
 
 
-def test_a_network_as_good_as_a_leading_baseline_is_picked():
+def test_a_network_as_good_as_a_leading_baseline_is_picked() -> None:
     advice = advise(tabulate(board(network("cnn", 0.62), classical(0.6), majority())))
     assert advice.sentence.startswith("No network beats")
     assert advice.pick is not None
     assert advice.pick.entry.name == "cnn"
 
 
-def test_few_seeds_make_the_advice_provisional():
+def test_few_seeds_make_the_advice_provisional() -> None:
     few = advise(tabulate(board(network("cnn", 0.9, seeds=(0,)), network("vgg16", 0.4, seeds=(0, 1, 2)))))
     assert few.sentence.startswith("Use cnn for now:")
     assert any("some networks were trained with only 1 seed," in reason for reason in few.reasons)
@@ -110,10 +111,10 @@ def test_few_seeds_make_the_advice_provisional():
     assert not any("seed" in reason for reason in enough.reasons)
 
 
-def test_a_network_that_trained_less_and_was_still_improving_is_named():
+def test_a_network_that_trained_less_and_was_still_improving_is_named() -> None:
     def trained(name: str, epochs: int, best_epoch: int) -> Entry:
         entry = network(name, 0.6, seeds=(0, 1, 2))
-        history = [{"epoch": float(epoch)} for epoch in range(1, epochs + 1)]
+        history: list[dict[str, float | None]] = [{"epoch": float(epoch)} for epoch in range(1, epochs + 1)]
         runs = [dataclasses.replace(run, history=history, best_epoch=best_epoch) for run in entry.runs]
         return dataclasses.replace(entry, runs=runs)
 
@@ -123,7 +124,7 @@ def test_a_network_that_trained_less_and_was_still_improving_is_named():
 
 
 @pytest.mark.parametrize("entries", [[], [network("cnn", 0.7)], [majority()], [classical(0.6)]])
-def test_boards_of_no_entry_or_one_work(entries, folder):
+def test_boards_of_no_entry_or_one_work(entries: list[Entry], folder: Location) -> None:
     table = write(board(*entries), folder)
     assert len(table.rows) == len(entries)
     assert advise(table).sentence
@@ -131,13 +132,13 @@ def test_boards_of_no_entry_or_one_work(entries, folder):
     assert len(read_board(folder).entries) == len(entries)
 
 
-def test_a_board_without_tracks_works(folder):
+def test_a_board_without_tracks_works(folder: Location) -> None:
     run = Run(0, np.zeros((0, 4), dtype=np.float32))
     write(board(Entry("cnn", "network", [run]), truth=np.array([], int), track_ids=[]), folder)
     assert read_board(folder).track_ids == []
 
 
-def test_advice_names_the_change_that_costs_the_pick_most():
+def test_advice_names_the_change_that_costs_the_pick_most() -> None:
     assert any(
         "(noise 20 dB): macro F1 falls to 0.60" in reason for reason in advise(tabulate(boards.everything())).reasons
     )

@@ -14,7 +14,7 @@ FAST = boards.network("cnn", 0.7, parameters=10, flops=100, clips_per_second=300
 SLOW = boards.network("vgg16", 0.5, seeds=(0, 1, 2), parameters=90, flops=900, clips_per_second=100.0, latency_ms=12.0)
 
 
-def test_the_ensemble_averages_seed_by_seed_and_costs_all_of_its_networks():
+def test_the_ensemble_averages_seed_by_seed_and_costs_all_of_its_networks() -> None:
     row = entries.ensemble([FAST, SLOW], {"-12 dB": 0.5})
     assert [run.seed for run in row.runs] == [0, 1]
     for run, one, other in zip(row.runs, FAST.runs, SLOW.runs, strict=False):
@@ -23,12 +23,12 @@ def test_the_ensemble_averages_seed_by_seed_and_costs_all_of_its_networks():
     assert row.clips_per_second == pytest.approx(75)
 
 
-def test_what_is_unknown_of_one_network_is_unknown_of_the_ensemble():
+def test_what_is_unknown_of_one_network_is_unknown_of_the_ensemble() -> None:
     row = entries.ensemble([FAST, dataclasses.replace(SLOW, clips_per_second=None, flops=None)], {})
     assert (row.parameters, row.flops, row.clips_per_second) == (100, None, None)
 
 
-def test_a_seed_that_one_network_lacks_is_left_out_of_the_ensemble():
+def test_a_seed_that_one_network_lacks_is_left_out_of_the_ensemble() -> None:
     late = boards.network("vgg16", 0.5, seeds=(1, 2))
     row = entries.ensemble([FAST, late], {})
     assert [run.seed for run in row.runs] == [1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from boards import EVIL, TRUTH, Page, board, probabilities
 
 from genre.report import (
+    Board,
     Compared,
     ComparedRow,
     CorpusFacts,
@@ -27,16 +29,16 @@ from genre.storage import Location
 
 
 @pytest.fixture
-def full():
+def full() -> Board:
     return boards.full()
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "leaderboard")
 
 
-def evil_board():
+def evil_board() -> Board:
     return board(
         Entry(f"net {EVIL}", "network", [Run(0, probabilities(0.4, 0))], {f"key {EVIL}": EVIL}, robustness={EVIL: 0.5}),
         classes=[EVIL, "a|b", "[x](http://evil.example)", '"><img src=x onerror=alert(1)>'],
@@ -55,7 +57,7 @@ def evil_board():
     )
 
 
-def test_an_architecture_without_a_model_is_a_row_of_every_report(folder):
+def test_an_architecture_without_a_model_is_a_row_of_every_report(folder: Location) -> None:
     why = "killed by signal 6 (SIGABRT), tried 2 times"
     table = write(board(boards.network("cnn", 0.8), boards.majority(), missing={"resnet": why}), folder)
     page = Page((folder / "leaderboard.html").read_bytes().decode())
@@ -66,7 +68,7 @@ def test_an_architecture_without_a_model_is_a_row_of_every_report(folder):
     assert read_board(folder).missing == {"resnet": why}
 
 
-def test_text_from_outside_is_escaped_in_html():
+def test_text_from_outside_is_escaped_in_html() -> None:
     source = html(tabulate(evil_board()))
     page = Page(source)
     assert EVIL not in source
@@ -76,7 +78,7 @@ def test_text_from_outside_is_escaped_in_html():
     assert sum(EVIL in text for text in page.text) > 10
 
 
-def test_text_from_outside_is_escaped_in_markdown(folder):
+def test_text_from_outside_is_escaped_in_markdown(folder: Location) -> None:
     write(evil_board(), folder)
     source = (folder / "leaderboard.md").read_bytes().decode()
     prose = "\n".join(line for line in source.splitlines() if not line.startswith("    "))  # but code is code
@@ -88,7 +90,7 @@ def test_text_from_outside_is_escaped_in_markdown(folder):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
-def test_the_page_asks_nothing_of_the_network():
+def test_the_page_asks_nothing_of_the_network() -> None:
     source = html(tabulate(boards.everything()))
     page = Page(source)
     assert not re.search(r"https?://|url\(|@import|//[a-z]+\.", source)
@@ -102,7 +104,7 @@ def test_the_page_asks_nothing_of_the_network():
 
 
 @pytest.mark.parametrize("whole", [boards.full, boards.everything])
-def test_headings_go_down_one_level_at_a_time_and_headers_have_a_scope(whole):
+def test_headings_go_down_one_level_at_a_time_and_headers_have_a_scope(whole: Callable[[], Board]) -> None:
     page = Page(html(tabulate(whole())))
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
@@ -116,26 +118,26 @@ def test_headings_go_down_one_level_at_a_time_and_headers_have_a_scope(whole):
     assert {link["href"][1:] for link in page.all("a")} <= set(identifiers)
 
 
-def test_the_picked_row_and_the_reference_rows_are_marked(full):
+def test_the_picked_row_and_the_reference_rows_are_marked(full: Board) -> None:
     source = html(tabulate(full))
     assert source.count("use this") == 1
     assert "reference: classical baseline" in source
     assert "reference: most common genre" in source
 
 
-def luminance(colour):
+def luminance(colour: str) -> float:
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(one, other):
+def contrast(one: str, other: str) -> float:
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-def test_colours_keep_the_contrast_of_wcag_aa(scheme):
+def test_colours_keep_the_contrast_of_wcag_aa(scheme: int) -> None:
     style = (Path(__file__).parents[3] / "genre/report/templates/base.css").read_text()
     block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
     colour = dict(re.findall(r"--(\w+): (#\w{6})", block))
@@ -148,14 +150,14 @@ def test_colours_keep_the_contrast_of_wcag_aa(scheme):
     assert contrast(colour["ink"], half) >= 4.5
 
 
-def test_sections_are_there_exactly_when_there_is_something_to_show(full):
+def test_sections_are_there_exactly_when_there_is_something_to_show(full: Board) -> None:
     optional = {"robustness", "comparison", "search"}
     for made, shown in ((full, set()), (boards.everything(), optional)):
         identifiers = {attributes.get("id") for _, attributes in Page(html(tabulate(made))).tags}
         assert identifiers & optional == shown
 
 
-def test_robustness_shows_what_is_lost_and_a_dash_where_nothing_was_measured():
+def test_robustness_shows_what_is_lost_and_a_dash_where_nothing_was_measured() -> None:
     table = tabulate(boards.everything())
     first = table.rows[0]
     assert first.entry.name == "resnet"
@@ -168,7 +170,7 @@ def test_robustness_shows_what_is_lost_and_a_dash_where_nothing_was_measured():
     assert row.count("–") == 2
 
 
-def test_another_split_stands_beside_this_one_with_the_difference():
+def test_another_split_stands_beside_this_one_with_the_difference() -> None:
     table = tabulate(boards.everything())
     text = markdown(table)
     gap = 0.9 - next(row.f1.mean for row in table.rows if row.entry.name == "resnet")
@@ -178,7 +180,7 @@ def test_another_split_stands_beside_this_one_with_the_difference():
     assert re.search(r"\| crnn +\| – +\| 0\.700", section)
 
 
-def test_failed_and_stopped_trials_are_told():
+def test_failed_and_stopped_trials_are_told() -> None:
     text, source = markdown(tabulate(boards.everything())), html(tabulate(boards.everything()))
     assert "16 trials: 4 ran all epochs, 4 stopped early, 2 not ended, 6 failed" in text
     assert "resnet: the loss is nan (3 times)" in text

@@ -3,12 +3,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from itertools import pairwise
+from typing import Any
 
 import boards
 import pytest
 from boards import EVIL
 
-from genre.report import Search, Trial, describe_hardware, tabulate, text_table
+from genre.report import Board, Entry, Search, Trial, describe_hardware, tabulate, text_table
 from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
 from genre.report.hard_tracks import hard_tracks
 from genre.report.search_plots import by_architecture
@@ -16,11 +17,11 @@ from genre.report.svg import Scale, element
 
 
 @pytest.fixture
-def full():
+def full() -> Board:
     return boards.full()
 
 
-def test_the_terminal_table_is_narrow_and_complete(full):
+def test_the_terminal_table_is_narrow_and_complete(full: Board) -> None:
     long_name = dataclasses.replace(full.entries[0], name="a-very-long-name-" * 4)
     text = text_table(dataclasses.replace(full, entries=[*full.entries, long_name]))
     assert max(map(len, text.splitlines())) <= 110
@@ -28,12 +29,12 @@ def test_the_terminal_table_is_narrow_and_complete(full):
     assert "\t" not in text
 
 
-def test_the_terminal_says_what_another_split_is_worth():
+def test_the_terminal_says_what_another_split_is_worth() -> None:
     text = text_table(boards.everything())
     assert "the same networks score" in text.splitlines()[-1]
 
 
-def test_confused_tracks_are_those_that_most_networks_miss(full):
+def test_confused_tracks_are_those_that_most_networks_miss(full: Board) -> None:
     found = hard_tracks(tabulate(full))
     assert found
     assert all(track.wrong * 2 >= track.models == 3 for track in found)
@@ -43,13 +44,13 @@ def test_confused_tracks_are_those_that_most_networks_miss(full):
     assert worst.truth == worst.track.split("/")[0]
 
 
-def test_the_pareto_front_has_no_point_that_another_beats(full):
+def test_the_pareto_front_has_no_point_that_another_beats(full: Board) -> None:
     table = tabulate(full)
-    points = [(row.entry.parameters, row) for row in table.of("network")]
+    points = [(row.entry.parameters or 0, row) for row in table.of("network")]
     assert [row.entry.name for _, row in pareto(points)] == ["cnn", "resnet"]
 
 
-def test_svg_elements_escape_and_scales_have_round_ticks():
+def test_svg_elements_escape_and_scales_have_round_ticks() -> None:
     assert element("text", EVIL, class_='"x"', stroke_width=1.5) == (
         '<text class="&#34;x&#34;" stroke-width="1.5">&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;</text>'
     )
@@ -60,7 +61,7 @@ def test_svg_elements_escape_and_scales_have_round_ticks():
     assert Scale(2, 2, 0, 10)(2) == 5
 
 
-def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full):
+def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full: Board) -> None:
     twins = [dataclasses.replace(full.entries[0], name=f"crnn_attention {i}") for i in range(6)]
     plot = cost_plot(tabulate(dataclasses.replace(full, entries=[*full.entries, *twins])).rows, COSTS[0])
     assert plot is not None
@@ -73,7 +74,7 @@ def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full):
     assert max(heights) < PLOT_HEIGHT - BOTTOM + 10
 
 
-def test_slices_hold_a_mark_for_every_trial_best_architecture_first():
+def test_slices_hold_a_mark_for_every_trial_best_architecture_first() -> None:
     found = by_architecture(boards.search(("cnn", "resnet"), trials=8))
     assert [item.name for item in found] == ["cnn", "resnet"]
     assert [key for key, _ in found[0].panels] == ["train.learning_rate", "train.mixup"]  # params.head never varies
@@ -85,28 +86,28 @@ def test_slices_hold_a_mark_for_every_trial_best_architecture_first():
 
 
 @pytest.mark.parametrize("values", [[1], [None, "a", True], [0.0, 5.0, 6.0, 7.0], [["a"], ["a", "b"]], [64, 128, 256]])
-def test_slices_take_any_kind_of_setting(values):
+def test_slices_take_any_kind_of_setting(values: list[Any]) -> None:
     trials = [Trial("cnn", {"x": value}, "finished", 0.5) for value in values]
     (found,) = by_architecture(Search([*trials, Trial("cnn", {}, "failed")]))
     assert len(found.panels) == 1
 
 
-def test_a_search_in_which_everything_failed_is_shown():
+def test_a_search_in_which_everything_failed_is_shown() -> None:
     (found,) = by_architecture(Search([Trial("cnn", {"x": i}, "failed", error="no room") for i in range(5)]))
     assert found.best is None
     assert "No trial has a score." in found.panels[0][1]
     assert by_architecture(Search()) == []
 
 
-def test_utilisation_is_the_share_of_busy_places():
+def test_utilisation_is_the_share_of_busy_places() -> None:
     search = boards.search(trials=5)
     assert search.trial_seconds == 300
     assert search.utilisation == 0.5
     assert Search(search.trials).utilisation is None
 
 
-def test_hardware_is_named_once_or_for_each_measurement():
-    def of(name, trained, measured):
+def test_hardware_is_named_once_or_for_each_measurement() -> None:
+    def of(name: str, trained: str, measured: str) -> Entry:
         entry = boards.network(name, 0.5, seeds=(0,))
         return dataclasses.replace(
             entry, runs=[dataclasses.replace(entry.runs[0], hardware=trained)], hardware=measured
