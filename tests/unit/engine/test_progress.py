@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-import time
 from collections.abc import Callable
 
 import pytest

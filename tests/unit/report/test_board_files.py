@@ -86,7 +86,6 @@ def test_what_cannot_be_read_says_so(full: Board, folder: Location) -> None:
     write(full, folder)
     content = (folder / "leaderboard.json").read_json()
     broken: Any
-    broken: Any
     for broken in ({}, [], content | {"schema": 99}, content | {"board": {}}, content | {"board": content["rows"]}):
         (folder / "leaderboard.json").write_json(broken)
         with pytest.raises(ArtifactError, match="make the leaderboard again"):

@@ -53,7 +53,6 @@ def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_coll
     assert merged.compared == []
     assert tabulate(merged).rows[0].entry.name == "cnn (wide)"
     assert merged.search is not None
-    assert merged.search is not None
     assert merged.search.architectures == ["cnn", "cnn (wide)", "crnn"]
     assert merged.search.makespan_seconds == 600
     assert merged.search.concurrent == 2
