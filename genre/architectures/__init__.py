@@ -1,16 +1,23 @@
-"""The architectures. One file per family member; the file name is the value of `architecture`.
+"""The architectures: networks from log-mel windows to genres. One file per architecture; the file is its registration.
 
-A model module holds:
+The name of the file is the value of `architecture`; a name that starts with an underscore marks a helper. Other
+packages add architectures with the entry point `genre.architectures`. An architecture is a module with these names:
 
-- `class Params(Settings)`: its own settings, reached as `architectures.<name>.*`;
-- `SEARCH: dict[str, Domain]`: what the search varies, by dotted key of the configuration; `params.*` stands for
-  the architecture's own settings;
-- `build(params, bins, classes) -> torch.nn.Module`: a network whose `forward` takes normalised log-mel
-  windows (batch, 1, bins, frames), any number of frames, and returns logits (batch, classes);
-- optionally `start(params, network) -> None`: puts the pretrained weights that `params` ask for into a fresh
-  network. Only training calls it: a saved model brings its own weights.
+`class Params(Settings)`
+    Its own settings with defaults, bounds and descriptions, set as `architectures.<name>.<key>`.
+`SEARCH: dict[str, Domain]`
+    What `tune` varies, by setting: `train.<key>` for settings of training, `params.<key>` for those of `Params`. Each
+    value is a `Choice`, a `Uniform` or a `LogUniform`.
+`build(params: Params, bins: int, classes: int) -> torch.nn.Module`
+    A network with random weights from torch's global generator. Its `forward` takes normalised log-mel windows
+    (batch, 1, bins, frames) of any number of frames and returns logits (batch, classes). The last `nn.Linear` must be
+    the layer whose outputs are the genres: fine-tuning replaces it.
+`load_pretrained(params: Params, network: torch.nn.Module) -> None` (optional)
+    Puts the pretrained weights that `params` ask for into a new network. Only training calls it: a saved model holds
+    its own weights.
 
-This module itself does not import torch, so that jobs that only decode audio never load it.
+`tests/contract/test_architectures_contract.py` checks every architecture. This package itself does not import torch,
+so that jobs that only decode audio never load it.
 """
 
 from __future__ import annotations
@@ -23,7 +30,8 @@ from genre.config import validate
 from genre.settings import Settings, require_known
 
 __all__ = [
-    "Choice", "Domain", "LogUniform", "Uniform", "build", "label", "names", "params", "parse", "search_space", "start",
+    "Choice", "Domain", "LogUniform", "Uniform", "build", "label", "load_pretrained", "names", "params", "parse",
+    "search_space",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -31,42 +39,42 @@ if TYPE_CHECKING:
 
 
 def names() -> tuple[str, ...]:
-    """Every architecture there is."""
+    """Return the names of all architectures."""
     return registry.names(__name__)
 
 
 def params(name: str, values: dict[str, Any]) -> Settings:
-    """`values` checked against the architecture's own settings. Raises `ConfigError`."""
+    """Return `values` as the settings of an architecture, with its defaults. Raises `ConfigError`."""
     resolved: Settings = validate(_module(name).Params, values, f"architectures.{name}.")
     return resolved
 
 
 def search_space(name: str) -> dict[str, Domain]:
-    """What the search varies for this architecture, by dotted key; `params.*` are its own settings."""
+    """Return what the search varies for an architecture, by dotted key; `params.*` are its own settings."""
     space: dict[str, Domain] = _module(name).SEARCH
     return space
 
 
 def build(name: str, values: dict[str, Any], bins: int, classes: int) -> torch.nn.Module:
-    """A freshly initialised network of this architecture; torch's global generator decides the weights."""
+    """Return an untrained network; its weights come from torch's global generator."""
     network: torch.nn.Module = _module(name).build(params(name, values), bins, classes)
     return network
 
 
-def start(name: str, values: dict[str, Any], network: torch.nn.Module) -> None:
-    """Put the pretrained weights that the settings ask for, if any, into a fresh network of this architecture.
+def load_pretrained(name: str, values: dict[str, Any], network: torch.nn.Module) -> None:
+    """Put the pretrained weights that the settings ask for, if any, into a new network.
 
-    Raises `ConfigError` when they cannot be found, read or fitted.
+    Raises `ConfigError` when they cannot be found or read, or do not fit.
     """
-    starter = getattr(_module(name), "start", None)
-    if starter is not None:
-        starter(params(name, values), network)
+    load = getattr(_module(name), "load_pretrained", None)
+    if load is not None:
+        load(params(name, values), network)
 
 
 def label(name: str, values: dict[str, Any]) -> str:
-    """What a model of these settings is called: `resnet`, `resnet-imagenet`, `resnet-pretrained` (from a path).
+    """Return the label of models with these settings: `resnet`, `resnet-imagenet` or `resnet-pretrained` (from a file).
 
-    Its folder, its run and its row of the leaderboard, so that nets with another start do not mix.
+    It names the model's folder, its run and its row on the leaderboard, so that different starts stay separate.
     """
     source = values.get("pretrained")
     if not source:

@@ -1,4 +1,4 @@
-"""Building blocks that several architectures share."""
+"""Layers that several architectures share."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 
-def conv_block(inside: int, outside: int, pool: tuple[int, int]) -> nn.Sequential:
+def conv_block(in_channels: int, out_channels: int, pool: tuple[int, int]) -> nn.Sequential:
     """3 x 3 convolution, max pooling (bins, frames), batch norm, ReLU.
 
-    Pooling rounds up, so that a block never pools a small input away and any size can be fed. It comes right
-    after the convolution: norm and ReLU have a quarter of the work then, and nothing was seen to suffer.
+    Pooling rounds up, so that an input of any size is valid. It comes before norm and ReLU, which then have a quarter
+    of the work; no loss of accuracy was measured.
     """
     return nn.Sequential(
-        nn.Conv2d(inside, outside, kernel_size=3, padding=1, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
         nn.MaxPool2d(pool, ceil_mode=True),
-        nn.BatchNorm2d(outside),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
 
@@ -23,8 +23,8 @@ def conv_block(inside: int, outside: int, pool: tuple[int, int]) -> nn.Sequentia
 class ConvRecurrent(nn.Module):
     """Convolutions that shorten the frequency axis, then a bidirectional GRU along time.
 
-    (batch, 1, bins, frames) -> (batch, ceil(frames / 4), 2 * hidden). Only the first two blocks pool
-    time: at a hop of 23 ms that leaves a step every 93 ms, fine enough for rhythm.
+    (batch, 1, bins, frames) -> (batch, ceil(frames / 4), 2 * hidden). Only the first two blocks pool over time: at a
+    hop of 23 ms a step is 93 ms long, short enough for rhythm.
     """
 
     def __init__(self, bins: int, width: int, depth: int, hidden: int, layers: int, dropout: float) -> None:
@@ -36,9 +36,9 @@ class ConvRecurrent(nn.Module):
         for _ in range(depth):
             bins = -(-bins // 2)
         self.dropout = nn.Dropout(dropout)
-        between = dropout if layers > 1 else 0.0
+        gru_dropout = dropout if layers > 1 else 0.0
         self.recurrent = nn.GRU(
-            channels[-1] * bins, hidden, layers, batch_first=True, bidirectional=True, dropout=between
+            channels[-1] * bins, hidden, layers, batch_first=True, bidirectional=True, dropout=gru_dropout
         )
 
     def forward(self, x: Tensor) -> Tensor:

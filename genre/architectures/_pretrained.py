@@ -1,4 +1,4 @@
-"""Starting from weights trained on ImageNet, in torchvision's layout: the user's own file, or torchvision's cache."""
+"""Weights trained on ImageNet in torchvision's layout, from a file or from torchvision's cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FULL_WIDTH = 64  # channels of the first stage of the published networks
 
 
 class PretrainedParams(Settings):
-    """Settings of a published body of any width, whose weights fit at full width."""
+    """Settings of a network whose published weights fit at full width."""
 
     width: int = Field(64, ge=4, le=64, description="channels of the first stage; 64 as published, doubled three times")
     pretrained: str = Field(
@@ -39,22 +39,22 @@ class PretrainedParams(Settings):
 
 
 def load(network: nn.Module, source: str, published: str, first: str, head: str) -> None:
-    """Put weights in torchvision's layout into `network`; none where `source` is empty.
+    """Put weights in torchvision's layout into `network`, except those of the head; none where `source` is empty.
 
-    `published` is torchvision's name of the network, `first` that of its first convolution, `head` that of the
-    layers that belong to the published classes; those of `network` stay as they are.
+    `published` is torchvision's name of the network, `first` that of its first convolution, and `head` that of the
+    layers that belong to the published classes; the head of `network` keeps its weights.
 
-    A spectrogram is a picture without colours. Fed to all three inputs of the published convolution it would
-    meet the sum of its three kernels, so the sum is what one input needs: then the activations, and the batch
-    statistics that come with the weights, are those of a grey picture. A mean would make them a third of that.
+    A spectrogram is a grey picture. The first convolution gets the sum of the three published kernels: this equals
+    feeding the spectrogram to all three colours, so that activations and batch statistics have the published scale.
+    A mean would make them a third of it.
 
-    Raises `ConfigError` when the weights cannot be found, read or fitted.
+    Raises `ConfigError` when the weights cannot be found or read, or do not fit.
     """
     if not source:
         return
-    found = _read_published(published) if source == "imagenet" else _read(source, published)
+    weights = _read_published(published) if source == "imagenet" else _read(source, published)
     kernel = f"{first}.weight"
-    body = {name: tensor for name, tensor in found.items() if not name.startswith(f"{head}.")}
+    body = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{head}.")}
     if kernel in body:
         body[kernel] = body[kernel].sum(dim=1, keepdim=True)
     own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{head}.")}
@@ -66,49 +66,49 @@ def load(network: nn.Module, source: str, published: str, first: str, head: str)
     network.load_state_dict(body, strict=False)
 
 
-def _misfit(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """The first tensor that is missing, too many or of another shape; empty when all fit."""
-    for name in sorted(own.keys() | found.keys()):
+def _misfit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """Describe the first tensor that is missing, superfluous or of another shape; "" when all fit."""
+    for name in sorted(own.keys() | weights.keys()):
         if name.endswith("num_batches_tracked"):
-            continue  # torchvision's older files lack it, and nothing here reads it
-        shapes = [tuple(state[name].shape) if name in state else None for state in (own, found)]
+            continue  # missing in torchvision's older files, and unused here
+        shapes = [tuple(state[name].shape) if name in state else None for state in (own, weights)]
         if shapes[0] != shapes[1]:
             return f"{name} has shape {shapes[1]}, expected {shapes[0]}"
     return ""
 
 
 def _read_published(published: str) -> Mapping[str, Tensor]:
-    """Weights from torchvision's cache, downloaded where there is a network. None of it is executed."""
+    """Read weights from torchvision's cache, after a download where it lacks them. Nothing in them is executed."""
     weights = get_model_weights(published).DEFAULT
     try:
-        found: Mapping[str, Tensor] = weights.get_state_dict(
+        state: Mapping[str, Tensor] = weights.get_state_dict(
             map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-        return found
+        return state
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         cache = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise ConfigError(
-            f"pretrained=imagenet: {_published_file(published)} is neither in {cache} nor to be had from "
+            f"pretrained=imagenet: {_published_file(published)} is neither in {cache} nor can it be downloaded from "
             f"{weights.url} ({_first_line(error)}); put the file there, or give its path as pretrained"
         ) from None
 
 
 def _read(source: str, published: str) -> Mapping[str, Tensor]:
-    """Weights from a file at any address. None of it is executed."""
+    """Read weights from a file at any address. Nothing in them is executed."""
     try:
         content = io.BytesIO(Location.of(source).read_bytes())
-        found = torch.load(content, map_location="cpu", weights_only=True)
+        weights = torch.load(content, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"pretrained={source}: cannot be read ({_first_line(error)}); give the path of {_published_file(published)}"
         ) from None
-    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+    if not isinstance(weights, Mapping) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise ConfigError(f"pretrained={source}: holds no state dictionary; use {_published_file(published)}")
-    return found
+    return weights
 
 
 def _published_file(published: str) -> str:
-    """File name of torchvision's weights."""
+    """Return the file name of torchvision's weights."""
     return str(get_model_weights(published).DEFAULT.url).rsplit("/", 1)[-1]
 
 

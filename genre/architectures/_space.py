@@ -1,4 +1,4 @@
-"""What a search may vary, said without naming a search library."""
+"""The domains of a search, independent of any search library."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Domain = Choice | Uniform | LogUniform
 
 
 def parse(key: str, value: Any) -> Domain:
-    """A domain from YAML: a list is a choice, `{uniform: [a, b]}` and `{loguniform: [a, b]}` are ranges.
+    """Return the domain that a value from YAML stands for: a list, `{uniform: [a, b]}` or `{loguniform: [a, b]}`.
 
     A single value fixes the setting. Raises `ConfigError` for anything else.
     """

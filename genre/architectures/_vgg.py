@@ -1,5 +1,5 @@
-"""What VGG16 and VGG19 share: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image
-recognition", ICLR 2015 (arXiv 1409.1556), configurations D and E, with batch norm; bodies from torchvision.
+"""The common part of VGG16 and VGG19: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image
+recognition", ICLR 2015 (arXiv 1409.1556), configurations D and E, with batch norm; the body is torchvision's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class VGG(nn.Module):
         plan = [step if isinstance(step, str) else step * params.width // 64 for step in cfgs[configuration]]
         self.features = make_layers(plan, batch_norm=True)
         first = self.features[0]
-        # the published body takes three colours, a spectrogram has one channel
+        # one channel in place of three colours
         self.features[0] = nn.Conv2d(1, first.out_channels, kernel_size=3, padding=1)
         channels = 512 * params.width // 64
         if params.head == "global":
@@ -57,15 +57,15 @@ class VGG(nn.Module):
         return logits
 
 
-def load_pretrained(published: str, params: Params, network: nn.Module) -> None:
-    """Put pretrained weights into all of a fresh `network` but its last layer or, with the global head, the body."""
+def load_published(published: str, params: Params, network: nn.Module) -> None:
+    """Put pretrained weights into the body of a new network, and into the published head without its last layer."""
     head = "classifier" if params.head == "global" else "classifier.6"
     _pretrained.load(network, params.pretrained, published, first="features.0", head=head)
 
 
-def _published_head(inside: int, hidden: int, dropout: float, classes: int) -> nn.Sequential:
+def _published_head(in_features: int, hidden: int, dropout: float, classes: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inside, hidden),
+        nn.Linear(in_features, hidden),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.Linear(hidden, hidden),
@@ -76,7 +76,7 @@ def _published_head(inside: int, hidden: int, dropout: float, classes: int) -> n
 
 
 def _initialise(network: nn.Module) -> None:
-    """He initialisation of the convolutions (arXiv 1502.01852), as torchvision's VGG does."""
+    """Initialise the convolutions like torchvision's VGG: He initialisation (arXiv 1502.01852)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,5 +1,5 @@
 """Short-chunk CNN: Won, Ferraro, Bogdanov, Serra, "Evaluation of CNN-based automatic music tagging models",
-SMC 2020 (arXiv 2006.00751). Small 3 x 3 filters, every block halves both axes, global max pooling.
+SMC 2020 (arXiv 2006.00751). Filters of 3 x 3, every block halves both axes, global max pooling.
 """
 
 from __future__ import annotations
@@ -47,5 +47,5 @@ class ShortChunkCNN(nn.Module):
 
 
 def build(params: Params, bins: int, classes: int) -> nn.Module:
-    """The network does not depend on `bins`."""
+    """Return the network; it does not depend on `bins`."""
     return ShortChunkCNN(params, classes)

@@ -1,6 +1,6 @@
 """Convolutional recurrent network: Choi, Fazekas, Sandler, Cho, "Convolutional recurrent neural networks for
-music classification", ICASSP 2017 (arXiv 1609.04243), with a bidirectional GRU averaged over time in place
-of the last state of a forward one.
+music classification", ICASSP 2017 (arXiv 1609.04243), with the mean over time of a bidirectional GRU in place of the
+last state of a forward GRU.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ class CRNN(nn.Module):
 
 
 def build(params: Params, bins: int, classes: int) -> nn.Module:
-    """The first GRU layer's size depends on `bins`."""
+    """Return the network; the size of its first GRU layer depends on `bins`."""
     return CRNN(params, bins, classes)

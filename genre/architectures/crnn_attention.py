@@ -1,6 +1,6 @@
-"""CRNN whose time steps are pooled by attention: the body of `crnn` (Choi et al. 2017) with the weighted mean
-of Yang et al., "Hierarchical attention networks for document classification", NAACL 2016, eq. 5-7.
-The weights say which moments decided.
+"""CRNN with attention over time: the body of `crnn` (Choi et al. 2017) with the weighted mean of Yang et al.,
+"Hierarchical attention networks for document classification", NAACL 2016, eq. 5-7. The weights show which moments
+contribute to the result.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class AttentionCRNN(nn.Module):
         return logits
 
     def attention(self, x: Tensor) -> Tensor:
-        """Weights (batch, ceil(frames / 4)) of the time steps of each window; each row sums to 1."""
+        """Return the weights of the time steps, (batch, ceil(frames / 4)); each row sums to 1."""
         weights: Tensor = self.pool(self.body(x))[1]
         return weights
 
 
 def build(params: Params, bins: int, classes: int) -> nn.Module:
-    """The first GRU layer's size depends on `bins`."""
+    """Return the network; the size of its first GRU layer depends on `bins`."""
     return AttentionCRNN(params, bins, classes)

@@ -1,9 +1,9 @@
 """ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016 (arXiv 1512.03385).
 Blocks from torchvision, under torchvision's names, so that its state dictionaries fit at full width.
 
-The published stem halves photographs of 224 pixels twice before the first block looks at them, and a window of a
-spectrogram has a quarter of their pixels. The small one, 3 x 3 at full resolution, as the paper has it for small
-pictures (section 4.2), read ten points more on real spectrograms (docs/LOG.md), for four times the work.
+The published stem halves photographs of 224 x 224 pixels twice before the first block; a window of a spectrogram has a
+quarter of their pixels. The small stem is a 3 x 3 convolution at full resolution, as in the paper for small pictures
+(section 4.2). On real spectrograms it was ten points more accurate (docs/LOG.md), at four times the cost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Params(PretrainedParams):
         return self
 
     def has_small_stem(self) -> bool:
-        """Which stem `auto` stands for."""
+        """Return whether the stem is the small one, which `auto` selects without pretrained weights."""
         return self.stem == "small" or (self.stem == "auto" and not self.pretrained)
 
 
@@ -60,14 +60,16 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        inside = width
+        in_channels = width
         for number, blocks in enumerate(_STAGES[params.depth], start=1):
             planes = width * 2 ** (number - 1)
-            self.add_module(f"layer{number}", _stage(block, inside, planes, blocks, stride=1 if number == 1 else 2))
-            inside = planes * block.expansion
+            self.add_module(
+                f"layer{number}", _stage(block, in_channels, planes, blocks, stride=1 if number == 1 else 2)
+            )
+            in_channels = planes * block.expansion
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(params.dropout)
-        self.fc = nn.Linear(inside, classes)
+        self.fc = nn.Linear(in_channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -80,24 +82,26 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stage(block: type[BasicBlock | Bottleneck], inside: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
-    """`blocks` residual blocks; the first changes size, and its shortcut with it."""
-    outside = planes * block.expansion
+def _stage(
+    block: type[BasicBlock | Bottleneck], in_channels: int, planes: int, blocks: int, stride: int
+) -> nn.Sequential:
+    """Return `blocks` residual blocks; the first, with its shortcut, changes the size."""
+    out_channels = planes * block.expansion
     shortcut = None
-    if stride != 1 or inside != outside:
+    if stride != 1 or in_channels != out_channels:
         shortcut = nn.Sequential(
-            nn.Conv2d(inside, outside, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outside)
+            nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
         )
-    # torchvision's Bottleneck widens its middle layer by base_width / 64, its BasicBlock takes only 64
-    first = block(inside, planes, stride, shortcut)
-    return nn.Sequential(first, *(block(outside, planes) for _ in range(blocks - 1)))
+    # without base_width, which torchvision's BasicBlock does not support
+    first = block(in_channels, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(out_channels, planes) for _ in range(blocks - 1)))
 
 
 def build(params: Params, bins: int, classes: int) -> nn.Module:
-    """The network does not depend on `bins`."""
+    """Return the network; it does not depend on `bins`."""
     return ResNet(params, classes)
 
 
-def start(params: Params, network: nn.Module) -> None:
-    """Pretrained weights, where `params` ask for them; see `genre/architectures/_pretrained.py`."""
+def load_pretrained(params: Params, network: nn.Module) -> None:
+    """Put in the pretrained weights that `params` ask for."""
     _pretrained.load(network, params.pretrained, f"resnet{params.depth}", first="conv1", head="fc")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from genre.architectures._vgg import SEARCH as SEARCH
-from genre.architectures._vgg import VGG, Params, load_pretrained
+from genre.architectures._vgg import VGG, Params, load_published
 
 
 def build(params: Params, bins: int, classes: int) -> nn.Module:
-    """The network does not depend on `bins`."""
+    """Return the network; it does not depend on `bins`."""
     return VGG("E", params, classes)
 
 
-def start(params: Params, network: nn.Module) -> None:
-    """Pretrained weights, where `params` ask for them; see `genre/architectures/_pretrained.py`."""
-    load_pretrained("vgg19_bn", params, network)
+def load_pretrained(params: Params, network: nn.Module) -> None:
+    """Put in the pretrained weights that `params` ask for."""
+    load_published("vgg19_bn", params, network)

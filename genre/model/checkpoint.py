@@ -36,7 +36,7 @@ def build(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
     Raises `ConfigError` when pretrained weights are requested and not available.
     """
     classifier = _empty(card, mean, std)
-    architectures.start(card.architecture, card.params, classifier.network)
+    architectures.load_pretrained(card.architecture, card.params, classifier.network)
     return classifier
 
 

@@ -1,4 +1,4 @@
-"""What every architecture promises. A new one may add small settings for itself to `making.SMALL_MODELS`."""
+"""The contract of every architecture. A new one may add settings of a small network to `making.SMALL_MODELS`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_parameter_has_a_gradient(name: str, bf16: bool) -> None:
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
-        if parameter.ndim > 1:  # a bias before a batch norm has none to speak of
+        if parameter.ndim > 1:  # the gradient of a bias before batch norm is zero
             assert parameter.grad.abs().max() > 0, key
 
 
@@ -78,19 +78,19 @@ def test_takes_any_number_of_bins_and_frames(name: str, bins: int, frames: int) 
 @every_architecture
 def test_a_window_has_the_same_logits_in_any_batch(name: str) -> None:
     network, x = build(name), windows()
-    network(x)  # running statistics of some inputs
+    network(x)  # sets the running statistics
     network.eval()
     with torch.inference_mode():
-        together = network(x)
-        alone = torch.cat([network(x[i : i + 1]) for i in range(len(x))])
-        turned = network(x.flip(0)).flip(0)
-    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(turned, together, rtol=1e-4, atol=1e-5)
-    assert together.std(dim=0).min() > 0  # and different windows have different ones
+        expected = network(x)
+        single = torch.cat([network(x[i : i + 1]) for i in range(len(x))])
+        reversed_order = network(x.flip(0)).flip(0)
+    torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(reversed_order, expected, rtol=1e-4, atol=1e-5)
+    assert expected.std(dim=0).min() > 0  # different windows have different logits
 
 
 @every_architecture
-def test_the_seed_decides_the_weights(name: str) -> None:
+def test_equal_seeds_give_equal_weights(name: str) -> None:
     first, second = build(name).state_dict(), build(name).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -108,13 +108,13 @@ def test_every_value_of_the_search_space_is_a_valid_setting(name: str) -> None:
 
 
 @every_architecture
-def test_an_unknown_setting_is_refused_by_its_full_name(name: str) -> None:
+def test_the_error_for_an_unknown_setting_names_its_full_key(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"architectures\.{name}\.widht"):
         architectures.params(name, {"widht": 3})
 
 
 @every_architecture
-def test_a_saved_model_answers_the_same(name: str, tmp_path: Path) -> None:
+def test_a_loaded_model_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     card = ModelCard(
         architecture=name,
         params=architectures.params(name, SMALL_MODELS.get(name, {})).model_dump(mode="json"),

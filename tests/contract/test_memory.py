@@ -1,4 +1,4 @@
-"""No network that can be trained writes outside its memory, under the checking allocator of glibc."""
+"""Training never writes outside its memory; glibc's checking allocator would kill the process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def checked(*arguments: str, variables: dict[str, str]) -> subprocess.CompletedP
     )
 
 
-def test_torch_still_has_the_fault_that_the_layout_avoids() -> None:
+def test_torch_still_has_the_fault_that_the_layout_rule_avoids() -> None:
     done = checked("-c", FAULT, "channels_last", variables=PLAIN)
     died = done.returncode in {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}
     assert died, f"torch no longer writes outside its memory here: remove genre/model/layout.py's rule ({done.stderr})"
@@ -54,7 +54,7 @@ def test_the_fault_is_not_in_the_contiguous_layout() -> None:
 
 
 @pytest.mark.parametrize("variables", [PLAIN, {}], ids=["plain", "full"])
-def test_every_architecture_keeps_to_its_memory(variables: dict[str, str]) -> None:
+def test_training_of_every_architecture_stays_within_its_memory(variables: dict[str, str]) -> None:
     done = checked(str(TESTS / "train_small.py"), variables=variables)
     lines = done.stdout.splitlines() or [""]
     assert done.returncode == 0, f"exit {done.returncode} after: {lines[-1]}\n{done.stderr}"
