@@ -30,7 +30,8 @@ from processes import descendants, is_alive, peak_mb
 
 from genre import corpora, memory
 from genre.corpora import Track
-from genre.features import finishing, ledger
+from genre.features.finishing import finish
+from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
 from genre.features.schema import OUTCOME_SCHEMA
@@ -117,20 +118,20 @@ def measure_lists(rows: int) -> None:
     """Print the time and peak memory of each step of the driver on a list of `rows` tracks."""
     home = Path(tempfile.mkdtemp(prefix="prepare-scaling-"))
     config = config_of(home, rows, 1.0)
-    folder = Location.of(config.output) / "features"
+    folder, recipe = Location.of(config.output) / "features", Recipe.of(config)
     write_outcomes(folder, rows)
     corpora.scan = lambda _: fake_tracks(rows)  # type: ignore[assignment]
     corpora.classes = lambda _: None  # type: ignore[assignment]
     print(f"{rows} tracks, outcomes of a job killed before its end{'seconds':>12}{'peak MiB':>10}")
     try:
         scanned = timed("scan", lambda: scan(config.corpus))
-        done = timed("outcomes", lambda: ledger.read_outcomes(folder))
-        timed("suspects", lambda: ledger.select_for_comparison(scanned, done))
-        timed("pending", lambda: ledger.select_undone(scanned, done))
-        timed("finish", lambda: finishing.finish(folder, scanned, config))
-        again = timed("outcomes, finished", lambda: ledger.read_outcomes(folder))
-        timed("pending, finished", lambda: ledger.select_undone(scanned, again))
-        timed("finish, nothing new", lambda: finishing.finish(folder, scanned, config))
+        done = timed("outcomes", lambda: Ledger(folder, recipe).outcomes())
+        timed("suspects", lambda: select_for_comparison(scanned, done))
+        timed("pending", lambda: select_pending(scanned, done))
+        timed("finish", lambda: finish(Ledger(folder, recipe), scanned, config.corpus))
+        again = timed("outcomes, finished", lambda: Ledger(folder, recipe).outcomes())
+        timed("pending, finished", lambda: select_pending(scanned, again))
+        timed("finish, nothing new", lambda: finish(Ledger(folder, recipe), scanned, config.corpus))
     finally:
         shutil.rmtree(home)
 
@@ -156,7 +157,7 @@ def write_outcomes(folder: Location, rows: int) -> None:
         ]  # fmt: skip
         (folder / "outcomes" / name).write_table(pa.Table.from_pylist(listed, OUTCOME_SCHEMA))
         (folder / "clips" / name).write_bytes(b"")
-    ledger.claim(folder, Recipe.of(Config()))
+    Ledger(folder, Recipe.of(Config())).claim()
 
 
 def timed(name: str, work: Callable[[], pa.Table]) -> pa.Table:

@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from genre import memory
 from genre.errors import GenreError
-from genre.features import duplicates, finishing, ledger
+from genre.features import duplicates
+from genre.features.finishing import finish
+from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.manifest import Counts, Manifest
 from genre.features.preparation import select_unchanged
 from genre.features.recipe import Recipe
@@ -40,28 +42,28 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     """
     folder = Location.of(config.output) / "features"
     cluster.check_writable(config)  # before a long scan, or the composing of a corpus
-    ledger.check_settings(folder, Recipe.of(config))
+    ledger = Ledger(folder, Recipe.of(config))
     started = time.monotonic()
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = scan(config.corpus)
-    number = ledger.next_run(folder)
+    number = ledger.next_run()
     with workers or Workers(config) as workers:
         # the list of pending tracks has no name here, so that its memory is free before the tables are written
-        _decode(_find_pending(scanned, config, folder, number, workers), config, folder, number, workers)
-    manifest = finishing.finish(folder, scanned, config)
+        _decode(_find_pending(scanned, config, ledger, number, workers), config, ledger, number, workers)
+    manifest = finish(ledger, scanned, config.corpus)
     _report(manifest.counts, folder, time.monotonic() - started)
     _check_rejects(manifest.counts, config.prepare, folder)
     return manifest
 
 
-def _find_pending(scanned: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> pa.Table:
+def _find_pending(scanned: pa.Table, config: Config, ledger: Ledger, number: int, workers: Workers) -> pa.Table:
     """Return the tracks that must be decoded. Files whose time alone changed are read and compared."""
-    done = ledger.select_reusable(ledger.read_outcomes(folder), folder, Recipe.of(config))
-    touched = ledger.select_for_comparison(scanned, done, config.prepare.verify_content)
+    done = ledger.reusable_outcomes()
+    touched = select_for_comparison(scanned, done, config.prepare.verify_content)
     if len(touched):
         unchanged = _select_unchanged(touched, config.prepare.tracks_per_block, workers)
-        done = ledger.apply_comparison(done, touched, unchanged, folder, number)
-    pending = ledger.select_undone(scanned, done)
+        done = ledger.apply_comparison(done, touched, unchanged, number)
+    pending = select_pending(scanned, done)
     kept = len(scanned) - len(pending)
     obsolete = f"; {len(done) - kept} prepared earlier are deleted or changed" if len(done) > kept else ""
     cli.console().print(
@@ -77,12 +79,11 @@ def _select_unchanged(touched: pa.Table, tracks_per_block: int, workers: Workers
     return pa.concat_tables([touched.schema.empty_table(), *unchanged])
 
 
-def _decode(pending: pa.Table, config: Config, folder: Location, number: int, workers: Workers) -> None:
+def _decode(pending: pa.Table, config: Config, ledger: Ledger, number: int, workers: Workers) -> None:
     if not len(pending):
         return
-    recipe = Recipe.of(config)
-    ledger.claim(folder, recipe)
-    work = functools.partial(prepare_and_count, recipe=recipe, folder=folder, run=number)
+    ledger.claim()
+    work = functools.partial(prepare_and_count, recipe=ledger.recipe, folder=ledger.folder, run=number)
     with TrackProgress("prepare", total=len(pending)) as progress:
         for outcomes in workers.map(work, pending, config.prepare.tracks_per_block, columns=["reason"]):
             progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)

@@ -13,42 +13,43 @@ import pyarrow.compute as pc
 
 from genre import corpora
 from genre.errors import ArtifactError
-from genre.features import duplicates, ledger, splits
+from genre.features import duplicates, splits
 from genre.features import manifest as manifests
 from genre.features.columns import replaced
+from genre.features.ledger import Ledger, is_same_file, row_of
 from genre.features.manifest import Counts, Manifest
 from genre.features.recipe import Recipe
 from genre.features.schema import SCAN_SCHEMA, TRACK_SCHEMA, TRACK_WRITE_OPTIONS
-from genre.settings import Config, CorpusSettings
+from genre.settings import CorpusSettings
 from genre.storage import Location
 
 
-def finish(folder: Location, scanned: pa.Table, config: Config) -> Manifest:
+def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifest:
     """Write the final tables and, last, the manifest, which is returned. Delete files that no track needs.
 
     When the tables would not change, nothing is written and the existing manifest is returned. Raises `ArtifactError`
     unless every scanned track is in exactly one of the two tables.
     """
-    recipe, run = Recipe.of(config), ledger.next_run(folder) - 1
-    kept, rejected = _join(scanned, ledger.read_outcomes(folder))
+    folder = ledger.folder
+    kept, rejected = _join(scanned, ledger.outcomes())
     if len(kept) + len(rejected) != len(scanned):
         raise ArtifactError(
             f"{folder}: {len(scanned)} tracks scanned, but {len(kept)} with features and {len(rejected)} rejected; "
             "files changed while the job ran, run it again"
         )
-    kept = duplicates.exclude_copies(_with_splits(kept, config.corpus))
+    kept = duplicates.exclude_copies(_with_splits(kept, corpus))
     copies = duplicates.find(kept)
     is_published = len(scanned) > 0 and scanned["split"].null_count == 0
-    manifest = _manifest(kept, rejected, copies, config, "official" if is_published else "random")
+    manifest = _manifest(kept, rejected, copies, ledger.recipe, corpus, "official" if is_published else "random")
     if existing := _unchanged(folder, manifest, {"tracks": kept, "rejects": rejected}):
-        ledger.write_settings(folder, recipe, recipe.limits(), run)
+        ledger.mark_finished()
         _delete_unused(folder, kept)
         return existing
     # until the new manifest is written the folder is unfinished, and readers are told so
     (folder / manifests.FILE).delete()
     for name, table in {"tracks": kept, "rejects": rejected, "duplicates": copies}.items():
         (folder / f"{name}.parquet").write_table(table, **TRACK_WRITE_OPTIONS)
-    ledger.write_settings(folder, recipe, recipe.limits(), run)
+    ledger.mark_finished()
     (folder / manifests.FILE).write_json(manifest.to_json())
     _delete_unused(folder, kept)
     return manifest
@@ -56,10 +57,10 @@ def finish(folder: Location, scanned: pa.Table, config: Config) -> Manifest:
 
 def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Return the scanned tracks with their outcomes: those with clips, and the rejected."""
-    matching = outcomes.take(ledger.row_of(scanned, outcomes))
+    matching = outcomes.take(row_of(scanned, outcomes))
     columns = {name: (scanned if name in SCAN_SCHEMA.names else matching)[name] for name in TRACK_SCHEMA.names}
     joined = pa.table(columns, schema=TRACK_SCHEMA)
-    done, prepared = ledger.is_same_file(scanned, matching), pc.is_null(matching["reason"])
+    done, prepared = is_same_file(scanned, matching), pc.is_null(matching["reason"])
     return joined.filter(pc.and_(done, prepared)), joined.filter(pc.and_not(done, prepared))
 
 
@@ -69,15 +70,16 @@ def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
     return replaced(tracks, "split", splits.assign(view, settings)["split"])
 
 
-def _manifest(kept: pa.Table, rejected: pa.Table, copies: pa.Table, config: Config, split: str) -> Manifest:
-    recipe = Recipe.of(config)
-    classes = corpora.classes(config.corpus)
+def _manifest(
+    kept: pa.Table, rejected: pa.Table, copies: pa.Table, recipe: Recipe, corpus: CorpusSettings, split: str
+) -> Manifest:
+    classes = corpora.classes(corpus)
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=recipe.fingerprint(),
         contents=manifests.fingerprint_of_tracks(kept),
         settings=recipe.settings(),
-        corpus=config.corpus.model_dump(mode="json"),
+        corpus=corpus.model_dump(mode="json"),
         shape=recipe.shape(),
         classes=classes if classes is not None else sorted(pc.unique(kept["genre"]).to_pylist()),
         counts=Counts(

@@ -5,7 +5,7 @@ that was only touched is not decoded again. Names of parts and outcomes start wi
 them, so those with a higher number are newer. `settings.json` names the last run whose outcomes are in the tables:
 outcomes that a killed process writes later are ignored.
 
-All functions work on columns: a list of a million tracks takes seconds and some hundred bytes per track.
+Everything is done on columns: a list of a million tracks takes seconds and some hundred bytes per track.
 """
 
 from __future__ import annotations
@@ -25,73 +25,95 @@ from genre.features.schema import OUTCOME_SCHEMA
 from genre.storage import Location
 
 
-def check_settings(folder: Location, recipe: Recipe) -> None:
-    """Raise `ArtifactError` when `folder` holds features made with other settings."""
-    settings = _read_settings(folder)
-    if not settings or settings["fingerprint"] == recipe.fingerprint():
-        return
-    changes = differences(recipe.settings(), settings["settings"]) or ["made by another version"]
-    raise ArtifactError(
-        f"{folder} holds features with other settings: {changes[0]}; choose another output, or delete it"
-    )
+class Ledger:
+    """The outcomes in a features folder, and the settings that they were made with."""
 
+    def __init__(self, folder: Location, recipe: Recipe) -> None:
+        """Read settings.json. Raises `ArtifactError` when the folder holds features made with other settings."""
+        self.folder, self.recipe = folder, recipe
+        path = folder / "settings.json"
+        self._settings: dict[str, Any] = path.read_json() if path.exists() else {}
+        if self._settings and self._settings["fingerprint"] != recipe.fingerprint():
+            changes = differences(recipe.settings(), self._settings["settings"]) or ["made by another version"]
+            raise ArtifactError(
+                f"{folder} holds features with other settings: {changes[0]}; choose another output, or delete it"
+            )
 
-def claim(folder: Location, recipe: Recipe) -> None:
-    """Mark `folder` as made with these settings, before anything is written into it."""
-    settings = _read_settings(folder)
-    if settings is None:
-        write_settings(folder, recipe, recipe.limits(), finished_run=0)
-    elif settings.get("limits") != recipe.limits():
-        # the new limits are written at the end: until then the folder may hold rejects under the old and the new
-        write_settings(folder, recipe, None, _finished_run(folder))
+    @property
+    def _finished_run(self) -> int:
+        """The last run whose outcomes the folder's tables hold; 0 where no run finished."""
+        return int(self._settings.get("finished_run", 0))
 
+    def claim(self) -> None:
+        """Mark the folder as made with this recipe, before anything is written into it."""
+        if not self._settings:
+            self._write_settings(self.recipe.limits(), finished_run=0)
+        elif self._settings.get("limits") != self.recipe.limits():
+            # the end of the run writes the new limits: until then the folder may hold rejects under the old and the new
+            self._write_settings(None, self._finished_run)
 
-def write_settings(folder: Location, recipe: Recipe, limits: dict[str, Any] | None, finished_run: int) -> None:
-    """Write settings.json; `limits` are those of all rejects, None where they are mixed."""
-    content = {"fingerprint": recipe.fingerprint(), "settings": recipe.settings()}
-    (folder / "settings.json").write_json(content | {"limits": limits, "finished_run": finished_run})
+    def mark_finished(self) -> None:
+        """Mark all outcomes as contained in the folder's tables, and its rejects as made under these limits."""
+        self._write_settings(self.recipe.limits(), self.next_run() - 1)
 
+    def next_run(self) -> int:
+        """Return the number of the next run: one more than the highest that wrote a file here."""
+        names = (file.name for name in ("clips", "outcomes") for file in (self.folder / name).files(".parquet"))
+        return 1 + max([self._finished_run, *map(_run_of, names)])
 
-def next_run(folder: Location) -> int:
-    """Return the number of the next run: one more than the highest that wrote a file here."""
-    names = (file.name for name in ("clips", "outcomes") for file in (folder / name).files(".parquet"))
-    return 1 + max([_finished_run(folder), *map(_run_of, names)])
+    def outcomes(self) -> pa.Table:
+        """Return the latest outcome of each track, sorted by track_id, without those whose clips are missing."""
+        tables = []
+        for name in ("tracks.parquet", "rejects.parquet"):
+            if (self.folder / name).exists():
+                tables.append((self.folder / name).read_table().select(OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA))
+        files = (self.folder / "outcomes").files(".parquet")
+        if paths := [file.path for file in files if _run_of(file.name) > self._finished_run]:
+            # as one data set, whose files are read in parallel: a large job killed at its end has ten thousand
+            import pyarrow.dataset  # it imports pandas, which no worker needs
 
+            source = pyarrow.dataset.dataset(paths, OUTCOME_SCHEMA, format="parquet", filesystem=self.folder.filesystem)
+            tables.append(source.to_table(cache_metadata=False))
+        table = pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
+        parts = pa.array([file.name for file in (self.folder / "clips").files(".parquet")], pa.string())
+        complete = pc.or_(pc.is_valid(table["reason"]), pc.is_in(table["part"], value_set=parts))
+        return _latest(table, np.flatnonzero(complete.to_numpy()))
 
-def read_outcomes(folder: Location) -> pa.Table:
-    """Return the latest outcome of each track, sorted by track_id, without those whose clips are missing."""
-    tables = []
-    for name in ("tracks.parquet", "rejects.parquet"):
-        if (folder / name).exists():
-            tables.append((folder / name).read_table().select(OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA))
-    finished = _finished_run(folder)
-    paths = [file.path for file in (folder / "outcomes").files(".parquet") if _run_of(file.name) > finished]
-    if paths:
-        # as one data set, whose files are read in parallel: a large job killed at its end has ten thousand
-        import pyarrow.dataset  # it imports pandas, which no worker needs
+    def reusable_outcomes(self) -> pa.Table:
+        """Return the outcomes that are valid under this recipe.
 
-        source = pyarrow.dataset.dataset(paths, OUTCOME_SCHEMA, format="parquet", filesystem=folder.filesystem)
-        tables.append(source.to_table(cache_metadata=False))
-    table = pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
-    parts = pa.array([file.name for file in (folder / "clips").files(".parquet")], pa.string())
-    complete = pc.or_(pc.is_valid(table["reason"]), pc.is_in(table["part"], value_set=parts))
-    return _latest(table, np.flatnonzero(complete.to_numpy()))
+        Rejects are not where `decoding.retry_rejects` is set. Where the limits changed, neither are rejects, truncated
+        files and tracks that are now too long.
+        """
+        outcomes, limits = self.outcomes(), self.recipe.decoding
+        invalid = pa.array(np.zeros(len(outcomes), dtype=bool))
+        if limits.retry_rejects:
+            invalid = pc.is_valid(outcomes["reason"])
+        if self._settings.get("limits") != self.recipe.limits():
+            too_long = pc.greater(outcomes["seconds"], limits.max_track_seconds)
+            affected = pc.or_kleene(pc.is_valid(outcomes["reason"]), pc.or_kleene(outcomes["truncated"], too_long))
+            invalid = pc.or_(invalid, pc.fill_null(affected, False))
+        return outcomes.filter(pc.invert(invalid))
 
+    def apply_comparison(self, outcomes: pa.Table, compared: pa.Table, unchanged: pa.Table, run: int) -> pa.Table:
+        """Return the outcomes after the `compared` tracks were read and some of them found `unchanged`.
 
-def select_reusable(outcomes: pa.Table, folder: Location, recipe: Recipe) -> pa.Table:
-    """Return the outcomes that are valid under the present settings.
+        Outcomes of tracks that changed are removed. Those of tracks that were only touched get the new time, and are
+        written to the folder.
+        """
+        others = outcomes.filter(pc.invert(pc.is_in(outcomes["track_id"], value_set=combined(compared["track_id"]))))
+        kept = outcomes.take(row_of(unchanged, outcomes))
+        for name in ("path", "size", "modified"):
+            kept = kept.set_column(kept.schema.get_field_index(name), name, unchanged[name])
+        touched = select_pending(kept, outcomes)
+        if len(touched):
+            (self.folder / "outcomes" / f"{run:05d}-touched.parquet").write_table(touched)
+        return pa.concat_tables([others, kept]).sort_by("track_id")
 
-    Rejects are not where `decoding.retry_rejects` is set. Where the limits changed, neither are rejects, truncated
-    files and tracks that are now too long.
-    """
-    invalid = pa.array(np.zeros(len(outcomes), dtype=bool))
-    if recipe.decoding.retry_rejects:
-        invalid = pc.is_valid(outcomes["reason"])
-    if (_read_settings(folder) or {}).get("limits") != recipe.limits():
-        too_long = pc.greater(outcomes["seconds"], recipe.decoding.max_track_seconds)
-        affected = pc.or_kleene(pc.is_valid(outcomes["reason"]), pc.or_kleene(outcomes["truncated"], too_long))
-        invalid = pc.or_(invalid, pc.fill_null(affected, False))
-    return outcomes.filter(pc.invert(invalid))
+    def _write_settings(self, limits: dict[str, Any] | None, finished_run: int) -> None:
+        """Write settings.json; `limits` are those of all rejects, None where they are mixed."""
+        content = {"fingerprint": self.recipe.fingerprint(), "settings": self.recipe.settings()}
+        (self.folder / "settings.json").write_json(content | {"limits": limits, "finished_run": finished_run})
 
 
 def select_for_comparison(scanned: pa.Table, outcomes: pa.Table, verify_content: bool = False) -> pa.Table:
@@ -108,25 +130,7 @@ def select_for_comparison(scanned: pa.Table, outcomes: pa.Table, verify_content:
     return view.filter(selected)
 
 
-def apply_comparison(
-    outcomes: pa.Table, compared: pa.Table, unchanged: pa.Table, folder: Location, run: int
-) -> pa.Table:
-    """Return the outcomes after the `compared` tracks were read and some of them found `unchanged`.
-
-    Outcomes of tracks that changed are removed. Those of tracks that were only touched get the new time, and are
-    written to the folder.
-    """
-    others = outcomes.filter(pc.invert(pc.is_in(outcomes["track_id"], value_set=combined(compared["track_id"]))))
-    kept = outcomes.take(row_of(unchanged, outcomes))
-    for name in ("path", "size", "modified"):
-        kept = kept.set_column(kept.schema.get_field_index(name), name, unchanged[name])
-    touched = select_undone(kept, outcomes)
-    if len(touched):
-        (folder / "outcomes" / f"{run:05d}-touched.parquet").write_table(touched)
-    return pa.concat_tables([others, kept]).sort_by("track_id")
-
-
-def select_undone(scanned: pa.Table, outcomes: pa.Table) -> pa.Table:
+def select_pending(scanned: pa.Table, outcomes: pa.Table) -> pa.Table:
     """Return the tracks that still need decoding, in their order: without an outcome, or with a changed file."""
     return scanned.filter(pc.invert(is_same_file(scanned, outcomes.take(row_of(scanned, outcomes)))))
 
@@ -143,17 +147,6 @@ def is_same_file(tracks: pa.Table, outcomes: pa.Table) -> pa.ChunkedArray:
     """Return whether each track's file is that of the outcome in the same row: of equal size and time."""
     pairs = (pc.equal(tracks[name], outcomes[name]) for name in ("size", "modified"))
     return pc.fill_null(pc.and_kleene(*pairs), False)
-
-
-def _read_settings(folder: Location) -> dict[str, Any] | None:
-    path = folder / "settings.json"
-    settings: dict[str, Any] | None = path.read_json() if path.exists() else None
-    return settings
-
-
-def _finished_run(folder: Location) -> int:
-    """Return the last run whose outcomes the folder's tables hold; 0 where no run finished."""
-    return int((_read_settings(folder) or {}).get("finished_run", 0))
 
 
 def _run_of(name: str) -> int:

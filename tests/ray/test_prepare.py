@@ -24,7 +24,10 @@ from conftest import REPOSITORY
 from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
-from genre.features import Features, finishing
+from genre.features import Features
+from genre.features.finishing import finish
+from genre.features.ledger import Ledger
+from genre.features.recipe import Recipe
 from genre.features.scan import scan
 from genre.settings import ClusterSettings, Config, CorpusSettings
 from genre.storage import Location
@@ -261,7 +264,7 @@ class TestConservation:
         in_turn(config)
         write_song(music / "genre0/late.wav", 5)
         with pytest.raises(ArtifactError, match="19 tracks scanned, but 18 with features and 0 rejected"):
-            finishing.finish(Location.of(output / "features"), scan(config.corpus), config)
+            finish(Ledger(Location.of(output / "features"), Recipe.of(config)), scan(config.corpus), config.corpus)
 
     def test_readers_are_told_while_it_is_unfinished(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))

@@ -16,9 +16,11 @@ from outcomes import outcome, scanned, write_outcomes
 from genre.errors import ArtifactError
 from genre.features import Manifest
 from genre.features.finishing import finish
-from genre.features.ledger import next_run, read_outcomes, select_undone
+from genre.features.ledger import Ledger, select_pending
 from genre.features.manifest import Counts
+from genre.features.recipe import Recipe
 from genre.features.schema import TRACK_SCHEMA
+from genre.settings import Config
 from genre.storage import Location
 
 
@@ -27,13 +29,21 @@ def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "features")
 
 
+def ledger_of(folder: Location) -> Ledger:
+    return Ledger(folder, Recipe.of(config_of("m", "out")))
+
+
+def finish_in(folder: Location, tracks: pa.Table, config: Config) -> Manifest:
+    return finish(Ledger(folder, Recipe.of(config)), tracks, config.corpus)
+
+
 def test_writes_tables_and_manifest_and_deletes_the_rest(folder: Location, tmp_path: Path) -> None:
     config = config_of("m", tmp_path)
     write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b"), outcome("c", None))
     (folder / "clips" / "00000-old.parquet").write_bytes(b"of a removed track")
     (folder / "clips" / ".00001-y.parquet.1234").write_bytes(b"half written")
     (folder / ".tracks.parquet.1234").write_bytes(b"half written")
-    manifest = finish(folder, scanned("abc"), config)
+    manifest = finish_in(folder, scanned("abc"), config)
     expected = Counts(scanned=3, tracks=2, clips=2, truncated=0, rejected=1, reasons={"empty": 1})
     assert replace(manifest.counts, splits={}) == expected
     assert manifest.classes == ["a", "b"]
@@ -51,25 +61,25 @@ def test_late_outcome_of_an_earlier_run_is_ignored(folder: Location, tmp_path: P
     """A disconnected machine may write long after its job was killed and another one has finished."""
     config = config_of("m", tmp_path)
     write_outcomes(folder, "00002-x.parquet", outcome("a", "00002-x.parquet"), outcome("b", None))
-    finish(folder, scanned("ab"), config)
+    finish_in(folder, scanned("ab"), config)
     late = [outcome("a", None, reason="crashed"), outcome("b", "00001-z.parquet")]
     write_outcomes(folder, "00001-z.parquet", *late)
-    assert read_outcomes(folder)["part"].to_pylist() == ["00002-x.parquet", None]
+    assert ledger_of(folder).outcomes()["part"].to_pylist() == ["00002-x.parquet", None]
     write_outcomes(folder, "00003-w.parquet", *late)
-    assert read_outcomes(folder)["part"].to_pylist() == [None, "00001-z.parquet"]
+    assert ledger_of(folder).outcomes()["part"].to_pylist() == [None, "00001-z.parquet"]
 
 
 def test_run_numbers_grow_even_when_no_file_of_a_run_remains(folder: Location, tmp_path: Path) -> None:
     for number in (1, 2):
-        assert next_run(folder) == number
+        assert ledger_of(folder).next_run() == number
         write_outcomes(folder, f"{number:05d}-x.parquet", outcome("a", None), with_part=False)
-        finish(folder, scanned("a", modified=1.0), config_of("m", tmp_path, file_timeout_s=number))
+        finish_in(folder, scanned("a", modified=1.0), config_of("m", tmp_path, file_timeout_s=number))
 
 
 def test_lost_track_is_an_error(folder: Location, tmp_path: Path) -> None:
     write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b"))
     with pytest.raises(ArtifactError, match="3 tracks scanned, but 2 with features and 0 rejected"):
-        finish(folder, scanned("abc"), config_of("m", tmp_path))
+        finish_in(folder, scanned("abc"), config_of("m", tmp_path))
     assert not (folder / "manifest.json").exists()
 
 
@@ -80,7 +90,7 @@ def test_kill_at_any_step_loses_nothing(
     """The steps are the writes and deletions; each of them is atomic."""
     config = config_of("m", tmp_path)
     write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b"), outcome("c", None))
-    finish(folder, scanned("abc"), config)
+    finish_in(folder, scanned("abc"), config)
     write_outcomes(
         folder, "00002-y.parquet", outcome("a", "00002-y.parquet", modified=2.0), outcome("d", "00002-y.parquet")
     )
@@ -104,9 +114,9 @@ def test_kill_at_any_step_loses_nothing(
         for name in ("write_table", "write_json", "delete"):
             patch.setattr(Location, name, counted(getattr(Location, name)))
         with pytest.raises(Killed):
-            finish(folder, changed, config)
-    assert len(select_undone(changed, read_outcomes(folder))) == 0
-    manifest = finish(folder, changed, config)
+            finish_in(folder, changed, config)
+    assert len(select_pending(changed, ledger_of(folder).outcomes())) == 0
+    manifest = finish_in(folder, changed, config)
     assert (manifest.counts.tracks, manifest.counts.rejected) == (2, 1)
     assert [info.base_name for info in (folder / "clips").children()] == ["00002-y.parquet"]
 
@@ -115,7 +125,7 @@ def test_equal_audio_is_in_one_split(folder: Location, tmp_path: Path) -> None:
     names = [f"{n:03d}" for n in range(60)]
     rows = [outcome(name, sound=f"s{number % 20}") for number, name in enumerate(names)]
     write_outcomes(folder, "00001-x.parquet", *rows)
-    finish(folder, pa.concat_tables([scanned([name]) for name in names]), config_of("m", tmp_path))
+    finish_in(folder, pa.concat_tables([scanned([name]) for name in names]), config_of("m", tmp_path))
     tracks = (folder / "tracks.parquet").read_table()
     pairs = tracks.group_by("sound").aggregate([("split", "count_distinct")])
     assert set(pairs["split_count_distinct"].to_pylist()) == {1}

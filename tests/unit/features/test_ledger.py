@@ -10,16 +10,7 @@ from music import config_of
 from outcomes import ids, outcome, scanned, write_outcomes
 
 from genre.errors import ArtifactError
-from genre.features.ledger import (
-    apply_comparison,
-    check_settings,
-    claim,
-    next_run,
-    read_outcomes,
-    select_for_comparison,
-    select_reusable,
-    select_undone,
-)  # fmt: skip
+from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.recipe import Recipe
 from genre.storage import Location
 
@@ -29,29 +20,33 @@ def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "features")
 
 
+def ledger_of(folder: Location) -> Ledger:
+    return Ledger(folder, Recipe.of(config_of("m", "out")))
+
+
 class TestOutcomes:
     def test_empty_folder_has_none(self, folder: Location) -> None:
-        assert len(read_outcomes(folder)) == 0
-        assert next_run(folder) == 1
-        assert ids(select_undone(scanned("abc"), read_outcomes(folder))) == "abc"
+        assert len(ledger_of(folder).outcomes()) == 0
+        assert ledger_of(folder).next_run() == 1
+        assert ids(select_pending(scanned("abc"), ledger_of(folder).outcomes())) == "abc"
 
     def test_outcome_of_the_later_run_counts(self, folder: Location) -> None:
         """Two killed runs may both have an outcome of a file that changed between them."""
         write_outcomes(folder, "00002-a.parquet", outcome("x", "00002-a.parquet", modified=2.0))
         write_outcomes(folder, "00001-z.parquet", outcome("x", "00001-z.parquet", modified=1.0))
-        (row,) = read_outcomes(folder).to_pylist()
+        (row,) = ledger_of(folder).outcomes().to_pylist()
         assert row["part"] == "00002-a.parquet"
-        assert next_run(folder) == 3
+        assert ledger_of(folder).next_run() == 3
 
     def test_outcome_without_its_clips_is_ignored(self, folder: Location) -> None:
         """The last worker of a killed run may write an outcome after its clips were deleted."""
         write_outcomes(folder, "00001-a.parquet", outcome("x", "00001-a.parquet"), with_part=False)
         write_outcomes(folder, "00001-b.parquet", outcome("y", None), with_part=False)
-        assert ids(read_outcomes(folder)) == "y"
+        assert ids(ledger_of(folder).outcomes()) == "y"
 
     def test_file_of_another_size_or_time_needs_decoding(self, folder: Location) -> None:
         write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b", modified=7.0), outcome("c", size=11))
-        assert ids(select_undone(scanned("abcd"), read_outcomes(folder))) == "bcd"
+        assert ids(select_pending(scanned("abcd"), ledger_of(folder).outcomes())) == "bcd"
 
 
 class TestComparison:
@@ -64,36 +59,36 @@ class TestComparison:
             outcome("c", size=11),
             outcome("d", None),
         )
-        done = read_outcomes(folder)
+        done = ledger_of(folder).outcomes()
         assert ids(select_for_comparison(scanned("abcde"), done)) == "b"
         assert ids(select_for_comparison(scanned("abcde"), done, verify_content=True)) == "ab"
 
     def test_touched_files_are_done_and_changed_files_are_not(self, folder: Location) -> None:
         write_outcomes(folder, "00001-x.parquet", *(outcome(name, modified=7.0) for name in "abc"), outcome("d"))
-        done = read_outcomes(folder)
+        done = ledger_of(folder).outcomes()
         compared = select_for_comparison(scanned("abcd"), done)
         same = compared.filter(pc.not_equal(compared["track_id"], "b"))
-        checked = apply_comparison(done, compared, same, folder, run=2)
-        assert ids(select_undone(scanned("abcd"), checked)) == "b"
-        written = read_outcomes(folder)  # a kill after this loses nothing
-        assert ids(select_undone(scanned("abcd"), written)) == "b"
+        checked = ledger_of(folder).apply_comparison(done, compared, same, run=2)
+        assert ids(select_pending(scanned("abcd"), checked)) == "b"
+        written = ledger_of(folder).outcomes()  # a kill after this loses nothing
+        assert ids(select_pending(scanned("abcd"), written)) == "b"
         assert written.filter(pc.equal(written["track_id"], "a"))["part"].to_pylist() == ["00001-x.parquet"]
 
 
 class TestSettings:
     def test_error_names_the_difference(self, folder: Location, tmp_path: Path) -> None:
         recipe = Recipe.of(config_of("m", tmp_path))
-        claim(folder, recipe)
-        check_settings(folder, recipe)
+        Ledger(folder, recipe).claim()
+        Ledger(folder, recipe)
         other = recipe.model_copy(update={"spectrogram": recipe.spectrogram.model_copy(update={"n_mels": 20})})
         with pytest.raises(ArtifactError, match=r"spectrogram.n_mels is 16, expected 20; choose another output"):
-            check_settings(folder, other)
+            Ledger(folder, other)
 
     def test_killed_first_run_keeps_its_rejects(self, folder: Location, tmp_path: Path) -> None:
         recipe = Recipe.of(config_of("m", tmp_path))
-        claim(folder, recipe)
+        Ledger(folder, recipe).claim()
         write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b", None), outcome("c", truncated=True))
-        assert ids(select_reusable(read_outcomes(folder), folder, recipe)) == "abc"
+        assert ids(Ledger(folder, recipe).reusable_outcomes()) == "abc"
 
     def test_changed_limits_make_rejects_invalid_until_a_run_finishes(self, folder: Location, tmp_path: Path) -> None:
         recipe = Recipe.of(config_of("m", tmp_path))
@@ -105,11 +100,10 @@ class TestSettings:
             outcome("c", truncated=True),
             outcome("d", seconds=1e6),
         )
-        done = read_outcomes(folder)
-        claim(folder, Recipe.of(config_of("m", tmp_path, file_timeout_s=1)))
-        claim(folder, recipe)
-        assert ids(select_reusable(done, folder, recipe)) == "a"
+        Ledger(folder, Recipe.of(config_of("m", tmp_path, file_timeout_s=1))).claim()
+        Ledger(folder, recipe).claim()
+        assert ids(Ledger(folder, recipe).reusable_outcomes()) == "a"
         (folder / "settings.json").write_json((folder / "settings.json").read_json() | {"limits": recipe.limits()})
-        assert ids(select_reusable(done, folder, recipe)) == "abcd"
+        assert ids(Ledger(folder, recipe).reusable_outcomes()) == "abcd"
         retrying = Recipe.of(config_of("m", tmp_path, retry_rejects=True))
-        assert ids(select_reusable(done, folder, retrying)) == "acd"
+        assert ids(Ledger(folder, retrying).reusable_outcomes()) == "acd"
