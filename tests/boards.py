@@ -1,4 +1,4 @@
-"""Boards of made-up answers for tests of the report."""
+"""Boards of made-up results for tests of the report."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import numpy as np
 
 from genre.report import Board, Compared, ComparedRow, CorpusFacts, Entry, Run, Search, Trial
 
+Status = Literal["finished", "stopped", "failed", "interrupted"]
+
 GENRES = ["blues", "disco", "metal", "rock"]
 TRUTH = np.repeat(np.arange(4), 25)
 EVIL = "<script>alert('x')</script>"
 
 
 def probabilities(skill: float, seed: int, classes: int = 4) -> np.ndarray:
-    """Answers of which a share `skill` is right, the same tracks being hard for every model."""
+    """Return probabilities, about a share `skill` of them correct. The same tracks are hard for every model."""
     hard = np.random.default_rng(0).random(len(TRUTH))
     rng = np.random.default_rng(seed + 1)
     wrong = (TRUTH + rng.integers(1, classes, len(TRUTH))) % classes
@@ -70,7 +72,7 @@ def board(*entries: Entry, **changes: Any) -> Board:
 
 
 def full() -> Board:
-    """Three networks, two of them equally good, and the reference rows."""
+    """Return a board with three networks, two of them equally good, and the reference rows."""
     return board(
         network("resnet", 0.8, parameters=11_000_000, clips_per_second=50.0, latency_ms=21.0),
         network("cnn", 0.78, parameters=400_000, clips_per_second=400.0),
@@ -81,13 +83,8 @@ def full() -> Board:
 
 
 def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) -> Search:
-    """Trials of every outcome; the last has no score at all."""
-    outcomes: tuple[Literal["finished", "stopped", "failed", "interrupted"], ...] = (
-        "finished",
-        "stopped",
-        "failed",
-        "interrupted",
-    )
+    """Return a search with trials of every status; the last has no score."""
+    statuses: tuple[Status, ...] = ("finished", "stopped", "failed", "interrupted")
     made = [
         Trial(
             architecture=name,
@@ -96,7 +93,7 @@ def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) 
                 "train.mixup": [0.0, 0.3][i % 2],
                 "params.head": "gru",
             },
-            status=outcomes[i % 4] if i < trials - 1 else "failed",
+            status=statuses[i % 4] if i < trials - 1 else "failed",
             valid_f1=0.7 - 0.05 * i if i < trials - 1 else None,
             epochs=20 - i,
             seconds=30.0,
@@ -109,7 +106,7 @@ def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) 
 
 
 def everything() -> Board:
-    """A board with all that a board can have."""
+    """Return a board with every optional part."""
     robust = {"noise 20 dB": 0.6, "-12 dB": 0.75}
     first = full()
     entries = [network("resnet", 0.8, parameters=11_000_000, robustness=robust), *first.entries[1:]]
@@ -118,7 +115,7 @@ def everything() -> Board:
 
 
 class Page(HTMLParser):
-    """What the tests look at: tags with their attributes, cells by column key, and the text."""
+    """A parsed page: its tags with their attributes, and its text."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -133,7 +130,9 @@ class Page(HTMLParser):
         self.text.append(data)
 
     def values(self, key: str) -> list[Any]:
+        """Return the values of a column, from top to bottom."""
         return [attributes["data-value"] for _, attributes in self.tags if attributes.get("data-key") == key]
 
     def all(self, name: str) -> list[dict[str, Any]]:
+        """Return the attributes of every tag with this name."""
         return [attributes for tag, attributes in self.tags if tag == name]

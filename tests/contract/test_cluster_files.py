@@ -1,4 +1,4 @@
-"""Every shipped cluster file: valid by Ray's own schema, pinned to the lock file, closed to the world."""
+"""Every shipped cluster file is valid by Ray's schema, has the versions of the lock file and requires the token."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ LOCK = (REPOSITORY / "requirements.lock").read_text()
 (RAY_VERSION,) = re.findall(r"^ray==([\d.]+)", LOCK, re.MULTILINE)
 
 
-def named(path: Path) -> str:
+def path_in_repository(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
 def spec(path: Path) -> Any:
-    """The RayCluster inside a manifest."""
+    """Return the specification of the RayCluster in a manifest."""
     document = yaml.safe_load(path.read_text())
     return document["spec"].get("rayClusterSpec", document["spec"])
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
-def test_follows_rays_schema(path: Path) -> None:
+@pytest.mark.parametrize("path", FILES, ids=path_in_repository)
+def test_the_file_is_valid_by_rays_schema(path: Path) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(yaml.safe_load(path.read_text())))
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", FILES, ids=path_in_repository)
 def test_the_head_runs_no_tasks(path: Path) -> None:
     cluster = yaml.safe_load(path.read_text())
     types = cluster.get("available_node_types")
@@ -43,8 +43,8 @@ def test_the_head_runs_no_tasks(path: Path) -> None:
     assert by_type or "--num-cpus=0" in cluster["head_start_ray_commands"][-1]
 
 
-@pytest.mark.parametrize("path", CLOUDS, ids=named)
-def test_machines_come_from_zero_and_go_again(path: Path) -> None:
+@pytest.mark.parametrize("path", CLOUDS, ids=path_in_repository)
+def test_workers_scale_from_zero_and_end_when_idle(path: Path) -> None:
     cluster = yaml.safe_load(path.read_text())
     workers = {name: kind for name, kind in cluster["available_node_types"].items() if name != "head"}
     assert all(kind["min_workers"] == 0 for kind in workers.values())
@@ -54,8 +54,8 @@ def test_machines_come_from_zero_and_go_again(path: Path) -> None:
     assert "spot" in spot or "preemptible: true" in spot
 
 
-@pytest.mark.parametrize("path", [*FILES, *MANIFESTS], ids=named)
-def test_closed_without_the_token(path: Path) -> None:
+@pytest.mark.parametrize("path", [*FILES, *MANIFESTS], ids=path_in_repository)
+def test_access_requires_the_token(path: Path) -> None:
     text = path.read_text()
     assert "0.0.0.0" not in text
     if path in MANIFESTS:
@@ -67,8 +67,8 @@ def test_closed_without_the_token(path: Path) -> None:
     assert "--dashboard-host=127.0.0.1" in starts[0]
 
 
-@pytest.mark.parametrize("path", [*FILES, *MANIFESTS, RUNTIME], ids=named)
-def test_holds_no_secret(path: Path) -> None:
+@pytest.mark.parametrize("path", [*FILES, *MANIFESTS, RUNTIME], ids=path_in_repository)
+def test_the_file_contains_no_secret(path: Path) -> None:
     assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|[0-9a-f]{40,}", path.read_text())
     assert not re.search(
         r"(?i)(secret|password|access_key|auth_token)\s*[:=]\s*\S",
@@ -76,17 +76,17 @@ def test_holds_no_secret(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("path", [*CLOUDS, REPOSITORY / "configs/cluster/kuberay/Dockerfile"], ids=named)
-def test_images_are_those_of_the_lock_file(path: Path) -> None:
+@pytest.mark.parametrize("path", [*CLOUDS, REPOSITORY / "configs/cluster/kuberay/Dockerfile"], ids=path_in_repository)
+def test_images_have_the_versions_of_the_lock_file(path: Path) -> None:
     images = re.findall(r"rayproject/ray:(\S+?)[\s}]", path.read_text())
     assert images
     assert all(image.startswith(f"{RAY_VERSION}-py311-") for image in images)
     assert "--require-hashes -r" in path.read_text()
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=named)
-def test_manifest(path: Path) -> None:
-    """KubeRay's own schema is a megabyte: docs/CLUSTER.md says how these were held against it."""
+@pytest.mark.parametrize("path", MANIFESTS, ids=path_in_repository)
+def test_the_manifest_has_the_version_and_no_idle_workers(path: Path) -> None:
+    """KubeRay's schema is too large to ship; docs/CLUSTER.md describes how the manifests were checked against it."""
     cluster = spec(path)
     assert cluster["rayVersion"] == RAY_VERSION
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"

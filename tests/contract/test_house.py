@@ -1,4 +1,4 @@
-"""The laws of the house: who may import what, and that everything shipped is valid."""
+"""Which packages may import which, and that every shipped configuration is valid."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_the_science_never_imports_the_engine(module: Path) -> None:
+def test_genre_never_imports_ray(module: Path) -> None:
     assert not imported(module) & {"ray", "ray_jobs"}
 
 
-def test_a_decoding_worker_stays_light() -> None:
-    """Each of these would cost every worker seconds of start-up."""
+def test_a_decoding_worker_imports_no_large_library() -> None:
+    """Each of these adds seconds to the start of every worker."""
     code = (
         "import sys, genre.features.preparation, genre.features.finishing, genre.audio.isolation;"
         "heavy = {'ray', 'torch', 'torchaudio', 'librosa', 'sklearn', 'pandas', 'scipy', 'numba'} & set(sys.modules);"
@@ -50,7 +50,7 @@ def test_a_decoding_worker_stays_light() -> None:
 
 
 def test_prepare_starts_ray_before_it_imports_ray_data() -> None:
-    """Importing Ray Data and pandas takes longer than Ray, whose processes start at the same time."""
+    """Importing them takes longer than importing Ray, whose processes start in the meantime."""
     code = "import sys, ray_jobs.prepare; sys.exit(' '.join({'ray.data', 'pandas', 'scipy'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, f"imported before Ray starts: {done.stderr}"
@@ -62,7 +62,7 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_configurations_hold_only_what_differs_from_the_defaults(path: Path) -> None:
+def test_configurations_hold_only_values_that_differ_from_the_defaults(path: Path) -> None:
     defaults = Config().model_dump(mode="json")
 
     def repeated(values: dict[str, Any], against: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -77,7 +77,7 @@ def test_configurations_hold_only_what_differs_from_the_defaults(path: Path) -> 
 
 @pytest.mark.parametrize("job", jobs.JOBS)
 def test_each_job_runs_as_a_module(job: str) -> None:
-    """--dry-run prints the resolved configuration, which is valid, and does nothing else."""
+    """--dry-run prints the resolved configuration and does nothing else."""
     command = [sys.executable, "-m", f"ray_jobs.{job}", "--config", "configs/demo.yaml", "--dry-run", "seed=7"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
     resolved = Config.model_validate(yaml.safe_load(done.stdout))
@@ -87,8 +87,8 @@ def test_each_job_runs_as_a_module(job: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("job", jobs.JOBS)
-def test_a_job_works_in_its_own_module_never_in_main(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Ray pickles from `__main__` travels without its module: the served class lost its cached template so."""
+def test_a_job_runs_in_its_own_module_and_not_in_main(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray pickles objects of `__main__` without their module: the served class would lose its cached template."""
     module = importlib.import_module(f"ray_jobs.{job}")
     ran: list[Config] = []
     monkeypatch.setattr(module, "run", ran.append)

@@ -1,4 +1,4 @@
-"""What `make clean` and `make clean-outputs` delete."""
+"""Which files `make clean` and `make clean-outputs` delete."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
+    """Return a folder with the Makefile, a result and files to delete."""
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     for folder in ("ray_jobs", "tests", "benchmarks", "examples"):
         (tmp_path / folder).mkdir()
@@ -27,17 +28,18 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(checkout: Path, target: str) -> str:
+    """Run a target and return its output."""
     command = ["make", "--no-print-directory", target]
     return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout
 
 
-def test_clean_removes_the_environment_and_caches_but_no_result(checkout: Path) -> None:
+def test_clean_deletes_the_environment_and_caches_but_no_results(checkout: Path) -> None:
     make(checkout, "clean")
     assert [name for name in KEPT + CACHES if (checkout / name).exists()] == list(KEPT)
     assert not list(checkout.rglob("__pycache__"))
 
 
-def test_outputs_go_only_by_their_own_target_which_says_what_goes(checkout: Path) -> None:
+def test_clean_outputs_lists_and_deletes_the_outputs(checkout: Path) -> None:
     said = make(checkout, "clean-outputs")
     assert "outputs/run" in said
     assert not (checkout / "outputs").exists()

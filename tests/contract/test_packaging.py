@@ -1,4 +1,4 @@
-"""What is installed: three locks that agree with each other and with pyproject.toml, and packages without gaps."""
+"""The three lock files agree with each other and with pyproject.toml, and the packages ship all their files."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from conftest import REPOSITORY
 from packaging.requirements import Requirement
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-# extra (empty: none), and the lock that holds it; each lock holds the ones before
+# The lock file of each extra; the empty name stands for no extra. Each lock includes those before it.
 LOCKS = {"": "requirements-light.lock", "all": "requirements.lock", "dev": "requirements-dev.lock"}
 
 
 def pins(lock: str) -> set[str]:
-    """Every `name==version ; marker` of a lock file."""
+    """Return every `name==version ; marker` of a lock file."""
     return set(re.findall(r"^(\S+==[^\\\n]+?) *\\$", (REPOSITORY / lock).read_text(), re.MULTILINE))
 
 
-def wanted(extra: str) -> set[Requirement]:
-    """The requirements of an extra, those of the extras that it names included."""
+def requirements_of(extra: str) -> set[Requirement]:
+    """Return the requirements of an extra, including those of the extras that it names."""
     listed = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
-    found = {Requirement(line) for line in listed}
-    for own in [one for one in found if one.name == PROJECT["name"]]:
-        found = (found - {own}).union(*(wanted(name) for name in own.extras))
-    return found
+    requirements = {Requirement(line) for line in listed}
+    for own in [requirement for requirement in requirements if requirement.name == PROJECT["name"]]:
+        requirements = (requirements - {own}).union(*(requirements_of(name) for name in own.extras))
+    return requirements
 
 
 @pytest.mark.parametrize("lock", LOCKS.values())
-def test_a_lock_holds_names_versions_and_hashes_alone(lock: str) -> None:
+def test_a_lock_holds_only_names_versions_and_hashes(lock: str) -> None:
     lines = (REPOSITORY / lock).read_text().splitlines()
-    strange = [
+    others = [
         line for line in lines if not re.fullmatch(r"[\w.\[\],-]+==\S+( ; .+)? \\|    --hash=sha256:\w+( \\)?", line)
     ]
-    assert not strange
+    assert not others
     assert not [line for line in lines if "://" in line]
 
 
@@ -44,25 +44,25 @@ def test_a_lock_satisfies_the_project(extra: str, lock: str) -> None:
     for pin in pins(lock):
         requirement = Requirement(pin)
         locked.setdefault(requirement.name.lower(), set()).add(next(iter(requirement.specifier)).version)
-    for requirement in wanted(extra) | wanted(""):
+    for requirement in requirements_of(extra) | requirements_of(""):
         assert requirement.name.lower() in locked, f"{requirement} is not in {lock}; make lock"
         versions = locked[requirement.name.lower()]
         assert all(version in requirement.specifier for version in versions), f"{requirement} in {lock}; make lock"
 
 
-def test_each_lock_holds_the_smaller_one() -> None:
+def test_each_lock_includes_the_smaller_one() -> None:
     """At the same versions; a larger lock may need a package on more platforms."""
     light, runtime, developing = ({pin.partition(" ;")[0] for pin in pins(lock)} for lock in LOCKS.values())
     assert light < runtime < developing
 
 
-def test_tagging_alone_needs_no_large_library() -> None:
+def test_tagging_needs_no_large_library() -> None:
     large = ("torch", "torchaudio", "torchvision", "ray", "librosa", "scipy", "pandas", "opencv-python-headless")
     assert not {Requirement(pin).name for pin in pins(LOCKS[""])} & set(large)
 
 
 def test_every_file_of_the_packages_is_shipped() -> None:
-    """A kind of file that `package-data` does not name would be missing from the wheel without a word."""
+    """The wheel silently omits files whose suffix `package-data` does not list."""
     patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
     files = [path for package in ("genre", "ray_jobs") for path in (REPOSITORY / package).rglob("*") if path.is_file()]
     data = [path for path in files if path.suffix != ".py" and "__pycache__" not in path.parts]
