@@ -1,4 +1,4 @@
-"""The one grammar of all jobs: `genre <job> --config FILE key=value ...`, or `python -m ray_jobs.<job> ...`."""
+"""The command line of all jobs: `genre <job> --config FILE key=value ...`, or `python -m ray_jobs.<job> ...`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from genre import architectures, config, registry
 from genre.errors import ArtifactError, ConfigError, GenreError
 from genre.settings import Config
 from ray_jobs.engine import help_pages, jobs
+from ray_jobs.engine.interrupts import interruptible
 
 OK, FAILED, WRONG_USE = 0, 1, 2
-_OURS = ("", "genre", "ray_jobs")
+_OWN_PACKAGES = ("", "genre", "ray_jobs")
 
 
 def main(name: str, arguments: Sequence[str] | None = None, program: str = "") -> int:
-    """Parse the arguments, run the job of this name and report its error, if any, in one line.
+    """Parse the arguments and run the job `name`. Report its error, if any, in one line on standard error.
 
-    `program` is how the command was called. Return the exit code: 0 success, 1 the job failed, 2 the command or the
-    configuration is wrong. The job's module is imported only after its settings were checked.
+    `program` is the name of the command in messages. Return the exit code: 0 for success, 1 if the job failed, 2 if the
+    command or the configuration is wrong. The job's module is imported after its settings were checked.
     """
     program = program or f"python -m ray_jobs.{name}"
     try:
@@ -40,9 +41,10 @@ def main(name: str, arguments: Sequence[str] | None = None, program: str = "") -
 
 
 def reported(action: Callable[[], None], program: str, verbose: bool = False) -> int:
-    """Do `action`; print what it raises as one line on standard error. Return the exit code."""
+    """Call `action` and print its error, if any, as one line on standard error. Return the exit code."""
     try:
-        action()
+        with interruptible():
+            action()
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return FAILED
@@ -54,9 +56,9 @@ def reported(action: Callable[[], None], program: str, verbose: bool = False) ->
 
 
 def check_plugins(settings: Config, corpus: bool = True, networks: bool = True) -> Config:
-    """Fill in and check the settings of the chosen corpus and, unless told otherwise, of the architectures.
+    """Return `settings` with those of the corpus filled in, after checking them and, if `networks`, the architectures'.
 
-    Without `corpus` a corpus that needs what a light install lacks is left as it is.
+    If not `corpus`, a corpus that needs packages which are not installed is left as it is.
     """
     for name, values in settings.architectures.items() if networks else ():
         architectures.params(name, values)
@@ -72,7 +74,7 @@ def check_plugins(settings: Config, corpus: bool = True, networks: bool = True) 
 
 
 def command_line() -> str:
-    """Return the command that runs in this process, as a person would type it."""
+    """Return the command of this process as it is typed in a shell."""
     module = sys.modules["__main__"].__spec__
     if module is None or module.name == "ray_jobs.engine.command":
         program = ["genre"] if module else [Path(sys.argv[0]).name]
@@ -82,7 +84,7 @@ def command_line() -> str:
 
 
 def console() -> Console:
-    """Where jobs talk to people: standard error, so that output can be piped; plain text when it is no terminal."""
+    """Return a console for messages: on standard error, so that output can be piped; plain text unless a terminal."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -106,8 +108,10 @@ def _parser(program: str) -> _Parser:
 
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
-    settings = config.load(options.config or job.shipped, _spelled_out(options.settings, job.bare))
-    # architectures import torch, which jobs that build no network need not wait for; corpora scipy, which they may lack
+    settings = config.load(options.config or job.shipped, _with_bare_key(options.settings, job.bare))
+    if job.needs_features and not options.dry_run:
+        _require_features(settings.output)
+    # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), networks=job.builds)
     if options.dry_run:
         print(config.to_yaml(settings), end="", flush=True)
@@ -117,16 +121,24 @@ def _run(name: str, options: argparse.Namespace) -> None:
     jobs.load(name)(settings)
 
 
+def _require_features(output: str) -> None:
+    """Raise `ArtifactError` unless there are complete features, before the job's imports, which take seconds."""
+    from genre.features import manifest  # needs pyarrow, which the help does not
+    from genre.storage import Location
+
+    manifest.read(Location.of(output) / "features")
+
+
 def _forecast(name: str, settings: Config) -> None:
-    """Say what the job would do and how long it would take, or why that cannot be said yet."""
+    """Print what the job would do and how long it would take, or why this is not known yet."""
     try:
         jobs.load(name, "forecast")(settings)
     except ArtifactError as error:
         console().print(f"no forecast yet: {error}")
 
 
-def _spelled_out(arguments: list[str], bare: str) -> list[str]:
-    """Return `inputs=song.mp3` for `song.mp3`: an argument that does not begin with `key=` gives the `bare` setting."""
+def _with_bare_key(arguments: list[str], bare: str) -> list[str]:
+    """Return the arguments with `inputs=song.mp3` for `song.mp3`: one without `key=` is the value of the key `bare`."""
     if not bare:
         return arguments
     plain = [text for text in arguments if not re.match(r"[\w.]+=", text)]
@@ -136,14 +148,15 @@ def _spelled_out(arguments: list[str], bare: str) -> list[str]:
 
 
 def _explain(error: BaseException, program: str) -> int:
+    """Print an error as one line and return the exit code."""
     root = error
-    # Ray wraps what a worker raised, sometimes twice, and keeps it as the cause
+    # Ray wraps the error of a worker, sometimes twice, and keeps it as the cause
     while (inner := getattr(root, "cause", None) or root.__cause__) and not isinstance(root, GenreError):
         root = inner
     if isinstance(root, GenreError):
         print(f"error: {root}", file=sys.stderr)
         return WRONG_USE if isinstance(root, ConfigError) else FAILED
-    if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OURS:
+    if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OWN_PACKAGES:
         job = jobs.JOBS.get(re.split(r"[ .]", program)[-1])
         remedy = f"pip install 'genre[{job.extra if job else 'train'}]'"
         print(f"error: `{program}` needs {missing}, which is not installed; {remedy}", file=sys.stderr)

@@ -23,6 +23,7 @@ from genre.errors import ConfigError
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import head
+from ray_jobs.engine.interrupts import interruptible
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "lustre", "ceph", "gpfs", "beegfs", "gluster", "9p", "virtiofs")
 _MOUNTS = "/proc/self/mounts"
@@ -46,6 +47,7 @@ def connected(config: Config) -> Iterator[None]:
         else:
             _start(config)
         stack.callback(ray.shutdown)
+        stack.enter_context(interruptible())
         _quieten()
         _check_output(config)
         yield

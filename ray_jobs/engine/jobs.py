@@ -1,6 +1,6 @@
-"""The jobs, and what the command line must know of each without importing it.
+"""The jobs, and what the command line needs to know of each without importing it.
 
-A job is a module `ray_jobs.<name>`: its docstring is its purpose, its `run(config)` does the work.
+A job is a module `ray_jobs.<name>`: its docstring is shown as help, its `run(config)` does the work.
 This module imports neither Ray nor torch nor any job.
 """
 
@@ -20,34 +20,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """The settings that a job reads, as sections (`train`) or keys (`audio.clip_seconds`)."""
+    """What a job needs. Settings are named by sections (`train`) or keys (`audio.clip_seconds`)."""
 
-    settings: tuple[str, ...]  # explained one by one in the job's help
-    also: tuple[str, ...] = ()  # listed there with their defaults
-    bare: str = ""  # the setting that an argument without `=` gives
-    builds: bool = False  # it builds networks from `architectures.*`, so their settings are checked first
-    extra: str = "train"  # of this package, which brings what the job imports
-    forecasts: bool = False  # its module has a `forecast(config)` for --dry-run
-    shipped: str | None = None  # the configuration file that it takes when --config names no other
+    settings: tuple[str, ...]  # read by the job and described one by one in its help
+    also: tuple[str, ...] = ()  # read by the job and listed in its help with their defaults
+    bare: str = ""  # the key of an argument without `key=`
+    builds: bool = False  # the job builds networks, so `architectures.*` is checked first
+    needs_features: bool = False  # OUTPUT/features must be complete
+    extra: str = "train"  # extra of this package with what the job imports
+    forecasts: bool = False  # the module has a `forecast(config)` for --dry-run
+    shipped: str | None = None  # the configuration file unless --config names one
 
 
 _LIMITS = tuple(
     f"decoding.{name}" for name in ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
 )
-_NETWORK = ("architecture", "architectures")  # name the model in OUTPUT where `model` names none and no search was made
+_NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model` is empty and there is no leaderboard
 
-# tests/ray/test_settings_read.py compares this with what the jobs read
+# tests/ray/test_settings_read.py compares this table with what the jobs read
 JOBS = {
     "prepare": Job(("output", "corpus", "prepare"), ("decoding", "audio", "spectrogram", "cluster")),
     "train": Job(
         ("output", "architecture", "architectures", "train"),
         ("device", "seed", "audio", "spectrogram", "cluster"),
         builds=True,
+        needs_features=True,
     ),
     "tune": Job(
         ("output", "architectures", "tune"),
         ("device", "seed", "train", "audio", "spectrogram", "cluster"),
         builds=True,
+        needs_features=True,
         forecasts=True,
     ),
     "evaluate": Job(("output", "model", "evaluate"), ("seed", "cluster")),

@@ -39,6 +39,17 @@ def test_clean_deletes_the_environment_and_caches_but_no_results(checkout: Path)
     assert not list(checkout.rglob("__pycache__"))
 
 
+def test_install_says_what_it_does_before_it_takes_minutes(checkout: Path) -> None:
+    (checkout / "requirements-dev.lock").touch()
+    planned = subprocess.run(
+        ["make", "--dry-run", "install"], cwd=checkout, check=True, capture_output=True, text=True
+    ).stdout
+    first, *_ = planned.splitlines()
+    assert first.startswith("echo ")
+    assert ".venv from requirements-dev.lock" in first
+    assert "minutes" in first
+
+
 def test_clean_outputs_lists_and_deletes_the_outputs(checkout: Path) -> None:
     said = make(checkout, "clean-outputs")
     assert "outputs/run" in said

@@ -58,6 +58,15 @@ def test_a_wrong_setting_of_a_search_imports_nothing_heavy(setting: str) -> None
     assert said.startswith("error: ")
 
 
+@pytest.mark.parametrize("job", [name for name, job in jobs.JOBS.items() if job.needs_features])
+def test_a_job_without_features_says_so_before_it_imports_torch_and_ray(job: str, tmp_path: Path) -> None:
+    code, modules, output = imports(job, f"output={tmp_path}")
+    assert code == 1
+    assert not modules & {"torch", "ray", "librosa", "pandas", "sklearn"}
+    assert output.startswith("error: ")
+    assert "no features here" in output
+
+
 @pytest.mark.parametrize("job", [name for name, job in jobs.JOBS.items() if not job.forecasts])
 def test_dry_run_imports_neither_ray_nor_torch(job: str) -> None:
     code, modules, _ = imports(job, "--dry-run")
@@ -136,7 +145,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["tune", "--config"], "expected one argument"),
         (["prepare", "train.epoch=1"], "did you mean 'train.epochs'"),
         (["prepare", "corpus.params.tracks=1"], "corpus.params.tracks"),
-        (["train", "architectures.cnn.widht=1"], "did you mean 'architectures.cnn.width'"),
+        (["train", "--dry-run", "architectures.cnn.widht=1"], "did you mean 'architectures.cnn.width'"),
         (["prepare", "--config", "nowhere.yaml"], "cannot be read"),
     ],
 )
