@@ -1,0 +1,35 @@
+"""The files that a code host and a reader of the repository look for."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+WORKFLOW = REPOSITORY / ".github/workflows/ci.yml"
+TEMPLATES = sorted((REPOSITORY / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+
+
+def test_the_workflow_runs_the_complete_check() -> None:
+    steps = [step for job in yaml.safe_load(WORKFLOW.read_text())["jobs"].values() for step in job["steps"]]
+    assert any(step.get("run", "").endswith(".ci/run") for step in steps)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_a_template_is_valid(template: Path) -> None:
+    content = yaml.safe_load(template.read_text())
+    assert template.name == "config.yml" or {"name", "description", "body"} <= content.keys()
+
+
+def test_the_citation_has_the_version_and_licence_of_the_project() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = (REPOSITORY / "mkdocs.yml").read_text()
+    assert all(f" {page.name}\n" in navigation for page in (REPOSITORY / "docs").glob("*.md"))
