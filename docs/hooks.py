@@ -105,7 +105,7 @@ def settings_page() -> str:
 def section_docstring(section: str) -> list[str]:
     """Return the docstring of the section's class, if it is a section."""
     schema = Config.model_fields[section].annotation if section in Config.model_fields else None
-    return [schema.__doc__] if schema and issubclass(schema, Settings) and schema.__doc__ else []
+    return [schema.__doc__] if isinstance(schema, type) and issubclass(schema, Settings) and schema.__doc__ else []
 
 
 def corpora_names() -> Iterable[str]:
