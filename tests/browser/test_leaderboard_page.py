@@ -1,4 +1,4 @@
-"""The report in a real browser: what a person clicks, types and sees."""
+"""The leaderboard page in a real browser: sorting, filtering, keyboard, layout."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def heading(page: Any, name: str) -> Any:
     return page.locator("#board-table").get_by_role("columnheader", name=name, exact=True)
 
 
-def test_a_click_on_a_heading_sorts_and_says_so(show: Callable[..., Any]) -> None:
+def test_a_click_on_a_heading_sorts_and_sets_aria_sort(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     best_first = column(page, "f1")
     assert best_first == sorted(best_first, key=float, reverse=True)
@@ -128,7 +128,7 @@ def test_details_open_by_keyboard(show: Callable[..., Any]) -> None:
     assert page.get_by_role("region", name=f"Confusion matrix of {name}", exact=True).is_visible()
 
 
-def test_the_filter_narrows_a_table_and_tells_how_much(show: Callable[..., Any]) -> None:
+def test_the_filter_hides_rows_and_shows_their_number(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     box = page.locator("#leaderboard .filter")
     box.get_by_role("searchbox").fill("reference classical")
@@ -139,7 +139,7 @@ def test_the_filter_narrows_a_table_and_tells_how_much(show: Callable[..., Any])
     assert box.locator("output").inner_text() == ""
 
 
-def test_without_script_everything_is_readable_and_nothing_is_dead(show: Callable[..., Any]) -> None:
+def test_the_page_is_readable_without_script(show: Callable[..., Any]) -> None:
     page = show(boards.everything(), java_script_enabled=False)
     assert page.get_by_role("heading", name="Leaderboard").is_visible()
     assert page.locator("#board-table tbody tr").count() == 5
@@ -166,7 +166,7 @@ def test_the_page_fits_the_screen_and_follows_the_scheme(
     assert picture.stat().st_size > 50_000
 
 
-def test_no_two_names_in_a_cost_plot_cover_each_other(show: Callable[..., Any]) -> None:
+def test_names_in_a_cost_plot_do_not_overlap(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     boxes = page.locator("#cost svg").evaluate_all(
         "plots => plots.map(p => [...p.querySelectorAll('.name')].map(n => n.getBoundingClientRect().toJSON()))"
@@ -180,7 +180,7 @@ def test_no_two_names_in_a_cost_plot_cover_each_other(show: Callable[..., Any]) 
                 assert beside or a["top"] >= b["bottom"] - 3 or b["top"] >= a["bottom"] - 3  # 3: room below letters
 
 
-def test_names_from_outside_run_nothing(show: Callable[..., Any]) -> None:
+def test_names_from_outside_run_no_script(show: Callable[..., Any]) -> None:
     evil = [f"{boards.EVIL}<img src=x onerror=alert({i})>" for i in range(4)]
     page = show(boards.board(boards.network(boards.EVIL, 0.6), boards.majority(), classes=evil, title=boards.EVIL))
     assert page.title() == boards.EVIL

@@ -49,8 +49,8 @@ def settings_in(folder: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve.serving(load(None, settings_in(tmp_path_factory.mktemp("serve")))) as found:
-        yield found
+    with serve.serving(load(None, settings_in(tmp_path_factory.mktemp("serve")))) as address:
+        yield address
 
 
 def post(address: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -62,7 +62,7 @@ def post(address: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]
         return error.code, json.load(error)
 
 
-def test_one_bad_file_never_affects_the_next(address: str, tmp_path: Path) -> None:
+def test_a_bad_file_does_not_affect_the_next(address: str, tmp_path: Path) -> None:
     good = song(tmp_path / "good.flac", seconds=5).read_bytes()
     bad = {
         422: (b"this is no music", b"", good[: len(good) // 8]),
@@ -72,8 +72,8 @@ def test_one_bad_file_never_affects_the_next(address: str, tmp_path: Path) -> No
     assert first[0] == 200
     for status, bodies in bad.items():
         for body in bodies:
-            found, answer = post(address, body)
-            assert found == status
+            returned, answer = post(address, body)
+            assert returned == status
             assert answer["reason"]
             assert answer["message"]
             assert post(address, good) == first
@@ -82,8 +82,8 @@ def test_one_bad_file_never_affects_the_next(address: str, tmp_path: Path) -> No
     assert len(first[1]["timeline"]) == 3
 
 
-def test_the_documented_command_answers(tmp_path: Path) -> None:
-    """As its own process: run as `__main__`, the job is another module than the one that tests import."""
+def test_the_command_serves_until_an_interrupt_and_prints_two_lines(tmp_path: Path) -> None:
+    """In its own process: as `__main__`, the job is another module than the one that tests import."""
     command = [sys.executable, "-m", "ray_jobs.serve", *settings_in(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=ENVIRONMENT) as service:
         try:
@@ -104,11 +104,14 @@ def test_the_documented_command_answers(tmp_path: Path) -> None:
             assert sorted(genre for genre, _ in answer["genres"]) == sorted(CLASSES)
         finally:
             service.send_signal(signal.SIGINT)
-            service.communicate(timeout=60)
+            _, rest = service.communicate(timeout=60)
+    assert service.returncode == 0
+    assert lines == [f"serve: {address} (Ctrl-C ends it)\n"]
+    assert rest == "serve: ended\n"
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]"])
-def test_the_names_of_this_machine_are_answered(address: str, host: str) -> None:
+def test_requests_to_the_names_of_this_machine_are_accepted(address: str, host: str) -> None:
     port = address.rpartition(":")[2]
     request = urllib.request.Request(address, headers={"Host": f"{host}:{port}"})
     with urllib.request.urlopen(request, timeout=30) as response:
@@ -119,8 +122,8 @@ def test_the_names_of_this_machine_are_answered(address: str, host: str) -> None
     "host", ["evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "localhost.evil.example:{port}", ""]
 )
 @pytest.mark.parametrize("body", [None, b"x"])
-def test_a_page_whose_name_leads_here_gets_nothing(address: str, host: str, body: bytes | None) -> None:
-    """DNS rebinding: to the browser such a page and this service have one origin, so only the name tells."""
+def test_requests_with_a_foreign_host_name_are_refused(address: str, host: str, body: bytes | None) -> None:
+    """DNS rebinding: to the browser, such a page and this service have the same origin; only the host name differs."""
     target = f"{address}/tag" if body else address
     headers = {"Host": host.format(port=address.rpartition(":")[2]), "X-Song-Name": "a"}
     with pytest.raises(urllib.error.HTTPError, match="421") as error:
@@ -128,7 +131,7 @@ def test_a_page_whose_name_leads_here_gets_nothing(address: str, host: str, body
     assert json.load(error.value)["reason"] == "wrong_host"
 
 
-def test_other_pages_and_other_paths_are_refused(address: str) -> None:
+def test_requests_without_a_name_and_unknown_paths_are_refused(address: str) -> None:
     request = urllib.request.Request(f"{address}/tag", b"x")
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request, timeout=30)
@@ -136,7 +139,7 @@ def test_other_pages_and_other_paths_are_refused(address: str) -> None:
         urllib.request.urlopen(f"{address}/etc/passwd", timeout=30)
 
 
-def test_a_slow_upload_is_ended(address: str) -> None:
+def test_a_slow_upload_is_refused(address: str) -> None:
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as client:
         head = f"POST /tag HTTP/1.1\r\nHost: {host}:{port}\r\nX-Song-Name: a\r\nContent-Length: 1000\r\n\r\n"
@@ -154,8 +157,8 @@ def test_a_song_dropped_in_a_browser_shows_genres_and_timeline(address: str, tmp
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=list(QUIET))
         page = browser.new_page()
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
         page.set_input_files("#file", good)
         page.wait_for_selector("#answer:not([hidden])", timeout=60_000)
@@ -169,5 +172,5 @@ def test_a_song_dropped_in_a_browser_shows_genres_and_timeline(address: str, tmp
         assert page.locator("#answer").is_hidden()
         page.set_input_files("#file", good)
         page.wait_for_selector("#answer:not([hidden])", timeout=60_000)
-        assert complaints == []
+        assert errors == []
         browser.close()

@@ -1,4 +1,4 @@
-"""Maps of what decided: they add up, follow the model, and become a picture and a page."""
+"""Relevance maps: their sums, their dependence on the model, and the picture and page made of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def windows() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
-def test_relevances_add_up_to_what_the_music_changes(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
+def test_relevances_sum_to_the_difference_in_log_probability(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
     """Completeness, proposition 1 of Sundararajan et al."""
     classifier = Tagger.load(save_model(tmp_path, name)).classifiers[0]
     relevance = explaining.integrated_gradients(classifier, windows, target=1, steps=64)
@@ -49,18 +49,18 @@ def test_relevances_add_up_to_what_the_music_changes(name: str, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
-def test_the_map_follows_the_model_and_not_only_the_music(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
-    """Adebayo et al. 2018: with random weights it must be another map."""
+def test_the_map_depends_on_the_weights(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
+    """Sanity check of Adebayo et al. 2018: other random weights must give another map."""
     first, second = (Tagger.load(save_model(tmp_path / str(seed), name, seed=seed)).classifiers[0] for seed in (1, 2))
-    map_, again, other = (
-        explaining.integrated_gradients(one, windows, target=0, steps=4).flatten() for one in (first, first, second)
+    relevance, again, other = (
+        explaining.integrated_gradients(model, windows, target=0, steps=4).flatten() for model in (first, first, second)
     )
-    assert torch.equal(map_, again)
-    assert abs(np.corrcoef(map_, other)[0, 1]) < 0.5
+    assert torch.equal(relevance, again)
+    assert abs(np.corrcoef(relevance, other)[0, 1]) < 0.5
 
 
-def test_what_alone_is_heard_alone_is_relevant(tmp_path: Path, windows: torch.Tensor) -> None:
-    """A model that only hears band 7: no other band can have decided."""
+def test_only_the_band_that_the_model_uses_is_relevant(tmp_path: Path, windows: torch.Tensor) -> None:
+    """The model uses band 7 only."""
     classifier = Tagger.load(save_model(tmp_path)).classifiers[0]
 
     class Band(torch.nn.Module):
@@ -74,27 +74,28 @@ def test_what_alone_is_heard_alone_is_relevant(tmp_path: Path, windows: torch.Te
     assert relevance[7] == relevance.sum()
 
 
-def test_a_track_is_explained_from_its_start_to_its_end(tagger: Tagger, track: PreparedTrack) -> None:
-    found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2)
-    assert found.relevance.shape == found.levels.shape
-    assert found.seconds == pytest.approx(5, abs=0.1)
-    assert found.attention is not None
-    assert found.attention is not None
-    assert found.attention.shape == (found.levels.shape[1],)
-    assert found.attention.mean() == pytest.approx(1)
-    assert len(found.by_second()) in (5, 6)
-    assert sum(value for _, value in found.by_second()) == pytest.approx(found.relevance.sum(), rel=1e-3)
-    assert sum(value for _, _, value in found.by_band()) == pytest.approx(found.relevance.sum(), rel=1e-3)
-    assert np.all(np.diff(found.hertz) >= 0)
+def test_the_explanation_covers_the_track(tagger: Tagger, track: PreparedTrack) -> None:
+    explanation = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2)
+    assert explanation.relevance.shape == explanation.levels.shape
+    assert explanation.seconds == pytest.approx(5, abs=0.1)
+    assert explanation.attention is not None
+    assert explanation.attention.shape == (explanation.levels.shape[1],)
+    assert explanation.attention.mean() == pytest.approx(1)
+    assert len(explanation.by_second()) in (5, 6)
+    assert sum(value for _, value in explanation.by_second()) == pytest.approx(explanation.relevance.sum(), rel=1e-3)
+    assert sum(value for _, _, value in explanation.by_band()) == pytest.approx(explanation.relevance.sum(), rel=1e-3)
+    assert np.all(np.diff(explanation.hertz) >= 0)
     short = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2, max_seconds=1.5)
     assert short.seconds == pytest.approx(1.5, abs=0.05)
     with pytest.raises(ConfigError, match=r"explain\.genre=polka: unknown; the model knows blues, jazz, rock"):
         explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "polka")
 
 
-def test_the_picture_is_as_wide_as_its_time(tagger: Tagger, track: PreparedTrack) -> None:
-    found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
-    plain, framed = (Image.open(io.BytesIO(explaining.png(found, "título ♫", axes=axes))) for axes in (False, True))
+def test_the_picture_has_a_width_by_its_duration(tagger: Tagger, track: PreparedTrack) -> None:
+    explanation = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
+    plain, framed = (
+        Image.open(io.BytesIO(explaining.png(explanation, "título ♫", axes=axes))) for axes in (False, True)
+    )
     assert plain.size == (600, 320)
     assert framed.size[0] > plain.size[0]
 
@@ -110,12 +111,12 @@ def test_the_excerpt_is_the_start_of_the_file(tmp_path: Path) -> None:
         excerpt(str(bad), 2.0)
 
 
-def test_the_page_holds_everything_and_trusts_no_name(tagger: Tagger, track: PreparedTrack) -> None:
-    found = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
-    page = explaining.html(found, "<script>alert(1)</script>", [("jazz", 0.7), ("rock", 0.3)], b"mp3", "cnn")
+def test_the_page_is_complete_and_escapes_names(tagger: Tagger, track: PreparedTrack) -> None:
+    explanation = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
+    page = explaining.html(explanation, "<script>alert(1)</script>", [("jazz", 0.7), ("rock", 0.3)], b"mp3", "cnn")
     assert "<script>alert" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("data-at=") >= len(found.by_second())
+    assert page.count("data-at=") >= len(explanation.by_second())
     assert "data:audio/mpeg;base64," in page
 
 
@@ -125,7 +126,7 @@ def test_the_job_writes_a_page_and_a_picture_for_each_song(tmp_path: Path, capsy
     (tmp_path / "music" / "bad.mp3").write_bytes(b"nothing")
     settings = [str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "explain.steps=2"]
     assert cli.main("explain", settings) == 1
-    told = capsys.readouterr().err
-    assert re.search(rf"a\.wav: ({'|'.join(CLASSES)}) \d+%, most of all at 0:0\d", told)
-    assert "1 of 2 files could not be read" in told
+    messages = capsys.readouterr().err
+    assert re.search(rf"a\.wav: ({'|'.join(CLASSES)}) \d+%, most of all at 0:0\d", messages)
+    assert "1 of 2 files could not be read" in messages
     assert sorted(path.suffix for path in (tmp_path / "out/explained").iterdir()) == [".html", ".png"]

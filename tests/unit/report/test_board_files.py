@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "leaderboard")
 
 
-def test_the_board_comes_back_from_its_json(full: Board, folder: Location) -> None:
+def test_a_board_is_restored_from_its_json(full: Board, folder: Location) -> None:
     write(full, folder)
     again = read_board(folder)
     assert to_json(again) == to_json(full)
@@ -37,7 +37,7 @@ def test_the_board_comes_back_from_its_json(full: Board, folder: Location) -> No
     assert again.entries[0].settings["train.learning_rate"] == 1.25e-06
 
 
-def test_a_report_made_again_is_the_same_to_the_byte(full: Board, folder: Location, tmp_path: Path) -> None:
+def test_a_report_written_again_is_equal_in_every_byte(full: Board, folder: Location, tmp_path: Path) -> None:
     write(full, folder)
     other = Location.of(tmp_path / "again")
     write(read_board(folder), other)
@@ -70,9 +70,9 @@ def test_scores_on_validation_tracks_are_not_called_a_test(folder: Location) -> 
         board(network("cnn", 0.5), part="holdout")
 
 
-def test_a_genre_without_a_track_has_a_dash_and_no_score(folder: Location) -> None:
-    two = np.minimum(TRUTH, 2)  # nothing is rock
-    write(dataclasses.replace(board(network("cnn", 0.8)), truth=two), folder)
+def test_a_genre_without_tracks_has_a_dash_for_its_score(folder: Location) -> None:
+    truth = np.minimum(TRUTH, 2)  # no track is rock
+    write(dataclasses.replace(board(network("cnn", 0.8)), truth=truth), folder)
     lines = (
         (folder / "leaderboard.md").read_bytes().decode().split("## F1 by genre")[1].split("## Data")[0].splitlines()
     )
@@ -80,7 +80,7 @@ def test_a_genre_without_a_track_has_a_dash_and_no_score(folder: Location) -> No
     assert rock.split("|")[2:4] == [" 0      ", " –    "]
 
 
-def test_what_cannot_be_read_says_so(full: Board, folder: Location) -> None:
+def test_an_unreadable_file_is_reported(full: Board, folder: Location) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
         read_board(folder)
     write(full, folder)
@@ -92,17 +92,17 @@ def test_what_cannot_be_read_says_so(full: Board, folder: Location) -> None:
             read_board(folder)
 
 
-def test_search_comparison_and_robustness_come_back_too(folder: Location) -> None:
-    whole = boards.everything()
-    write(whole, folder)
+def test_search_comparison_and_robustness_are_restored(folder: Location) -> None:
+    original = boards.everything()
+    write(original, folder)
     again = read_board(folder)
-    assert again.search == whole.search
-    assert again.compared == whole.compared
+    assert again.search == original.search
+    assert again.compared == original.compared
     assert again.commit == "0123abc"
     assert again.entries[0].robustness == {"noise 20 dB": 0.6, "-12 dB": 0.75}
 
 
-def test_a_board_from_before_those_fields_still_reads(full: Board, folder: Location) -> None:
+def test_a_board_without_optional_fields_can_be_read(full: Board, folder: Location) -> None:
     write(full, folder)
     content = (folder / "leaderboard.json").read_json()
     for name in ("commit", "search", "compared"):
@@ -149,12 +149,12 @@ def test_values_that_are_not_finite_become_unknown(folder: Location) -> None:
         ({"classes": GENRES[:3], "truth": TRUTH % 3}, "probabilities are"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(full: Board, change: dict[str, Any], message: str) -> None:
+def test_inconsistent_boards_are_refused(full: Board, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         dataclasses.replace(full, **change)
 
 
-def test_entries_need_runs_their_own_names_and_finite_answers() -> None:
+def test_entries_need_runs_unique_names_and_finite_probabilities() -> None:
     for entries, message in (
         ([Entry("cnn", "network", [])], "no seed run"),
         ([network("cnn", 0.5), network("cnn", 0.6)], "2 entries"),

@@ -32,10 +32,10 @@ def shuffled_split(*entries: Entry) -> Board:
     return board(*entries, track_ids=tracks, corpus=facts, notes=["Of the other."])
 
 
-def test_one_board_stays_as_it_is() -> None:
-    whole = boards.everything()
-    assert [entry.name for entry in merge({"a": whole}).entries] == [entry.name for entry in whole.entries]
-    assert merge({"a": whole}).notes == whole.notes
+def test_a_single_board_is_unchanged() -> None:
+    full = boards.everything()
+    assert [entry.name for entry in merge({"a": full}).entries] == [entry.name for entry in full.entries]
+    assert merge({"a": full}).notes == full.notes
 
 
 def test_nothing_to_merge_is_refused() -> None:
@@ -59,7 +59,7 @@ def test_rows_of_the_same_tracks_are_ranked_together_and_renamed_where_they_coll
     assert any("narrow, wide on the same tracks" in note for note in merged.notes)
 
 
-def test_what_no_board_has_a_model_of_is_still_missing() -> None:
+def test_architectures_without_a_model_on_any_board_are_missing() -> None:
     first = board(network("cnn", 0.6), missing={"resnet": "died", "vgg16": "died"})
     second = board(network("resnet", 0.5), missing={"vgg16": "died again"})
     assert merge({"a": first, "b": second}).missing == {"vgg16": "died"}
@@ -69,12 +69,12 @@ def test_the_order_of_the_tracks_does_not_matter() -> None:
     first, second = board(network("cnn", 0.5)), board(network("resnet", 0.8))
     straight = merge({"a": first, "b": second})
     turned = merge({"a": first, "b": reversed_board(second)})
-    for one, other in zip(straight.entries, turned.entries, strict=True):
-        np.testing.assert_array_equal(one.runs[0].probabilities, other.runs[0].probabilities)
+    for entry, other in zip(straight.entries, turned.entries, strict=True):
+        np.testing.assert_array_equal(entry.runs[0].probabilities, other.runs[0].probabilities)
 
 
-def test_rows_of_other_tracks_stand_beside_without_ranks(tmp_path: Path) -> None:
-    merged = merge({"mine": boards.full(), "other": shuffled_split(network("resnet", 0.9), majority())})
+def test_rows_of_other_tracks_are_compared_without_ranks(tmp_path: Path) -> None:
+    merged = merge({"first": boards.full(), "other": shuffled_split(network("resnet", 0.9), majority())})
     assert len(merged.entries) == len(boards.full().entries)
     (other,) = merged.compared
     assert (other.label, other.split, other.test_tracks) == ("other", "official", 100)
@@ -94,7 +94,7 @@ def test_other_genres_or_other_truth_are_other_tracks() -> None:
     assert [other.label for other in merged.compared] == ["b", "c"]
 
 
-def test_what_differs_between_the_machines_is_said() -> None:
+def test_notes_name_differences_between_the_machines() -> None:
     first = board(network("cnn", 0.5))
     second = dataclasses.replace(
         board(network("crnn", 0.5)), hardware="a GPU", commit="fff", versions={"torch": "3"}, created="2030"
@@ -107,7 +107,7 @@ def test_what_differs_between_the_machines_is_said() -> None:
     assert len(merged.commands) == 1
 
 
-def test_the_same_name_with_other_seeds_is_another_row() -> None:
+def test_an_entry_with_more_seeds_is_another_row() -> None:
     entry = network("cnn", 0.5)
     more = dataclasses.replace(entry, runs=[*entry.runs, Run(7, entry.runs[0].probabilities)])
     assert [e.name for e in merge({"a": board(entry), "b": board(more)}).entries] == ["cnn", "cnn (b)"]

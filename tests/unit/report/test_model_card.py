@@ -12,8 +12,7 @@ import yaml
 from genre.features import Shape
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
-from genre.report import CorpusFacts, model_card, tabulate
-from genre.report.table import Row
+from genre.report import CorpusFacts, Row, model_card, tabulate
 from genre.storage import Location
 
 
@@ -43,7 +42,7 @@ def row() -> Row:
     return next(row for row in tabulate(boards.everything()).rows if row.entry.name == "resnet")
 
 
-def test_a_card_of_a_judged_model_has_its_scores_data_and_limits(card: ModelCard, row: Row) -> None:
+def test_the_card_of_an_evaluated_model_has_its_scores_data_and_limits(card: ModelCard, row: Row) -> None:
     text = model_card.markdown(
         card,
         boards.board().corpus,
@@ -60,7 +59,7 @@ def test_a_card_of_a_judged_model_has_its_scores_data_and_limits(card: ModelCard
     assert "temperature 1.25, fitted on 40 validation tracks" in text
     assert "Below a probability of 0.60" in text
     assert "noise 20 dB" in text
-    assert "genre tag inputs=MUSIC_FOLDER model=cnn" in text
+    assert "genre tag inputs=MUSIC_FOLDER architecture=cnn" in text
     assert "from genre import Tagger" in text
     assert re.search(r"learning_rate \| 0\.00123457", text)
     assert "training time: 1 min 01 s" in text
@@ -103,7 +102,7 @@ def test_no_folder_of_the_machine_is_named(card: ModelCard) -> None:
     assert re.search(r"\| pretrained \| cnn", text)
 
 
-def test_a_card_of_a_model_that_was_not_judged_says_so(card: ModelCard) -> None:
+def test_the_card_of_a_model_without_test_scores_says_so(card: ModelCard) -> None:
     text = model_card.markdown(card)
     assert "It has not been evaluated on test tracks." in text
     assert "Not recorded." in text
@@ -112,7 +111,7 @@ def test_a_card_of_a_model_that_was_not_judged_says_so(card: ModelCard) -> None:
     assert "\n\n# cnn: 4 music genres\n" in model_card.markdown(dataclasses.replace(card, facts={}))
 
 
-def test_a_model_of_spectrograms_that_were_brought_offers_no_tagging(card: ModelCard) -> None:
+def test_the_card_of_a_model_of_precomputed_spectrograms_offers_no_tagging(card: ModelCard) -> None:
     text = model_card.markdown(dataclasses.replace(card, features={"origin": "somebody"}))
     assert "genre tag" not in text
     assert "takes features of the same kind and no audio" in text
@@ -136,6 +135,6 @@ def test_text_from_outside_is_escaped(card: ModelCard) -> None:
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 
-def test_it_lies_beside_the_model(card: ModelCard, tmp_path: Path) -> None:
+def test_the_card_is_written_into_the_folder_of_the_model(card: ModelCard, tmp_path: Path) -> None:
     model_card.write(Location.of(tmp_path), model_card.markdown(card))
     assert (tmp_path / "MODEL_CARD.md").read_text().startswith("---\nlibrary_name: genre\n")

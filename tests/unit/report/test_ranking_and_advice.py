@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "leaderboard")
 
 
-def test_the_same_predictions_share_a_rank_and_different_ones_do_not(full: Board) -> None:
+def test_equal_predictions_share_a_rank_and_different_ones_do_not(full: Board) -> None:
     twin = dataclasses.replace(full.entries[0], name="twin")
     table = tabulate(dataclasses.replace(full, entries=[*full.entries, twin]))
     ranks = {row.entry.name: row.rank or 0 for row in table.rows}
@@ -35,7 +35,7 @@ def test_the_same_predictions_share_a_rank_and_different_ones_do_not(full: Board
     assert [row.f1.mean for row in table.rows] == sorted((row.f1.mean for row in table.rows), reverse=True)
 
 
-def test_ranks_count_like_in_sport() -> None:
+def test_shared_ranks_are_skipped_afterwards() -> None:
     table = tabulate(board(network("a", 0.9), network("b", 0.9), network("c", 0.5), majority()))
     assert [row.rank for row in table.rows] == [1, 1, 3, 4]
 
@@ -63,13 +63,13 @@ def test_means_spread_and_intervals_are_over_seeds(full: Board) -> None:
     assert tabulate(board(majority())).rows[0].f1.std is None
 
 
-def test_groups_take_part_in_the_intervals(full: Board) -> None:
+def test_groups_change_the_intervals(full: Board) -> None:
     grouped = dataclasses.replace(full, groups=[f"artist {i // 5}" for i in range(len(TRUTH))])
     widths = [row.f1.high - row.f1.low for row in (tabulate(full).rows[0], tabulate(grouped).rows[0])]
     assert widths[0] != widths[1]
 
 
-def test_advice_names_the_best_network_its_equals_and_the_cheaper_one(full: Board) -> None:
+def test_advice_names_the_best_network_those_as_good_and_the_cheaper_one(full: Board) -> None:
     advice = advise(tabulate(full))
     assert advice.pick is not None
     assert re.match(
@@ -81,7 +81,7 @@ def test_advice_names_the_best_network_its_equals_and_the_cheaper_one(full: Boar
     assert "significantly better than the classical baseline mfcc_svm" in said
 
 
-def test_advice_is_honest_when_a_reference_row_is_not_beaten() -> None:
+def test_advice_says_when_no_network_beats_a_reference_row() -> None:
     better = advise(tabulate(board(network("cnn", 0.5), classical(0.9), majority())))
     assert better.sentence.startswith("No network beats the classical baseline mfcc_svm (0.")
     assert "cannot tag music" in better.reasons[0]
@@ -113,7 +113,7 @@ def test_few_seeds_make_the_advice_provisional() -> None:
 
 def test_a_network_that_trained_less_and_was_still_improving_is_named() -> None:
     def trained(name: str, epochs: int, best_epoch: int) -> Entry:
-        entry = network(name, 0.6, seeds=(0, 1, 2))
+        entry: Entry = network(name, 0.6, seeds=(0, 1, 2))
         history: list[dict[str, float | None]] = [{"epoch": float(epoch)} for epoch in range(1, epochs + 1)]
         runs = [dataclasses.replace(run, history=history, best_epoch=best_epoch) for run in entry.runs]
         return dataclasses.replace(entry, runs=runs)
@@ -124,7 +124,7 @@ def test_a_network_that_trained_less_and_was_still_improving_is_named() -> None:
 
 
 @pytest.mark.parametrize("entries", [[], [network("cnn", 0.7)], [majority()], [classical(0.6)]])
-def test_boards_of_no_entry_or_one_work(entries: list[Entry], folder: Location) -> None:
+def test_boards_with_no_or_one_entry_work(entries: list[Entry], folder: Location) -> None:
     table = write(board(*entries), folder)
     assert len(table.rows) == len(entries)
     assert advise(table).sentence

@@ -1,4 +1,4 @@
-"""Rows of a leaderboard that are made of others."""
+"""The ensemble, an entry computed from the others."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SLOW = boards.network("vgg16", 0.5, seeds=(0, 1, 2), parameters=90, flops=900, c
 def test_the_ensemble_averages_seed_by_seed_and_costs_all_of_its_networks() -> None:
     row = entries.ensemble([FAST, SLOW], {"-12 dB": 0.5})
     assert [run.seed for run in row.runs] == [0, 1]
-    for run, one, other in zip(row.runs, FAST.runs, SLOW.runs, strict=False):
-        np.testing.assert_allclose(run.probabilities, (one.probabilities + other.probabilities) / 2, atol=2e-5)
+    for run, fast, slow in zip(row.runs, FAST.runs, SLOW.runs, strict=False):
+        np.testing.assert_allclose(run.probabilities, (fast.probabilities + slow.probabilities) / 2, atol=2e-5)
     assert (row.parameters, row.flops, row.latency_ms) == (100, 1000, 16.0)
     assert row.clips_per_second == pytest.approx(75)
 
 
-def test_what_is_unknown_of_one_network_is_unknown_of_the_ensemble() -> None:
+def test_a_cost_unknown_for_one_network_is_unknown_for_the_ensemble() -> None:
     row = entries.ensemble([FAST, dataclasses.replace(SLOW, clips_per_second=None, flops=None)], {})
     assert (row.parameters, row.flops, row.clips_per_second) == (100, None, None)
 
 
-def test_a_seed_that_one_network_lacks_is_left_out_of_the_ensemble() -> None:
+def test_the_ensemble_has_only_the_seeds_of_all_networks() -> None:
     late = boards.network("vgg16", 0.5, seeds=(1, 2))
     row = entries.ensemble([FAST, late], {})
     assert [run.seed for run in row.runs] == [1]

@@ -57,15 +57,15 @@ def evil_board() -> Board:
     )
 
 
-def test_an_architecture_without_a_model_is_a_row_of_every_report(folder: Location) -> None:
-    why = "killed by signal 6 (SIGABRT), tried 2 times"
-    table = write(board(boards.network("cnn", 0.8), boards.majority(), missing={"resnet": why}), folder)
+def test_every_report_names_an_architecture_without_a_model(folder: Location) -> None:
+    reason = "killed by signal 6 (SIGABRT), tried 2 times"
+    table = write(board(boards.network("cnn", 0.8), boards.majority(), missing={"resnet": reason}), folder)
     page = Page((folder / "leaderboard.html").read_bytes().decode())
     assert [row.get("class") for row in page.all("tr")].count("missing") == 1
-    assert f" No model: {why}" in page.text
-    assert f"- No model of resnet: {why}." in (folder / "leaderboard.md").read_bytes().decode()
-    assert f"No model of resnet: {why}." in text_table(table)
-    assert read_board(folder).missing == {"resnet": why}
+    assert f" No model: {reason}" in page.text
+    assert f"- No model of resnet: {reason}." in (folder / "leaderboard.md").read_bytes().decode()
+    assert f"No model of resnet: {reason}." in text_table(table)
+    assert read_board(folder).missing == {"resnet": reason}
 
 
 def test_text_from_outside_is_escaped_in_html() -> None:
@@ -90,22 +90,20 @@ def test_text_from_outside_is_escaped_in_markdown(folder: Location) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
-def test_the_page_asks_nothing_of_the_network() -> None:
+def test_the_page_loads_nothing_from_the_network() -> None:
     source = html(tabulate(boards.everything()))
     page = Page(source)
     assert not re.search(r"https?://|url\(|@import|//[a-z]+\.", source)
     for _, attributes in page.tags:
         assert "src" not in attributes
-        assert attributes.get("href", "#").startswith(("#", "data:,"))
-    policy = next(
-        meta["content"] for meta in page.all("meta") if "content" in meta and "default-src" in meta["content"]
-    )
+        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
+    policy = next(content for meta in page.all("meta") if "default-src" in (content := meta.get("content") or ""))
     assert "default-src 'none'" in policy
 
 
-@pytest.mark.parametrize("whole", [boards.full, boards.everything])
-def test_headings_go_down_one_level_at_a_time_and_headers_have_a_scope(whole: Callable[[], Board]) -> None:
-    page = Page(html(tabulate(whole())))
+@pytest.mark.parametrize("make_board", [boards.full, boards.everything])
+def test_headings_descend_by_one_level_and_headers_have_a_scope(make_board: Callable[[], Board]) -> None:
+    page = Page(html(tabulate(make_board())))
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -115,7 +113,7 @@ def test_headings_go_down_one_level_at_a_time_and_headers_have_a_scope(whole: Ca
     assert all(drawing.get("aria-label") or drawing.get("aria-hidden") for drawing in page.all("svg"))
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
-    assert {link["href"][1:] for link in page.all("a")} <= set(identifiers)
+    assert {(link["href"] or "")[1:] for link in page.all("a")} <= set(identifiers)
 
 
 def test_the_picked_row_and_the_reference_rows_are_marked(full: Board) -> None:
@@ -131,8 +129,8 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(one: str, other: str) -> float:
-    dark, light = sorted((luminance(one), luminance(other)))
+def contrast(ink: str, ground: str) -> float:
+    dark, light = sorted((luminance(ink), luminance(ground)))
     return (light + 0.05) / (dark + 0.05)
 
 
@@ -150,14 +148,14 @@ def test_colours_keep_the_contrast_of_wcag_aa(scheme: int) -> None:
     assert contrast(colour["ink"], half) >= 4.5
 
 
-def test_sections_are_there_exactly_when_there_is_something_to_show(full: Board) -> None:
+def test_optional_sections_appear_only_with_content(full: Board) -> None:
     optional = {"robustness", "comparison", "search"}
-    for made, shown in ((full, set()), (boards.everything(), optional)):
-        identifiers = {attributes.get("id") for _, attributes in Page(html(tabulate(made))).tags}
+    for shown_board, shown in ((full, set()), (boards.everything(), optional)):
+        identifiers = {attributes.get("id") for _, attributes in Page(html(tabulate(shown_board))).tags}
         assert identifiers & optional == shown
 
 
-def test_robustness_shows_what_is_lost_and_a_dash_where_nothing_was_measured() -> None:
+def test_robustness_shows_differences_and_a_dash_for_unknown_scores() -> None:
     table = tabulate(boards.everything())
     first = table.rows[0]
     assert first.entry.name == "resnet"
@@ -170,7 +168,7 @@ def test_robustness_shows_what_is_lost_and_a_dash_where_nothing_was_measured() -
     assert row.count("–") == 2
 
 
-def test_another_split_stands_beside_this_one_with_the_difference() -> None:
+def test_scores_on_another_split_are_shown_with_their_difference() -> None:
     table = tabulate(boards.everything())
     text = markdown(table)
     gap = 0.9 - next(row.f1.mean for row in table.rows if row.entry.name == "resnet")
@@ -180,7 +178,7 @@ def test_another_split_stands_beside_this_one_with_the_difference() -> None:
     assert re.search(r"\| crnn +\| – +\| 0\.700", section)
 
 
-def test_failed_and_stopped_trials_are_told() -> None:
+def test_failed_and_stopped_trials_are_reported() -> None:
     text, source = markdown(tabulate(boards.everything())), html(tabulate(boards.everything()))
     assert "16 trials: 4 ran all epochs, 4 stopped early, 2 not ended, 6 failed" in text
     assert "resnet: the loss is nan (3 times)" in text

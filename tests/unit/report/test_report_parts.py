@@ -29,24 +29,24 @@ def test_the_terminal_table_is_narrow_and_complete(full: Board) -> None:
     assert "\t" not in text
 
 
-def test_the_terminal_says_what_another_split_is_worth() -> None:
+def test_the_terminal_shows_the_mean_difference_on_another_split() -> None:
     text = text_table(boards.everything())
     assert "the same networks score" in text.splitlines()[-1]
 
 
-def test_confused_tracks_are_those_that_most_networks_miss(full: Board) -> None:
-    found = hard_tracks(tabulate(full))
-    assert found
-    assert all(track.wrong * 2 >= track.models == 3 for track in found)
-    assert [track.wrong for track in found] == sorted((track.wrong for track in found), reverse=True)
-    worst = found[0]
+def test_hard_tracks_are_misclassified_by_at_least_half_of_the_networks(full: Board) -> None:
+    tracks = hard_tracks(tabulate(full))
+    assert tracks
+    assert all(track.wrong * 2 >= track.models == 3 for track in tracks)
+    assert [track.wrong for track in tracks] == sorted((track.wrong for track in tracks), reverse=True)
+    worst = tracks[0]
     assert sorted(name for _, names in worst.answers for name in names) == ["cnn", "resnet", "vgg16"]
     assert worst.truth == worst.track.split("/")[0]
 
 
-def test_the_pareto_front_has_no_point_that_another_beats(full: Board) -> None:
+def test_the_pareto_front_holds_the_points_that_no_other_dominates(full: Board) -> None:
     table = tabulate(full)
-    points = [(row.entry.parameters or 0, row) for row in table.of("network")]
+    points = [(row.entry.parameters or 0.0, row) for row in table.of("network")]
     assert [row.entry.name for _, row in pareto(points)] == ["cnn", "resnet"]
 
 
@@ -74,32 +74,32 @@ def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full: Board) -> N
     assert max(heights) < PLOT_HEIGHT - BOTTOM + 10
 
 
-def test_slices_hold_a_mark_for_every_trial_best_architecture_first() -> None:
-    found = by_architecture(boards.search(("cnn", "resnet"), trials=8))
-    assert [item.name for item in found] == ["cnn", "resnet"]
-    assert [key for key, _ in found[0].panels] == ["train.learning_rate", "train.mixup"]  # params.head never varies
-    for _, panel in found[0].panels:
+def test_each_panel_of_the_search_has_a_mark_per_trial() -> None:
+    searches = by_architecture(boards.search(("cnn", "resnet"), trials=8))
+    assert [item.name for item in searches] == ["cnn", "resnet"]
+    assert [key for key, _ in searches[0].panels] == ["train.learning_rate", "train.mixup"]  # params.head never varies
+    for _, panel in searches[0].panels:
         assert panel.count("<circle") + panel.count('class="cross"') == 8
         assert panel.count("best-trial") == 1
-    assert found[0].best == 0.7
-    assert [trial.valid_f1 for trial in found[0].trials][-1] is None
+    assert searches[0].best == 0.7
+    assert [trial.valid_f1 for trial in searches[0].trials][-1] is None
 
 
 @pytest.mark.parametrize("values", [[1], [None, "a", True], [0.0, 5.0, 6.0, 7.0], [["a"], ["a", "b"]], [64, 128, 256]])
-def test_slices_take_any_kind_of_setting(values: list[Any]) -> None:
+def test_panels_show_settings_of_any_type(values: list[Any]) -> None:
     trials = [Trial("cnn", {"x": value}, "finished", 0.5) for value in values]
-    (found,) = by_architecture(Search([*trials, Trial("cnn", {}, "failed")]))
-    assert len(found.panels) == 1
+    (search,) = by_architecture(Search([*trials, Trial("cnn", {}, "failed")]))
+    assert len(search.panels) == 1
 
 
-def test_a_search_in_which_everything_failed_is_shown() -> None:
-    (found,) = by_architecture(Search([Trial("cnn", {"x": i}, "failed", error="no room") for i in range(5)]))
-    assert found.best is None
-    assert "No trial has a score." in found.panels[0][1]
+def test_a_search_without_a_successful_trial_is_shown() -> None:
+    (search,) = by_architecture(Search([Trial("cnn", {"x": i}, "failed", error="no room") for i in range(5)]))
+    assert search.best is None
+    assert "No trial has a score." in search.panels[0][1]
     assert by_architecture(Search()) == []
 
 
-def test_utilisation_is_the_share_of_busy_places() -> None:
+def test_utilisation_is_the_share_of_busy_slots() -> None:
     search = boards.search(trials=5)
     assert search.trial_seconds == 300
     assert search.utilisation == 0.5
@@ -107,13 +107,11 @@ def test_utilisation_is_the_share_of_busy_places() -> None:
 
 
 def test_hardware_is_named_once_or_for_each_measurement() -> None:
-    def of(name: str, trained: str, measured: str) -> Entry:
-        entry = boards.network(name, 0.5, seeds=(0,))
-        return dataclasses.replace(
-            entry, runs=[dataclasses.replace(entry.runs[0], hardware=trained)], hardware=measured
-        )
+    def entry(name: str, trained: str, measured: str) -> Entry:
+        made = boards.network(name, 0.5, seeds=(0,))
+        return dataclasses.replace(made, runs=[dataclasses.replace(made.runs[0], hardware=trained)], hardware=measured)
 
-    assert describe_hardware([of("cnn", "a GPU", "a GPU"), of("crnn", "a GPU", "a GPU")]) == "a GPU"
-    words = describe_hardware([of("cnn", "a GPU", "2 cores"), of("crnn", "a GPU", "2 cores"), boards.majority()])
+    assert describe_hardware([entry("cnn", "a GPU", "a GPU"), entry("crnn", "a GPU", "a GPU")]) == "a GPU"
+    words = describe_hardware([entry("cnn", "a GPU", "2 cores"), entry("crnn", "a GPU", "2 cores"), boards.majority()])
     assert words == "a GPU (training of cnn, training of crnn); 2 cores (speed of cnn, speed of crnn)"
     assert describe_hardware([boards.majority()]) == ""
