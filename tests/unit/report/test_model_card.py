@@ -59,7 +59,7 @@ def test_the_card_of_an_evaluated_model_has_its_scores_data_and_limits(card: Mod
     assert "temperature 1.25, fitted on 40 validation tracks" in text
     assert "Below a probability of 0.60" in text
     assert "noise 20 dB" in text
-    assert "genre tag inputs=MUSIC_FOLDER architecture=cnn" in text
+    assert "genre tag inputs=MUSIC_FOLDER model=cnn" in text
     assert "from genre import Tagger" in text
     assert re.search(r"learning_rate \| 0\.00123457", text)
     assert "training time: 1 min 01 s" in text
