@@ -40,7 +40,7 @@ MARKER = "corpus.json"  # the fingerprint of a folder's settings, and whether al
 SYSTEM_FILE = "._system.wav"  # named like a file that macOS writes for itself: not a track
 
 # Artist n is in split n of this cycle: of 8 artists 5 train, 1 validates and 2 test; of 3 artists, one each.
-_SPLITS = ("train", "test", "valid", "train", "train", "test", "train", "train")
+_SPLIT_CYCLE = ("train", "test", "valid", "train", "train", "test", "train", "train")
 
 
 class Params(Settings):
@@ -87,13 +87,13 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             size=status.st_size,
             modified=status.st_mtime,
             group=f"{item.genre}-{item.artist:02d}",
-            split=None if settings.split == "random" else _SPLITS[item.artist % len(_SPLITS)],
+            split=None if settings.split == "random" else _SPLIT_CYCLE[item.artist % len(_SPLIT_CYCLE)],
         )
 
 
 def sizes(params: Params) -> dict[str, int]:
     """Return the number of intact tracks in each of the corpus's own splits."""
-    counts = Counter(_SPLITS[item.artist % len(_SPLITS)] for item in _items(params) if item.damage is None)
+    counts = Counter(_SPLIT_CYCLE[item.artist % len(_SPLIT_CYCLE)] for item in _items(params) if item.damage is None)
     return {split: counts[split] for split in SPLITS}
 
 

@@ -21,8 +21,6 @@ from music import InTurn, config_of, write_music
 from genre.config import load
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features, Shape, decode
-from genre.features.recipe import Recipe
-from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from ray_jobs.prepare import prepare
@@ -235,15 +233,3 @@ class TestExamples:
             assert (converted <= levels.max(axis=0) + 0.2).all()
         with pytest.raises(ConfigError, match="no track is in the test split"):
             experiment.load_data(features, SPLITS)
-
-
-def test_stored_width_follows_from_the_shape() -> None:
-    shape = Shape(**vars(SHAPE))
-    assert shape.clip_schema().field("spectrogram").type == pa.binary(24)
-    assert Config().spectrogram.range_db == 80.0
-
-
-def test_recipe_comes_from_the_settings_of_a_manifest_unless_clips_are_precomputed() -> None:
-    recipe = Recipe.of(Config())
-    assert Recipe.from_settings(recipe.settings(), recipe.decoding) == recipe
-    assert Recipe.from_settings({"made by": "somebody"}) is None
