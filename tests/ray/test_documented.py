@@ -58,20 +58,23 @@ def test_tutorial(workspace: Workspace) -> None:
         workspace.run(line.text)
 
 
-def test_an_architecture_in_ten_minutes(workspace: Workspace) -> None:
-    walk_through(workspace, lines("an architecture"))
+@pytest.fixture(scope="module")
+def contributed(workspace: Workspace) -> Workspace:
+    """The workspace with the architecture and the corpus of CONTRIBUTING.md."""
+    workspace.write_files("CONTRIBUTING.md")
+    return workspace
 
 
-def test_a_corpus_in_ten_minutes(workspace: Workspace) -> None:
-    walk_through(workspace, lines("a corpus"))
+def test_an_architecture_in_ten_minutes(contributed: Workspace) -> None:
+    for line in lines("an architecture"):
+        contributed.shell(line.text)
+    assert (contributed.folder / "outputs/mlp/models/mlp/model.json").exists()
 
 
-def walk_through(workspace: Workspace, commands: list[Block]) -> None:
-    """Write the files of CONTRIBUTING.md and run the commands about them."""
-    if not (workspace.folder / "genre/corpora/flat.py").exists():
-        workspace.write_files("CONTRIBUTING.md")
-    for command in commands:
-        workspace.run(command.text)
+def test_a_corpus_in_ten_minutes(contributed: Workspace) -> None:
+    for line in lines("a corpus"):
+        contributed.shell(line.text)
+    assert (contributed.folder / "outputs/flat/features/manifest.json").exists()
 
 
 def test_fma(workspace: Workspace) -> None:
