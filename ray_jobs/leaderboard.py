@@ -1,8 +1,8 @@
-"""Write a run's leaderboard again from its saved results, or combine those of several runs.
+"""Write the leaderboard of an output again from its saved predictions, or combine those of several outputs.
 
-With leaderboard.compare=[DIR, DIR] the leaderboards of these outputs become one, OUTPUT/compared: runs with the same
-test tracks are ranked together, others (GTZAN's filtered and random split, for example) are shown side by side.
-Nothing is trained or scored, and Ray is not started.
+With leaderboard.compare=[DIR, DIR] the leaderboards of these outputs are merged into OUTPUT/compared: those with the
+same test tracks are ranked together, others (such as GTZAN's filtered and random split) are shown next to each other.
+Nothing is trained, and Ray is not started.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ def run(config: Config) -> None:
     others = [Location.of(address) for address in config.leaderboard.compare]
     target = output / ("compared" if others else "leaderboard")
     if others:
-        alike = len({place.name for place in others}) < len(others)
-        board = report.merge({str(p) if alike else p.name: report.read_board(p / "leaderboard") for p in others})
+        unique = len({other.name for other in others}) == len(others)
+        labels = [other.name if unique else str(other) for other in others]
+        boards = [report.read_board(other / "leaderboard") for other in others]
+        board = report.merge(dict(zip(labels, boards, strict=True)))
     else:
         board = report.read_board(target)
     print(report.text_table(report.write(board, target)))
