@@ -25,7 +25,7 @@ Robustness = dict[str, float]
 N = TypeVar("N", int, float)
 _SPLIT_RULES = {
     "official": "published by the corpus",
-    "random": "drawn by genre and group from corpus.split_seed; whole groups, and equal audio, stay together",
+    "random": "drawn per genre from corpus.split_seed; groups and tracks with equal audio stay in one split",
 }
 
 
