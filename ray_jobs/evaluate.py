@@ -1,6 +1,6 @@
 """Score saved models on prepared features again, and write their report to OUTPUT/evaluation.
 
-With model=FOLDER it scores that model, without it every model below OUTPUT/models.
+With model=FOLDER it scores that model, otherwise every model below OUTPUT/models.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ray_jobs.engine import cli, cluster, judging
 
 
 def run(config: Config) -> None:
-    """Write OUTPUT/evaluation/leaderboard.* of the split that `evaluate.split` names."""
+    """Write OUTPUT/evaluation/leaderboard.* for the split that `evaluate.split` names."""
     output = Location.of(config.output)
     folder = Location.of(config.evaluate.features) if config.evaluate.features else output / "features"
     features = Features.open(folder)
-    saved = _named(config) if config.model else list(_all(output / "models"))
+    saved = [_named_model(config.model)] if config.model else list(_all_models(output / "models"))
     if not saved:
         raise ArtifactError(f"{output / 'models'} holds no model; run train or tune, or name one with model=FOLDER")
-    for one in saved:
-        for place in one.folders:
-            card, _ = checkpoint.load(place)
+    for runs in saved:
+        for model in runs.folders:
+            card, _ = checkpoint.load(model)
             checkpoint.check_features(card, features)
     _check_split(config.evaluate.split, features)
-    names = ", ".join(one.label for one in saved)
+    names = ", ".join(runs.label for runs in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
     with cluster.connected(config):
         board = judging.judge(config, features, config.evaluate.split, saved, fitted=None)
@@ -42,30 +42,30 @@ def run(config: Config) -> None:
 
 
 def _check_split(split: Part, features: Features) -> None:
-    """Raise `ArtifactError` where the split that is to be scored holds no tracks."""
+    """Check that the split to score has tracks. Raises `ArtifactError`."""
     counts = {part: len(features.tracks(part)) for part in SPLITS}
     if not counts[split]:
-        found = ", ".join(f"{part} {count}" for part, count in counts.items())
+        others = ", ".join(f"{part} {count}" for part, count in counts.items())
         raise ArtifactError(
-            f"{features.folder}: the {split} split holds no tracks (found: {found}); "
+            f"{features.folder}: the {split} split holds no tracks (found: {others}); "
             "choose another with evaluate.split, or prepare the features with other fractions"
         )
 
 
-def _named(config: Config) -> list[SavedRuns]:
-    place = Location.of(config.model)
-    card, _ = checkpoint.load(place)
-    return [SavedRuns(card.label, [place])]
+def _named_model(path: str) -> SavedRuns:
+    model = Location.of(path)
+    card, _ = checkpoint.load(model)
+    return SavedRuns(card.label, [model])
 
 
-def _all(models: Location) -> Iterator[SavedRuns]:
-    """Each architecture with the models of all its seeds, or the single one that train left."""
+def _all_models(models: Location) -> Iterator[SavedRuns]:
+    """Yield each label with the models of all seeds that `tune` saved, or with the single model that `train` saved."""
     for info in models.children():
         if info.type != fs.FileType.Directory:
             continue
-        place = models / info.base_name
-        seeds = [place / child.base_name for child in place.children() if child.base_name.startswith("seed-")]
-        folders = [folder for folder in seeds or [place] if has_card(folder)]
+        model = models / info.base_name
+        seeds = [model / child.base_name for child in model.children() if child.base_name.startswith("seed-")]
+        folders = [folder for folder in seeds or [model] if has_card(folder)]
         if folders:
             yield SavedRuns(info.base_name, folders)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +17,11 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Clips, Features, Float32
+from genre.features.manifest import versions
 from genre.model.card import ModelCard
-from genre.report.board import Entry, Run
-from genre.report.facts import CorpusFacts
+from genre.report.board import Board, Entry, Run, describe_hardware
+from genre.report.facts import CorpusFacts, Part
+from genre.report.search import Search
 from genre.storage import Location
 
 Robustness = dict[str, float]
@@ -109,6 +112,37 @@ def corpus_facts(features: Features) -> CorpusFacts:
         groups=_groups(features),
         rejects=manifest.counts.reasons,
         leakage="passed: no track, group or equal audio is in two splits",
+    )
+
+
+def board(
+    features: Features,
+    clips: Clips,
+    part: Part,
+    entries: list[Entry],
+    seed: int,
+    notes: list[str],
+    search: Search | None,
+) -> Board:
+    """Return the board of `entries`, whose predictions are those for `clips`."""
+    grouped = len(np.unique(clips.groups)) < len(clips.track_ids)
+    corpus = corpus_facts(features)
+    return Board(
+        title=f"Music genres: {corpus.name}",
+        classes=features.classes,
+        track_ids=clips.track_ids.tolist(),
+        truth=clips.labels,
+        groups=clips.groups.tolist() if grouped else None,
+        entries=entries,
+        corpus=corpus,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        part=part,
+        seed=seed,
+        hardware=describe_hardware(entries),
+        versions=versions(),
+        commit=commit(),
+        notes=notes,
+        search=search,
     )
 
 

@@ -18,6 +18,8 @@ import yaml
 from genre.evaluation.metrics import SCORES
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
+from genre.model.saved_model import SavedEnsemble
+from genre.report.board import Board
 from genre.report.facts import CorpusFacts
 from genre.report.formats import count, score, seconds
 from genre.report.markdown import Lines, track_counts
@@ -35,6 +37,14 @@ CONFUSIONS = 5  # pairs of genres listed
 def write(folder: Location, text: str) -> None:
     """Write the text of a model card into the folder of its model."""
     (folder / FILE).write_text(text)
+
+
+def write_scored(folder: Location, board: Board, row: Row) -> None:
+    """Write the card of the model in `folder`, with the scores of its row where the board is of test tracks."""
+    saved = SavedEnsemble.read([folder], precision=0.0)
+    scores = row if board.part == "test" else None  # scores on tracks that took part in training mislead
+    card = saved.models[0].card
+    write(folder, markdown(card, board.corpus, scores, saved.calibration, board.versions, board.commit))
 
 
 def markdown(
