@@ -58,7 +58,7 @@ def run(config: Config) -> None:
     experiment.check_settings(config.audio, config.spectrogram, features)
     planned = Experiment.of(config)
     # built here and thrown away, so that settings or weights that do not fit are refused before any worker starts
-    card, _ = experiment.trainer_for(planned, data, torch.device("cpu"), Shard(0, config.train.workers))
+    card = experiment.trainer_for(planned, data, torch.device("cpu"), Shard(0, config.train.workers))[0]
     model, folder = output / "models" / card.label, output / "runs" / card.label
     record = RunRecord.claim(folder, _deciding_settings(planned, card, data), config.train.resume)
     if record.is_complete(model):
