@@ -155,7 +155,7 @@ class Trainer:
     def state(self) -> State:
         """Return everything needed to resume, as tensors and plain values.
 
-        The tensors are those that training goes on to change: write them before the next epoch.
+        The tensors are not copies: write them before the next epoch changes them.
         """
         return {
             "classifier": self.classifier.state_dict(),

@@ -1,4 +1,4 @@
-"""The train job: any number of workers, a killed one, an interrupted run, and input that does not serve."""
+"""The train job: any number of workers, kills and interruptions, and bad input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
         "window_seconds": 0.5,
         "windows_per_clip": 2,
         "eval_windows": 2,
-        "batch_size": 16,  # four of them for each of four workers: batch norm of fewer learns nothing steady
+        "batch_size": 16,  # four for each of four workers: with fewer, batch norm is unstable
         "learning_rate": 0.01,
     },
     "device": "cpu",
@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def write_features(folder: Path, splits: dict[str, Clips], settings: dict[str, Any] | None = None) -> None:
-    """A features folder of made-up clips, by the documented schema."""
+    """Write a features folder with the documented schema."""
     shape = next(iter(splits.values())).shape
     clips, tracks = [], []
     for split, made in splits.items():
@@ -64,22 +64,22 @@ def write_features(folder: Path, splits: dict[str, Clips], settings: dict[str, A
     (folder / "manifest.json").write_text(json.dumps(manifest | {"settings": settings or {}}))
 
 
-def splits_of_all() -> dict[str, Clips]:
+def make_splits() -> dict[str, Clips]:
     tracks = {"train": 26, "valid": 11, "test": 6}
     return {split: make_clips(count, seed=seed) for seed, (split, count) in enumerate(tracks.items())}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with features and a configuration."""
+    """An output folder with features and a configuration."""
     folder = tmp_path_factory.mktemp("train")
-    write_features(folder / "features", splits_of_all())
+    write_features(folder / "features", make_splits())
     (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(folder)}))
     return folder
 
 
 def settings_for(base: Path, output: Path, workers: int = 1) -> list[str]:
-    """An output of its own with the features of `base`; one CPU, and so one torch thread, for each worker."""
+    """Return the settings for a separate output with the features of `base`; each worker has one CPU and one thread."""
     output.mkdir(exist_ok=True)
     if not (output / "features").exists():
         (output / "features").symlink_to(base / "features")
@@ -87,7 +87,7 @@ def settings_for(base: Path, output: Path, workers: int = 1) -> list[str]:
 
 
 def history(output: Path) -> list[dict[str, float]]:
-    """What each epoch brought, without the time it took."""
+    """Return the results of each epoch, without times."""
     card, _ = checkpoint.load(Location.of(output / "models/cnn"))
     return [{k: v for k, v in epoch.items() if "second" not in k} for epoch in card.facts["history"]]
 
@@ -103,7 +103,7 @@ def undisturbed(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_by(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """An undisturbed run of so many workers."""
+    """Return the output of an undisturbed run with a number of workers."""
 
     @functools.cache
     def run(workers: int) -> Path:
@@ -115,39 +115,39 @@ def shared_by(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_same_code_trains_with_any_number_of_workers(
+def test_it_trains_with_any_number_of_workers(
     undisturbed: Path, shared_by: Callable[[int], Path], workers: int
 ) -> None:
     epochs, alone = history(shared_by(workers)), history(undisturbed)
     assert [epoch["epoch"] for epoch in epochs] == list(range(1, EPOCHS + 1))
-    # the global batch and the rate that belongs to it are the same
+    # the global batch and its learning rate are the same
     assert [epoch["learning_rate"] for epoch in epochs] == [epoch["learning_rate"] for epoch in alone]
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
     assert epochs[-1]["best_f1"] > 0.5
 
 
-def test_an_output_relative_to_where_the_command_was_given(base: Path, tmp_path: Path) -> None:
+def test_an_output_relative_to_the_working_folder(base: Path, tmp_path: Path) -> None:
     settings_for(base, tmp_path)
     job("train", base, f"output={os.path.relpath(tmp_path, REPOSITORY)}", "train.epochs=1", "cluster.cpus=1")
     assert len(history(tmp_path)) == 1
 
 
-def test_a_finished_run_has_nothing_left_to_do(base: Path, undisturbed: Path) -> None:
+def test_a_finished_run_is_not_trained_again(base: Path, undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()}
-    told = job("train", base, *settings_for(base, base, 1))
-    assert "best validation macro F1" in told.stderr
+    done = job("train", base, *settings_for(base, base, 1))
+    assert "best validation macro F1" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "models/cnn").iterdir()} == before
 
 
-def test_features_that_the_object_store_cannot_hold(tmp_path: Path) -> None:
-    """Ray keeps what is too large for its 100 MiB of shared memory in files."""
+def test_features_that_are_larger_than_the_object_store(tmp_path: Path) -> None:
+    """Ray stores what exceeds its 100 MiB of shared memory in files."""
     splits = {"train": 600, "valid": 100, "test": 10}
-    made = {name: make_clips(count, bins=128, frames=1600) for name, count in splits.items()}
-    assert sum(clips.spectrograms.nbytes for clips in made.values()) > 140 * 10**6
-    write_features(tmp_path / "features", made)
+    clips = {name: make_clips(count, bins=128, frames=1600) for name, count in splits.items()}
+    assert sum(split.spectrograms.nbytes for split in clips.values()) > 140 * 10**6
+    write_features(tmp_path / "features", clips)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(tmp_path)}))
-    told = job("train", tmp_path, "train.epochs=2", "train.batch_size=50", "train.workers=2", "cluster.cpus=2")
-    assert "epoch   2/2" in told.stderr
+    done = job("train", tmp_path, "train.epochs=2", "train.batch_size=50", "train.workers=2", "cluster.cpus=2")
+    assert "epoch   2/2" in done.stderr
     assert len(history(tmp_path)) == 2
 
 
@@ -156,43 +156,43 @@ def test_features_that_the_object_store_cannot_hold(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def interrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that a person ended after a few epochs."""
+    """The output of a run that was interrupted after a few epochs."""
     output = tmp_path_factory.mktemp("interrupted")
     with started(base, *settings_for(base, output)) as running:
         wait_for(lambda: checkpoints(output), running)
         running.send_signal(signal.SIGINT)
-        told = running.communicate(timeout=300)[1]
+        errors = running.communicate(timeout=300)[1]
     assert running.returncode == 1
-    assert "run the same command again to resume" in told
-    assert "Traceback" not in told
+    assert "run the same command again to resume" in errors
+    assert "Traceback" not in errors
     return output
 
 
-def test_an_interrupted_run_refuses_other_settings(base: Path, interrupted: Path) -> None:
-    told = job("train", base, *settings_for(base, interrupted), "train.gain_db=1", "seed=7", succeeds=False)
-    assert told.returncode == 2
-    (line,) = told.stderr.splitlines()
+def test_an_interrupted_run_refuses_changed_settings(base: Path, interrupted: Path) -> None:
+    done = job("train", base, *settings_for(base, interrupted), "train.gain_db=1", "seed=7", succeeds=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert "train.gain_db is 1.0, expected 3.0" in line
     assert "seed is 7, expected 0" in line
     assert "train.resume=false" in line
 
 
-def test_a_list_of_checkpoints_that_was_cut_short_loses_one_epoch_at_most(
+def test_a_truncated_list_of_checkpoints_costs_one_epoch_at_most(
     base: Path, undisturbed: Path, interrupted: Path, tmp_path: Path
 ) -> None:
-    """A kill may meet Ray while it writes its list, or a worker while it writes a checkpoint."""
+    """A kill may interrupt Ray while it writes its list, or a worker while it writes a checkpoint."""
     settings = settings_for(base, tmp_path)
     shutil.copytree(interrupted / "runs", tmp_path / "runs")
-    book = tmp_path / "runs/cnn/checkpoint_manager_snapshot.json"
-    book.write_text(book.read_text()[:100])
+    listed = tmp_path / "runs/cnn/checkpoint_manager_snapshot.json"
+    listed.write_text(listed.read_text()[:100])
     last = max(tmp_path.glob("runs/cnn/checkpoint_*-*"))
     (last / "state.pt").write_bytes((last / "state.pt").read_bytes()[:1000])
-    told = job("train", base, *settings).stderr
-    assert "epoch   1/" not in told
+    errors = job("train", base, *settings).stderr
+    assert "epoch   1/" not in errors
     assert history(tmp_path) == history(undisturbed)  # to the last bit
 
 
-def test_a_killed_worker_and_an_interrupted_run_come_to_the_same_end(
+def test_a_resumed_run_with_a_killed_worker_gives_the_same_results(
     base: Path, undisturbed: Path, interrupted: Path
 ) -> None:
     last = max(checkpoints(interrupted))
@@ -200,30 +200,30 @@ def test_a_killed_worker_and_an_interrupted_run_come_to_the_same_end(
         wait_for(lambda: max(checkpoints(interrupted), default="") > last, running)
         (worker,) = train_workers(running)
         os.kill(worker, signal.SIGKILL)
-        told = running.communicate(timeout=500)[1]
-    assert running.returncode == 0, told
-    assert "epoch   1/" not in told
+        errors = running.communicate(timeout=500)[1]
+    assert running.returncode == 0, errors
+    assert "epoch   1/" not in errors
     assert history(interrupted) == history(undisturbed)  # to the last bit
 
 
-def test_two_workers_go_on_when_one_of_them_is_killed(
+def test_two_workers_resume_when_one_of_them_is_killed(
     base: Path, shared_by: Callable[[int], Path], tmp_path: Path
 ) -> None:
     with started(base, *settings_for(base, tmp_path, 2)) as running:
         wait_for(lambda: len(checkpoints(tmp_path)) > 1, running)
         first, _ = train_workers(running)
         os.kill(first, signal.SIGKILL)
-        told = running.communicate(timeout=500)[1]
-    assert running.returncode == 0, told
-    assert told.count("epoch   1/") == 1
+        errors = running.communicate(timeout=500)[1]
+    assert running.returncode == 0, errors
+    assert errors.count("epoch   1/") == 1
     assert history(tmp_path) == history(shared_by(2))  # to the last bit
 
 
-def test_a_lost_loss_is_one_line_and_does_not_block_the_next_run(base: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_one_line_and_ends_the_run(base: Path, tmp_path: Path) -> None:
     settings = settings_for(base, tmp_path)
-    told = job("train", base, *settings, "train.weight_decay=1e30", succeeds=False)
-    assert told.returncode == 1
-    assert told.stderr.splitlines()[-1].startswith("error: the loss is nan in epoch")
+    done = job("train", base, *settings, "train.weight_decay=1e30", succeeds=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: the loss is nan in epoch")
     assert json.loads((tmp_path / "runs/cnn/run.json").read_text())["ended"]
 
 
@@ -234,13 +234,13 @@ def started(base: Path, *settings: str) -> subprocess.Popen[str]:
 
 
 def checkpoints(output: Path) -> list[str]:
-    """Names of the checkpoints that Ray would go on from; they are times."""
-    book = output / "runs/cnn/checkpoint_manager_snapshot.json"
-    return re.findall(r"checkpoint_[0-9-_.]+", book.read_text()) if book.exists() else []
+    """Return the names of the checkpoints that Ray would resume from; the names are times."""
+    listed = output / "runs/cnn/checkpoint_manager_snapshot.json"
+    return re.findall(r"checkpoint_[0-9-_.]+", listed.read_text()) if listed.exists() else []
 
 
 def train_workers(running: subprocess.Popen[str]) -> list[int]:
-    """Processes of this run that train; Ray calls them so."""
+    """Return the ids of the processes of this run that train."""
     table = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in table.splitlines()]
     family = {running.pid}
@@ -253,14 +253,14 @@ def wait_for(condition: Callable[[], Any], running: subprocess.Popen[str], secon
     deadline = time.monotonic() + seconds
     while not condition():
         assert running.poll() is None, running.communicate()[1]
-        assert time.monotonic() < deadline, "it takes too long"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
 # --- bad input: one line, before Ray starts
 
 
-def lines_of(table: pa.Table, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> pa.Table:
+def map_rows(table: pa.Table, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> pa.Table:
     rows = [change(row) for row in table.to_pylist()]
     return pa.Table.from_pylist([row for row in rows if row is not None], table.schema)
 
@@ -269,53 +269,53 @@ def without_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
 
-def of_other_settings(folder: Path) -> None:
+def with_other_settings(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["settings"] = {"audio": {}, "spectrogram": {"n_mels": 16}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def of_other_shape(folder: Path) -> None:
+def with_another_shape(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["shape"]["bins"] = 17
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def without_training_rows(folder: Path) -> None:
+def without_training_tracks(folder: Path) -> None:
     tracks = pq.read_table(folder / "tracks.parquet")
     pq.write_table(
-        lines_of(tracks, lambda row: row | {"split": row["split"].replace("train", "test")}), folder / "tracks.parquet"
+        map_rows(tracks, lambda row: row | {"split": row["split"].replace("train", "test")}), folder / "tracks.parquet"
     )
 
 
-def with_a_lone_track(folder: Path) -> None:
+def with_a_single_track_of_a_genre(folder: Path) -> None:
     tracks = pq.read_table(folder / "tracks.parquet")
     lone = "train-track000"
-    kept = lines_of(tracks, lambda row: row if row["genre"] != CLASSES[0] or row["track_id"] == lone else None)
+    kept = map_rows(tracks, lambda row: row if row["genre"] != CLASSES[0] or row["track_id"] == lone else None)
     pq.write_table(kept, folder / "tracks.parquet")
 
 
 def with_a_track_in_two_splits(folder: Path) -> None:
     tracks = pq.read_table(folder / "tracks.parquet")
-    again = lines_of(tracks, lambda row: row | {"split": "valid"} if row["track_id"] == "train-track000" else None)
+    again = map_rows(tracks, lambda row: row | {"split": "valid"} if row["track_id"] == "train-track000" else None)
     pq.write_table(pa.concat_tables([tracks, again]), folder / "tracks.parquet")
 
 
 def with_nan(folder: Path) -> None:
     clips = pq.read_table(folder / "clips/all.parquet")
-    changed = lines_of(clips, lambda row: row | ({"peak_db": np.nan} if row["track_id"] == "valid-track003" else {}))
+    changed = map_rows(clips, lambda row: row | ({"peak_db": np.nan} if row["track_id"] == "valid-track003" else {}))
     pq.write_table(changed, folder / "clips/all.parquet")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "settings", "code", "says"),
+    ("damage", "settings", "code", "message"),
     [
         (without_manifest, [], 1, "no features here (manifest.json is missing)"),
-        (of_other_settings, [], 1, "holds features with other settings"),
-        (of_other_shape, [], 1, "column 'spectrogram' should be fixed_size_binary[680]"),
-        (without_training_rows, [], 2, "no track is in the train split"),
+        (with_other_settings, [], 1, "holds features with other settings"),
+        (with_another_shape, [], 1, "column 'spectrogram' should be fixed_size_binary[680]"),
+        (without_training_tracks, [], 2, "no track is in the train split"),
         (with_nan, [], 1, "NaN"),
-        (with_a_lone_track, [], 2, "only one track of"),
+        (with_a_single_track_of_a_genre, [], 2, "only one track of"),
         (with_a_track_in_two_splits, [], 1, "leakage: "),
         (None, ["train.batch_size=7", "train.workers=4"], 2, "batch norm needs 2; use a larger batch or fewer workers"),
         (
@@ -328,24 +328,24 @@ def with_nan(folder: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_before_any_worker_starts(
-    spoil: Callable[[Path], None] | None,
+    damage: Callable[[Path], None] | None,
     settings: list[str],
     code: int,
-    says: str,
+    message: str,
     tmp_path: Path,
     without_ray: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from ray_jobs.engine import cli
 
-    write_features(tmp_path / "features", splits_of_all())
-    if spoil is not None:
-        spoil(tmp_path / "features")
+    write_features(tmp_path / "features", make_splits())
+    if damage is not None:
+        damage(tmp_path / "features")
     small = [f"architectures.cnn.{key}={value}" for key, value in SETTINGS["architectures"]["cnn"].items()]
     assert cli.main("train", [f"output={tmp_path}", *small, *settings]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert says in line
+    assert message in line
 
 
 def test_a_search_passes_the_leakage_gate_too(
@@ -353,7 +353,7 @@ def test_a_search_passes_the_leakage_gate_too(
 ) -> None:
     from ray_jobs.engine import cli
 
-    write_features(tmp_path / "features", splits_of_all())
+    write_features(tmp_path / "features", make_splits())
     with_a_track_in_two_splits(tmp_path / "features")
     assert cli.main("tune", [f"output={tmp_path}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
