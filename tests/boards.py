@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from genre.report import Board, Compared, ComparedRow, CorpusFacts, Entry, Run, Search, Trial
-
-Status = Literal["finished", "stopped", "failed", "interrupted"]
+from genre.report.search import Status
 
 GENRES = ["blues", "disco", "metal", "rock"]
 TRUTH = np.repeat(np.arange(4), 25)

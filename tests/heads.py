@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from conftest import REPOSITORY
+from running import ENVIRONMENT
 
 RAY = str(Path(sys.executable).parent / "ray")
 SUBMIT = [RAY, "job", "submit", "--working-dir", ".", "--runtime-env", "configs/runtime_env.yaml"]
@@ -35,7 +36,7 @@ class Head:
         # Not below `folder`: the path of a socket may have at most 107 bytes.
         self.temporary = Path(tempfile.mkdtemp(prefix="ray-"))
         dashboard, agent, client, self.metrics_port = free_ports(4)
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
+        self.environment = ENVIRONMENT | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,8 +1,7 @@
-"""What a job checks before it works: that its output can be written, is shared by all machines, and stays."""
+"""What a job checks before it starts: its output is writable, permanent and shared by all machines."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 import ray
 import yaml
 from conftest import REPOSITORY
+from running import ENVIRONMENT
 
 from genre.config import load
 from genre.errors import ConfigError
@@ -20,31 +20,32 @@ from ray_jobs.engine import cluster
 
 @pytest.fixture
 def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster without other machines, without starting one."""
+    """Pretend to be connected to a cluster of one machine."""
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setattr(cluster, "_works_elsewhere", lambda: False)
     monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter(()))
 
 
 def check(output: Path | str) -> None:
+    """Check an output folder as a job does."""
     cluster._check_output(load(overrides=[f"output={output}"]))
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_a_good_output_is_left_as_it_was(tmp_path: Path) -> None:
+def test_checking_an_output_changes_nothing(tmp_path: Path) -> None:
     check(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_output_that_is_not_writable_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"output=.*/file/run cannot be written \(.+\); choose another"):
         check(tmp_path / "file/run")
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_an_output_in_the_submitted_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_in_the_submitted_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="output=outputs/run is in the submitted copy of the code"):
@@ -52,14 +53,14 @@ def test_an_output_in_the_submitted_copy(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_a_folder_of_a_head_whose_workers_are_still_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_a_head_without_workers_yet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_works_elsewhere", lambda: True)
     with pytest.raises(ConfigError, match="is a folder of the head, where no tasks run; use an address"):
         check(tmp_path)
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_an_output_that_a_machine_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_a_machine_cannot_reach_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "no such folder")]))
     with pytest.raises(ConfigError, match=r"is not shared with worker-1 \(no such folder\); use an address"):
         check(tmp_path)
@@ -67,21 +68,21 @@ def test_an_output_that_a_machine_does_not_see(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("one_machine")
-def test_music_that_a_machine_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_music_that_a_machine_cannot_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.check_seen(str(tmp_path), "corpus.root")
     monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "it is not there")]))
     with pytest.raises(ConfigError, match=r"corpus.root: worker-1 cannot read .* \(it is not there\)"):
         cluster.check_seen(str(tmp_path), "corpus.root")
 
 
-def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: no cluster answers there; start one"):
         cluster._join()
 
 
 @pytest.mark.parametrize(("path", "shared"), [("/net/music/a", True), ("/home/me/run", False), ("/efs", True)])
-def test_which_folders_other_machines_may_mount(
+def test_network_mounts_are_recognised(
     path: str, shared: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     mounts = tmp_path / "mounts"
@@ -90,22 +91,23 @@ def test_which_folders_other_machines_may_mount(
     assert cluster._on_network(path) is shared
 
 
-def test_a_ray_of_our_own_asks_for_a_token() -> None:
-    """Drawn for this process alone: two draws differ, and nothing is written to HOME."""
+def test_a_local_ray_requires_a_token() -> None:
+    """Each process draws its own, and none is written to HOME."""
     code = "import ray_jobs.engine.cluster, os; print(os.environ['RAY_AUTH_MODE'], os.environ['RAY_AUTH_TOKEN'])"
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    draws = {
+    tokens = {
         subprocess.run(
-            [sys.executable, "-c", code], env=clean, cwd=REPOSITORY, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=True
         ).stdout
         for _ in range(2)
     }
-    assert len(draws) == 2
-    assert all(re.fullmatch(r"token [0-9a-f]{64}\n", draw) for draw in draws)
+    assert len(tokens) == 2
+    assert all(re.fullmatch(r"token [0-9a-f]{64}\n", token) for token in tokens)
 
 
-def test_machines_that_may_still_be_started_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the file that `ray up` leaves on the head, where it has entered what each kind of machine has."""
+def test_processors_include_those_of_machines_that_may_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray up` writes the processors of each type of machine to a file on the head."""
     groups = {
         "head": {"resources": {"CPU": 0}, "max_workers": 0},
         "cpu": {"resources": {"CPU": 16}, "max_workers": 8},

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: a few rounds of benchmarks/prepare_kills.py, which says what is checked."""
+"""`prepare` under SIGKILL at random times: a few rounds of benchmarks/prepare_kills.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_kills_lose_nothing_and_decode_nothing_twice() -> None:
+def test_kills_lose_no_tracks_and_decode_none_twice() -> None:
     command = [sys.executable, "benchmarks/prepare_kills.py", "--rounds", "3", "--tracks", "200", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Music read from, and features written to, a real S3 server on this machine, through the command line."""
+"""`prepare` with its music and its features on an S3 server of this machine."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from conftest import REPOSITORY
 from music import InTurn, config_of, tables, write_music
 from pyarrow import fs
+from running import ENVIRONMENT
 
 from genre.errors import ConfigError
 from genre.features import Features
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def upload(music: Path, name: str = "music") -> None:
-    """The folder as s3://bucket/<name>, without the objects that would mark folders."""
+    """Copy a folder to s3://bucket/<name>, without objects that stand for folders."""
     bucket, _ = fs.FileSystem.from_uri("s3://bucket")
     for path in music.rglob("*.wav"):
         with bucket.open_output_stream(f"bucket/{name}/{path.relative_to(music)}") as stream:
@@ -36,13 +37,14 @@ def upload(music: Path, name: str = "music") -> None:
 
 
 def job(config: Config, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run `prepare` in a process of its own, which reads its configuration from `home`."""
     (home / "run.json").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "ray_jobs.prepare", "--config", str(home / "run.json")]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=clean, check=False)
+    environment = ENVIRONMENT | {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=False)
 
 
-def test_the_bucket_holds_what_the_disk_would(bucket_server: dict[str, str], tmp_path: Path) -> None:
+def test_a_bucket_gets_the_same_features_as_a_folder(bucket_server: dict[str, str], tmp_path: Path) -> None:
     write_music(tmp_path / "music")
     odd = tmp_path / "music/genre0/naïve #1? 100%.wav"
     (tmp_path / "music/genre0/song00.wav").rename(odd)
@@ -56,13 +58,13 @@ def test_the_bucket_holds_what_the_disk_would(bucket_server: dict[str, str], tmp
     prepare(config_of(tmp_path / "music", tmp_path / "local"), InTurn())
     local, remote = tables(tmp_path / "local"), tables("s3://bucket/run")
     assert remote["clips"] == local["clips"]
-    elsewhere = ["path", "modified"]
+    differing = ["path", "modified"]
     for name in ("tracks", "rejects"):
-        assert remote[name].drop_columns(elsewhere) == local[name].drop_columns(elsewhere)
+        assert remote[name].drop_columns(differing) == local[name].drop_columns(differing)
     folder = Location.of("s3://bucket/run/features")
     assert len(Features.open(folder).clips("train")) > 0
-    left = {info.base_name.removesuffix(".parquet") for info in folder.children()}
-    assert left == {"clips", "duplicates", "manifest.json", "rejects", "settings.json", "tracks"}
+    names = {info.base_name.removesuffix(".parquet") for info in folder.children()}
+    assert names == {"clips", "duplicates", "manifest.json", "rejects", "settings.json", "tracks"}
 
     again = job(config, tmp_path)
     assert "19 already done, 0 to do" in again.stderr
@@ -70,42 +72,42 @@ def test_the_bucket_holds_what_the_disk_would(bucket_server: dict[str, str], tmp
 
 
 @contextlib.contextmanager
-def slow_way_to(endpoint: str, seconds: float) -> Iterator[str]:
-    """An endpoint that hands everything on to another one, each piece of at most 64 KiB after some time."""
+def slow_proxy(endpoint: str, seconds: float) -> Iterator[str]:
+    """Start a proxy of an endpoint that delays each piece of at most 64 KiB; yield its address."""
     host, _, port = endpoint.removeprefix("http://").partition(":")
 
-    def carry(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # either side may hang up
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # either side may close the connection
             while piece := source.recv(1 << 16):
                 time.sleep(seconds)
                 target.sendall(piece)
             target.shutdown(socket.SHUT_WR)
 
-    class Way(socketserver.BaseRequestHandler):
+    class Connection(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with socket.create_connection((host, int(port))) as server:
-                back = threading.Thread(target=carry, args=(server, self.request), daemon=True)
+                back = threading.Thread(target=forward, args=(server, self.request), daemon=True)
                 back.start()
-                carry(self.request, server)
+                forward(self.request, server)
                 back.join()
 
-    class Ways(socketserver.ThreadingTCPServer):
+    class Proxy(socketserver.ThreadingTCPServer):
         daemon_threads = True
         block_on_close = False
 
-    with Ways(("127.0.0.1", 0), Way) as ways:
-        threading.Thread(target=ways.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{ways.server_address[1]}"
-        ways.shutdown()
+    with Proxy(("127.0.0.1", 0), Connection) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}"
+        proxy.shutdown()
 
 
-def test_slow_storage_costs_time_alone(
+def test_slow_storage_does_not_change_the_features(
     bucket_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_music(tmp_path / "music")
     upload(tmp_path / "music", "slow-music")
     config = config_of("s3://bucket/slow-music", "s3://bucket/slow")
-    with slow_way_to(bucket_server["AWS_ENDPOINT_URL"], seconds=0.1) as endpoint:
+    with slow_proxy(bucket_server["AWS_ENDPOINT_URL"], seconds=0.1) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         done = job(config, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -118,7 +120,7 @@ def test_slow_storage_costs_time_alone(
     assert len(remote["rejects"]) == 0
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(bucket_server: dict[str, str], tmp_path: Path) -> None:
+def test_a_missing_bucket_is_reported_at_once(bucket_server: dict[str, str], tmp_path: Path) -> None:
     write_music(tmp_path / "music")
     with pytest.raises(
         ConfigError, match=r"output=s3://elsewhere/run cannot be written \(.*bucket.*\); choose another"
