@@ -23,7 +23,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
 import processes
-import ray
 import torch
 
 from genre.config import load
@@ -32,12 +31,12 @@ from genre.report import Search
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data, Experiment
+from genre.training.experiment import Data
 from ray_jobs import tune
 from ray_jobs.engine import cluster
-from ray_jobs.search import terms
-from ray_jobs.search.budget import Plan
-from ray_jobs.search.trials import apply
+from ray_jobs.search import space
+from ray_jobs.search.plan import Plan
+from ray_jobs.search.runner import Runner
 
 _SAMPLE_SECONDS = 0.5
 
@@ -91,14 +90,14 @@ def run_search(config: Config, data: Data, concurrent: int) -> Measured:
     """Run the search alone, in a new folder, after Ray has started."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"output": folder, "tune.concurrent": concurrent}
-        one = apply(config, settings)
-        with cluster.connected(one):
-            one = terms.with_resources(one)
-            shared = [ray.put(data)]
+        own = space.apply(config, settings)
+        plan = Plan.of(own.train, own.tune, space.architecture_names(own.tune))
+        with cluster.connected(own):
+            runner = Runner.of(own, data)
             with CpuMeter() as meter:
-                outcome = tune.find_winners(one, shared, data.manifest, Plan.of(one, terms.searched_architectures(one)))
-    makespan = outcome.search.makespan_seconds or 0.0
-    return Measured(outcome.search, makespan, meter.seconds(trials=True), meter.seconds(trials=False))
+                result = tune.find_winners(runner, data.manifest, plan)
+    makespan = result.facts.makespan_seconds or 0.0
+    return Measured(result.facts, makespan, meter.seconds(trials=True), meter.seconds(trials=False))
 
 
 def plain_loop(config: Config, data: Data, search: Search) -> tuple[list[float], float]:
@@ -110,8 +109,8 @@ def plain_loop(config: Config, data: Data, search: Search) -> tuple[list[float],
     seconds, cpu = [], time.process_time()
     for trial in search.trials:
         started = time.perf_counter()
-        configuration = apply(config, {"architecture": trial.architecture} | trial.settings)
-        _, trainer = experiment.trainer_for(Experiment.of(configuration), data, torch.device("cpu"))
+        planned = space.experiment(config, {"architecture": trial.architecture} | trial.settings)
+        _, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
         for _ in trainer.run():
             pass
         seconds.append(time.perf_counter() - started)

@@ -22,7 +22,9 @@ from genre.training.costs import Workload
 from genre.wording import duration
 from ray_jobs import prepare, tune
 from ray_jobs.engine import cli, cluster
-from ray_jobs.search import planning, terms
+from ray_jobs.search import timing
+from ray_jobs.search.budget import Forecast
+from ray_jobs.search.resources import TrialResources
 
 _START_OF_PREPARE = 3.0  # seconds until its workers have started
 _SAMPLES = 3  # tracks composed and transformed for the forecast, after one that is not counted
@@ -30,30 +32,33 @@ _SAMPLES = 3  # tracks composed and transformed for the forecast, after one that
 
 def run(config: Config) -> None:
     """Prepare the synthetic corpus and search all architectures on it."""
-    started_before = (Location.of(config.output) / "features" / "manifest.json").exists()
+    is_resumed = (Location.of(config.output) / "features" / "manifest.json").exists()
     with cluster.connected(config):
-        measured = None if started_before else _forecast(config)
+        known = None if is_resumed else _forecast(config)
         prepare.run(config)
-        tune.run(config, measured)
+        tune.run(config, known)
 
 
 def forecast(config: Config) -> None:
-    """Say how long `run` will take on this machine."""
+    """Print how long `run` will take on this machine."""
     with cluster.connected(config):
         _forecast(config)
 
 
-def _forecast(config: Config) -> planning.Costs:
-    """Measure a few tracks and a few steps of each architecture; say what follows; return the costs of the latter."""
-    prepared, tuned = _features_seconds(config), terms.with_resources(config)
-    made, plan = planning.forecast(tuned, _workload(config))
-    total = prepared + made.estimate(plan).total
+def _forecast(config: Config) -> Forecast:
+    """Time a few tracks and a few steps of each architecture; print and return the forecast of the search."""
+    prepared = _features_seconds(config)
+    resources = TrialResources.of(config.tune, config.device)
+    search = timing.measure(config, _workload(config), resources)
+    plan = search.plan()
+    timing.show(search, plan)
+    total = prepared + search.estimate(plan).total
     cli.console().print(f"demo: about {duration(total)} on this machine, {duration(prepared)} of it for the features")
-    return made.costs
+    return search
 
 
 def _workload(config: Config) -> Workload:
-    """The size of the search, whose features may not exist yet."""
+    """Return the size of the search, whose features may not exist yet."""
     params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
     tracks, shape = synthetic.sizes(params), Recipe.of(config).shape()
     return Workload(
@@ -62,7 +67,7 @@ def _workload(config: Config) -> Workload:
 
 
 def _features_seconds(config: Config) -> float:
-    """Expected time of `prepare`, from composing and transforming a few tracks here."""
+    """Return the expected time of `prepare`, from composing and transforming a few tracks in this process."""
     params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
     kernel, seconds = TrackKernel(Recipe.of(config)), []
     with tempfile.TemporaryDirectory() as folder:

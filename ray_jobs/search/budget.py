@@ -1,51 +1,36 @@
-"""How long a search takes on these machines, and what of it fits into `tune.minutes`.
+"""Predicts how long a search takes, and finds the longest plan that fits into `tune.minutes`.
 
-A few steps of each architecture are timed where its trials will run. From these follow the minutes of the search, of
-the final trainings and of judging. With `tune.minutes` each architecture gets an equal share of the time, and its
-trainings are as long as that share allows: first the epochs shrink, to a third of the recipe, then the number of
-trials, then that of seeds.
+The prediction follows from the measured cost of a step of each architecture. With `tune.minutes` each architecture
+gets an equal share of the time, and its trainings are as long as the share allows: first the epochs shrink, to a third
+of `train.epochs`, then the number of trials, then the number of seeds.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from genre.evaluation.changes import CHANGES
-from genre.settings import Config
+from genre.settings import TrainSettings, TuneSettings
 from genre.training import costs
 from genre.training.costs import Cost, Workload
+from ray_jobs.search.plan import Plan
 
 _BETWEEN_TRIALS = 1.0  # seconds from the end of a trial to the first step of the next
-_REPORT = 0.05  # seconds in which a validated epoch is saved and reported
-_CHANGED_SOUND = 0.003  # seconds of one core to change, decode and transform a second of sound
-_JUDGING = 6.0  # seconds to fit the last of the baseline, to measure costs and to write the report
-_SHORTEST = 1 / 3  # of the recipe's epochs: below it fewer trials are better than shorter ones
-_SAFETY = 0.95  # of the time is planned: what runs at the same time never ends at the same time
+_REPORT = 0.05  # seconds to save and report a validated epoch
+_CHANGED_AUDIO = 0.003  # seconds of one core to change, decode and transform a second of audio
+_JUDGING = 6.0  # seconds to finish fitting the baseline, to measure costs and to write the report
+_SHORTEST = 1 / 3  # of train.epochs: below it, fewer trials are better than shorter ones
+_SAFETY = 0.95  # share of the time that is planned, since trials that run side by side do not end together
 _LENIENCE = 1.25  # times its expected time, after which a search stops an architecture
-_HALVINGS = 30  # of the interval in which the share of an architecture is sought
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a search does: epochs of each architecture, trials of each, and seeds of each winner."""
-
-    epochs: dict[str, int]
-    trials: int
-    seeds: int
-    minutes: float = 0.0  # of training, over which the trials of one architecture are stopped; 0: none are
-
-    @classmethod
-    def of(cls, config: Config, architectures: Iterable[str]) -> Plan:
-        """The plan of the settings alone, without a limit of time."""
-        return cls(dict.fromkeys(architectures, config.train.epochs), config.tune.trials, config.tune.seeds)
+_BISECTIONS = 30  # of the interval that holds the share of an architecture
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of wall time."""
+    """Expected wall time of the parts of a search, in seconds."""
 
     search: float
     finals: float
@@ -61,33 +46,40 @@ class Estimate:
 class Forecast:
     """Predicts the time of plans for one corpus, from the measured costs of its architectures.
 
-    `places` is the number of trials that run at a time.
+    `concurrent` is the number of trials that run at a time, `failures` says why architectures without costs have none.
     """
 
-    config: Config
+    train: TrainSettings
+    tune: TuneSettings
     workload: Workload
     costs: Mapping[str, Cost]
-    places: int
+    concurrent: int
+    on_gpus: bool = False
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        """Return the plan of the settings, within `tune.minutes` where there is such a limit."""
+        return self.fit(60 * self.tune.minutes) if self.tune.minutes else self.full()
 
     def full(self) -> Plan:
-        """The plan without a limit of time."""
-        return Plan.of(self.config, self.costs)
+        """Return the plan without a limit of time."""
+        return Plan.of(self.train, self.tune, self.costs)
 
     def estimate(self, plan: Plan) -> Estimate:
-        """Expected wall time of `plan`. Winners are taken to have run to their end, so that one seed is there."""
-        only = replace(plan, seeds=1)
+        """Return the expected wall time of `plan`, where the trials of the winners finish and are the first seed."""
+        trials_only = replace(plan, seeds=1)
         full = [self._seconds(name, epochs) for name, epochs in plan.epochs.items()]
-        searched = [self._work(name, epochs, only) for name, epochs in plan.epochs.items()]
+        searched = [self._work(name, epochs, trials_only) for name, epochs in plan.epochs.items()]
         finals = [(plan.seeds - 1) * (seconds + _BETWEEN_TRIALS) for seconds in full]
-        return Estimate(self._side_by_side(searched, full), self._side_by_side(finals, full), self._judging(plan))
+        return Estimate(self._wall_time(searched, full), self._wall_time(finals, full), self._judging(plan))
 
     def shares(self, plan: Plan) -> dict[str, float]:
-        """Share of each architecture in the time of the trainings."""
+        """Return the share of each architecture in the time of all trainings."""
         work = {name: self._work(name, epochs, plan) for name, epochs in plan.epochs.items()}
         return {name: seconds / sum(work.values()) for name, seconds in work.items()}
 
     def fit(self, seconds: float) -> Plan:
-        """The plan with the longest trainings that is expected to end within `seconds`; at least one epoch of each."""
+        """Return the plan with the longest trainings expected to end within `seconds`; at least one epoch of each."""
         full = self.full()
         fewer = [replace(full, trials=trials) for trials in range(full.trials, 0, -1)]
         fewer += [replace(full, trials=1, seeds=seeds) for seeds in range(full.seeds - 1, 0, -1)]
@@ -97,26 +89,26 @@ class Forecast:
         return replace(plan, minutes=_LENIENCE * searched / 60)
 
     def halving(self, plan: Plan) -> list[str]:
-        """Settings that would about halve the expected time of `plan`, the mildest first."""
+        """Return settings that would about halve the expected time of `plan`, the one that changes least first."""
         half = 0.55 * self.estimate(plan).total
         name, share = max(self.shares(plan).items(), key=lambda item: item[1])
         others = {key: n for key, n in plan.epochs.items() if key != name}
         choices = {
             f"tune.trials={plan.trials // 2}": replace(plan, trials=max(1, plan.trials // 2)),
             f"tune.architectures=[{', '.join(others)}] ({name} takes {share:.0%})": replace(plan, epochs=others),
-            f"train.epochs={self.config.train.epochs // 2}": replace(
+            f"train.epochs={self.train.epochs // 2}": replace(
                 plan, epochs={key: max(1, n // 2) for key, n in plan.epochs.items()}
             ),
         }
         return [text for text, other in choices.items() if other.epochs and self.estimate(other).total <= half]
 
     def _longest(self, plan: Plan, seconds: float) -> Plan:
-        """`plan` with the most epochs that fit, where each architecture may take an equal share of the time.
+        """Return `plan` with the most epochs that fit where each architecture has an equal share of the time.
 
-        What an architecture does not need, since its trainings are as long as the recipe, goes to the others.
+        An architecture that reaches `train.epochs` leaves the rest of its share to the others.
         """
-        low, high = 0.0, seconds * self.places
-        for _ in range(_HALVINGS):
+        low, high = 0.0, seconds * self.concurrent
+        for _ in range(_BISECTIONS):
             share = (low + high) / 2
             if self.estimate(self._within(plan, share)).total <= _SAFETY * seconds:
                 low = share
@@ -125,67 +117,69 @@ class Forecast:
         return self._within(plan, low)
 
     def _within(self, plan: Plan, share: float) -> Plan:
-        """`plan` with the most epochs of the recipe that take each architecture at most `share` seconds; at least 1."""
+        """Return `plan` with the most epochs that take each architecture at most `share` seconds; at least one."""
         epochs = {name: self._epochs(name, share, plan) for name in plan.epochs}
         return replace(plan, epochs=epochs)
 
     def _epochs(self, name: str, share: float, plan: Plan) -> int:
-        counts = range(1, self.config.train.epochs + 1)
+        counts = range(1, self.train.epochs + 1)
         return max(1, bisect.bisect_right(counts, share, key=lambda epochs: self._work(name, epochs, plan)))
 
     def _is_long(self, plan: Plan) -> bool:
-        return all(epochs >= _SHORTEST * self.config.train.epochs for epochs in plan.epochs.values())
+        return all(epochs >= _SHORTEST * self.train.epochs for epochs in plan.epochs.values())
 
     def _work(self, name: str, epochs: int, plan: Plan) -> float:
-        """Seconds of one place for all trainings of an architecture."""
-        one = self._seconds(name, epochs)
+        """Return the seconds of all trainings of an architecture, one after another."""
+        training = self._seconds(name, epochs)
         trainings = plan.trials * self._kept(plan.trials, epochs) + plan.seeds - 1
-        return trainings * one + (plan.trials + plan.seeds - 1) * _BETWEEN_TRIALS
+        return trainings * training + (plan.trials + plan.seeds - 1) * _BETWEEN_TRIALS
 
     def _kept(self, trials: int, epochs: int) -> float:
-        """Expected share of the epochs of `trials` trials that early stopping lets them do.
+        """Return the expected share of the epochs of `trials` trials that remain with early stopping.
 
-        Of k trials at a milestone about one in `tune.reduction` goes on, and the first to arrive always.
+        Of k trials at a milestone about one in `tune.reduction` continues, and always the first to arrive.
         """
-        milestone = min(self.config.tune.grace_epochs, epochs)
+        milestone = min(self.tune.grace_epochs, epochs)
         passed, done = float(trials), float(trials * milestone)
         while milestone < epochs:
-            passed = sum(max(1 / k, 1 / self.config.tune.reduction) for k in range(1, round(passed) + 1))
-            following = min(epochs, math.ceil(milestone * self.config.tune.reduction))
+            passed = sum(max(1 / k, 1 / self.tune.reduction) for k in range(1, round(passed) + 1))
+            following = min(epochs, math.ceil(milestone * self.tune.reduction))
             done += passed * (following - milestone)
             milestone = following
         return done / (trials * epochs)
 
     def _seconds(self, name: str, epochs: int) -> float:
-        """Seconds of one training."""
-        settings, workers = self.config.train.model_copy(update={"epochs": epochs}), self.config.tune.workers_per_trial
+        """Return the seconds of one training."""
+        settings, workers = self.train.model_copy(update={"epochs": epochs}), self.tune.workers_per_trial
         reports = costs.validations(settings, self.workload) * _REPORT
         return costs.trial_seconds(settings, self.workload, self.costs[name], workers) + reports
 
-    def _side_by_side(self, work: list[float], trials: list[float]) -> float:
-        """Wall time of `work` on all places; towards the end some of them wait for the last trial."""
+    def _wall_time(self, work: list[float], trials: list[float]) -> float:
+        """Return the wall time of `work` run concurrently; towards the end some workers wait for the last trial."""
         if not any(work):
             return 0.0
-        waiting = sum(trials) / len(trials) * (1 - 1 / self.places) / 2
-        return max(sum(work) / self.places + waiting, max(trials))
+        waiting = sum(trials) / len(trials) * (1 - 1 / self.concurrent) / 2
+        return max(sum(work) / self.concurrent + waiting, max(trials))
 
     def _judging(self, plan: Plan) -> float:
-        changes = len(CHANGES) if self.config.tune.robustness else 0
-        answers = sum(costs.answer_seconds(self.config.train, self.workload, self.costs[name]) for name in plan.epochs)
-        sound = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
-        work = plan.seeds * answers * (1 + changes) + changes * sound * _CHANGED_SOUND
-        return work / self.places + _JUDGING
+        changes = len(CHANGES) if self.tune.robustness else 0
+        answers = sum(costs.answer_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
+        audio = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
+        work = plan.seeds * answers * (1 + changes) + changes * audio * _CHANGED_AUDIO
+        return work / self.concurrent + _JUDGING
 
 
-def seeds_within(seconds: float, most: int, places: int, trainings: Sequence[float], remaining: Sequence[float]) -> int:
-    """How many seeds of each winner, at most `most`, can be trained in `seconds` on all places.
+def seeds_within(
+    seconds: float, maximum: int, concurrent: int, trainings: Sequence[float], remaining: Sequence[float]
+) -> int:
+    """Return how many seeds of each winner, at most `maximum`, can be trained in `seconds`, `concurrent` at a time.
 
-    `trainings` are the seconds of one training of each winner, `remaining` those that its first seed still needs. 0:
-    not even these fit.
+    `trainings` are the seconds of one training of each winner, `remaining` the seconds that its first seed still
+    needs. Returns 0 where not even these fit.
     """
-    for count in range(most, 0, -1):
+    for count in range(maximum, 0, -1):
         work = sum(remaining) + (count - 1) * sum(trainings)
         longest = max([*remaining, *(trainings if count > 1 else ())])
-        if not work or max(work / places, longest) <= seconds:
+        if not work or max(work / concurrent, longest) <= seconds:
             return count
     return 0

@@ -1,4 +1,4 @@
-"""How the process of a trial died. Ray's error says that it is gone, and not which signal ended it."""
+"""Why the process of a trial died. Ray reports that it is gone, but not which signal ended it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from genre.settings import Config
 from genre.storage import Location
 
-TRIES = 2  # of a trial whose process dies or raises; a lost loss is not tried again
+TRIES = 2  # of a trial whose process dies or raises
 
 # what Python's faulthandler writes first (CPython's Modules/faulthandler.c); the hyphen came with 3.13
 _FAULTS = {
@@ -28,34 +28,34 @@ _FAULTS = {
     "Fatal Python error: Segmentation fault": signal.SIGSEGV,
 }
 
-Train = Callable[[dict[str, Any], Config, Any], None]
+Train = Callable[..., None]
 
 
 def recorded(train: Train) -> Train:
-    """Make `train` keep a record in OUTPUT/tune/exits while it runs: empty until a signal kills its process.
+    """Wrap `train` to have a file in OUTPUT/tune/exits while it runs, to which faulthandler writes a fatal signal.
 
-    Not where OUTPUT is an object store: a process that dies cannot upload.
+    Without effect where OUTPUT is an object store, since a dying process cannot upload.
     """
 
     @functools.wraps(train)
-    def run(trial: dict[str, Any], base: Config, shared: Any) -> None:
-        record = _record(Location.of(base.output), tune.get_context().get_trial_dir())
-        with _faults(record) if record else contextlib.nullcontext():
-            train(trial, base, shared)
+    def run(trial: dict[str, Any], base: Config, **arguments: Any) -> None:
+        file = _file(Location.of(base.output), tune.get_context().get_trial_dir())
+        with _faults_to(file) if file else contextlib.nullcontext():
+            train(trial, base, **arguments)
 
     return run
 
 
 def reason(output: Location, result: tune.Result) -> str:
-    """Why a trial that ended with an error did, in a line, and how often it was tried."""
-    error, record = result.error, _record(output, result.path)
+    """Return in one line why a trial ended with an error, and how often it was tried."""
+    error, file = result.error, _file(output, result.path)
     why = last_line(error)
     if isinstance(error, RayActorError):
         why = "its process died"
-        if record and record.exists():
-            fault = next(iter(record.read_text("utf-8", errors="replace").splitlines()), "")
+        if file and file.exists():
+            fault = next(iter(file.read_text("utf-8", errors="replace").splitlines()), "")
             number = _FAULTS.get(fault)
-            # no process can record a SIGKILL, which is what the kernel sends where memory runs out
+            # no process can record a SIGKILL, which the kernel sends where memory runs out
             why = (
                 f"killed by signal {number} ({number.name})"
                 if number
@@ -64,24 +64,31 @@ def reason(output: Location, result: tune.Result) -> str:
     return f"{why}, tried {TRIES} times"
 
 
+def cause(error: RayError) -> str:
+    """Return in one line why a task failed."""
+    if isinstance(error, RayTaskError):
+        return last_line(error)
+    return "its process ran out of memory" if isinstance(error, OutOfMemoryError) else "its process died"
+
+
 def last_line(error: BaseException) -> str:
-    """The last line of a trial's error, which names it, without the stack above."""
+    """Return the last line of an error's text, which names it, without the traceback above."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
-def _record(output: Location, trial: str) -> Path | None:
-    """The record of the trial whose folder is called like the end of the path `trial`."""
+def _file(output: Location, trial: str) -> Path | None:
+    """Return the fault file of a trial, which has the name of its log folder `trial`; None in an object store."""
     return Path(output.path, "tune", "exits", f"{PurePosixPath(trial).name}.txt") if output.is_local else None
 
 
 @contextlib.contextmanager
-def _faults(record: Path) -> Iterator[None]:
-    record.parent.mkdir(parents=True, exist_ok=True)
-    with record.open("w") as file:
+def _faults_to(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
         faulthandler.enable(file, all_threads=False)
         try:
             yield
         finally:
             faulthandler.enable(all_threads=False)  # as Ray has it, to the worker's log
-            record.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The models of the winners, one for each seed: taken from the search where it trained them, else trained."""
+"""The final models of the winners, one for each seed: copied from the search where it trained them, else trained."""
 
 from __future__ import annotations
 
@@ -12,52 +12,55 @@ from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data, Experiment
+from genre.training.experiment import Data
 from ray_jobs.engine import cli
-from ray_jobs.search import samplers, search_plan, terms, tuning
-from ray_jobs.search.outcomes import Winner
-from ray_jobs.search.search_plan import Slot
-from ray_jobs.search.trials import Shared, apply, trainer_for
+from ray_jobs.search import runner, space
+from ray_jobs.search.results import Winner
+from ray_jobs.search.runner import Runner
+from ray_jobs.search.slots import Slot, unsettled
+from ray_jobs.search.trial import trainer_for
 
 
 @dataclass(frozen=True)
 class Finals:
-    """The saved models of the winners, and what is to be said of those that could not be trained."""
+    """The saved models of the winners, and notes for the report on those that could not be trained."""
 
     saved: list[SavedRuns] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
 
 
-def train(config: Config, shared: Shared, winners: Sequence[Winner], count: int) -> Finals:
-    """Train each winner with `count` seeds to its end, and put the models into OUTPUT/models.
+def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
+    """Train each winner with `seeds` seeds to its end, and save the models in OUTPUT/models.
 
-    A trial of the search that ran to its end is the training with the search's own seed, and one that was stopped
-    is resumed where it was. A training that fails leaves its seed out, and the leaderboard says so. Raises
-    `TrainingError` when all failed.
+    A finished trial of the search is the training with the search's own seed, and one that was stopped is resumed. A
+    training that fails leaves its seed out, with a note for the report. Raises `TrainingError` when all failed.
     """
-    seeds = range(config.seed, config.seed + count)
-    slots = {(winner.architecture, seed): _slot(config, winner, seed) for winner in winners for seed in seeds}
-    missing = search_plan.unsettled(list(slots.values()))
+    first = trials.base.seed
+    slots = {
+        (winner.architecture, seed): _slot(winner, seed, is_first=seed == first)
+        for winner in winners
+        for seed in range(first, first + seeds)
+    }
+    missing = unsettled(list(slots.values()))
     if missing:
         settings = {winner.architecture: winner.settings for winner in winners}
-        runs = [slot.run(settings[name] | {"seed": seed}) for (name, seed), slot in slots.items() if slot in missing]
-        space, tune_config = samplers.listed(runs, terms.concurrent_trials(config))
-        trained = tuning.run(config, shared, "final", list(slots.values()), missing, space, tune_config)
+        specs = [slot.spec(settings[name] | {"seed": seed}) for (name, seed), slot in slots.items() if slot in missing]
+        trained = trials.run("final", list(slots.values()), missing, **runner.listed(specs))
         slots = dict(zip(slots, trained, strict=True))
-    if any(slot.record is None or slot.record.ended is None for slot in slots.values()):
+    if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
-    return _publish(config, winners, slots)
+    return _publish(trials.base, winners, slots)
 
 
-def as_they_are(config: Config, data: Data, winners: Sequence[Winner]) -> Finals:
-    """Put the winners into OUTPUT/models without further training: of those that have not ended, the best epoch."""
+def take_best_epochs(config: Config, data: Data, winners: Sequence[Winner]) -> Finals:
+    """Save the winners in OUTPUT/models without further training: the best epoch of those that have not finished."""
     finals = Finals()
     for winner in winners:
         parent = Location.of(config.output) / "models" / label(config, winner)
         target = parent / f"seed-{config.seed}"
-        finals.saved.append(best_so_far(config, data, winner, target))
-        _forget_others(parent, {target.name})
+        finals.saved.append(best_epoch(config, data, winner, target))
+        _delete_others(parent, {target.name})
         record = winner.slot.record
         if record is not None and record.ended != "finished":
             finals.notes.append(
@@ -67,48 +70,52 @@ def as_they_are(config: Config, data: Data, winners: Sequence[Winner]) -> Finals
     return finals
 
 
-def best_so_far(config: Config, data: Data, winner: Winner, target: Location) -> SavedRuns:
-    """The best epoch of a winner that may not have ended, as a model in `target`."""
+def best_epoch(config: Config, data: Data, winner: Winner, target: Location) -> SavedRuns:
+    """Save the best epoch of a winner, finished or not, as a model in `target`."""
     folder = winner.slot.folder
-    if winner.slot.record is not None and winner.slot.record.ended == "finished":
+    if winner.slot.is_finished:
         _copy(folder.model, target)
     else:
-        settings = apply(config, winner.settings)
-        card, trainer = trainer_for(settings, data, devices.device_for("cpu"), folder)
+        planned = space.experiment(config, winner.settings)
+        card, trainer = trainer_for(planned, data, devices.device_for("cpu"), folder)
         experiment.save_best(target, card, trainer)
     return SavedRuns(label(config, winner), [target], winner.trials)
 
 
 def keep_best(saved: SavedRuns, target: Location) -> None:
-    """Make the seed with the best validation score the architecture's model."""
+    """Copy the seed with the best validation score to `target`, as the model of the architecture."""
     _copy(max(saved.folders, key=lambda folder: float(read_card(folder)[0].facts["valid_f1"])), target)
 
 
 def label(config: Config, winner: Winner) -> str:
-    """The name of the winner's folder and row."""
-    return Experiment.of(apply(config, winner.settings)).label
+    """Return the name of the winner's folder and row."""
+    return space.experiment(config, winner.settings).label
 
 
-def _slot(config: Config, winner: Winner, seed: int) -> Slot:
-    """Where the training of a winner with `seed` is: the trial itself where that is what it was."""
-    if seed == config.seed and winner.slot.record is not None and winner.slot.record.ended == "finished":
+def _slot(winner: Winner, seed: int, is_first: bool) -> Slot:
+    """Return the slot of a winner's training with `seed`: with the search's seed, the trial itself if it finished."""
+    if is_first and winner.slot.is_finished:
         return winner.slot
     slot = winner.slot.final(seed)
-    if seed == config.seed:
+    if is_first:
         slot.folder.start_from(winner.slot.folder)
     return slot
 
 
 def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, int], Slot]) -> Finals:
-    """Copy the models to OUTPUT/models/LABEL/seed-N, and remove those that earlier settings left there."""
+    """Copy the models to OUTPUT/models/LABEL/seed-N, and delete the models that an earlier search left there.
+
+    Where all seeds of a winner failed, OUTPUT/models/LABEL is deleted: an earlier model there would have other
+    settings than the leaderboard describes. The earlier search still has it in OUTPUT/tune, so running that search
+    again brings it back.
+    """
     finals, failures = Finals(), []
     for winner in winners:
-        name, folders = label(config, winner), []
-        parent = Location.of(config.output) / "models" / name
+        name = label(config, winner)
+        parent, folders = Location.of(config.output) / "models" / name, []
         for (architecture, seed), slot in slots.items():
-            if architecture != winner.architecture:
+            if architecture != winner.architecture or slot.record is None:
                 continue
-            assert slot.record is not None
             if slot.record.failure:
                 failures.append(slot.record.failure)
                 finals.notes.append(
@@ -119,23 +126,25 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
             folders.append(parent / f"seed-{seed}")
             if not _is_same(slot.folder.model, folders[-1]):
                 _copy(slot.folder.model, folders[-1])
-        _forget_others(parent, {folder.name for folder in folders})
-        if folders:
-            finals.saved.append(SavedRuns(name, folders, winner.trials))
+        if not folders:
+            parent.delete()
+            continue
+        _delete_others(parent, {folder.name for folder in folders})
+        finals.saved.append(SavedRuns(name, folders, winner.trials))
     if not finals.saved:
-        raise TrainingError(f"no final training came to its end; the first failed: {failures[0]}")
+        raise TrainingError(f"no final training finished; the first failed: {failures[0]}")
     return finals
 
 
-def _forget_others(parent: Location, kept: set[str]) -> None:
-    """Remove the models of seeds that earlier settings left."""
+def _delete_others(parent: Location, kept: set[str]) -> None:
+    """Delete the models of seeds that are not `kept`."""
     for child in parent.children():
         if child.base_name.startswith("seed-") and child.base_name not in kept:
             (parent / child.base_name).delete()
 
 
 def _copy(model: Location, target: Location) -> None:
-    """Copy a saved model with all that is in its folder; `model.json` comes last."""
+    """Copy all files of a saved model's folder, model.json last."""
     if not _is_same(model, target):
         (target / CARD).delete()
     for file in sorted(model.files(), key=lambda file: file.name == CARD):
@@ -143,6 +152,6 @@ def _copy(model: Location, target: Location) -> None:
 
 
 def _is_same(model: Location, other: Location) -> bool:
-    """Whether `other` holds the same saved model."""
+    """Return whether `other` holds the same saved model."""
     card = other / CARD
     return card.exists() and card.read_bytes() == (model / CARD).read_bytes()

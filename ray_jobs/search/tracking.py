@@ -1,4 +1,4 @@
-"""The trials of a search at an MLflow tracking server or database, beside the TensorBoard logs that Tune writes."""
+"""Logs trials to an MLflow tracking server or database, in addition to Tune's TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune import Callback
 
 from genre.errors import ConfigError
-from genre.settings import Config
-from genre.storage import Location
 
 
-def check(config: Config) -> None:
-    """Raise `ConfigError` unless what `tune.mlflow` names, if anything, takes runs."""
-    address = config.tune.mlflow
+def check(address: str) -> None:
+    """Raise `ConfigError` unless MLflow is installed and can use `address`, the value of tune.mlflow; "": not used."""
     if not address:
         return
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
@@ -36,9 +33,6 @@ def check(config: Config) -> None:
         ) from None
 
 
-def callbacks(config: Config, phase: str) -> list[Callback]:
-    """What tells MLflow of each trial and epoch, in an experiment named after the output and the phase."""
-    if not config.tune.mlflow:
-        return []
-    experiment = f"{Location.of(config.output).name} {phase}"
-    return [MLflowLoggerCallback(tracking_uri=config.tune.mlflow, experiment_name=experiment)]
+def callbacks(address: str, experiment: str) -> list[Callback]:
+    """Return the callbacks that log each trial and epoch to `experiment` at `address`; none without an address."""
+    return [MLflowLoggerCallback(tracking_uri=address, experiment_name=experiment)] if address else []

@@ -1,4 +1,4 @@
-"""The whole chain as a person runs it: prepare, train, tune, evaluate, tag, on a small composed corpus."""
+"""The complete chain from the command line: prepare, train, tune, evaluate and tag a small composed corpus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def tuned(home: Path) -> tuple[Path, str]:
-    """The run folder after the search, and what the search printed."""
+    """Return the run folder after the search, and what the search printed."""
     return home, job("tune", home).stdout
 
 
@@ -49,27 +49,27 @@ def test_ray_and_a_plain_loop_make_the_same_features(home: Path, tmp_path: Path)
     assert parallel.equals(plain.cast(parallel.schema))
 
 
-def test_running_again_does_nothing_twice(home: Path) -> None:
+def test_a_second_run_prepares_nothing(home: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (home / "out/features/clips").iterdir()}
     assert "0 to do" in job("prepare", home).stderr
     assert {path: path.stat().st_mtime_ns for path in (home / "out/features/clips").iterdir()} == before
 
 
-def test_other_settings_never_mix(home: Path) -> None:
-    told = job("prepare", home, "spectrogram.n_mels=40", succeeds=False)
-    assert "spectrogram.n_mels is 32, expected 40" in told.stderr
-    assert told.returncode == 1
+def test_features_of_other_settings_are_refused(home: Path) -> None:
+    done = job("prepare", home, "spectrogram.n_mels=40", succeeds=False)
+    assert "spectrogram.n_mels is 32, expected 40" in done.stderr
+    assert done.returncode == 1
 
 
 def test_train_saves_a_model_and_reports_epochs(home: Path) -> None:
-    done = job("train", home, "architecture=crnn", f"output={home / 'out'}")
+    done = job("train", home, "model=crnn", f"output={home / 'out'}")
     assert "epoch   2/2" in done.stderr
     saved = json.loads((home / "out/models/crnn/model.json").read_text())
     assert saved["architecture"] == "crnn"
     assert len(saved["facts"]["history"]) == 2
 
 
-def test_the_leaderboard_has_all_six_and_the_references(tuned: tuple[Path, str]) -> None:
+def test_the_leaderboard_has_all_six_architectures_and_the_references(tuned: tuple[Path, str]) -> None:
     home, printed = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     names = {entry.name for entry in board.entries}
@@ -84,7 +84,7 @@ def test_the_leaderboard_has_all_six_and_the_references(tuned: tuple[Path, str])
         assert (home / f"out/models/{name}/seed-0/weights.safetensors").exists()
 
 
-def test_the_test_split_is_that_of_the_features(tuned: tuple[Path, str]) -> None:
+def test_the_leaderboard_scores_the_test_split_of_the_features(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     clips = Features.open(Location.of(home / "out/features")).clips("test")
@@ -119,11 +119,11 @@ def test_tag_ranks_genres_and_lists_failures(tuned: tuple[Path, str], tmp_path: 
     assert f"{len(tags)} files tagged" in done.stderr
 
 
-def test_one_song_needs_no_cluster(tuned: tuple[Path, str]) -> None:
+def test_a_single_song_is_tagged(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     song = next(path for path in sorted((home / "music/house").iterdir()) if path.stat().st_size > 10_000)
-    job("tag", home, f"inputs={song}", f"model={home / 'out/models/cnn'}", f"output={home / 'one'}")
-    assert len(pq.read_table(home / "one/tags/tags.parquet")) == 1
+    job("tag", home, f"inputs={song}", f"model={home / 'out/models/cnn'}", f"output={home / 'song'}")
+    assert len(pq.read_table(home / "song/tags/tags.parquet")) == 1
 
 
 def test_an_altered_model_is_refused(tuned: tuple[Path, str], tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_an_altered_model_is_refused(tuned: tuple[Path, str], tmp_path: Path) ->
     shutil.copytree(home / "out/models/cnn", copy)
     weights = copy / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
-    told = job("tag", home, f"inputs={home / 'music'}", f"model={copy}", succeeds=False)
-    assert "not the weights that model.json lists" in told.stderr
-    assert told.stderr.count("\n") == 1
+    done = job("tag", home, f"inputs={home / 'music'}", f"model={copy}", succeeds=False)
+    assert "not the weights that model.json lists" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
-def test_the_report_says_how_the_split_was_made(tuned: tuple[Path, str]) -> None:
+def test_the_report_names_the_kind_of_split(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     assert read_board(Location.of(home / "out/leaderboard")).corpus.split == "official"
 
@@ -150,13 +150,13 @@ def test_a_split_without_tracks_is_named(tuned: tuple[Path, str], tmp_path: Path
     column = tracks.column_names.index("split")
     changed = tracks.set_column(column, "split", pa.array(splits, tracks.schema.field("split").type))
     pq.write_table(changed, tmp_path / "features/tracks.parquet")
-    told = job("evaluate", home, f"evaluate.features={tmp_path / 'features'}", succeeds=False)
-    assert "the test split holds no tracks (found: train 40, valid 20, test 0)" in told.stderr
-    assert told.stderr.count("\n") == 1
-    assert told.returncode == 1
+    done = job("evaluate", home, f"evaluate.features={tmp_path / 'features'}", succeeds=False)
+    assert "the test split holds no tracks (found: train 40, valid 20, test 0)" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1
 
 
-def test_costs_name_the_machine_that_they_were_measured_on(tuned: tuple[Path, str]) -> None:
+def test_costs_name_the_machine_they_were_measured_on(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     networks = [entry for entry in board.entries if entry.kind == "network"]

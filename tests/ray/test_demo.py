@@ -1,4 +1,4 @@
-"""`genre demo` away from the checkout: with the configuration that the package brings, here on less music."""
+"""`genre demo` outside of the checkout: with the configuration of the package, here on less music."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = (
 )
 
 
-def test_the_demo_prepares_searches_and_says_how_it_was_called(tmp_path: Path) -> None:
+def test_the_demo_prepares_and_searches_and_records_its_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ray_jobs.engine.command", "demo", *SMALL]
     environment = ENVIRONMENT | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)

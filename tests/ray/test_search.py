@@ -1,6 +1,8 @@
-"""How many trials fit into a cluster, counted machine by machine. Ray takes its word for GPUs, so none is needed."""
+"""The number of trials that fit into a cluster, machine by machine. Ray takes declared GPUs as given."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import ray
@@ -8,13 +10,13 @@ from ray.cluster_utils import Cluster
 
 from genre.config import load
 from genre.errors import ConfigError
-from ray_jobs.search import terms
+from ray_jobs.search.resources import TrialResources
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_machines():
+def two_machines() -> Iterator[None]:
     """Two CPUs and a GPU on each."""
     machine = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})
@@ -26,8 +28,9 @@ def two_machines():
     cluster.shutdown()
 
 
-def resolved(*settings):
-    return terms.with_resources(load(overrides=settings))
+def resources(*settings: str) -> TrialResources:
+    config = load(overrides=settings)
+    return TrialResources.of(config.tune, config.device)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +48,11 @@ def resolved(*settings):
         (["tune.workers_per_trial=3", "device=cpu"], 0, 1),
     ],
 )
-def test_resources_and_room_of_a_trial(settings, gpus, trials):
-    config = resolved(*settings)
-    assert config.tune.gpus_per_trial == gpus
-    assert terms.concurrent_trials(config) == trials
-    assert [bundle.get("GPU", 0) for bundle in terms.bundles(config).bundles] == [gpus] * config.tune.workers_per_trial
+def test_the_resources_of_a_trial_and_how_many_fit(settings: list[str], gpus: float, trials: int) -> None:
+    trial = resources(*settings)
+    assert trial.gpus == gpus
+    assert trial.concurrent_trials() == trials
+    assert [bundle.get("GPU", 0) for bundle in trial.bundles().bundles] == [gpus] * trial.workers
 
 
 @pytest.mark.parametrize(
@@ -61,11 +64,11 @@ def test_resources_and_room_of_a_trial(settings, gpus, trials):
         ["tune.workers_per_trial=5", "device=cpu"],
     ],
 )
-def test_what_no_machine_holds_is_refused_rather_than_waited_for(settings):
+def test_a_trial_that_fits_no_machine_is_refused(settings: list[str]) -> None:
     with pytest.raises(ConfigError, match="ask for less"):
-        terms.concurrent_trials(resolved(*settings))
+        resources(*settings).concurrent_trials()
 
 
-def test_workers_of_a_trial_do_not_share_a_gpu():
+def test_workers_of_a_trial_do_not_share_a_gpu() -> None:
     with pytest.raises(ConfigError, match="cannot share a GPU"):
-        resolved("tune.workers_per_trial=2", "tune.gpus_per_trial=0.5")
+        resources("tune.workers_per_trial=2", "tune.gpus_per_trial=0.5")

@@ -22,9 +22,8 @@ from genre.features import Features
 from genre.report import read_board
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Experiment
+from ray_jobs.search import space
 from ray_jobs.search.trial_folder import Record, TrialFolder
-from ray_jobs.search.trials import apply
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -115,9 +114,9 @@ def test_the_search_trained_the_first_seed(home, features):
     searched = {name: trained[name] for name in ("cnn-000", "cnn-001")}
     best, winner = max(searched.items(), key=lambda item: item[1].best_f1)
     assert trained.keys() == {*searched, f"{best}-seed-1"}
-    config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), winner.settings)
+    planned = space.experiment(load(str(home / "run.yaml"), [f"output={features}", *ONE]), winner.settings)
     data = experiment.load_data(Features.open(Location.of(features / "features")))
-    card, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
+    card, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
     list(trainer.run())
     experiment.save_best(Location.of(features / "again"), card, trainer)
     taken, again = (saved_model(features / folder) for folder in ("models/cnn/seed-0", "again"))
@@ -150,9 +149,9 @@ def test_a_model_that_a_kill_left_unsaved_is_made_from_the_last_state(home, feat
     before = saved_model(features / "models/cnn/seed-0")
     ((name, record),) = records(features).items()
     (trial,) = features.glob("tune/cnn-*/000")
-    config = apply(load(str(home / "run.yaml"), [f"output={features}", *ONE]), record.settings)
+    planned = space.experiment(load(str(home / "run.yaml"), [f"output={features}", *ONE]), record.settings)
     data = experiment.load_data(Features.open(Location.of(features / "features")))
-    _, trainer = experiment.trainer_for(Experiment.of(config), data, torch.device("cpu"))
+    _, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
     list(trainer.run())
     shutil.rmtree(trial / "model")
     TrialFolder(Location.of(trial)).write(replace(record, ended=None))

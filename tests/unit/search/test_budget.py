@@ -1,3 +1,5 @@
+"""The arithmetic of plans within a limit of time."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,75 +10,78 @@ import pytest
 from genre.config import load
 from genre.features import Shape
 from genre.training.costs import Cost, Workload
-from ray_jobs.search.budget import Forecast, Plan, seeds_within
+from ray_jobs.search.budget import Forecast, seeds_within
+from ray_jobs.search.plan import Plan
 
-# a minute and a half of music for each clip, so that one epoch is twelve windows
+# clips of a minute and a half, so that one epoch is twelve windows
 WORKLOAD = Workload(train=400, valid=100, test=150, shape=Shape(64, 3876, 80.0, 512 / 22050), classes=10)
 COSTS = {"cnn": Cost(0.002, 0.0007), "resnet": Cost(0.01, 0.003), "vgg19": Cost(0.03, 0.01)}
 
 
-def forecast(places: int = 2, **changes: object) -> Forecast:
-    settings = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    return Forecast(load(overrides=settings), WORKLOAD, COSTS, places)
+def forecast(*settings: str, concurrent: int = 2) -> Forecast:
+    """Return the forecast of a search with these settings."""
+    config = load(overrides=settings)
+    return Forecast(config.train, config.tune, WORKLOAD, COSTS, concurrent)
 
 
 @pytest.mark.parametrize("minutes", [3, 10, 30, 100, 300])
-@pytest.mark.parametrize("places", [1, 2, 16])
-def test_what_is_planned_fits_into_the_minutes_and_uses_them(minutes, places):
-    made = forecast(places)
-    plan = made.fit(60 * minutes)
-    expected = made.estimate(plan).total
+@pytest.mark.parametrize("concurrent", [1, 2, 16])
+def test_a_plan_fits_into_the_minutes_and_uses_them(minutes: int, concurrent: int) -> None:
+    predicted = forecast(concurrent=concurrent)
+    plan = predicted.fit(60 * minutes)
+    expected = predicted.estimate(plan).total
     assert expected <= 60 * minutes or (set(plan.epochs.values()), plan.trials, plan.seeds) == ({1}, 1, 1)
-    assert replace(plan, minutes=0) == made.full() or max(plan.epochs.values()) < 30 or expected >= 60 * minutes * 0.7
+    is_full = replace(plan, minutes=0) == predicted.full()
+    assert is_full or max(plan.epochs.values()) < 30 or expected >= 60 * minutes * 0.7
 
 
-def test_each_architecture_gets_an_equal_share_of_a_tight_time():
-    made = forecast()
-    plan = made.fit(20 * 60)
-    shares = [made.shares(plan)[name] for name, epochs in plan.epochs.items() if epochs < 30]
+def test_each_architecture_gets_an_equal_share_of_a_tight_time() -> None:
+    predicted = forecast()
+    plan = predicted.fit(20 * 60)
+    shares = [predicted.shares(plan)[name] for name, epochs in plan.epochs.items() if epochs < 30]
     assert len(shares) > 1
     assert max(shares) <= 1.5 * min(shares)  # an epoch of the slowest is a third of its share
     assert plan.epochs["cnn"] >= plan.epochs["resnet"] >= plan.epochs["vgg19"]
 
 
-def test_more_time_never_shortens_a_training():
-    made = forecast()
-    plans = [made.fit(60 * minutes) for minutes in (5, 10, 20, 40, 80, 160, 10_000)]
+def test_more_time_never_shortens_a_training() -> None:
+    predicted = forecast()
+    plans = [predicted.fit(60 * minutes) for minutes in (5, 10, 20, 40, 80, 160, 10_000)]
     for shorter, longer in pairwise(plans):
         if (shorter.trials, shorter.seeds) == (longer.trials, longer.seeds):
             assert all(shorter.epochs[name] <= longer.epochs[name] for name in COSTS)
         assert shorter.trials <= longer.trials
-    assert replace(plans[-1], minutes=0) == made.full()
+    assert replace(plans[-1], minutes=0) == predicted.full()
 
 
-def test_trials_go_before_a_training_gets_shorter_than_a_third():
-    made = forecast()
-    plan = made.fit(100 * 60)
-    assert plan.trials < made.full().trials
+def test_trials_are_dropped_before_a_training_gets_shorter_than_a_third() -> None:
+    predicted = forecast()
+    plan = predicted.fit(100 * 60)
+    assert plan.trials < predicted.full().trials
     assert min(plan.epochs.values()) >= 10
 
 
-def test_too_little_time_still_leaves_one_epoch_of_each():
+def test_too_little_time_still_leaves_one_epoch_of_each() -> None:
     plan = forecast().fit(1)
     assert replace(plan, minutes=0) == Plan(dict.fromkeys(COSTS, 1), trials=1, seeds=1)
 
 
-def test_early_stopping_saves_time_and_one_trial_none():
-    made = forecast(tune__trials=9)
-    plan = made.full()
-    assert made.estimate(plan).search < 0.6 * 9 * made.estimate(replace(plan, trials=1)).search
-    all_of_it = forecast(tune__trials=9, tune__grace_epochs=30)
-    assert all_of_it.estimate(plan).search > 1.5 * made.estimate(plan).search
+def test_early_stopping_saves_time_except_for_a_single_trial() -> None:
+    predicted = forecast("tune.trials=9")
+    plan = predicted.full()
+    assert predicted.estimate(plan).search < 0.6 * 9 * predicted.estimate(replace(plan, trials=1)).search
+    without = forecast("tune.trials=9", "tune.grace_epochs=30")
+    assert without.estimate(plan).search > 1.5 * predicted.estimate(plan).search
 
 
-def test_what_would_halve_the_search_does():
-    made = forecast()
-    plan = made.full()
-    advice = made.halving(plan)
+def test_settings_that_are_said_to_halve_the_search_do() -> None:
+    predicted = forecast()
+    plan = predicted.full()
+    advice = predicted.halving(plan)
     assert any(text.startswith("tune.trials=4") or "vgg19" in text for text in advice)
-    halved = forecast(tune__trials=4)
+    halved = forecast("tune.trials=4")
     if "tune.trials=4" in advice:
-        assert halved.estimate(halved.full()).total <= 0.55 * made.estimate(plan).total
+        assert halved.estimate(halved.full()).total <= 0.55 * predicted.estimate(plan).total
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,6 @@ def test_what_would_halve_the_search_does():
         (19, (10, 20), 0),
     ],
 )
-def test_as_many_seeds_as_the_time_allows(seconds, remaining, seeds):
-    # two winners, 20 and 40 s a training, on two places: a round takes 30 s on average, but no less than 40 s
+def test_seeds_are_as_many_as_the_time_allows(seconds: float, remaining: tuple[float, float], seeds: int) -> None:
+    # two winners, 20 and 40 s a training, two at a time: a round takes 30 s on average, but no less than 40 s
     assert seeds_within(seconds, 4, 2, trainings=(20, 40), remaining=remaining) == seeds

@@ -1,4 +1,4 @@
-"""Early stopping within an architecture, given reports as Tune gives them."""
+"""Early stopping within an architecture, with reports as Tune gives them."""
 
 from __future__ import annotations
 
@@ -6,46 +6,52 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from genre.config import load
-from genre.errors import ConfigError
 from genre.storage import Location
-from ray_jobs.search import terms
-from ray_jobs.search.budget import Plan
+from ray_jobs.search.plan import Plan
+from ray_jobs.search.stopper import METRIC, Earlier, PerArchitecture
 from ray_jobs.search.trial_folder import Record, TrialFolder
+from ray_jobs.search.trial_spec import TrialSpec
 
 
 class Experiment:
     """Trials that report one after another to the stopper of these settings."""
 
-    def __init__(self, folder: Path, *settings: str, minutes: float = 0, earlier: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *settings: str, minutes: float = 0, earlier: dict[str, Earlier] | None = None
+    ) -> None:
         config = load(overrides=["train.epochs=27", "tune.grace_epochs=3", "tune.reduction=3", *settings])
         self._folder = folder
         plan = Plan({"cnn": 27, "crnn": 27, "vgg19": 27}, trials=9, seeds=1, minutes=minutes)
-        self.stopper = terms.stopper(config, plan, earlier)
-        self.stopper.set_search_properties(terms.METRIC, "max")
+        self.stopper = PerArchitecture(config.tune, plan, earlier)
+        self.stopper.set_search_properties(METRIC, "max")
         self._trials: dict[str, Any] = {}
 
     def report(self, architecture: str, number: int, f1: float, epoch: int = 3, seconds: float = 1.0) -> str:
         name = f"{architecture}-{number}"
         if name not in self._trials:
-            config = {"run": {"settings": {"architecture": architecture}, "folder": self.folder(name)}}
+            config = TrialSpec({"architecture": architecture}, self.folder(name), name).to_config()
             metadata = SimpleNamespace(last_result={})
             self._trials[name] = SimpleNamespace(trial_id=name, config=config, run_metadata=metadata)
             self.stopper.on_trial_add(None, self._trials[name])
-        result = {"epoch": epoch, terms.METRIC: f1, "trial_seconds": seconds}
+        result = {"epoch": epoch, METRIC: f1, "trial_seconds": seconds}
         return self.stopper.on_trial_result(None, self._trials[name], result)
 
     def folder(self, name: str) -> str:
         return str(self._folder / name)
 
-    def record(self, name: str) -> Record | None:
-        return TrialFolder(Location.of(self.folder(name))).record()
+    def is_recorded(self, name: str) -> bool:
+        return TrialFolder(Location.of(self.folder(name))).record() is not None
+
+    def record(self, name: str) -> Record:
+        record = TrialFolder(Location.of(self.folder(name))).record()
+        assert record is not None
+        return record
 
 
-def test_a_slow_starter_is_judged_by_its_own_family(tmp_path):
+def test_a_slow_starter_is_compared_within_its_own_architecture(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path)
     assert [experiment.report("cnn", number, f1) for number, f1 in enumerate((0.7, 0.8, 0.9))][-1] == "CONTINUE"
     assert experiment.report("cnn", 3, 0.5) == TrialScheduler.STOP
@@ -54,63 +60,57 @@ def test_a_slow_starter_is_judged_by_its_own_family(tmp_path):
     assert experiment.report("vgg19", 2, 0.05) == TrialScheduler.STOP
 
 
-def test_no_trial_ends_before_the_grace_epochs(tmp_path):
+def test_no_trial_ends_before_the_grace_epochs(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path)
     assert {experiment.report("cnn", number, 0.9 - number / 10, epoch=2) for number in range(6)} == {"CONTINUE"}
 
 
-def test_each_architecture_has_its_own_time(tmp_path):
+def test_each_architecture_has_its_own_time(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path, minutes=1)
     assert experiment.report("cnn", 0, 0.5, epoch=1, seconds=50) == TrialScheduler.CONTINUE
     assert experiment.report("cnn", 1, 0.6, epoch=1, seconds=11) == TrialScheduler.STOP
     assert experiment.report("crnn", 0, 0.1, epoch=1, seconds=50) == TrialScheduler.CONTINUE
-    assert experiment.record("cnn-0") is None
+    assert not experiment.is_recorded("cnn-0")
     assert (experiment.record("cnn-1").ended, experiment.record("cnn-1").minutes) == ("stopped", 1)
 
 
-def test_a_trial_that_is_stopped_has_it_noted(tmp_path):
+def test_a_stopped_trial_is_recorded_as_such(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path)
     experiment.report("cnn", 0, 0.9)
     assert experiment.report("cnn", 1, 0.5) == TrialScheduler.STOP
     assert (experiment.record("cnn-1").ended, experiment.record("cnn-1").minutes) == ("stopped", 0)
 
 
-def test_a_trial_at_its_last_epoch_is_left_to_save_its_model(tmp_path):
+def test_a_trial_at_its_last_epoch_may_save_its_model(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path, minutes=1)
     assert experiment.report("cnn", 0, 0.9, epoch=27, seconds=70) == TrialScheduler.CONTINUE
-    assert experiment.record("cnn-0") is None
+    assert not experiment.is_recorded("cnn-0")
 
 
-def test_trials_are_compared_with_those_that_ran_earlier(tmp_path):
+def test_trials_are_compared_with_those_that_ran_earlier(tmp_path: Path) -> None:
     scores = [(epoch, 0.8) for epoch in range(1, 28)]
-    earlier = {"before": terms.Earlier("cnn", scores, 100.0, settled=True)}
+    earlier = {"before": Earlier("cnn", scores, 100.0, settled=True)}
     experiment = Experiment(tmp_path, earlier=earlier)
     assert experiment.report("cnn", 0, 0.7) == TrialScheduler.STOP
     assert experiment.report("cnn", 1, 0.9) == TrialScheduler.CONTINUE
     assert experiment.report("crnn", 0, 0.1) == TrialScheduler.CONTINUE
 
 
-def test_a_resumed_trial_was_compared_at_the_epochs_before(tmp_path):
+def test_a_resumed_trial_was_compared_at_the_epochs_before(tmp_path: Path) -> None:
     half = [(epoch, 0.8) for epoch in range(1, 6)]
     experiment = Experiment(tmp_path)
-    earlier = {experiment.folder("cnn-0"): terms.Earlier("cnn", half, 50.0, settled=False)}
+    earlier = {experiment.folder("cnn-0"): Earlier("cnn", half, 50.0, settled=False)}
     experiment = Experiment(tmp_path, earlier=earlier)
     assert experiment.report("cnn", 0, 0.95, epoch=6) == TrialScheduler.CONTINUE
     assert experiment.report("cnn", 1, 0.9, epoch=3) == TrialScheduler.CONTINUE  # 0.8 counts at epoch 3, not 0.95
 
 
-def test_time_that_was_spent_earlier_counts(tmp_path):
+def test_the_time_of_earlier_runs_counts(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path)
     earlier = {
-        "ended": terms.Earlier("cnn", [(1, 0.1)], 50.0, settled=True),
-        experiment.folder("cnn-0"): terms.Earlier("cnn", [(1, 0.1)], 5.0, settled=False),
+        "ended": Earlier("cnn", [(1, 0.1)], 50.0, settled=True),
+        experiment.folder("cnn-0"): Earlier("cnn", [(1, 0.1)], 5.0, settled=False),
     }
     experiment = Experiment(tmp_path, minutes=1, earlier=earlier)
     assert experiment.report("cnn", 0, 0.5, epoch=2, seconds=8) == TrialScheduler.CONTINUE  # its own 5 s are in the 8
     assert experiment.report("cnn", 0, 0.5, epoch=2, seconds=11) == TrialScheduler.STOP
-
-
-def test_a_search_over_epochs_is_refused():
-    config = load(overrides=["tune.space={cnn: {train.epochs: {choice: [10, 20]}}}"])
-    with pytest.raises(ConfigError, match="trials of equal length"):
-        terms.domains(config, "cnn")

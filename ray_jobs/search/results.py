@@ -1,4 +1,4 @@
-"""What became of trials: which won, why some failed, and the facts for the report."""
+"""The results of trials: the best of each architecture, the reasons of failures, and the facts for the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genre.report import Search, Status, Trial
-from ray_jobs.search.search_plan import Slot, chosen
+from ray_jobs.search import space
+from ray_jobs.search.slots import Slot
 from ray_jobs.search.trial_folder import Ended, Record, wall_seconds
 
 _STATUS: dict[Ended | None, Status] = {
@@ -21,27 +22,26 @@ _STATUS: dict[Ended | None, Status] = {
 
 @dataclass(frozen=True)
 class Winner:
-    """The best configuration of an architecture, by validation macro F1."""
+    """The best trial of an architecture, by validation macro F1."""
 
     slot: Slot
     settings: dict[str, Any]
     valid_f1: float
-    trials: int  # among which it is the best
+    trials: int  # tried, of which it is the best
 
     @property
     def architecture(self) -> str:
-        """Its name."""
         return self.slot.architecture
 
     @property
     def training_seconds(self) -> float:
-        """Expected time of one complete training of these settings."""
+        """Expected time of a complete training with these settings."""
         record = self.slot.record
         return record.seconds / record.epochs * self.slot.epochs if record is not None and record.epochs else 0.0
 
     @property
     def remaining_seconds(self) -> float:
-        """Expected time until the trial itself has run to its end; none where its patience ended it early."""
+        """Expected time until the trial itself is finished; 0 where it is."""
         record = self.slot.record
         if record is None or record.ended == "finished":
             return 0.0
@@ -49,21 +49,21 @@ class Winner:
 
 
 def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
-    """The trial with the best epoch, or None when no trial of this architecture finished one.
+    """Return the trial with the best epoch; None where no trial of the architecture finished an epoch.
 
-    Trials that failed later on count only where all did.
+    Trials that failed later count only where all did.
     """
     tried = [(slot, slot.record) for slot in slots if slot.architecture == architecture and slot.record is not None]
     scored = [(slot, record, f1) for slot, record in tried if (f1 := record.best_f1) is not None]
     if not scored:
         return None
-    sound = [candidate for candidate in scored if not candidate[1].failure] or scored
-    slot, record, f1 = max(sound, key=lambda candidate: candidate[2])
+    candidates = [candidate for candidate in scored if not candidate[1].failure] or scored
+    slot, record, f1 = max(candidates, key=lambda candidate: candidate[2])
     return Winner(slot, record.settings, f1, len(tried))
 
 
 def for_report(slots: Sequence[Slot], concurrent: int, budget: str) -> Search:
-    """The search as the report shows it."""
+    """Return the facts of the search for the report."""
     tried = [(slot.architecture, slot.record) for slot in slots if slot.record is not None]
     return Search(
         trials=[_trial(architecture, record) for architecture, record in tried],
@@ -73,22 +73,22 @@ def for_report(slots: Sequence[Slot], concurrent: int, budget: str) -> Search:
     )
 
 
-def missing(search: Search, made: Collection[str]) -> dict[str, str]:
-    """Why the searched architectures that are not among those `made` have no model, by name."""
+def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
+    """Return why searched architectures have no model, by name; `saved` are those that have one."""
     reasons = {
         name: [trial.error for trial in search.trials if trial.architecture == name] for name in search.architectures
     }
     return {
-        name: "; ".join(dict.fromkeys(filter(None, errors))) or "its final training failed, as the notes say"
+        name: "; ".join(dict.fromkeys(filter(None, errors))) or "its final training failed, see the notes"
         for name, errors in reasons.items()
-        if name not in made
+        if name not in saved
     }
 
 
 def _trial(architecture: str, record: Record) -> Trial:
     return Trial(
         architecture=architecture,
-        settings=chosen(record.settings),
+        settings=space.sampled(record.settings),
         status=_STATUS[record.ended],
         valid_f1=record.best_f1,
         epochs=record.epochs,

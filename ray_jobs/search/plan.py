@@ -1,0 +1,26 @@
+"""What a search trains: epochs and trials of each architecture, and seeds of each winner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from genre.settings import TrainSettings, TuneSettings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`epochs` of a complete training by architecture, `trials` of each architecture, and `seeds` of each winner.
+
+    The trials of an architecture are stopped when they have trained for `minutes` together; 0: no limit.
+    """
+
+    epochs: dict[str, int]
+    trials: int
+    seeds: int
+    minutes: float = 0.0
+
+    @classmethod
+    def of(cls, train: TrainSettings, tune: TuneSettings, architectures: Iterable[str]) -> Plan:
+        """Return the plan that the settings ask for, without a limit of time."""
+        return cls(dict.fromkeys(architectures, train.epochs), tune.trials, tune.seeds)

@@ -1,0 +1,166 @@
+"""Shows the progress of a search: a live table on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.live import Live
+from rich.table import Table
+
+from genre.storage import Location
+from genre.wording import duration
+from ray_jobs.engine import cli
+from ray_jobs.search.slots import Slot
+from ray_jobs.search.stopper import METRIC
+from ray_jobs.search.trial_folder import Record, TrialFolder, wall_seconds
+from ray_jobs.search.trial_spec import TrialSpec
+
+_LOG_EVERY_SECONDS = 15.0
+_STATES = ("waiting", "running", "done", "ended early", "stopped", "failed")  # columns of the table
+_IN_A_LINE = ("done", "ended early", "stopped", "failed", "running", "waiting")
+
+
+class SearchProgress(Callback):
+    """Counts the trials of each architecture by state, and shows the best score so far and the time left.
+
+    "ended early" is a trial that train.patience ended, "stopped" one that the search stopped. The counts are of all
+    `slots`, also of those that ran before; `missing` are those that run now.
+    """
+
+    def __init__(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], concurrent: int) -> None:
+        self._phase = phase
+        self._epochs = {slot.architecture: slot.epochs for slot in slots}
+        self._to_run = Counter(slot.architecture for slot in missing)
+        self._settled = [
+            (slot.architecture, slot.record) for slot in slots if slot not in missing and slot.record is not None
+        ]
+        self._earlier_seconds = wall_seconds(slot.record for slot in slots if slot.record is not None)
+        self._concurrent = concurrent
+        self._epoch_seconds: dict[str, float] = {}  # of the latest epochs, by architecture
+        self._reached = {str(slot.folder.location): slot.record.epochs for slot in missing if slot.record is not None}
+        self._ended: dict[str, str] = {}  # state of the trials that ended now, by folder
+
+    def setup(self, **info: Any) -> None:
+        """Open the terminal, which cannot be pickled as Tune pickles callbacks before. See `Callback`."""
+        self._console = cli.console()
+        self._started = self._logged = time.monotonic()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        if self._console.is_terminal:
+            self._live.start()
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Show the progress now and then; called many times a second, also during a long epoch. See `Callback`."""
+        every = 1.0 if self._live.is_started else _LOG_EVERY_SECONDS
+        if time.monotonic() - self._logged < every:
+            return
+        self._logged = time.monotonic()
+        if self._live.is_started:
+            self._live.update(self._table(trials), refresh=True)
+        else:
+            self._console.print(self._line(trials))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Measure the time of an epoch. See `Callback`."""
+        epoch, spec = int(result["epoch"]), TrialSpec.of(trial.config)
+        if (trained := epoch - self._reached.get(spec.folder, 0)) > 0:  # a report covers all epochs since the last one
+            self._epoch_seconds[spec.architecture] = float(result["time_this_iter_s"]) / trained
+            self._reached[spec.folder] = epoch
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Look up how the trial ended. See `Callback`."""
+        spec = TrialSpec.of(trial.config)
+        record = TrialFolder(Location.of(spec.folder)).record()
+        if record is not None:
+            self._ended[spec.folder] = self._settled_state(spec.architecture, record)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Print the final counts. See `Callback`."""
+        if self._live.is_started:
+            self._live.stop()
+        self._console.print(self._line(trials))
+
+    def _states(self, architecture: str, trials: list[Trial]) -> Counter[str]:
+        """Count the trials of `architecture` in each state; those that Tune has not created yet are waiting."""
+        specs = [(trial, TrialSpec.of(trial.config)) for trial in trials]
+        own = [self._state(trial, spec) for trial, spec in specs if spec.architecture == architecture]
+        states = Counter(own)
+        states.update(self._settled_state(name, record) for name, record in self._settled if name == architecture)
+        states["waiting"] += self._to_run[architecture] - len(own)
+        return states
+
+    def _state(self, trial: Trial, spec: TrialSpec) -> str:
+        if trial.status == "TERMINATED":
+            return self._ended.get(spec.folder, "stopped")
+        return {"RUNNING": "running", "ERROR": "failed"}.get(trial.status, "waiting")
+
+    def _settled_state(self, architecture: str, record: Record) -> str:
+        if record.ended == "finished":
+            return "done" if record.epochs >= self._epochs[architecture] else "ended early"
+        return "stopped" if record.ended == "stopped" else "failed"
+
+    def _table(self, trials: list[Trial]) -> Table:
+        table = Table(title=f"{self._phase}, {self._time(trials)}", title_justify="left")
+        table.add_column("architecture")
+        for heading in (*_STATES, "best valid F1"):
+            table.add_column(heading, justify="right")
+        best = self._best(trials)
+        for name in self._epochs:
+            states = self._states(name, trials)
+            counts = [str(states[key] or "") for key in _STATES]
+            table.add_row(name, *counts, f"{best[name]:.3f}" if name in best else "")
+        return table
+
+    def _line(self, trials: list[Trial]) -> str:
+        total: Counter[str] = sum((self._states(name, trials) for name in self._epochs), Counter())
+        counts = ", ".join(f"{total[key]} {key}" for key in _IN_A_LINE if total[key])
+        best = self._best(trials)
+        scores = ", ".join(f"{name} {best[name]:.2f}" for name in self._epochs if name in best)
+        return f"{self._phase}: {counts}, {self._time(trials)}; best valid F1: {scores or 'none yet'}"
+
+    def _time(self, trials: list[Trial]) -> str:
+        """Return the time so far and an upper estimate of the time left, in words."""
+        seconds, left = self._earlier_seconds + time.monotonic() - self._started, self._left(trials)
+        return duration(seconds) + (f", at most about {duration(left)} left" if left >= 1 else "")
+
+    def _left(self, trials: list[Trial]) -> float:
+        """Return the seconds of all epochs to come, each as long as the latest one of its architecture."""
+        if not self._epoch_seconds:
+            return 0.0
+        mean = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)
+        left = 0.0
+        for name, complete in self._epochs.items():
+            own = [trial for trial in trials if TrialSpec.of(trial.config).architecture == name]
+            epochs = (self._to_run[name] - len(own)) * complete
+            epochs += sum(complete - _epoch(trial) for trial in own if not trial.is_finished())
+            left += epochs * self._epoch_seconds.get(name, mean)
+        return left / self._concurrent
+
+    def _best(self, trials: list[Trial]) -> dict[str, float]:
+        """Return the best score so far of each architecture that has one."""
+        scores = [
+            (TrialSpec.of(trial.config).architecture, float(_last_report(trial)[METRIC]))
+            for trial in trials
+            if _epoch(trial)
+        ]
+        scores += [(name, record.best_f1) for name, record in self._settled if record.best_f1 is not None]
+        best: dict[str, float] = {}
+        for name, score in scores:
+            best[name] = max(best.get(name, 0.0), score)
+        return best
+
+
+def _last_report(trial: Trial) -> dict[str, Any]:
+    """Return the last report of a trial, {} before the first; `trial.last_result` would wait until it has started."""
+    report: dict[str, Any] = trial.run_metadata.last_result
+    return report or {}
+
+
+def _epoch(trial: Trial) -> int:
+    return int(_last_report(trial).get("epoch", 0))

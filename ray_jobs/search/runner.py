@@ -1,0 +1,79 @@
+"""Runs trials with Ray Tune. Their results are in their folders, so Tune's own state is never read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from genre.settings import Config
+from genre.storage import Location
+from genre.training.experiment import Data
+from ray_jobs.search import exits, tracking
+from ray_jobs.search.progress import SearchProgress
+from ray_jobs.search.resources import TrialResources
+from ray_jobs.search.slots import Slot
+from ray_jobs.search.stopper import METRIC
+from ray_jobs.search.trial import Shared, train_trial
+from ray_jobs.search.trial_spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs trials of `base`, each with its own settings, on data that all processes of a machine share."""
+
+    base: Config
+    shared: Shared
+    resources: TrialResources
+
+    @classmethod
+    def of(cls, base: Config, data: Data) -> Runner:
+        """Share `data` and decide the resources of a trial. Ray must be connected. Raises `ConfigError`."""
+        return cls(base, [ray.put(data)], TrialResources.of(base.tune, base.device))
+
+    def run(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], **sampling: Any) -> list[Slot]:
+        """Run the trials of the `missing` slots, and return all `slots` with their new records.
+
+        `sampling` are arguments of `tune.TuneConfig` and a `param_space`, which give each trial a `TrialSpec`. Tune's
+        logs go to OUTPUT/tune/logs/PHASE, for TensorBoard. After an interruption some slots have not ended.
+        """
+        output = Location.of(self.base.output)
+        logs = output / "tune" / "logs"
+        concurrent = self.resources.concurrent_trials()
+        trainable = tune.with_parameters(train_trial, base=self.base, shared=self.shared, resources=self.resources)
+        mlflow = tracking.callbacks(self.base.tune.mlflow, f"{output.name} {phase}")
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, self.resources.bundles()),
+            param_space=sampling.pop("param_space", {}),
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                max_concurrent_trials=concurrent,
+                trial_dirname_creator=lambda trial: TrialSpec.of(trial.config).name,
+                reuse_actors=True,
+                **sampling,
+            ),
+            run_config=tune.RunConfig(
+                name=phase,
+                storage_path=logs.path,
+                storage_filesystem=logs.filesystem,
+                verbose=0,
+                callbacks=[SearchProgress(phase, slots, missing, concurrent), *mlflow],
+                failure_config=tune.FailureConfig(max_failures=exits.TRIES - 1),
+            ),
+        )
+        folders = {slot.log_name: slot.folder for slot in slots}
+        for result in tuner.fit():
+            if result.error:
+                # by the path, since a trial that died at its start reported no configuration
+                folder = folders[result.path.rstrip("/").rsplit("/", 1)[-1]]
+                folder.end("crashed", failure=exits.reason(output, result))
+        return [slot.read() for slot in slots]
+
+
+def listed(specs: Sequence[TrialSpec]) -> dict[str, Any]:
+    """Return the sampling of exactly these trials, in their order."""
+    return {"param_space": {"run": tune.grid_search([spec.to_config()["run"] for spec in specs])}}

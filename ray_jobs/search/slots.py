@@ -1,0 +1,104 @@
+"""The slots of a search: its numbered trials, their folders, and which of them still have something to do.
+
+The trials of an architecture share a parent folder, whose name holds a hash of everything that they depend on. So a
+search with more trials, other seeds or other architectures reuses the trials that exist, and trains only the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from genre.config import fingerprint
+from genre.features import Manifest
+from genre.settings import Config
+from genre.storage import Location
+from genre.training.experiment import EXECUTION_SETTINGS
+from ray_jobs.search import space
+from ray_jobs.search.plan import Plan
+from ray_jobs.search.trial_folder import Record, TrialFolder
+from ray_jobs.search.trial_spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A trial of the search, or a final training of its settings, with the record of what ran there."""
+
+    architecture: str
+    number: int  # 0, 1, ... within its architecture
+    epochs: int  # of a complete training
+    parent: Location  # the folder of all trials of its architecture
+    seed: int | None = None  # of a final training; None: a trial of the search
+    record: Record | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder's name, such as "003", or "003-seed-1" for a final training."""
+        return f"{self.number:03d}" if self.seed is None else f"{self.number:03d}-seed-{self.seed}"
+
+    @property
+    def folder(self) -> TrialFolder:
+        return TrialFolder(self.parent / self.name)
+
+    @property
+    def log_name(self) -> str:
+        """Its name in Tune's logs, such as "cnn-003"."""
+        return f"{self.architecture}-{self.name}"
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """The settings of a trial that started, by dotted key; None where it did not, or its process died at once."""
+        return (self.record.settings or None) if self.record is not None else None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.record is not None and self.record.ended is not None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training ran to its end and saved a model."""
+        return self.record is not None and self.record.ended == "finished"
+
+    def read(self) -> Slot:
+        """Return the slot with the record that its folder holds now."""
+        return replace(self, record=self.folder.record())
+
+    def final(self, seed: int) -> Slot:
+        """Return the slot of a final training of the same settings with `seed`."""
+        return replace(self, seed=seed).read()
+
+    def spec(self, settings: dict[str, Any]) -> TrialSpec:
+        """Return what its trial is given, with `settings` by dotted key."""
+        fixed = {"architecture": self.architecture, "train.epochs": self.epochs}
+        return TrialSpec(fixed | settings, str(self.folder.location), self.log_name)
+
+
+def planned(config: Config, manifest: Manifest, plan: Plan) -> list[Slot]:
+    """Return the slots of all trials of the search, with the architectures in turn so that all of them start early."""
+    parents = {name: _parent(config, manifest, name, epochs) for name, epochs in plan.epochs.items()}
+    return [
+        Slot(name, number, plan.epochs[name], parent).read()
+        for number in range(plan.trials)
+        for name, parent in parents.items()
+    ]
+
+
+def unsettled(slots: Sequence[Slot], minutes: float = 0.0) -> list[Slot]:
+    """Return the slots whose trials have something left to do in a search limited to `minutes`; 0: no limit."""
+    return [slot for slot in slots if slot.record is None or not slot.record.is_settled(minutes)]
+
+
+def _parent(config: Config, manifest: Manifest, architecture: str, epochs: int) -> Location:
+    """Return the folder of an architecture's trials, named after everything that their results depend on."""
+    planned = space.experiment(config, {"architecture": architecture, "train.epochs": epochs})
+    settings = {
+        "train": planned.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
+        "params": planned.params,
+        "space": {key: asdict(domain) for key, domain in space.domains(config.tune, architecture).items()},
+        "sampler": config.tune.sampler,
+        "stopping": [config.tune.grace_epochs, config.tune.reduction],
+        "seed": planned.seed,
+        "features": [manifest.fingerprint, manifest.contents],
+    }
+    return Location.of(config.output) / "tune" / f"{architecture}-{fingerprint(settings)}"

@@ -1,0 +1,60 @@
+"""The search space: which architectures are searched, and the domain of each setting that varies.
+
+The settings of a trial are a flat dictionary by dotted key, such as `train.learning_rate` or `architectures.cnn.width`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from genre import architectures
+from genre.architectures import Domain, parse
+from genre.config import validate
+from genre.errors import ConfigError
+from genre.settings import Config, TuneSettings
+from genre.training.experiment import Experiment
+
+_FIXED = ("architecture", "train.epochs")  # given to every trial of an architecture, not sampled
+
+
+def architecture_names(settings: TuneSettings) -> list[str]:
+    """Return the names of the architectures to search."""
+    return list(settings.architectures or architectures.names())
+
+
+def domains(settings: TuneSettings, architecture: str) -> dict[str, Domain]:
+    """Return the domain of each setting that varies, by dotted key; `tune.space` replaces those of the architecture.
+
+    Raises `ConfigError` where `tune.space` varies the number of epochs, or holds something that is not a domain.
+    """
+    own = settings.space.get(architecture, {})
+    if "train.epochs" in own:
+        raise ConfigError(
+            f"tune.space.{architecture}.train.epochs: early stopping compares trials of equal length; set train.epochs"
+        )
+    changes = {key: parse(f"tune.space.{architecture}.{key}", value) for key, value in own.items()}
+    varied = architectures.search_space(architecture) | changes
+    return {key.replace("params.", f"architectures.{architecture}.", 1): domain for key, domain in varied.items()}
+
+
+def sampled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a trial's settings that the sampler chose."""
+    return {key: value for key, value in settings.items() if key not in _FIXED}
+
+
+def experiment(base: Config, settings: Mapping[str, Any]) -> Experiment:
+    """Return the experiment of `base` with the values at dotted keys replaced. Raises `ConfigError` like `apply`."""
+    return Experiment.of(apply(base, settings))
+
+
+def apply(base: Config, settings: Mapping[str, Any]) -> Config:
+    """Return `base` with the values at dotted keys replaced. Raises `ConfigError` for an invalid value."""
+    tree = base.model_dump()
+    for key, value in settings.items():
+        branch = tree
+        *path, last = key.split(".")
+        for name in path:
+            branch = branch.setdefault(name, {})
+        branch[last] = value
+    return validate(Config, tree)

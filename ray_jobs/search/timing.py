@@ -1,0 +1,113 @@
+"""Times a few training steps of each architecture, and prints what a search trains and how long that takes."""
+
+from __future__ import annotations
+
+import ray
+import torch
+
+from genre.errors import ConfigError, TrainingError
+from genre.features import Features
+from genre.settings import Config
+from genre.training import costs
+from genre.training.costs import Cost, Workload
+from genre.training.experiment import Data, Experiment
+from ray_jobs.engine import cli
+from ray_jobs.engine.progress import JobProgress
+from ray_jobs.search import exits, space
+from ray_jobs.search.budget import Forecast
+from ray_jobs.search.plan import Plan
+from ray_jobs.search.progress import duration
+from ray_jobs.search.resources import TrialResources
+
+TOO_LONG = 1.1  # times tune.minutes
+
+_POLL_SECONDS = 1.0
+_LONG_WITHOUT_GPU = 3600.0  # seconds
+
+
+def workload_of(data: Data, features: Features) -> Workload:
+    """Return the size of a search on these features."""
+    test = sum(features.tracks("test")["clips"].to_pylist())
+    return Workload(len(data.train), len(data.valid), int(test), data.train.shape, len(data.classes))
+
+
+def measure(config: Config, workload: Workload, resources: TrialResources) -> Forecast:
+    """Time a few training steps of each architecture where its trials will run. Ray must be connected.
+
+    Raises `ConfigError` where the settings of an architecture are wrong, and `TrainingError` where no architecture can
+    take a step.
+    """
+    concurrent = resources.concurrent_trials()  # first: where no trial fits, measuring would wait for ever
+    names = space.architecture_names(config.tune)
+    probe = _probe.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    running = {
+        probe.remote(space.experiment(config, {"architecture": name}), workload, resources): name for name in names
+    }
+    measured: dict[str, Cost] = {}
+    failures: dict[str, str] = {}
+    with JobProgress("timing a few steps of each architecture", len(names)) as progress:
+        while running:
+            done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+            for task in done:
+                name = running.pop(task)
+                try:
+                    measured[name] = ray.get(task)
+                except ConfigError:
+                    raise
+                except ray.exceptions.RayError as error:
+                    failures[name] = f"it cannot take a training step ({exits.cause(error)})"
+            progress.step(len(done))
+    if not measured:
+        raise TrainingError("no architecture to search: " + "; ".join(f"{name}: {failures[name]}" for name in names))
+    ordered = {name: measured[name] for name in names if name in measured}
+    return Forecast(config.train, config.tune, workload, ordered, concurrent, bool(resources.gpus), failures)
+
+
+def show(forecast: Forecast, plan: Plan) -> None:
+    """Print what `plan` trains and how long that takes."""
+    for line in lines(forecast, plan):
+        cli.console().print(f"tune: {line}")
+
+
+def lines(forecast: Forecast, plan: Plan) -> list[str]:
+    """Return what `plan` trains, how long that takes, and where that is long, which settings shorten it."""
+    expected, limit = forecast.estimate(plan), forecast.tune.minutes
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
+    text = [f"{name} is left out: {reason}" for name, reason in forecast.failures.items()]
+    text += [
+        f"{number(plan.trials, 'trial')} of each of {number(len(plan.epochs), 'architecture')}, the best with "
+        f"{number(plan.seeds, 'seed')}, {number(forecast.concurrent, 'training')} at a time",
+        f"about {duration(expected.total)}: search {duration(expected.search)}, "
+        f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",
+        f"epochs: {_epochs(plan)}; share of the time: {shares}",
+    ]
+    full = forecast.full()
+    if (plan.trials, plan.seeds) != (full.trials, full.seeds):
+        text.append(
+            f"tune.minutes={limit:g} allows {plan.trials} of {number(full.trials, 'trial')} and {plan.seeds} of "
+            f"{number(full.seeds, 'seed')}"
+        )
+    if limit and expected.total > TOO_LONG * 60 * limit:
+        text.append(f"tune.minutes={limit:g} is too short for one epoch of each; name fewer in tune.architectures")
+    if not limit and not forecast.on_gpus and expected.total > _LONG_WITHOUT_GPU:
+        halving = "".join(f"{setting} halves it, " for setting in forecast.halving(plan))
+        text.append(f"that is long for machines without a GPU: {halving}tune.minutes=60 limits it to an hour")
+    return text
+
+
+def number(count: int, noun: str) -> str:
+    """Return such as "1 trial" or "2 trials"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _epochs(plan: Plan) -> str:
+    """Return such as "30 each" or "cnn 30, vgg19 12"."""
+    if len(set(plan.epochs.values())) == 1:
+        return f"{next(iter(plan.epochs.values()))} each"
+    return ", ".join(f"{name} {epochs}" for name, epochs in plan.epochs.items())
+
+
+@ray.remote(max_retries=1)
+def _probe(planned: Experiment, workload: Workload, resources: TrialResources) -> Cost:
+    torch.set_num_threads(resources.threads)
+    return costs.probe(planned, workload, resources.torch_device())

@@ -1,0 +1,31 @@
+"""What one trial is given. Tune takes it as a plain dictionary, which is also what its logs and MLflow show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_KEY = "run"
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """The settings of a trial by dotted key, the address of its folder, and its name in Tune's logs."""
+
+    settings: dict[str, Any]
+    folder: str
+    name: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> TrialSpec:
+        """Return the specification in the `config` of a Tune trial."""
+        return cls(**config[_KEY])
+
+    @property
+    def architecture(self) -> str:
+        return str(self.settings["architecture"])
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the `config` of the Tune trial."""
+        return {_KEY: asdict(self)}

@@ -1,0 +1,79 @@
+"""The winners, failures and facts that follow from the records of trials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from genre.storage import Location
+from ray_jobs.search import results
+from ray_jobs.search.results import Winner
+from ray_jobs.search.slots import Slot
+from ray_jobs.search.trial_folder import Ended, Record
+
+
+def slot(f1: float, epoch: int = 9, number: int = 0, **facts: Any) -> Slot:
+    record = Record({"architecture": "cnn", "train.learning_rate": f1}, [(epoch, f1)] if epoch else [], **facts)
+    return Slot("cnn", number, 9, Location.of("/nowhere"), record=record)
+
+
+def winner(*slots: Slot) -> Winner:
+    best = results.winner("cnn", slots)
+    assert best is not None
+    return best
+
+
+def test_the_best_epoch_wins() -> None:
+    best = winner(slot(0.5), slot(0.7, number=1), slot(0.6, number=2))
+    assert (best.valid_f1, best.trials, best.slot.name) == (0.7, 3, "001")
+    assert results.winner("crnn", [slot(0.5)]) is None
+    assert results.winner("cnn", [slot(0.0, epoch=0)]) is None
+
+
+def test_a_trial_whose_loss_became_nan_wins_only_where_all_failed() -> None:
+    failed = slot(0.9, ended="failed", failure="the loss is nan in epoch 9")
+    assert winner(failed, slot(0.5)).valid_f1 == 0.5
+    assert winner(failed, slot(0.5, ended="failed", failure="the loss is nan")).valid_f1 == 0.9
+
+
+def test_a_trial_that_patience_ended_needs_no_more_time() -> None:
+    sessions = [(0.0, 60.0)]
+    stopped = winner(slot(0.5, epoch=6, sessions=sessions, ended="stopped"))
+    assert (stopped.training_seconds, stopped.remaining_seconds) == pytest.approx((90, 30))
+    finished = winner(slot(0.5, epoch=6, sessions=sessions, ended="finished"))
+    assert finished.remaining_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("ended", "status"),
+    [
+        ("finished", "finished"),
+        ("stopped", "stopped"),
+        ("failed", "failed"),
+        ("crashed", "failed"),
+        (None, "interrupted"),
+    ],
+)
+def test_the_report_shows_how_a_trial_ended(ended: Ended | None, status: str) -> None:
+    slots = [slot(0.5, ended=ended), Slot("cnn", 1, 9, Location.of("/nowhere"))]
+    (trial,) = results.for_report(slots, 2, "").trials
+    assert (trial.status, trial.epochs, trial.architecture) == (status, 9, "cnn")
+    assert trial.settings == {"train.learning_rate": 0.5}
+
+
+def test_wall_time_counts_concurrent_trials_once_and_no_pauses() -> None:
+    slots = [slot(0.5, sessions=[(0.0, 10.0), (100.0, 105.0)]), slot(0.5, sessions=[(5.0, 20.0)])]
+    search = results.for_report(slots, concurrent=2, budget="")
+    assert search.makespan_seconds == 25
+    assert search.trial_seconds == 30
+
+
+def test_the_reason_for_a_missing_model_is_what_its_trials_failed_for() -> None:
+    killed = "killed by signal 6 (SIGABRT), tried 2 times"
+    crashed = [slot(0.0, epoch=0, number=number, ended="crashed", failure=killed) for number in range(2)]
+    search = results.for_report(crashed, concurrent=2, budget="")
+    assert results.missing(search, saved=["crnn"]) == {"cnn": killed}
+    assert results.missing(search, saved=["cnn"]) == {}
+    finished = results.for_report([slot(0.5, ended="finished")], concurrent=2, budget="")
+    assert results.missing(finished, saved=[]) == {"cnn": "its final training failed, see the notes"}

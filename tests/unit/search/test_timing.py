@@ -1,0 +1,54 @@
+"""What a search prints before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from test_budget import COSTS, forecast
+
+from genre.training.costs import Cost
+from ray_jobs.search import timing
+from ray_jobs.search.budget import Forecast
+from ray_jobs.search.plan import Plan
+
+
+def text(predicted: Forecast, plan: Plan | None = None) -> str:
+    return "\n".join(timing.lines(predicted, plan or predicted.full()))
+
+
+def test_the_parts_of_the_search_and_their_times_are_named() -> None:
+    printed = text(forecast())
+    assert "8 trials of each of 3 architectures, the best with 3 seeds, 2 trainings at a time" in printed
+    assert "epochs: 30 each; share of the time: cnn 5%, resnet 24%, vgg19 71%" in printed
+    assert all(part in printed for part in ("about ", "search ", "final trainings ", "judging "))
+
+
+def test_a_long_search_on_cpus_names_settings_that_halve_it() -> None:
+    predicted = forecast()
+    assert predicted.estimate(predicted.full()).total > 3600
+    assert "tune.architectures=[cnn, resnet] (vgg19 takes 71%) halves it" in text(predicted)
+    assert "tune.minutes=60 limits it" in text(predicted)
+
+
+@pytest.mark.parametrize(
+    "predicted",
+    [replace(forecast(), on_gpus=True), forecast("tune.trials=1", "tune.seeds=1", "train.epochs=2")],
+    ids=["on GPUs", "short"],
+)
+def test_a_short_search_and_one_on_gpus_get_no_advice(predicted: Forecast) -> None:
+    assert "halves it" not in text(predicted)
+
+
+def test_a_limit_shows_the_epochs_of_each_and_whether_it_can_be_kept() -> None:
+    predicted = forecast("tune.minutes=100")
+    printed = text(predicted, predicted.plan())
+    assert "epochs: cnn 30, resnet 30, vgg19 " in printed
+    assert "too short" not in printed
+    slow = replace(forecast("tune.minutes=1"), costs=dict.fromkeys(COSTS, Cost(1, 0.3)))
+    assert "tune.minutes=1 is too short for one epoch of each" in text(slow, slow.plan())
+
+
+def test_an_architecture_that_cannot_take_a_step_is_named() -> None:
+    predicted = replace(forecast(), failures={"crnn": "it cannot take a training step (its process died)"})
+    assert "crnn is left out: it cannot take a training step (its process died)" in text(predicted)
