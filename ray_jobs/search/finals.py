@@ -106,34 +106,34 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     """Copy the models to OUTPUT/models/LABEL/seed-N, and delete the models that an earlier search left there.
 
     Where all seeds of a winner failed, OUTPUT/models/LABEL is deleted: an earlier model there would have other
-    settings than the leaderboard describes. The earlier search still has it in OUTPUT/tune, so running that search
-    again brings it back.
+    settings than the leaderboard describes. OUTPUT/tune still has the trials of the earlier search, so running that
+    search again restores it. Raises `TrainingError` where all winners failed; then the earlier models stay.
     """
-    finals, failures = Finals(), []
+    notes: list[str] = []
+    rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
-        name = label(config, winner)
-        parent, folders = Location.of(config.output) / "models" / name, []
+        parent, folders = Location.of(config.output) / "models" / label(config, winner), []
         for (architecture, seed), slot in slots.items():
             if architecture != winner.architecture or slot.record is None:
                 continue
             if slot.record.failure:
-                failures.append(slot.record.failure)
-                finals.notes.append(
-                    f"{name}: the final training of seed-{seed} failed and is left out: {slot.record.failure}"
+                notes.append(
+                    f"{parent.name}: the final training of seed-{seed} failed and is left out: {slot.record.failure}"
                 )
-                cli.console().print(f"  {finals.notes[-1]}")
+                cli.console().print(f"  {notes[-1]}")
                 continue
             folders.append(parent / f"seed-{seed}")
             if not _is_same(slot.folder.model, folders[-1]):
                 _copy(slot.folder.model, folders[-1])
-        if not folders:
+        rows.append((parent, SavedRuns(parent.name, folders, winner.trials)))
+    if not any(runs.folders for _, runs in rows):
+        raise TrainingError(f"all final trainings failed; {notes[0]}")
+    for parent, runs in rows:
+        if runs.folders:
+            _delete_others(parent, {folder.name for folder in runs.folders})
+        else:
             parent.delete()
-            continue
-        _delete_others(parent, {folder.name for folder in folders})
-        finals.saved.append(SavedRuns(name, folders, winner.trials))
-    if not finals.saved:
-        raise TrainingError(f"no final training finished; the first failed: {failures[0]}")
-    return finals
+    return Finals([runs for _, runs in rows if runs.folders], notes)
 
 
 def _delete_others(parent: Location, kept: set[str]) -> None:

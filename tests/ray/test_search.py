@@ -1,7 +1,8 @@
-"""The number of trials that fit into a cluster, machine by machine. Ray takes declared GPUs as given."""
+"""The resources of trials on a cluster of two machines, whose GPUs Ray takes as declared; and the cost of a step."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,12 @@ import ray
 from ray.cluster_utils import Cluster
 
 from genre.config import load
-from genre.errors import ConfigError
+from genre.errors import ConfigError, TrainingError
+from genre.features import Shape
+from genre.training.costs import Cost, Workload
+from genre.training.experiment import Experiment
+from ray_jobs.search import timing
+from ray_jobs.search.budget import Forecast
 from ray_jobs.search.resources import TrialResources
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -72,3 +78,33 @@ def test_a_trial_that_fits_no_machine_is_refused(settings: list[str]) -> None:
 def test_workers_of_a_trial_do_not_share_a_gpu() -> None:
     with pytest.raises(ConfigError, match="cannot share a GPU"):
         resources("tune.workers_per_trial=2", "tune.gpus_per_trial=0.5")
+
+
+WORKLOAD = Workload(train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4)
+
+
+@ray.remote
+def probe_without_crnn(planned: Experiment, workload: Workload, resources: TrialResources) -> Cost:
+    if planned.architecture == "crnn":
+        raise RuntimeError("the kernel is larger than the input")
+    return Cost(0.01, 0.003)
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, names: str) -> Forecast:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find tests
+    monkeypatch.setattr(timing, "_probe", probe_without_crnn)
+    config = load(overrides=[f"tune.architectures={names}"])
+    return timing.measure(config, WORKLOAD, TrialResources.of(config.tune, "cpu"))
+
+
+def test_an_architecture_that_cannot_take_a_step_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    forecast = measure(monkeypatch, "[cnn, crnn]")
+    assert list(forecast.plan().epochs) == ["cnn"]
+    assert forecast.failures == {
+        "crnn": "it cannot take a training step (RuntimeError: the kernel is larger than the input)"
+    }
+
+
+def test_a_search_in_which_no_architecture_can_take_a_step_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingError, match=r"crnn: it cannot take a training step .*larger than the input"):
+        measure(monkeypatch, "[crnn]")

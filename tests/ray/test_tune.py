@@ -1,4 +1,4 @@
-"""The search: no deadlock at any size, failures recorded, interrupted and resumed."""
+"""The search on real Ray: clusters of any size, recorded failures, interruption and resumption."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ TWO = ("tune.architectures=[cnn, crnn]", "train.epochs=2")
 
 
 @pytest.fixture
-def features(home: Path, tmp_path: Path) -> Path:
-    """An output of its own with the prepared features."""
+def output(home: Path, tmp_path: Path) -> Path:
+    """Return an output folder of the test's own, with the prepared features."""
     shutil.copytree(home / "out/features", tmp_path / "out/features")
     return tmp_path / "out"
 
@@ -48,9 +48,9 @@ def features(home: Path, tmp_path: Path) -> Path:
     ],
     ids=["one CPU", "trials of all CPUs", "more CPUs than trials, by TPE", "half CPUs, by TPE"],
 )
-def test_no_size_of_cluster_deadlocks(home, features, cpus, more):
-    done = job("tune", home, *TWO, f"output={features}", f"cluster.cpus={cpus}", *more)
-    names = {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries}
+def test_no_size_of_cluster_deadlocks(home: Path, output: Path, cpus: int, more: list[str]) -> None:
+    done = job("tune", home, *TWO, f"output={output}", f"cluster.cpus={cpus}", *more)
+    names = {entry.name for entry in read_board(Location.of(output / "leaderboard")).entries}
     assert {"cnn", "crnn"} <= names
     assert "failed" not in done.stderr
 
@@ -58,76 +58,76 @@ def test_no_size_of_cluster_deadlocks(home, features, cpus, more):
 @pytest.mark.parametrize(
     "setting", ["tune.cpus_per_trial=64", "tune.workers_per_trial=3", "tune.gpus_per_trial=0.5", "device=cuda"]
 )
-def test_a_trial_that_has_no_room_is_refused_at_once(home, features, setting):
-    told = job("tune", home, *TWO, f"output={features}", setting, succeeds=False)
-    assert told.returncode == 2
-    assert told.stderr.splitlines()[-1].startswith("error: ")
-    assert "ask for less" in told.stderr or "leaves none for a trial" in told.stderr
-    assert not list(features.glob("tune/*/*/trial.json"))
+def test_a_trial_that_fits_no_machine_is_refused_at_once(home: Path, output: Path, setting: str) -> None:
+    done = job("tune", home, *TWO, f"output={output}", setting, succeeds=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "ask for less" in done.stderr or "leaves none for a trial" in done.stderr
+    assert not list(output.glob("tune/*/*/trial.json"))
 
 
-def test_a_lost_loss_is_recorded_and_sinks_nothing(home, features):
+def test_a_trial_whose_loss_becomes_nan_is_recorded_and_ends_no_other(home: Path, output: Path) -> None:
     space = "tune.space={crnn: {train.weight_decay: 1.0e+30, train.windows_per_clip: 8}}"
-    done = job("tune", home, *TWO, f"output={features}", space)
+    done = job("tune", home, *TWO, f"output={output}", space)
     assert "crnn: a trial failed: the loss is nan" in done.stderr
-    names = {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries}
+    names = {entry.name for entry in read_board(Location.of(output / "leaderboard")).entries}
     assert "cnn" in names
     assert "crnn" not in names
 
 
-def test_a_trial_that_raises_is_tried_twice_and_recorded(home, features):
+def test_a_trial_that_raises_is_tried_twice_and_recorded(home: Path, output: Path) -> None:
     space = "tune.space={crnn: {train.batch_size: 1}}"
-    done = job("tune", home, *TWO, f"output={features}", "tune.robustness=false", space)
+    done = job("tune", home, *TWO, f"output={output}", "tune.robustness=false", space)
     assert "crnn: a trial failed: " in done.stderr
-    record = records(features)["crnn-000"]
+    record = records(output)["crnn-000"]
     assert (record.ended, len(record.sessions)) == ("crashed", 2)
     assert "batch norm needs 2" in record.failure
-    assert {entry.name for entry in read_board(Location.of(features / "leaderboard")).entries} >= {"cnn"}
+    assert {entry.name for entry in read_board(Location.of(output / "leaderboard")).entries} >= {"cnn"}
 
 
-def test_models_are_those_of_the_last_settings_however_often_they_change(home, features):
+def test_models_are_those_of_the_last_settings_after_any_number_of_changes(home: Path, output: Path) -> None:
     for width in (4, 8, 4):
-        job("tune", home, *TWO, f"output={features}", "tune.architectures=[cnn]", f"architectures.cnn.width={width}")
-        (saved,) = features.glob("models/cnn/seed-*/model.json")
+        job("tune", home, *TWO, f"output={output}", "tune.architectures=[cnn]", f"architectures.cnn.width={width}")
+        (saved,) = output.glob("models/cnn/seed-*/model.json")
         assert Location.of(saved).read_json()["params"]["width"] == width
 
 
-def test_mlflow_gets_every_trial_and_its_epochs(home, features, tmp_path):
+def test_mlflow_gets_every_trial_and_its_epochs(home: Path, output: Path, tmp_path: Path) -> None:
     tracking = pytest.importorskip("mlflow.tracking", reason="mlflow is not installed; it is part of genre[dev]")
     store = f"sqlite:///{tmp_path}/runs.db"
-    job("tune", home, *TWO, f"output={features}", "tune.architectures=[cnn]", f"tune.mlflow={store}")
+    job("tune", home, *TWO, f"output={output}", "tune.architectures=[cnn]", f"tune.mlflow={store}")
     client = tracking.MlflowClient(tracking_uri=store)
-    (experiment,) = [one for one in client.search_experiments() if one.name == "out search"]
+    (experiment,) = [found for found in client.search_experiments() if found.name == "out search"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.params["run/settings/architecture"] == "cnn"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "valid_f1")] == [1, 2]
-    refused = job("tune", home, *TWO, f"output={features}", f"tune.mlflow={tmp_path}/folder", succeeds=False)
+    refused = job("tune", home, *TWO, f"output={output}", f"tune.mlflow={tmp_path}/folder", succeeds=False)
     assert refused.returncode == 2
     assert "sqlite:///" in refused.stderr
 
 
-def test_the_search_trained_the_first_seed(home, features):
-    """The model that is taken equals, bit for bit, one that is trained with the same settings by itself."""
-    done = job("tune", home, *ONE, f"output={features}", "tune.seeds=2", "tune.trials=2")
+def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
+    """The model copied from the search equals, bit for bit, one trained alone with the same settings."""
+    done = job("tune", home, *ONE, f"output={output}", "tune.seeds=2", "tune.trials=2")
     assert "final: 2 done" in done.stderr
-    trained = records(features)
+    trained = records(output)
     searched = {name: trained[name] for name in ("cnn-000", "cnn-001")}
-    best, winner = max(searched.items(), key=lambda item: item[1].best_f1)
+    best, winner = max(searched.items(), key=lambda item: item[1].best_f1 or 0.0)
     assert trained.keys() == {*searched, f"{best}-seed-1"}
-    planned = space.experiment(load(str(home / "run.yaml"), [f"output={features}", *ONE]), winner.settings)
-    data = experiment.load_data(Features.open(Location.of(features / "features")))
+    planned = space.experiment(load(str(home / "run.yaml"), [f"output={output}", *ONE]), winner.settings)
+    data = experiment.load_data(Features.open(Location.of(output / "features")))
     card, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
     list(trainer.run())
-    experiment.save_best(Location.of(features / "again"), card, trainer)
-    taken, again = (saved_model(features / folder) for folder in ("models/cnn/seed-0", "again"))
-    assert again == taken
-    assert saved_model(features / "models/cnn/seed-1")["weights"] != taken["weights"]
+    experiment.save_best(Location.of(output / "again"), card, trainer)
+    copied, again = (saved_model(output / folder) for folder in ("models/cnn/seed-0", "again"))
+    assert again == copied
+    assert saved_model(output / "models/cnn/seed-1")["weights"] != copied["weights"]
 
 
-def test_more_trials_run_only_those_and_fewer_run_none(home, features):
+def test_more_trials_run_only_the_new_ones_and_fewer_run_none(home: Path, output: Path) -> None:
     def tune(*settings: str) -> dict[str, Record]:
-        job("tune", home, *TWO, f"output={features}", "tune.robustness=false", *settings)
-        return records(features)
+        job("tune", home, *TWO, f"output={output}", "tune.robustness=false", *settings)
+        return records(output)
 
     first = tune("tune.trials=1")
     assert sorted(first) == ["cnn-000", "crnn-000"]  # and no final training
@@ -137,85 +137,86 @@ def test_more_trials_run_only_those_and_fewer_run_none(home, features):
     third = tune("tune.trials=1", "tune.seeds=2")
     assert sorted(set(third) - set(second)) == ["cnn-000-seed-1", "crnn-000-seed-1"]
     assert {name: third[name] for name in second} == second
-    board = read_board(Location.of(features / "leaderboard"))
+    board = read_board(Location.of(output / "leaderboard"))
     assert {entry.name: entry.trials for entry in board.entries if entry.kind == "network"} == {"cnn": 1, "crnn": 1}
     assert tune("tune.trials=1", "tune.seeds=1") == third
-    assert [path.name for path in features.glob("models/cnn/seed-*")] == ["seed-0"]
+    assert [path.name for path in output.glob("models/cnn/seed-*")] == ["seed-0"]
 
 
-def test_a_model_that_a_kill_left_unsaved_is_made_from_the_last_state(home, features):
-    """After the last epoch, before the model: nothing is trained again."""
-    job("tune", home, *ONE, f"output={features}", "tune.robustness=false")
-    before = saved_model(features / "models/cnn/seed-0")
-    ((name, record),) = records(features).items()
-    (trial,) = features.glob("tune/cnn-*/000")
-    planned = space.experiment(load(str(home / "run.yaml"), [f"output={features}", *ONE]), record.settings)
-    data = experiment.load_data(Features.open(Location.of(features / "features")))
+def test_a_model_that_a_kill_left_unsaved_is_saved_from_the_last_state(home: Path, output: Path) -> None:
+    """The kill comes after the last epoch and before the model is saved. Nothing is trained again."""
+    job("tune", home, *ONE, f"output={output}", "tune.robustness=false")
+    before = saved_model(output / "models/cnn/seed-0")
+    ((name, record),) = records(output).items()
+    (trial,) = output.glob("tune/cnn-*/000")
+    planned = space.experiment(load(str(home / "run.yaml"), [f"output={output}", *ONE]), record.settings)
+    data = experiment.load_data(Features.open(Location.of(output / "features")))
     _, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
     list(trainer.run())
     shutil.rmtree(trial / "model")
     TrialFolder(Location.of(trial)).write(replace(record, ended=None))
     TrialFolder(Location.of(trial)).save_state(trainer.state())
-    job("tune", home, *ONE, f"output={features}", "tune.robustness=false")
-    assert saved_model(features / "models/cnn/seed-0") == before
-    assert records(features)[name].ended == "finished"
+    job("tune", home, *ONE, f"output={output}", "tune.robustness=false")
+    assert saved_model(output / "models/cnn/seed-0") == before
+    assert records(output)[name].ended == "finished"
     assert not (trial / "state.pt").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_an_ended_search_goes_on(home, features, number):
+def test_an_interrupted_or_killed_search_resumes(home: Path, output: Path, number: int) -> None:
     settings = ("tune.architectures=[cnn]", "tune.trials=2", "train.epochs=30", "tune.grace_epochs=30")
     running = subprocess.Popen(
-        command("tune", home, *settings, f"output={features}", "cluster.cpus=1"),
+        command("tune", home, *settings, f"output={output}", "cluster.cpus=1"),
         cwd=REPOSITORY,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        wait_for_epochs(features)
+        wait_for_epochs(output)
         os.kill(running.pid, number)
-        _, said = running.communicate(timeout=120)
+        _, printed = running.communicate(timeout=120)
     finally:
         running.kill()
     assert running.returncode != 0
     if number == signal.SIGINT:
-        assert "run the same command again to resume" in said
-        assert (features / "leaderboard/so-far/leaderboard.html").exists()
-    before = records(features)
-    job("tune", home, *settings, f"output={features}", "cluster.cpus=1")
-    after = records(features)
+        assert "run the same command again to resume" in printed
+        assert (output / "leaderboard/so-far/leaderboard.html").exists()
+    before = records(output)
+    job("tune", home, *settings, f"output={output}", "cluster.cpus=1")
+    after = records(output)
     assert sorted(after) == ["cnn-000", "cnn-001"]
     for name, record in after.items():
         assert (record.ended, record.epochs) == ("finished", 30)
-        lines = (features / "tune/logs/search" / name / "result.json").read_text().splitlines()
+        lines = (output / "tune/logs/search" / name / "result.json").read_text().splitlines()
         reported = [json.loads(line)["epoch"] for line in lines]
         assert reported[0] > (before[name].epochs if name in before else 0)
         assert reported[-1] == 30
 
 
-def test_an_interrupt_of_the_last_training_leaves_the_leaderboard_so_far(home, features):
+def test_an_interrupt_of_the_final_training_writes_the_leaderboard_so_far(home: Path, output: Path) -> None:
     settings = ("tune.architectures=[cnn]", "train.epochs=30", "tune.grace_epochs=30", "tune.seeds=2")
     running = subprocess.Popen(
-        command("tune", home, *settings, f"output={features}"),
+        command("tune", home, *settings, f"output={output}"),
         cwd=REPOSITORY,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        wait_for_epochs(features, "*-seed-*")
+        wait_for_epochs(output, "*-seed-*")
         os.kill(running.pid, signal.SIGINT)
-        _, said = running.communicate(timeout=120)
+        _, printed = running.communicate(timeout=120)
     finally:
         running.kill()
     assert running.returncode == 1
-    assert "run the same command again to resume" in said
-    assert read_board(Location.of(features / "leaderboard/so-far")).part == "valid"
-    assert not (features / "leaderboard/leaderboard.html").exists()
+    assert "run the same command again to resume" in printed
+    assert read_board(Location.of(output / "leaderboard/so-far")).part == "valid"
+    assert not (output / "leaderboard/leaderboard.html").exists()
 
 
 def wait_for_epochs(output: Path, trials: str = "0??") -> None:
+    """Wait until a trial has trained three epochs."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if any(record.epochs >= 3 for record in records(output, trials).values()):
@@ -225,15 +226,15 @@ def wait_for_epochs(output: Path, trials: str = "0??") -> None:
 
 
 def records(output: Path, trials: str = "0*") -> dict[str, Record]:
-    """What the trials in `output` reached, by architecture and name."""
+    """Return the records of the trials in `output`, by architecture and name."""
     folders = {path.parent for path in output.glob(f"tune/*/{trials}/trial.json")}
     named = {f"{path.parent.name.rsplit('-', 1)[0]}-{path.name}": TrialFolder(Location.of(path)) for path in folders}
     return {name: record for name, folder in named.items() if (record := folder.record()) is not None}
 
 
 def saved_model(folder: Path) -> dict[str, Any]:
-    """All that model.json says, the hash of the weights with it, but for times, speeds and memory."""
-    content = Location.of(folder / "model.json").read_json()
+    """Return the content of model.json, including the hash of the weights, without times, speeds and memory."""
+    content: dict[str, Any] = Location.of(folder / "model.json").read_json()
     facts = content["facts"]
     for key in ("train_seconds", "memory_mb"):
         del facts[key]

@@ -1,0 +1,66 @@
+"""The models that a search leaves in OUTPUT/models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from genre.config import load
+from genre.errors import TrainingError
+from genre.storage import Location
+from ray_jobs.search import finals
+from ray_jobs.search.resources import TrialResources
+from ray_jobs.search.results import Winner
+from ray_jobs.search.runner import Runner
+from ray_jobs.search.slots import Slot
+from ray_jobs.search.trial_folder import Record
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Return OUTPUT/models with two seeds and the best model of each architecture from an earlier search."""
+    models = tmp_path / "models"
+    for name in ("cnn", "crnn"):
+        for folder in (models / name, models / name / "seed-0", models / name / "seed-1"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "model.json").write_text("earlier")
+    return models
+
+
+def train(output: Path, **failures: str) -> finals.Finals:
+    """Return the finals of winners whose trials ran before; an architecture in `failures` failed."""
+    config = load(overrides=[f"output={output}"])
+    winners = []
+    for name in ("cnn", "crnn"):
+        slot = Slot(name, 0, 2, Location.of(output / "tune" / name))
+        settings = slot.spec({}).settings
+        if name in failures:
+            for seed_slot in (slot, slot.final(0)):
+                seed_slot.folder.write(Record(settings, [(1, 0.5)], ended="failed", failure=failures[name]))
+        else:
+            slot.folder.write(Record(settings, [(2, 0.5)], ended="finished"))
+            (slot.folder.model / "model.json").write_text("new")
+        winners.append(Winner(slot.read(), settings, 0.5, 1))
+    return finals.train(Runner(config, [], TrialResources(1, 0, 1, "cpu")), winners, 1)
+
+
+def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> None:
+    result = train(tmp_path)
+    assert [runs.label for runs in result.saved] == ["cnn", "crnn"]
+    assert (models / "cnn/seed-0/model.json").read_text() == "new"
+    assert not (models / "cnn/seed-1").exists()
+
+
+def test_an_earlier_model_is_deleted_where_all_seeds_failed(tmp_path: Path, models: Path) -> None:
+    result = train(tmp_path, crnn="the loss is nan")
+    assert [runs.label for runs in result.saved] == ["cnn"]
+    assert result.notes == ["crnn: the final training of seed-0 failed and is left out: the loss is nan"]
+    assert not (models / "crnn").exists()
+
+
+def test_earlier_models_stay_where_all_winners_failed(tmp_path: Path, models: Path) -> None:
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        train(tmp_path, cnn="the loss is nan", crnn="the loss is inf")
+    assert (models / "cnn/model.json").read_text() == "earlier"
+    assert (models / "crnn/seed-1").exists()
