@@ -1,4 +1,16 @@
-"""The search over architectures and settings: plan, samplers, trials, early stopping, finals.
+"""The search over architectures and settings, used by the jobs `tune` and `demo` alone.
 
-Only `tune` and `demo` use this package.
+Enters: the configuration and the training data. Leaves: the models of the winners in OUTPUT/models and the facts of
+the search for the report. It does not know the test split.
+
+    plan         what is trained             budget       how long a plan takes, and which one fits into the time
+    timing       cost of a step              decision     the plan that a search follows, kept for its resumption
+    space        settings that vary          samplers     chooses the settings of trials
+    slots        the numbered trials         trial_spec   what one trial is given
+    trial        trains one configuration    trial_folder the files of a trial
+    resources    CPUs and GPUs of a trial    distributed  several processes of one trial
+    runner       runs trials with Ray Tune   stopper      early stopping and the time limit
+    results      winners and failures        finals       the models of the winners
+    progress     what is shown meanwhile     tracking     MLflow
+    exits        why a process died
 """

@@ -83,7 +83,6 @@ def test_workers_of_a_trial_do_not_share_a_gpu() -> None:
 WORKLOAD = Workload(train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4)
 
 
-@ray.remote
 def probe_without_crnn(planned: Experiment, workload: Workload, resources: TrialResources) -> Cost:
     if planned.architecture == "crnn":
         raise RuntimeError("the kernel is larger than the input")
@@ -92,7 +91,7 @@ def probe_without_crnn(planned: Experiment, workload: Workload, resources: Trial
 
 def measure(monkeypatch: pytest.MonkeyPatch, names: str) -> Forecast:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find tests
-    monkeypatch.setattr(timing, "_probe", probe_without_crnn)
+    monkeypatch.setattr(timing, "_probe", ray.remote(probe_without_crnn))
     config = load(overrides=[f"tune.architectures={names}"])
     return timing.measure(config, WORKLOAD, TrialResources.of(config.tune, "cpu"))
 
