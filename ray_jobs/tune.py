@@ -20,6 +20,7 @@ from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data
+from genre.wording import plural
 from ray_jobs.engine import cli, cluster, judging
 from ray_jobs.search import decision, finals, results, samplers, slots, space, timing, tracking
 from ray_jobs.search.budget import Forecast
@@ -46,7 +47,7 @@ def run(config: Config, known: Forecast | None = None) -> None:
     tracking.check(config.tune.mlflow)
     features, data = _load(config)
     cli.console().print(
-        f"tune: {len(data.train.track_ids)} tracks of {len(data.classes)} genres, validated on "
+        f"tune: {plural(len(data.train.track_ids), 'track')} of {plural(len(data.classes), 'genre')}, validated on "
         f"{len(data.valid.track_ids)}"
     )
     with cluster.connected(config):
@@ -89,7 +90,7 @@ def find_winners(runner: Runner, manifest: Manifest, plan: Plan) -> SearchResult
     missing = slots.unsettled(trials, plan.minutes)
     if missing:
         if len(missing) < len(trials):
-            cli.console().print(f"search: {len(trials) - len(missing)} of {len(trials)} trials ran before")
+            cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
         sampling = samplers.sampling(config.tune, config.seed, plan, trials, missing)
         trials = runner.run("search", trials, missing, **sampling)
     for trial in trials:
@@ -154,9 +155,9 @@ def _saved(config: Config, winners: Sequence[Winner], trained: Finals) -> list[s
 def _budget(plan: Plan, minutes: float) -> str:
     """Return in words what each architecture is given."""
     epochs = sorted(set(plan.epochs.values()))
-    most = f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"at most {epochs[0]}"
+    most = f"{epochs[0]} to {epochs[-1]} epochs" if len(epochs) > 1 else f"at most {plural(epochs[0], 'epoch')}"
     total = f", {minutes:g} minutes in all" if minutes else ""
-    return f"{plan.trials} trials of {most} epochs an architecture{total}"
+    return f"{plural(plan.trials, 'trial')} of {most} an architecture{total}"
 
 
 if __name__ == "__main__":

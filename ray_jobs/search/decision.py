@@ -13,14 +13,13 @@ from genre.settings import Config
 from genre.storage import Location
 from genre.training.costs import Workload
 from genre.training.experiment import EXECUTION_SETTINGS
+from genre.wording import duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.search import budget, timing
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.plan import Plan
-from ray_jobs.search.progress import duration
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.results import Winner
-from ray_jobs.search.timing import number
 
 # settings of the search on which its plan does not depend, or that may change between its runs
 _NOT_IN_KEY = {"concurrent", "mlflow", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "trials", "seeds"}
@@ -58,12 +57,12 @@ class Decider:
             for name, reason in decision.failures.items():
                 cli.console().print(f"tune: {name} is left out: {reason}; delete {self._file} to try it again")
             return decision if decision.asked == asked else self._changed(decision)
-        made = known or timing.measure(self.config, self.workload, self.resources)
-        made = replace(made, workload=self.workload)
-        plan = made.plan()
+        forecast = known or timing.measure(self.config, self.workload, self.resources)
+        forecast = replace(forecast, workload=self.workload)
+        plan = forecast.plan()
         if known is None:
-            timing.show(made, plan)
-        return self._keep(Decision(plan, made.estimate(plan).judging, asked, failures=dict(made.failures)))
+            timing.show(forecast, plan)
+        return self._keep(Decision(plan, forecast.estimate(plan).judging, asked, failures=dict(forecast.failures)))
 
     def seeds(self, decision: Decision, winners: Sequence[Winner], seconds: float) -> int:
         """Return the seeds of each winner: those of the plan, or after `seconds` those that tune.minutes still allows.
@@ -81,7 +80,7 @@ class Decider:
             remaining=[winner.remaining_seconds for winner in winners],
         )
         if seeds < plan.seeds:
-            left = f"{seeds} of {number(plan.seeds, 'seed')}" if seeds else "no further training"
+            left = f"{seeds} of {plural(plan.seeds, 'seed')}" if seeds else "no further training"
             cli.console().print(f"tune: tune.minutes={self.config.tune.minutes:g} leaves time for {left}")
         self._keep(replace(decision, plan=replace(plan, seeds=seeds), seeds_decided=True))
         return seeds
@@ -95,7 +94,7 @@ class Decider:
             seeds=seeds if seeds != earlier.asked[1] else max(1, earlier.plan.seeds),
         )
         if self.config.tune.minutes:
-            counts = f"{number(plan.trials, 'trial')} and {number(plan.seeds, 'seed')} of each"
+            counts = f"{plural(plan.trials, 'trial')} and {plural(plan.seeds, 'seed')} of each"
             cli.console().print(
                 f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them"
             )

@@ -11,12 +11,12 @@ from genre.settings import Config
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Data, Experiment
+from genre.wording import duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.search import exits, space
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.plan import Plan
-from ray_jobs.search.progress import duration
 from ray_jobs.search.resources import TrialResources
 
 TOO_LONG = 1.1  # times tune.minutes
@@ -75,8 +75,8 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
     text = [f"{name} is left out: {reason}" for name, reason in forecast.failures.items()]
     text += [
-        f"{number(plan.trials, 'trial')} of each of {number(len(plan.epochs), 'architecture')}, the best with "
-        f"{number(plan.seeds, 'seed')}, {number(forecast.concurrent, 'training')} at a time",
+        f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}, the best with "
+        f"{plural(plan.seeds, 'seed')}, {plural(forecast.concurrent, 'training')} at a time",
         f"about {duration(expected.total)}: search {duration(expected.search)}, "
         f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",
         f"epochs: {_epochs(plan)}; share of the time: {shares}",
@@ -84,8 +84,8 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     full = forecast.full()
     if (plan.trials, plan.seeds) != (full.trials, full.seeds):
         text.append(
-            f"tune.minutes={limit:g} allows {plan.trials} of {number(full.trials, 'trial')} and {plan.seeds} of "
-            f"{number(full.seeds, 'seed')}"
+            f"tune.minutes={limit:g} allows {plan.trials} of {plural(full.trials, 'trial')} and {plan.seeds} of "
+            f"{plural(full.seeds, 'seed')}"
         )
     if limit and expected.total > TOO_LONG * 60 * limit:
         text.append(f"tune.minutes={limit:g} is too short for one epoch of each; name fewer in tune.architectures")
@@ -93,11 +93,6 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
         halving = "".join(f"{setting} halves it, " for setting in forecast.halving(plan))
         text.append(f"that is long for machines without a GPU: {halving}tune.minutes=60 limits it to an hour")
     return text
-
-
-def number(count: int, noun: str) -> str:
-    """Return such as "1 trial" or "2 trials"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _epochs(plan: Plan) -> str:
