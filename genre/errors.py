@@ -47,5 +47,10 @@ class AudioError(GenreError):
         super().__init__(message)
         self.reason = reason
 
+    @property
+    def line(self) -> str:
+        """The reason and the message in one line, without a full stop."""
+        return f"{self.reason.value}: {' '.join(str(self).split())}".rstrip(".")
+
     def __reduce__(self) -> tuple[type[AudioError], tuple[Reason, str]]:
         return type(self), (self.reason, str(self))

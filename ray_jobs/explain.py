@@ -17,6 +17,7 @@ from genre.settings import Config, DecodingSettings, ExplainSettings
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from genre.tagging.tagger import Tagger
+from genre.wording import plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_model
 from ray_jobs.engine.tag_report import clock
@@ -34,9 +35,10 @@ def run(config: Config) -> None:
             _say(_explain_file(config.explain, config.decoding, tagger, path, target))
         except AudioError as error:
             failures.append(path)
-            _say(f"explain: {path}: {error.reason.value}: {' '.join(str(error).split())}")
+            _say(f"explain: {path}: {error.line}")
     if failures:
-        raise GenreError(f"{len(failures)} of {len(files)} files could not be read, first {failures[0]}; see above")
+        count = f"{len(failures)} of {plural(len(files), 'file')}"
+        raise GenreError(f"could not read {count}, the first is {failures[0]}; see the messages above")
 
 
 def _explain_file(

@@ -104,7 +104,7 @@ def _tag_song(limits: DecodingSettings, ensemble: SavedEnsemble, song: Location)
         try:
             tags = tagger.name(str(song), decoded.result())
         except AudioError as error:
-            raise GenreError(f"{song}: {error.reason.value}: {' '.join(str(error).split())}; nothing to tag") from None
+            raise GenreError(f"{song}: {error.line}; nothing to tag") from None
     return audio_files.file_row(song) | tag_table.tag_columns(tags, tagger.classes)
 
 
@@ -268,7 +268,7 @@ def _check_any_readable(rows: pa.Table, failures: Location) -> None:
     if rows["reason"].null_count:
         return
     first = rows.to_pylist()[0]
-    cause = f"{first['path']}: {first['reason']}: {first['message']}"
+    cause = f"{first['path']}: {first['reason']}: {first['message']}".rstrip(".")
     if len(rows) == 1:
         raise GenreError(f"{cause}; nothing to tag")
     raise GenreError(f"none of {len(rows)} files could be read, the first is {cause}; see {failures}")

@@ -1,4 +1,4 @@
-"""Small saved models and small music, for the tests of what is done with models."""
+"""Small saved models and short songs for the tests that use models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def save_model(
     seed: int = 0,
     answers: bool = True,
 ) -> str:
-    """Save an untrained model with the validation answers of a good one; returns the folder's address."""
+    """Save an untrained model, with the validation answers of a good one, and return the folder's address."""
     config: Config = load(None, features)
     recipe = Recipe.of(config)
     shape = recipe.shape()
@@ -45,29 +45,29 @@ def save_model(
         eval_windows=3,
     )
     torch.manual_seed(seed)
-    # loud and narrow: untrained networks answer differently to different music
+    # a high mean and a small deviation, with which untrained networks distinguish songs
     classifier = checkpoint.build(card, np.full(shape.bins, -30, np.float32), np.full(shape.bins, 10, np.float32))
     _settle(classifier.network)
-    place = Location.of(folder)
-    checkpoint.save(place, card, classifier)
+    location = Location.of(folder)
+    checkpoint.save(location, card, classifier)
     if answers:
-        save_answers(place, len(classes))
+        save_answers(location, len(classes))
     return str(folder)
 
 
-def save_answers(place: Location, classes: int, tracks: int = 60) -> None:
-    """Validation answers: right and sure of it for nine tracks in ten, wrong and unsure for the rest."""
+def save_answers(folder: Location, classes: int, tracks: int = 60) -> None:
+    """Save validation answers: correct with 0.9 for nine tracks in ten, wrong with 0.5 for the others."""
     labels = np.arange(tracks) % classes
     right = np.arange(tracks) % 10 != 0
-    said = np.where(right, labels, (labels + 1) % classes)
+    answers = np.where(right, labels, (labels + 1) % classes)
     top = np.where(right, 0.9, 0.5).astype(np.float32)
     probabilities: np.ndarray = np.repeat(((1 - top) / (classes - 1))[:, None], classes, axis=1)
-    probabilities[np.arange(tracks), said] = top
-    calibration.save(place, [f"track-{n}" for n in range(tracks)], labels, probabilities)
+    probabilities[np.arange(tracks), answers] = top
+    calibration.save(folder, [f"track-{n}" for n in range(tracks)], labels, probabilities)
 
 
 def song(path: Path, seconds: float = 3.0, hertz: float = 220.0, rate: int = RATE, seed: int = 0) -> Path:
-    """A file of tones and noise, of the format its name says."""
+    """Write a file of tones and noise, in the format of its suffix, and return its path."""
     time = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(seed).normal(0, 0.02, len(time))
     wave = 0.4 * np.sin(2 * np.pi * hertz * time) * (1 + np.sin(2 * np.pi * 3 * time)) / 2 + noise
@@ -77,7 +77,7 @@ def song(path: Path, seconds: float = 3.0, hertz: float = 220.0, rate: int = RAT
 
 
 def _settle(network: torch.nn.Module) -> None:
-    """Running statistics of real inputs, as after training; without them deep networks answer the same to all."""
+    """Update the statistics of batch norm as training does; without that deep networks give equal outputs for all."""
     network.train()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

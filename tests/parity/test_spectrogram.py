@@ -17,7 +17,7 @@ from genre.audio import recordings
 from genre.audio.spectrogram import FLOOR_POWER, LogMel, mel_filters
 from genre.settings import AudioSettings, SpectrogramSettings
 
-EXACT_DB = 2e-4  # of everything that is stored, whatever the signal
+EXACT_DB = 2e-4  # of every stored value, for any signal
 RATE = 22050
 USUAL = SpectrogramSettings()
 
@@ -40,7 +40,7 @@ PARAMETERS = [
 
 
 def levels(wave: npt.NDArray[np.floating], settings: SpectrogramSettings, rate: int) -> npt.NDArray[np.float64]:
-    """(n_mels, frames) in dB as librosa computes it in double precision."""
+    """Return librosa's spectrogram in dB, computed in double precision: (n_mels, frames)."""
     power = librosa.feature.melspectrogram(
         y=wave.astype(np.float64),
         sr=rate,
@@ -54,12 +54,14 @@ def levels(wave: npt.NDArray[np.floating], settings: SpectrogramSettings, rate: 
     return np.asarray(librosa.power_to_db(power, top_db=None))
 
 
-def distance(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float64], settings: SpectrogramSettings) -> float:
-    """Largest difference in dB of all points that are stored."""
-    assert found.shape == expected.shape
-    assert found.dtype == np.float32
-    stored = np.maximum(expected, found) >= expected.max() - settings.range_db
-    return float(np.abs(found - expected)[stored].max())
+def distance(
+    result: npt.NDArray[np.float32], expected: npt.NDArray[np.float64], settings: SpectrogramSettings
+) -> float:
+    """Return the largest difference in dB of all points within the stored range."""
+    assert result.shape == expected.shape
+    assert result.dtype == np.float32
+    stored = np.maximum(expected, result) >= expected.max() - settings.range_db
+    return float(np.abs(result - expected)[stored].max())
 
 
 def difference(wave: npt.NDArray[np.float32], settings: SpectrogramSettings, rate: int) -> float:
@@ -92,7 +94,7 @@ def test_any_length(samples: int, rng: np.random.Generator) -> None:
 
 
 def steep(name: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Signals whose spectrum falls so steeply that rounding in single precision shows."""
+    """Return a signal whose spectrum is so steep that rounding in single precision is visible."""
     time = np.arange(10 * RATE) / RATE
     waves = {
         "bass": np.sin(2 * np.pi * 60 * time),
@@ -135,8 +137,8 @@ def test_real_music(shared_data: Path) -> None:
         ("flac", 48000, 1), ("wav", 96000, 2), ("wav", 16000, 2), ("mp3", 32000, 2),
     ],
 )  # fmt: skip
-def test_the_whole_way_from_a_file(container: str, rate: int, channels: int) -> None:
-    """librosa decodes, mixes down, resamples, normalises and trims in double precision, too."""
+def test_the_complete_path_from_a_file(container: str, rate: int, channels: int) -> None:
+    """librosa also decodes, mixes down, resamples, normalises and trims, in double precision."""
     content = damage.encoded(damage.music(rate, channels, 6.5), rate, container)
     wave, _ = librosa.load(io.BytesIO(content), sr=RATE, dtype=np.float64)
     wave, (start, _) = librosa.effects.trim(wave / np.abs(wave).max(), top_db=60)
@@ -149,10 +151,10 @@ def test_the_whole_way_from_a_file(container: str, rate: int, channels: int) -> 
         assert distance(LogMel(USUAL, RATE)(clip.samples), expected, USUAL) < EXACT_DB
 
 
-def test_bands_above_what_the_file_has() -> None:
-    """A 16 kHz mp3 ends where the mel bands go on: there lies nothing but rounding, of our resampling and of theirs.
+def test_bands_above_the_bandwidth_of_a_file() -> None:
+    """Above the bandwidth of a 16 kHz mp3 the mel bands hold only the rounding noise of resampling.
 
-    So the two waveforms differ where a level is all noise; the spectrogram of either is exact.
+    There the two waveforms differ; the spectrogram of either is exact.
     """
     content = damage.encoded(damage.music(16000, 2, 6.5), 16000, "mp3")
     ours = recordings.load(content, AudioSettings()).wave
@@ -179,14 +181,14 @@ def test_equals_torchaudio(n_fft: int, hop: int, n_mels: int) -> None:
     ).double()
     power = reference(torch.from_numpy(wave).double()).numpy()
     expected = 10 * np.log10(np.maximum(power, FLOOR_POWER))
-    found = LogMel(SpectrogramSettings(n_fft=n_fft, hop_length=hop, n_mels=n_mels), RATE)(wave)
+    result = LogMel(SpectrogramSettings(n_fft=n_fft, hop_length=hop, n_mels=n_mels), RATE)(wave)
     near = expected > expected.max() - 60
-    assert np.abs(found - expected)[near].max() < 7e-4  # torchaudio computes its filters in single precision
+    assert np.abs(result - expected)[near].max() < 7e-4  # torchaudio computes its filters in single precision
 
 
 def test_silence_is_the_floor() -> None:
-    found = LogMel(USUAL, RATE)(np.zeros(RATE, np.float32))
-    np.testing.assert_allclose(found, -100, atol=1e-4)
+    result = LogMel(USUAL, RATE)(np.zeros(RATE, np.float32))
+    np.testing.assert_allclose(result, -100, atol=1e-4)
 
 
 @pytest.mark.parametrize("range_db", [20, 80, 120])

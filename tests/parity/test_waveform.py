@@ -1,4 +1,4 @@
-"""Waveforms against librosa: trimming to its indices, resampling without aliases, the whole way from a file."""
+"""Waveforms against librosa: indices of trimming, aliases of resampling, and the complete path from a file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RATE = 22050
 USUAL = AudioSettings()
 
 
-def same_bounds(wave: npt.NDArray[np.float32], top_db: float) -> None:
+def assert_same_bounds(wave: npt.NDArray[np.float32], top_db: float) -> None:
     _, expected = librosa.effects.trim(wave, top_db=top_db)
     assert recordings.trim_bounds(wave, top_db) == tuple(expected)
 
 
 @pytest.mark.parametrize("seed", range(150))
 def test_trims_like_librosa(seed: int) -> None:
-    """Noise of any length and level, with fades and gaps of any length at any place."""
+    """Noise of any length and level, with fades and gaps of any length at any position."""
     rng = np.random.default_rng(seed)
     length = int(10 ** rng.uniform(0, 5.2))
     wave = rng.standard_normal(length) * 10 ** rng.uniform(-3, 0)
@@ -35,28 +35,28 @@ def test_trims_like_librosa(seed: int) -> None:
     wave[: start // 3] *= 10 ** rng.uniform(-8, -2)
     wave[length - end // 3 :] *= 10 ** rng.uniform(-8, -2)
     for top_db in (20, 40, 60):
-        same_bounds(wave.astype(np.float32), top_db)
+        assert_same_bounds(wave.astype(np.float32), top_db)
 
 
 @pytest.mark.parametrize("length", [1, 2, 511, 512, 513, 1023, 1024, 1025, 2047, 2048, 2049, 10_000])
-@pytest.mark.parametrize("place", ["start", "end", "middle", "nowhere", "everywhere"])
-def test_trims_corners_like_librosa(length: int, place: str) -> None:
-    """A single click in silence, silence alone, full scale throughout."""
-    wave = np.full(length, float(place == "everywhere"), np.float32)
-    if place in ("start", "end", "middle"):
-        wave[{"start": 0, "end": -1, "middle": length // 2}[place]] = 1
-    same_bounds(wave, 60)
+@pytest.mark.parametrize("position", ["start", "end", "middle", "nowhere", "everywhere"])
+def test_trims_corners_like_librosa(length: int, position: str) -> None:
+    """A single click in silence, only silence, full scale everywhere."""
+    wave = np.full(length, float(position == "everywhere"), np.float32)
+    if position in ("start", "end", "middle"):
+        wave[{"start": 0, "end": -1, "middle": length // 2}[position]] = 1
+    assert_same_bounds(wave, 60)
 
 
 @pytest.mark.parametrize("silence", [100, 5000, 44100])
 def test_trims_music_like_librosa(silence: int, rng: np.random.Generator) -> None:
     wave = np.pad(damage.music()[:, 0], silence) + 1e-6 * rng.standard_normal(3 * RATE + 2 * silence)
-    same_bounds(wave.astype(np.float32), 60)
+    assert_same_bounds(wave.astype(np.float32), 60)
 
 
 @pytest.mark.parametrize("rate", [32000, 44100, 48000, 88200, 96000])
 def test_aliases_are_below_120_db(rate: int) -> None:
-    """A tone that stays and, one after the other, tones that the lower rate cannot hold: what is left of those."""
+    """A tone within the lower rate, plus a tone above it, of which nothing but the alias may remain."""
     time = np.arange(rate) / rate
     kept = np.sin(2 * np.pi * 1000 * time)
     middle = slice(RATE // 4, 3 * RATE // 4)
@@ -65,14 +65,14 @@ def test_aliases_are_below_120_db(rate: int) -> None:
     for frequency in np.linspace(RATE / 2 * 1.005, rate / 2 * 0.999, 12):
         tone = np.sin(2 * np.pi * frequency * time + 0.3)
         wave = recordings.of_samples((kept + tone).astype(np.float32)[:, None] / 2, rate, USUAL).wave
-        found = wave[middle].astype(np.float64)
-        weights = np.linalg.lstsq(basis, found, rcond=None)[0]
-        alias = np.abs(found - basis @ weights).max() / np.hypot(*weights)
+        result = wave[middle].astype(np.float64)
+        weights = np.linalg.lstsq(basis, result, rcond=None)[0]
+        alias = np.abs(result - basis @ weights).max() / np.hypot(*weights)
         assert 20 * np.log10(alias) < -120, f"{frequency:.0f} Hz"
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 32000, 44100, 48000, 96000])
-def test_passes_what_the_lower_rate_holds(rate: int) -> None:
+def test_frequencies_within_the_lower_rate_are_kept(rate: int) -> None:
     time = np.arange(2 * rate) / rate
     for share in (0.01, 0.3, 0.6, 0.9):
         frequency = share * min(rate, RATE) / 2
@@ -92,6 +92,6 @@ def test_passes_what_the_lower_rate_holds(rate: int) -> None:
 def test_waveform_equals_librosa(container: str, rate: int, channels: int) -> None:
     content = damage.encoded(damage.music(rate, channels, 4.0), rate, container)
     expected, _ = librosa.load(io.BytesIO(content), sr=RATE)
-    found = recordings.load(content, USUAL)
-    np.testing.assert_allclose(found.wave, expected / np.abs(expected).max(), atol=2e-6)
-    assert (found.sample_rate, found.channels, found.truncated) == (rate, channels, False)
+    recording = recordings.load(content, USUAL)
+    np.testing.assert_allclose(recording.wave, expected / np.abs(expected).max(), atol=2e-6)
+    assert (recording.sample_rate, recording.channels, recording.truncated) == (rate, channels, False)

@@ -1,4 +1,4 @@
-"""The tag job as a person runs it."""
+"""The tag job, called with its command line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rows(place: Path) -> list[dict[str, str]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_collection_is_tagged_on_ray_like_alone_and_goes_on_later(
+def test_a_collection_is_tagged_on_ray_like_single_songs_and_resumed(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     music = tmp_path / "music"
@@ -53,9 +53,9 @@ def test_a_collection_is_tagged_on_ray_like_alone_and_goes_on_later(
         song(music / f"{number:02}.wav", hertz=200 + 50 * number, seconds=2.5)
     (music / "bad.mp3").write_bytes(b"no music")
     assert run(str(music), f"model={model}", f"output={tmp_path / 'out'}", *ROOM) == 0
-    told = capsys.readouterr().err
-    assert "13 files, 0 already done, 13 to do" in told
-    assert "12 files tagged, 1 not readable" in told
+    output = capsys.readouterr().err
+    assert "13 files, 0 already done, 13 to do" in output
+    assert "12 files tagged, 1 not readable" in output
     tags = pq.read_table(tmp_path / "out/tags/tags.parquet")
     assert len(tags) == 12
     for number in range(12, 14):
@@ -64,16 +64,16 @@ def test_a_collection_is_tagged_on_ray_like_alone_and_goes_on_later(
     assert "15 files, 13 already done, 2 to do" in capsys.readouterr().err
     again = pq.read_table(tmp_path / "out/tags/tags.parquet")
     assert again.slice(0, 12).equals(tags)
-    # one file alone, in another process and without Ray
-    assert run(str(music / "03.wav"), f"model={model}", f"output={tmp_path / 'alone'}") == 0
-    alone = pq.read_table(tmp_path / "alone/tags/tags.parquet").to_pylist()[0]
+    # a single file, in another process and without Ray
+    assert run(str(music / "03.wav"), f"model={model}", f"output={tmp_path / 'single'}") == 0
+    single = pq.read_table(tmp_path / "single/tags/tags.parquet").to_pylist()[0]
     together = tags.to_pylist()[3]
-    assert alone["genre"] == together["genre"]
-    assert alone["probability"] == pytest.approx(together["probability"], abs=1e-5)
+    assert single["genre"] == together["genre"]
+    assert single["probability"] == pytest.approx(together["probability"], abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "crnn_attention"])
-def test_one_song_is_answered_without_slow_imports_and_writes_nothing(
+def test_one_song_is_tagged_without_slow_imports_and_writes_nothing(
     architecture: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     model = save_model(tmp_path_factory.mktemp(architecture), architecture)
@@ -108,19 +108,19 @@ def test_several_models_answer_together(
 
 
 def certain(tmp_path: Path) -> str:
-    """A model whose validation answers allow every answer to be believed."""
+    """Save a model whose validation answers give the lowest threshold, so that no genre is unknown."""
     import numpy as np
 
     from genre.model import calibration
 
     folder = save_model(tmp_path / "certain")
     labels = np.arange(30) % 3
-    told = np.where(np.eye(3)[labels] == 1, 0.34, 0.33).astype(np.float32)
-    calibration.save(Location.of(folder), [str(n) for n in range(30)], labels, told)
+    probabilities = np.where(np.eye(3)[labels] == 1, 0.34, 0.33).astype(np.float32)
+    calibration.save(Location.of(folder), [str(n) for n in range(30)], labels, probabilities)
     return folder
 
 
-def test_genres_are_written_only_when_told_and_never_over_another(
+def test_genres_are_written_only_on_request_and_never_over_another(
     music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = certain(tmp_path), tmp_path / "out"
@@ -146,18 +146,18 @@ def test_genres_are_written_only_when_told_and_never_over_another(
     assert file_tags.read_genre(str(music / "0.flac")) == tags["0.flac"]
 
 
-def test_an_unsure_model_writes_nothing(
+def test_unknown_genres_are_not_written(
     model: str, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0.95", "tag.write_genres=write")
+    settings = (f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0.95", "tag.write_genres=write")
     save_answers(Location.of(model), len(CLASSES))
-    assert run(*told) == 0
+    assert run(str(music), *settings) == 0
     assert "3 unchanged because unknown" in capsys.readouterr().err
     assert file_tags.read_genre(str(music / "1.flac")) is None
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "says"),
+    ("change", "code", "message"),
     [
         ("inputs=nowhere", 2, "inputs=.*nowhere does not exist"),
         ("inputs=", 2, "inputs is empty"),
@@ -166,26 +166,26 @@ def test_an_unsure_model_writes_nothing(
     ],
 )
 def test_wrong_use_is_one_line(
-    model: str, music: Path, change: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+    model: str, music: Path, change: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import re
 
     assert run(f"inputs={music}", f"model={model}", change) == code
-    told = capsys.readouterr().err
-    assert re.search(says, told)
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert re.search(message, output)
+    assert output.count("\n") == 1
 
 
-def test_altered_weights_are_one_line_before_any_work(
+def test_altered_weights_are_refused_before_any_work(
     music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = Path(save_model(tmp_path / "altered"))
     weights = model / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert run(str(music), f"model={model}", f"output={tmp_path / 'out'}") == 1
-    told = capsys.readouterr().err
-    assert "not the weights that model.json lists" in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "not the weights that model.json lists" in output
+    assert output.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -195,41 +195,62 @@ def test_bad_inputs_are_one_line(model: str, tmp_path: Path, capsys: pytest.Capt
     assert "holds no audio file" in capsys.readouterr().err
     (tmp_path / "bad.mp3").write_bytes(b"no music")
     assert run(str(tmp_path / "bad.mp3"), f"model={model}") == 1
-    told = capsys.readouterr()
-    assert "bad.mp3: unsupported: Format not recognised" in told.err
-    assert (told.err + told.out).count("\n") == 1
+    output = capsys.readouterr()
+    assert "bad.mp3: unsupported: Format not recognised; nothing to tag" in output.err
+    assert (output.err + output.out).count("\n") == 1
 
 
-def test_writing_needs_a_known_precision(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_job_fails_when_no_file_could_be_read(
+    model: str, count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when the failures are known from an earlier run; one readable file is enough for success."""
+    music = tmp_path / "music"
+    music.mkdir()
+    for number in range(count):
+        (music / f"{number}.mp3").write_bytes(b"no music")
+    settings = (f"model={model}", f"output={tmp_path / 'out'}")
+    for done in (0, count):
+        assert run(str(music), *settings) == cli.FAILED
+        error = capsys.readouterr().err
+        assert f"{done} already done" in error
+        assert ("none of 3 files could be read" in error) is (count == 3)
+        assert "0.mp3: unsupported: Format not recognised;" in error.splitlines()[-1]
+    assert run(str(music / "0.mp3"), *settings) == cli.FAILED
+    song(music / "song.wav")
+    assert run(str(music), *settings) == cli.OK
+
+
+def test_write_genres_needs_a_known_precision(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = save_model(tmp_path / "silent", answers=False)
     assert run(str(music), f"model={silent}", "tag.write_genres=write") == 2
     assert "the model has no validation answers" in capsys.readouterr().err
 
 
-def test_models_of_other_genres_are_refused_before_they_are_asked(
+def test_models_of_other_genres_are_refused_before_any_work(
     model: str, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of another number of genres, too: then their answers cannot even be averaged."""
+    """Also with another number of genres, when their probabilities could not be averaged."""
     for number, classes in enumerate([("folk", "jazz", "rock"), ("blues", "folk", "jazz", "rock")]):
         other = save_model(tmp_path / str(number), classes=classes)
         assert run(str(music), f"model={model},{other}", f"output={tmp_path / 'out'}") == 1
-        told = capsys.readouterr().err
-        assert "only models of the same genres answer together" in told
-        assert told.count("\n") == 1
+        output = capsys.readouterr().err
+        assert "only models of the same genres answer together" in output
+        assert output.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("mode", ["preview", "write"])
-def test_genres_are_not_written_to_an_address(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """At once: neither the model nor the music is looked for."""
+def test_write_genres_refuses_an_address(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the model and the music are read."""
     assert run("s3://bucket/music", f"tag.write_genres={mode}", "model=nowhere") == cli.WRONG_USE
-    told = capsys.readouterr().err
-    assert f"tag.write_genres={mode} changes files in local folders only, found inputs=s3://bucket/music" in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert f"tag.write_genres={mode} changes files in local folders only, found inputs=s3://bucket/music" in output
+    assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize("genre", ["=1+1", "+rock", "-core", "@home", "\tjazz", " =1+1"])
-def test_no_genre_is_a_formula_in_a_spreadsheet(genre: str, music: Path, tmp_path: Path) -> None:
+def test_genres_that_look_like_formulas_are_text_in_csv(genre: str, music: Path, tmp_path: Path) -> None:
     (music / "bad.mp3").write_bytes(b"no music")
     model = save_model(tmp_path / "model", classes=(genre, "pop", "rock"))
     settings = (str(music), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0", "tag.top_k=3")
@@ -245,15 +266,15 @@ def test_no_genre_is_a_formula_in_a_spreadsheet(genre: str, music: Path, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["=cmd.mp3", "-live.mp3", "song.mp3"])
-def test_text_of_a_file_is_inert_in_csv_and_numbers_are_numbers(name: str) -> None:
+def test_texts_of_a_file_are_text_in_csv_and_numbers_are_numbers(name: str) -> None:
     table = pa.table({"path": [name, None], "message": ["@x", "a =b"], "seconds": [-1.5, None]})
-    told = list(csv.DictReader(io.StringIO(result_tables.csv_bytes(table).decode())))
+    rows = list(csv.DictReader(io.StringIO(result_tables.csv_bytes(table).decode())))
     mark = "" if name == "song.mp3" else "'"
-    assert told[0] == {"path": f"{mark}{name}", "message": "'@x", "seconds": "-1.5"}
-    assert told[1] == {"path": "", "message": "a =b", "seconds": ""}
+    assert rows[0] == {"path": f"{mark}{name}", "message": "'@x", "seconds": "-1.5"}
+    assert rows[1] == {"path": "", "message": "a =b", "seconds": ""}
 
 
-def test_a_second_run_resumes_from_names_that_are_formulas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_resumes_with_names_that_look_like_formulas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = save_model(tmp_path / "model", classes=("=1+1", "pop", "rock"))
     song(tmp_path / "music" / "=a.flac")
     settings = (str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0")
