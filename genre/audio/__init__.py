@@ -2,4 +2,10 @@
 
 Input: bytes. Output: mono clips of one length and rate, and their spectrograms in dB, or an `AudioError`.
 Independent of corpora, labels and folders of features. Decoding runs in a child process (`isolation`).
+
+    decoders, containers   bytes to blocks of samples; what headers declare
+    recordings             bytes to a mono waveform and its clips
+    spectrogram, kernels   clips to log-mel spectrograms; their compiled loops
+    isolation, channel     a function in a child process; messages to it
+    excerpt                the start of a file as a small MP3
 """

@@ -27,9 +27,8 @@ class Channel:
 
     def __init__(self, connection: Connection, memory: mmap.mmap) -> None:
         self._connection, self._memory = connection, memory
-        self._poller = (
-            select.poll()
-        )  # Connection.poll creates one for each call, which takes as long as everything else
+        # Connection.poll would create one for each call, which takes as long as everything else
+        self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Cut the start of a file as a small MP3 to listen to, decoded in a process of its own that a bad file may crash."""
+"""Cut the start of a file as a small MP3 to listen to, decoded in a child process that a damaged file may crash."""
 
 from __future__ import annotations
 
