@@ -11,7 +11,7 @@ from genre.errors import ArtifactError
 
 
 def device_for(choice: str) -> torch.device:
-    """The device that the setting `device` means on this machine."""
+    """Return the device for a value of the setting `device`. Raises `ArtifactError` for a GPU that is missing."""
     if choice == "cuda" and not torch.cuda.is_available():
         raise ArtifactError("device=cuda, but torch finds no GPU here; use device=auto or cpu")
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")

@@ -37,7 +37,7 @@ def run(config: Config) -> None:
     names = ", ".join(runs.label for runs in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
     with cluster.connected(config):
-        board = judging.judge(config, features, config.evaluate.split, saved, fitted=None)
+        board = judging.judge(features, config.evaluate.split, saved, config.seed)
     judging.publish(board, output / "evaluation", [])
 
 

@@ -60,9 +60,8 @@ def run(config: Config, known: Forecast | None = None) -> None:
         if trained.interrupted:
             _publish_best_so_far(config, features, data, result)
             raise KeyboardInterrupt
-        board = judging.judge(
-            config, features, "test", trained.saved, baseline, result.facts, changed=config.tune.robustness
-        )
+        decoding = config.decoding if config.tune.robustness else None
+        board = judging.judge(features, "test", trained.saved, config.seed, baseline, result.facts, decoding)
     board.notes.extend(trained.notes)
     board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))
     board.missing.update(decided.failures | results.missing(result.facts, _saved(config, result.winners, trained)))
@@ -141,7 +140,7 @@ def _publish_best_so_far(config: Config, features: Features, data: Data, result:
         finals.best_epoch(config, data, winner, output / "tune" / "so-far" / winner.architecture)
         for winner in result.winners
     ]
-    board = judging.judge(config, features, "valid", saved, fitted=None, search=result.facts)
+    board = judging.judge(features, "valid", saved, config.seed, search=result.facts)
     board.notes.append("The search was interrupted: these are the best trials so far.")
     judging.publish(board, output / "leaderboard" / "so-far", saved)
 

@@ -42,7 +42,7 @@ class Cost:
     """Seconds of one process for one window: to train on it, and to predict it."""
 
     train: float
-    answer: float
+    predict: float
 
 
 def probe(experiment: Experiment, workload: Workload, device: torch.device) -> Cost:
@@ -58,7 +58,7 @@ def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, worke
     """Return the seconds of one training of `settings.epochs`, with its validations."""
     plan = windows.plan(workload.train, _train_windows(settings, workload), settings.batch_size, workers)
     training = settings.epochs * plan.steps * plan.batch * cost.train
-    validation = validations(settings, workload) * workload.valid * _eval_windows(settings, workload) * cost.answer
+    validation = validations(settings, workload) * workload.valid * _eval_windows(settings, workload) * cost.predict
     return (training + validation) / workers
 
 
@@ -69,9 +69,9 @@ def validations(settings: TrainSettings, workload: Workload) -> int:
     return math.ceil(settings.epochs / epochs_per_validation(train_windows, valid_windows))
 
 
-def answer_seconds(settings: TrainSettings, workload: Workload, cost: Cost) -> float:
+def test_seconds(settings: TrainSettings, workload: Workload, cost: Cost) -> float:
     """Return the seconds in which one process predicts all test clips with one model."""
-    return workload.test * _eval_windows(settings, workload) * cost.answer
+    return workload.test * _eval_windows(settings, workload) * cost.predict
 
 
 def _train_windows(settings: TrainSettings, workload: Workload) -> int:

@@ -11,7 +11,7 @@ from genre.features import Features
 from genre.features.recipe import Recipe
 from genre.report import PARTS, Board, Part, Search, entries, model_card
 from genre.report.entries import SavedRuns
-from genre.settings import Config
+from genre.settings import DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine import cli, scoring
 from ray_jobs.engine.scoring import BASELINE, ChangedAudio, fit_baseline
@@ -20,17 +20,20 @@ __all__ = ["fit_baseline", "judge", "publish"]
 
 
 def judge(
-    config: Config,
     features: Features,
     split: Part,
     saved: list[SavedRuns],
-    fitted: ray.ObjectRef[Baseline] | None,
+    seed: int,
+    fitted: ray.ObjectRef[Baseline] | None = None,
     search: Search | None = None,
-    changed: bool = False,
+    decoding: DecodingSettings | None = None,
 ) -> Board:
-    """Score every saved model once on `split` of the features; with `changed`, on changed audio as well."""
+    """Score every saved model once on `split` of the features; with `decoding`, on changed audio as well.
+
+    `fitted` is the classical baseline, `seed` that of the configuration.
+    """
     clips = features.clips(split)
-    recipe = Recipe.from_settings(features.manifest.settings, config.decoding) if changed else None
+    recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio(features.tracks(split)["path"].to_pylist(), recipe) if recipe else None
     scored = scoring.score(clips, saved, fitted, audio)
     f1 = scored.robustness
@@ -44,11 +47,11 @@ def judge(
         rows.append(entries.classical(scored.baseline, clips, f1.get(BASELINE, {})))
     rows.append(entries.majority(features, clips))
     notes = list(scored.notes)
-    if changed and recipe is None:
+    if decoding and recipe is None:
         notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")
     if split != "test":
         notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
-    board = entries.board(features, clips, split, rows, config.seed, notes, search)
+    board = entries.board(features, clips, split, rows, seed, notes, search)
     board.commands.append(cli.command_line())
     return board
 

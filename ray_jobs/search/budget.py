@@ -163,9 +163,9 @@ class Forecast:
 
     def _judging(self, plan: Plan) -> float:
         changes = len(CHANGES) if self.tune.robustness else 0
-        answers = sum(costs.answer_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
+        predictions = sum(costs.test_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
         audio = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
-        work = plan.seeds * answers * (1 + changes) + changes * audio * _CHANGED_AUDIO
+        work = plan.seeds * predictions * (1 + changes) + changes * audio * _CHANGED_AUDIO
         return work / self.concurrent + _JUDGING
 
 

@@ -22,4 +22,4 @@ def test_every_batch_size_is_measured(batch: int) -> None:
     config = load(overrides=["architecture=cnn", "architectures.cnn={width: 4, depth: 2}", f"train.batch_size={batch}"])
     cost = costs.probe(Experiment.of(config), WORKLOAD, torch.device("cpu"))
     assert 0 < cost.train < math.inf
-    assert 0 < cost.answer < math.inf
+    assert 0 < cost.predict < math.inf
