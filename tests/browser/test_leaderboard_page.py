@@ -176,8 +176,8 @@ def test_names_in_a_cost_plot_do_not_overlap(show: Callable[..., Any]) -> None:
         assert len(names) >= 2
         for i, a in enumerate(names):
             for b in names[:i]:
-                beside = a["left"] >= b["right"] or b["left"] >= a["right"]
-                assert beside or a["top"] >= b["bottom"] - 3 or b["top"] >= a["bottom"] - 3  # 3: room below letters
+                apart = a["left"] >= b["right"] or b["left"] >= a["right"]
+                assert apart or a["top"] >= b["bottom"] - 3 or b["top"] >= a["bottom"] - 3  # 3: room below letters
 
 
 def test_names_from_outside_run_no_script(show: Callable[..., Any]) -> None:

@@ -75,10 +75,10 @@ def test_advice_names_the_best_network_those_as_good_and_the_cheaper_one(full: B
     assert re.match(
         r"Use resnet for now: \d\d % of the 100 test tracks correct, macro F1 0\.\d\d \(95 % interval", advice.sentence
     )
-    said = " ".join(advice.reasons)
-    assert re.search(r"It is significantly better than vgg16 \(0\.\d\d\), but not than cnn \(0\.\d\d\)\.", said)
-    assert "For speed and size, use cnn: 8.0 times as fast and 27.5 times smaller" in said
-    assert "significantly better than the classical baseline mfcc_svm" in said
+    reasons = " ".join(advice.reasons)
+    assert re.search(r"It is significantly better than vgg16 \(0\.\d\d\), but not than cnn \(0\.\d\d\)\.", reasons)
+    assert "For speed and size, use cnn: 8.0 times as fast and 27.5 times smaller" in reasons
+    assert "significantly better than the classical baseline mfcc_svm" in reasons
 
 
 def test_advice_says_when_no_network_beats_a_reference_row() -> None:
