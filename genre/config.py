@@ -18,7 +18,7 @@ from genre.settings import Config, CorpusSettings, Settings
 S = TypeVar("S", bound=Settings)
 
 _SHORT = {"init_from": "train.init_from"}  # may be written without its section
-_RENAMED = {  # former names of settings and sections, which are refused
+_RENAMED = {  # former names of settings and sections: using one is an error that gives the new name
     "model.name": "architecture",
     "model.path": "model",
     "models": "architectures",
@@ -36,19 +36,19 @@ _RENAMED = {  # former names of settings and sections, which are refused
 def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
     """Merge the defaults, the YAML file at `path` and `key=value` overrides with dotted keys, in this order.
 
-    The value of an override is taken as it is where the setting is a text, and is read as YAML elsewhere.
+    The value of an override is taken literally for a setting of type string, and is parsed as YAML for the others.
     Raises `ConfigError` for an unreadable file, an unknown key or a value out of range.
     """
     merged = _read_yaml(path) if path else {}
     settings = [_split(text) for text in overrides]
-    # the kind of the corpus, which decides the types of its settings, comes first
+    # corpus.params.* come last: corpus.kind decides their types
     for key, text in sorted(settings, key=lambda setting: setting[0].startswith("corpus.params.")):
         _refuse_renamed(key)
         keys = _SHORT.get(key, key).split(".")
         try:
             value = grammar.value(text, _type_of(keys, merged))
         except ValueError:
-            raise ConfigError(f"{key}={text}: the value is not YAML; quote the texts in it") from None
+            raise ConfigError(f"{key}={text}: the value is not valid YAML; quote the strings in it") from None
         _assign(merged, keys, value)
     return validate(Config, merged)
 
@@ -138,7 +138,7 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
         branch = tree.setdefault(key, {})
         if not isinstance(branch, dict):
             raise ConfigError(
-                f"{'.'.join(keys)}: {'.'.join(keys[: depth + 1])} is a single value, it has no keys below"
+                f"{'.'.join(keys)}: {'.'.join(keys[: depth + 1])} is a single value and has no keys below it"
             )
         tree = branch
     tree[keys[-1]] = value

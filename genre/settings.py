@@ -16,7 +16,7 @@ from genre.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """A group of settings. Unknown keys are refused, values are checked, and nothing changes afterwards."""
+    """A group of settings. Unknown keys are rejected, values are checked, and an instance is immutable."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True, protected_namespaces=()
@@ -46,10 +46,10 @@ class AudioSettings(Settings):
     clip_seconds: float = Field(
         30.0, gt=0.1, le=600, description="length of a clip in seconds; shorter tracks are repeated to fill it"
     )
-    max_clips: int = Field(0, ge=0, description="most clips kept of a track, from its start; 0: no limit")
-    min_seconds: float = Field(1.0, ge=0, description="shorter tracks, after trimming, are rejected as too_short")
+    max_clips: int = Field(0, ge=0, description="maximum number of clips per track, from its start; 0: no limit")
+    min_seconds: float = Field(1.0, ge=0, description="tracks that are shorter after trimming are rejected (too_short)")
     trim_db: float = Field(
-        60.0, gt=0, description="silence at both ends is removed: what is this many dB below the track's peak"
+        60.0, gt=0, description="silence removed at both ends: frames this many dB below the loudest one of the track"
     )
 
 
@@ -70,26 +70,28 @@ class PrepareSettings(Settings):
     """How `prepare` divides its work, and when it fails."""
 
     tracks_per_block: int = Field(
-        64, ge=1, le=10000, description="most tracks in a block, the unit of work that is written to one Parquet file"
+        64, ge=1, le=10000, description="maximum number of tracks per block: the unit of work, and one Parquet file"
     )
     max_reject_fraction: float = Field(
-        0.2, ge=0, le=1, description="the job fails, after writing everything, if a larger share of tracks is rejected"
+        0.2, ge=0, le=1, description="the job fails, with its results written, if a larger share of tracks is rejected"
     )
     verify_content: bool = Field(
         False,
-        description="read every prepared file again and decode those whose content changed although size and time "
-        "of modification did not",
+        description="compare the content of every prepared file, and decode it again if it changed while its size and "
+        "modification time did not",
     )
 
 
 class DecodingSettings(Settings):
     """Limits on the decoding of one file. Read by `prepare`, `tag`, `explain` and `serve`."""
 
-    file_timeout_s: float = Field(120.0, gt=0, le=86400, description="seconds until the decoding of a file is stopped")
+    file_timeout_s: float = Field(120.0, gt=0, le=86400, description="time limit in seconds for decoding one file")
     max_file_memory_mb: int = Field(
-        4096, ge=0, description="private memory in MiB that the decoding of a file may use; 0: no limit"
+        4096, ge=0, description="limit in MiB on the private memory for decoding one file; 0: no limit"
     )
-    max_track_seconds: float = Field(7200.0, gt=0, description="files that declare a longer duration are not decoded")
+    max_track_seconds: float = Field(
+        7200.0, gt=0, description="files that are longer, by their header or as decoded, are rejected (absurd_header)"
+    )
     min_decoded_fraction: float = Field(
         0.5, ge=0, le=1, description="a truncated file is accepted if at least this share of its duration decodes"
     )
@@ -101,21 +103,25 @@ class DecodingSettings(Settings):
 class TrainSettings(Settings):
     """How a network is trained. Read by `train` and `tune`."""
 
-    epochs: int = Field(30, ge=1, description="most passes over the training split")
-    batch_size: int = Field(32, ge=1, description="windows in an optimiser step, over all workers")
+    epochs: int = Field(30, ge=1, description="maximum number of passes over the training split")
+    batch_size: int = Field(32, ge=1, description="windows per optimiser step, over all workers together")
     window_seconds: float = Field(
-        7.5, gt=0, description="seconds of a window, the network's input; at most audio.clip_seconds"
+        7.5, gt=0, description="length in seconds of a window, the network's input; at most audio.clip_seconds"
     )
     windows_per_clip: int = Field(
-        0, ge=0, description="random windows cut from each clip in an epoch; 0: as many as fit into it"
+        0, ge=0, description="random windows cut from each clip per epoch; 0: as many as fit into the clip"
     )
-    eval_windows: int = Field(8, ge=1, description="evenly spaced windows of a clip whose probabilities are averaged")
+    eval_windows: int = Field(
+        8, ge=1, description="evaluation: evenly spaced windows per clip, whose probabilities are averaged"
+    )
     learning_rate: float = Field(3e-3, gt=0, le=1, description="maximum of the one-cycle schedule (AdamW)")
     weight_decay: float = Field(0.02, ge=0, description="AdamW weight decay, applied to weight matrices and kernels")
-    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps until the learning rate is at its maximum")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread over the other classes")
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="target probability that is spread evenly over all classes"
+    )
     class_weights: bool = Field(False, description="weight the loss by inverse class frequency")
-    mixup: float = Field(0.3, ge=0, description="parameter a of mixup's Beta(a, a) distribution; 0: off")
+    mixup: float = Field(0.3, ge=0, description="mixup: weights are drawn from Beta(a, a) with this a; 0: off")
     gain_db: float = Field(3.0, ge=0, description="random gain, uniform in +- this many dB; 0: off")
     equaliser_db: float = Field(
         4.0, ge=0, description="random smooth gain over frequency, within +- this many dB; 0: off"
@@ -124,24 +130,24 @@ class TrainSettings(Settings):
         0.5,
         ge=0,
         le=1,
-        description="MixStyle: share of batches whose windows exchange their statistics; 0: off",
+        description="MixStyle: share of batches in which windows mix their statistics; 0: off",
     )
     time_mask: float = Field(
-        0.15, ge=0, le=0.9, description="SpecAugment: most frames of a window that each of two masks hides, as a share"
+        0.15, ge=0, le=0.9, description="SpecAugment: maximum width of two masks in time, as a share of the frames"
     )
     mel_mask: float = Field(
-        0.15, ge=0, le=0.9, description="SpecAugment: most mel bands that each of two masks hides, as a share"
+        0.15, ge=0, le=0.9, description="SpecAugment: maximum width of two masks in frequency, as a share of the bands"
     )
-    clip_norm: float = Field(1.0, ge=0, description="limit of the gradient's norm; 0: off")
+    clip_norm: float = Field(1.0, ge=0, description="maximum norm of the gradient; 0: no clipping")
     ema: float = Field(
-        0.0, ge=0, lt=1, description="decay of the moving average of the weights that is evaluated and saved; 0: off"
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights, which is evaluated and saved; 0: off"
     )
     patience: int = Field(
         0, ge=0, description="stop after this many epochs without a better validation macro F1; 0: off"
     )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="number format of the arithmetic; auto: bf16 where it is native",
+        description="floating-point format; auto: bf16 where the hardware supports it, else fp32",
     )
     workers: int = Field(1, ge=1, description="training processes: one per GPU, or several on CPUs")
     init_from: str = Field(
@@ -157,7 +163,7 @@ class TuneSettings(Settings):
     architectures: list[str] = Field([], description="architectures to compare; empty: all")
     trials: int = Field(8, ge=1, description="trials of each architecture")
     sampler: Literal["random", "tpe"] = Field(
-        "random", description="random: independent draws; tpe: proposals that follow from earlier trials (needs Optuna)"
+        "random", description="random: independent draws; tpe: draws guided by earlier trials (needs genre[tpe])"
     )
     minutes: float = Field(
         0.0,
@@ -165,21 +171,21 @@ class TuneSettings(Settings):
         description="time limit of search, final trainings and evaluation together, shared equally by the "
         "architectures; 0: no limit",
     )
-    grace_epochs: int = Field(5, ge=1, description="early stopping ends no trial before this epoch")
+    grace_epochs: int = Field(5, ge=1, description="early stopping: no trial is stopped before this epoch")
     reduction: float = Field(
-        3.0, gt=1, description="early stopping: one of this many trials of an architecture continues at each level"
+        3.0, gt=1, description="early stopping: at each level, one in this many trials of an architecture continues"
     )
     seeds: int = Field(
-        3, ge=1, description="seeds with which the best trial's settings are trained; the trial itself is the first"
+        3, ge=1, description="number of seeds that the best trial's settings are trained with, the trial's own included"
     )
     robustness: bool = Field(True, description="also score the models on degraded audio of the test tracks")
-    concurrent: int = Field(0, ge=0, description="most trials at a time; 0: as many as the cluster has room for")
+    concurrent: int = Field(0, ge=0, description="maximum number of trials at a time; 0: all that fit into the cluster")
     workers_per_trial: int = Field(1, ge=1, description="processes that train a trial, on one machine or several")
-    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs, and so torch threads, for each worker of a trial")
+    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs, and torch threads, for each worker of a trial")
     gpus_per_trial: float | None = Field(
         None,
         ge=0,
-        description="GPUs for each worker of a trial; null: where there are any, 0.25, or 1 with several workers",
+        description="GPUs for each worker of a trial; null: 0.25, or 1 with several workers, and 0 without a GPU",
     )
     space: dict[str, dict[str, Any]] = Field(
         {}, description="changes to the search space: {cnn: {train.learning_rate: {loguniform: [0.001, 0.01]}}}"
@@ -205,8 +211,8 @@ class LeaderboardSettings(Settings):
 class TagSettings(Settings):
     """What `tag` writes."""
 
-    top_k: int = Field(3, ge=1, description="most probable genres listed for each file")
-    batch_files: int = Field(16, ge=1, description="most files in a batch, the unit of work of one process")
+    top_k: int = Field(3, ge=1, description="number of genres listed for each file, the most probable first")
+    batch_files: int = Field(16, ge=1, description="maximum number of files per batch, the unit of work of a process")
     write_genres: Literal["never", "preview", "write"] = Field(
         "never",
         description="write the genre into the tags of the audio files, except where it is unknown; preview: only list "
@@ -220,13 +226,13 @@ class ExplainSettings(Settings):
 
     genre: str = Field("", description="genre to explain; empty: the most probable genre of each file")
     steps: int = Field(
-        16, ge=1, le=256, description="integrated gradients: steps from the mean spectrogram to that of the music"
+        16, ge=1, le=256, description="integrated gradients: steps from the mean spectrogram (baseline) to the music"
     )
-    max_seconds: float = Field(120.0, gt=0, description="seconds of each file that are explained, from its start")
+    max_seconds: float = Field(120.0, gt=0, description="explain this many seconds from the start of each file")
 
 
 class ServeSettings(Settings):
-    """The page that `serve` offers."""
+    """The web page that `serve` runs."""
 
     port: int = Field(8000, ge=1, le=65535, description="port on the loopback interface; other machines cannot connect")
     max_upload_mb: float = Field(64.0, gt=0, description="size limit of an upload in MB")
@@ -237,9 +243,9 @@ class ServeSettings(Settings):
 class ClusterSettings(Settings):
     """Ray on this machine. Ignored when a job joins the cluster of RAY_ADDRESS."""
 
-    cpus: int = Field(0, ge=0, description="CPUs that a Ray started by the job may use; 0: all of this machine")
+    cpus: int = Field(0, ge=0, description="CPUs for the local Ray that a job starts; 0: all CPUs of this machine")
     object_store_mb: int = Field(
-        0, ge=0, description="size in MiB of the object store of a Ray started by the job; 0: Ray's default"
+        0, ge=0, description="size in MiB of the object store of the local Ray that a job starts; 0: Ray's default"
     )
 
 
@@ -250,8 +256,8 @@ class Config(Settings):
     inputs: str = Field("", description="file, folder or address of the music to tag or explain")
     model: str = Field(
         "",
-        description="folder of a saved model or an exported .onnx file, several separated by commas; "
-        "empty: the best of OUTPUT",
+        description="folder of a saved model, or exported .onnx file; an ensemble: several, separated by commas; "
+        "empty: the best model in OUTPUT",
     )
     architecture: str = Field(
         "cnn", description="network to train: the name of a module in genre/architectures/ or a plug-in"
@@ -266,8 +272,8 @@ class Config(Settings):
         0.8,
         ge=0,
         lt=1,
-        description="share of named genres that must be right, as estimated on validation tracks; less certain files "
-        "are 'unknown'; 0: name a genre for every file",
+        description="share of reported genres that should be correct, estimated on the validation split; less certain "
+        "files are 'unknown'; 0: report a genre for every file",
     )
     seed: int = Field(0, ge=0, description="seed of initial weights, windows and augmentation")
     corpus: CorpusSettings = CorpusSettings()
@@ -286,7 +292,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_names(self) -> Config:
-        """Refuse names of architectures and corpora that do not exist."""
+        """Raise `ConfigError` for the name of an architecture or a corpus that does not exist."""
         architectures = registry.names("genre.architectures")
         require_known("architecture", self.architecture, architectures)
         require_known("corpus.kind", self.corpus.kind, registry.names("genre.corpora"))
@@ -306,7 +312,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Config:
-        """Refuse values that contradict each other."""
+        """Raise `ConfigError` for values that contradict each other."""
         half = self.audio.sample_rate / 2
         if (self.spectrogram.f_max or half) > half:
             raise ConfigError(
@@ -316,7 +322,7 @@ class Config(Settings):
             raise ConfigError(f"spectrogram.f_min={self.spectrogram.f_min} is not below f_max; use 0")
         if self.corpus.valid_fraction + self.corpus.test_fraction >= 0.9:
             raise ConfigError(
-                "corpus.valid_fraction + corpus.test_fraction leave less than 0.1 for training; lower one"
+                "corpus.valid_fraction + corpus.test_fraction leave 0.1 or less for training; lower one of them"
             )
         return self
 

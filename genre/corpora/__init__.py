@@ -1,14 +1,15 @@
 """Corpora: where tracks and their genres come from. One module per corpus; its name is `corpus.kind`.
 
-Settings enter, tracks leave. The room lists files and does not decode them, and knows nothing of features or models.
+Input: settings. Output: tracks. A corpus lists files and does not decode them.
+Independent of features and models.
 
 A corpus module has:
 
 - `class Params(Settings)`: its own settings, `corpus.params.*` in the configuration;
 - `def scan(settings, params) -> Iterator[Track]`: every track, in an order that does not depend on the file system,
   one at a time (a corpus may have a million);
-- `def classes(settings, params) -> list[str] | None`: the genres in fixed order, or None for the genres of the scanned
-  tracks in sorted order;
+- `def classes(settings, params) -> list[str] | None`: the genres in fixed order, or None: the genres of the scanned
+  tracks, sorted;
 - optionally `def faulty() -> dict[str, str]`: the known bad tracks, and what is wrong with each.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
@@ -41,7 +42,7 @@ __all__ = [
 
 
 SPLITS = ("train", "valid", "test")
-EXCLUDED = "excluded"  # the split of a track that is in none, such as a known bad track of a published split
+EXCLUDED = "excluded"  # the split of a track that is not used, such as a known bad track
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def scan(settings: CorpusSettings) -> Iterator[Track]:
 
 
 def classes(settings: CorpusSettings) -> list[str] | None:
-    """Return the genres of a corpus in fixed order, or None where they are those of the scanned tracks."""
+    """Return the genres of a corpus in fixed order, or None: those of the scanned tracks, sorted."""
     module = registry.load(__name__, settings.kind)
     genres: list[str] | None = module.classes(settings, validate(module.Params, settings.params, "corpus.params."))
     return genres

@@ -19,7 +19,7 @@ from genre.storage import Location
 AUDIO = frozenset(
     ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "m4a", "mp4", "aac", "wma", "caf")
 )
-MISSING = -1  # size of a file that is listed (in a table, as a broken link) but does not exist
+MISSING = -1  # size of a listed file that does not exist: a row of a table, a broken link
 
 _SYSTEM_FILES = frozenset(("Thumbs.db", "__MACOSX"))
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def is_audio(name: str) -> bool:
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden or made by an operating system for itself."""
+    """Return whether a file or folder of this name is hidden, or created by an operating system."""
     return name.startswith(".") or name in _SYSTEM_FILES
 
 
@@ -80,7 +80,7 @@ def open_folder(address: str, setting: str = "corpus.root") -> Location:
 def walk(root: Location, setting: str = "corpus.root") -> Iterator[AudioFile]:
     r"""Yield every audio file at any depth below `root`, with files and folders sorted together by name (code points).
 
-    Memory holds the names of the folders from the root to the present one, never the complete tree. On local paths a
+    Memory holds one listing for each level of the current folder, never the complete tree. On local paths a
     link to a file inside `root` is a file (git-annex). Links to folders and links that leave `root` are not followed,
     so no link can make a loop; one warning counts them. A local name that is not UTF-8 is yielded escaped
     (`caf\xe9.wav`) and as MISSING: Parquet cannot hold the name, but the file must end in the rejects.
@@ -115,8 +115,8 @@ class _Walker:
         self.links = 0  # not followed
         self.first_link = ""
 
-    def below(self, folder: Location, above: str) -> Iterator[AudioFile]:
-        """Yield the audio files below `folder`, whose path relative to the root is `above`."""
+    def below(self, folder: Location, relative: str) -> Iterator[AudioFile]:
+        """Yield the audio files below `folder`; `relative` is its path below the root, empty or ending in "/"."""
         try:
             entries = self._local(folder.path) if folder.is_local else _remote(folder)
         except OSError as error:
@@ -126,9 +126,9 @@ class _Walker:
         for entry in sorted(entries, key=lambda entry: entry.name):
             location = folder / entry.name
             if entry.is_folder:
-                yield from self.below(location, f"{above}{entry.name}/")
+                yield from self.below(location, f"{relative}{entry.name}/")
             else:
-                yield _audio_file(str(location), above + entry.name, entry)
+                yield _audio_file(str(location), relative + entry.name, entry)
 
     def _local(self, folder: str) -> list[_Entry]:
         """Return the folders and audio files in a local folder.

@@ -9,8 +9,8 @@
 `small` is read from `fma_medium` where there is no `fma_small`. `track_id` is the number in six digits, the genre is
 `genre_top`, the group is the artist. In the official split (training, validation, test) no artist is in two splits.
 
-Tracks are in the order of the metadata. A listed track whose file does not exist is yielded with size -1 and ends in
-the rejects; an audio file that the metadata does not list is an error.
+Tracks are in the order of the metadata. A listed track whose file does not exist is yielded with size `MISSING` and
+ends in the rejects; an audio file that the metadata does not list is an error.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     root/<genre>/<group>/.../<file>    group: the first folder below the genre (an artist, or an album)
 
 All tracks of a group are in the same split. The group is the name of the folder alone, so an artist in the folders of
-two genres is one group: the same voice in two splits would be a leak, whatever its label. `params.group_pattern` reads
+two genres is one group: the same voice in two splits is leakage, whatever the genre. `params.group_pattern` reads
 the group from the path instead; a file that it does not match has no group.
 
 `track_id` is the path below the root with its extension. It does not change when the root moves, and `a.wav` and
@@ -40,15 +40,17 @@ class Params(Settings):
             groups = re.compile(pattern).groupindex
         except re.error as error:
             raise ConfigError(
-                f"corpus.params.group_pattern={pattern!r} is no regular expression ({error}); correct it"
+                f"corpus.params.group_pattern={pattern!r} is not a regular expression ({error}); correct it"
             ) from None
         if pattern and "group" not in groups:
-            raise ConfigError(f"corpus.params.group_pattern={pattern!r} names no group; write (?P<group>...) around it")
+            raise ConfigError(
+                f"corpus.params.group_pattern={pattern!r} has no group 'group'; write (?P<group>...) around it"
+            )
         return pattern
 
 
 def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the folders decide, and are known after the scan."""
+    """Return None: the genres are the names of the scanned folders."""
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:

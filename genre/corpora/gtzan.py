@@ -9,7 +9,7 @@ Larsen, arXiv 1507.04761). The 70 tracks that it does not name are repeated, mis
 1306.1461): they are yielded with the split `excluded`, so that the counts add up. The artists are not known, so there
 are no groups: with `corpus.split=random` all 1,000 tracks take part, artists and repeated recordings are in several
 splits, and the scores are 8 to 20 points too high. Because the tracks are numbered, `genre.features.positions`
-stratifies the random split, whatever files are present.
+stratifies the random split, also of a partial copy.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     root = _genre_folders(settings)
     for genre in GENRES:
         if not (root / genre).is_folder():
-            continue  # a partial copy; training refuses when a class has no track
+            continue  # a partial copy; training fails if a class has no track
         seen: dict[str, str] = {}
         for audio in walk(root / genre):
             track_id = _track_id(genre, audio.relative, root)

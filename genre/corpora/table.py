@@ -1,4 +1,4 @@
-"""A list of tracks: a CSV, TSV or Parquet file with one row per track, `corpus.root` its address.
+"""A list of tracks: a CSV, TSV or Parquet file with one row per track. `corpus.root` is its address.
 
     path      the file: relative to the table's folder, an absolute path, or an address (s3://...)
     genre     its class
@@ -7,9 +7,9 @@
     track_id  optional: unique and stable; default: the path as written
 
 Other names for the columns are set in `params`; further columns are ignored. Parquet is recognised by its first bytes,
-TSV by its extension. Only an empty field is missing: a genre called NA or null is a genre. Rows keep their order and
-are read in batches; only 8 bytes of hash are kept of earlier rows, to find repeated ids. A listed file that does not
-exist is yielded with size -1 and ends in the rejects.
+TSV by its extension. Only an empty field counts as missing: NA and null are valid genres. Rows keep their order and
+are read in batches; of earlier rows only a hash of 8 bytes is kept, to find repeated ids. A listed file that does not
+exist is yielded with size `MISSING` and ends in the rejects.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from genre.storage import Location
 
 _SPLITS = (*SPLITS, EXCLUDED)
 _NAMES = ("path", "genre", "group", "split", "track_id")
-_ROWS = 8192  # of a batch
+_ROWS = 8192  # per batch
 
 
 class Params(Settings):
@@ -52,7 +52,7 @@ class Params(Settings):
 
 
 def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the rows decide, and are known after the scan."""
+    """Return None: the genres are those of the rows."""
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
@@ -86,12 +86,14 @@ def _checked(values: dict[str, str | None], where: str, seen: set[int]) -> _Row:
     path, genre, split, track_id = values["path"], values["genre"], values["split"], values["track_id"]
     if not path or not genre or not track_id:
         missing = "genre" if path else "path"
-        raise ConfigError(f"{where} has no {missing}; fill it in or take the row out")
+        raise ConfigError(f"{where} has no {missing}; fill it in or remove the row")
     if split is not None and split not in _SPLITS:
         raise ConfigError(f"{where}: split {split!r} is not known; use {', '.join(_SPLITS)} or nothing")
     digest = int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "little")
     if digest in seen:
-        raise ConfigError(f"{where}: track id {track_id!r} was given before; make ids unique or take the row out")
+        raise ConfigError(
+            f"{where}: track id {track_id!r} is that of an earlier row; make ids unique or remove the row"
+        )
     seen.add(digest)
     return _Row(path, genre, values["group"], split, track_id)
 
@@ -161,12 +163,12 @@ class _Table:
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"corpus.root={self._file} is no table ({reason}); point it at a CSV or Parquet file"
+                f"corpus.root={self._file} is not a table ({reason}); point it at a CSV or Parquet file"
             ) from None
 
 
 def _rows(batch: pa.RecordBatch, columns: dict[str, str]) -> list[dict[str, str | None]]:
-    """Return the rows under this module's names; blanks around values are removed, except around a path."""
+    """Return the rows under this module's names, without whitespace around values other than paths."""
     texts: dict[str, pa.Array] = {name: pa.nulls(len(batch), pa.string()) for name in _NAMES}
     for name, column in columns.items():
         text = pc.cast(batch[column], pa.string())
@@ -177,7 +179,7 @@ def _rows(batch: pa.RecordBatch, columns: dict[str, str]) -> list[dict[str, str 
 
 
 class _Finder:
-    """Finds address, size and time of listed files, with one request to each file system for a batch."""
+    """Looks up listed files: address, size and time, with one request to each file system per batch."""
 
     def __init__(self, table: Location) -> None:
         self._folder = _parent(table)

@@ -1,14 +1,14 @@
 """Synthetic music: a corpus of ten genres that is composed from a seed when it is first scanned.
 
 A genre is a structure in time and pitch: where in the bar the drums, the bass and the chords play. Tempo, loudness,
-instruments and mix are drawn from the same ranges for all genres, so that no single number separates them. All tracks
-of an artist share instruments and mix, and are one group of the split. Some tracks borrow layers from another genre
-(`ambiguity`): no classifier can get all of them right.
+instruments and mix are drawn from the same ranges for all genres, so that no single statistic separates them. All
+tracks of an artist share instruments and mix, and are one group of the split. Some tracks borrow layers from another
+genre (`ambiguity`): no classifier can get all of them right.
 
 The files have several containers, sample rates and channel counts, and some are damaged. They are written by the first
-scan and reused by later ones. Without `corpus.root` they are in the user's own cache: in a folder for all users, such
-as /tmp, others could create links under the names of the files. Equal settings give equal bytes on every processor,
-except for Ogg Vorbis, where libsndfile numbers the stream at random; there the decoded audio is equal. On a cluster,
+scan and reused by later ones. Without `corpus.root` they are in the user's own cache folder: in a shared one, such as
+/tmp, other users could create links under the names of the files. Equal settings give equal bytes on every processor,
+except for Ogg Vorbis, where libsndfile draws a random serial number; there the decoded audio is equal. On a cluster,
 `corpus.root` must be a folder that all machines can read.
 """
 
@@ -49,7 +49,7 @@ class Params(Settings):
     tracks_per_genre: int = Field(40, ge=1, le=100000, description="intact tracks in each of the ten genres")
     artists_per_genre: int = Field(8, ge=1, le=1000, description="artists (groups) that share each genre's tracks")
     seconds: float = Field(8.0, ge=1, le=600, description="typical length of a track; lengths vary around it")
-    seed: int = Field(0, ge=0, description="another seed composes another corpus of the same kind")
+    seed: int = Field(0, ge=0, description="another seed composes other tracks of the same genres")
     damaged: int = Field(8, ge=0, le=10000, description="damaged files in total, in addition to the intact tracks")
     ambiguity: float = Field(0.15, ge=0, le=1, description="share of tracks that borrow layers from another genre")
 
@@ -98,7 +98,7 @@ def sizes(params: Params) -> dict[str, int]:
 
 
 def sample(params: Params, number: int) -> bytes:
-    """Return the content of one intact track without writing it, to measure how long composing takes."""
+    """Return the file content of intact track `number` without writing it, to measure how long composing takes."""
     return _content(next(itertools.islice(_items(params), number, None)), params)
 
 
@@ -140,7 +140,7 @@ def _items(params: Params) -> Iterator[_Item]:
 def _render(root: Location, params: Params) -> None:
     """Write the missing files, on all CPUs. Each appears complete or not at all, so that a later call can resume.
 
-    Threads are enough: transforms, resampling and encoding release the interpreter's lock.
+    Threads are enough: transforms, resampling and encoding release the GIL.
     """
 
     def write(item: _Item) -> None:
@@ -162,7 +162,7 @@ def _render(root: Location, params: Params) -> None:
 
 
 def _claim(root: Location, params: Params) -> None:
-    """Mark the folder as made with `params`. Raises `ConfigError` when it was made with others."""
+    """Mark the folder as made with `params`. Raises `ConfigError` when it was made with other settings."""
     if not (root / MARKER).exists():
         (root / MARKER).write_json({"fingerprint": _version(params), "complete": False})
     elif (root / MARKER).read_json()["fingerprint"] != _version(params):

@@ -66,7 +66,7 @@ class _Event:
     symbol: str  # of the pattern
     bar: int  # number of the bar
     start: float  # seconds from the start of the track
-    seconds: float  # the longest that it may sound
+    seconds: float  # its maximum duration
 
 
 class _Take:
@@ -137,7 +137,7 @@ class _Take:
         return line
 
     def _events(self, patterns: Patterns, beats: int) -> Iterator[_Event]:
-        """Yield one of `patterns`, bar after bar, with random deviations in time and random omissions."""
+        """Yield the events of one of `patterns`, repeated in every bar, with random timing and random omissions."""
         steps = patterns[self._rng.integers(len(patterns))].replace(" ", "")
         notes = [(match.start(), match[1], len(match[0])) for match in re.finditer(r"([^.-])-*", steps)]
         bar_seconds = beats * self._beat

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # loads its parts on first use: every job imports this module for its settings
+import scipy  # submodules load on first use: every job imports this module for its settings
 import soundfile
 import soxr
 from numpy.typing import NDArray

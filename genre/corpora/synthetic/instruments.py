@@ -12,7 +12,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # loads its parts on first use: every job imports this module for its settings
+import scipy  # submodules load on first use: every job imports this module for its settings
 from numpy.typing import NDArray
 
 Audio = NDArray[np.float32]
@@ -20,7 +20,7 @@ Audio = NDArray[np.float32]
 SAMPLE_RATE = 22050  # Hz
 _TABLE_BITS = 11
 _TABLE = 2**_TABLE_BITS  # samples of one period
-_PHASE_BITS = 32  # of an oscillator, so that its phase overflows from the end of a period to its start
+_PHASE_BITS = 32  # a period of an oscillator is 2**32 steps, so that the phase wraps around by integer overflow
 _PARTIALS = 24
 _SINES = np.sin(2 * np.pi * np.arange(1, _PARTIALS + 1)[:, None] * np.arange(_TABLE) / _TABLE)
 _FRAME = 32768  # samples transformed at a time
@@ -189,7 +189,7 @@ def _equaliser(gains_db: NDArray[np.float64]) -> Audio:
 
 
 def _product(spectra: NDArray[np.complex64], response: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Return the product with every step rounded: NumPy's own fuses two steps where the processor can."""
+    """Return the product with every step rounded; NumPy's fuses two of them on some processors."""
     product = np.empty_like(spectra)
     product.real = spectra.real * response.real - spectra.imag * response.imag
     product.imag = spectra.real * response.imag + spectra.imag * response.real

@@ -169,7 +169,11 @@ class TestFolder:
 
     @pytest.mark.parametrize(
         ("pattern", "message"),
-        [("(", "is no regular expression"), ("(.*)/", "names no group"), ("(?P<group>zzz)", "matched none of 1 paths")],
+        [
+            ("(", "is not a regular expression"),
+            ("(.*)/", "has no group 'group'"),
+            ("(?P<group>zzz)", "matched none of 1 paths"),
+        ],
     )
     def test_bad_group_pattern(self, tmp_path: Path, pattern: str, message: str) -> None:
         assert message in refused("folder", touch(tmp_path, "rock/a.wav"), group_pattern=pattern)
@@ -316,9 +320,12 @@ class TestTable:
             (["path,genre", "a.wav,rock", "b.wav, "], "row 2 has no genre"),
             (["path,genre", ",rock"], "row 1 has no path"),
             (["path,genre,split", "a.wav,rock,dev"], "row 1: split 'dev' is not known; use train, valid, test"),
-            (["path,genre", "a.wav,rock", "b.wav,folk", "a.wav,folk"], "row 3: track id 'a.wav' was given before"),
-            (["path,genre", "a.wav,rock", "b.wav"], "is no table"),
-            ([""], "is no table"),
+            (
+                ["path,genre", "a.wav,rock", "b.wav,folk", "a.wav,folk"],
+                "row 3: track id 'a.wav' is that of an earlier row",
+            ),
+            (["path,genre", "a.wav,rock", "b.wav"], "is not a table"),
+            ([""], "is not a table"),
         ],
     )
     def test_refusals(self, tmp_path: Path, lines: list[str], message: str) -> None:
@@ -328,8 +335,8 @@ class TestTable:
         table = self.write(tmp_path, "path,genre", "a.wav,rock")
         assert "corpus.split=official" in refused("table", table, "official")
         assert "has no column 'artist'" in refused("table", table, group_column="artist")
-        assert "is no table" in refused("table", tmp_path / "absent.csv")
-        assert "is no table" in refused("table", tmp_path)
+        assert "is not a table" in refused("table", tmp_path / "absent.csv")
+        assert "is not a table" in refused("table", tmp_path)
 
     def test_object_storage(self, bucket: str) -> None:
         folder = Location.of(bucket.format("list"))
