@@ -1,4 +1,4 @@
-"""The architectures: networks from log-mel windows to genres. One file per architecture; the file is its registration.
+"""The architectures: networks from log-mel windows to genres. One file per architecture, registered by its name.
 
 The name of the file is the value of `architecture`; a name that starts with an underscore marks a helper. Other
 packages add architectures with the entry point `genre.architectures`. An architecture is a module with these names:
@@ -13,7 +13,7 @@ packages add architectures with the entry point `genre.architectures`. An archit
     (batch, 1, bins, frames) of any number of frames and returns logits (batch, classes). The last `nn.Linear` must be
     the layer whose outputs are the genres: fine-tuning replaces it.
 `load_pretrained(params: Params, network: torch.nn.Module) -> None` (optional)
-    Puts the pretrained weights that `params` ask for into a new network. Only training calls it: a saved model holds
+    Loads the pretrained weights that `params` ask for into a new network. Only training calls it: a saved model holds
     its own weights.
 
 `tests/contract/test_architectures_contract.py` checks every architecture. This package itself does not import torch,
@@ -62,7 +62,7 @@ def build(name: str, values: dict[str, Any], bins: int, classes: int) -> torch.n
 
 
 def load_pretrained(name: str, values: dict[str, Any], network: torch.nn.Module) -> None:
-    """Put the pretrained weights that the settings ask for, if any, into a new network.
+    """Load the pretrained weights that the settings ask for, if any, into a new network.
 
     Raises `ConfigError` when they cannot be found or read, or do not fit.
     """
@@ -74,7 +74,8 @@ def load_pretrained(name: str, values: dict[str, Any], network: torch.nn.Module)
 def label(name: str, values: dict[str, Any]) -> str:
     """Return the label of models with these settings: `resnet`, `resnet-imagenet` or `resnet-pretrained` (from a file).
 
-    It names the model's folder, its run and its row on the leaderboard, so that different starts stay separate.
+    It names the model's folder, its run and its row on the leaderboard: initial weights of different origin are
+    compared as different models.
     """
     source = values.get("pretrained")
     if not source:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def conv_block(in_channels: int, out_channels: int, pool: tuple[int, int]) -> nn.Sequential:
     """3 x 3 convolution, max pooling (bins, frames), batch norm, ReLU.
 
-    Pooling rounds up, so that an input of any size is valid. It comes before norm and ReLU, which then have a quarter
-    of the work; no loss of accuracy was measured.
+    Pooling rounds up, so that an input of any size is valid. It comes before norm and ReLU, which then process a
+    quarter of the values (with 2 x 2); no loss of accuracy was measured.
     """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),

@@ -23,30 +23,30 @@ _FULL_WIDTH = 64  # channels of the first stage of the published networks
 class PretrainedParams(Settings):
     """Settings of a network whose published weights fit at full width."""
 
-    width: int = Field(64, ge=4, le=64, description="channels of the first stage; 64 as published, doubled three times")
+    width: int = Field(64, ge=4, le=64, description="channels of the first stage (published: 64), doubled three times")
     pretrained: str = Field(
-        "", description="start from ImageNet: 'imagenet' (torchvision's cache or download) or the path of its file"
+        "", description="ImageNet weights: 'imagenet' (torchvision's cache, or a download) or the path of their file"
     )
 
     @model_validator(mode="after")
     def _fits_the_published_weights(self) -> Self:
         if self.pretrained and self.width != _FULL_WIDTH:
             raise ConfigError(
-                f"pretrained={self.pretrained} fits the published width only, found width={self.width}; "
+                f"pretrained={self.pretrained} fits only the published width, found width={self.width}; "
                 f"use width={_FULL_WIDTH}"
             )
         return self
 
 
 def load(network: nn.Module, source: str, published: str, first: str, head: str) -> None:
-    """Put weights in torchvision's layout into `network`, except those of the head; none where `source` is empty.
+    """Load weights in torchvision's layout into `network`, except those of the head; do nothing if `source` is empty.
 
     `published` is torchvision's name of the network, `first` that of its first convolution, and `head` that of the
     layers that belong to the published classes; the head of `network` keeps its weights.
 
-    A spectrogram is a grey picture. The first convolution gets the sum of the three published kernels: this equals
-    feeding the spectrogram to all three colours, so that activations and batch statistics have the published scale.
-    A mean would make them a third of it.
+    A spectrogram has one channel. The first convolution gets the sum of the kernels of the three colours: this equals
+    feeding the spectrogram to all three, so that activations and batch statistics have the published scale. The mean
+    of the kernels would give a third of that scale.
 
     Raises `ConfigError` when the weights cannot be found or read, or do not fit.
     """
@@ -67,7 +67,7 @@ def load(network: nn.Module, source: str, published: str, first: str, head: str)
 
 
 def _misfit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """Describe the first tensor that is missing, superfluous or of another shape; "" when all fit."""
+    """Describe the first tensor that is missing, unexpected or of another shape; "" when all fit."""
     for name in sorted(own.keys() | weights.keys()):
         if name.endswith("num_batches_tracked"):
             continue  # missing in torchvision's older files, and unused here
@@ -78,7 +78,7 @@ def _misfit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
 
 
 def _read_published(published: str) -> Mapping[str, Tensor]:
-    """Read weights from torchvision's cache, after a download where it lacks them. Nothing in them is executed."""
+    """Read weights from torchvision's cache; download them if they are not in it. Nothing in them is executed."""
     weights = get_model_weights(published).DEFAULT
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(

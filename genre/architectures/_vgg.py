@@ -58,7 +58,7 @@ class VGG(nn.Module):
 
 
 def load_published(published: str, params: Params, network: nn.Module) -> None:
-    """Put pretrained weights into the body of a new network, and into the published head without its last layer."""
+    """Load pretrained weights into the body of a new network, and into the published head except its last layer."""
     head = "classifier" if params.head == "global" else "classifier.6"
     _pretrained.load(network, params.pretrained, published, first="features.0", head=head)
 

@@ -14,7 +14,7 @@ from genre.settings import Settings
 
 
 class Params(Settings):
-    width: int = Field(32, ge=4, le=256, description="channels of the first block; doubled twice")
+    width: int = Field(32, ge=4, le=256, description="channels of the first block, doubled in the second and third")
     depth: int = Field(5, ge=2, le=8, description="convolution blocks")
     hidden: int = Field(128, ge=8, le=1024, description="GRU units in each direction")
     layers: int = Field(1, ge=1, le=4, description="GRU layers")

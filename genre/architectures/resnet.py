@@ -1,9 +1,10 @@
 """ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016 (arXiv 1512.03385).
 Blocks from torchvision, under torchvision's names, so that its state dictionaries fit at full width.
 
-The published stem halves photographs of 224 x 224 pixels twice before the first block; a window of a spectrogram has a
-quarter of their pixels. The small stem is a 3 x 3 convolution at full resolution, as in the paper for small pictures
-(section 4.2). On real spectrograms it was ten points more accurate (docs/LOG.md), at four times the cost.
+The published stem, a 7 x 7 convolution with stride 2 and max pooling with stride 2, is made for photographs of 224 x
+224 pixels. A window of a spectrogram has only 40 to 128 rows, of which it leaves a quarter. The small stem has a 3 x 3
+convolution with stride 1, as in the paper for small pictures (section 4.2), and keeps the pooling. On real
+spectrograms it was ten points more accurate (docs/LOG.md), at four times the cost.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Params(PretrainedParams):
     @model_validator(mode="after")
     def _fits_the_published_stem(self) -> Self:
         if self.pretrained and self.stem == "small":
-            raise ConfigError(f"pretrained={self.pretrained} fits the published stem only, found stem=small; drop it")
+            raise ConfigError(
+                f"pretrained={self.pretrained} fits only the published stem, found stem=small; use stem=auto"
+            )
         return self
 
     def has_small_stem(self) -> bool:
@@ -85,7 +88,7 @@ class ResNet(nn.Module):
 def _stage(
     block: type[BasicBlock | Bottleneck], in_channels: int, planes: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    """Return `blocks` residual blocks; the first, with its shortcut, changes the size."""
+    """Return `blocks` residual blocks; the first changes size and channels, its shortcut as well."""
     out_channels = planes * block.expansion
     shortcut = None
     if stride != 1 or in_channels != out_channels:
@@ -103,5 +106,5 @@ def build(params: Params, bins: int, classes: int) -> nn.Module:
 
 
 def load_pretrained(params: Params, network: nn.Module) -> None:
-    """Put in the pretrained weights that `params` ask for."""
+    """Load the pretrained weights that `params` ask for."""
     _pretrained.load(network, params.pretrained, f"resnet{params.depth}", first="conv1", head="fc")

@@ -14,5 +14,5 @@ def build(params: Params, bins: int, classes: int) -> nn.Module:
 
 
 def load_pretrained(params: Params, network: nn.Module) -> None:
-    """Put in the pretrained weights that `params` ask for."""
+    """Load the pretrained weights that `params` ask for."""
     load_published("vgg19_bn", params, network)

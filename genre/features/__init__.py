@@ -1,7 +1,7 @@
 """Clips of music as log-mel spectrograms: made from audio, stored in a folder, loaded as arrays.
 
-A scanned corpus or a finished folder enters; a folder or `Clips` in memory leave. The room knows nothing of networks,
-of training, or of who runs the blocks of `prepare`.
+Input: a scanned corpus, or a finished folder. Output: a folder, or `Clips` in memory.
+Independent of networks, of training, and of what runs the blocks of `prepare`.
 
     features/
       clips/*.parquet     one row per clip: track_id, clip, start_seconds, peak_db, spectrogram

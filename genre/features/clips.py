@@ -1,4 +1,4 @@
-"""Clips as stored and in memory, and the copying of rows of Parquet into memory."""
+"""Clips as stored and in memory, and how rows of Parquet are loaded into memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StoredClip:
     spectrogram: bytes  # (bins, frames), row by row
 
     def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:  # type: ignore[override]
-        """Let the spectrogram travel outside the pickle, through memory that both processes share."""
+        """Pickle the spectrogram out of band, so that `genre.audio.channel` sends it through shared memory."""
         content = pickle.PickleBuffer(self.spectrogram) if protocol >= 5 else self.spectrogram
         return type(self), (self.start_seconds, self.peak_db, content)
 
@@ -91,7 +91,7 @@ class Gatherer:
         self._filled = np.zeros(total, dtype=bool)
 
     def take(self, file: str, rows: pa.RecordBatch) -> None:
-        """Copy the rows that belong to these tracks. Rows of a track whose part is another file are obsolete."""
+        """Copy the rows of these tracks. Rows of a track whose part is another file are obsolete and skipped."""
         for name in ("track_id", "clip", "spectrogram"):
             if rows[name].null_count:
                 raise ArtifactError(
@@ -106,7 +106,7 @@ class Gatherer:
         beyond = (clip < 0) | (clip >= self._counts[track])
         if beyond.any() or self._filled[position].any() or len(np.unique(position)) < len(position):
             raise ArtifactError(
-                f"{self._source}: {file} holds a clip twice, or one that tracks.parquet does not count; "
+                f"{self._source}: {file} holds a clip twice, or more clips of a track than tracks.parquet counts; "
                 "number the clips of a track 0, 1, 2, ..., or prepare it again"
             )
         spectrograms = _spectrograms(rows, self._shape)
@@ -115,7 +115,7 @@ class Gatherer:
         self._filled[position] = True
 
     def clips(self, labels: Ints) -> Clips:
-        """Return the clips of tracks with these labels, after checking that every clip exists and has a level."""
+        """Return the clips, given the label of each track. Checks that every clip was copied and has a peak level."""
         missing = len(self._filled) - np.count_nonzero(self._filled)
         if missing:
             raise ArtifactError(

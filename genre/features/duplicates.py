@@ -1,7 +1,7 @@
 """Tracks with the same audio: found by their spectrograms (`sound`), reported, and kept in one split.
 
 Two files are duplicates when they decode to the same spectrograms bit for bit: copies, and lossless conversions of
-each other. An MP3 of a CD track is not found; put both into one group for that.
+each other. An MP3 of a CD track is not found; to keep both in one split, give them the same group.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def exclude_copies(tracks: pa.Table) -> pa.Table:
 
 
 def count(copies: pa.Table) -> DuplicateCounts:
-    """Return the counts of a result of `find`."""
+    """Return the counts of the copies that `find` returned."""
     genres = copies.group_by("sound").aggregate([("genre", "count_distinct")])
     return DuplicateCounts(
         sets=len(genres),

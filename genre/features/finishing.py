@@ -45,7 +45,7 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifes
         ledger.mark_finished()
         _delete_unused(folder, kept)
         return existing
-    # until the new manifest is written the folder is unfinished, and readers are told so
+    # until the new manifest is written the folder is unfinished, and opening it is an error
     (folder / manifests.FILE).delete()
     for name, table in {"tracks": kept, "rejects": rejected, "duplicates": copies}.items():
         (folder / f"{name}.parquet").write_table(table, **TRACK_WRITE_OPTIONS)
@@ -60,8 +60,8 @@ def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
     matching = outcomes.take(row_of(scanned, outcomes))
     columns = {name: (scanned if name in SCAN_SCHEMA.names else matching)[name] for name in TRACK_SCHEMA.names}
     joined = pa.table(columns, schema=TRACK_SCHEMA)
-    done, prepared = is_same_file(scanned, matching), pc.is_null(matching["reason"])
-    return joined.filter(pc.and_(done, prepared)), joined.filter(pc.and_not(done, prepared))
+    is_done, has_clips = is_same_file(scanned, matching), pc.is_null(matching["reason"])
+    return joined.filter(pc.and_(is_done, has_clips)), joined.filter(pc.and_not(is_done, has_clips))
 
 
 def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
@@ -104,7 +104,7 @@ def _count_reasons(rejected: pa.Table) -> dict[str, int]:
 
 
 def _unchanged(folder: Location, manifest: Manifest, tables: dict[str, pa.Table]) -> Manifest | None:
-    """Return the folder's manifest if it and the tables are already there, apart from date and versions."""
+    """Return the folder's manifest if it and the folder's tables equal the new ones, apart from date and versions."""
     path = folder / manifests.FILE
     if not path.exists():
         return None
@@ -117,7 +117,7 @@ def _unchanged(folder: Location, manifest: Manifest, tables: dict[str, pa.Table]
 
 
 def _delete_unused(folder: Location, kept: pa.Table) -> None:
-    """Delete the outcomes, then parts whose tracks were all removed or changed, and what a kill left of a write.
+    """Delete the outcomes, then parts whose tracks were all removed or changed, and files that were not fully written.
 
     Outcomes come first, because they may name the parts that are deleted after them.
     """

@@ -20,7 +20,7 @@ _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of
 
 
 class Features:
-    """A finished features folder. A job opens it once and passes it on; a pickle holds the address and the manifest.
+    """A finished features folder. A job opens it once and passes it on; its pickle holds only address and manifest.
 
     All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
     """
@@ -63,7 +63,7 @@ class Features:
         return self.load([split])[split]
 
     def load(self, splits: Sequence[str]) -> dict[str, Clips]:
-        """Return the clips of several splits, which share files, with one pass over the files."""
+        """Return the clips of several splits, with one pass over the files, which hold clips of all splits."""
         tracks = self.tracks()
         tracks = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(splits, pa.string())))
         labels = self._labels(tracks)
@@ -126,21 +126,21 @@ def _read_tracks(folder: Location) -> pa.Table:
     table = path.read_table()
     for name in ("track_id", "genre", "split"):
         if name not in table.column_names:
-            raise ArtifactError(f"{path}: there is no column {name!r}; docs/FEATURES.md lists what it holds")
+            raise ArtifactError(f"{path}: column {name!r} is missing; docs/FEATURES.md lists the columns")
     for name in ("track_id", "genre", "split", "group", "sound", "part"):
         table = _with_strings(table, name, path)
     return table.sort_by("track_id")
 
 
 def _with_strings(table: pa.Table, name: str, path: Location) -> pa.Table:
-    """Return the table with a column as plain strings, from any kind of text; nulls where there is no such column."""
+    """Return the table with a column cast to pa.string(); a missing column becomes nulls."""
     if name not in table.column_names:
         return table.append_column(name, pa.nulls(len(table), pa.string()))
     try:
         texts = table[name].cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise ArtifactError(
-            f"{path}: column {name!r} should hold texts, found {table[name].type}; convert it"
+            f"{path}: column {name!r} should hold strings, found {table[name].type}; convert it"
         ) from None
     return table.set_column(table.schema.get_field_index(name), name, texts)
 

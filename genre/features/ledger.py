@@ -1,11 +1,11 @@
 """The list of tracks that earlier runs of prepare finished in a features folder, so that the next run can resume.
 
 A file is identified by its size and time of modification, and its decoded content by the SHA-256 of the file: a file
-that was only touched is not decoded again. Names of parts and outcomes start with the number of the run that wrote
-them, so those with a higher number are newer. `settings.json` names the last run whose outcomes are in the tables:
-outcomes that a killed process writes later are ignored.
+that was only touched is not decoded again. Names of parts (files in clips/) and of files in outcomes/ start with the
+number of the run that wrote them, so a higher number is newer. `settings.json` holds the last run whose outcomes are in
+the tables: outcomes that a killed process writes later are ignored.
 
-Everything is done on columns: a list of a million tracks takes seconds and some hundred bytes per track.
+All operations work on columns: a million tracks take seconds, and some hundred bytes each.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Ledger:
     def reusable_outcomes(self) -> pa.Table:
         """Return the outcomes that are valid under this recipe.
 
-        Rejects are not where `decoding.retry_rejects` is set. Where the limits changed, neither are rejects, truncated
-        files and tracks that are now too long.
+        With `decoding.retry_rejects`, rejects are invalid. After a change of the limits, rejects, truncated files and
+        tracks that are now too long are invalid.
         """
         outcomes, limits = self.outcomes(), self.recipe.decoding
         invalid = pa.array(np.zeros(len(outcomes), dtype=bool))
@@ -96,10 +96,10 @@ class Ledger:
         return outcomes.filter(pc.invert(invalid))
 
     def apply_comparison(self, outcomes: pa.Table, compared: pa.Table, unchanged: pa.Table, run: int) -> pa.Table:
-        """Return the outcomes after the `compared` tracks were read and some of them found `unchanged`.
+        """Return the outcomes, updated after the files of the tracks `compared` were read.
 
-        Outcomes of tracks that changed are removed. Those of tracks that were only touched get the new time, and are
-        written to the folder.
+        `unchanged` are the tracks among them whose content is the same: their outcomes get the new time, and are
+        written to the folder. Outcomes of the others are removed.
         """
         others = outcomes.filter(pc.invert(pc.is_in(outcomes["track_id"], value_set=combined(compared["track_id"]))))
         kept = outcomes.take(row_of(unchanged, outcomes))
@@ -156,7 +156,7 @@ def _run_of(name: str) -> int:
 
 
 def _latest(table: pa.Table, rows: npt.NDArray[np.intp]) -> pa.Table:
-    """Return the last of the given rows of each track_id, sorted by track_id. Copies the table only once."""
+    """Return, for each track_id, its last row among `rows`, sorted by track_id. Copies the table only once."""
     codes = combined(table["track_id"]).dictionary_encode()
     last = np.full(len(codes.dictionary), -1, dtype=np.int64)
     last[codes.indices.to_numpy()[rows]] = rows  # of several assignments the last one counts

@@ -60,7 +60,7 @@ class Manifest:
     classes: list[str]  # in the order of the models' outputs
     counts: Counts = Counts()
     versions: dict[str, str] = field(default_factory=dict)
-    split: str = "official"  # who divided the tracks: official (the corpus) or random
+    split: str = "official"  # or random: decided by `genre.features.splits`
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of manifest.json."""
@@ -96,7 +96,7 @@ def read(folder: Location) -> dict[str, Any]:
 
 
 def with_defaults(content: dict[str, Any], tracks: pa.Table, folder: Location) -> dict[str, Any]:
-    """Return the content of a manifest that prepare did not write, with what it may leave out."""
+    """Return the content of a manifest that prepare did not write, with defaults for optional keys."""
     counts = {"scanned": len(tracks), "tracks": len(tracks), "splits": splits.summary(tracks)}
     return {
         "fingerprint": fingerprint({"shape": content["shape"], "settings": content.get("settings", {})}),
@@ -117,7 +117,7 @@ def fingerprint_of_tracks(tracks: pa.Table) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide the numbers."""
+    """Return the versions of the packages that results depend on."""
     packages = ("ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
     ours = {"genre": __version__, "python": sys.version.split()[0]}
     return ours | {package: version(package) for package in packages}

@@ -1,8 +1,8 @@
 """A fixed position in [0, 1) for each name, drawn from the name and a seed alone.
 
-Names that end in a number (`blues.00017`, `artist 4`) are placed by permuted blocks, as patients are in clinical
-trials: each block of 20 numbers with the same text around them takes each twentieth of [0, 1) once, in an order drawn
-from that text. Complete blocks are therefore stratified exactly; parts of blocks scatter less than a binomial.
+Names that end in a number (`blues.00017`, `artist 4`) are placed in permuted blocks, as in randomised clinical trials:
+each block of 20 numbers with the same text around them takes each twentieth of [0, 1) once, in an order drawn from that
+text. Complete blocks are therefore stratified exactly; incomplete blocks vary less than independent draws.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
 
-_BLOCK = 20  # 15 % and 20 % of it are integers
+_BLOCK = 20  # the default shares of 15 % and 20 % are integers: 3 and 4
 _NUMBERED = r"(?s)^(?P<before>.*?)(?P<number>[0-9]{1,9})(?P<after>[^0-9]*(?:\.[A-Za-z][A-Za-z0-9]{0,4})?)$"
 
 
@@ -51,7 +51,7 @@ def _hashes(texts: pa.StringArray, seed: int) -> Words:
 
 
 def _mix(words: Words) -> Words:
-    """Return scattered 64-bit words (the finalizer of SplitMix64; Steele, Lea, Flood, OOPSLA 2014)."""
+    """Return a hash of each 64-bit word (the finalizer of SplitMix64; Steele, Lea, Flood, OOPSLA 2014)."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

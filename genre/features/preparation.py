@@ -1,8 +1,8 @@
-"""Tracks to clips of features on disk, a block at a time.
+"""Decode tracks and store their clips, a block of tracks at a time.
 
 A block writes `clips/<name>.parquet` and then `outcomes/<name>.parquet` with one row for each of its tracks. A track
 is done once its outcome exists, so a killed job loses at most the blocks in progress. `finishing.finish` turns all
-outcomes into the folder's final tables. The module does not know who runs the blocks.
+outcomes into the folder's final tables. Independent of what runs the blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from genre.storage import Location
 
 @dataclass(frozen=True)
 class PreparedTrack:
-    """What decoding a file gives."""
+    """The result of decoding a file."""
 
     content: str  # SHA-256 of the file
     sound: str  # SHA-256 of the spectrograms
@@ -43,7 +43,7 @@ class PreparedTrack:
 
 
 class ClipEncoder:
-    """Recording to stored clips, with one recipe. Build it once and call it for each recording."""
+    """Turns recordings into stored clips with one recipe. Build it once and call it for each recording."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -59,7 +59,7 @@ class ClipEncoder:
 
 
 class TrackKernel:
-    """Address of a file to `PreparedTrack`. Runs in the isolated child process."""
+    """Decodes the file at an address to a `PreparedTrack`. Runs in the isolated child process."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -87,7 +87,7 @@ class TrackKernel:
 def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int = 1) -> pa.Table:
     """Write the clips of scanned tracks below `folder` and return one outcome per track.
 
-    The name of the file follows from the run and the tracks: a block that is given twice in one run is done once,
+    The name of the file follows from the run and the tracks: a block that runs twice in one run is decoded once,
     and a later run never overwrites the files of an earlier one.
     """
     name = f"{run:05d}-{_digest(tracks, recipe)}.parquet"

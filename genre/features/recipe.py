@@ -43,7 +43,7 @@ class Recipe(Settings):
         return self.decoding.model_dump(mode="json", include=_LIMITS)
 
     def fingerprint(self, version: int = KERNEL_VERSION) -> str:
-        """Return digits that change with every setting that changes the features, and with the kernel's version."""
+        """Return 16 hex digits that change with the kernel's version and with any setting that changes the features."""
         return fingerprint(self.audio, self.spectrogram, {"kernel": version})
 
     def shape(self) -> Shape:

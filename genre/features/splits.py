@@ -1,4 +1,4 @@
-"""Which tracks train, which validate, which test: decided once for each track, before it is cut into windows.
+"""Assign each track to the training, validation or test split, before it is cut into windows.
 
 All tracks of a *unit* are in the same split. A unit is a group (artist, album), or a track without a group; units that
 share `content` (the same audio under another name) are joined. A unit has a fixed position in [0, 1), drawn from
@@ -7,9 +7,9 @@ nothing but its own name and `corpus.split_seed` (`positions`):
     0 ... valid ... valid_fraction ... train ... 1 - test_fraction ... test ... 1
 
 **Stability against exactness.** If no track may ever change its split when files are added or removed, and no history
-is kept, then the split can only depend on the unit's own name. The sizes of the splits then scatter about their
-shares, for names without numbers like a binomial. We accept that: a split that changes between two runs is a leak.
-Three things reduce the scatter:
+is kept, then the split can only depend on the unit's own name. The sizes of the splits then vary around their shares:
+binomially, for names without numbers. We accept that, because a split that changes between two runs is leakage. Three
+rules reduce the variation:
 
 - Names with numbers are stratified in blocks of 20.
 - A genre with at least three units has one in every split, with two in train and test, with one in train. Where the
@@ -20,8 +20,7 @@ Three things reduce the scatter:
 
 Functions take a table with the columns `track_id`, `genre`, `group`, `split` and optionally `content` (any value that
 is equal for equal audio, null where unknown). Rows may be tracks or clips of tracks. Rows with split `excluded` are in
-no split: they are not changed, and checks ignore them. Only columns are used, no objects per track: a million tracks
-take seconds.
+no split: they are not changed, and checks ignore them. All operations work on columns: a million tracks take seconds.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ def _codes(split: pa.ChunkedArray) -> Ints:
 
 
 def _units(table: pa.Table) -> tuple[Ints, pa.StringArray]:
-    """Return the unit of each row, and the name of each unit; a prefix separates groups from tracks of that name."""
+    """Return the unit of each row and the name of each unit; a prefix separates groups and tracks of the same name."""
     group = pc.binary_join_element_wise("group", table["group"], "\0")
     track = pc.binary_join_element_wise("track", table["track_id"], "\0")
     encoded = combined(pc.coalesce(group, track)).dictionary_encode()
@@ -144,7 +143,7 @@ def _units(table: pa.Table) -> tuple[Ints, pa.StringArray]:
 
 
 def _joined(units: Ints, names: pa.StringArray, content: pa.ChunkedArray) -> tuple[Ints, pa.StringArray]:
-    """Return the units after joining those that share content; each is named like its first member in sorted order."""
+    """Return the units after joining those that share content; each is named after its first member in sorted order."""
     known = pc.is_valid(content).to_numpy()
     audio = _sorted_codes(content.filter(content.is_valid()))
     if not len(audio) or np.bincount(audio).max() == 1:  # nothing is shared: saves the half second of importing scipy
@@ -170,7 +169,7 @@ def _components(units: Ints, audio: Ints, count: int) -> Ints:
 
 
 def _fill_empty_splits(units: Ints, genres: Ints, assignment: _Assignment, distances: dict[int, Floats]) -> None:
-    """Give every genre that is large enough a unit in each split: the nearest one whose genres can spare it."""
+    """Give every genre that is large enough a unit in each split: the nearest one that can be spared."""
     if not len(units):
         return
     pairs = np.unique(np.stack([genres, units], axis=1), axis=0)  # sorted by genre
@@ -217,7 +216,7 @@ def _describe_leaks(tracks: pa.Table, column: str, noun: str) -> str:
 
 
 def _sorted_codes(column: pa.ChunkedArray) -> Ints:
-    """Return a small number for each value, in sorted order of the values, so that the order of rows has no effect."""
+    """Return the rank of each value among the sorted distinct values, independent of the order of rows."""
     encoded = combined(column).dictionary_encode()
     if not len(encoded):
         return np.zeros(0, dtype=np.int64)

@@ -1,6 +1,6 @@
-"""Clips to windows of the length that a model takes: random in training, evenly spaced in evaluation.
+"""Cut clips into windows of the length that a model takes: random in training, evenly spaced in evaluation.
 
-Windows are bytes. They become decibels on the device that trains, so that a quarter of the memory is copied.
+Windows are bytes. They are converted to decibels on the device of the model: bytes are a quarter of float32 to copy.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Plan:
 
     steps: int
     batch: int  # windows in a step, over all workers
-    share: int  # windows in a step, of one worker; a remainder is left out
+    share: int  # windows in a step, of one worker: batch // workers; the remainder is left out
 
 
 def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
-    """Return a plan of full global batches, or of one smaller batch when there are too few clips.
+    """Return a plan of full batches over all workers, or of one smaller batch when there are too few clips.
 
     Raises `ConfigError` when a worker would get fewer than two windows, which batch norm needs.
     """
@@ -59,7 +59,7 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
 
 
 def per_epoch(windows_per_clip: int, frames: int, clip_frames: int) -> int:
-    """Return the windows of `frames` frames cut from each clip in an epoch; for 0, the number that fills the clip."""
+    """Return the number of windows of `frames` frames per clip and epoch; for 0, the number that fills the clip."""
     return windows_per_clip or max(1, round(clip_frames / frames))
 
 
@@ -72,7 +72,7 @@ def eval_starts(frames: int, clip_frames: int, per_clip: int) -> Ints:
 def training_windows(
     clips: Clips, frames: int, per_clip: int, batch_size: int, seed: tuple[int, ...], shard: Shard = Shard()
 ) -> Iterator[Windows]:
-    """Yield one epoch of random windows. The workers' shares of a global batch are disjoint and of equal size.
+    """Yield one epoch of random windows. The workers' shares of a batch are disjoint and of equal size.
 
     `seed` decides everything, so an epoch can be repeated. Windows that do not fill the last batch are left out; the
     order is different in each epoch.
@@ -93,8 +93,8 @@ def evaluation_windows(
     """Yield evenly spaced windows of every clip, from its first to its last frame, at most `2 * batch_size` at a time.
 
     Groups of complete tracks, of about `batch_size` windows each, are dealt to the workers in turn. A batch lies
-    within a group, so batches are the same for any number of workers: the last bit of a network's output may depend
-    on the size of its batch, but not on the number of workers.
+    within a group, so batches are the same for any number of workers. This matters because the last bit of a network's
+    output can depend on the size of the batch.
     """
     starts = eval_starts(frames, clips.shape.frames, per_clip)
     of_track = np.bincount(clips.track, minlength=len(clips.track_ids)) * len(starts)

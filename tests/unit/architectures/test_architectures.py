@@ -128,7 +128,7 @@ def test_a_spectrogram_is_a_grey_picture_to_pretrained_weights(weights: State, w
 def test_pretrained_weights_select_the_published_stem(weights_file: Path) -> None:
     assert pretrained("resnet").state_dict()["conv1.weight"].shape[2:] == (3, 3)
     assert pretrained("resnet", pretrained=str(weights_file)).state_dict()["conv1.weight"].shape[2:] == (7, 7)
-    with pytest.raises(ConfigError, match="fits the published stem only, found stem=small"):
+    with pytest.raises(ConfigError, match="fits only the published stem, found stem=small"):
         architectures.params("resnet", {"pretrained": str(weights_file), "stem": "small"})
 
 
