@@ -44,7 +44,7 @@ from genre.settings import Config
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from ray_jobs import tag
-from ray_jobs.engine import cluster
+from ray_jobs.engine import capacity, cluster
 
 _NICE = 15  # of Ray's workers
 
@@ -105,7 +105,7 @@ def job(config: Config, ensemble: SavedEnsemble, files: pa.Table) -> Speed:
     marks = []
     for rows in tag.stream(config, ensemble, files, {}):
         marks.append((time.perf_counter(), _cpu_seconds(), len(rows), sum(rows["seconds"].to_pylist())))
-    begin, end = cluster.cpus() - 1, len(marks) - cluster.cpus()
+    begin, end = capacity.cpus() - 1, len(marks) - capacity.cpus()
     between = marks[begin + 1 : end + 1]
     return Speed(
         files=sum(mark[2] for mark in between),

@@ -23,7 +23,7 @@ from genre.features.scan import scan
 from genre.settings import Config, PrepareSettings
 from genre.storage import Location
 from genre.wording import duration, plural
-from ray_jobs.engine import cli, cluster
+from ray_jobs.engine import cli, reach
 from ray_jobs.engine.blocks import Workers
 from ray_jobs.engine.metrics import prepare_and_count
 from ray_jobs.engine.progress import TrackProgress
@@ -41,7 +41,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     Return the manifest.
     """
     folder = Location.of(config.output) / "features"
-    cluster.check_writable(config)  # before a long scan, or the composing of a corpus
+    reach.check_writable(config.output)  # before a long scan, or the composing of a corpus
     ledger = Ledger(folder, Recipe.of(config))
     started = time.monotonic()
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())

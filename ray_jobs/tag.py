@@ -194,10 +194,10 @@ def _cluster_stream(
     """Like `stream`, on a Ray that is connected for it."""
     # Ray's core complains about how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    from ray_jobs.engine import cluster
+    from ray_jobs.engine import cluster, reach
 
     with cluster.connected(config):
-        cluster.check_seen(pending["path"][0].as_py(), "inputs")
+        reach.check_readable(pending["path"][0].as_py(), "inputs")
         yield from stream(config, ensemble, pending, known)
 
 
@@ -207,12 +207,12 @@ def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: di
     One actor on each CPU decodes and tags. Decoding is most of the work, and two pools of actors on the same CPUs
     would only add the transfer between them. Where there is a GPU, the actors share it.
     """
-    from ray_jobs.engine import cluster  # before ray
+    from ray_jobs.engine import capacity, cluster  # before ray
     from ray_jobs.engine.blocks import as_they_come
 
-    blocks = _blocks(config.tag, pending, cluster.cpus())
-    workers = min(cluster.cpus(), len(blocks))
-    gpus = 0 if config.device == "cpu" or ensemble.is_exported else cluster.gpus()
+    blocks = _blocks(config.tag, pending, capacity.cpus())
+    workers = min(capacity.cpus(), len(blocks))
+    gpus = 0 if config.device == "cpu" or ensemble.is_exported else capacity.gpus()
     data = cluster.data()
     dataset = data.from_arrow(blocks).map_batches(
         _Worker,

@@ -27,7 +27,7 @@ from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
 from genre.training.run_record import RunRecord
-from ray_jobs.engine import cli, cluster, metrics, reporter
+from ray_jobs.engine import capacity, cli, cluster, metrics, reporter
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _resources(config: Config) -> dict[str, int]:
 
     Raises `ConfigError` where the cluster has too few: workers would wait for them forever.
     """
-    use_gpu = cluster.gpus() > 0 and config.device != "cpu"
+    use_gpu = capacity.gpus() > 0 and config.device != "cpu"
     if config.device == "cuda" and not use_gpu:
         raise ConfigError("device=cuda, but the cluster has no GPU; use device=auto or cpu")
     unit = "GPU" if use_gpu else "CPU"

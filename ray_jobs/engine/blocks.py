@@ -15,7 +15,7 @@ import ray
 from genre.audio.isolation import portable
 from genre.settings import Config
 from genre.storage import Location
-from ray_jobs.engine import cluster
+from ray_jobs.engine import capacity, cluster, reach
 
 Work = Callable[[pa.Table], pa.Table]
 _BLOCKS = 16  # at least, where there are so many tracks: so many CPUs get some of a small corpus
@@ -45,9 +45,9 @@ class Workers:
         if not self._connected:
             self._connected = True
             self._stack.enter_context(cluster.connected(self._config))
-            cluster.check_seen(tracks["path"][0].as_py(), "corpus.root")
+            reach.check_readable(tracks["path"][0].as_py(), "corpus.root")
         size = block_size(len(tracks), limit)
-        firsts = first_blocks(-(-len(tracks) // size), cluster.cpus())
+        firsts = first_blocks(-(-len(tracks) // size), capacity.cpus())
         # The list lies once in each node's shared memory and blocks are views of it: nothing is cut and sent from
         # here. The reference travels in a list, or Ray would send the table itself.
         tasks = len(firsts) - 1

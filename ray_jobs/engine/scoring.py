@@ -25,7 +25,7 @@ from genre.model.classifier import predict
 from genre.report.entries import SavedRuns
 from genre.storage import Location
 from genre.training.experiment import Data
-from ray_jobs.engine import cluster
+from ray_jobs.engine import capacity
 from ray_jobs.engine.progress import JobProgress
 
 BASELINE = "baseline"  # its name among the rows of the robustness
@@ -63,7 +63,7 @@ def score(
 ) -> Scored:
     """Score all models on all machines; then measure their costs, while nothing else runs."""
     shared, folders = ray.put(clips), [folder for runs in saved for folder in runs.folders]
-    blocks = even_blocks(changed.paths, cluster.cpus()) if changed else []
+    blocks = even_blocks(changed.paths, capacity.cpus()) if changed else []
     with JobProgress("judging", len(folders) + len(blocks) + (fitted is not None) + len(saved)) as progress:
         tasks = [_predict.remote(folder, shared) for folder in folders]
         changed_tasks = [_predict_changed.remote(block, changed.recipe, folders, fitted) for block in blocks if changed]

@@ -10,7 +10,7 @@ from ray import tune
 from genre import devices
 from genre.errors import ConfigError
 from genre.settings import TuneSettings
-from ray_jobs.engine import cluster
+from ray_jobs.engine import capacity
 
 _SHARE_OF_GPU = 0.25  # of a trial with one worker: a small network leaves most of a GPU idle
 
@@ -35,7 +35,7 @@ class TrialResources:
         Raises `ConfigError` where the settings ask for GPUs that a trial cannot have.
         """
         requested, several = settings.gpus_per_trial, settings.workers_per_trial > 1
-        available = cluster.gpus()
+        available = capacity.gpus()
         if device == "cuda" and not (available if requested is None else requested):
             raise ConfigError(
                 f"device=cuda, but tune.gpus_per_trial={requested} of a cluster with {available} GPUs leaves "
@@ -75,12 +75,12 @@ class TrialResources:
         Raises `ConfigError` where no trial fits, since Ray would wait for ever.
         """
         needed = self._of_worker()
-        fitting = cluster.places(needed)
+        fitting = capacity.count_slots(needed)
         if fitting < self.workers:
             wanted = " and ".join(f"tune.{kind.lower()}s_per_trial={amount:g}" for kind, amount in needed.items())
             raise ConfigError(
-                f"a trial needs {self.workers} x ({wanted}), the cluster has {cluster.cpus()} CPUs and "
-                f"{cluster.gpus()} GPUs, room for {fitting}; ask for less"
+                f"a trial needs {self.workers} x ({wanted}), the cluster has {capacity.cpus()} CPUs and "
+                f"{capacity.gpus()} GPUs, room for {fitting}; ask for less"
             )
         return min(fitting // self.workers, self.limit or fitting)
 

@@ -13,22 +13,21 @@ import yaml
 from conftest import REPOSITORY
 from running import ENVIRONMENT
 
-from genre.config import load
 from genre.errors import ConfigError
-from ray_jobs.engine import cluster
+from ray_jobs.engine import capacity, cluster, reach
 
 
 @pytest.fixture
 def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend to be connected to a cluster of one machine."""
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
-    monkeypatch.setattr(cluster, "_works_elsewhere", lambda: False)
-    monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter(()))
+    monkeypatch.setattr(capacity, "has_no_worker_yet", lambda: False)
+    monkeypatch.setattr(reach, "_ask_others", lambda address, write: iter(()))
 
 
 def check(output: Path | str) -> None:
     """Check an output folder as a job does."""
-    cluster._check_output(load(overrides=[f"output={output}"]))
+    reach.check_output(str(output))
 
 
 @pytest.mark.usefixtures("one_machine")
@@ -54,14 +53,14 @@ def test_an_output_in_the_submitted_copy_is_refused(tmp_path: Path, monkeypatch:
 
 @pytest.mark.usefixtures("one_machine")
 def test_a_folder_of_a_head_without_workers_yet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_works_elsewhere", lambda: True)
+    monkeypatch.setattr(capacity, "has_no_worker_yet", lambda: True)
     with pytest.raises(ConfigError, match="is a folder of the head, where no tasks run; use an address"):
         check(tmp_path)
 
 
 @pytest.mark.usefixtures("one_machine")
 def test_an_output_that_a_machine_cannot_reach_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "no such folder")]))
+    monkeypatch.setattr(reach, "_ask_others", lambda address, write: iter([("worker-1", "no such folder")]))
     with pytest.raises(ConfigError, match=r"is not shared with worker-1 \(no such folder\); use an address"):
         check(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -69,10 +68,10 @@ def test_an_output_that_a_machine_cannot_reach_is_refused(tmp_path: Path, monkey
 
 @pytest.mark.usefixtures("one_machine")
 def test_music_that_a_machine_cannot_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster.check_seen(str(tmp_path), "corpus.root")
-    monkeypatch.setattr(cluster, "_ask_others", lambda address, write: iter([("worker-1", "it is not there")]))
+    reach.check_readable(str(tmp_path), "corpus.root")
+    monkeypatch.setattr(reach, "_ask_others", lambda address, write: iter([("worker-1", "it is not there")]))
     with pytest.raises(ConfigError, match=r"corpus.root: worker-1 cannot read .* \(it is not there\)"):
-        cluster.check_seen(str(tmp_path), "corpus.root")
+        reach.check_readable(str(tmp_path), "corpus.root")
 
 
 def test_a_missing_cluster_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +86,8 @@ def test_network_mounts_are_recognised(
 ) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("disk / ext4 rw 0 0\nserver:/music /net/music nfs4 rw 0 0\nfs:/ /efs nfs4 rw 0 0\n")
-    monkeypatch.setattr(cluster, "_MOUNTS", str(mounts))
-    assert cluster._on_network(path) is shared
+    monkeypatch.setattr(reach, "_MOUNTS", str(mounts))
+    assert reach._on_network(path) is shared
 
 
 def test_a_local_ray_requires_a_token() -> None:
@@ -117,6 +116,6 @@ def test_processors_include_those_of_machines_that_may_be_started(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 0.0})
-    assert (cluster.cpus(), cluster.gpus()) == (144, 1)
+    assert (capacity.cpus(), capacity.gpus()) == (144, 1)
     monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
-    assert (cluster.cpus(), cluster.gpus()) == (1, 0)
+    assert (capacity.cpus(), capacity.gpus()) == (1, 0)
