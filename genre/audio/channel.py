@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-_SHARED = 32 << 20  # bytes; larger arrays go through the socket. The kernel allocates a page on its first use
+_SHARED = 32 << 20  # bytes; if a message needs more, all of it goes through the socket. Unused pages cost no memory
 _SIZE = struct.Struct("=q")
 
 
@@ -77,7 +77,7 @@ class Channel:
         return pickle.loads(content, buffers=self._buffers())  # noqa: S301 - from our own parent or child
 
     def poll(self, seconds: float) -> bool:
-        """Return whether a message, or the end of the other side, arrives within `seconds`."""
+        """Return whether, within `seconds`, a message arrives or the other end closes."""
         return bool(self._poller.poll(math.ceil(1000 * seconds)))
 
     def _buffers(self) -> Iterator[bytes]:

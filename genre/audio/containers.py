@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-_PLACEHOLDER_SIZE = 0x7FFFF000  # from this size of the sound data on, a live recorder's placeholder
+_PLACEHOLDER_SIZE = 0x7FFFF000  # live recorders declare at least this size when they do not know it yet
 _OGG_PAGE_LIMIT = 65_307  # bytes, header included
 _OGG_LAST_PAGE = 0x04
 
@@ -44,7 +44,7 @@ class _SoundData:
 
 
 def share_present(content: bytes) -> float:
-    """Return which share, 0 to 1, of the declared sound data the file holds; 1 where the size is not declared."""
+    """Return the share, 0 to 1, of the declared sound data that the file holds; 1 if no size is declared."""
     sound = _sound_data(content)
     if sound is None or not 0 < sound.size < _PLACEHOLDER_SIZE:
         return 1.0
@@ -60,14 +60,14 @@ def ends_early(content: bytes) -> bool:
 
 
 def repaired(content: bytes) -> bytes:
-    """Return the file so that libsndfile reads all of it: with a length if it has none, and nothing after its sound."""
+    """Return a file that libsndfile reads completely: add a length to one without, remove what follows the sound."""
     if content[:4] in (b"RIFF", b"RIFX"):
         return _wave_repaired(content)
     return _with_mpeg_length(content)
 
 
 def _wave_repaired(content: bytes) -> bytes:
-    """Return a WAV file that ends with its sound; a length that was never written becomes "until the end"."""
+    """Return the WAV file without bytes after its sound; a length of 0 becomes "until the end of the file"."""
     sound = _sound_data(content)
     if sound is None or sound.start >= len(content):
         return content
@@ -105,7 +105,7 @@ def _walk(content: bytes, layout: _Chunks) -> _SoundData | None:
 _MPEG1_RATES = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MPEG2_RATES = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _HERTZ = (44100, 48000, 32000)
-_MANY_FRAMES = 0x00FFFFFF  # five days of sound: reading stops at the end of the file
+_MANY_FRAMES = 0x00FFFFFF  # five days of sound, so that reading stops only at the end of the file
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,17 @@ class _MpegFrame:
         version, bitrate, hertz = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
         if version == 1 or bitrate in (0, 15) or hertz == 3:
             return None
-        first = version == 3
-        rate = _HERTZ[hertz] >> (0 if first else 1 if version == 2 else 2)
-        kilobits = (_MPEG1_RATES if first else _MPEG2_RATES)[bitrate]
+        is_mpeg1 = version == 3
+        rate = _HERTZ[hertz] >> (0 if is_mpeg1 else 1 if version == 2 else 2)
+        kilobits = (_MPEG1_RATES if is_mpeg1 else _MPEG2_RATES)[bitrate]
         is_mono = header[3] >> 6 == 3
-        side = (17 if is_mono else 32) if first else (9 if is_mono else 17)
+        side = (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
         padding = header[2] >> 1 & 1
-        return cls(header, side, (144_000 if first else 72_000) * kilobits // rate + padding)
+        return cls(header, side, (144_000 if is_mpeg1 else 72_000) * kilobits // rate + padding)
 
 
 def _with_mpeg_length(content: bytes) -> bytes:
-    """Return an MP3 without a length with an additional first frame, which declares more than any file holds.
+    """Put a frame that declares a very large length before an MP3 that declares none. Return other files unchanged.
 
     Without it libsndfile estimates the length from the first frame's bit rate and stops there. That loses more than
     half of a variable-rate file that starts quietly; one that starts loudly looks truncated.
@@ -154,7 +154,7 @@ def _with_mpeg_length(content: bytes) -> bytes:
 
 
 def declares_no_length(content: bytes) -> bool:
-    """Return whether `repaired` added the length of this MP3, which is no real length."""
+    """Return whether the length that this MP3 declares is not its own, but was added by `repaired`."""
     start = _after_id3(content)
     return content[start + 4 : start + 60].lstrip(b"\0").startswith(b"Info" + struct.pack(">II", 1, _MANY_FRAMES))
 

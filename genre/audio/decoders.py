@@ -58,7 +58,7 @@ class _Content(io.BytesIO):
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that never seeks: soundfile would seek after every read, and decode a part of MP3 and Vorbis twice."""
+    """A file that never seeks: soundfile would seek after every read, and decode parts of MP3 and Vorbis twice."""
 
     def seekable(self) -> bool:
         return False

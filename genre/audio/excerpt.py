@@ -12,7 +12,7 @@ from genre.audio.isolation import IsolatedKernel
 from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
 
-_SETTINGS = AudioSettings(sample_rate=22050)  # of the MP3, which every browser plays
+_SETTINGS = AudioSettings(sample_rate=22050)  # a rate at which every browser plays MP3
 
 
 class _Cutter:

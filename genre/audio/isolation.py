@@ -1,4 +1,4 @@
-"""A function in a child process, so that a file that crashes or hangs a decoder affects no other file.
+"""Run a function in a child process, so that a file that crashes or hangs a decoder affects no other file.
 
 The child is a new interpreter (not a fork: the parent has threads). It starts with the first item and serves all
 items; after a crash or a timeout it is replaced.
@@ -7,9 +7,9 @@ Possible failures, and the `AudioError` that the parent raises:
 
 - the function raises an `AudioError`: that error;
 - it raises another exception: unreadable, with the exception's name. A single file must not end a job of a hundred
-  thousand; an error in the function itself affects all files, and the job fails because of their share;
+  thousand. An error in the function itself rejects all files, and the job fails by `prepare.max_reject_fraction`;
 - it needs more memory than allowed: absurd_header, or crashed where a library does not check its allocations;
-- the child dies: crashed, after the second time; the first time may have been a kill for another reason;
+- the child dies twice: crashed. The first time, the item is tried again: the kill may have had another cause;
 - it takes too long: timed_out.
 """
 
@@ -119,10 +119,10 @@ class IsolatedKernel:
             try:
                 channel.send(self._setup)
                 succeeded, error = (
-                    channel.receive() if channel.poll(_START_SECONDS) else (False, _no_start("no answer"))
+                    channel.receive() if channel.poll(_START_SECONDS) else (False, _start_error("no answer"))
                 )
             except (EOFError, ConnectionError):
-                error = _no_start(self._cause_of_death())
+                error = _start_error(self._cause_of_death())
                 continue
             if succeeded:
                 return channel
@@ -170,9 +170,9 @@ def environment() -> dict[str, str]:
     return _KEEP_MEMORY | os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def _no_start(why: str) -> RuntimeError:
+def _start_error(cause: str) -> RuntimeError:
     return RuntimeError(
-        f"the decoding process did not start ({why}); check that python can import genre.features.preparation"
+        f"the decoding process did not start ({cause}); check that python can import genre.features.preparation"
     )
 
 
@@ -189,7 +189,7 @@ def _signal_name(number: int) -> str:
 def _serve(parent: int, descriptors: list[int]) -> None:
     """Build the function, then process items until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     channel = Channel.of(descriptors)
     try:
         factory, arguments, memory_mb = channel.receive()
@@ -249,8 +249,8 @@ def _silence_stderr() -> None:
     os.close(null)
 
 
-def _exit_without(parent: int) -> None:
-    """End this process when the parent is gone, even while a decoder hangs."""
+def _exit_with(parent: int) -> None:
+    """End this process when the process `parent` ends, even while a decoder hangs."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(0)

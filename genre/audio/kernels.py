@@ -1,4 +1,4 @@
-"""The loops around the spectrogram's transforms, compiled by numba to one pass over memory each; numpy takes several.
+"""The loops before and after the spectrogram's FFT, compiled by numba: one pass over memory each, numpy takes several.
 
 Compiling takes two seconds of CPU time, loading the compiled code a third of a second. The first process on a machine
 compiles, processes that start meanwhile wait for it, and later processes load. The cache holds machine code, so its
@@ -31,8 +31,8 @@ Float64 = npt.NDArray[np.float64]
 Floats = Float32 | Float64
 Integers = npt.NDArray[np.int64]
 
-FRAMES = 4  # that `weigh` processes together, so that each weight is loaded once for all of them
-LANES = 8  # spectrum values that `weigh` multiplies in one step
+FRAMES = 4  # processed together by `weigh`, so that each weight is loaded once for all of them
+LANES = 8  # spectrum values multiplied in one step of `weigh`
 
 
 def emphasised(
@@ -57,7 +57,7 @@ def emphasised(
 
 
 def windowed(padded: Float32, rows: Integers, hop: int, window: Float64, frames: Float64) -> None:
-    """Write the `frames` (n, n_fft) with the numbers `rows`, windowed."""
+    """Write the frames with the numbers `rows` (n,), windowed, to `frames` (n, n_fft)."""
     for i in range(len(frames)):
         samples = padded[rows[i] * hop : rows[i] * hop + len(window)]
         frame = frames[i]
@@ -79,9 +79,8 @@ def weigh(
         for f in range(FRAMES):
             spectrum = spectra[min(i + f, last)]
             row = squares[f]
-            for k in range(
-                np.uint64((length - 1) // 2)
-            ):  # unsigned: numba would check signed indices for negative values
+            # unsigned: numba would check signed indices for negative values
+            for k in range(np.uint64((length - 1) // 2)):
                 real = np.float32(spectrum[np.uint64(2) * k + np.uint64(1)])
                 imaginary = np.float32(spectrum[np.uint64(2) * k + np.uint64(2)])
                 row[k] = real * real + imaginary * imaginary
@@ -106,7 +105,7 @@ def weigh(
 
 
 def suspects(power: Float32, energy: Float32, least: Float32, lowest: float, suspect: npt.NDArray[np.bool_]) -> None:
-    """Mark the frames in which a band above `lowest` is weaker than `least` (n_mels,) of the frame's energy."""
+    """Mark in `suspect` (n,) the frames with a band above `lowest` that is below the share `least` of their energy."""
     floor = np.float32(lowest)
     for i in range(len(power)):
         bands = power[i]
@@ -119,7 +118,7 @@ def suspects(power: Float32, energy: Float32, least: Float32, lowest: float, sus
 
 @dataclass(frozen=True)
 class Kernels:
-    """The functions of this module as machine code, and how many of them were compiled, not loaded."""
+    """The functions of this module as machine code, and the number of them that were compiled instead of loaded."""
 
     emphasised: Callable[..., None]
     windowed: Callable[..., None]
@@ -180,9 +179,8 @@ def _compile(folder: Path | None) -> Kernels:
 def _lock(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, so that one process at a time compiles into it."""
     with (folder / "lock").open("w") as file:
-        with contextlib.suppress(
-            OSError
-        ):  # a network file system may have no locks: then several compile, without harm
+        # a network file system may have no locks: then several processes compile, without harm
+        with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -25,8 +25,8 @@ Samples = npt.NDArray[np.float32]
 SILENT_PEAK = 1e-4  # -80 dBFS: recordings below it hold only dither or hum
 MAX_CHANNELS = 32
 RATES = (1000, 768_000)  # Hz, from telephone and old games to the fastest converters
-COMPLETE = 0.98  # share of the declared length that counts as complete: lengths of MPEG files are estimates
-# A mix with a peak below both, absolute and relative to the first channel, is the sum of channels that cancel.
+COMPLETE = 0.98  # this share of the declared length counts as complete, since lengths of MPEG files are estimates
+# Channels cancel if the peak of their mix is below both limits: absolute, and relative to the first channel.
 CANCELLED_PEAK, CANCELLED_RATIO = 1e-2, 1e-2
 _INT16_SCALE = 1 / 32768
 _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults
@@ -111,7 +111,7 @@ def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
 
 
 def trim_bounds(wave: Samples, top_db: float) -> tuple[int, int]:
-    """Return the begin and end of (samples,) without leading and trailing silence.
+    """Return start and end of `wave` (samples,) without leading and trailing silence, as indices.
 
     The indices are those of `librosa.effects.trim` with its default frames: silence is where the root mean square of
     centred frames of 2048 samples every 512 is `top_db` below the loudest frame. A frame is four hops, so the energies
@@ -142,7 +142,7 @@ def _decode(content: bytes, settings: AudioSettings, limits: DecodingSettings, o
 
 
 def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, only_first: bool = False) -> Recording:
-    """Mix down and resample a stream block by block, with the result of one pass and little additional memory."""
+    """Mix down and resample a stream block by block; the result is that of the complete signal at once."""
     rate, target = stream.sample_rate, settings.sample_rate
     _check_header(stream, limits)
     max_frames = limits.max_track_seconds * rate
@@ -175,7 +175,7 @@ def _mono(block: Block, only_first: bool) -> Samples:
 
 
 class _GrowingWave:
-    """A growing array of samples, which starts with the expected length of the result."""
+    """An array of samples to append to, allocated with the expected length of the result."""
 
     def __init__(self, expected: int) -> None:
         self._samples = np.empty(expected, dtype=np.float32)

@@ -37,8 +37,8 @@ FLOOR_POWER = 1e-10
 _CHUNK = 64 * 2048  # samples transformed together: half a MiB
 # raises treble over bass by 9.5 dB: enough for real music, and more would make tones in the bass less precise
 _EMPHASIS = 0.5
-# A band is imprecise below this share of its frame's energy times its largest weight: the noise of rounding in single
-# precision is less than 1e-7 of the amplitude, which rarely changes such a band by 2e-4 dB.
+# A band is imprecise if its power is below this share of its frame's energy, times the band's largest weight. Rounding
+# in single precision is less than 1e-7 of the amplitude, which rarely changes a stronger band by 2e-4 dB.
 _LEAST_SHARE = (3.5e-6 / 2e-4) ** 2
 
 
@@ -94,7 +94,7 @@ class LogMel:
         return power
 
     def _chunks(self, count: int, kind: type[np.floating]) -> Iterator[tuple[slice, npt.NDArray[Any], Float32]]:
-        """Yield the next slice of `count` frames, memory for these frames (n, n_fft), and memory for `weigh`."""
+        """Yield slices of `count` frames, each with memory for its frames (n, n_fft) and scratch memory for `weigh`."""
         n_fft = self.settings.n_fft
         size = max(1, _CHUNK // n_fft)
         frames = np.empty((min(size, count), n_fft), dtype=kind)
