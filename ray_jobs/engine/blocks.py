@@ -18,13 +18,13 @@ from genre.storage import Location
 from ray_jobs.engine import capacity, cluster, reach
 
 Work = Callable[[pa.Table], pa.Table]
-_BLOCKS = 16  # at least, where there are so many tracks: so many CPUs get some of a small corpus
-_BLOCKS_PER_TASK = 16  # at most; between two tasks a CPU waits for a tenth of a second, until Ray Data looks again
+_MIN_BLOCKS = 16  # of a corpus with as many tracks, so that 16 CPUs share a small one
+_MAX_BLOCKS_PER_TASK = 16  # between two tasks a CPU is idle for a tenth of a second, the polling interval of Ray Data
 _THREAD_SECONDS = 10
 
 
 class Workers:
-    """Joins or starts Ray when there is something to do, and stops what it started at the end."""
+    """Runs a function on blocks of tracks. Connects to Ray with the first call, and disconnects on leaving."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -38,9 +38,9 @@ class Workers:
         self._stack.__exit__(kind, error, at)
 
     def map(self, work: Work, tracks: pa.Table, limit: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """`columns` of `work` of each block of at most `limit` tracks, in no order.
+        """Yield the result of `work` for each block of at most `limit` tracks, in any order; only `columns` if given.
 
-        Blocks whose worker dies are done again: `work` should see what it has finished. Raises what `work` raised.
+        A block whose worker dies is repeated, so `work` should reuse what it has finished. Raises the errors of `work`.
         """
         if not self._connected:
             self._connected = True
@@ -48,8 +48,8 @@ class Workers:
             reach.check_readable(tracks["path"][0].as_py(), "corpus.root")
         size = block_size(len(tracks), limit)
         firsts = first_blocks(-(-len(tracks) // size), capacity.cpus())
-        # The list lies once in each node's shared memory and blocks are views of it: nothing is cut and sent from
-        # here. The reference travels in a list, or Ray would send the table itself.
+        # The table is once in the shared memory of each node, and blocks are views of it. The reference is in a list,
+        # because Ray replaces a direct argument by the table itself.
         tasks = len(firsts) - 1
         data = cluster.data()
         results = data.range(tasks, override_num_blocks=tasks).map_batches(
@@ -59,7 +59,7 @@ class Workers:
             fn_args=([ray.put(tracks)], firsts, size, work, columns),
             num_cpus=_cpus_of_a_block(tracks),
         )
-        results.context.target_max_block_size = 1  # the answer to each block comes at once, not at the end of the task
+        results.context.target_max_block_size = 1  # each result is sent at once, not at the end of the task
         with as_they_come(results) as tables:
             for answer in (answer for table in tables for answer in table["answer"]):
                 result = pickle.loads(answer.as_py())  # noqa: S301 - from our own workers
@@ -70,9 +70,9 @@ class Workers:
 
 @contextlib.contextmanager
 def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
-    """The blocks of `dataset`, in no order. On leaving, its execution and its threads have ended.
+    """Iterate over the blocks of `dataset` in any order. On leaving, its execution and its threads have ended.
 
-    A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a word, or starts another Ray.
+    A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a message, or starts another Ray.
     """
     batches = iter(dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"))
     try:
@@ -85,22 +85,22 @@ def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
 
 
 def block_size(tracks: int, limit: int) -> int:
-    """Tracks of a block: at most `limit`, fewer in a small corpus.
+    """Return the number of tracks in a block: at most `limit`, fewer in a small corpus.
 
-    Depends on the number of tracks alone: the same corpus is cut the same on any cluster.
+    It depends only on the number of tracks, so that the blocks of a corpus are the same on any cluster.
     """
-    return min(limit, max(1, -(-tracks // _BLOCKS)))
+    return min(limit, max(1, -(-tracks // _MIN_BLOCKS)))
 
 
 def first_blocks(blocks: int, cpus: int) -> list[int]:
-    """Where the blocks of each task begin, and how many there are in all.
+    """Return the first block of each task, and at the end the number of blocks.
 
-    Tasks grow smaller towards the end, so that all CPUs end at about the same time: Polychronopoulos and Kuck,
+    Tasks become smaller towards the end, so that all CPUs finish at about the same time: Polychronopoulos and Kuck,
     "Guided self-scheduling", IEEE Transactions on Computers C-36(12), 1987.
     """
     firsts = [0]
     while (left := blocks - firsts[-1]) > 0:
-        firsts.append(firsts[-1] + min(_BLOCKS_PER_TASK, -(-left // (2 * cpus))))
+        firsts.append(firsts[-1] + min(_MAX_BLOCKS_PER_TASK, -(-left // (2 * cpus))))
     return firsts
 
 
@@ -112,7 +112,7 @@ def _do_blocks(
     work: Work,
     columns: Sequence[str] | None,
 ) -> Iterator[pa.Table]:
-    """For each block of the task one row: the pickled result, or the error, which Ray would bury under its own."""
+    """Yield a row for each block of the task: the pickled result, or the error, which Ray would wrap in its own."""
     (task,) = numbers["id"].to_pylist()
     tracks = ray.get(listed[0])
     for block in range(firsts[task], firsts[task + 1]):
@@ -130,5 +130,5 @@ def _row(answer: bytes) -> pa.Table:
 
 
 def _cpus_of_a_block(tracks: pa.Table) -> float:
-    """One for local files; half for others, so that a CPU decodes for one block while another one waits for bytes."""
+    """Return 1 for local files and 0.5 for others, so that a CPU decodes one block while another waits for bytes."""
     return 1.0 if Location.of(tracks["path"][0].as_py()).is_local else 0.5

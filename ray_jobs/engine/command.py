@@ -1,4 +1,4 @@
-"""The command `genre <job> [key=value ...]`. It imports a job only to run it, so that help and errors are immediate."""
+"""The command `genre <job> [key=value ...]`. It imports a job only to run it, so that help and errors are quick."""
 
 from __future__ import annotations
 

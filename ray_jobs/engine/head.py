@@ -1,4 +1,4 @@
-"""Notice that the head of a cluster is gone: Ray would wait for it without end, and for one that was never there."""
+"""Detect that the head of a cluster does not answer. Ray would wait for it forever."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANSWER_SECONDS = 5.0
 
 
 def answers(address: str) -> bool:
-    """Whether something listens at `address`, a host and a port."""
+    """Return whether a process listens at `address`, a host and a port."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
@@ -27,14 +27,14 @@ def answers(address: str) -> bool:
 
 @contextlib.contextmanager
 def watched(address: str) -> Iterator[None]:
-    """While a job runs: when the head at `address` has not answered for some time, say so and end this process.
+    """Within the block, end this process with a message when the head at `address` stops answering.
 
-    Whatever else went wrong by then follows from it, and what Ray does at its own end would never return.
+    Errors that follow from that are not reported. The process exits at once: `ray.shutdown` would not return.
     """
-    over = threading.Event()
+    done = threading.Event()
 
     def watch() -> None:
-        while not over.wait(_EVERY_SECONDS):
+        while not done.wait(_EVERY_SECONDS):
             _require(address)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -44,15 +44,18 @@ def watched(address: str) -> Iterator[None]:
         _require(address)
         raise
     finally:
-        over.set()
+        done.set()
 
 
 def _require(address: str) -> None:
-    """Return when the head answers, or end this process."""
+    """Wait until the head answers. End this process if it does not within `PATIENCE_SECONDS`."""
     began = time.monotonic()
     while not answers(address):
         if time.monotonic() - began > PATIENCE_SECONDS:
-            told = f"error: the head of the cluster, {address}, has not answered for {PATIENCE_SECONDS:.0f} s; "
-            print(told + "start a new one, and the same command goes on there", file=sys.stderr, flush=True)
+            message = (
+                f"error: the head of the cluster, {address}, has not answered for {PATIENCE_SECONDS:.0f} s; "
+                "start a new cluster and run the same command again to resume"
+            )
+            print(message, file=sys.stderr, flush=True)
             os._exit(1)
         time.sleep(_EVERY_SECONDS)

@@ -1,4 +1,4 @@
-"""The help pages of the jobs: one that fits a screen, and one with every setting."""
+"""The help pages of a job: `--help`, which fits a screen, and `--help-all` with every setting."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from genre.settings import Config
 from ray_jobs.engine import jobs
 
 _OPTIONS = """\
-Settings of the command line win over those of --config FILE (YAML). --dry-run checks and prints them, and says how long
-a search would take. --verbose shows the traceback of an error. --help-all explains every setting of all jobs."""
+Settings on the command line override those of --config FILE (YAML). --dry-run checks and prints them, and estimates how
+long a search takes. --verbose shows the traceback of an error. --help-all explains every setting of all jobs."""
 
 _COLUMN = 30  # where the meanings start
 Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning
@@ -28,7 +28,7 @@ def page(name: str, program: str) -> str:
     others = [row for row in _chosen(rows, job.also) if row not in explained]
     parts.append("\n".join(["settings and their defaults:", *_explained(explained)]))
     if others:
-        parts.append("\n".join(["and with these, by section (for example train.epochs=40):", *_listed(others)]))
+        parts.append("\n".join(["further settings by section (for example train.epochs=40):", *_listed(others)]))
     return "\n\n".join([*parts, _OPTIONS])
 
 
@@ -48,7 +48,7 @@ def every_setting(name: str, program: str) -> str:
 
 
 def _chosen(rows: list[Row], wanted: Iterable[str]) -> Iterator[Row]:
-    """Yield the rows of the wanted sections and keys, in the order in which they are wanted."""
+    """Yield the rows of the sections and keys in `wanted`, in this order."""
     for key in wanted:
         yield from (row for row in rows if row[0] == key or row[0].startswith(f"{key}."))
 

@@ -1,4 +1,4 @@
-"""Numbers of the jobs at Ray's Prometheus endpoint, beside Ray's own (docs/OPERATIONS.md). Called on workers."""
+"""Metrics of the jobs at Ray's Prometheus endpoint, next to Ray's own (docs/OPERATIONS.md). Called on workers."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from genre.storage import Location
 
 
 def prepare_and_count(tracks: pa.Table, recipe: Recipe, folder: Location, run: int) -> pa.Table:
-    """`prepare_block`, counted. Here and not in the job, whose imports would cost every worker half a second."""
+    """Run `prepare_block` and count its outcomes. Not in the job's module, whose imports would slow every worker."""
     outcomes = prepare_block(tracks, recipe, folder, run)
     count_tracks(outcomes)
     return outcomes
 
 
 def count_tracks(outcomes: pa.Table) -> None:
-    """Add the outcomes of a finished block of `prepare`."""
+    """Count the outcomes of a block of `prepare`."""
     _add("prepared_clips", "clips written to the features", pc.sum(outcomes["clips"]).as_py() or 0)
     _add("rejected_tracks", "tracks that ended in rejects.parquet", pc.count(outcomes["reason"]).as_py())
     _add("finished_tracks", "tracks that prepare has finished, rejected or not", len(outcomes))
 
 
 def report_epoch(windows_per_second: float, data_wait_seconds: float) -> None:
-    """Say how fast the last epoch of a training worker was, and how long it waited for its data."""
+    """Set the gauges of the last epoch of a training worker: its speed, and how long it waited for data."""
     _gauge("train_windows_per_second", "training windows a second, last epoch").set(windows_per_second)
     _gauge("train_data_wait_seconds", "time the last epoch waited for its data").set(data_wait_seconds)
 
 
 def _add(name: str, meaning: str, number: int) -> None:
-    if number:  # Ray refuses to count nothing
+    if number:  # Ray refuses to add 0
         _counter(name, meaning).inc(number)
 
 

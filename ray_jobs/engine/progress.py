@@ -1,4 +1,4 @@
-"""What a job says while it works: a live bar on a terminal, a line now and then in a log."""
+"""Progress of a job: a live bar on a terminal, or a line every 15 seconds in a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG_EVERY_SECONDS = 15.0
 
 
 class JobProgress:
-    """Counts the parts of a job that are done, with a few words on what they are."""
+    """Shows how many parts of a job are done, with a short description."""
 
     def __init__(self, job: str, total: int) -> None:
         self._job, self._total = job, total
@@ -41,7 +41,7 @@ class JobProgress:
         self._bar.stop()
 
     def step(self, parts: int = 0, detail: str | None = None) -> None:
-        """Count `parts` more; call it every few seconds even without any, so that a log is never silent for long."""
+        """Add `parts`. To be called every few seconds, also with none, so that a log gets its lines."""
         self._done += parts
         self._detail = self._detail if detail is None else detail
         self._bar.update(self._task, completed=self._done, detail=self._detail)
@@ -54,14 +54,14 @@ class JobProgress:
 
 
 class TrackProgress(JobProgress):
-    """Counts tracks done, their rate, and how many were rejected."""
+    """Shows how many tracks are done, their rate, and how many were rejected."""
 
     def __init__(self, job: str, total: int) -> None:
         super().__init__(job, total)
         self._rejected = 0
 
     def advance(self, tracks: int, rejected: int) -> None:
-        """Count `tracks` more, of which `rejected` were rejected."""
+        """Add `tracks`, of which `rejected` were rejected."""
         self._rejected += rejected
         rate = (self._done + tracks) / max(1e-9, time.monotonic() - self._started)
         self.step(tracks, f"{rate:.0f} tracks/s, {self._rejected} rejected")

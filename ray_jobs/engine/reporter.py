@@ -1,4 +1,4 @@
-"""Lines from workers to the person at the driver, in order and without Ray's prefixes."""
+"""Messages from workers to the driver, in order and without Ray's prefixes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class Mailbox:
         self._messages: list[Any] = []
 
     def put(self, message: Any) -> None:
-        """Leave a message."""
+        """Add a message."""
         self._messages.append(message)
 
     def take(self) -> list[Any]:
-        """All messages since the last time."""
+        """Return the messages since the last call."""
         taken, self._messages = self._messages, []
         return taken
 
 
 @contextlib.contextmanager
 def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Iterator[Any]:
-    """A mailbox for workers; `receive` is called here with each of its messages, the last ones at the end."""
-    # on the driver's machine: it lives as long as whoever listens, whatever happens to the others
+    """Yield a mailbox for workers. `receive` is called in this process with each message, also on leaving."""
+    # on the driver's machine, so that the loss of another machine does not end it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     done = threading.Event()
 
     def listen() -> None:
         while not done.wait(every_seconds):
-            with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # for now; what it holds stays there
+            with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # a passing state; it keeps its messages
                 for message in ray.get(mailbox.take.remote()):
                     receive(message)
 
