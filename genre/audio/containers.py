@@ -1,7 +1,7 @@
 """What the header of an audio file declares, read without decoding.
 
 libsndfile is not enough for damaged collections: it shortens the declared length of a truncated file to the existing
-part, reads nothing of a recording whose length was never filled in, refuses a WAV file with garbage after its sound,
+part, reads nothing of a recording whose length was never filled in, rejects a WAV file with garbage after its sound,
 and reads a variable-rate MP3 without a length only up to an estimate. `share_present`, `ends_early` and `repaired`
 compensate for that.
 """

@@ -1,5 +1,5 @@
 """The quality of predictions and the cost of a model.
 
-Enters: probabilities and labels, or a saved model and clips. Leaves: scores with intervals, the classical baseline,
-robustness to changed audio, and the cost of inference. The room knows nothing of training and of reports.
+Input: probabilities and labels, or a saved model and clips. Output: scores with intervals, the classical baseline,
+robustness to changed audio, and the cost of inference. Independent of training and reports.
 """

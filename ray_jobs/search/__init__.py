@@ -1,7 +1,7 @@
 """The search over architectures and settings, used by the jobs `tune` and `demo` alone.
 
-Enters: the configuration and the training data. Leaves: the models of the winners in OUTPUT/models and the facts of
-the search for the report. It does not know the test split.
+Input: the configuration and the training data. Output: the models of the winners in OUTPUT/models, and the facts of the
+search for the report. Independent of the test split.
 
     plan         what is trained             budget       how long a plan takes, and which one fits into the time
     timing       cost of a step              decision     the plan that a search follows, kept for its resumption
