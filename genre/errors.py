@@ -1,7 +1,6 @@
-"""Every error this project raises on purpose.
+"""The errors that this project raises.
 
-The message of each is one line that says what is wrong, what was found and what to do,
-so that a job can print it without a traceback.
+Their messages are one line that says what is wrong, what was found and what to do. A job prints it without a traceback.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from enum import StrEnum
 
 
 class GenreError(Exception):
-    """Root of all errors raised on purpose."""
+    """Base class of the errors that this project raises."""
 
 
 class ConfigError(GenreError):
@@ -22,7 +21,7 @@ class ArtifactError(GenreError):
 
 
 class TrainingError(GenreError):
-    """A training run cannot go on, for example because its loss is no longer finite."""
+    """A training cannot continue, for example because its loss is not finite."""
 
 
 class Reason(StrEnum):
@@ -37,11 +36,11 @@ class Reason(StrEnum):
     ABSURD_HEADER = "absurd_header"  # declares a length, rate or channel count beyond the limits
     TRUNCATED = "truncated"  # the file ends before enough of what its header declares
     TIMED_OUT = "timed_out"  # took longer than decoding.file_timeout_s
-    CRASHED = "crashed"  # killed the process that decoded it
+    CRASHED = "crashed"  # the process that decoded it died
 
 
 class AudioError(GenreError):
-    """A track cannot become features; `reason` says why in one word."""
+    """A track cannot be decoded or has no usable audio; `reason` says why."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""How people write settings: a text becomes a value by the type of its field, and a mistyped key names the nearest.
+"""Values of settings from text, by the type of the setting, and suggestions for mistyped keys.
 
-`output=0123` is a text and stays one, since the field is one; `train.epochs=12` is read as YAML.
+A text setting takes its value as it is typed (`output=0123`); others are read as YAML (`train.epochs=12`).
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def value(text: str, kind: Any) -> Any:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the remedy for an unknown word: the known one that is closest, or all when they are few."""
+    """Return a suggestion for an unknown word: the closest known one, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
 def nearest_key(schema: type[BaseModel], keys: Sequence[str], prefix: str = "") -> str:
-    """Return the remedy for an unknown key below `schema`: the closest of its own level, and others of its name."""
+    """Return a suggestion for an unknown key of `schema`: the closest key, and keys of other sections with its name."""
     closest = _closest(schema, keys)
     alike = [".".join(path) for path in _paths(schema) if path[-1] == keys[-1]]
     found = list(dict.fromkeys(([".".join(closest[1])] if closest else []) + alike))[:3]
@@ -77,7 +77,7 @@ def nearest_key(schema: type[BaseModel], keys: Sequence[str], prefix: str = "") 
 
 
 def _closest(schema: type[BaseModel], keys: Sequence[str]) -> tuple[float, list[str]] | None:
-    """Return the known key closest to an unknown one, level by level, after how close it is."""
+    """Return the similarity and the path of the known key that is closest to an unknown one, level by level."""
     best: tuple[float, list[str]] | None = None
     for name in schema.model_fields:
         score = _similarity(keys[0], name)
@@ -115,5 +115,5 @@ def _is_text(kind: Any) -> bool:
 
 
 def _elements(text: str) -> list[str]:
-    found = (match[1] for match in _ELEMENT.finditer(f"{text},"))
-    return [json.loads(one) if _QUOTED.fullmatch(one) else one for one in found if one]
+    elements = (match[1] for match in _ELEMENT.finditer(f"{text},"))
+    return [json.loads(element) if _QUOTED.fullmatch(element) else element for element in elements if element]

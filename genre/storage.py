@@ -1,4 +1,4 @@
-"""Files and folders at any address that pyarrow's file systems take: local paths, s3://, gs://, ..."""
+"""Files and folders at any address that pyarrow can open: local paths, s3://, gs://, ..."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pyarrow import fs
 
 from genre.errors import ArtifactError
 
-_PIECE = 1 << 20  # bytes
-_FOLDERLESS = ("s3", "gcs")  # there, making a folder is a request that makes nothing
+_CHUNK_BYTES = 1 << 20
+_WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no effect
 
 
 @dataclass(frozen=True)
 class Location:
-    """One address. `location / "name"` goes down; reading and writing never leave half a file behind."""
+    """The address of a file or folder; `location / "name"` is below it. A file is written completely or not at all."""
 
     filesystem: fs.FileSystem
     path: str
@@ -72,12 +72,12 @@ class Location:
         return bool(self._type() == fs.FileType.Directory)
 
     def children(self) -> list[fs.FileInfo]:
-        """What lies directly in this folder, by name; nothing when the folder does not exist."""
+        """Return the entries of this folder, sorted by name; none when the folder does not exist."""
         selector = fs.FileSelector(self.path, allow_not_found=True)
         return sorted(self.filesystem.get_file_info(selector), key=lambda info: str(info.path))
 
     def files(self, suffix: str = "") -> Iterator[Location]:
-        """Files directly in this folder whose name ends in `suffix`, by name; hidden ones are skipped."""
+        """Yield the files of this folder whose name ends in `suffix`, sorted by name, without hidden ones."""
         for info in self.children():
             if info.type == fs.FileType.File and info.base_name.endswith(suffix) and not info.base_name.startswith("."):
                 yield self / info.base_name
@@ -87,10 +87,10 @@ class Location:
             return bytes(stream.read())
 
     def sha256(self) -> str:
-        """Of the content, in hexadecimal, read a piece at a time."""
+        """Return the SHA-256 of the content in hexadecimal. It is read in pieces."""
         digest = hashlib.sha256()
         with self.filesystem.open_input_stream(self.path) as stream:
-            while piece := stream.read(_PIECE):
+            while piece := stream.read(_CHUNK_BYTES):
                 digest.update(piece)
         return digest.hexdigest()
 
@@ -101,7 +101,7 @@ class Location:
             raise ArtifactError(f"{self}: not JSON; it was altered or cut, make it again") from None
 
     def holds_json(self) -> bool:
-        """Whether this is a file of JSON, and whole: what others write in place a kill may cut short."""
+        """Return whether this is a complete JSON file. Files that others write in place may be cut by a kill."""
         if not self.exists():
             return False
         try:
@@ -120,7 +120,7 @@ class Location:
 
     @contextlib.contextmanager
     def open_parquet(self) -> Iterator[pq.ParquetFile]:
-        """A Parquet file to be read piece by piece; local ones through memory mapping, which saves a copy."""
+        """Open a Parquet file to read it in pieces; a local one is memory-mapped, which saves a copy."""
         try:
             with pq.ParquetFile(
                 self.path, filesystem=None if self.is_local else self.filesystem, memory_map=self.is_local
@@ -130,8 +130,8 @@ class Location:
             raise ArtifactError(f"{self}: not Parquet, or cut short ({_first_line(error)}); make it again") from None
 
     def write_bytes(self, content: bytes) -> None:
-        """Write all of `content` or nothing: a reader never sees a part of it."""
-        with self._whole() as target, self.filesystem.open_output_stream(target) as stream:
+        """Write `content`. A reader sees all of it or nothing."""
+        with self._atomic() as target, self.filesystem.open_output_stream(target) as stream:
             stream.write(content)
 
     def write_text(self, content: str) -> None:
@@ -141,17 +141,20 @@ class Location:
         self.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def write_table(self, table: pa.Table, **options: Any) -> None:
-        with self._whole() as target:
+        with self._atomic() as target:
             pq.write_table(table, target, filesystem=self.filesystem, **options)
 
     @contextlib.contextmanager
     def table_writer(self, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
-        """A Parquet file to be written piece by piece; it appears when the block ends without an error."""
-        with self._whole() as target, pq.ParquetWriter(target, schema, filesystem=self.filesystem, **options) as writer:
+        """Open a Parquet file to write it in pieces. It appears when the block ends without an error."""
+        with (
+            self._atomic() as target,
+            pq.ParquetWriter(target, schema, filesystem=self.filesystem, **options) as writer,
+        ):
             yield writer
 
     def delete(self) -> None:
-        """Remove this file or folder, if it is there."""
+        """Delete this file or folder, if it exists."""
         kind = self._type()
         if kind == fs.FileType.Directory:
             self.filesystem.delete_dir(self.path)
@@ -161,14 +164,14 @@ class Location:
     def _type(self) -> fs.FileType:
         return self.filesystem.get_file_info(self.path).type
 
-    def _whole(self) -> _WholeFile:
-        return _WholeFile(self)
+    def _atomic(self) -> _AtomicFile:
+        return _AtomicFile(self)
 
 
-class _WholeFile:
-    """Where to write so that the file appears at once: beside it and renamed locally.
+class _AtomicFile:
+    """The path to write to so that a file appears complete: a hidden file next to it, which is renamed at the end.
 
-    Object stores show an object only once its upload is complete, so there it is the place itself.
+    An object store shows an object when its upload is complete, so there it is the path itself.
     """
 
     def __init__(self, location: Location) -> None:
@@ -178,7 +181,7 @@ class _WholeFile:
         self._target = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}" if location.is_local else location.path
 
     def __enter__(self) -> str:
-        if self._location.filesystem.type_name not in _FOLDERLESS:
+        if self._location.filesystem.type_name not in _WITHOUT_FOLDERS:
             self._location.filesystem.create_dir(self._folder, recursive=True)
         return self._target
 
@@ -192,7 +195,7 @@ class _WholeFile:
 
 
 def _parse(address: str) -> tuple[fs.FileSystem, str]:
-    """File system and path of a URI; those of one bucket share a client, and so its connections."""
+    """Return the file system and the path of a URI. Locations of a bucket share a client and its connections."""
     parts = urlsplit(address)
     if parts.scheme != "s3":
         filesystem, path = fs.FileSystem.from_uri(address)

@@ -35,8 +35,14 @@ ARGUMENTS: dict[str, list[str]] = {
 }
 # `train` reads `model` to refuse it; the search sets `architecture` itself.
 INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
+# They name the model in OUTPUT, unless there is a leaderboard.
+_NETWORK = {"architecture", "architectures"}
 # Read only for a truncated file, and only when genres are written into files.
-SOMETIMES = {"explain": {"decoding.min_decoded_fraction"}, "tag": {"tag.replace_genres"}}
+SOMETIMES = {
+    "explain": {"decoding.min_decoded_fraction", *_NETWORK},
+    "export": _NETWORK,
+    "tag": {"tag.replace_genres", *_NETWORK},
+}
 
 
 @pytest.fixture(scope="module")

@@ -161,6 +161,6 @@ def test_an_unknown_key_of_a_file_is_told_in_full(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["train.epochs=[", "train.epochs=2024-99-99", 'leaderboard.compare=["\\q"]'])
 def test_a_value_that_is_not_yaml(setting: str) -> None:
-    with pytest.raises(ConfigError, match="is not YAML") as error:
+    with pytest.raises(ConfigError, match="is not valid YAML") as error:
         config.load(None, [setting])
     assert "\n" not in str(error.value)
