@@ -61,7 +61,7 @@ def test_bytes_json_and_tables_come_back(place: Location) -> None:
 
 
 def test_a_large_file_is_hashed_in_pieces(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_PIECE", 1000)
+    monkeypatch.setattr(storage, "_CHUNK_BYTES", 1000)
     (place / "a").write_bytes(bytes(range(256)) * 30)
     assert (place / "a").sha256() == hashlib.sha256(bytes(range(256)) * 30).hexdigest()
 
