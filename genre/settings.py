@@ -30,13 +30,15 @@ class CorpusSettings(Settings):
     root: str = Field("", description="folder or address of the music; for table, of the CSV or Parquet file")
     split: Literal["auto", "official", "random"] = Field(
         "auto",
-        description="official: the corpus's published split; random: stratified by genre, groups stay together; "
+        description="official: the corpus's published split; random: by a hash of the group's or the track's name; "
         "auto: official where one is published, else random",
     )
-    valid_fraction: float = Field(0.15, gt=0, lt=0.5, description="random split: share of groups for validation")
-    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="random split: share of groups for the test")
+    valid_fraction: float = Field(0.15, gt=0, lt=0.5, description="random split: approximate share for validation")
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="random split: approximate share for the test")
     split_seed: int = Field(0, ge=0, description="random split: seed")
-    params: dict[str, Any] = Field({}, description="settings of this kind of corpus: corpus.params.subset=small")
+    params: dict[str, Any] = Field(
+        {}, description="settings of this kind of corpus, for example corpus.params.subset=small"
+    )
 
 
 class AudioSettings(Settings):
@@ -96,7 +98,7 @@ class DecodingSettings(Settings):
         0.5, ge=0, le=1, description="a truncated file is accepted if at least this share of its duration decodes"
     )
     retry_rejects: bool = Field(
-        False, description="decode again the files that an earlier run rejected, for example by a timeout"
+        False, description="decode again the files that an earlier run rejected, for example after a timeout"
     )
 
 
@@ -188,7 +190,7 @@ class TuneSettings(Settings):
         description="GPUs for each worker of a trial; null: 0.25, or 1 with several workers, and 0 without a GPU",
     )
     space: dict[str, dict[str, Any]] = Field(
-        {}, description="changes to the search space: {cnn: {train.learning_rate: {loguniform: [0.001, 0.01]}}}"
+        {}, description="changes to the search space, e.g. {cnn: {train.learning_rate: {loguniform: [0.001, 0.01]}}}"
     )
     mlflow: str = Field(
         "", description="MLflow tracking server or database that trials are logged to (needs genre[mlflow])"
@@ -263,7 +265,7 @@ class Config(Settings):
         "cnn", description="network to train: the name of a module in genre/architectures/ or a plug-in"
     )
     architectures: dict[str, dict[str, Any]] = Field(
-        {}, description="settings of each architecture: architectures.cnn.width=32"
+        {}, description="settings of each architecture, for example architectures.cnn.width=32"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device that networks compute on; auto: a GPU where there is one"

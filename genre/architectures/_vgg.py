@@ -17,9 +17,10 @@ from genre.architectures._space import Choice, Domain, LogUniform, Uniform
 
 class Params(PretrainedParams):
     head: Literal["global", "published"] = Field(
-        "global", description="global: mean over the last maps; published: 7 x 7 pooling and two layers of 4096"
+        "global",
+        description="global: mean over the last feature maps; published: 7 x 7 pooling, two layers of 4096 units",
     )
-    dropout: float = Field(0.5, ge=0, lt=1, description="before the classifier")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout probability before the classifier")
 
 
 SEARCH: dict[str, Domain] = {

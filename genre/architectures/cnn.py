@@ -17,7 +17,7 @@ from genre.settings import Settings
 class Params(Settings):
     width: int = Field(64, ge=4, le=512, description="channels of the first two blocks; later ones have twice as many")
     depth: int = Field(6, ge=2, le=9, description="convolution blocks")
-    dropout: float = Field(0.4, ge=0, lt=1, description="before the classifier")
+    dropout: float = Field(0.4, ge=0, lt=1, description="dropout probability before the classifier")
 
 
 SEARCH: dict[str, Domain] = {

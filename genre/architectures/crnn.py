@@ -18,7 +18,7 @@ class Params(Settings):
     depth: int = Field(5, ge=2, le=8, description="convolution blocks")
     hidden: int = Field(128, ge=8, le=1024, description="GRU units in each direction")
     layers: int = Field(1, ge=1, le=4, description="GRU layers")
-    dropout: float = Field(0.3, ge=0, lt=1, description="before the GRU and the classifier")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout probability before the GRU and the classifier")
 
 
 SEARCH: dict[str, Domain] = {

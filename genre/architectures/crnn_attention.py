@@ -13,7 +13,7 @@ from genre.architectures._layers import AttentionPool, ConvRecurrent
 
 
 class Params(crnn.Params):
-    attention: int = Field(64, ge=4, le=1024, description="hidden units that score a time step")
+    attention: int = Field(64, ge=4, le=1024, description="hidden units of the layer that scores time steps")
 
 
 SEARCH = crnn.SEARCH

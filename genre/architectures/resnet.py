@@ -26,9 +26,9 @@ _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 class Params(PretrainedParams):
     depth: Literal[18, 34, 50] = Field(18, description="layers: 18 and 34 have basic blocks, 50 has bottlenecks")
     stem: Literal["auto", "small", "published"] = Field(
-        "auto", description="small: 3 x 3; published: 7 x 7 with stride 2; auto: small, published with pretrained"
+        "auto", description="small: 3 x 3; published: 7 x 7 with stride 2; auto: published with pretrained, else small"
     )
-    dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout probability before the classifier")
 
     @model_validator(mode="after")
     def _fits_the_published_stem(self) -> Self:

@@ -45,7 +45,7 @@ _SPLITS = {"training": "train", "validation": "valid", "test": "test"}
 class Params(Settings):
     """FMA's own settings."""
 
-    subset: Literal["small", "medium"] = Field("small", description="which archive: 8,000 or 25,000 tracks")
+    subset: Literal["small", "medium"] = Field("small", description="subset: small has 8,000 tracks, medium 25,000")
 
 
 def classes(settings: CorpusSettings, params: Params) -> list[str]:

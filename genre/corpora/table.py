@@ -40,8 +40,8 @@ _ROWS = 8192  # per batch
 class Params(Settings):
     """The names of the table's columns."""
 
-    path_column: str = Field("path", description="column of the file's path or address")
-    genre_column: str = Field("genre", description="column of the class")
+    path_column: str = Field("path", description="column of the path or address of the file")
+    genre_column: str = Field("genre", description="column of the genre")
     group_column: str | None = Field(None, description="column of the artist or album; null: 'group' if it exists")
     split_column: str | None = Field(
         None, description="column of train, valid, test or excluded; null: 'split' if it exists"
