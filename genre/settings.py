@@ -85,7 +85,7 @@ class PrepareSettings(Settings):
 
 
 class DecodingSettings(Settings):
-    """Limits on the decoding of one file. Read by `prepare`, `tag`, `explain` and `serve`."""
+    """Limits on the decoding of one file. Read by every job that decodes audio."""
 
     file_timeout_s: float = Field(120.0, gt=0, le=86400, description="time limit in seconds for decoding one file")
     max_file_memory_mb: int = Field(

@@ -8,7 +8,7 @@ The official split is the fault-filtered one: 443 train, 197 valid, 290 test, no
 Larsen, arXiv 1507.04761). The 70 tracks that it does not name are repeated, mislabelled or distorted (Sturm, arXiv
 1306.1461): they are yielded with the split `excluded`, so that the counts add up. The artists are not known, so there
 are no groups: with `corpus.split=random` all 1,000 tracks take part, artists and repeated recordings are in several
-splits, and the scores are 8 to 20 points too high. Because the tracks are numbered, `genre.features.positions`
+splits, and the scores are much too high (docs/SPLITS.md). Because the tracks are numbered, `genre.features.positions`
 stratifies the random split, also of a partial copy.
 """
 
