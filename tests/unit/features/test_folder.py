@@ -176,7 +176,7 @@ class TestFoldersOfOthers:
     @pytest.mark.parametrize("missing", ["track_id", "genre", "split"])
     def test_error_names_a_missing_column(self, tmp_path: Path, missing: str) -> None:
         tracks = {name: values for name, values in TRACKS.items() if name != missing}
-        with pytest.raises(ArtifactError, match=f"no column '{missing}'"):
+        with pytest.raises(ArtifactError, match=f"column '{missing}' is missing"):
             Features.open(write_folder(tmp_path / "f", tracks, [clip("x", 0), clip("y", 0)])).clips("train")
 
     def test_missing_folder_and_missing_manifest_have_different_errors(self, tmp_path: Path) -> None:
