@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import shlex
 import sys
@@ -109,7 +110,7 @@ def _parser(program: str) -> _Parser:
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     settings = config.load(options.config or job.shipped, _with_bare_key(options.settings, job.bare))
-    if job.needs_features and not options.dry_run:
+    if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), networks=job.builds)
@@ -119,6 +120,11 @@ def _run(name: str, options: argparse.Namespace) -> None:
             _forecast(name, settings)
         return
     jobs.load(name)(settings)
+
+
+def _can_train() -> bool:
+    """Return whether the packages of the extra `train` are installed, without importing them."""
+    return all(importlib.util.find_spec(name) for name in ("ray", "torch"))
 
 
 def _require_features(output: str) -> None:

@@ -59,7 +59,7 @@ def _explained(rows: Iterable[Row]) -> Iterator[str]:
     for key, default, meaning in rows:
         label = f"  {key}={default}"
         first = label.ljust(_COLUMN - 2) + "  "
-        yield textwrap.fill(meaning, _width(), initial_indent=first, subsequent_indent=indent)
+        yield textwrap.fill(meaning, _width(), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _listed(rows: Iterable[Row]) -> Iterator[str]:

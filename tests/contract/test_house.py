@@ -92,6 +92,7 @@ def test_a_job_runs_in_its_own_module_and_not_in_main(job: str, monkeypatch: pyt
     module = importlib.import_module(f"ray_jobs.{job}")
     ran: list[Config] = []
     monkeypatch.setattr(module, "run", ran.append)
+    monkeypatch.setattr("genre.features.manifest.read", lambda folder: None)  # as where there are features
     monkeypatch.setattr(sys, "argv", [f"ray_jobs.{job}"])
     with pytest.raises(SystemExit) as end:
         runpy.run_module(f"ray_jobs.{job}", run_name="__main__")

@@ -62,7 +62,7 @@ def test_features_of_other_settings_are_refused(home: Path) -> None:
 
 
 def test_train_saves_a_model_and_reports_epochs(home: Path) -> None:
-    done = job("train", home, "model=crnn", f"output={home / 'out'}")
+    done = job("train", home, "architecture=crnn", f"output={home / 'out'}")
     assert "epoch   2/2" in done.stderr
     saved = json.loads((home / "out/models/crnn/model.json").read_text())
     assert saved["architecture"] == "crnn"

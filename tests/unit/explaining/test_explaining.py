@@ -128,5 +128,5 @@ def test_the_job_writes_a_page_and_a_picture_for_each_song(tmp_path: Path, capsy
     assert cli.main("explain", settings) == 1
     messages = capsys.readouterr().err
     assert re.search(rf"a\.wav: ({'|'.join(CLASSES)}) \d+%, most of all at 0:0\d", messages)
-    assert "1 of 2 files could not be read" in messages
+    assert "could not read 1 of 2 files" in messages
     assert sorted(path.suffix for path in (tmp_path / "out/explained").iterdir()) == [".html", ".png"]
