@@ -18,6 +18,7 @@ from genre.report import Part
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
+from genre.training import experiment
 from ray_jobs.engine import cli, cluster, judging
 
 
@@ -34,6 +35,7 @@ def run(config: Config) -> None:
             card, _ = checkpoint.load(model)
             checkpoint.check_features(card, features)
     _check_split(config.evaluate.split, features)
+    experiment.check_leakage(features)  # the report says that it passed
     names = ", ".join(runs.label for runs in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
     with cluster.connected(config):

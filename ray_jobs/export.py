@@ -69,7 +69,7 @@ def _answer_onnx(content: bytes, waveforms: Float32) -> Float32:
         import onnxruntime
     except ImportError:
         raise GenreError(
-            "export checks the ONNX file with onnxruntime, which is not installed; pip install 'genre[onnx]'"
+            "export checks the ONNX file with onnxruntime, which is not installed; install the extra genre[onnx]"
         ) from None
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     answer: Float32 = session.run(None, {onnx_file.INPUT: waveforms})[0]

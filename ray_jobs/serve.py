@@ -2,7 +2,7 @@
 
     genre serve model=outputs/gtzan/models/resnet
 
-Only this machine can connect. Ctrl-C ends the service. Needs the extra: pip install 'genre[serve]'.
+Only this machine can connect. Ctrl-C ends the service. Needs the extra genre[serve].
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def serving(config: Config) -> Iterator[str]:
     try:
         from ray import serve
     except ImportError:
-        raise ConfigError("serve needs Ray Serve, which is not installed; pip install 'genre[serve]'") from None
+        raise ConfigError("serve needs Ray Serve, which is not installed; install the extra genre[serve]") from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing it sets another level
     folders = find_models(config)
     with cluster.connected(config):

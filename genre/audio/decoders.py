@@ -110,7 +110,7 @@ def _open_ffmpeg(content: bytes) -> Iterator[Stream]:
     try:
         import av
     except ImportError:
-        message = "MPEG-4, AAC and WMA need PyAV; install the extra: pip install 'genre[m4a]'"
+        message = "MPEG-4, AAC and WMA need PyAV; install the extra genre[m4a]"
         raise AudioError(Reason.UNSUPPORTED, message) from None
     try:
         with av.open(io.BytesIO(content), mode="r", metadata_errors="replace") as container:

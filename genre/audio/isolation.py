@@ -171,9 +171,7 @@ def environment() -> dict[str, str]:
 
 
 def _start_error(cause: str) -> RuntimeError:
-    return RuntimeError(
-        f"the decoding process did not start ({cause}); check that python can import genre.features.preparation"
-    )
+    return RuntimeError(f"the decoding process did not start ({cause}); run the command again with --verbose")
 
 
 def _signal_name(number: int) -> str:

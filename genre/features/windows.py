@@ -13,6 +13,7 @@ import numpy as np
 from genre.errors import ConfigError
 from genre.features.clips import Clips, Ints
 from genre.features.encoding import Bytes, Float32
+from genre.wording import plural
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
     share = batch // world
     if share < 2:
         raise ConfigError(
-            f"train.batch_size={batch_size} with {total} training windows and {world} workers leaves "
-            f"{share} windows for a worker's step, batch norm needs 2; use a larger batch or fewer workers"
+            f"train.batch_size={batch_size} with {plural(total, 'training window')} and {plural(world, 'worker')} "
+            f"leaves {plural(share, 'window')} for a worker's step, batch norm needs 2; use a larger batch or fewer "
+            "workers"
         )
     return Plan(total // batch, batch, share)
 

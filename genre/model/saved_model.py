@@ -142,7 +142,7 @@ class SavedEnsemble:
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{self.models[0].location}: the folder of a model needs {error.name}, which is not installed; "
-                "pip install 'genre[train]', or use the .onnx file that export makes of it"
+                "install the extra genre[train], or use the .onnx file that export makes of it"
             ) from None
 
 

@@ -13,7 +13,7 @@ from genre.wording import plural
 Status = Literal["finished", "stopped", "failed", "interrupted"]
 
 STATUS_TEXT: dict[Status, str] = {
-    "finished": "ran all epochs",
+    "finished": "completed",
     "stopped": "stopped early",
     "interrupted": "not ended",
     "failed": "failed",
@@ -24,10 +24,10 @@ STATUS_TEXT: dict[Status, str] = {
 class Trial:
     """One configuration that the search tried.
 
-    A `finished` trial ran all of its epochs; a `stopped` one was ended early because others of its architecture did
-    better; a `failed` one gives the reason in `error`; an `interrupted` one had not ended when the board was made.
-    `valid_f1` is that of its best epoch, None when it finished none. `settings` have dotted keys and hold only what
-    the search chose for this trial.
+    A `finished` trial ran to its end: all epochs, or until its patience was over; a `stopped` one was ended early
+    because others of its architecture did better; a `failed` one gives the reason in `error`; an `interrupted` one had
+    not ended when the board was made. `valid_f1` is that of its best epoch, None when it finished none. `settings` have
+    dotted keys and hold only what the search chose for this trial.
     """
 
     architecture: str
@@ -87,7 +87,7 @@ class Search:
 
 
 def status_counts(trials: Iterable[Trial]) -> str:
-    """Return such as "12 trials: 3 ran all epochs, 8 stopped early, 1 failed"."""
+    """Return such as "12 trials: 3 completed, 8 stopped early, 1 failed"."""
     statuses = [trial.status for trial in trials]
     counts = {text: statuses.count(status) for status, text in STATUS_TEXT.items()}
     return f"{plural(len(statuses), 'trial')}: {', '.join(f'{n} {text}' for text, n in counts.items() if n)}"

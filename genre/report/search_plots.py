@@ -36,7 +36,7 @@ class ArchitectureSearch:
 
     @property
     def status_counts(self) -> str:
-        """Such as "12 trials: 3 ran all epochs, 9 stopped early"."""
+        """Such as "12 trials: 3 completed, 9 stopped early"."""
         return status_counts(self.trials)
 
 

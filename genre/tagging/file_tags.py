@@ -39,7 +39,9 @@ def require() -> None:
     try:
         import mutagen  # noqa: F401
     except ImportError:
-        raise ConfigError("tag.write_genres needs mutagen, which is not installed; pip install 'genre[tags]'") from None
+        raise ConfigError(
+            "tag.write_genres needs mutagen, which is not installed; install the extra genre[tags]"
+        ) from None
 
 
 def write_genre(path: str, genre: str, replace: bool = False, preview: bool = False) -> Result:

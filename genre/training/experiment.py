@@ -79,10 +79,15 @@ def check_tracks(features: Features, needed: Sequence[str] = SPLITS) -> None:
 
     Raises `ArtifactError` or `ConfigError`.
     """
+    check_leakage(features)
+    splits.require_trainable(features.tracks(), features.classes, needed)
+
+
+def check_leakage(features: Features) -> None:
+    """Raise `ArtifactError` when a track, group or audio is in two splits."""
     tracks = features.tracks()
     view = tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])
     splits.check(view)
-    splits.require_trainable(view, features.classes, needed)
 
 
 def check_settings(audio: AudioSettings, spectrogram: SpectrogramSettings, features: Features) -> None:

@@ -52,7 +52,7 @@ class PerArchitectureTPE(Searcher):
             import optuna
             from ray.tune.search.optuna import OptunaSearch
         except ImportError:
-            raise ConfigError("tune.sampler=tpe needs Optuna; install it with pip install 'genre[tpe]'") from None
+            raise ConfigError("tune.sampler=tpe needs Optuna; install the extra genre[tpe]") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # a study first proposes the settings of interrupted trials
         self._waiting = sorted(missing, key=lambda slot: slot.settings is None)

@@ -20,7 +20,7 @@ def check(address: str) -> None:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError:
-        raise ConfigError("tune.mlflow needs MLflow; install it with pip install 'genre[mlflow]'") from None
+        raise ConfigError("tune.mlflow needs MLflow; install the extra genre[mlflow]") from None
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:

@@ -184,7 +184,9 @@ def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": search}, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == f"error: `genre tune` needs {missing}, which is not installed; pip install 'genre[train]'\n"
+    assert (
+        done.stderr == f"error: `genre tune` needs {missing}, which is not installed; install the extra genre[train]\n"
+    )
 
 
 def test_a_second_song_is_refused_rather_than_tagged_alone(capsys: pytest.CaptureFixture[str]) -> None:
