@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -35,7 +36,8 @@ class Head:
         self.folder, self.checkout = folder, copy_checkout(folder / "checkout")
         # Not below `folder`: the path of a socket may have at most 107 bytes.
         self.temporary = Path(tempfile.mkdtemp(prefix="ray-"))
-        dashboard, agent, client, self.metrics_port = free_ports(4)
+        gcs, dashboard, agent, client, self.metrics_port = free_ports(5)
+        self.address = f"127.0.0.1:{gcs}"
         self.environment = ENVIRONMENT | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -44,7 +46,7 @@ class Head:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             **(variables or {}),
         }
-        command = [RAY, "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
+        command = [RAY, "start", "--head", "--block", f"--port={gcs}", "--node-ip-address=127.0.0.1"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={self.temporary}"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
         command += [f"--metrics-export-port={self.metrics_port}", "--num-cpus=2", "--object-store-memory=100000000"]
@@ -123,9 +125,15 @@ def copy_checkout(to: Path) -> Path:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return free ports of loopback."""
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
+    """Return free ports of loopback, which programs that take any port do not take before they are used.
+
+    Those get a port from 32768 up, and workers of `ray start` one from 10002 to 19999.
+    """
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(range(20_000, 32_768), 1000):
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            ports.append(port)
+        if len(ports) == number:
+            return ports
+    raise AssertionError(f"fewer than {number} of 1000 ports are free")

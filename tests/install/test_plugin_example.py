@@ -61,6 +61,7 @@ def test_help_and_errors_know_an_installed_plugin(environment: dict[str, str], t
     shown = genre("train", "--help-all", folder=tmp_path, environment=environment).stdout
     assert "of the architecture band_statistics:" in shown
     assert "with corpus.kind=prefixed:" in shown
-    refused = genre("train", "architectures.band_statistics.droput=0", folder=tmp_path, environment=environment)
+    wrong = "architectures.band_statistics.droput=0"
+    refused = genre("train", wrong, "--dry-run", folder=tmp_path, environment=environment)
     assert refused.returncode == 2
     assert "did you mean 'architectures.band_statistics.dropout'?" in refused.stderr

@@ -180,7 +180,7 @@ def cluster(
     with Head(folder, bucket_server, ["--num-gpus=1"]) as head:
         port = head.environment["RAY_API_SERVER_ADDRESS"].rpartition(":")[2]
         # `ray status` and `ray memory` look for the only Ray of the machine; other tests may run another
-        environment = head.environment | {"RAY_ADDRESS": (head.temporary / "ray_current_cluster").read_text().strip()}
+        environment = head.environment | {"RAY_ADDRESS": head.address}
         yield Workspace(head.checkout, environment, {"BUCKET": "bucket", "8265": port})
 
 
