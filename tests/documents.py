@@ -98,7 +98,6 @@ ENTRIES: list[Entry] = [
     Covered(r"make (install|demo|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
-    Covered(r"make same( REF=\S+)?", "benchmarks/same.py", "make same"),
     Covered(
         r"apt-get install openssh-server iproute2 rsync", ".ci/run", "openssh-server openssh-client iproute2 rsync"
     ),
@@ -111,6 +110,7 @@ ENTRIES: list[Entry] = [
     Covered(r"ray job submit", RAY_UP, "ray job submit"),
     Covered(r"pip install (genre|\.|'\.\[\w+\]')", "tests/contract/test_packaging.py", "requirements-light.lock"),
     NotRun(r"genre (<job>|JOB)( .*)?", "the form of all jobs, whose examples are run"),
+    NotRun(r"make same( REF=\S+)?", "compares two commits for minutes; whoever changes the code runs it"),
     NotRun(r"aws .*", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
     NotRun(r"kubectl apply", "Kubernetes; tests/contract/test_cluster_files.py checks the manifests"),
