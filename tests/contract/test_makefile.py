@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,10 +28,13 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, target: str) -> str:
-    """Run a target and return its output."""
-    command = ["make", "--no-print-directory", target]
-    return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout
+def make(checkout: Path, *arguments: str) -> str:
+    """Run make as a user's shell does, not as a part of the make that runs the tests, and return its output."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 def test_clean_deletes_the_environment_and_caches_but_no_results(checkout: Path) -> None:
@@ -41,10 +45,7 @@ def test_clean_deletes_the_environment_and_caches_but_no_results(checkout: Path)
 
 def test_install_says_what_it_does_before_it_takes_minutes(checkout: Path) -> None:
     (checkout / "requirements-dev.lock").touch()
-    planned = subprocess.run(
-        ["make", "--dry-run", "install"], cwd=checkout, check=True, capture_output=True, text=True
-    ).stdout
-    first, *_ = planned.splitlines()
+    first, *_ = make(checkout, "--dry-run", "install").splitlines()
     assert first.startswith("echo ")
     assert ".venv from requirements-dev.lock" in first
     assert "minutes" in first
