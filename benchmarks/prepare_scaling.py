@@ -119,7 +119,7 @@ def measure_lists(rows: int) -> None:
     home = Path(tempfile.mkdtemp(prefix="prepare-scaling-"))
     config = config_of(home, rows, 1.0)
     folder, recipe = Location.of(config.output) / "features", Recipe.of(config)
-    write_outcomes(folder, rows)
+    write_outcomes(folder, recipe, rows)
     corpora.scan = lambda _: fake_tracks(rows)  # type: ignore[assignment]
     corpora.classes = lambda _: None  # type: ignore[assignment]
     print(f"{rows} tracks, outcomes of a job killed before its end{'seconds':>12}{'peak MiB':>10}")
@@ -142,7 +142,7 @@ def fake_tracks(rows: int) -> Iterator[Track]:
         yield Track(name, f"/music/{name}", f"genre{i % 16:02d}", 30_000_000 + i, 1.7e9 + i, f"artist{i // 20:06d}")
 
 
-def write_outcomes(folder: Location, rows: int) -> None:
+def write_outcomes(folder: Location, recipe: Recipe, rows: int) -> None:
     tracks = list(fake_tracks(64))
     for block, begin in enumerate(range(0, rows, 64)):
         name = f"00001-{block:08x}.parquet"
@@ -157,7 +157,7 @@ def write_outcomes(folder: Location, rows: int) -> None:
         ]  # fmt: skip
         (folder / "outcomes" / name).write_table(pa.Table.from_pylist(listed, OUTCOME_SCHEMA))
         (folder / "clips" / name).write_bytes(b"")
-    Ledger(folder, Recipe.of(Config())).claim()
+    Ledger(folder, recipe).claim()
 
 
 def timed(name: str, work: Callable[[], pa.Table]) -> pa.Table:

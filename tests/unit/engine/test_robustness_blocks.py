@@ -1,4 +1,4 @@
-"""How the work of scoring is divided among CPUs."""
+"""How the work on changed audio is divided among CPUs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ray_jobs.engine import scoring
+from ray_jobs.engine import robustness
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from ray_jobs.engine import scoring
 )
 def test_blocks_of_tracks_are_even_and_keep_all_cpus_busy(tracks: int, cpus: int, blocks: int) -> None:
     paths = [f"{number}.mp3" for number in range(tracks)]
-    divided = scoring.even_blocks(paths, cpus)
+    divided = robustness.even_blocks(paths, cpus)
     assert list(itertools.chain(*divided)) == paths
     sizes = [len(block) for block in divided]
     assert len(sizes) == blocks

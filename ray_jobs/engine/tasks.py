@@ -1,0 +1,23 @@
+"""Wait for Ray tasks, with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from ray_jobs.engine.progress import JobProgress
+
+POLL_SECONDS = 1.0
+
+
+def collect(tasks: Sequence[Any], progress: JobProgress, label: str) -> list[Any]:
+    """Return the results of all tasks, in their order. Raises the error of the first task that failed."""
+    waiting, done = list(tasks), 0
+    while waiting:
+        ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
+        done += len(ready)
+        ray.get(ready)
+        progress.step(len(ready), f"{done} of {len(tasks)} {label}")
+    return list(ray.get(list(tasks)))
