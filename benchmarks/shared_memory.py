@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 import ray
 
 from genre.features import Clips, Features, Shape
+from genre.features.manifest import SCHEMA_VERSION
 from genre.storage import Location
 
 SHAPE = Shape(128, 1292, 80.0, 512 / 22050)
@@ -49,7 +50,7 @@ def write_features(folder: Path, clips: int) -> None:
             writer.write_table(pa.Table.from_pylist([row], SHAPE.clip_schema()))
     tracks = {"track_id": ids, "genre": ["a", "b"] * (clips // 2) + ["a"] * (clips % 2), "split": [SPLIT] * clips}
     pq.write_table(pa.table(tracks), folder / "tracks.parquet")
-    manifest = {"stage": "features", "schema_version": 1, "shape": vars(SHAPE), "classes": ["a", "b"]}
+    manifest = {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(SHAPE), "classes": ["a", "b"]}
     (Location.of(folder) / "manifest.json").write_json(manifest)
 
 

@@ -37,9 +37,9 @@ def read(folder: Path) -> Iterator[Clip]:
                 # an older file may still hold clips of a track that changed
                 if track is None or track.get("part") not in (None, path.name):
                     continue
-                values = np.frombuffer(row["spectrogram"], np.uint8).reshape(shape["bins"], shape["frames"])
+                values = np.frombuffer(row["spectrogram"], np.uint8).reshape(shape["frames"], shape["bins"])
                 floor = row["peak_db"] - shape["range_db"]
-                levels = values.astype(np.float32) * np.float32(shape["range_db"] / 255) + np.float32(floor)
+                levels = values.T.astype(np.float32) * np.float32(shape["range_db"] / 255) + np.float32(floor)
                 yield Clip(row["track_id"], track["genre"], track["split"], row["clip"], levels)
 
 

@@ -57,7 +57,7 @@ def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_d
     pq.write_table(pa.Table.from_pylist(listed), folder / "tracks.parquet")
     manifest = {
         "stage": "features",
-        "schema_version": 1,
+        "schema_version": 2,
         "shape": {"bins": bins, "frames": frames, "range_db": range_db, "frame_seconds": frame_seconds},
         "classes": sorted({row["genre"] for row in listed}),
     }
@@ -65,9 +65,9 @@ def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_d
 
 
 def encode(levels: np.ndarray, range_db: float) -> tuple[bytes, float]:
-    """Return (bins, frames) in dB as bytes, row by row: 255 is the loudest point, 0 is `range_db` below it."""
+    """Return (bins, frames) in dB as bytes, frame by frame: 255 is the loudest point, 0 is `range_db` below it."""
     peak = float(levels.max())
-    scaled = (levels - (peak - range_db)) * (255 / range_db)
+    scaled = (levels.T - (peak - range_db)) * (255 / range_db)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8).tobytes(), peak
 
 

@@ -25,12 +25,12 @@ def make_clips(
     """Return clips whose class shows as a bright band of bins; track `n` has the class `n % classes`."""
     rng = np.random.default_rng(seed)
     labels = np.arange(tracks) % classes
-    spectrograms = rng.integers(0, 120, (tracks * per_track, bins, frames), dtype=np.uint8)
+    spectrograms = rng.integers(0, 120, (tracks * per_track, frames, bins), dtype=np.uint8)
     rows = np.repeat(np.arange(tracks), per_track)
     band = bins // classes
     for clip, track in enumerate(rows):
         low = labels[track] * band
-        spectrograms[clip, low : low + band] += 100
+        spectrograms[clip, :, low : low + band] += 100
     return Clips(
         spectrograms=spectrograms,
         peak_db=rng.uniform(-10, 30, len(rows)).astype(np.float32),

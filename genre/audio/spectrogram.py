@@ -62,7 +62,10 @@ class LogMel:
         return 1 + samples // self.settings.hop_length
 
     def __call__(self, wave: Float32) -> Float32:
-        """Return the spectrogram of a clip in dB, its range not yet limited: (samples,) -> (n_mels, frames)."""
+        """Return the spectrogram of a clip in dB, its range not yet limited: (samples,) -> (n_mels, frames).
+
+        The result is a transposed view: in memory the frames come first, which is the order in which they are stored.
+        """
         n_fft = self.settings.n_fft
         padded = np.zeros(len(wave) + n_fft + 1, dtype=np.float32)
         padded[n_fft // 2 : n_fft // 2 + len(wave)] = wave

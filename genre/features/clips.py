@@ -25,7 +25,7 @@ class StoredClip:
 
     start_seconds: float
     peak_db: float
-    spectrogram: bytes  # (bins, frames), row by row
+    spectrogram: bytes  # (frames, bins), one frame after the other
 
     def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:  # type: ignore[override]
         """Pickle the spectrogram out of band, so that `genre.audio.channel` sends it through shared memory."""
@@ -37,7 +37,7 @@ class StoredClip:
 class Clips:
     """Clips with the tracks that they come from. Arrays only, so that processes can share them."""
 
-    spectrograms: Bytes  # (clips, bins, frames)
+    spectrograms: Bytes  # (clips, frames, bins)
     peak_db: Float32  # (clips,)
     track: Ints  # (clips,) row in the arrays below
     track_ids: npt.NDArray[np.str_]  # (tracks,)
@@ -60,7 +60,7 @@ class Clips:
         content = np.frombuffer(b"".join(clip.spectrogram for clip in clips), np.uint8)
         names = np.arange(len(tracks)).astype(np.str_)
         return cls(
-            spectrograms=content.reshape(len(clips), shape.bins, shape.frames),
+            spectrograms=content.reshape(len(clips), shape.frames, shape.bins),
             peak_db=np.array([clip.peak_db for clip in clips], np.float32),
             track=np.repeat(np.arange(len(tracks)), np.array([len(track) for track in tracks], np.int64)),
             track_ids=names,
@@ -86,7 +86,7 @@ class Gatherer:
         self._counts: Ints = tracks["clips"].to_numpy().astype(np.int64)
         self._first = np.cumsum(self._counts) - self._counts
         total = int(self._counts.sum())
-        self._spectrograms = np.empty((total, shape.bins, shape.frames), dtype=np.uint8)
+        self._spectrograms = np.empty((total, shape.frames, shape.bins), dtype=np.uint8)
         self._peak_db = np.full(total, np.nan, dtype=np.float32)
         self._filled = np.zeros(total, dtype=bool)
 
@@ -142,8 +142,8 @@ class Gatherer:
 
 
 def _spectrograms(rows: pa.RecordBatch, shape: Shape) -> Bytes:
-    """Return the spectrogram column as (clips, bins, frames), without a copy."""
+    """Return the spectrogram column as (clips, frames, bins), without a copy."""
     column = rows["spectrogram"]
     width = shape.bins * shape.frames
     values = np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset * width :][: len(column) * width]
-    return values.reshape(len(column), shape.bins, shape.frames)
+    return values.reshape(len(column), shape.frames, shape.bins)

@@ -20,7 +20,7 @@ from genre.features.schema import Shape
 from genre.storage import Location
 
 FILE = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: spectrograms had the bins first
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from genre.features.schema import Shape
 from genre.settings import AudioSettings, Config, DecodingSettings, Settings, SpectrogramSettings
 
 # Part of the fingerprint: raise it whenever the same file and settings give other bytes than before.
-KERNEL_VERSION = 3
+KERNEL_VERSION = 4
 # The settings of decoding that decide which tracks are rejected: when they change, rejects are decoded again.
 _LIMITS = {"file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction"}
 

@@ -43,7 +43,7 @@ class Augmentation:
         self._masks = masks(batch, bins, frames, settings.mel_mask, settings.time_mask, self._device)
 
     def __call__(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised windows (batch, bins, frames) and their targets (batch, classes)."""
+        """Return normalised windows (batch, bins, frames) of stored bytes, and their targets (batch, classes)."""
         settings, targets = self._settings, self._one_hot[labels]
         if settings.gain_db or settings.equaliser_db:
             peak_db = peak_db.unsqueeze(1) + next(self._levels)

@@ -111,7 +111,7 @@ def _measure(measured: Experiment, workload: Workload, batch: int, device: torch
 def _noise(workload: Workload, clips: int) -> Clips:
     """Return random clips of the corpus's shape; the time of a step does not depend on their content."""
     rng = np.random.default_rng(0)
-    shape = (clips, workload.shape.bins, workload.shape.frames)
+    shape = (clips, workload.shape.frames, workload.shape.bins)
     rows = np.arange(clips)
     return Clips(
         spectrograms=rng.integers(0, 256, shape, dtype=np.uint8),

@@ -60,7 +60,7 @@ def write_features(folder: Path, splits: dict[str, Clips], settings: dict[str, A
     (folder / "clips").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(clips, shape.clip_schema()), folder / "clips/all.parquet")
     pq.write_table(pa.Table.from_pylist(tracks), folder / "tracks.parquet")
-    manifest = {"stage": "features", "schema_version": 1, "shape": vars(shape), "classes": CLASSES}
+    manifest = {"stage": "features", "schema_version": 2, "shape": vars(shape), "classes": CLASSES}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"settings": settings or {}}))
 
 

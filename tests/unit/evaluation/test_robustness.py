@@ -58,7 +58,7 @@ def test_every_change_except_that_of_the_level_changes_the_features(paths: list[
 
 def test_every_model_predicts_every_track(paths: list[str]) -> None:
     def model(clips: Clips) -> Float32:
-        rows = np.stack([clips.spectrograms[clips.track == track].mean(axis=(0, 2)) for track in (0, 1)])
+        rows = np.stack([clips.spectrograms[clips.track == track].mean(axis=(0, 1)) for track in (0, 1)])
         return rows[:, :3].astype(np.float32)
 
     predictions = robustness.predict_changed(paths, RECIPE, [model, lambda clips: 2 * model(clips)])

@@ -24,6 +24,7 @@ def test_error_is_at_most_half_a_step(rng: np.random.Generator) -> None:
     assert np.abs(decoded - levels)[kept].max() <= 80 / 255 / 2 + 1e-4
     assert np.allclose(decoded[~kept], peak - 80, atol=1e-4)
     assert stored.dtype == np.uint8
+    assert stored.shape == (50, 8)
     assert stored.max() == 255
     assert peak == levels.max()
 
@@ -32,6 +33,24 @@ def test_batch_has_a_peak_for_each_clip(rng: np.random.Generator) -> None:
     levels = rng.uniform(-60, 0, (3, 4, 5)).astype(np.float32) + np.array([0, 30, -30], np.float32)[:, None, None]
     stored, peaks = zip(*(encode(clip, 80.0) for clip in levels), strict=True)
     assert np.abs(decode(np.stack(stored), np.array(peaks), 80.0) - levels).max() < 0.16
+
+
+@given(SPECTROGRAMS)
+def test_each_frame_is_one_run_of_bytes(levels: Float32) -> None:
+    stored, peak = encode(levels, 80.0)
+    content, bins = stored.tobytes(), len(levels)
+    for frame in range(levels.shape[1]):
+        alone = np.frombuffer(content[frame * bins : (frame + 1) * bins], np.uint8)
+        assert np.abs(decode(alone[None], peak, 80.0)[:, 0] - np.maximum(levels[:, frame], peak - 80)).max() < 0.16
+
+
+def test_bytes_do_not_depend_on_the_order_of_the_levels_in_memory(rng: np.random.Generator) -> None:
+    levels = rng.uniform(-90, 20, (8, 50)).astype(np.float32)
+    stored, _ = encode(levels, 80.0)
+    transposed, peak = encode(np.asfortranarray(levels), 80.0)
+    assert transposed.flags.c_contiguous
+    assert transposed.tobytes() == stored.tobytes()
+    assert decode(transposed, peak, 80.0).flags.c_contiguous
 
 
 @given(SPECTROGRAMS, st.floats(20, 160))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import runpy
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from music import InTurn, config_of, write_music
 from genre.config import load
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features, Shape, decode
+from genre.features.manifest import SCHEMA_VERSION
 from genre.storage import Location
 from genre.training import experiment
 from ray_jobs.prepare import prepare
@@ -42,7 +44,12 @@ def write_folder(folder: Path, tracks: Columns, clips: list[Row], **manifest: ob
     (folder / "clips").mkdir(parents=True)
     pq.write_table(pa.table(tracks), folder / "tracks.parquet")
     pq.write_table(pa.Table.from_pylist(clips, SHAPE.clip_schema()), folder / "clips/a.parquet")
-    content = {"stage": "features", "schema_version": 1, "shape": vars(SHAPE), "classes": ["a", "b"]} | manifest
+    content = {
+        "stage": "features",
+        "schema_version": SCHEMA_VERSION,
+        "shape": vars(SHAPE),
+        "classes": ["a", "b"],
+    } | manifest
     (folder / "manifest.json").write_text(json.dumps(content))
     return Location.of(folder)
 
@@ -161,8 +168,8 @@ class TestFoldersOfOthers:
     @pytest.mark.parametrize(
         ("manifest", "message"),
         [
-            ({"stage": "model"}, "holds model version 1, not features version 1"),
-            ({"schema_version": 2}, "holds features version 2"),
+            ({"stage": "model"}, "holds model version 2, not features version 2"),
+            ({"schema_version": 1}, "holds features version 1, not features version 2; prepare it again"),
             ({"shape": {"bins": 4}}, "lacks 'shape' with bins, frame_seconds, frames, range_db"),
             ({"classes": ["a"]}, "names genre 'b', which manifest.json does not list"),
             ({"shape": vars(SHAPE) | {"bins": 5}}, r"'spectrogram' should be fixed_size_binary\[30\], found"),
@@ -211,8 +218,14 @@ class TestExamples:
         write_music(tmp_path / "music")
         prepare(config_of(tmp_path / "music", tmp_path / "out"), InTurn())
         lines = run_example("read_features.py", tmp_path / "out/features").splitlines()
-        manifest = Features.open(Location.of(tmp_path / "out/features")).manifest
-        assert len(lines) == manifest.counts.clips
+        features = Features.open(Location.of(tmp_path / "out/features"))
+        assert len(lines) == features.manifest.counts.clips
+        clips = features.clips("train")
+        read = runpy.run_path(str(REPOSITORY / "examples/read_features.py"))["read"]
+        rows = [row for row in read(tmp_path / "out/features") if row.split == "train"]
+        rows.sort(key=lambda row: (row.track_id, row.number))
+        expected = decode(clips.spectrograms, clips.peak_db, clips.shape.range_db)
+        np.testing.assert_allclose(np.stack([row.levels for row in rows]), expected, atol=1e-4)
 
     def test_published_spectrograms_of_gtzan_can_be_trained_on(self, tmp_path: Path, shared_data: Path) -> None:
         source = shared_data / "gtzan-spectrograms-train-valid.parquet"

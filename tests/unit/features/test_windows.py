@@ -70,17 +70,17 @@ def test_any_window_has_between_one_and_all_frames_of_a_clip(frames: int, frame_
 def numbered_clips(tracks: int, per_track: int, frames: int) -> Clips:
     """Return clips whose lower bin holds the number of the clip and whose upper bin that of the frame."""
     clips = make_clips(tracks=tracks, per_track=per_track, frames=frames, classes=2, bins=2)
-    clips.spectrograms[:, 0] = np.arange(len(clips))[:, None]
-    clips.spectrograms[:, 1] = np.arange(frames)
+    clips.spectrograms[:, :, 0] = np.arange(len(clips))[:, None]
+    clips.spectrograms[:, :, 1] = np.arange(frames)
     return clips
 
 
 def check_windows(batch: Windows, clips: Clips, frames: int) -> None:
     """Check that each window is consecutive frames of one clip, with the peak, label and track of that clip."""
-    assert batch.spectrograms.shape == (len(batch.labels), 2, frames)
+    assert batch.spectrograms.shape == (len(batch.labels), frames, 2)
     clip = batch.spectrograms[:, 0, 0].astype(int)
-    assert (batch.spectrograms[:, 0] == clip[:, None]).all()
-    assert (np.diff(batch.spectrograms[:, 1].astype(int)) == 1).all()
+    assert (batch.spectrograms[:, :, 0] == clip[:, None]).all()
+    assert (np.diff(batch.spectrograms[:, :, 1].astype(int)) == 1).all()
     np.testing.assert_array_equal(batch.peak_db, clips.peak_db[clip])
     np.testing.assert_array_equal(batch.tracks, clips.track[clip])
     np.testing.assert_array_equal(batch.labels, clips.clip_labels()[clip])
@@ -124,10 +124,11 @@ def test_window_is_a_part_of_its_clip() -> None:
     clips = make_clips(tracks=6, per_track=2)
     batch = windows.cut(clips, np.array([0, 11, 3]), np.array([0, 24, 7]), 16)
     for row, (clip, start) in enumerate([(0, 0), (11, 24), (3, 7)]):
-        assert np.array_equal(batch.spectrograms[row], clips.spectrograms[clip, :, start : start + 16])
+        assert np.array_equal(batch.spectrograms[row], clips.spectrograms[clip, start : start + 16])
         assert batch.peak_db[row] == clips.peak_db[clip]
         assert batch.tracks[row] == clips.track[clip]
         assert batch.labels[row] == clips.labels[clips.track[clip]]
+    assert batch.spectrograms.flags.c_contiguous
 
 
 def test_epoch_takes_each_clip_equally_often() -> None:
@@ -140,7 +141,7 @@ def test_epoch_takes_each_clip_equally_often() -> None:
 
 def test_windows_start_anywhere_in_a_clip() -> None:
     clips = make_clips(tracks=200, frames=20)
-    clips.spectrograms[:] = np.arange(20, dtype=np.uint8)
+    clips.spectrograms[:] = np.arange(20, dtype=np.uint8)[:, None]
     (batches,) = epoch(clips)
     assert set(joined(batches)[:, 0, 0].tolist()) == {0, 1, 2, 3, 4}
 
@@ -169,7 +170,7 @@ def evaluated(clips: Clips, world: int = 1, batch: int = 7) -> list[list[Windows
 
 def test_evaluation_windows_are_evenly_spaced_from_end_to_end() -> None:
     clips = make_clips(tracks=1, frames=40)
-    clips.spectrograms[:] = np.arange(40, dtype=np.uint8)
+    clips.spectrograms[:] = np.arange(40, dtype=np.uint8)[:, None]
     assert joined(evaluated(clips)[0])[:, 0, 0].tolist() == [0, 12, 24]
 
 
@@ -222,6 +223,6 @@ def test_evaluation_takes_the_same_windows_of_each_clip_with_any_number_of_worke
         for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, Shard(rank, world)):
             assert len(batch.labels) <= 2 * batch_size
             check_windows(batch, clips, frames)
-            seen += zip(batch.spectrograms[:, 0, 0].tolist(), batch.spectrograms[:, 1, 0].tolist(), strict=True)
+            seen += zip(batch.spectrograms[:, 0, 0].tolist(), batch.spectrograms[:, 0, 1].tolist(), strict=True)
     starts = windows.eval_starts(frames, clip_frames, per_clip).tolist()
     assert sorted(seen) == [(clip, start) for clip in range(len(clips)) for start in starts]

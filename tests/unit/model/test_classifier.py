@@ -11,7 +11,7 @@ from making import make_clips
 from torch import nn
 
 from genre import features
-from genre.features import Clips
+from genre.features import Clips, windows
 from genre.features.windows import Shard
 from genre.model.classifier import Classifier, predict, statistics
 
@@ -45,7 +45,7 @@ def test_statistics_are_those_of_all_frames_in_decibels() -> None:
 
 def test_a_constant_bin_is_not_divided_by_zero() -> None:
     clips = make_clips(tracks=3)
-    clips.spectrograms[:, 5] = 7
+    clips.spectrograms[:, :, 5] = 7
     clips.peak_db[:] = 0
     mean, std = statistics(clips)
     assert std[5] == 1
@@ -70,6 +70,43 @@ def test_one_pass_normalises_like_two() -> None:
     torch.testing.assert_close(one_pass, classifier.normalise(classifier.levels(*stored)), rtol=0, atol=1e-4)
     each_bin = torch.from_numpy(clips.peak_db).unsqueeze(1).expand(-1, clips.shape.bins)
     torch.testing.assert_close(classifier.normalised(stored[0], each_bin), one_pass)
+
+
+def test_normalised_windows_do_not_depend_on_the_layout_of_clips() -> None:
+    """Compare with clips (clips, bins, frames), cut and normalised by a few lines of their own, bit for bit."""
+    clips = make_clips(tracks=5, per_track=2, frames=40)
+    classifier = classifier_of(clips)
+    old = np.ascontiguousarray(clips.spectrograms.transpose(0, 2, 1))
+    rows, starts = np.array([9, 0, 4, 4]), np.array([24, 0, 7, 3])
+    cut = torch.from_numpy(np.stack([old[row, :, start : start + 16] for row, start in zip(rows, starts, strict=True)]))
+    batch = windows.cut(clips, rows, starts, 16)
+    stored, peaks = torch.from_numpy(batch.spectrograms), torch.from_numpy(batch.peak_db)
+    for peak_db in (peaks, peaks[:, None] + torch.linspace(-6, 6, 16)):
+        floor = (peak_db - 80).reshape(len(rows), -1, 1)
+        expected = cut.float().mul_(80 / 255 / classifier.std).add_((floor - classifier.mean) / classifier.std)
+        result = classifier.normalised(stored, peak_db)
+        assert torch.equal(result, expected)
+        assert result.is_contiguous()
+    levels = classifier.levels(stored, peaks)
+    assert torch.equal(levels, cut.float() * (80 / 255) + (peaks - 80).reshape(-1, 1, 1))
+    assert levels.is_contiguous()
+
+
+@pytest.mark.parametrize("frames", [1, 33, 2000])
+def test_statistics_are_those_of_clips_with_the_bins_first(frames: int) -> None:
+    """Sums of bytes and of their squares are exact in any order, so that the normaliser is the same bit for bit."""
+    clips = make_clips(tracks=5, frames=frames)
+    total, squares, step = np.zeros(16), np.zeros(16), 80 / 255
+    for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
+        values = np.ascontiguousarray(spectrogram.T).astype(np.float64)
+        byte_mean, byte_square = values.mean(axis=1), np.vecdot(values, values) / frames
+        mean = byte_mean * step + (float(peak) - 80)
+        total += mean
+        squares += (byte_square - byte_mean**2) * step**2 + mean**2
+    deviation = np.sqrt(squares / 5 - (total / 5) ** 2)
+    mean, std = statistics(clips)
+    assert np.array_equal(mean, (total / 5).astype(np.float32))
+    assert np.array_equal(std, deviation.astype(np.float32))
 
 
 def test_the_probabilities_of_a_track_are_the_mean_over_its_windows() -> None:
