@@ -180,7 +180,10 @@ class TuneSettings(Settings):
     seeds: int = Field(
         3, ge=1, description="number of seeds that the best trial's settings are trained with, the trial's own included"
     )
-    robustness: bool = Field(True, description="also score the models on degraded audio of the test tracks")
+    robustness: bool = Field(True, description="also score the models on degraded audio of test tracks")
+    robustness_tracks: int = Field(
+        300, ge=0, description="number of test tracks whose audio is degraded, each genre in proportion; 0: all"
+    )
     concurrent: int = Field(0, ge=0, description="maximum number of trials at a time; 0: all that fit into the cluster")
     workers_per_trial: int = Field(1, ge=1, description="processes that train a trial, on one machine or several")
     cpus_per_trial: float = Field(1.0, gt=0, description="CPUs, and torch threads, for each worker of a trial")
@@ -192,9 +195,7 @@ class TuneSettings(Settings):
     space: dict[str, dict[str, Any]] = Field(
         {}, description="changes to the search space, e.g. {cnn: {train.learning_rate: {loguniform: [0.001, 0.01]}}}"
     )
-    mlflow: str = Field(
-        "", description="MLflow tracking server or database that trials are logged to (needs genre[mlflow])"
-    )
+    mlflow: str = Field("", description="MLflow server or database that trials are logged to (needs genre[mlflow])")
 
 
 class EvaluateSettings(Settings):

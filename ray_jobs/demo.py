@@ -61,9 +61,8 @@ def _workload(config: Config) -> Workload:
     """Return the size of the search, whose features may not exist yet."""
     params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
     tracks, shape = synthetic.sizes(params), Recipe.of(config).shape()
-    return Workload(
-        tracks["train"], tracks["valid"], tracks["test"], shape, len(synthetic.classes(config.corpus, params))
-    )
+    classes = len(synthetic.classes(config.corpus, params))
+    return Workload(tracks["train"], tracks["valid"], tracks["test"], shape, classes, tracks["test"])
 
 
 def _features_seconds(config: Config) -> float:

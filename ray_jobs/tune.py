@@ -61,7 +61,16 @@ def run(config: Config, known: Forecast | None = None) -> None:
             _publish_best_so_far(config, features, data, result)
             raise KeyboardInterrupt
         decoding = config.decoding if config.tune.robustness else None
-        board = judging.judge(features, "test", trained.saved, config.seed, baseline, result.facts, decoding)
+        board = judging.judge(
+            features,
+            "test",
+            trained.saved,
+            config.seed,
+            baseline,
+            result.facts,
+            decoding,
+            config.tune.robustness_tracks,
+        )
     board.notes.extend(trained.notes)
     board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))
     board.missing.update(decided.failures | results.missing(result.facts, _saved(config, result.winners, trained)))

@@ -9,6 +9,7 @@ beyond full scale are accepted.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +111,15 @@ def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
     return [Clip(_fill(piece, length), (start + i * length) / rate) for i, piece in enumerate(pieces)]
 
 
+def limited(stream: Stream, limits: DecodingSettings) -> Iterator[Block]:
+    """Return the blocks of a stream.
+
+    Raises `AudioError` (absurd_header): at once for the header, and while reading for a longer file than allowed.
+    """
+    _check_header(stream, limits)
+    return _blocks_within(stream, limits)
+
+
 def trim_bounds(wave: Samples, top_db: float) -> tuple[int, int]:
     """Return start and end of `wave` (samples,) without leading and trailing silence, as indices.
 
@@ -144,16 +154,13 @@ def _decode(content: bytes, settings: AudioSettings, limits: DecodingSettings, o
 def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, only_first: bool = False) -> Recording:
     """Mix down and resample a stream block by block; the result is that of the complete signal at once."""
     rate, target = stream.sample_rate, settings.sample_rate
-    _check_header(stream, limits)
-    max_frames = limits.max_track_seconds * rate
+    blocks = limited(stream, limits)
     # soxr HQ: aliases below -120 dB
     resampler = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ") if rate != target else None
     wave = _GrowingWave(math.ceil((stream.declared or 0) * target / rate) + target)
     frames = 0
-    for block in stream.blocks:
+    for block in blocks:
         frames += len(block)
-        if frames > max_frames:
-            raise AudioError(Reason.ABSURD_HEADER, _too_long("is longer than", max_frames / rate, limits))
         mixed = _mono(block, only_first)
         wave.append(resampler.resample_chunk(mixed) if resampler else mixed)
     if not frames:
@@ -217,6 +224,15 @@ def _check_header(stream: Stream, limits: DecodingSettings) -> None:
         raise AudioError(Reason.ABSURD_HEADER, f"declares {rate} Hz and {channels} channels")
     if stream.declared and stream.declared > limits.max_track_seconds * rate:
         raise AudioError(Reason.ABSURD_HEADER, _too_long("declares", stream.declared / rate, limits))
+
+
+def _blocks_within(stream: Stream, limits: DecodingSettings) -> Iterator[Block]:
+    frames, most = 0, limits.max_track_seconds * stream.sample_rate
+    for block in stream.blocks:
+        frames += len(block)
+        if frames > most:
+            raise AudioError(Reason.ABSURD_HEADER, _too_long("is longer than", limits.max_track_seconds, limits))
+        yield block
 
 
 def _too_long(verb: str, seconds: float, limits: DecodingSettings) -> str:

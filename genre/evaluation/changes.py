@@ -22,10 +22,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from genre.audio import recordings
 from genre.audio.decoders import Block, open_stream
 from genre.audio.recordings import Samples
-from genre.errors import AudioError, Reason
-from genre.storage import Location
+from genre.settings import DecodingSettings
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,11 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _MP3_BIT_RATES = {32000: (32, 320), 16000: (8, 160), 0: (8, 64)}
 
 
-def read(address: str) -> Sound:
+def read(address: str, limits: DecodingSettings = DecodingSettings()) -> Sound:
     """Decode a complete file: changes need all channels at the file's own rate. Raises `AudioError`."""
-    try:
-        content = Location.of(address).read_bytes()
-    except OSError as error:
-        raise AudioError(Reason.UNREADABLE, f"{address}: {error.strerror or error}") from None
-    with open_stream(content) as stream:
+    with open_stream(recordings.read(address)) as stream:
         # each block is copied, since the next may overwrite it
-        blocks = [_full_scale(block) for block in stream.blocks]
+        blocks = [_full_scale(block) for block in recordings.limited(stream, limits)]
         samples = np.concatenate(blocks) if blocks else np.zeros((0, stream.channels), np.float32)
         return Sound(samples, stream.sample_rate)
 

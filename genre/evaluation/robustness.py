@@ -1,4 +1,8 @@
-"""Robustness: the scores of models on changed test tracks (`changes.py`)."""
+"""Robustness: the scores of models on changed test tracks (`changes.py`), next to those on the same tracks unchanged.
+
+A sample of the test tracks is enough: a change is decoded, encoded and predicted by every model, which costs many times
+what scoring an unchanged track does.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,57 @@ import numpy as np
 
 from genre.audio import recordings
 from genre.evaluation import changes, ensemble, metrics
-from genre.evaluation.changes import CHANGES, Change, Sound
-from genre.features import Clips, Float32
+from genre.evaluation.changes import CHANGES, Change
+from genre.features import Clips, Float32, Shape
+from genre.features.clips import Ints, StoredClip
 from genre.features.preparation import ClipEncoder
 from genre.features.recipe import Recipe
 
 PredictClips = Callable[[Clips], Float32]  # returns probabilities (tracks, classes)
+Changed = Mapping[str, Sequence[StoredClip]]  # the clips of one track by change
 
 ENSEMBLE = "ensemble"  # name of the row of all networks together
+UNCHANGED = "unchanged"  # name among the changes of the score without any
 
 
-def predict_changed(
-    paths: Sequence[str],
-    recipe: Recipe,
-    models: Sequence[PredictClips],
-    changes_by_name: Mapping[str, Change] = CHANGES,
-) -> dict[str, Float32]:
-    """Return the probabilities of each model for each changed track, (models, tracks, classes) by change.
+class ChangedTrackKernel:
+    """Decodes the file at an address, and encodes each change of it. Runs in the isolated child process."""
 
-    The features of `paths` are in memory for one change at a time (0.2 MB for 30 s of 128 bands): call it with a block
-    of tracks and concatenate along axis 1. Raises `AudioError` when a track cannot be read any more.
+    def __init__(self, recipe: Recipe, changes_by_name: Mapping[str, Change] = CHANGES) -> None:
+        self._recipe, self._changes = recipe, changes_by_name
+        self._encoder = ClipEncoder(recipe)
+
+    def __call__(self, address: str) -> dict[str, list[StoredClip]]:
+        """Return the clips of each change. Raises `AudioError`, also when nothing audible is left of the track."""
+        sound = changes.read(address, self._recipe.decoding)
+        return {name: self._encode(change(sound)) for name, change in self._changes.items()}
+
+    def _encode(self, sound: changes.Sound) -> list[StoredClip]:
+        return self._encoder(recordings.of_samples(sound.samples, sound.sample_rate, self._recipe.audio))
+
+
+def sample(labels: Ints, count: int, seed: int) -> Ints:
+    """Return the rows of about `count` tracks with these `labels`, in ascending order; all of them for 0.
+
+    Each genre has its share of the sample, so that scores are comparable with those of all tracks, and at least one
+    track. The same tracks and seed give the same sample.
     """
-    sounds = [changes.read(path) for path in paths]
-    predictions = {}
-    for name, change in changes_by_name.items():
-        clips = changed_clips(sounds, recipe, change)
-        predictions[name] = np.stack([predict(clips) for predict in models])
-    return predictions
+    if not 0 < count < len(labels):
+        return np.arange(len(labels))
+    sizes = np.bincount(labels)
+    exact = sizes * (count / len(labels))
+    taken = np.minimum(sizes, np.maximum(np.floor(exact), 1)).astype(np.int64)
+    missing = max(0, count - int(taken.sum()))
+    taken[np.argsort(taken - exact, kind="stable")[:missing]] += 1
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rows = [order[labels[order] == genre][:number] for genre, number in enumerate(taken)]
+    return np.sort(np.concatenate(rows))
+
+
+def predict_changed(track: Changed, shape: Shape, models: Sequence[PredictClips]) -> Float32:
+    """Return the probabilities of each model for each change of one track: (models, changes, classes)."""
+    clips = Clips.unlabelled(list(track.values()), shape)
+    return np.stack([predict(clips) for predict in models])
 
 
 def macro_f1(truth: metrics.IntArray, probabilities: Float32) -> float:
@@ -62,15 +90,3 @@ def scores_by_row(
         for row, run in runs.items():
             scores.setdefault(row, {})[change] = macro_f1(truth, run)
     return scores
-
-
-def changed_clips(sounds: Sequence[Sound], recipe: Recipe, change: Change) -> Clips:
-    """Return the features of changed tracks, in their order and without labels.
-
-    Raises `AudioError` when nothing audible is left of a track.
-    """
-    encoder, tracks = ClipEncoder(recipe), []
-    for sound in sounds:
-        changed = change(sound)
-        tracks.append(encoder(recordings.of_samples(changed.samples, changed.sample_rate, recipe.audio)))
-    return Clips.unlabelled(tracks, recipe.shape())

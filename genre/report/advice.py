@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from genre.evaluation.bootstrap import interval
+from genre.report.columns import unchanged_f1
 from genre.report.formats import listed
 from genre.report.table import ALPHA, Row, Table
 from genre.wording import plural
@@ -148,9 +149,12 @@ def _ensemble(best: Row, table: Table) -> Iterator[str]:
 
 def _robustness(best: Row) -> Iterator[str]:
     """Name the change of the audio that costs `best` most."""
-    change, f1 = min(best.entry.robustness.items(), key=lambda item: item[1], default=("", best.f1.mean))
-    if best.f1.mean - f1 >= FRAGILE:
-        yield f"It is weakest on degraded audio ({change}): macro F1 falls to {f1:.2f}."
+    unchanged = unchanged_f1(best)
+    if unchanged is None:
+        return
+    change, f1 = min(best.entry.robustness.items(), key=lambda item: item[1])
+    if unchanged - f1 >= FRAGILE:
+        yield f"It is weakest on degraded audio ({change}): macro F1 falls from {unchanged:.2f} to {f1:.2f}."
 
 
 def _majority(rows: list[Row]) -> Iterator[str]:

@@ -57,8 +57,9 @@ class Entry:
 
     `settings` is the winning configuration with dotted keys, chosen by `valid_f1`. `flops` counts the operations per
     clip; `clips_per_second` and `latency_ms` (of a single clip) were measured on `hardware`. `robustness` holds macro
-    F1 on changed test tracks, mean over the seed runs, by change (`genre.evaluation.robustness.CHANGES`). Values that
-    are unknown or not finite are None or absent, and shown as a dash.
+    F1 on changed test tracks, mean over the seed runs, by change (`genre.evaluation.changes.CHANGES`), and on the same
+    tracks unchanged (`genre.evaluation.robustness.UNCHANGED`). Values that are unknown or not finite are None or
+    absent, and shown as a dash.
     """
 
     name: str

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from genre.evaluation.metrics import SCORES
+from genre.evaluation.robustness import UNCHANGED
 from genre.report.facts import DIGITS
 from genre.report.formats import DASH, count, difference, number, p_value, score, seconds
 from genre.report.table import Estimate, Row, Table
@@ -29,7 +30,17 @@ def records(table: Table) -> list[Record]:
 
 def changes_of(table: Table) -> list[str]:
     """Return the names of all changes of the audio that some row was scored on."""
-    return list(dict.fromkeys(change for row in table.rows for change in row.entry.robustness))
+    names = dict.fromkeys(change for row in table.rows for change in row.entry.robustness)
+    return [name for name in names if name != UNCHANGED]
+
+
+def unchanged_f1(row: Row) -> float | None:
+    """Return macro F1 on the unchanged tracks of those that were changed, None where the row was not measured.
+
+    Reports of earlier versions changed all tracks and do not repeat the score.
+    """
+    robustness = row.entry.robustness
+    return robustness.get(UNCHANGED, row.f1.mean) if robustness else None
 
 
 def _record(row: Row, changes: list[str]) -> Record:
@@ -43,6 +54,8 @@ def _record(row: Row, changes: list[str]) -> Record:
     record |= {"parameters": entry.parameters, "flops": entry.flops, "train_seconds": row.train_seconds}
     record |= {"clips_per_second": entry.clips_per_second, "latency_ms": entry.latency_ms}
     record |= {"memory_mb": entry.memory_mb, "trials": entry.trials, "valid_f1": entry.valid_f1}
+    if changes:
+        record |= {_robustness_key(UNCHANGED): unchanged_f1(row)}
     record |= {_robustness_key(change): entry.robustness.get(change) for change in changes}
     return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in record.items()}
 
@@ -102,13 +115,14 @@ def robustness_columns(table: Table) -> list[Column]:
     if not (changes := changes_of(table)):
         return []
     changed = [Column(_robustness_key(c), c, f"macro F1 on the same tracks, {c}", score) for c in changes]
-    return [Column("f1", "Unchanged", "macro F1 on the unchanged tracks", score), *changed]
+    return [Column(_robustness_key(UNCHANGED), "Unchanged", "macro F1 on the unchanged tracks", score), *changed]
 
 
 def lost(record: Record, column: Column) -> str:
     """Return how far the score of a robustness column is from that on unchanged tracks, with its sign."""
-    value, unchanged = record[column.key], record["f1"]
-    if column.key == "f1" or not isinstance(value, float) or not isinstance(unchanged, float):
+    unchanged_key = _robustness_key(UNCHANGED)
+    value, unchanged = record[column.key], record[unchanged_key]
+    if column.key == unchanged_key or not isinstance(value, float) or not isinstance(unchanged, float):
         return ""
     return difference(value - unchanged)
 

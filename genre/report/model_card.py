@@ -16,10 +16,12 @@ import numpy as np
 import yaml
 
 from genre.evaluation.metrics import SCORES
+from genre.evaluation.robustness import UNCHANGED
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board
+from genre.report.columns import unchanged_f1
 from genre.report.facts import CorpusFacts
 from genre.report.formats import count, score, seconds
 from genre.report.markdown import Lines, track_counts
@@ -141,8 +143,11 @@ def _genres(card: ModelCard, row: Row) -> Lines:
 
 def _robustness(row: Row) -> Lines:
     """Return macro F1 by change of the audio, or nothing when it was not measured."""
-    lines = [[change, score(f1)] for change, f1 in row.entry.robustness.items()]
-    return [["Change", "Macro F1"], ["none", score(row.f1.mean)], *lines] if lines else []
+    unchanged = unchanged_f1(row)
+    if unchanged is None:
+        return []
+    lines = [[change, score(f1)] for change, f1 in row.entry.robustness.items() if change != UNCHANGED]
+    return [["Change", "Macro F1"], ["none", score(unchanged)], *lines]
 
 
 def _confusions(card: ModelCard, row: Row) -> Iterator[str]:

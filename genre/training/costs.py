@@ -28,13 +28,17 @@ _MAX_SECONDS = 1.0  # after which the measurement ends, with fewer steps
 
 @dataclass(frozen=True)
 class Workload:
-    """The number of clips that a search trains, validates and tests on; `shape` is that of one clip."""
+    """The number of clips that a search trains, validates and tests on; `shape` is that of one clip.
+
+    Changed audio is measured by the track, so that the number of test tracks counts as well.
+    """
 
     train: int
     valid: int
     test: int
     shape: Shape
     classes: int
+    test_tracks: int
 
 
 @dataclass(frozen=True)

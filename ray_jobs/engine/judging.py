@@ -28,14 +28,16 @@ def judge(
     fitted: ray.ObjectRef[Baseline] | None = None,
     search: Search | None = None,
     decoding: DecodingSettings | None = None,
+    changed_tracks: int = 0,
 ) -> Board:
-    """Score every saved model once on `split` of the features; with `decoding`, on changed audio as well.
+    """Score every saved model once on `split` of the features.
 
-    `fitted` is the classical baseline, `seed` that of the configuration.
+    With `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
+    classical baseline, `seed` that of the configuration.
     """
     clips = features.clips(split)
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
-    audio = ChangedAudio(features.tracks(split)["path"].to_pylist(), recipe) if recipe else None
+    audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
     scored = scoring.score(clips, saved, fitted, audio)
     f1 = scored.robustness
     rows = [

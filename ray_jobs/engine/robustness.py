@@ -1,86 +1,176 @@
-"""Score saved models on changed audio in Ray tasks."""
+"""Score saved models on changed audio of a sample of the test tracks, in Ray tasks.
+
+What cannot be measured is a note of the report: a search has trained for hours when its models are scored.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 
+from genre.audio.isolation import IsolatedKernel
 from genre.errors import AudioError
 from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
-from genre.features import Clips, Float32
+from genre.evaluation.changes import CHANGES
+from genre.evaluation.metrics import IntArray
+from genre.evaluation.robustness import UNCHANGED, ChangedTrackKernel
+from genre.features import Float32
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.storage import Location
+from genre.wording import plural
 from ray_jobs.engine import capacity
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.tasks import collect
+from ray_jobs.engine.tasks import POLL_SECONDS
 
 BASELINE = "baseline"  # its name among the rows of the robustness
 _MAX_TRACKS_PER_TASK = 16
 
+Scores = dict[str, dict[str, float]]  # macro F1 by row and change
+
 
 @dataclass(frozen=True)
 class ChangedAudio:
-    """The test tracks whose audio is changed, and how their features are made."""
+    """The sampled test tracks, and how their features are made."""
 
+    rows: IntArray  # (tracks,) of all `total` test tracks, in ascending order
     paths: list[str]
+    total: int
     recipe: Recipe
 
-
-def start(
-    changed: ChangedAudio, folders: list[Location], fitted: ray.ObjectRef[Baseline] | None
-) -> list[ray.ObjectRef[dict[str, Float32]]]:
-    """Start the tasks that score the models in `folders`, and the baseline, on changed audio."""
-    blocks = even_blocks(changed.paths, capacity.cpus())
-    return [_predict_changed.remote(block, changed.recipe, folders, fitted) for block in blocks]
-
-
-def finish(
-    clips: Clips,
-    seeds: dict[str, list[int]],
-    tasks: list[ray.ObjectRef[dict[str, Float32]]],
-    baseline_name: str,
-    progress: JobProgress,
-) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Return macro F1 by row and change from the tasks of all blocks, or a note why there is none."""
-    try:
-        parts = collect(tasks, progress, "blocks of changed audio scored")
-    except AudioError as error:
-        for task in tasks:
-            ray.cancel(task)
-        return {}, [f"Robustness was not measured: a test track cannot be read any more ({error})."]
-    if not parts:
-        return {}, []
-    predictions = {change: np.concatenate([part[change] for part in parts], axis=1) for change in parts[0]}
-    return robustness.scores_by_row(clips.labels, seeds, predictions, baseline_name), []
+    @classmethod
+    def sample(cls, tracks: pa.Table, count: int, seed: int, recipe: Recipe) -> ChangedAudio:
+        """Draw about `count` of the test `tracks`, which have the columns path and genre; all of them for 0."""
+        labels = pc.rank(tracks["genre"], tiebreaker="dense").to_numpy().astype(np.int64) - 1
+        rows = robustness.sample(labels, count, seed)
+        return cls(rows, tracks["path"].take(rows).to_pylist(), len(tracks), recipe)
 
 
-def even_blocks(paths: list[str], cpus: int) -> list[list[str]]:
-    """Split `paths` into blocks of equal size that keep all CPUs busy to the end and fit into memory."""
-    rounds = math.ceil(len(paths) / (cpus * _MAX_TRACKS_PER_TASK))
-    count = min(len(paths), rounds * cpus)
-    bounds = [len(paths) * number // max(1, count) for number in range(count + 1)]
-    return [paths[begin:end] for begin, end in itertools.pairwise(bounds)]
+@dataclass(frozen=True)
+class Block:
+    """What a task measured: predictions (models, changes, tracks, classes) of `rows`, and why others have none."""
+
+    rows: list[int] = field(default_factory=list)
+    predictions: Float32 | None = None  # None where no track could be decoded
+    failures: list[str] = field(default_factory=list)  # one for each track
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The tasks that score all models on changed audio, and the tracks of each."""
+
+    audio: ChangedAudio
+    tasks: list[ray.ObjectRef[Block]]
+    blocks: list[list[int]]  # the positions of each task's tracks in the sample
+
+    @classmethod
+    def start(cls, audio: ChangedAudio, folders: list[Location], fitted: ray.ObjectRef[Baseline] | None) -> Measurement:
+        """Start the tasks for the models in `folders` and, as the last of the models, the baseline."""
+        blocks = even_blocks(list(range(len(audio.paths))), capacity.cpus())
+        tasks = [
+            _predict_changed.remote(
+                audio.rows[block].tolist(), [audio.paths[i] for i in block], audio.recipe, folders, fitted
+            )
+            for block in blocks
+        ]
+        return cls(audio, tasks, blocks)
+
+    def finish(
+        self,
+        truth: IntArray,
+        seeds: Mapping[str, Sequence[int]],
+        unchanged: Float32,
+        baseline: str,
+        progress: JobProgress,
+    ) -> tuple[Scores, list[str]]:
+        """Return macro F1 by row and change, and notes on the tracks that it was measured on.
+
+        `truth` (tracks,) and `unchanged` (models, tracks, classes) are those of all test tracks; the models are in the
+        order of `robustness.scores_by_row`.
+        """
+        parts = self._collect(progress)
+        measured = [part for part in parts if part.predictions is not None]
+        failures = [failure for part in parts for failure in part.failures]
+        if not measured:
+            return {}, [f"Robustness was not measured: {failures[0]}."] if failures else []
+        rows = np.concatenate([part.rows for part in measured])
+        changed = np.concatenate([part.predictions for part in measured], axis=2)
+        predictions = {UNCHANGED: unchanged[:, rows]}
+        predictions |= {change: changed[:, number] for number, change in enumerate(CHANGES)}
+        scores = robustness.scores_by_row(truth[rows], seeds, predictions, baseline)
+        return scores, self._notes(len(rows), failures)
+
+    def _collect(self, progress: JobProgress) -> list[Block]:
+        """Return the results of all tasks; a task that failed left out all its tracks."""
+        waiting, done = list(self.tasks), 0
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
+            done += len(ready)
+            progress.step(len(ready), f"{done} of {len(self.tasks)} blocks of changed audio scored")
+        return [self._result(task, block) for task, block in zip(self.tasks, self.blocks, strict=True)]
+
+    def _result(self, task: ray.ObjectRef[Block], block: list[int]) -> Block:
+        try:
+            result: Block = ray.get(task)
+            return result
+        except ray.exceptions.RayError as error:
+            # such as a worker that was killed for its memory, or a decoding process that did not start
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            return Block(failures=[f"{self.audio.paths[position]}: {cause}" for position in block])
+
+    def _notes(self, measured: int, failures: list[str]) -> list[str]:
+        total = plural(self.audio.total, "test track")
+        notes = []
+        if measured < self.audio.total:
+            notes.append(f"Robustness was measured on {measured} of {total}, each genre in proportion.")
+        if failures:
+            notes.append(
+                f"Robustness leaves out {plural(len(failures), 'track')} that could not be decoded again, the first "
+                f"is {failures[0]}."
+            )
+        return notes
+
+
+def even_blocks(items: list[int], cpus: int) -> list[list[int]]:
+    """Split `items` into blocks of equal size that keep all CPUs busy to the end."""
+    rounds = math.ceil(len(items) / (cpus * _MAX_TRACKS_PER_TASK))
+    count = min(len(items), rounds * cpus)
+    bounds = [len(items) * number // max(1, count) for number in range(count + 1)]
+    return [items[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 @ray.remote(num_cpus=1)
 def _predict_changed(
-    paths: list[str], recipe: Recipe, folders: list[Location], fitted: Baseline | None
-) -> dict[str, Float32]:
-    """Return the predictions of all models, the baseline last: (models, tracks, classes) by change."""
+    rows: list[int], paths: list[str], recipe: Recipe, folders: list[Location], fitted: Baseline | None
+) -> Block:
+    """Return the predictions of all models, the baseline last, for the tracks that can be decoded, one at a time."""
     torch.set_num_threads(1)
     models: list[robustness.PredictClips] = [_load_predict(str(folder)) for folder in folders]
     if fitted is not None:
         models.append(fitted.predict)
-    return robustness.predict_changed(paths, recipe, models)
+    limits = recipe.decoding
+    kernel = IsolatedKernel.shared(ChangedTrackKernel, recipe, memory_mb=limits.max_file_memory_mb)
+    measured, predictions, failures = [], [], []
+    for row, path in zip(rows, paths, strict=True):
+        try:
+            track = kernel(path, limits.file_timeout_s)
+        except AudioError as error:
+            failures.append(f"{path}: {error.line}")
+            continue
+        measured.append(row)
+        predictions.append(robustness.predict_changed(track, recipe.shape(), models))
+    return Block(measured, np.stack(predictions, axis=2) if predictions else None, failures)
 
 
 @lru_cache(maxsize=64)

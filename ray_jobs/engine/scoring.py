@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 
@@ -17,9 +18,8 @@ from genre.model.card import ModelCard
 from genre.report.entries import SavedRuns
 from genre.storage import Location
 from genre.training.experiment import Data
-from ray_jobs.engine import robustness
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.robustness import BASELINE, ChangedAudio
+from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement
 from ray_jobs.engine.tasks import POLL_SECONDS, collect
 
 
@@ -46,13 +46,19 @@ def score(
     """Score all models on all machines; then measure their costs, while nothing else runs."""
     shared, folders = ray.put(clips), [folder for runs in saved for folder in runs.folders]
     tasks = [_predict.remote(folder, shared) for folder in folders]
-    changed_tasks = robustness.start(changed, folders, fitted) if changed else []
-    with JobProgress("judging", len(tasks) + len(changed_tasks) + (fitted is not None) + len(saved)) as progress:
+    measurement = Measurement.start(changed, folders, fitted) if changed else None
+    parts = len(measurement.tasks) if measurement else 0
+    with JobProgress("judging", len(tasks) + parts + (fitted is not None) + len(saved)) as progress:
         results = iter(collect(tasks, progress, "models scored"))
         predictions = {runs.label: [next(results) for _ in runs.folders] for runs in saved}
         baselines = collect([] if fitted is None else [fitted], progress, "baseline fitted")
         seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in predictions.items()}
-        f1, notes = robustness.finish(clips, seeds, changed_tasks, BASELINE if baselines else "", progress)
+        f1, notes = {}, []
+        if measurement:
+            answers = [probabilities for runs in predictions.values() for _, probabilities in runs]
+            unchanged = np.stack([*answers, *(fitted.predict(clips) for fitted in baselines)])
+            name = BASELINE if baselines else ""
+            f1, notes = measurement.finish(clips.labels, seeds, unchanged, name, progress)
         sample = ray.put(inference.first_clips(clips, inference.MAX_CLIPS))
         costs = _stream(_measure_costs.remote([runs.folders[0] for runs in saved], sample), progress)
         costs_by_row = {runs.label: cost for runs, cost in zip(saved, costs, strict=True)}

@@ -162,11 +162,18 @@ class Forecast:
         return max(sum(work) / self.concurrent + waiting, max(trials))
 
     def _judging(self, plan: Plan) -> float:
-        changes = len(CHANGES) if self.tune.robustness else 0
         predictions = sum(costs.test_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
+        changed = len(CHANGES) * self._changed_share()  # how often the test clips are changed and predicted again
         audio = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
-        work = plan.seeds * predictions * (1 + changes) + changes * audio * _CHANGED_AUDIO
+        work = plan.seeds * predictions * (1 + changed) + changed * audio * _CHANGED_AUDIO
         return work / self.concurrent + _JUDGING
+
+    def _changed_share(self) -> float:
+        """Return the share of the test tracks whose audio is changed."""
+        if not self.tune.robustness:
+            return 0.0
+        total = max(1, self.workload.test_tracks)
+        return min(total, self.tune.robustness_tracks or total) / total
 
 
 def seeds_within(

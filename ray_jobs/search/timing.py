@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow.compute as pc
 import ray
 import torch
 
@@ -27,8 +28,9 @@ _LONG_WITHOUT_GPU = 3600.0  # seconds
 
 def workload_of(data: Data, features: Features) -> Workload:
     """Return the size of a search on these features."""
-    test = sum(features.tracks("test")["clips"].to_pylist())
-    return Workload(len(data.train), len(data.valid), int(test), data.train.shape, len(data.classes))
+    test = features.tracks("test")
+    clips = pc.sum(test["clips"]).as_py()
+    return Workload(len(data.train), len(data.valid), clips, data.train.shape, len(data.classes), len(test))
 
 
 def measure(config: Config, workload: Workload, resources: TrialResources) -> Forecast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import soundfile
 from sounds import chord
 
+from genre.audio.isolation import IsolatedKernel
 from genre.errors import AudioError, Reason
 from genre.evaluation import changes, metrics, robustness
+from genre.evaluation.robustness import ChangedTrackKernel
 from genre.features import Clips, Float32
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
@@ -33,7 +36,8 @@ def paths(tmp_path: Path) -> list[str]:
 
 
 def changed(paths: list[str], change: changes.Change) -> Clips:
-    return robustness.changed_clips([changes.read(path) for path in paths], RECIPE, change)
+    kernel = ChangedTrackKernel(RECIPE, {"change": change})
+    return Clips.unlabelled([kernel(path)["change"] for path in paths], RECIPE.shape())
 
 
 def test_no_change_gives_the_features_of_prepare(paths: list[str]) -> None:
@@ -56,17 +60,53 @@ def test_every_change_except_that_of_the_level_changes_the_features(paths: list[
         assert difference.mean() > 0.5
 
 
-def test_every_model_predicts_every_track(paths: list[str]) -> None:
+def test_every_model_predicts_every_change(paths: list[str]) -> None:
     def model(clips: Clips) -> Float32:
-        rows = np.stack([clips.spectrograms[clips.track == track].mean(axis=(0, 1)) for track in (0, 1)])
-        return rows[:, :3].astype(np.float32)
+        rows = [clips.spectrograms[clips.track == row].mean(axis=(0, 1)) for row in range(len(clips.track_ids))]
+        return np.stack(rows)[:, :3].astype(np.float32)
 
-    predictions = robustness.predict_changed(paths, RECIPE, [model, lambda clips: 2 * model(clips)])
-    assert list(predictions) == list(changes.CHANGES)
-    for name, probabilities in predictions.items():
-        assert probabilities.shape == (2, 2, 3)
-        np.testing.assert_array_equal(probabilities[1], 2 * probabilities[0])
-        np.testing.assert_array_equal(probabilities[0], model(changed(paths, changes.CHANGES[name])))
+    track = ChangedTrackKernel(RECIPE)(paths[1])
+    assert list(track) == list(changes.CHANGES)
+    predictions = robustness.predict_changed(track, RECIPE.shape(), [model, lambda clips: 2 * model(clips)])
+    assert predictions.shape == (2, len(changes.CHANGES), 3)
+    np.testing.assert_array_equal(predictions[1], 2 * predictions[0])
+    for number, change in enumerate(changes.CHANGES.values()):
+        np.testing.assert_array_equal(predictions[0, number], model(changed([paths[1]], change))[0])
+
+
+def test_the_child_gives_the_clips_of_this_process(paths: list[str]) -> None:
+    kernel = IsolatedKernel(ChangedTrackKernel, RECIPE)
+    with contextlib.closing(kernel):
+        assert kernel(paths[0], 60.0) == ChangedTrackKernel(RECIPE)(paths[0])
+
+
+def test_limits_of_decoding_hold_for_changed_audio(paths: list[str]) -> None:
+    limits = DecodingSettings(max_track_seconds=3.0)
+    kernel = ChangedTrackKernel(RECIPE.model_copy(update={"decoding": limits}))
+    assert kernel(paths[0])
+    with pytest.raises(AudioError, match="max_track_seconds=3") as raised:
+        kernel(paths[1])
+    assert raised.value.reason == Reason.ABSURD_HEADER
+
+
+@pytest.mark.parametrize("count", [3, 10, 97, 299, 300])
+def test_a_sample_has_the_genres_of_all_tracks(count: int, rng: np.random.Generator) -> None:
+    labels = rng.permutation(np.repeat([0, 1, 2], [30, 90, 180]))
+    rows = robustness.sample(labels, count, seed=0)
+    assert len(rows) == len(np.unique(rows)) == count
+    assert (np.diff(rows) > 0).all()
+    shares = np.bincount(labels[rows], minlength=3)
+    assert (np.abs(shares - np.array([30, 90, 180]) * count / 300) <= 1).all()
+    assert (shares > 0).all()
+    assert robustness.sample(labels, count, seed=0).tolist() == rows.tolist()
+    assert count == 300 or robustness.sample(labels, count, seed=1).tolist() != rows.tolist()
+
+
+def test_a_sample_has_a_track_of_every_genre_and_0_is_all() -> None:
+    labels = np.array([0] * 500 + [1, 2, 3, 5])
+    assert set(labels[robustness.sample(labels, 4, seed=0)].tolist()) == {0, 1, 2, 3, 5}
+    assert robustness.sample(labels, 0, seed=0).tolist() == list(range(504))
+    assert len(robustness.sample(labels[:0], 5, seed=0)) == 0
 
 
 def test_macro_f1_is_the_mean_over_the_runs() -> None:
@@ -74,9 +114,9 @@ def test_macro_f1_is_the_mean_over_the_runs() -> None:
     assert robustness.macro_f1(np.arange(3), np.stack([right, wrong])) == 0.5
 
 
-def test_the_error_of_a_missing_track_names_it(paths: list[str], tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="gone") as raised:
-        robustness.predict_changed([*paths, str(tmp_path / "gone.wav")], RECIPE, [])
+def test_a_missing_track_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(AudioError) as raised:
+        ChangedTrackKernel(RECIPE)(str(tmp_path / "gone.wav"))
     assert raised.value.reason == Reason.UNREADABLE
 
 

@@ -99,7 +99,7 @@ def test_search_comparison_and_robustness_are_restored(folder: Location) -> None
     assert again.search == original.search
     assert again.compared == original.compared
     assert again.commit == "0123abc"
-    assert again.entries[0].robustness == {"noise 20 dB": 0.6, "-12 dB": 0.75}
+    assert again.entries[0].robustness == {"unchanged": 0.78, "noise 20 dB": 0.6, "-12 dB": 0.75}
 
 
 def test_a_board_without_optional_fields_can_be_read(full: Board, folder: Location) -> None:

@@ -161,11 +161,11 @@ def test_robustness_shows_differences_and_a_dash_for_unknown_scores() -> None:
     assert first.entry.name == "resnet"
     source, text = html(table), markdown(table)
     assert "noise 20 dB" in source
-    loss = f"\N{MINUS SIGN}{first.f1.mean - 0.6:.3f}"
+    loss = "\N{MINUS SIGN}0.180"  # from the score on the same tracks, which may be a sample
     assert f"0.600<small>{loss}</small>" in source
     assert f"0.600 ({loss})" in text
     row = next(line for line in text.split("## Robustness")[1].splitlines() if line.startswith("| vgg16"))
-    assert row.count("–") == 2
+    assert row.count("–") == 3
 
 
 def test_scores_on_another_split_are_shown_with_their_difference() -> None:

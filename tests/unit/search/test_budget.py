@@ -14,7 +14,9 @@ from ray_jobs.search.budget import Forecast, seeds_within
 from ray_jobs.search.plan import Plan
 
 # clips of a minute and a half, so that one epoch is twelve windows
-WORKLOAD = Workload(train=400, valid=100, test=150, shape=Shape(64, 3876, 80.0, 512 / 22050), classes=10)
+WORKLOAD = Workload(
+    train=400, valid=100, test=150, shape=Shape(64, 3876, 80.0, 512 / 22050), classes=10, test_tracks=150
+)
 COSTS = {"cnn": Cost(0.002, 0.0007), "resnet": Cost(0.01, 0.003), "vgg19": Cost(0.03, 0.01)}
 
 
@@ -82,6 +84,16 @@ def test_settings_that_are_said_to_halve_the_search_do() -> None:
     halved = forecast("tune.trials=4")
     if "tune.trials=4" in advice:
         assert halved.estimate(halved.full()).total <= 0.55 * predicted.estimate(plan).total
+
+
+def test_judging_changes_the_audio_of_a_sample() -> None:
+    def judging(*settings: str) -> float:
+        predicted = forecast(*settings)
+        return predicted.estimate(predicted.full()).judging
+
+    none, complete = judging("tune.robustness=false"), judging("tune.robustness_tracks=0")
+    assert judging("tune.robustness_tracks=15") - none == pytest.approx((complete - none) / 10)
+    assert judging("tune.robustness_tracks=150") == judging("tune.robustness_tracks=1000") == complete
 
 
 @pytest.mark.parametrize(
