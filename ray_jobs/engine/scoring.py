@@ -19,7 +19,7 @@ from genre.report.entries import SavedRuns
 from genre.storage import Location
 from genre.training.experiment import Data
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement
+from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement, Scores
 from ray_jobs.engine.tasks import POLL_SECONDS, collect
 
 
@@ -53,7 +53,8 @@ def score(
         predictions = {runs.label: [next(results) for _ in runs.folders] for runs in saved}
         baselines = collect([] if fitted is None else [fitted], progress, "baseline fitted")
         seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in predictions.items()}
-        f1, notes = {}, []
+        f1: Scores = {}
+        notes: list[str] = []
         if measurement:
             answers = [probabilities for runs in predictions.values() for _, probabilities in runs]
             unchanged = np.stack([*answers, *(fitted.predict(clips) for fitted in baselines)])

@@ -15,7 +15,6 @@ from genre.config import load
 from genre.evaluation import robustness
 from genre.evaluation.changes import CHANGES
 from genre.evaluation.robustness import UNCHANGED, ChangedTrackKernel
-from genre.features import Float32
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
 from genre.model.classifier import predict
@@ -62,21 +61,16 @@ def measure(
 def expected(tracks: pa.Table, rows: list[int], models: list[Location]) -> dict[str, float]:
     """Return macro F1 by change, computed in this process."""
     kernel = ChangedTrackKernel(RECIPE)
-    answers: list[list[Float32]] = []
-    for model in models:
-        card, classifier = checkpoint.load(model)
-        answers.append(
-            [
-                robustness.predict_changed(
-                    kernel(tracks["path"][row].as_py()),
-                    RECIPE.shape(),
-                    [lambda clips, card=card, net=classifier: predict(net, clips, card.frames(), card.eval_windows)],
-                )[0]
-                for row in rows
-            ]
-        )
+    changed = [kernel(tracks["path"][row].as_py()) for row in rows]
+    answers = [[robustness.predict_changed(track, RECIPE.shape(), [load_model(model)])[0] for track in changed]
+               for model in models]  # fmt: skip
     stacked = np.array(answers)  # (models, tracks, changes, classes)
     return {change: robustness.macro_f1(TRUTH[rows], stacked[:, :, n]) for n, change in enumerate(CHANGES)}
+
+
+def load_model(folder: Location) -> robustness.PredictClips:
+    card, classifier = checkpoint.load(folder)
+    return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
 
 
 def test_all_tracks_are_scored_on_every_change(tracks: pa.Table, models: list[Location]) -> None:
