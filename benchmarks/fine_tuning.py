@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,8 +29,8 @@ from genre.features import Clips, Manifest
 from genre.features.clips import StoredClip
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
+from genre.features.statistics import LevelStatistics
 from genre.model.classifier import Classifier, predict
-from genre.model.classifier import statistics as of_bins
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
@@ -57,16 +58,16 @@ FirstClips = dict[str, StoredClip]  # by track id
 
 
 def clips_of(tracks: Sequence[Track], first: FirstClips, genres: Sequence[str], recipe: Recipe) -> Clips:
-    ids = np.array([track.track_id for track in tracks])
+    ids = [track.track_id for track in tracks]
     shape = recipe.shape()
     content = b"".join(first[name].spectrogram for name in ids)
     return Clips(
         spectrograms=np.frombuffer(content, np.uint8).reshape(len(ids), shape.frames, shape.bins),
         peak_db=np.array([first[name].peak_db for name in ids], np.float32),
         track=np.arange(len(ids)),
-        track_ids=ids,
+        track_ids=pa.array(ids, pa.string()),
         labels=np.array([genres.index(track.genre) for track in tracks]),
-        groups=ids,
+        groups=pa.array(ids, pa.string()),
         shape=shape,
     )
 
@@ -80,7 +81,9 @@ def data_of(tracks: Sequence[Track], first: FirstClips, genres: Sequence[str], r
     manifest = Manifest(
         fingerprint=recipe.fingerprint(), settings=recipe.settings(), shape=recipe.shape(), classes=list(genres)
     )
-    return Data(train, valid, *of_bins(train), manifest)
+    statistics = LevelStatistics(train.shape)
+    statistics.add(train.spectrograms, train.peak_db)
+    return Data(train, valid, *statistics.mean_and_std(), manifest)
 
 
 def train(config: Config, data: Data, folder: Location) -> Classifier:

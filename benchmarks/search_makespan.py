@@ -26,7 +26,8 @@ import processes
 import torch
 
 from genre.config import load
-from genre.features import SPLITS, Features
+from genre.features import Features
+from genre.features.cache import ClipCache
 from genre.report import Search
 from genre.settings import Config
 from genre.storage import Location
@@ -36,6 +37,7 @@ from ray_jobs import tune
 from ray_jobs.engine import cluster
 from ray_jobs.search import space
 from ray_jobs.search.plan import Plan
+from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.runner import Runner
 
 _SAMPLE_SECONDS = 0.5
@@ -86,16 +88,16 @@ class Measured:
     other_cpu: float
 
 
-def run_search(config: Config, data: Data, concurrent: int) -> Measured:
+def run_search(config: Config, cache: ClipCache, concurrent: int) -> Measured:
     """Run the search alone, in a new folder, after Ray has started."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"output": folder, "tune.concurrent": concurrent}
         own = space.apply(config, settings)
         plan = Plan.of(own.train, own.tune, space.architecture_names(own.tune))
         with cluster.connected(own):
-            runner = Runner.of(own, data)
+            runner = Runner(own, cache, TrialResources.of(own.tune, own.device))
             with CpuMeter() as meter:
-                result = tune.find_winners(runner, data.manifest, plan)
+                result = tune.find_winners(runner, plan)
     makespan = result.facts.makespan_seconds or 0.0
     return Measured(result.facts, makespan, meter.seconds(trials=True), meter.seconds(trials=False))
 
@@ -160,7 +162,8 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     own = [f"tune.trials={options.trials}", f"train.epochs={options.epochs}", f"tune.grace_epochs={options.epochs}"]
     config = load(options.config, [*options.settings, *own, f"output={options.run}"])
-    data = experiment.load_data(Features.open(Location.of(options.run) / "features"), SPLITS)
+    cache = ClipCache.of(Features.open(Location.of(options.run) / "features"), config.cache)
+    data = Data.open(cache)
     slots = config.cluster.cpus or os.cpu_count() or 1
     print(
         "| round | trials | plain loop | one at a time | concurrent | ideal | gain | of ideal "
@@ -169,7 +172,7 @@ def main() -> None:
     )
     print("|" + "---:|" * 14)
     for number in range(1, options.rounds + 1):
-        concurrent, sequential = run_search(config, data, 0), run_search(config, data, 1)
+        concurrent, sequential = run_search(config, cache, 0), run_search(config, cache, 1)
         report(number, concurrent, sequential, *plain_loop(config, data, concurrent.result), slots)
 
 

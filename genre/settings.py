@@ -102,6 +102,22 @@ class DecodingSettings(Settings):
     )
 
 
+class CacheSettings(Settings):
+    """The copy of the training clips that each machine keeps on a local disk. Read by `train` and `tune`."""
+
+    folder: str = Field(
+        "",
+        description="folder on a fast local disk of every machine; empty: $GENRE_CACHE, or a folder of the user in "
+        "/var/tmp",
+    )
+    max_gb: float = Field(
+        0.0,
+        ge=0,
+        description="maximum size of all copies of a machine in GB; the least recently used are deleted first; "
+        "0: nine tenths of what is free on the disk",
+    )
+
+
 class TrainSettings(Settings):
     """How a network is trained. Read by `train` and `tune`."""
 
@@ -284,6 +300,7 @@ class Config(Settings):
     spectrogram: SpectrogramSettings = SpectrogramSettings()
     prepare: PrepareSettings = PrepareSettings()
     decoding: DecodingSettings = DecodingSettings()
+    cache: CacheSettings = CacheSettings()
     train: TrainSettings = TrainSettings()
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -17,14 +17,15 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from genre.errors import ConfigError, TrainingError
+from genre.errors import ConfigError, GenreError, TrainingError
 from genre.features import Features
+from genre.features.cache import ClipCache
 from genre.features.windows import Shard
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.settings import Config
 from genre.storage import Location
-from genre.training import experiment
+from genre.training import experiment, workers
 from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
 from genre.training.run_record import RunRecord
 from ray_jobs.engine import capacity, cli, cluster, metrics, reporter
@@ -35,9 +36,9 @@ class WorkerSetup:
     """What each training process gets from the driver."""
 
     experiment: Experiment
-    data: list[ray.ObjectRef[Data]]  # one reference; Ray replaces a reference outside a list by the arrays
+    cache: ClipCache
     model: Location  # where the model is saved
-    mailbox: Any  # takes a report of each epoch
+    mailbox: Any  # takes messages, and a report of each epoch
     threads: int  # of torch
     state: Location | None  # to resume from where Ray knows no checkpoint
 
@@ -54,25 +55,23 @@ def run(config: Config) -> None:
         )
     output = Location.of(config.output)
     features = Features.open(output / "features")
-    data = experiment.load_data(features)
+    experiment.check_tracks(features, ("train", "valid"))
     experiment.check_settings(config.audio, config.spectrogram, features)
     planned = Experiment.of(config)
-    # built here and thrown away, so that settings or weights that do not fit are refused before any worker starts
-    card = experiment.trainer_for(planned, data, torch.device("cpu"), Shard(0, config.train.workers))[0]
+    # before any worker starts, so that settings or weights that do not fit are refused at once
+    card = experiment.check(planned, features, config.train.workers)
     model, folder = output / "models" / card.label, output / "runs" / card.label
-    record = RunRecord.claim(folder, _deciding_settings(planned, card, data), config.train.resume)
+    record = RunRecord.claim(folder, _deciding_settings(planned, card, features), config.train.resume)
     if record.is_complete(model):
         _print_result(model)
         return
     cli.console().print(
-        f"train: {card.label} on {len(data.train.track_ids)} tracks, "
-        f"validated on {len(data.valid.track_ids)}, {len(data.classes)} genres"
+        f"train: {card.label} on {len(features.tracks('train'))} tracks, "
+        f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres"
     )
+    cache = ClipCache.of(features, config.cache)
     with cluster.connected(config):
-        resources = _resources(config)
-        shared = [ray.put(data)]
-        del data  # from now on the workers of a machine share one copy
-        failure = _fit(planned, shared, model, folder, resources)
+        failure = _fit(planned, cache, model, folder, _resources(config))
     record.end(None if failure else model)
     if failure is not None:
         raise TrainingError(failure)
@@ -81,15 +80,15 @@ def run(config: Config) -> None:
 
 def _fit(
     planned: Experiment,
-    shared: list[ray.ObjectRef[Data]],
+    cache: ClipCache,
     model: Location,
     folder: Location,
     resources: dict[str, int],
 ) -> str | None:
     """Train with all workers. Return why training cannot continue where the settings are the reason."""
-    print_epoch = functools.partial(_print_epoch, epochs=planned.train.epochs)
-    with reporter.listening(print_epoch) as mailbox:
-        setup = WorkerSetup(planned, shared, model, mailbox, resources["CPU"], _unlisted_state(folder))
+    show = functools.partial(_show, epochs=planned.train.epochs)
+    with reporter.listening(show) as mailbox:
+        setup = WorkerSetup(planned, cache, model, mailbox, resources["CPU"], _unlisted_state(folder))
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"setup": setup},
@@ -115,7 +114,7 @@ def _fit(
 def _worker(loop_config: dict[str, Any]) -> str | None:
     """Train this process's share of every batch; rank 0 also reports the epochs and saves the model.
 
-    Returns the message of a `TrainingError`: if it were raised, Ray would try the same again.
+    Returns the message of an error that would be the same again: if it were raised, Ray would repeat the training.
     """
     setup: WorkerSetup = loop_config["setup"]
     torch.set_num_threads(setup.threads)
@@ -123,7 +122,10 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
     shard = Shard(context.get_world_rank(), context.get_world_size())
     # batch statistics are averaged by the trainer, once an epoch; DDP would send them with every step
     wrap = functools.partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
-    card, trainer = experiment.trainer_for(setup.experiment, ray.get(setup.data[0]), get_device(), shard, wrap)
+    data, failure = _open(setup)
+    if data is None or failure:
+        return failure
+    card, trainer = experiment.trainer_for(setup.experiment, data, get_device(), shard, wrap)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:
@@ -148,6 +150,16 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
     return None
 
 
+def _open(setup: WorkerSetup) -> tuple[Data | None, str]:
+    """Return the clips, and the message of the first worker that could not open them: then none trains."""
+    data, failure = None, ""
+    try:
+        data = Data.open(setup.cache, setup.mailbox.put.remote)
+    except GenreError as error:
+        failure = str(error)
+    return data, next(filter(None, workers.gather(failure)), "")
+
+
 def _unlisted_state(run: Location) -> Location | None:
     """Return the newest complete state of a run whose list of checkpoints is unreadable; None where Ray can resume.
 
@@ -161,13 +173,13 @@ def _unlisted_state(run: Location) -> Location | None:
     return next((state for state in reversed(states) if checkpoint.is_complete(state)), None)
 
 
-def _deciding_settings(planned: Experiment, card: ModelCard, data: Data) -> dict[str, Any]:
+def _deciding_settings(planned: Experiment, card: ModelCard, features: Features) -> dict[str, Any]:
     """Return everything that decides what a run computes."""
     return {
         "seed": planned.seed,
         "train": planned.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
         "architectures": {card.architecture: card.params},
-        "features": {"fingerprint": data.manifest.fingerprint, "contents": data.manifest.contents},
+        "features": {"fingerprint": features.manifest.fingerprint, "contents": features.manifest.contents},
     }
 
 
@@ -200,7 +212,11 @@ def _print_result(model: Location) -> None:
     )
 
 
-def _print_epoch(report: dict[str, Any], epochs: int) -> None:
+def _show(report: str | dict[str, Any], epochs: int) -> None:
+    """Print a message, or the report of an epoch."""
+    if isinstance(report, str):
+        cli.console().print(f"train: {report}")
+        return
     cli.console().print(
         f"  epoch {report['epoch']:>3}/{epochs}  loss {report['train_loss']:.3f}  "
         f"valid loss {report['valid_loss']:.3f}  accuracy {report['valid_accuracy']:.3f}  "

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genre.errors import TrainingError
-from genre.features import SPLITS, Features, Manifest, windows
+from genre.features import Features
+from genre.features.cache import ClipCache
 from genre.report import Search
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data
 from genre.wording import plural
 from ray_jobs.engine import cli, cluster, judging
 from ray_jobs.search import decision, finals, results, samplers, slots, space, timing, tracking
@@ -45,20 +45,21 @@ def run(config: Config, known: Forecast | None = None) -> None:
     """Write OUTPUT/models/ and OUTPUT/leaderboard/. `known` is a forecast that was measured and printed before."""
     started, output = time.monotonic(), Location.of(config.output)
     tracking.check(config.tune.mlflow)
-    features, data = _load(config)
+    features = _open(config)
     cli.console().print(
-        f"tune: {plural(len(data.train.track_ids), 'track')} of {plural(len(data.classes), 'genre')}, validated on "
-        f"{len(data.valid.track_ids)}"
+        f"tune: {plural(len(features.tracks('train')), 'track')} of {plural(len(features.classes), 'genre')}, "
+        f"validated on {len(features.tracks('valid'))}"
     )
     with cluster.connected(config):
-        runner = Runner.of(config, data)
-        decider = Decider(config, timing.workload_of(data, features), data.manifest.contents, runner.resources)
+        resources = TrialResources.of(config.tune, config.device)
+        runner = Runner(config, ClipCache.of(features, config.cache), resources)
+        decider = Decider(config, timing.workload_of(features), features.manifest.contents, resources)
         decided = decider.decide(known)
-        baseline = judging.fit_baseline.remote(*runner.shared, config.train.class_weights)
-        result = find_winners(runner, data.manifest, decided.plan)
-        trained = _train_finals(runner, data, decider, decided, result, started)
+        baseline = judging.fit_baseline.remote(runner.cache, config.train.class_weights)
+        result = find_winners(runner, decided.plan)
+        trained = _train_finals(runner, decider, decided, result, started)
         if trained.interrupted:
-            _publish_best_so_far(config, features, data, result)
+            _publish_best_so_far(runner, result)
             raise KeyboardInterrupt
         decoding = config.decoding if config.tune.robustness else None
         board = judging.judge(
@@ -81,20 +82,20 @@ def run(config: Config, known: Forecast | None = None) -> None:
 
 def forecast(config: Config) -> None:
     """Print what `run` would train and how long that would take, from a few steps of each architecture."""
-    features, data = _load(config)
+    features = _open(config)
     with cluster.connected(config):
         resources = TrialResources.of(config.tune, config.device)
-        measured = timing.measure(config, timing.workload_of(data, features), resources)
+        measured = timing.measure(config, timing.workload_of(features), resources)
         timing.show(measured, measured.plan())
 
 
-def find_winners(runner: Runner, manifest: Manifest, plan: Plan) -> SearchResult:
+def find_winners(runner: Runner, plan: Plan) -> SearchResult:
     """Run the trials of `plan` that are missing, and return the best trial of each architecture.
 
     Raises `TrainingError` where no trial finished an epoch.
     """
     config, concurrent = runner.base, runner.resources.concurrent_trials()
-    trials = slots.planned(config, manifest, plan)
+    trials = slots.planned(config, runner.cache.features.manifest, plan)
     missing = slots.unsettled(trials, plan.minutes)
     if missing:
         if len(missing) < len(trials):
@@ -114,22 +115,18 @@ def find_winners(runner: Runner, manifest: Manifest, plan: Plan) -> SearchResult
     return SearchResult(winners, facts, interrupted)
 
 
-def _load(config: Config) -> tuple[Features, Data]:
-    """Return the features and their training data, after checking that every architecture can train on them."""
+def _open(config: Config) -> Features:
+    """Return the features, after checking that every architecture can train on them."""
     features = Features.open(Location.of(config.output) / "features")
-    data = experiment.load_data(features, needed=SPLITS)
+    experiment.check_tracks(features)
     experiment.check_settings(config.audio, config.spectrogram, features)
     for name in space.architecture_names(config.tune):
         space.experiment(config, {"architecture": name})
-    frames = features.shape.frames_in(config.train.window_seconds)
-    per_clip = windows.per_epoch(config.train.windows_per_clip, frames, data.train.shape.frames)
-    windows.plan(len(data.train), per_clip, config.train.batch_size, config.tune.workers_per_trial)
-    return features, data
+    experiment.check_batches(config.train, features, config.tune.workers_per_trial)
+    return features
 
 
-def _train_finals(
-    runner: Runner, data: Data, decider: Decider, decided: Decision, result: SearchResult, started: float
-) -> Finals:
+def _train_finals(runner: Runner, decider: Decider, decided: Decision, result: SearchResult, started: float) -> Finals:
     """Return the final models of the winners, with as many seeds as the time since `started` allows."""
     if result.interrupted:
         return Finals(interrupted=True)
@@ -137,17 +134,17 @@ def _train_finals(
     seeds = decider.seeds(decided, result.winners, seconds)
     if seeds:
         return finals.train(runner, result.winners, seeds)
-    return finals.take_best_epochs(runner.base, data, result.winners)
+    return finals.take_best_epochs(runner, result.winners)
 
 
-def _publish_best_so_far(config: Config, features: Features, data: Data, result: SearchResult) -> None:
+def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     """After an interruption, score the best trials so far on the validation split, in OUTPUT/leaderboard/so-far."""
     if not result.winners:
         return
+    config, features = runner.base, runner.cache.features
     output = Location.of(config.output)
     saved = [
-        finals.best_epoch(config, data, winner, output / "tune" / "so-far" / winner.architecture)
-        for winner in result.winners
+        finals.best_epoch(runner, winner, output / "tune" / "so-far" / winner.architecture) for winner in result.winners
     ]
     board = judging.judge(features, "valid", saved, config.seed, search=result.facts)
     board.notes.append("The search was interrupted: these are the best trials so far.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A shell starts background jobs with interrupts ignored, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Copies of features, also those of jobs that tests start. It is deleted when the tests end.
+_CACHE = tempfile.TemporaryDirectory(prefix="genre-tests-")
+os.environ["GENRE_CACHE"] = _CACHE.name
 # The networks are tiny: on a busy machine, several threads take ten times as long as one.
 torch.set_num_threads(1)
 # The same examples in every run, however slow the machine, and no files in the working folder.

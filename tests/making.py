@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from genre.features import Clips, Shape
+from genre.features import Clips, Features, Float32, Shape
+from genre.features.cache import ClipCache
+from genre.features.statistics import LevelStatistics
+from genre.settings import CacheSettings
 
 # Settings that make each architecture train in seconds.
 SMALL_MODELS: dict[str, dict[str, Any]] = {
@@ -35,8 +39,20 @@ def make_clips(
         spectrograms=spectrograms,
         peak_db=rng.uniform(-10, 30, len(rows)).astype(np.float32),
         track=rows,
-        track_ids=np.array([f"track{number:03d}" for number in range(tracks)]),
+        track_ids=pa.array([f"track{number:03d}" for number in range(tracks)]),
         labels=labels,
-        groups=np.array([f"track{number:03d}" for number in range(tracks)]),
+        groups=pa.array([f"track{number:03d}" for number in range(tracks)]),
         shape=Shape(bins, frames, 80.0, 0.023),
     )
+
+
+def load(features: Features, *splits: str) -> dict[str, Clips]:
+    """Return the clips of splits of a features folder."""
+    return ClipCache.of(features, CacheSettings(), splits).open().clips
+
+
+def statistics(clips: Clips) -> tuple[Float32, Float32]:
+    """Return mean and standard deviation in dB of each bin, (bins,) each."""
+    sums = LevelStatistics(clips.shape)
+    sums.add(clips.spectrograms, clips.peak_db)
+    return sums.mean_and_std()

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import torch
 from annotated_types import Ge
-from making import make_clips
+from making import make_clips, statistics
 
 from genre import architectures
-from genre.model.classifier import Classifier, predict, statistics
+from genre.model.classifier import Classifier, predict
 from genre.settings import TrainSettings
 from genre.training.trainer import Trainer
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -72,9 +73,9 @@ def first_clips(clips: Clips, count: int) -> Clips:
         clips.spectrograms[rows],
         clips.peak_db[rows],
         np.arange(len(rows)),
-        clips.track_ids[tracks],
+        clips.track_ids.take(pa.array(tracks)),
         clips.labels[tracks],
-        clips.groups[tracks],
+        clips.groups.take(pa.array(tracks)),
         clips.shape,
     )
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.errors import ArtifactError
 from genre.features import manifest
-from genre.features.clips import Clips, Gatherer, Ints
+from genre.features.columns import combined
 from genre.features.manifest import Manifest
 from genre.features.schema import ROW_GROUP, Shape
 from genre.storage import Location
@@ -53,31 +52,29 @@ class Features:
         return self.manifest.classes
 
     def tracks(self, split: str | None = None) -> pa.Table:
-        """Return the tracks that have clips, sorted by track_id: all of them, or those of one split."""
+        """Return the tracks that have clips, sorted by track_id: all of them, or those of one split.
+
+        Columns that a folder of others lacks are null; `clips` is counted.
+        """
         if self._tracks is None:
             self._tracks = _read_tracks(self.folder)
+        if "clips" not in self._tracks.column_names:
+            self._tracks = self._tracks.append_column("clips", self._count_clips(self._tracks))
         return self._tracks if split is None else self._tracks.filter(pc.equal(self._tracks["split"], split))
 
-    def clips(self, split: str) -> Clips:
-        """Return all clips of one split, in the order of track_id and clip."""
-        return self.load([split])[split]
+    def clip_count(self, split: str) -> int:
+        """Return the number of clips of a split."""
+        return int(pc.sum(self.tracks(split)["clips"]).as_py() or 0)
 
-    def load(self, splits: Sequence[str]) -> dict[str, Clips]:
-        """Return the clips of several splits, with one pass over the files, which hold clips of all splits."""
-        tracks = self.tracks()
-        tracks = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(splits, pa.string())))
-        labels = self._labels(tracks)
-        if "clips" not in tracks.column_names:
-            tracks = tracks.append_column("clips", self._count_clips(tracks))
-        rows = {split: np.flatnonzero(pc.equal(tracks["split"], split).to_numpy()) for split in splits}
-        gatherers = {
-            split: Gatherer(f"{self.folder}, split {split!r}", tracks.take(pa.array(rows[split])), self.shape)
-            for split in splits
-        }
-        for file, batch in self.iter_clips(tracks):
-            for gatherer in gatherers.values():
-                gatherer.take(file, batch)
-        return {split: gatherers[split].clips(labels[rows[split]]) for split in splits}
+    def labels(self, tracks: pa.Table) -> pa.Int64Array:
+        """Return the index into `classes` of each of `tracks`, (tracks,)."""
+        indices = pc.index_in(tracks["genre"], pa.array(self.classes, pa.string()))
+        if indices.null_count:
+            stray = tracks.filter(pc.is_null(indices))["genre"][0].as_py()
+            raise ArtifactError(
+                f"{self.folder}: tracks.parquet names genre {stray!r}, which manifest.json does not list"
+            )
+        return combined(indices.cast(pa.int64()))
 
     def iter_clips(
         self, tracks: pa.Table, columns: Sequence[str] = _CLIP_COLUMNS
@@ -95,16 +92,6 @@ class Features:
                 for group in range(reader.num_row_groups):
                     for batch in reader.iter_batches(ROW_GROUP, row_groups=[group], columns=list(columns)):
                         yield file.name, batch
-
-    def _labels(self, tracks: pa.Table) -> Ints:
-        indices = pc.index_in(tracks["genre"], pa.array(self.classes, pa.string()))
-        if indices.null_count:
-            stray = tracks.filter(pc.is_null(indices))["genre"][0].as_py()
-            raise ArtifactError(
-                f"{self.folder}: tracks.parquet names genre {stray!r}, which manifest.json does not list"
-            )
-        labels: Ints = indices.to_numpy().astype(np.int64)
-        return labels
 
     def _count_clips(self, tracks: pa.Table) -> pa.Array:
         """Return the number of clips of each track, for a tracks.parquet without that column."""
@@ -146,7 +133,7 @@ def _with_strings(table: pa.Table, name: str, path: Location) -> pa.Table:
 
 
 def _check_clip_schema(file: Location, schema: pa.Schema, shape: Shape) -> None:
-    width = pa.binary(shape.bins * shape.frames)
+    width = pa.binary(shape.bytes)
     checks: dict[str, tuple[Any, str]] = {
         "track_id": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "string"),
         "clip": (pa.types.is_integer, "int32"),

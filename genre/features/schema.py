@@ -49,6 +49,11 @@ class Shape:
     range_db: float
     frame_seconds: float  # from one frame to the next
 
+    @property
+    def bytes(self) -> int:
+        """Size of a stored spectrogram."""
+        return self.bins * self.frames
+
     def frames_in(self, seconds: float) -> int:
         """Return the frames of a window of `seconds`: at least 1, at most those of a clip."""
         return max(1, min(self.frames, round(seconds / self.frame_seconds)))
@@ -61,7 +66,7 @@ class Shape:
                 ("clip", pa.int32()),
                 ("start_seconds", pa.float32()),
                 ("peak_db", pa.float32()),
-                ("spectrogram", pa.binary(self.bins * self.frames)),
+                ("spectrogram", pa.binary(self.bytes)),
             ],
             metadata={"bins": str(self.bins), "frames": str(self.frames), "range_db": str(self.range_db)},
         )

@@ -6,7 +6,8 @@ They have the frames first, as clips are stored, so that cutting copies one run 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from genre.errors import ConfigError
 from genre.features.clips import Clips, Ints
 from genre.features.encoding import Bytes, Float32
 from genre.wording import plural
+
+_BATCHES_AHEAD = 4  # whose windows are read from the disk before they are cut
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,9 @@ def training_windows(
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.repeat(np.arange(len(clips)), per_clip))
     starts = rng.integers(0, clips.shape.frames - frames + 1, size=len(order))
-    for step in range(epoch.steps):
-        begin = step * epoch.batch + shard.rank * epoch.share
-        rows = slice(begin, begin + epoch.share)
-        yield cut(clips, order[rows], starts[rows], frames)
+    begins = range(shard.rank * epoch.share, epoch.steps * epoch.batch, epoch.batch)
+    shares = (slice(begin, begin + epoch.share) for begin in begins)
+    return _cut_each(clips, ((order[rows], starts[rows]) for rows in shares), frames)
 
 
 def evaluation_windows(
@@ -103,11 +105,28 @@ def evaluation_windows(
     of_track = np.bincount(clips.track, minlength=len(clips.track_ids)) * len(starts)
     group = ((np.cumsum(of_track) - of_track) // batch_size)[clips.track]
     order = np.argsort(group, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1)[shard.rank :: shard.world]:
-        clip, start = np.repeat(members, len(starts)), np.tile(starts, len(members))
-        for begin in range(0, len(clip), 2 * batch_size):
-            rows = slice(begin, begin + 2 * batch_size)
-            yield cut(clips, clip[rows], start[rows], frames)
+    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)[shard.rank :: shard.world]
+    return _cut_each(clips, _evaluation_batches(members, starts, 2 * batch_size), frames)
+
+
+def _evaluation_batches(groups: list[Ints], starts: Ints, size: int) -> Iterator[tuple[Ints, Ints]]:
+    """Yield clip and start of each window of each group of clips, at most `size` windows at a time."""
+    for group in groups:
+        clip, start = np.repeat(group, len(starts)), np.tile(starts, len(group))
+        for begin in range(0, len(clip), size):
+            yield clip[begin : begin + size], start[begin : begin + size]
+
+
+def _cut_each(clips: Clips, batches: Iterable[tuple[Ints, Ints]], frames: int) -> Iterator[Windows]:
+    """Yield the windows of each batch of clips and starts, while those of the next batches are read from the disk."""
+    waiting: deque[tuple[Ints, Ints]] = deque()
+    for batch in batches:
+        clips.prefetch(*batch, frames)
+        waiting.append(batch)
+        if len(waiting) > _BATCHES_AHEAD:
+            yield cut(clips, *waiting.popleft(), frames)
+    for batch in waiting:
+        yield cut(clips, *batch, frames)
 
 
 def cut(clips: Clips, rows: Ints, starts: Ints, frames: int) -> Windows:

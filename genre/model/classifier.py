@@ -59,27 +59,6 @@ class Classifier(nn.Module):
         return _bins_first(spectrograms).mul_(self.range_db / 255 / self.std).add_((floor - self.mean) / self.std)
 
 
-def statistics(clips: Clips) -> tuple[Float32, Float32]:
-    """Return mean and standard deviation in dB of each bin over all frames of all clips, (bins,) each.
-
-    The clips have different peaks, so sums are computed for each clip, not from counts of byte values.
-    """
-    total = np.zeros(clips.shape.bins)
-    squares = np.zeros(clips.shape.bins)
-    step = clips.shape.range_db / 255
-    for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
-        values = spectrogram.astype(np.float64)  # sums of bytes and of their squares are integers: exact
-        byte_mean, byte_square = values.mean(axis=0), np.einsum("fb,fb->b", values, values) / len(values)
-        mean = byte_mean * step + (float(peak) - clips.shape.range_db)
-        total += mean
-        squares += (byte_square - byte_mean**2) * step**2 + mean**2
-    mean = total / len(clips)
-    variance = np.maximum(squares / len(clips) - mean**2, 0)
-    # a constant bin holds no information; dividing by 1 dB keeps it at zero
-    std = np.where(variance < 1e-6, 1.0, np.sqrt(variance))
-    return mean.astype(np.float32), std.astype(np.float32)
-
-
 @torch.inference_mode()
 def predict(
     classifier: Classifier,

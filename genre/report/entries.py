@@ -125,14 +125,14 @@ def board(
     search: Search | None,
 ) -> Board:
     """Return the board of `entries`, whose predictions are those for `clips`."""
-    grouped = len(np.unique(clips.groups)) < len(clips.track_ids)
+    grouped = pc.count_distinct(clips.groups).as_py() < len(clips.track_ids)
     corpus = corpus_facts(features)
     return Board(
         title=f"Music genres: {corpus.name}",
         classes=features.classes,
-        track_ids=clips.track_ids.tolist(),
+        track_ids=clips.track_ids.to_pylist(),
         truth=clips.labels,
-        groups=clips.groups.tolist() if grouped else None,
+        groups=clips.groups.to_pylist() if grouped else None,
         entries=entries,
         corpus=corpus,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

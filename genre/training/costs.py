@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from genre.features import Clips, Manifest, Shape, windows
@@ -121,8 +122,8 @@ def _noise(workload: Workload, clips: int) -> Clips:
         spectrograms=rng.integers(0, 256, shape, dtype=np.uint8),
         peak_db=np.zeros(clips, np.float32),
         track=rows,
-        track_ids=rows.astype(str),
+        track_ids=pa.array(rows.astype(str)),
         labels=rows % workload.classes,
-        groups=rows.astype(str),
+        groups=pa.array(rows.astype(str)),
         shape=workload.shape,
     )

@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from genre import architectures, devices, memory
 from genre.config import differences
 from genre.errors import ArtifactError
-from genre.features import SPLITS, Clips, Features, Float32, Manifest, splits
+from genre.features import SPLITS, Clips, Features, Float32, Manifest, splits, windows
+from genre.features.cache import ClipCache
+from genre.features.cache_folder import Report
 from genre.features.windows import Shard
 from genre.model import calibration, checkpoint, finetuning
 from genre.model.card import ModelCard
-from genre.model.classifier import Classifier, predict, statistics
+from genre.model.classifier import Classifier, predict
 from genre.settings import AudioSettings, Config, SpectrogramSettings, TrainSettings
 from genre.storage import Location
 from genre.training.trainer import Trainer
@@ -49,7 +52,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Data:
-    """What training needs from a features folder, in arrays that all processes of a machine can share."""
+    """What training needs from a features folder: clips in memory or mapped from this machine's copy."""
 
     train: Clips
     valid: Clips
@@ -61,17 +64,11 @@ class Data:
     def classes(self) -> list[str]:
         return self.manifest.classes
 
-
-def load_data(features: Features, needed: Sequence[str] = ("train", "valid")) -> Data:
-    """Load the training and validation clips of a features folder, after checking its tracks.
-
-    `needed` names the splits that must not be empty: a job that scores on the test split names it too.
-    Raises `ArtifactError` or `ConfigError` like `check_tracks`, and where the folder is unfinished.
-    """
-    check_tracks(features, needed)
-    clips = features.load(["train", "valid"])
-    mean, std = statistics(clips["train"])
-    return Data(clips["train"], clips["valid"], mean, std, features.manifest)
+    @classmethod
+    def open(cls, cache: ClipCache, report: Report = lambda message: None) -> Data:
+        """Open this machine's copy of the training and validation clips. `report` and errors as in `ClipCache.open`."""
+        copy = cache.open(report)
+        return cls(copy.clips["train"], copy.clips["valid"], copy.mean, copy.std, cache.features.manifest)
 
 
 def check_tracks(features: Features, needed: Sequence[str] = SPLITS) -> None:
@@ -103,6 +100,23 @@ def check_settings(audio: AudioSettings, spectrogram: SpectrogramSettings, featu
         )
 
 
+def check(experiment: Experiment, features: Features, workers: int = 1) -> ModelCard:
+    """Return the card of the model that `experiment` makes from these features, without reading a clip.
+
+    Raises `ConfigError` or `ArtifactError` for settings, or weights to start from, that do not fit.
+    """
+    check_batches(experiment.train, features, workers)
+    zeros = np.zeros(features.shape.bins, np.float32)
+    return _initial(experiment.train, _card(experiment, features.manifest), zeros, zeros + 1)[0]
+
+
+def check_batches(settings: TrainSettings, features: Features, workers: int) -> None:
+    """Raise `ConfigError` when a batch of these features leaves too few windows for a worker."""
+    frames = features.shape.frames_in(settings.window_seconds)
+    per_clip = windows.per_epoch(settings.windows_per_clip, frames, features.shape.frames)
+    windows.plan(features.clip_count("train"), per_clip, settings.batch_size, workers)
+
+
 def trainer_for(
     experiment: Experiment,
     data: Data,
@@ -114,19 +128,9 @@ def trainer_for(
 
     The weights follow from the seed, or come from the saved model that `train.init_from` names.
     """
-    card = ModelCard(
-        architecture=experiment.architecture,
-        params=experiment.params,
-        classes=data.classes,
-        features=data.manifest.settings,
-        fingerprint=data.manifest.fingerprint,
-        shape=data.train.shape,
-        window_seconds=experiment.train.window_seconds,
-        eval_windows=experiment.train.eval_windows,
-    )
     memory.reset_peak()
     torch.manual_seed(experiment.seed)
-    card, classifier = _initial(experiment.train, card, data)
+    card, classifier = _initial(experiment.train, _card(experiment, data.manifest), data.mean, data.std)
     classifier = classifier.to(device)
     trainer = Trainer(
         classifier, data.train, data.valid, len(data.classes), experiment.train, experiment.seed, shard, wrap
@@ -151,16 +155,29 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
     best = trainer.use_best()
     checkpoint.save(folder, replace(card, facts=facts), best)
     probabilities = predict(best, trainer.valid, card.frames(), card.eval_windows)
-    calibration.save(folder, trainer.valid.track_ids.tolist(), trainer.valid.labels, probabilities)
+    calibration.save(folder, trainer.valid.track_ids.to_pylist(), trainer.valid.labels, probabilities)
 
 
-def _initial(settings: TrainSettings, card: ModelCard, data: Data) -> tuple[ModelCard, Classifier]:
+def _card(experiment: Experiment, manifest: Manifest) -> ModelCard:
+    return ModelCard(
+        architecture=experiment.architecture,
+        params=experiment.params,
+        classes=manifest.classes,
+        features=manifest.settings,
+        fingerprint=manifest.fingerprint,
+        shape=manifest.shape,
+        window_seconds=experiment.train.window_seconds,
+        eval_windows=experiment.train.eval_windows,
+    )
+
+
+def _initial(settings: TrainSettings, card: ModelCard, mean: Float32, std: Float32) -> tuple[ModelCard, Classifier]:
     """Return the classifier that training starts from, and the card that describes it."""
     if not settings.init_from:
-        return card, checkpoint.build(card, data.mean, data.std)
+        return card, checkpoint.build(card, mean, std)
     source_folder = Location.of(settings.init_from)
     source, saved = checkpoint.load(source_folder)
     card = finetuning.card_from(source, card, source_folder)
-    classifier = checkpoint.build(card, data.mean, data.std)
+    classifier = checkpoint.build(card, mean, std)
     finetuning.start_from(classifier, saved, source.classes == card.classes, settings.freeze)
     return card, classifier

@@ -13,6 +13,15 @@ def sum_over_workers(values: Tensor) -> Tensor:
     return values
 
 
+def gather(text: str) -> list[str]:
+    """Return the texts of all workers, in the order of their ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [text]
+    texts = [""] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(texts, text)
+    return texts
+
+
 def average_batch_statistics(networks: list[nn.Module], workers: int) -> None:
     """Replace batch norm's running statistics by their mean over the workers, so that all evaluate the same network."""
     buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]

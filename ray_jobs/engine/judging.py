@@ -8,10 +8,11 @@ from genre import report
 from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
 from genre.features import Features
+from genre.features.cache import ClipCache
 from genre.features.recipe import Recipe
 from genre.report import PARTS, Board, Part, Search, entries, model_card
 from genre.report.entries import SavedRuns
-from genre.settings import DecodingSettings
+from genre.settings import CacheSettings, DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine import cli, scoring
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio
@@ -35,7 +36,7 @@ def judge(
     With `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
     classical baseline, `seed` that of the configuration.
     """
-    clips = features.clips(split)
+    clips = ClipCache.of(features, CacheSettings(), (split,)).open().clips[split]
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
     scored = scoring.score(clips, saved, fitted, audio)

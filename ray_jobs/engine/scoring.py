@@ -14,6 +14,7 @@ from genre.evaluation import baseline, inference
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
 from genre.features import Clips, Float32
+from genre.features.cache import ClipCache
 from genre.model.card import ModelCard
 from genre.report.entries import SavedRuns
 from genre.storage import Location
@@ -35,8 +36,9 @@ class Scored:
 
 
 @ray.remote(num_cpus=1)
-def fit_baseline(data: Data, class_weights: bool) -> Baseline:
+def fit_baseline(cache: ClipCache, class_weights: bool) -> Baseline:
     """Fit the classical baseline."""
+    data = Data.open(cache)
     return baseline.fit(data.train, data.valid, len(data.classes), class_weights)
 
 

@@ -22,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from genre.features.windows import Shard
 
-_TIMEOUT = timedelta(minutes=10)  # for a process that does not answer; one that died is noticed at once
+# for a process that does not answer, such as one that copies the clips to its machine; one that died is noticed at once
+_TIMEOUT = timedelta(hours=2)
 _ERRORS_SECONDS = 2.0  # to wait for the errors of processes that ended
 
 Follow = Callable[..., object]

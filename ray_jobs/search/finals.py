@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import ray
+
 from genre import devices
 from genre.errors import TrainingError
+from genre.features.cache import ClipCache
 from genre.model.card import CARD, read_card
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
-from genre.training.experiment import Data
+from genre.training.experiment import Data, Experiment
 from ray_jobs.engine import cli
 from ray_jobs.search import runner, space
 from ray_jobs.search.results import Winner
 from ray_jobs.search.runner import Runner
 from ray_jobs.search.slots import Slot, unsettled
 from ray_jobs.search.trial import trainer_for
+from ray_jobs.search.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
     return _publish(trials.base, winners, slots)
 
 
-def take_best_epochs(config: Config, data: Data, winners: Sequence[Winner]) -> Finals:
+def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
     """Save the winners in OUTPUT/models without further training: the best epoch of those that have not finished."""
-    finals = Finals()
+    config, finals = trials.base, Finals()
     for winner in winners:
         parent = Location.of(config.output) / "models" / label(config, winner)
         target = parent / f"seed-{config.seed}"
-        finals.saved.append(best_epoch(config, data, winner, target))
+        finals.saved.append(best_epoch(trials, winner, target))
         _delete_others(parent, {target.name})
         record = winner.slot.record
         if record is not None and record.ended != "finished":
@@ -70,16 +74,21 @@ def take_best_epochs(config: Config, data: Data, winners: Sequence[Winner]) -> F
     return finals
 
 
-def best_epoch(config: Config, data: Data, winner: Winner, target: Location) -> SavedRuns:
+def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
     """Save the best epoch of a winner, finished or not, as a model in `target`."""
     folder = winner.slot.folder
     if winner.slot.is_finished:
         _copy(folder.model, target)
     else:
-        planned = space.experiment(config, winner.settings)
-        card, trainer = trainer_for(planned, data, devices.device_for("cpu"), folder)
-        experiment.save_best(target, card, trainer)
-    return SavedRuns(label(config, winner), [target], winner.trials)
+        save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
+        ray.get(save.remote(space.experiment(trials.base, winner.settings), trials.cache, folder, target))
+    return SavedRuns(label(trials.base, winner), [target], winner.trials)
+
+
+@ray.remote
+def _save_best_epoch(planned: Experiment, cache: ClipCache, folder: TrialFolder, target: Location) -> None:
+    card, trainer = trainer_for(planned, Data.open(cache), devices.device_for("cpu"), folder)
+    experiment.save_best(target, card, trainer)
 
 
 def keep_best(saved: SavedRuns, target: Location) -> None:

@@ -6,33 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import tune
 
+from genre.features.cache import ClipCache
 from genre.settings import Config
 from genre.storage import Location
-from genre.training.experiment import Data
 from ray_jobs.search import exits, tracking
 from ray_jobs.search.progress import SearchProgress
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.stopper import METRIC
-from ray_jobs.search.trial import Shared, train_trial
+from ray_jobs.search.trial import train_trial
 from ray_jobs.search.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs trials of `base`, each with its own settings, on data that all processes of a machine share."""
+    """Runs trials of `base`, each with its own settings, on the clips that each machine keeps in `cache`."""
 
     base: Config
-    shared: Shared
+    cache: ClipCache
     resources: TrialResources
-
-    @classmethod
-    def of(cls, base: Config, data: Data) -> Runner:
-        """Share `data` and decide the resources of a trial. Ray must be connected. Raises `ConfigError`."""
-        return cls(base, [ray.put(data)], TrialResources.of(base.tune, base.device))
 
     def run(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], **sampling: Any) -> list[Slot]:
         """Run the trials of the `missing` slots, and return all `slots` with their new records.
@@ -43,7 +37,7 @@ class Runner:
         output = Location.of(self.base.output)
         logs = output / "tune" / "logs"
         concurrent = self.resources.concurrent_trials()
-        trainable = tune.with_parameters(train_trial, base=self.base, shared=self.shared, resources=self.resources)
+        trainable = tune.with_parameters(train_trial, base=self.base, cache=self.cache, resources=self.resources)
         mlflow = tracking.callbacks(self.base.tune.mlflow, f"{output.name} {phase}")
         tuner = tune.Tuner(
             tune.with_resources(trainable, self.resources.bundles()),

@@ -7,11 +7,11 @@ import ray
 import torch
 
 from genre.errors import ConfigError, TrainingError
-from genre.features import Features
+from genre.features import SPLITS, Features
 from genre.settings import Config
 from genre.training import costs
 from genre.training.costs import Cost, Workload
-from genre.training.experiment import Data, Experiment
+from genre.training.experiment import Experiment
 from genre.wording import duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
@@ -26,11 +26,11 @@ _POLL_SECONDS = 1.0
 _LONG_WITHOUT_GPU = 3600.0  # seconds
 
 
-def workload_of(data: Data, features: Features) -> Workload:
+def workload_of(features: Features) -> Workload:
     """Return the size of a search on these features."""
-    test = features.tracks("test")
-    clips = pc.sum(test["clips"]).as_py()
-    return Workload(len(data.train), len(data.valid), clips, data.train.shape, len(data.classes), len(test))
+    train, valid, test = map(features.clip_count, SPLITS)
+    tested = len(features.tracks("test"))
+    return Workload(train, valid, test, features.shape, len(features.classes), tested)
 
 
 def measure(config: Config, workload: Workload, resources: TrialResources) -> Forecast:

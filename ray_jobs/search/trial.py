@@ -6,11 +6,11 @@ import contextlib
 from dataclasses import asdict, replace
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
 from genre.errors import TrainingError
+from genre.features.cache import ClipCache
 from genre.features.windows import Shard
 from genre.model.card import ModelCard
 from genre.settings import Config
@@ -23,18 +23,16 @@ from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.trial_folder import Record, TrialFolder
 from ray_jobs.search.trial_spec import TrialSpec
 
-Shared = list[ray.ObjectRef[Data]]  # a list of one, since Tune copies a reference that it is given directly
-
 
 @exits.recorded
-def train_trial(trial: dict[str, Any], base: Config, shared: Shared, resources: TrialResources) -> None:
+def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources: TrialResources) -> None:
     """Train `base` with the settings of a `TrialSpec`, from the last epoch in its folder; save the model at the end."""
     spec = TrialSpec.of(trial)
     planned, folder = space.experiment(base, spec.settings), TrialFolder(Location.of(spec.folder))
     record = replace(folder.record() or Record({}), settings=spec.settings).started()
     folder.write(record)
-    with distributed.together(_follow, planned, shared, folder, resources) as shard:
-        card, trainer = _trainer(shard, planned, shared, folder, resources)
+    with distributed.together(_follow, planned, cache, folder, resources) as shard:
+        card, trainer = _trainer(shard, planned, cache, folder, resources)
         earlier = len(trainer.history)
         try:
             for epoch in trainer.run():
@@ -66,18 +64,20 @@ def trainer_for(
     return card, trainer
 
 
-def _follow(shard: Shard, planned: Experiment, shared: Shared, folder: TrialFolder, resources: TrialResources) -> None:
+def _follow(
+    shard: Shard, planned: Experiment, cache: ClipCache, folder: TrialFolder, resources: TrialResources
+) -> None:
     """Train the share of a process other than the first, which alone reports and saves."""
-    _, trainer = _trainer(shard, planned, shared, folder, resources)
+    _, trainer = _trainer(shard, planned, cache, folder, resources)
     with contextlib.suppress(TrainingError):  # the loss is the same in all processes, and the first reports it
         for _ in trainer.run():
             pass
 
 
 def _trainer(
-    shard: Shard, planned: Experiment, shared: Shared, folder: TrialFolder, resources: TrialResources
+    shard: Shard, planned: Experiment, cache: ClipCache, folder: TrialFolder, resources: TrialResources
 ) -> tuple[ModelCard, Trainer]:
     """Return the trainer of one process of a trial."""
     torch.set_num_threads(resources.threads)
     device = resources.torch_device()
-    return trainer_for(planned, ray.get(shared[0]), device, folder, shard=shard, wrap=distributed.averaging)
+    return trainer_for(planned, Data.open(cache), device, folder, shard=shard, wrap=distributed.averaging)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from making import load as load_clips
 from running import job
 
 from genre import architectures
@@ -87,8 +88,8 @@ def test_the_leaderboard_has_all_six_architectures_and_the_references(tuned: tup
 def test_the_leaderboard_scores_the_test_split_of_the_features(tuned: tuple[Path, str]) -> None:
     home, _ = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
-    clips = Features.open(Location.of(home / "out/features")).clips("test")
-    assert board.track_ids == clips.track_ids.tolist()
+    clips = load_clips(Features.open(Location.of(home / "out/features")), "test")["test"]
+    assert board.track_ids == clips.track_ids.to_pylist()
     assert np.array_equal(board.truth, clips.labels)
 
 

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY
+from making import load
 from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
@@ -95,8 +96,8 @@ class TestAgain:
         found, fresh = tables(output), tables(tmp_path / "fresh")
         for name in ("tracks", "rejects", "duplicates"):
             assert found[name] == fresh[name]
-        clips = Features.open(Location.of(output / "features")).clips("train")
-        assert "genre1/song03.wav" not in clips.track_ids
+        clips = load(Features.open(Location.of(output / "features")), "train")["train"]
+        assert "genre1/song03.wav" not in clips.track_ids.to_pylist()
         assert json.loads((output / "features/manifest.json").read_text())["classes"] == ["genre0", "genre1"]
 
     def test_changed_files_are_decoded_again(self, music: Path, output: Path) -> None:
@@ -106,8 +107,9 @@ class TestAgain:
         folder = Location.of(output / "features")
         row = Features.open(folder).tracks().filter(pc.field("track_id") == "genre0/song01.wav").to_pylist()[0]
         assert row["clips"] == 3
-        loaded = Features.open(folder).clips(row["split"])  # the leftovers of its first clips are passed over
-        assert (loaded.track_ids[loaded.track] == "genre0/song01.wav").sum() == 3
+        (loaded,) = load(Features.open(folder), row["split"]).values()
+        # the leftovers of its first clips are passed over
+        assert loaded.track_ids.take(loaded.track).to_pylist().count("genre0/song01.wav") == 3
 
     def test_touched_files_are_read_but_not_decoded(self, music: Path, output: Path, tmp_path: Path) -> None:
         in_turn(config_of(music, output))
@@ -134,8 +136,8 @@ class TestAgain:
         in_turn(config_of(music, tmp_path / "fresh"))
         found, fresh = tables(output), tables(tmp_path / "fresh")
         assert found["tracks"] == fresh["tracks"]
-        clips = Features.open(Location.of(output / "features")).clips("train")
-        assert len(clips) == len(Features.open(Location.of(tmp_path / "fresh/features")).clips("train"))
+        clips = load(Features.open(Location.of(output / "features")), "train")["train"]
+        assert len(clips) == len(load(Features.open(Location.of(tmp_path / "fresh/features")), "train")["train"])
 
     def test_a_lost_part_is_made_again(self, music: Path, output: Path, tmp_path: Path) -> None:
         in_turn(config_of(music, output))
@@ -270,9 +272,9 @@ class TestConservation:
         in_turn(config_of(music, output))
         (output / "features/manifest.json").unlink()
         with pytest.raises(ArtifactError, match="it was not finished, run prepare again"):
-            Features.open(Location.of(output / "features")).clips("train")
+            load(Features.open(Location.of(output / "features")), "train")["train"]
         assert in_turn(config_of(music, output)) == 0
-        assert len(Features.open(Location.of(output / "features")).clips("train"))
+        assert len(load(Features.open(Location.of(output / "features")), "train")["train"])
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from making import load
 from music import InTurn, config_of, tables, write_music
 from pyarrow import fs
 from running import ENVIRONMENT
@@ -62,7 +63,7 @@ def test_a_bucket_gets_the_same_features_as_a_folder(bucket_server: dict[str, st
     for name in ("tracks", "rejects"):
         assert remote[name].drop_columns(differing) == local[name].drop_columns(differing)
     folder = Location.of("s3://bucket/run/features")
-    assert len(Features.open(folder).clips("train")) > 0
+    assert len(load(Features.open(folder), "train")["train"]) > 0
     names = {info.base_name.removesuffix(".parquet") for info in folder.children()}
     assert names == {"clips", "duplicates", "manifest.json", "rejects", "settings.json", "tracks"}
 

@@ -19,9 +19,12 @@ from running import ENVIRONMENT, command, job
 
 from genre.config import load
 from genre.features import Features
+from genre.features.cache import ClipCache
 from genre.report import read_board
+from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import experiment
+from genre.training.experiment import Data
 from ray_jobs.search import space
 from ray_jobs.search.trial_folder import Record, TrialFolder
 
@@ -36,6 +39,10 @@ def output(home: Path, tmp_path: Path) -> Path:
     """Return an output folder of the test's own, with the prepared features."""
     shutil.copytree(home / "out/features", tmp_path / "out/features")
     return tmp_path / "out"
+
+
+def data_of(output: Path) -> Data:
+    return Data.open(ClipCache.of(Features.open(Location.of(output / "features")), CacheSettings()))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,7 @@ def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
     best, winner = max(searched.items(), key=lambda item: item[1].best_f1 or 0.0)
     assert trained.keys() == {*searched, f"{best}-seed-1"}
     planned = space.experiment(load(str(home / "run.yaml"), [f"output={output}", *ONE]), winner.settings)
-    data = experiment.load_data(Features.open(Location.of(output / "features")))
+    data = data_of(output)
     card, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
     list(trainer.run())
     experiment.save_best(Location.of(output / "again"), card, trainer)
@@ -150,7 +157,7 @@ def test_a_model_that_a_kill_left_unsaved_is_saved_from_the_last_state(home: Pat
     ((name, record),) = records(output).items()
     (trial,) = output.glob("tune/cnn-*/000")
     planned = space.experiment(load(str(home / "run.yaml"), [f"output={output}", *ONE]), record.settings)
-    data = experiment.load_data(Features.open(Location.of(output / "features")))
+    data = data_of(output)
     _, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
     list(trainer.run())
     shutil.rmtree(trial / "model")

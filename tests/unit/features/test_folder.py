@@ -17,14 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import REPOSITORY
+from making import load
 from music import InTurn, config_of, write_music
 
-from genre.config import load
+from genre.config import load as load_config
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features, Shape, decode
+from genre.features.cache import ClipCache
 from genre.features.manifest import SCHEMA_VERSION
+from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import experiment
+from genre.training.experiment import Data
 from ray_jobs.prepare import prepare
 
 Row = dict[str, Any]
@@ -72,23 +76,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Location:
 
 class TestLoad:
     def test_clips_are_in_the_order_of_tracks_and_their_numbers(self, folder: Location) -> None:
-        clips = Features.open(folder).clips("train")
+        clips = load(Features.open(folder), "train")["train"]
         rows = {(row["track_id"], row["clip"]): row for row in (folder / "clips").read_table().to_pylist()}
-        assert list(clips.track_ids) == sorted(clips.track_ids)
+        ids = clips.track_ids.to_pylist()
+        assert ids == sorted(ids)
         assert (np.diff(clips.track) >= 0).all()
         number = 0
         for index, track in enumerate(clips.track):
             number = number + 1 if index and clips.track[index - 1] == track else 0
-            row = rows[clips.track_ids[track], number]
+            row = rows[ids[track], number]
             assert row["spectrogram"] == clips.spectrograms[index].tobytes()
             assert row["peak_db"] == clips.peak_db[index]
 
     def test_splits_are_disjoint_and_complete(self, folder: Location) -> None:
-        loaded = Features.open(folder).load(SPLITS)
-        ids = [set(clips.track_ids) for clips in loaded.values()]
+        loaded = load(Features.open(folder), *SPLITS)
+        ids = [set(clips.track_ids.to_pylist()) for clips in loaded.values()]
         assert sum(map(len, ids)) == len(set.union(*ids)) == 48
         for split, clips in loaded.items():
-            alone = Features.open(folder).clips(split)
+            alone = load(Features.open(folder), split)[split]
             assert np.array_equal(alone.spectrograms, clips.spectrograms)
             assert np.array_equal(alone.clip_labels(), clips.clip_labels())
 
@@ -97,7 +102,7 @@ class TestLoad:
         part = next((tmp_path / "copy/clips").iterdir())
         part.write_bytes(part.read_bytes()[:-10])
         with pytest.raises(ArtifactError, match=f"{part.name}: not Parquet, or cut short"):
-            Features.open(Location.of(tmp_path / "copy")).load(SPLITS)
+            load(Features.open(Location.of(tmp_path / "copy")), *SPLITS)
 
 
 def test_pickle_holds_the_address_and_the_manifest_but_no_tracks(folder: Location) -> None:
@@ -120,11 +125,11 @@ def test_tracks_are_read_once(folder: Location, monkeypatch: pytest.MonkeyPatch)
 class TestFoldersOfOthers:
     def test_optional_parts_may_be_missing(self, tmp_path: Path) -> None:
         folder = write_folder(tmp_path / "f", TRACKS, [clip("x", 1, 2), clip("y", 0, 3), clip("x", 0, 1)])
-        clips = Features.open(folder).clips("train")
-        assert clips.track_ids.tolist() == ["x", "y"]
+        clips = load(Features.open(folder), "train")["train"]
+        assert clips.track_ids.to_pylist() == ["x", "y"]
         assert clips.labels.tolist() == [0, 1]
         assert clips.spectrograms[:, 0, 0].tolist() == [1, 2, 3]
-        assert clips.groups.tolist() == ["x", "y"]
+        assert clips.groups.to_pylist() == ["x", "y"]
         manifest = Features.open(folder).manifest
         assert manifest.counts.splits["a"]["train"] == 1
         assert manifest.settings == {}
@@ -143,7 +148,7 @@ class TestFoldersOfOthers:
             "split": ["train", "train"],
         }
         folder = write_folder(tmp_path / "f", tracks, [clip("x", 0), clip("y", 0)])
-        assert Features.open(folder).clips("train").labels.tolist() == [0, 1]
+        assert load(Features.open(folder), "train")["train"].labels.tolist() == [0, 1]
 
     @pytest.mark.parametrize(
         ("clips", "message"),
@@ -158,12 +163,12 @@ class TestFoldersOfOthers:
     )
     def test_wrong_clips_are_refused(self, tmp_path: Path, clips: list[Row], message: str) -> None:
         with pytest.raises(ArtifactError, match=message):
-            Features.open(write_folder(tmp_path / "f", TRACKS, clips)).clips("train")
+            load(Features.open(write_folder(tmp_path / "f", TRACKS, clips)), "train")["train"]
 
     def test_missing_clips_are_counted(self, tmp_path: Path) -> None:
         folder = write_folder(tmp_path / "f", TRACKS | {"clips": [2, 1]}, [clip("x", 0), clip("y", 0)])
         with pytest.raises(ArtifactError, match="split 'train': 1 of 3 clips are missing"):
-            Features.open(folder).clips("train")
+            load(Features.open(folder), "train")["train"]
 
     @pytest.mark.parametrize(
         ("manifest", "message"),
@@ -178,20 +183,20 @@ class TestFoldersOfOthers:
     def test_wrong_manifests_are_refused(self, tmp_path: Path, manifest: dict[str, Any], message: str) -> None:
         folder = write_folder(tmp_path / "f", TRACKS, [clip("x", 0), clip("y", 0)], **manifest)
         with pytest.raises(ArtifactError, match=message):
-            Features.open(folder).clips("train")
+            load(Features.open(folder), "train")["train"]
 
     @pytest.mark.parametrize("missing", ["track_id", "genre", "split"])
     def test_error_names_a_missing_column(self, tmp_path: Path, missing: str) -> None:
         tracks = {name: values for name, values in TRACKS.items() if name != missing}
         with pytest.raises(ArtifactError, match=f"column '{missing}' is missing"):
-            Features.open(write_folder(tmp_path / "f", tracks, [clip("x", 0), clip("y", 0)])).clips("train")
+            load(Features.open(write_folder(tmp_path / "f", tracks, [clip("x", 0), clip("y", 0)])), "train")["train"]
 
     def test_missing_folder_and_missing_manifest_have_different_errors(self, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="no such folder, run prepare"):
-            Features.open(Location.of(tmp_path / "nowhere")).clips("train")
+            load(Features.open(Location.of(tmp_path / "nowhere")), "train")["train"]
         (tmp_path / "begun").mkdir()
         with pytest.raises(ArtifactError, match="not finished, run prepare again"):
-            Features.open(Location.of(tmp_path / "begun")).clips("train")
+            load(Features.open(Location.of(tmp_path / "begun")), "train")["train"]
 
 
 class TestExamples:
@@ -200,9 +205,9 @@ class TestExamples:
     def train_loss(self, folder: Path, *settings: str) -> float:
         """Return the loss after an epoch of training on a folder."""
         features = Features.open(Location.of(folder))
-        data = experiment.load_data(features)
+        data = Data.open(ClipCache.of(features, CacheSettings()))
         small = ["architecture=cnn", "architectures.cnn.width=4", "architectures.cnn.depth=2"]
-        config = load(None, ["train.epochs=1", *small, *settings])
+        config = load_config(None, ["train.epochs=1", *small, *settings])
         experiment.check_settings(config.audio, config.spectrogram, features)
         _, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, torch.device("cpu"))
         return next(iter(trainer.run())).train_loss
@@ -220,7 +225,7 @@ class TestExamples:
         lines = run_example("read_features.py", tmp_path / "out/features").splitlines()
         features = Features.open(Location.of(tmp_path / "out/features"))
         assert len(lines) == features.manifest.counts.clips
-        clips = features.clips("train")
+        clips = load(features, "train")["train"]
         read = runpy.run_path(str(REPOSITORY / "examples/read_features.py"))["read"]
         rows = [row for row in read(tmp_path / "out/features") if row.split == "train"]
         rows.sort(key=lambda row: (row.track_id, row.number))
@@ -231,12 +236,12 @@ class TestExamples:
         source = shared_data / "gtzan-spectrograms-train-valid.parquet"
         run_example("write_features.py", tmp_path / "run", "--convert", source)
         features = Features.open(Location.of(tmp_path / "run/features"))
-        data = experiment.load_data(features)
+        data = Data.open(ClipCache.of(features, CacheSettings()))
         assert len(data.train) + len(data.valid) == 635
         assert data.train.shape == Shape(40, 496, 80.0, 30 / 496)
         original = pq.read_table(source).to_pylist()[0]
         loaded = data.train if original["split"] == "train" else data.valid
-        row = loaded.track_ids.tolist().index(original["track_id"])
+        row = loaded.track_ids.to_pylist().index(original["track_id"])
         published = np.frombuffer(original["spectrogram"], np.uint8).reshape(129, 496)
         # the lowest and the highest band lie within the lowest and the highest bins
         for band, bins in ((0, slice(0, 4)), (-1, slice(-19, None))):
@@ -245,4 +250,4 @@ class TestExamples:
             assert (converted >= levels.min(axis=0) - 0.2).all()
             assert (converted <= levels.max(axis=0) + 0.2).all()
         with pytest.raises(ConfigError, match="no track is in the test split"):
-            experiment.load_data(features, SPLITS)
+            experiment.check_tracks(features)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import make_clips
+from making import make_clips, statistics
 from saving import save_model
 
 from genre import devices
@@ -16,7 +16,6 @@ from genre.evaluation import metrics
 from genre.features import Float32, Manifest
 from genre.model import calibration
 from genre.model.calibration import Answers, Calibration, Labels
-from genre.model.classifier import statistics
 from genre.model.saved_model import SavedModel
 from genre.storage import Location
 from genre.training import experiment

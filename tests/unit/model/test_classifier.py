@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from making import make_clips
+from making import make_clips, statistics
 from torch import nn
 
 from genre import features
 from genre.features import Clips, windows
 from genre.features.windows import Shard
-from genre.model.classifier import Classifier, predict, statistics
+from genre.model.classifier import Classifier, predict
 
 
 class Means(nn.Module):

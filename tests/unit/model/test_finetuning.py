@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import SMALL_MODELS, make_clips
+from making import SMALL_MODELS, make_clips, statistics
 
 from genre import architectures
 from genre.config import load
@@ -17,7 +17,7 @@ from genre.evaluation import metrics
 from genre.features import Clips, Manifest
 from genre.model import checkpoint, finetuning
 from genre.model.card import ModelCard
-from genre.model.classifier import Classifier, predict, statistics
+from genre.model.classifier import Classifier, predict
 from genre.settings import TrainSettings
 from genre.storage import Location
 from genre.training import experiment

@@ -8,6 +8,9 @@ import pytest
 
 from genre.config import load
 from genre.errors import TrainingError
+from genre.features import Features, Manifest, Shape
+from genre.features.cache import ClipCache
+from genre.settings import CacheSettings
 from genre.storage import Location
 from ray_jobs.search import finals
 from ray_jobs.search.resources import TrialResources
@@ -15,6 +18,14 @@ from ray_jobs.search.results import Winner
 from ray_jobs.search.runner import Runner
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.trial_folder import Record
+
+# no trial trains here
+NO_CLIPS = ClipCache(
+    Features(Location.of("features"), Manifest(fingerprint="", shape=Shape(1, 1, 80.0, 1.0), classes=[])),
+    CacheSettings(),
+    (),
+    "",
+)
 
 
 @pytest.fixture
@@ -42,7 +53,7 @@ def train(output: Path, **failures: str) -> finals.Finals:
             slot.folder.write(Record(settings, [(2, 0.5)], ended="finished"))
             (slot.folder.model / "model.json").write_text("new")
         winners.append(Winner(slot.read(), settings, 0.5, 1))
-    return finals.train(Runner(config, [], TrialResources(1, 0, 1, "cpu")), winners, 1)
+    return finals.train(Runner(config, NO_CLIPS, TrialResources(1, 0, 1, "cpu")), winners, 1)
 
 
 def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import make_clips
+from making import make_clips, statistics
 from torch import nn
 
 from genre import architectures
 from genre.errors import ConfigError, TrainingError
 from genre.features.windows import Shard
 from genre.model import checkpoint
-from genre.model.classifier import Classifier, predict, statistics
+from genre.model.classifier import Classifier, predict
 from genre.settings import TrainSettings
 from genre.storage import Location
 from genre.training import optimiser, workers

@@ -1,0 +1,264 @@
+"""The copy of a folder's clips that each machine keeps on a local disk and maps into memory.
+
+All trainings of a machine share one copy through the page cache, so no process holds the clips, and what was copied
+once is there for the next job. The first process that needs a copy makes it while the others wait.
+
+    FOLDER/building.lock                locked by the process that makes or deletes a copy
+    FOLDER/features-KEY/header.json     statistics, and sizes and times of the files below; written last
+    FOLDER/features-KEY/SPLIT.clips     (clips, frames, bins) bytes, in the order of tracks and clips
+    FOLDER/features-KEY/SPLIT.peaks     (clips,) float32, dB
+    FOLDER/features-KEY/SPLIT.tracks    Arrow: track_id, group, label, clips
+
+The key depends on everything that the clips follow from, with the names, sizes and times of the files in `clips/`.
+Readers hold a shared lock on the header, and a copy whose header is locked is not deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.config import fingerprint
+from genre.errors import ArtifactError
+from genre.features import cache_folder
+from genre.features.cache_folder import Report
+from genre.features.clips import ClipIndex, Clips, spectrograms_of
+from genre.features.columns import combined
+from genre.features.encoding import Float32
+from genre.features.folder import Features
+from genre.features.mapped import MappedFile
+from genre.features.schema import Shape
+from genre.features.statistics import LevelStatistics
+from genre.settings import CacheSettings
+
+_FORMAT = 1  # of the files; part of the key
+_WORTH_A_MESSAGE = 1e9  # bytes; copying less takes a few seconds
+
+
+@dataclass(frozen=True)
+class CachedClips:
+    """The clips of a copy by split, and the level statistics of the first split."""
+
+    clips: dict[str, Clips]
+    mean: Float32  # (bins,) dB
+    std: Float32  # (bins,) dB
+
+
+@dataclass(frozen=True)
+class ClipCache:
+    """The address of the clips of some splits: what travels to the processes that train."""
+
+    features: Features
+    settings: CacheSettings
+    splits: tuple[str, ...]
+    key: str
+
+    @classmethod
+    def of(cls, features: Features, settings: CacheSettings, splits: tuple[str, ...] = ("train", "valid")) -> ClipCache:
+        """Return the address of `splits` of a features folder as it is now. Nothing is copied yet."""
+        return cls(features, settings, splits, _key(features, splits))
+
+    @property
+    def _name(self) -> str:
+        return f"{cache_folder.PREFIX}{self.key}"
+
+    def open(self, report: Report = lambda message: None) -> CachedClips:
+        """Return the clips, mapped from this machine's copy, which is made first where it is missing or was altered.
+
+        `report` gets a message before this takes long. Raises `ArtifactError` when the features were prepared again
+        since `of`, or when the disk is too small, and `ConfigError` when `cache.folder` cannot be written.
+        """
+        folder = cache_folder.of(self.settings)
+        copy = _mapped(folder / self._name, self)
+        if copy is None:
+            with cache_folder.exclusive(folder, report):
+                copy = _mapped(folder / self._name, self)  # another process may have made it meanwhile
+                if copy is None:
+                    self._make(folder, report)
+                    copy = _mapped(folder / self._name, self)
+        if copy is None:
+            raise ArtifactError(f"{folder / self._name}: changed while it was made; see what else writes there")
+        return copy
+
+    def _make(self, folder: Path, report: Report) -> None:
+        """Copy the clips to `folder`, where this process holds the lock."""
+        self._check_unchanged()
+        shutil.rmtree(folder / self._name, ignore_errors=True)  # altered
+        size = sum(map(self.features.clip_count, self.splits)) * self.features.shape.bytes
+        cache_folder.make_room(folder, size, self.settings.max_gb, str(self.features.folder))
+        if size > _WORTH_A_MESSAGE:
+            report(f"copying {size / 1e9:.1f} GB of features to {folder}")
+        building = folder / f"{self._name}{cache_folder.UNFINISHED}"
+        building.mkdir()
+        try:
+            statistics = self._copy(building)
+            self._check_unchanged()
+            _write_header(building, statistics)
+            building.rename(folder / self._name)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ArtifactError(
+                    f"cache.folder={folder}: the disk is full, {size / 1e9:.1f} GB are needed for the clips of "
+                    f"{self.features.folder}; free some, or set cache.folder to a larger disk"
+                ) from None
+            raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _copy(self, target: Path) -> LevelStatistics:
+        """Write all files but the header, and return the statistics of the first split."""
+        features = self.features
+        statistics = LevelStatistics(features.shape)
+        with contextlib.ExitStack() as stack:
+            writers = [stack.enter_context(_SplitWriter(target, split, features)) for split in self.splits]
+            tracks = features.tracks()
+            used = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(self.splits, pa.string())))
+            for file, rows in features.iter_clips(used):
+                for number, writer in enumerate(writers):
+                    copied = writer.take(file, rows)
+                    if copied is not None and number == 0:
+                        statistics.add(*copied)
+            for writer in writers:
+                writer.finish()
+        return statistics
+
+    def _check_unchanged(self) -> None:
+        if _key(Features.open(self.features.folder), self.splits) != self.key:
+            raise ArtifactError(
+                f"{self.features.folder}: the features were prepared again while this job ran; run it again"
+            )
+
+
+class _SplitWriter:
+    """Writes the clips of one split, each to its position."""
+
+    def __init__(self, target: Path, split: str, features: Features) -> None:
+        self._tracks, self._shape = features.tracks(split), features.shape
+        self._labels = features.labels(self._tracks)
+        self._source = f"{features.folder}, split {split!r}"
+        self._index = ClipIndex(self._source, self._tracks)
+        self._peaks = np.full(len(self._index), np.nan, dtype=np.float32)
+        self._path = target / split
+
+    def __enter__(self) -> _SplitWriter:
+        self._file = self._path.with_suffix(".clips").open("wb", buffering=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def take(self, file: str, rows: pa.RecordBatch) -> tuple[np.ndarray, Float32] | None:
+        """Write the clips of this split among `rows`, and return them with their peaks; None where there are none."""
+        used, position = self._index.locate(file, rows)
+        if not len(used):
+            return None
+        spectrograms = spectrograms_of(rows, self._shape)
+        if len(used) < len(rows):
+            spectrograms = spectrograms[used]
+        peaks = rows["peak_db"].to_numpy(zero_copy_only=False)[used].astype(np.float32)
+        self._peaks[position] = peaks
+        # the clips of a part are mostly neighbours, and are written with one call
+        bounds = [0, *(np.flatnonzero(np.diff(position) != 1) + 1).tolist(), len(position)]
+        for begin, end in itertools.pairwise(bounds):
+            _write_at(self._file, int(position[begin]) * self._shape.bytes, spectrograms[begin:end].reshape(-1).data)
+        return spectrograms, peaks
+
+    def finish(self) -> None:
+        """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing or has no peak."""
+        self._index.check_complete()
+        if not np.isfinite(self._peaks).all():
+            raise ArtifactError(
+                f"{self._source}: peak_db holds NaN or nulls; those spectrograms are unusable, remove them"
+            )
+        os.fsync(self._file.fileno())
+        self._path.with_suffix(".peaks").write_bytes(self._peaks.tobytes())
+        ids, groups = combined(self._tracks["track_id"]), combined(self._tracks["group"])
+        counts = combined(self._tracks["clips"]).cast(pa.int64())
+        tracks = pa.record_batch(
+            [ids, pc.coalesce(groups, ids), self._labels, counts], ["track_id", "group", "label", "clips"]
+        )
+        with pa.ipc.new_file(str(self._path.with_suffix(".tracks")), tracks.schema) as writer:
+            writer.write_batch(tracks)
+
+
+def _write_at(file: IO[bytes], offset: int, content: memoryview) -> None:
+    while content:
+        written = os.pwrite(file.fileno(), content, offset)
+        offset, content = offset + written, content[written:]
+
+
+def _write_header(folder: Path, statistics: LevelStatistics) -> None:
+    """Write the header, from which a reader sees whether the other files are complete and unchanged."""
+    mean, std = statistics.mean_and_std()
+    header = {"mean": mean.tolist(), "std": std.tolist(), "files": _files(folder)}
+    with (folder / cache_folder.HEADER).open("w", encoding="utf-8") as file:
+        json.dump(header, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _files(folder: Path) -> dict[str, list[int]]:
+    """Return size and modification time of each file of a copy but its header."""
+    files = [file for file in folder.iterdir() if file.name != cache_folder.HEADER]
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
+
+
+def _mapped(folder: Path, cache: ClipCache) -> CachedClips | None:
+    """Return the clips of a copy; None where it does not exist, or is not as its header says."""
+    try:
+        lock = (folder / cache_folder.HEADER).open(encoding="utf-8")
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # denied while it is being deleted
+        header = json.load(lock)
+        if header["files"] != _files(folder):
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    os.utime(folder)  # it was used now
+    clips = {split: _split(folder / split, cache.features.shape, lock) for split in cache.splits}
+    return CachedClips(clips, np.array(header["mean"], np.float32), np.array(header["std"], np.float32))
+
+
+def _split(path: Path, shape: Shape, lock: object) -> Clips:
+    """Return the mapped clips of a split; they hold `lock`."""
+    tracks = pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".tracks")))).get_batch(0)
+    counts = tracks["clips"].to_numpy()
+    source = MappedFile(path.with_suffix(".clips"), lock)
+    total = int(counts.sum())
+    return Clips(
+        spectrograms=source.array(np.uint8, (total, shape.frames, shape.bins)),
+        peak_db=MappedFile(path.with_suffix(".peaks")).array(np.float32, (total,)),
+        track=np.repeat(np.arange(len(counts)), counts),
+        track_ids=tracks["track_id"],
+        labels=tracks["label"].to_numpy(),
+        groups=tracks["group"],
+        shape=shape,
+        source=source,
+    )
+
+
+def _key(features: Features, splits: tuple[str, ...]) -> str:
+    """Return 16 hex digits that change with the clips, their labels and their order."""
+    manifest = features.manifest
+    files = [(info.base_name, info.size, info.mtime_ns) for info in (features.folder / "clips").children()]
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "folder": str(features.folder),
+        "fingerprint": manifest.fingerprint,
+        "contents": manifest.contents,
+        "classes": manifest.classes,
+        "splits": splits,
+        "files": files,
+    }
+    return fingerprint(content)
