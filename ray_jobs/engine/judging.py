@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ray
 
 from genre import report
@@ -36,7 +38,7 @@ def judge(
     With `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
     classical baseline, `seed` that of the configuration.
     """
-    clips = ClipCache.of(features, CacheSettings(), (split,)).open().clips[split]
+    clips = replace(ClipCache.of(features, CacheSettings(), (split,)).open().clips[split], source=None)
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
     scored = scoring.score(clips, saved, fitted, audio)
