@@ -37,7 +37,7 @@ class StoredClip:
 class Clips:
     """Clips with the tracks that they come from; in memory, or mapped from a file of this machine."""
 
-    spectrograms: Bytes  # (clips, frames, bins)
+    spectrograms: Bytes  # (clips, frames, bins), contiguous
     peak_db: Float32  # (clips,)
     track: Ints  # (clips,) row in the arrays below
     track_ids: pa.StringArray  # (tracks,)
