@@ -39,7 +39,7 @@ def run(config: Config) -> None:
     names = ", ".join(runs.label for runs in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
     with cluster.connected(config):
-        board = judging.judge(features, config.evaluate.split, saved, config.seed)
+        board = judging.judge(features, config.evaluate.split, saved, config.seed, device=config.device)
     judging.publish(board, output / "evaluation", [])
 
 

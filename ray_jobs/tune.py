@@ -71,6 +71,7 @@ def run(config: Config, known: Forecast | None = None) -> None:
             result.facts,
             decoding,
             config.tune.robustness_tracks,
+            config.device,
         )
     board.notes.extend(trained.notes)
     board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))
@@ -146,7 +147,7 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     saved = [
         finals.best_epoch(runner, winner, output / "tune" / "so-far" / winner.architecture) for winner in result.winners
     ]
-    board = judging.judge(features, "valid", saved, config.seed, search=result.facts)
+    board = judging.judge(features, "valid", saved, config.seed, search=result.facts, device=config.device)
     board.notes.append("The search was interrupted: these are the best trials so far.")
     judging.publish(board, output / "leaderboard" / "so-far", saved)
 

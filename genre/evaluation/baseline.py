@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import librosa
 import numpy as np
@@ -53,8 +54,15 @@ class Baseline:
     train_seconds: float
 
     def predict(self, clips: Clips) -> Float32:
-        """Return the softmax of the one-against-rest scores, (tracks, classes): a ranking, not calibrated."""
-        scores = self.pipeline.decision_function(track_statistics(clips))
+        """Return the probabilities of the tracks of some clips, like `predict_statistics`."""
+        return self.predict_statistics(track_statistics(clips))
+
+    def predict_statistics(self, statistics: npt.NDArray[np.floating[Any]]) -> Float32:
+        """Return the softmax of the one-against-rest scores, (tracks, classes): a ranking, not calibrated.
+
+        `statistics` are those of `track_statistics`.
+        """
+        scores = self.pipeline.decision_function(statistics)
         if scores.ndim == 1:  # two classes
             scores = np.stack([-scores, scores], axis=1)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from genre import devices
-from genre.features import Clips, Float32
+from genre.features import Clips
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict
@@ -31,12 +31,6 @@ class InferenceCost:
     parameters: int
     flops: int  # multiplications and additions for one clip
     hardware: str  # on which the times were measured
-
-
-def predict_saved(folder: Location, clips: Clips) -> tuple[ModelCard, Float32]:
-    """Return the card of the model saved in `folder` and its probabilities (tracks, classes)."""
-    card, classifier = checkpoint.load(folder)
-    return card, predict(classifier, clips, card.frames(), card.eval_windows)
 
 
 def cost(folder: Location, clips: Clips) -> InferenceCost:

@@ -34,7 +34,7 @@ from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import cache_folder
 from genre.features.cache_folder import Report
-from genre.features.clips import ClipIndex, Clips, spectrograms_of
+from genre.features.clips import ClipIndex, Clips, check_peaks, spectrograms_of
 from genre.features.columns import combined
 from genre.features.encoding import Float32
 from genre.features.folder import Features
@@ -178,10 +178,7 @@ class _SplitWriter:
     def finish(self) -> None:
         """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing or has no peak."""
         self._index.check_complete()
-        if not np.isfinite(self._peaks).all():
-            raise ArtifactError(
-                f"{self._source}: peak_db holds NaN or nulls; those spectrograms are unusable, remove them"
-            )
+        check_peaks(self._source, self._peaks)
         os.fsync(self._file.fileno())
         self._path.with_suffix(".peaks").write_bytes(self._peaks.tobytes())
         ids, groups = combined(self._tracks["track_id"]), combined(self._tracks["group"])

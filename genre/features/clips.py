@@ -100,39 +100,56 @@ class ClipIndex:
 
         Rows of other tracks, and rows of a track whose part is another file, which are obsolete, are left out.
         """
-        for name in {"track_id", "clip", "spectrogram"} & set(rows.schema.names):
-            if rows[name].null_count:
-                raise ArtifactError(
-                    f"{self._source}: {file} holds nulls in column {name!r}; write one row for each clip that exists"
-                )
+        check_no_nulls(f"{self._source}: {file}", rows)
         tracks = np.array([self._find(file, track) for track in rows["track_id"].to_pylist()], dtype=np.int64)
         used = np.flatnonzero(tracks >= 0)
         track, clip = tracks[used], rows["clip"].to_numpy()[used]
         beyond = (clip < 0) | (clip >= self._counts[track])
         position = self._first[track] + clip
         if beyond.any() or self._found[position].any() or len(np.unique(position)) < len(position):
-            raise ArtifactError(
-                f"{self._source}: {file} holds a clip twice, or more clips of a track than tracks.parquet counts; "
-                "number the clips of a track 0, 1, 2, ..., or prepare it again"
-            )
+            raise repeated(f"{self._source}: {file}")
         self._found[position] = True
         return used, position
 
     def check_complete(self) -> None:
         """Check that `locate` was called with every clip."""
-        missing = len(self._found) - np.count_nonzero(self._found)
-        if missing:
-            raise ArtifactError(
-                f"{self._source}: {missing} of {len(self._found)} clips are missing; prepare the features again"
-            )
+        check_all_found(self._source, self._found)
 
     def _find(self, file: str, track: str) -> int:
         row = self._row.get(track, -1)
         return row if row < 0 or self._parts[row] in (None, file) else -1
 
 
+def check_no_nulls(source: str, rows: pa.RecordBatch) -> None:
+    """Raise `ArtifactError` when one of the columns of clip rows, in which every clip needs a value, holds nulls."""
+    for name in {"track_id", "clip", "spectrogram"} & set(rows.schema.names):
+        if rows[name].null_count:
+            raise ArtifactError(f"{source} holds nulls in column {name!r}; write one row for each clip that exists")
+
+
+def check_peaks(source: str, peak_db: Float32) -> None:
+    """Raise `ArtifactError` when a peak level is unknown."""
+    if not np.isfinite(peak_db).all():
+        raise ArtifactError(f"{source}: peak_db holds NaN or nulls; those spectrograms are unusable, remove them")
+
+
+def check_all_found(source: str, found: npt.NDArray[np.bool_]) -> None:
+    """Raise `ArtifactError` unless all clips were found."""
+    missing = len(found) - np.count_nonzero(found)
+    if missing:
+        raise ArtifactError(f"{source}: {missing} of {len(found)} clips are missing; prepare the features again")
+
+
+def repeated(source: str) -> ArtifactError:
+    """Return the error for clip rows that repeat a clip, or exceed the number of the track's clips."""
+    return ArtifactError(
+        f"{source} holds a clip twice, or more clips of a track than tracks.parquet counts; "
+        "number the clips of a track 0, 1, 2, ..., or prepare it again"
+    )
+
+
 def spectrograms_of(rows: pa.RecordBatch, shape: Shape) -> Bytes:
-    """Return the column `spectrogram` as an array, (clips, frames, bins), without a copy."""
+    """Return the spectrogram column of clip rows as (clips, frames, bins), without a copy."""
     column = rows["spectrogram"]
     width = shape.bytes
     values = np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset * width :][: len(column) * width]

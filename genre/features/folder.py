@@ -87,11 +87,17 @@ class Features:
         for file in (self.folder / "clips").files(".parquet"):
             if parts is not None and file.name not in parts:
                 continue
-            with file.open_parquet() as reader:
-                _check_clip_schema(file, reader.schema_arrow, self.shape)
-                for group in range(reader.num_row_groups):
-                    for batch in reader.iter_batches(ROW_GROUP, row_groups=[group], columns=list(columns)):
-                        yield file.name, batch
+            for batch in self.iter_rows(file, columns=columns):
+                yield file.name, batch
+
+    def iter_rows(
+        self, file: Location, groups: range | None = None, columns: Sequence[str] = _CLIP_COLUMNS
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of one clip file, at most `ROW_GROUP` at a time: all of them, or those of some row groups."""
+        with file.open_parquet() as reader:
+            _check_clip_schema(file, reader.schema_arrow, self.shape)
+            for group in groups or range(reader.num_row_groups):
+                yield from reader.iter_batches(ROW_GROUP, row_groups=[group], columns=list(columns))
 
     def _count_clips(self, tracks: pa.Table) -> pa.Array:
         """Return the number of clips of each track, for a tracks.parquet without that column."""

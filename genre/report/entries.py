@@ -16,7 +16,7 @@ from genre.evaluation import baseline
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
-from genre.features import SPLITS, Clips, Features, Float32
+from genre.features import SPLITS, Features, Float32
 from genre.features.manifest import versions
 from genre.model.card import ModelCard
 from genre.report.board import Board, Entry, Run, describe_hardware
@@ -82,23 +82,23 @@ def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
     )
 
 
-def classical(fitted: Baseline, clips: Clips, robustness: Robustness) -> Entry:
-    """Return the entry of the classical baseline."""
+def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) -> Entry:
+    """Return the entry of the classical baseline, from its predictions."""
     return Entry(
         name="statistics + svm",
         kind="classical",
-        runs=[Run(0, fitted.predict(clips), train_seconds=fitted.train_seconds)],
+        runs=[Run(0, probabilities, train_seconds=fitted.train_seconds)],
         settings={"svc.C": fitted.penalty, "mfccs": baseline.MFCCS},
         valid_f1=fitted.valid_f1,
         robustness=robustness,
     )
 
 
-def majority(features: Features, clips: Clips) -> Entry:
-    """Return the entry that predicts the class frequencies of the training split for every track."""
+def majority(features: Features, part: Part) -> Entry:
+    """Return the entry that predicts the class frequencies of the training split for every track of `part`."""
     counts = _count(features, "train")
     shares = np.array(list(counts.values()), np.float32) / max(1, len(features.tracks("train")))
-    return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(clips.track_ids), 1)))])
+    return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(features.tracks(part)), 1)))])
 
 
 def corpus_facts(features: Features) -> CorpusFacts:
@@ -117,22 +117,23 @@ def corpus_facts(features: Features) -> CorpusFacts:
 
 def board(
     features: Features,
-    clips: Clips,
     part: Part,
     entries: list[Entry],
     seed: int,
     notes: list[str],
     search: Search | None,
 ) -> Board:
-    """Return the board of `entries`, whose predictions are those for `clips`."""
-    grouped = pc.count_distinct(clips.groups).as_py() < len(clips.track_ids)
+    """Return the board of `entries`, whose predictions are those for the tracks of `part` in their order."""
+    tracks = features.tracks(part)
+    groups = pc.coalesce(tracks["group"], tracks["track_id"])  # the track itself where no group is known
+    grouped = pc.count_distinct(groups).as_py() < len(tracks)
     corpus = corpus_facts(features)
     return Board(
         title=f"Music genres: {corpus.name}",
         classes=features.classes,
-        track_ids=clips.track_ids.to_pylist(),
-        truth=clips.labels,
-        groups=clips.groups.to_pylist() if grouped else None,
+        track_ids=tracks["track_id"].to_pylist(),
+        truth=features.labels(tracks).to_numpy(),
+        groups=groups.to_pylist() if grouped else None,
         entries=entries,
         corpus=corpus,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

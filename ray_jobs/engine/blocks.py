@@ -7,7 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import ray
@@ -60,12 +60,7 @@ class Workers:
             num_cpus=_cpus_of_a_block(tracks),
         )
         results.context.target_max_block_size = 1  # each result is sent at once, not at the end of the task
-        with as_they_come(results) as tables:
-            for answer in (answer for table in tables for answer in table["answer"]):
-                result = pickle.loads(answer.as_py())  # noqa: S301 - from our own workers
-                if isinstance(result, Exception):
-                    raise result
-                yield result
+        yield from answers(results)
 
 
 @contextlib.contextmanager
@@ -82,6 +77,21 @@ def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
         for thread in threading.enumerate():
             if thread.name == "iter_threaded":
                 thread.join(_THREAD_SECONDS)
+
+
+def answer_row(answer: Any) -> pa.Table:
+    """Return a row with an object, such as an error, which Ray Data would wrap in its own if it were raised."""
+    return pa.table({"answer": pa.array([pickle.dumps(answer)], pa.binary())})
+
+
+def answers(dataset: ray.data.Dataset) -> Iterator[Any]:
+    """Yield the objects in rows of `answer_row` as they come. Raises those that are errors."""
+    with as_they_come(dataset) as tables:
+        for answer in (answer for table in tables for answer in table["answer"]):
+            result = pickle.loads(answer.as_py())  # noqa: S301 - from our own workers
+            if isinstance(result, Exception):
+                raise result
+            yield result
 
 
 def block_size(tracks: int, limit: int) -> int:
@@ -118,15 +128,11 @@ def _do_blocks(
     for block in range(firsts[task], firsts[task + 1]):
         try:
             result = work(tracks.slice(block * size, size))
-            answer = pickle.dumps(result.select(columns) if columns else result)
+            answer = answer_row(result.select(columns) if columns else result)
         except Exception as error:
-            yield _row(pickle.dumps(portable(error)))
+            yield answer_row(portable(error))
             return
-        yield _row(answer)
-
-
-def _row(answer: bytes) -> pa.Table:
-    return pa.table({"answer": pa.array([answer], pa.binary())})
+        yield answer
 
 
 def _cpus_of_a_block(tracks: pa.Table) -> float:

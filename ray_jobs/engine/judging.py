@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import ray
 
 from genre import report
 from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
 from genre.features import Features
-from genre.features.cache import ClipCache
 from genre.features.recipe import Recipe
 from genre.report import PARTS, Board, Part, Search, entries, model_card
 from genre.report.entries import SavedRuns
-from genre.settings import CacheSettings, DecodingSettings
+from genre.settings import DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine import cli, scoring
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio
@@ -32,16 +29,16 @@ def judge(
     search: Search | None = None,
     decoding: DecodingSettings | None = None,
     changed_tracks: int = 0,
+    device: str = "auto",
 ) -> Board:
     """Score every saved model once on `split` of the features.
 
     With `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
-    classical baseline, `seed` that of the configuration.
+    classical baseline, `seed` that of the configuration. No clip enters this process.
     """
-    clips = replace(ClipCache.of(features, CacheSettings(), (split,)).open().clips[split], source=None)
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
-    scored = scoring.score(clips, saved, fitted, audio)
+    scored = scoring.score(features, split, saved, fitted, audio, device)
     f1 = scored.robustness
     rows = [
         entries.network(runs, scored.predictions[runs.label], scored.costs[runs.label], f1.get(runs.label, {}))
@@ -50,14 +47,14 @@ def judge(
     if len(rows) > 1:
         rows.append(entries.ensemble(rows, f1.get(robustness.ENSEMBLE, {})))
     if scored.baseline is not None:
-        rows.append(entries.classical(scored.baseline, clips, f1.get(BASELINE, {})))
-    rows.append(entries.majority(features, clips))
+        rows.append(entries.classical(*scored.baseline, f1.get(BASELINE, {})))
+    rows.append(entries.majority(features, split))
     notes = list(scored.notes)
     if decoding and recipe is None:
         notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")
     if split != "test":
         notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
-    board = entries.board(features, clips, split, rows, seed, notes, search)
+    board = entries.board(features, split, rows, seed, notes, search)
     board.commands.append(cli.command_line())
     return board
 

@@ -90,14 +90,14 @@ class Measurement:
         self,
         truth: IntArray,
         seeds: Mapping[str, Sequence[int]],
-        unchanged: Float32,
+        unchanged: Sequence[Float32],
         baseline: str,
         progress: JobProgress,
     ) -> tuple[Scores, list[str]]:
         """Return macro F1 by row and change, and notes on the tracks that it was measured on.
 
-        `truth` (tracks,) and `unchanged` (models, tracks, classes) are those of all test tracks; the models are in the
-        order of `robustness.scores_by_row`.
+        `truth` (tracks,) and `unchanged`, (tracks, classes) of each model, are those of all test tracks. The models are
+        in the order of `robustness.scores_by_row`.
         """
         parts = self._collect(progress)
         measured = [part for part in parts if part.predictions is not None]
@@ -106,7 +106,7 @@ class Measurement:
             return {}, [f"Robustness was not measured: {failures[0]}."] if failures else []
         rows = np.concatenate([part.rows for part in measured])
         changed = np.concatenate([part.predictions for part in measured], axis=2)
-        predictions = {UNCHANGED: unchanged[:, rows]}
+        predictions = {UNCHANGED: np.stack([each[rows] for each in unchanged])}
         predictions |= {change: changed[:, number] for number, change in enumerate(CHANGES)}
         scores = robustness.scores_by_row(truth[rows], seeds, predictions, baseline)
         return scores, self._notes(len(rows), failures)

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
 from genre.evaluation import baseline, inference
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
-from genre.features import Clips, Float32
+from genre.features import Features, Float32, streaming
 from genre.features.cache import ClipCache
-from genre.model.card import ModelCard
+from genre.model.card import ModelCard, read_card
 from genre.report.entries import SavedRuns
 from genre.storage import Location
 from genre.training.experiment import Data
+from ray_jobs.engine import predictions
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement, Scores
 from ray_jobs.engine.tasks import POLL_SECONDS, collect
@@ -30,7 +30,7 @@ class Scored:
 
     predictions: dict[str, list[tuple[ModelCard, Float32]]]  # one for each seed
     costs: dict[str, InferenceCost]
-    baseline: Baseline | None
+    baseline: tuple[Baseline, Float32] | None  # with its predictions
     robustness: dict[str, dict[str, float]]  # macro F1 by change
     notes: list[str]
 
@@ -43,42 +43,45 @@ def fit_baseline(cache: ClipCache, class_weights: bool) -> Baseline:
 
 
 def score(
-    clips: Clips, saved: Sequence[SavedRuns], fitted: ray.ObjectRef[Baseline] | None, changed: ChangedAudio | None
+    features: Features,
+    split: str,
+    saved: Sequence[SavedRuns],
+    fitted: ray.ObjectRef[Baseline] | None,
+    changed: ChangedAudio | None,
+    device: str,
 ) -> Scored:
-    """Score all models on all machines; then measure their costs, while nothing else runs."""
-    shared, folders = ray.put(clips), [folder for runs in saved for folder in runs.folders]
-    tasks = [_predict.remote(folder, shared) for folder in folders]
+    """Score all models on all machines, on a split and then on changed audio of it.
+
+    At the end it measures their costs, while nothing else runs.
+    """
+    folders = [folder for runs in saved for folder in runs.folders]
+    measures = [] if fitted is None else [baseline.track_statistics]
+    means = predictions.Stream(features, split, folders, measures, device).run()
+    remaining = iter(means)
+    answers = {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
     measurement = Measurement.start(changed, folders, fitted) if changed else None
     parts = len(measurement.tasks) if measurement else 0
-    with JobProgress("judging", len(tasks) + parts + (fitted is not None) + len(saved)) as progress:
-        results = iter(collect(tasks, progress, "models scored"))
-        predictions = {runs.label: [next(results) for _ in runs.folders] for runs in saved}
+    with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
         baselines = collect([] if fitted is None else [fitted], progress, "baseline fitted")
-        seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in predictions.items()}
+        scored_baselines = [(each, each.predict_statistics(next(remaining))) for each in baselines]
         f1: Scores = {}
         notes: list[str] = []
         if measurement:
-            answers = [probabilities for runs in predictions.values() for _, probabilities in runs]
-            unchanged = np.stack([*answers, *(fitted.predict(clips) for fitted in baselines)])
+            seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in answers.items()}
+            unchanged = [*means[: len(folders)], *(probabilities for _, probabilities in scored_baselines)]
             name = BASELINE if baselines else ""
-            f1, notes = measurement.finish(clips.labels, seeds, unchanged, name, progress)
-        sample = ray.put(inference.first_clips(clips, inference.MAX_CLIPS))
-        costs = _stream(_measure_costs.remote([runs.folders[0] for runs in saved], sample), progress)
+            truth = features.labels(features.tracks(split)).to_numpy()
+            f1, notes = measurement.finish(truth, seeds, unchanged, name, progress)
+        costs = _stream(_measure_costs.remote([runs.folders[0] for runs in saved], features, split), progress)
         costs_by_row = {runs.label: cost for runs, cost in zip(saved, costs, strict=True)}
-    return Scored(predictions, costs_by_row, baselines[0] if baselines else None, f1, notes)
-
-
-@ray.remote(num_cpus=1)
-def _predict(folder: Location, clips: Clips) -> tuple[ModelCard, Float32]:
-    """Return the card and the predictions of one saved model."""
-    torch.set_num_threads(1)
-    return inference.predict_saved(folder, clips)
+    return Scored(answers, costs_by_row, scored_baselines[0] if scored_baselines else None, f1, notes)
 
 
 @ray.remote(num_cpus=1, num_returns="streaming")
-def _measure_costs(folders: list[Location], clips: Clips) -> Iterator[InferenceCost]:
+def _measure_costs(folders: list[Location], features: Features, split: str) -> Iterator[InferenceCost]:
     """Yield the costs of models, one after another in one process with one thread, so that they are comparable."""
     torch.set_num_threads(1)
+    clips = streaming.first_clips(features, features.tracks(split), inference.MAX_CLIPS)
     for folder in folders:
         yield inference.cost(folder, clips)
 

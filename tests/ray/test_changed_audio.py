@@ -52,7 +52,7 @@ def measure(
     tracks: pa.Table, models: list[Location], count: int = 0, recipe: Recipe = RECIPE
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Return the scores and notes; unchanged, every model is right on every track."""
-    right = np.stack([np.eye(len(CLASSES), dtype=np.float32)[TRUTH]] * len(models))
+    right = [np.eye(len(CLASSES), dtype=np.float32)[TRUTH]] * len(models)
     measurement = Measurement.start(ChangedAudio.sample(tracks, count, 0, recipe), models, None)
     with JobProgress("test", len(measurement.tasks)) as progress:
         return measurement.finish(TRUTH, {"cnn": [0, 1]}, right, "", progress)

@@ -12,7 +12,6 @@ from saving import save_model
 from genre.evaluation import inference
 from genre.features import Clips
 from genre.model import checkpoint
-from genre.model.classifier import predict
 from genre.storage import Location
 
 
@@ -24,12 +23,6 @@ def model(tmp_path: Path) -> Location:
 @pytest.fixture
 def clips() -> Clips:
     return make_clips(tracks=6, bins=32, frames=87, per_track=2)
-
-
-def test_predictions_are_those_of_the_model(model: Location, clips: Clips) -> None:
-    card, probabilities = inference.predict_saved(model, clips)
-    _, classifier = checkpoint.load(model)
-    np.testing.assert_array_equal(probabilities, predict(classifier, clips, card.frames(), card.eval_windows))
 
 
 def test_costs_cover_one_clip_and_several_and_name_the_hardware(model: Location, clips: Clips) -> None:

@@ -1,0 +1,225 @@
+"""Read the clips of a folder in units, in any process, and combine what was computed on them into one row a track.
+
+    units(features, tracks)  the units of work: small files, or row groups of large ones
+    read(...)                a unit -> chunks of clips
+    TrackMeans               values of chunks, in any order -> means over the clips of each track
+
+Units depend on the folder only, and the means on the units only: results are the same for any number of processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.features import clips as clip_rows
+from genre.features.clips import Clips, Ints
+from genre.features.columns import combined
+from genre.features.encoding import Bytes, Float32
+from genre.features.folder import Features
+from genre.features.schema import ROW_GROUP
+
+_LARGE_FILE = 64 << 20  # bytes; larger files are divided at their row groups
+_GROUPS_PER_UNIT = 4
+
+Values = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A clip file, or some row groups of a large one."""
+
+    file: str
+    groups: range | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Clips of some tracks from one unit. `clips.track` counts within `tracks`; labels and groups are not filled in."""
+
+    order: tuple[str, int, int]  # file, first row group of the unit, number within the unit
+    tracks: Ints  # (tracks,) rows in the table of tracks that is read
+    numbers: Ints  # (clips,) of the clip within its track
+    clips: Clips
+
+    def means(self, values: Sequence[Values]) -> ChunkMeans:
+        """Return `values`, each (tracks, width) means over the clips of this chunk, with the tracks they belong to."""
+        return ChunkMeans(
+            self.order, self.tracks, self.clips.track, self.numbers, [np.asarray(each, np.float32) for each in values]
+        )
+
+
+@dataclass(frozen=True)
+class ChunkMeans:
+    """Means over the clips of a chunk; the first four fields are those of the chunk."""
+
+    order: tuple[str, int, int]
+    tracks: Ints
+    track: Ints
+    numbers: Ints
+    values: list[Float32]  # (tracks, width) each
+
+
+def units(features: Features, tracks: pa.Table) -> list[Unit]:
+    """Return the units that may hold clips of `tracks`, in the order of their names.
+
+    Only large files are opened, for the number of their row groups. Raises `ArtifactError` like `Features.open`.
+    """
+    folder = features.folder / "clips"
+    parts = None if tracks["part"].null_count else set(pc.unique(tracks["part"]).to_pylist())
+    sizes = {info.base_name: info.size for info in folder.children()}
+    found: list[Unit] = []
+    for file in folder.files(".parquet"):
+        if parts is not None and file.name not in parts:
+            continue
+        if sizes[file.name] <= _LARGE_FILE:
+            found.append(Unit(file.name))
+            continue
+        with file.open_parquet() as reader:
+            count = reader.num_row_groups
+        firsts = range(0, count, _GROUPS_PER_UNIT)
+        found.extend(Unit(file.name, range(first, min(count, first + _GROUPS_PER_UNIT))) for first in firsts)
+    return found
+
+
+def read(features: Features, tracks: pa.Table, unit: Unit) -> Iterator[Chunk]:
+    """Yield the clips of `tracks` in a unit, in chunks of `ROW_GROUP` to twice as many clips; the last may be smaller.
+
+    `tracks` has the columns track_id and part (the file that holds the clips, null: any); rows of a track whose part
+    is another file are obsolete and skipped. Raises `ArtifactError` for unusable rows.
+    """
+    numbers, collected = itertools.count(), list[_Rows]()
+    first = unit.groups.start if unit.groups else 0
+    for rows in _rows(features, tracks, unit):
+        collected.append(rows)
+        if sum(len(each.track) for each in collected) >= ROW_GROUP:
+            yield _chunk(features, (unit.file, first, next(numbers)), collected)
+            collected = []
+    if collected:
+        yield _chunk(features, (unit.file, first, next(numbers)), collected)
+
+
+def first_clips(features: Features, tracks: pa.Table, count: int) -> Clips:
+    """Return at least `count` clips of `tracks`, or all if there are fewer, from the first units that hold them."""
+    collected: list[_Rows] = []
+    for unit in units(features, tracks):
+        for rows in _rows(features, tracks, unit):
+            collected.append(rows)
+            if sum(len(each.track) for each in collected) >= count:
+                return _chunk(features, (unit.file, 0, 0), collected).clips
+    return _chunk(features, ("", 0, 0), collected).clips
+
+
+class TrackMeans:
+    """Combines the means of chunks, which arrive in any order, into one row for each track.
+
+    Memory holds the result, and for the time being the values of tracks of which some chunks are still missing.
+    """
+
+    def __init__(self, source: str, tracks: pa.Table) -> None:
+        """Prepare for `tracks`, whose column `clips` tells how many each one has; `source` names them in errors."""
+        clips = tracks["clips"].to_numpy().astype(np.int64)
+        self._source, self._counts = source, clips
+        self._first = np.cumsum(clips) - clips
+        self._found = np.zeros(int(clips.sum()), dtype=bool)
+        self._means: list[Float32] = []
+        self._incomplete: dict[int, list[tuple[tuple[str, int, int], int, list[Float32]]]] = {}
+
+    def add(self, chunk: ChunkMeans) -> int:
+        """Add a chunk and return the number of tracks that it completed. Raises `ArtifactError` for a repeated clip."""
+        self._mark(chunk)
+        if not self._means:
+            self._means = [np.zeros((len(self._counts), each.shape[1]), np.float32) for each in chunk.values]
+        clips = np.bincount(chunk.track, minlength=len(chunk.tracks))
+        complete = clips == self._counts[chunk.tracks]
+        for mean, values in zip(self._means, chunk.values, strict=True):
+            mean[chunk.tracks[complete]] = values[complete]
+        done = int(complete.sum())
+        for index in np.flatnonzero(~complete):
+            row = int(chunk.tracks[index])
+            pieces = self._incomplete.setdefault(row, [])
+            pieces.append((chunk.order, int(clips[index]), [values[index].copy() for values in chunk.values]))
+            if sum(count for _, count, _ in pieces) == self._counts[row]:
+                self._complete(row, self._incomplete.pop(row))
+                done += 1
+        return done
+
+    def result(self) -> list[Float32]:
+        """Return each value of all tracks, (tracks, width). Raises `ArtifactError` when a clip is missing."""
+        clip_rows.check_all_found(self._source, self._found)
+        return self._means
+
+    def _mark(self, chunk: ChunkMeans) -> None:
+        tracks = chunk.tracks[chunk.track]
+        positions = self._first[tracks] + chunk.numbers
+        beyond = (chunk.numbers < 0) | (chunk.numbers >= self._counts[tracks])
+        if beyond.any() or self._found[positions].any() or len(np.unique(positions)) < len(positions):
+            raise clip_rows.repeated(f"{self._source}: {chunk.order[0]}")
+        self._found[positions] = True
+
+    def _complete(self, row: int, pieces: list[tuple[tuple[str, int, int], int, list[Float32]]]) -> None:
+        """Average the pieces of a track in the order of the units, so that the sum is the same each time."""
+        pieces.sort(key=lambda piece: piece[0])
+        weights = np.array([clips for _, clips, _ in pieces], np.float64)
+        for mean, values in zip(self._means, zip(*(values for _, _, values in pieces), strict=True), strict=True):
+            mean[row] = weights @ np.stack(values).astype(np.float64) / weights.sum()
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a clip file that are used."""
+
+    track: Ints  # (clips,) row in the table of tracks
+    number: Ints  # (clips,)
+    peak_db: Float32  # (clips,)
+    spectrograms: Bytes  # (clips, ...)
+
+
+def _rows(features: Features, tracks: pa.Table, unit: Unit) -> Iterator[_Rows]:
+    """Yield the used rows of each batch of a unit."""
+    rows = np.flatnonzero(pc.fill_null(pc.equal(tracks["part"], unit.file), True).to_numpy())
+    ids = combined(tracks["track_id"]).take(pa.array(rows))
+    source = f"{features.folder}: {unit.file}"
+    for batch in features.iter_rows(features.folder / "clips" / unit.file, unit.groups):
+        clip_rows.check_no_nulls(source, batch)
+        places = pc.index_in(batch["track_id"].cast(pa.string()), value_set=ids)
+        used = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
+        if not len(used):
+            continue
+        peak_db = batch["peak_db"].to_numpy(zero_copy_only=False)[used].astype(np.float32)
+        clip_rows.check_peaks(source, peak_db)
+        yield _Rows(
+            track=rows[places.drop_null().to_numpy()],
+            number=batch["clip"].to_numpy()[used].astype(np.int64),
+            peak_db=peak_db,
+            spectrograms=clip_rows.spectrograms_of(batch, features.shape)[used],
+        )
+
+
+def _chunk(features: Features, order: tuple[str, int, int], collected: list[_Rows]) -> Chunk:
+    """Return rows as a chunk, in the order of tracks and of the clips' numbers."""
+    track, number = (np.concatenate([getattr(rows, name) for rows in collected]) for name in ("track", "number"))
+    sequence = np.lexsort((number, track))
+    tracks, within = np.unique(track[sequence], return_inverse=True)
+    names = pa.array([str(row) for row in tracks], pa.string())
+    return Chunk(
+        order=order,
+        tracks=tracks,
+        numbers=number[sequence],
+        clips=Clips(
+            spectrograms=np.concatenate([rows.spectrograms for rows in collected])[sequence],
+            peak_db=np.concatenate([rows.peak_db for rows in collected])[sequence],
+            track=within,
+            track_ids=names,
+            labels=np.zeros(len(tracks), np.int64),
+            groups=names,
+            shape=features.shape,
+        ),
+    )

@@ -1,0 +1,124 @@
+"""Predictions of saved models for the tracks of a split, from clips that stream through the workers.
+
+Each worker reads clips itself and answers with one row a track, so neither the driver nor the object store holds any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import torch
+
+from genre import memory
+from genre.audio.isolation import portable
+from genre.features import Clips, Features, Float32, streaming
+from genre.features.streaming import ChunkMeans, TrackMeans, Unit
+from genre.model import checkpoint
+from genre.model.classifier import predict
+from genre.storage import Location
+from genre.wording import plural
+from ray_jobs.engine import blocks, capacity, cluster
+from ray_jobs.engine.progress import JobProgress
+
+Measure = Callable[[Clips], npt.NDArray[np.floating[Any]]]  # clips -> (tracks, width), means over the clips of a track
+_WORKERS_PER_GPU = 4  # each has a process and a CUDA context of its own
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Models and other measures that are computed on all clips of a split. Its pickle is small: it holds addresses."""
+
+    features: Features
+    split: str
+    models: Sequence[Location]
+    measures: Sequence[Measure]
+    device: str = "auto"
+
+    def run(self) -> list[Float32]:
+        """Return the probabilities of each model, then the values of each measure, for all tracks of the split.
+
+        Each result is (tracks, width), means over the clips of a track, and does not depend on the number of workers.
+        Raises `ArtifactError` when a model cannot be loaded, or when clips are missing, repeated or unusable.
+        """
+        tracks = self.features.tracks(self.split)
+        means = TrackMeans(f"{self.features.folder}, split {self.split!r}", tracks)
+        with JobProgress("judging", len(tracks)) as progress:
+            for chunk in self._chunks(tracks):
+                progress.step(means.add(chunk), f"tracks scored by {plural(len(self.models), 'model')}")
+        return means.result()
+
+    def _chunks(self, tracks: pa.Table) -> Iterator[ChunkMeans]:
+        """Yield the values of all chunks in the order of completion.
+
+        An actor on each CPU, or a few on each GPU, loads all models once and reads the clips itself: through the
+        reader of Ray Data every spectrogram would be copied into the object store and out of it (docs/DECISIONS.md).
+        """
+        parts = streaming.units(self.features, tracks)
+        if not parts:
+            return iter(())
+        workers, gpus = _workers(len(parts), 0 if self.device == "cpu" else capacity.gpus())
+        # in a list, because Ray replaces a direct argument by the table itself
+        shared = [ray.put(tracks.select(["track_id", "part"]).combine_chunks())]
+        data = cluster.data()
+        dataset = data.from_arrow([_table(unit) for unit in parts]).map_batches(
+            _Scorer,
+            fn_constructor_args=(self, shared, "cuda" if gpus else "cpu"),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            num_cpus=1,
+            num_gpus=gpus,
+        )
+        return blocks.answers(dataset)
+
+
+def _workers(parts: int, gpus: int) -> tuple[int, float]:
+    """Return the number of workers, and the share of a GPU that each one needs."""
+    cpus = min(capacity.cpus(), max(1, parts))
+    if not gpus:
+        return cpus, 0.0
+    share = min(_WORKERS_PER_GPU, -(-cpus // gpus))
+    return min(cpus, share * gpus), 1 / share
+
+
+class _Scorer:
+    """All models, loaded once for the life of a worker."""
+
+    def __init__(self, stream: Stream, tracks: list[ray.ObjectRef], device: str) -> None:
+        memory.keep_freed()
+        torch.set_num_threads(1)
+        self._stream, self._device = stream, torch.device(device)
+        self._tracks: pa.Table = ray.get(tracks[0])
+        self._measures: list[Measure] = []
+
+    def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
+        """Yield an answer for each chunk of a unit, or an error."""
+        try:
+            # not in __init__, whose errors Ray Data takes for those of a machine and tries again
+            self._measures = self._measures or [*map(self._load, self._stream.models), *self._stream.measures]
+            for unit in _units(units):
+                for chunk in streaming.read(self._stream.features, self._tracks, unit):
+                    yield blocks.answer_row(chunk.means([measure(chunk.clips) for measure in self._measures]))
+        except Exception as error:
+            yield blocks.answer_row(portable(error))
+
+    def _load(self, folder: Location) -> Measure:
+        card, classifier = checkpoint.load(folder)
+        classifier.to(self._device)
+        return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
+
+
+def _table(unit: Unit) -> pa.Table:
+    first, end = (unit.groups.start, unit.groups.stop) if unit.groups else (None, None)
+    return pa.table({"file": [unit.file], "first": pa.array([first], pa.int64()), "end": pa.array([end], pa.int64())})
+
+
+def _units(table: pa.Table) -> Iterator[Unit]:
+    for row in table.to_pylist():
+        yield Unit(row["file"], None if row["first"] is None else range(row["first"], row["end"]))

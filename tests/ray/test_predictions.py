@@ -1,0 +1,134 @@
+"""Clips that stream through a real Ray to the models that score them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from making import load
+from saving import CLASSES, save_model
+
+from genre.errors import ArtifactError
+from genre.evaluation import baseline
+from genre.features import Features, Float32
+from genre.features.manifest import SCHEMA_VERSION
+from genre.model import checkpoint
+from genre.model.card import read_card
+from genre.model.classifier import predict
+from genre.model.saved_model import WEIGHTS
+from genre.storage import Location
+from ray_jobs.engine.predictions import Stream
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Location]:
+    home = tmp_path_factory.mktemp("models")
+    made = [("cnn", 0), ("cnn", 1), ("crnn", 0)]
+    return [Location.of(save_model(home / f"{name}-{seed}", name, seed=seed)) for name, seed in made]
+
+
+@pytest.fixture(scope="module")
+def write(models: list[Location]) -> Callable[[Path, list[list[tuple[str, int]]]], Features]:
+    """Return a function that writes a folder for the models, with clips (track, number) in each of several files."""
+    card = read_card(models[0])[0]
+
+    def write_files(folder: Path, files: list[list[tuple[str, int]]]) -> Features:
+        names = sorted({name for rows in files for name, _ in rows})
+        tables = []
+        for rows in files:
+            content = [
+                {
+                    "track_id": name,
+                    "clip": number,
+                    "start_seconds": 0.0,
+                    "peak_db": float(names.index(name)),
+                    "spectrogram": np.random.default_rng([names.index(name), number])
+                    .integers(0, 256, card.shape.bins * card.shape.frames, dtype=np.uint8)
+                    .tobytes(),
+                }
+                for name, number in rows
+            ]
+            tables.append(pa.Table.from_pylist(content, card.shape.clip_schema()))
+        (folder / "clips").mkdir(parents=True)
+        for number, table in enumerate(tables):
+            pq.write_table(table, folder / f"clips/{number}.parquet", row_group_size=3)
+        genres = [CLASSES[number % len(CLASSES)] for number in range(len(names))]
+        splits = ["train" if number % 4 == 3 else "test" for number in range(len(names))]
+        pq.write_table(pa.table({"track_id": names, "genre": genres, "split": splits}), folder / "tracks.parquet")
+        Location.of(folder / "manifest.json").write_json(
+            {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(card.shape), "classes": list(CLASSES)}
+        )
+        return Features.open(Location.of(folder))
+
+    return write_files
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+def scattered(tracks: int = 20, clips: int = 3, files: int = 4) -> list[list[tuple[str, int]]]:
+    """Return the clips of tracks in files: those of most tracks are in one file, those of others in several."""
+    parts: list[list[tuple[str, int]]] = [[] for _ in range(files)]
+    for track in range(tracks):
+        for clip in range(clips):
+            parts[(track + clip * (track % 3 == 0)) % files].append((f"track{track:02d}", clip))
+    return parts
+
+
+def in_memory(features: Features, model: Location) -> Float32:
+    card, classifier = checkpoint.load(model)
+    return predict(classifier, load(features, "test")["test"], card.frames(), card.eval_windows)
+
+
+def stream(features: Features, models: list[Location]) -> list[Float32]:
+    return Stream(features, "test", models, [baseline.track_statistics]).run()
+
+
+def test_predictions_are_those_of_clips_in_memory(
+    cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path
+) -> None:
+    features = write(tmp_path / "f", scattered())
+    *probabilities, statistics = stream(features, models)
+    for model, streamed in zip(models, probabilities, strict=True):
+        np.testing.assert_allclose(streamed, in_memory(features, model), atol=1e-6)
+    np.testing.assert_allclose(
+        statistics, baseline.track_statistics(load(features, "test")["test"]), rtol=1e-4, atol=1e-5
+    )
+    again = stream(features, models)
+    for first, second in zip([*probabilities, statistics], again, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(
+    cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path
+) -> None:
+    damaged = Location.of(save_model(tmp_path / "damaged"))
+    weights = damaged / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-100])
+    features = write(tmp_path / "f", scattered())
+    with pytest.raises(ArtifactError, match=r"damaged/weights.safetensors: not the weights") as error:
+        stream(features, [*models, damaged])
+    assert "\n" not in str(error.value)
+
+
+def test_clips_must_be_complete(
+    cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path
+) -> None:
+    files = scattered()
+    files[1].remove(("track01", 1))
+    with pytest.raises(ArtifactError, match="holds a clip twice, or more clips of a track"):
+        stream(write(tmp_path / "gap", files), models)
+    files[2].append(("track02", 0))
+    with pytest.raises(ArtifactError, match="holds a clip twice"):
+        stream(write(tmp_path / "twice", files), models)
