@@ -55,7 +55,7 @@ def run(config: Config, known: Forecast | None = None) -> None:
         runner = Runner(config, ClipCache.of(features, config.cache), resources)
         decider = Decider(config, timing.workload_of(features), features.manifest.contents, resources)
         decided = decider.decide(known)
-        baseline = judging.fit_baseline.remote(runner.cache, config.train.class_weights)
+        baseline = judging.fit_baseline.remote(features, config.train.class_weights)
         result = find_winners(runner, decided.plan)
         trained = _train_finals(runner, decider, decided, result, started)
         if trained.interrupted:

@@ -1,155 +1,181 @@
-"""The classical baseline: statistics of timbre and rhythm of each track, and a support vector machine.
+"""The classical baseline: a support vector machine on statistics of each track (`track_statistics`).
 
-The statistics come from the stored log-mel spectrograms and are averaged over the clips of a track:
+Up to `EXACT_TRACKS` training tracks it is scikit-learn's SVC with an RBF kernel, whose time grows with the square of
+the tracks. Above, the same kernel is approximated by the Nystroem method (Williams and Seeger, NIPS 2001), and a linear
+machine is fitted by least squares (Suykens and Vandewalle, "Least squares support vector machine classifiers", Neural
+Processing Letters 9, 1999): one pass over the tracks gives the machines of all penalties, and memory holds a batch.
 
-- 20 MFCCs: mean, standard deviation, skewness; standard deviations of their first and second differences
-  (Tzanetakis and Cook, "Musical genre classification of audio signals", IEEE TSAP 10(5), 2002). Means of
-  differences are left out: they telescope to the last value minus the first;
-- spectral contrast, the difference between peaks and valleys in seven bands: mean and standard deviation (Jiang et
-  al., "Music type classification by spectral contrast feature", ICME 2002);
-- the modulation spectrum, the strength of ten ranges of modulation rates in the levels of eight bands (Pampalk, Rauber
-  and Merkl, "Content-based organization and visualization of music archives", ACM Multimedia 2002).
-
-The classifier is scikit-learn's SVC with an RBF kernel. Its C is chosen on the validation split, like the best epoch
-of a network.
+The penalty C is chosen on the validation split, like the best epoch of a network.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import librosa
 import numpy as np
 import numpy.typing as npt
+from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics import f1_score
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from genre import features
-from genre.features import Clips, Float32
+from genre.evaluation.track_statistics import MFCCS
+from genre.features import Float32
+from genre.features.clips import Ints
 
-MFCCS = 20
+EXACT_TRACKS = 20_000
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
-_CONTRAST_BANDS = 7
-_MODULATION_BANDS = 8
-_MODULATION_RATES = (0.4, 14.0)  # Hz: from a note every other bar to a fast roll
-_RATE_RANGES = 10  # evenly spaced in the logarithm of the rate
-_SMALLEST_MODULATION = 1e-3  # dB
+_COMPONENTS = 1000  # of the Nystroem approximation
+_LANDMARK_TRACKS = 20_000  # of which the components are drawn
+_BATCH = 4096  # tracks
 
 Float64 = npt.NDArray[np.float64]
 
 
+class Machine(Protocol):
+    """A fitted classifier. `classes_` are the labels of its columns, those that occur in the training split."""
+
+    classes_: Ints
+
+    def decision_function(self, statistics: Float32) -> Float64: ...
+
+
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted baseline and its score on the validation split."""
+    """A fitted baseline and its macro F1 on the validation split."""
 
-    pipeline: Pipeline
+    machine: Machine
+    name: str  # of its row in the report
+    settings: dict[str, Any]
     classes: int
-    penalty: float
     valid_f1: float
     train_seconds: float
 
-    def predict(self, clips: Clips) -> Float32:
-        """Return the probabilities of the tracks of some clips, like `predict_statistics`."""
-        return self.predict_statistics(track_statistics(clips))
-
-    def predict_statistics(self, statistics: npt.NDArray[np.floating[Any]]) -> Float32:
-        """Return the softmax of the one-against-rest scores, (tracks, classes): a ranking, not calibrated.
-
-        `statistics` are those of `track_statistics`.
-        """
-        scores = self.pipeline.decision_function(statistics)
+    def predict(self, statistics: Float32) -> Float32:
+        """Return the softmax of the one-against-rest scores, (tracks, classes): a ranking, not calibrated."""
+        scores = self.machine.decision_function(statistics)
         if scores.ndim == 1:  # two classes
             scores = np.stack([-scores, scores], axis=1)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         full = np.zeros((len(shares), self.classes), dtype=np.float32)
-        full[:, self.pipeline.classes_] = shares / shares.sum(axis=1, keepdims=True)
+        full[:, self.machine.classes_] = shares / shares.sum(axis=1, keepdims=True)
         return full
 
 
-def fit(train: Clips, valid: Clips, classes: int, class_weights: bool) -> Baseline:
+@dataclass(frozen=True)
+class Split:
+    """The statistics (tracks, statistics) and labels (tracks,) of the tracks of a split."""
+
+    statistics: Float32
+    labels: Ints
+
+
+def fit(train: Split, valid: Split, classes: int, class_weights: bool) -> Baseline:
     """Fit on the training split with the penalty that has the best macro F1 on the validation split.
 
     `class_weights` weights errors by inverse class frequency, as `train.class_weights` does for the networks.
     """
     started = time.perf_counter()
-    inputs, valid_inputs = track_statistics(train), track_statistics(valid)
-    best: tuple[float, float, Pipeline] | None = None
+    exact = len(train.labels) <= EXACT_TRACKS
+    machine, penalty, score = (_fit_exact if exact else _fit_nystroem)(train, valid, class_weights)
+    settings = {"svm.C": penalty, "mfccs": MFCCS} | ({} if exact else {"nystroem.components": _COMPONENTS})
+    name = "statistics + svm" if exact else "statistics + nystroem svm"
+    return Baseline(machine, name, settings, classes, score, time.perf_counter() - started)
+
+
+def _fit_exact(train: Split, valid: Split, class_weights: bool) -> tuple[Machine, float, float]:
+    """Return the machine with the best penalty, the penalty, and its macro F1 on the validation split."""
+    best: tuple[Machine, float, float] | None = None
     for penalty in _PENALTIES:
         pipeline = make_pipeline(StandardScaler(), SVC(C=penalty, class_weight="balanced" if class_weights else None))
-        pipeline.fit(inputs, train.labels)
-        score = float(f1_score(valid.labels, pipeline.predict(valid_inputs), average="macro", zero_division=0))
-        if best is None or score > best[0]:
-            best = (score, penalty, pipeline)
+        pipeline.fit(train.statistics, train.labels)
+        score = _macro_f1(valid.labels, pipeline.predict(valid.statistics))
+        if best is None or score > best[2]:
+            best = pipeline, penalty, score
     assert best is not None
-    return Baseline(best[2], classes, best[1], best[0], time.perf_counter() - started)
+    return best
 
 
-def track_statistics(clips: Clips) -> Float64:
-    """Return the statistics of each track, averaged over its clips: (tracks, statistics)."""
-    rows = [
-        _statistics(features.decode(spectrogram, peak, clips.shape.range_db), clips.shape.frame_seconds)
-        for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True)
-    ]
-    total = np.zeros((len(clips.track_ids), len(rows[0])))
-    np.add.at(total, clips.track, rows)
-    return total / np.bincount(clips.track, minlength=len(total))[:, None]
+class NystroemMachine:
+    """One linear least-squares machine for each class on Nystroem components of scaled statistics."""
+
+    def __init__(self, scaler: StandardScaler, nystroem: Nystroem, weights: Float64, classes: Ints) -> None:
+        self._scaler, self._nystroem, self.classes_ = scaler, nystroem, classes
+        self._weights = weights  # (components + 1, classes): the last row is the bias
+
+    def decision_function(self, statistics: Float32) -> Float64:
+        """Return (tracks, classes) scores, about 1 for the class of a track and -1 for others."""
+        scores = [self.components(batch) @ self._weights for batch in _batches(statistics)]
+        return np.concatenate([np.zeros((0, len(self.classes_))), *scores])
+
+    def components(self, statistics: Float32) -> Float64:
+        """Return the components of a batch of tracks and a column of ones: (tracks, components + 1)."""
+        components = self._nystroem.transform(self._scaler.transform(statistics.astype(np.float64)))
+        return np.concatenate([components, np.ones((len(components), 1))], axis=1)
+
+    def with_weights(self, weights: Float64) -> NystroemMachine:
+        return NystroemMachine(self._scaler, self._nystroem, weights, self.classes_)
 
 
-def _statistics(levels: Float32, frame_seconds: float) -> Float64:
-    """Return the statistics of one clip from its `levels` in dB (bins, frames)."""
-    mfcc = librosa.feature.mfcc(S=levels, n_mfcc=min(MFCCS, len(levels)))
-    differences = _differences(mfcc)
-    contrast = _contrast(levels)
-    parts = (
-        mfcc.mean(axis=1),
-        mfcc.std(axis=1),
-        _skewness(mfcc),
-        differences.std(axis=1),
-        _differences(differences).std(axis=1),
-        contrast.mean(axis=1),
-        contrast.std(axis=1),
-        _modulation(levels, frame_seconds).ravel(),
-    )
-    return np.concatenate(parts).astype(np.float64)
+def _fit_nystroem(train: Split, valid: Split, class_weights: bool) -> tuple[Machine, float, float]:
+    """Like `_fit_exact`, with a Nystroem machine."""
+    machine = _nystroem(train)
+    gram, right = _normal_equations(machine, train, class_weights)
+    best: tuple[Machine, float, float] | None = None
+    for penalty in _PENALTIES:
+        fitted = machine.with_weights(_solve(gram, right, penalty))
+        predicted = machine.classes_[fitted.decision_function(valid.statistics).argmax(axis=1)]
+        score = _macro_f1(valid.labels, predicted)
+        if best is None or score > best[2]:
+            best = fitted, penalty, score
+    assert best is not None
+    return best
 
 
-def _differences(values: Float32) -> Float32:
-    """Return the differences along time, with a zero after the last, so that a single frame has one as well."""
-    return np.diff(values, axis=1, append=values[:, -1:])
+def _nystroem(train: Split) -> NystroemMachine:
+    """Return a machine with components for these tracks, and weights of zero. The kernel is that of `_fit_exact`."""
+    scaler = StandardScaler()
+    for batch in _batches(train.statistics):
+        scaler.partial_fit(batch.astype(np.float64))
+    landmarks = np.sort(np.random.default_rng(0).permutation(len(train.labels))[:_LANDMARK_TRACKS])
+    nystroem = Nystroem(gamma=1 / train.statistics.shape[1], n_components=_COMPONENTS, random_state=0)
+    nystroem.fit(scaler.transform(train.statistics[landmarks].astype(np.float64)))
+    classes = np.unique(train.labels)
+    return NystroemMachine(scaler, nystroem, np.zeros((_COMPONENTS + 1, len(classes))), classes)
 
 
-def _skewness(values: Float32) -> Float32:
-    """Return the third standardised moment along time; zero where nothing changes."""
-    centred = values - values.mean(axis=1, keepdims=True)
-    deviation = np.maximum(centred.std(axis=1, keepdims=True), 1e-3)
-    scaled = centred / deviation
-    skewness: Float32 = (scaled * scaled * scaled).mean(axis=1)  # a power of 3 takes ten times as long
-    return skewness
+def _normal_equations(machine: NystroemMachine, train: Split, class_weights: bool) -> tuple[Float64, Float64]:
+    """Return the weighted sums over tracks of components by components, and of components by targets of -1 and 1."""
+    rows = np.searchsorted(machine.classes_, train.labels)
+    counts = np.bincount(rows)
+    weights = len(rows) / (len(counts) * counts) if class_weights else np.ones(len(counts))
+    gram: Float64 = np.zeros((_COMPONENTS + 1, _COMPONENTS + 1))
+    right = np.zeros((_COMPONENTS + 1, len(counts)))
+    for begin, batch in enumerate(_batches(train.statistics)):
+        batch_rows = rows[begin * _BATCH :][: len(batch)]
+        components = machine.components(batch)
+        weighted = components.T * weights[batch_rows]
+        gram += weighted @ components
+        right += weighted @ np.where(batch_rows[:, None] == np.arange(len(counts)), 1.0, -1.0)
+    return gram, right
 
 
-def _contrast(levels: Float32) -> Float32:
-    """Return the mean of the highest fifth of each band minus that of the lowest, in dB: (bands, frames)."""
-    bands = [np.sort(band, axis=0) for band in np.array_split(levels, min(_CONTRAST_BANDS, len(levels)))]
-    fifths = [max(1, round(len(band) / 5)) for band in bands]
-    return np.stack([band[-n:].mean(axis=0) - band[:n].mean(axis=0) for band, n in zip(bands, fifths, strict=True)])
+def _solve(gram: Float64, right: Float64, penalty: float) -> Float64:
+    """Return the weights with the least sum of `penalty` times the squared errors and the squared weights."""
+    ridge: Float64 = np.full(len(gram), 1 / penalty)
+    ridge[-1] = 0  # of the bias
+    solution: Float64 = np.linalg.solve(gram + np.diag(ridge), right).astype(np.float64, copy=False)
+    return solution
 
 
-def _modulation(levels: Float32, frame_seconds: float) -> Float64:
-    """Return the log of the modulation of each band's mean level in dB, (bands, _RATE_RANGES)."""
-    bands = np.stack([band.mean(axis=0) for band in np.array_split(levels, min(_MODULATION_BANDS, len(levels)))])
-    window = np.hanning(bands.shape[1] + 2)[1:-1]  # without its zeros
-    spectrum = np.abs(np.fft.rfft((bands - bands.mean(axis=1, keepdims=True)) * window, axis=1)) / window.sum()
-    rates = np.fft.rfftfreq(bands.shape[1], frame_seconds)
-    slowest, fastest = _MODULATION_RATES
-    edges = np.geomspace(slowest, min(fastest, 0.5 / frame_seconds), _RATE_RANGES + 1)
-    modulation = np.zeros((len(bands), _RATE_RANGES))  # zero where no rate of the spectrum is in a range
-    for number, (low, high) in enumerate(itertools.pairwise(edges)):
-        inside = (rates >= low) & (rates < high)
-        if inside.any():
-            modulation[:, number] = spectrum[:, inside].mean(axis=1)
-    return np.log(modulation + _SMALLEST_MODULATION)
+def _macro_f1(truth: Ints, predicted: Ints) -> float:
+    return float(f1_score(truth, predicted, average="macro", zero_division=0))
+
+
+def _batches(statistics: Float32) -> Iterator[Float32]:
+    for begin in range(0, len(statistics), _BATCH):
+        yield statistics[begin : begin + _BATCH]

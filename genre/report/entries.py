@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow.compute as pc
 
-from genre.evaluation import baseline
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
@@ -85,10 +84,10 @@ def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
 def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) -> Entry:
     """Return the entry of the classical baseline, from its predictions."""
     return Entry(
-        name="statistics + svm",
+        name=fitted.name,
         kind="classical",
         runs=[Run(0, probabilities, train_seconds=fitted.train_seconds)],
-        settings={"svc.C": fitted.penalty, "mfccs": baseline.MFCCS},
+        settings=fitted.settings,
         valid_f1=fitted.valid_f1,
         robustness=robustness,
     )

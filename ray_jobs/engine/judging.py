@@ -14,8 +14,8 @@ from genre.report.entries import SavedRuns
 from genre.settings import DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine import cli, scoring
+from ray_jobs.engine.baseline import fit_baseline
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio
-from ray_jobs.engine.scoring import fit_baseline
 
 __all__ = ["fit_baseline", "judge", "publish"]
 

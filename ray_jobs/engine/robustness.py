@@ -19,7 +19,7 @@ import torch
 
 from genre.audio.isolation import IsolatedKernel
 from genre.errors import AudioError
-from genre.evaluation import robustness
+from genre.evaluation import robustness, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.changes import CHANGES
 from genre.evaluation.metrics import IntArray
@@ -158,7 +158,7 @@ def _predict_changed(
     torch.set_num_threads(1)
     models: list[robustness.PredictClips] = [_load_predict(str(folder)) for folder in folders]
     if fitted is not None:
-        models.append(fitted.predict)
+        models.append(_predict_of(fitted))
     limits = recipe.decoding
     kernel = IsolatedKernel.shared(ChangedTrackKernel, recipe, memory_mb=limits.max_file_memory_mb)
     measured, predictions, failures = [], [], []
@@ -171,6 +171,10 @@ def _predict_changed(
         measured.append(row)
         predictions.append(robustness.predict_changed(track, recipe.shape(), models))
     return Block(measured, np.stack(predictions, axis=2) if predictions else None, failures)
+
+
+def _predict_of(baseline: Baseline) -> robustness.PredictClips:
+    return lambda clips: baseline.predict(track_statistics.of_clips(clips))
 
 
 @lru_cache(maxsize=64)

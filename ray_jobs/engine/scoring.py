@@ -9,15 +9,13 @@ from typing import Any
 import ray
 import torch
 
-from genre.evaluation import baseline, inference
+from genre.evaluation import inference, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
 from genre.features import Features, Float32, streaming
-from genre.features.cache import ClipCache
 from genre.model.card import ModelCard, read_card
 from genre.report.entries import SavedRuns
 from genre.storage import Location
-from genre.training.experiment import Data
 from ray_jobs.engine import predictions
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement, Scores
@@ -35,13 +33,6 @@ class Scored:
     notes: list[str]
 
 
-@ray.remote(num_cpus=1)
-def fit_baseline(cache: ClipCache, class_weights: bool) -> Baseline:
-    """Fit the classical baseline."""
-    data = Data.open(cache)
-    return baseline.fit(data.train, data.valid, len(data.classes), class_weights)
-
-
 def score(
     features: Features,
     split: str,
@@ -55,7 +46,7 @@ def score(
     At the end it measures their costs, while nothing else runs.
     """
     folders = [folder for runs in saved for folder in runs.folders]
-    measures = [] if fitted is None else [baseline.track_statistics]
+    measures = [] if fitted is None else [track_statistics.of_clips]
     means = predictions.Stream(features, split, folders, measures, device).run()
     remaining = iter(means)
     answers = {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
@@ -63,7 +54,7 @@ def score(
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
         baselines = collect([] if fitted is None else [fitted], progress, "baseline fitted")
-        scored_baselines = [(each, each.predict_statistics(next(remaining))) for each in baselines]
+        scored_baselines = [(each, each.predict(next(remaining))) for each in baselines]
         f1: Scores = {}
         notes: list[str] = []
         if measurement:

@@ -1,110 +1,92 @@
-"""The classical baseline: its statistics against librosa and scipy, and its classifier."""
+"""The classical baseline: the exact machine, and the approximation of large corpora."""
 
 from __future__ import annotations
 
-import librosa
 import numpy as np
-import numpy.typing as npt
 import pytest
-import scipy
 from making import make_clips
 
-from genre import features
-from genre.evaluation import baseline
-from genre.features import Clips, Shape
-
-BANDS, RATES = 8, 10
+from genre.evaluation import baseline, track_statistics
+from genre.evaluation.baseline import Baseline, Split
 
 
-def clip_of(levels: npt.NDArray[np.float64], frame_seconds: float = 0.023) -> Clips:
-    """Return one track of one clip with these `levels` in dB."""
-    stored, peak = features.encode(levels.astype(np.float32), 80.0)
-    row = np.zeros(1, np.int64)
-    shape = Shape(levels.shape[0], levels.shape[1], 80.0, frame_seconds)
-    return Clips(stored[None], np.array([peak], np.float32), row, np.array(["a"]), row, np.array(["a"]), shape)
+def split(tracks: int, classes: int, seed: int = 0) -> Split:
+    clips = make_clips(tracks, classes, seed=seed)
+    return Split(track_statistics.of_clips(clips), clips.labels)
 
 
-def test_mfcc_statistics_are_those_of_librosa_and_scipy_averaged_over_clips() -> None:
-    clips = make_clips(tracks=2, per_track=2, bins=24)
-    statistics = baseline.track_statistics(clips)
-    n = baseline.MFCCS
-    rows = []
-    for spectrogram, peak in zip(clips.spectrograms[2:], clips.peak_db[2:], strict=True):
-        mfcc = librosa.feature.mfcc(S=features.decode(spectrogram, peak, 80.0), n_mfcc=n)
-        skewness = scipy.stats.skew(mfcc, axis=1)
-        rows.append(np.concatenate([mfcc.mean(axis=1), mfcc.std(axis=1), skewness]))
-    np.testing.assert_allclose(statistics[1, : 3 * n], np.mean(rows, axis=0), rtol=1e-3, atol=1e-4)
-    assert statistics.shape == (2, 5 * n + 2 * 7 + BANDS * RATES)
+def rings(tracks: int, seed: int) -> Split:
+    """Return three classes that no linear machine separates: balls of different radius."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, tracks)
+    points = rng.standard_normal((tracks, 8))
+    points *= ((labels + 0.6) / np.linalg.norm(points, axis=1))[:, None]
+    return Split(points.astype(np.float32), labels)
 
 
-def test_differences_enter_by_their_deviation() -> None:
-    """Frames in another order have the same levels, and so nearly the same mean difference, but another texture."""
-    rng = np.random.default_rng(0)
-    smooth = np.sort(rng.uniform(-60, 0, (16, 200)), axis=1)
-    n = min(baseline.MFCCS, 16)
-    calm, rough = (baseline.track_statistics(clip_of(levels))[0] for levels in (smooth, rng.permuted(smooth, axis=1)))
-    first, second = slice(3 * n, 4 * n), slice(4 * n, 5 * n)
-    assert (rough[first] > 5 * calm[first])[1:].all()
-    assert (rough[second] > 5 * calm[second])[1:].all()
+def fit(classes: int, tracks: int = 24, class_weights: bool = False, known: int = 0) -> Baseline:
+    return baseline.fit(split(tracks, classes), split(12, classes, seed=1), known or classes, class_weights)
 
 
-def test_contrast_is_the_difference_between_peaks_and_valleys() -> None:
-    flat = np.full((35, 50), -20.0)
-    peaky = flat.copy()
-    peaky[::5] += 20  # one bin of each band of five
-    n = 5 * baseline.MFCCS
-    np.testing.assert_allclose(baseline.track_statistics(clip_of(peaky))[0, n : n + 7], 20, atol=0.4)
-    np.testing.assert_allclose(baseline.track_statistics(clip_of(flat))[0, n : n + 7], 0, atol=0.4)
-
-
-@pytest.mark.parametrize("hertz", [1.0, 4.0])
-def test_modulation_is_in_the_range_of_its_rate_at_any_phase(hertz: float) -> None:
-    frames, frame_seconds = 400, 0.02
-    time = np.arange(frames) * frame_seconds
-    edges = np.geomspace(0.4, 14, RATES + 1)
-    right = int(np.searchsorted(edges, hertz, side="right")) - 1
-    for phase in (0, 1.3):
-        levels = np.tile(-30 + 20 * np.sin(2 * np.pi * hertz * time + phase), (16, 1))
-        modulation = baseline.track_statistics(clip_of(levels, frame_seconds))[0, -BANDS * RATES :]
-        assert (modulation.reshape(BANDS, RATES).argmax(axis=1) == right).all()
-
-
-@pytest.mark.parametrize(("bins", "frames"), [(9, 40), (2, 40), (16, 1), (16, 2)])
-def test_small_spectrograms_have_statistics_too(bins: int, frames: int) -> None:
-    statistics = baseline.track_statistics(make_clips(classes=2, bins=bins, frames=frames))
-    assert np.isfinite(statistics).all()
-
-
-def test_a_clip_in_which_nothing_changes_has_finite_statistics() -> None:
-    assert np.isfinite(baseline.track_statistics(clip_of(np.zeros((16, 40))))).all()
+@pytest.fixture(params=["exact", "nystroem"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Fit small corpora with either machine."""
+    if request.param == "nystroem":
+        monkeypatch.setattr(baseline, "EXACT_TRACKS", 0)
+        monkeypatch.setattr(baseline, "_COMPONENTS", 20)
+        monkeypatch.setattr(baseline, "_BATCH", 7)
+    return str(request.param)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_it_learns(classes: int) -> None:
-    fitted = baseline.fit(make_clips(60, classes), make_clips(30, classes, seed=1), classes, class_weights=False)
-    test = make_clips(30, classes, seed=2)
-    probabilities = fitted.predict(test)
+def test_it_learns(classes: int, kind: str) -> None:
+    fitted = fit(classes, tracks=60)
+    test = split(30, classes, seed=2)
+    probabilities = fitted.predict(test.statistics)
     assert (probabilities.argmax(axis=1) == test.labels).mean() > 0.9
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert fitted.valid_f1 > 0.9
-    assert fitted.penalty in baseline._PENALTIES
+    assert fitted.settings["svm.C"] in baseline._PENALTIES
     assert fitted.train_seconds > 0
+    assert fitted.name == ("statistics + svm" if kind == "exact" else "statistics + nystroem svm")
 
 
-def test_a_class_without_training_tracks_has_probability_zero() -> None:
-    fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 4, class_weights=False)
-    probabilities = fitted.predict(make_clips(6, 2, seed=2))
+def test_a_class_without_training_tracks_has_probability_zero(kind: str) -> None:
+    probabilities = fit(2, known=4).predict(split(6, 2, seed=2).statistics)
     assert probabilities.shape == (6, 4)
     assert (probabilities[:, 2:] == 0).all()
 
 
-def test_it_is_repeatable() -> None:
-    first, second = (baseline.fit(make_clips(24), make_clips(12, seed=1), 3, class_weights=False) for _ in range(2))
-    test = make_clips(9, seed=2)
+def test_it_is_repeatable(kind: str) -> None:
+    first, second = fit(3), fit(3)
+    test = split(9, 3, seed=2).statistics
     assert np.array_equal(first.predict(test), second.predict(test))
 
 
 @pytest.mark.parametrize("class_weights", [False, True])
 def test_classes_are_weighted_as_for_the_networks(class_weights: bool) -> None:
-    fitted = baseline.fit(make_clips(24, 2), make_clips(12, 2, seed=1), 2, class_weights)
-    assert fitted.pipeline[-1].class_weight == ("balanced" if class_weights else None)
+    machine = fit(2, class_weights=class_weights).machine
+    assert machine[-1].class_weight == ("balanced" if class_weights else None)  # type: ignore[index]
+
+
+def test_the_approximation_is_about_as_good_as_the_exact_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid = rings(600, seed=0), rings(300, seed=1)
+    exact = baseline.fit(train, valid, 3, class_weights=False)
+    monkeypatch.setattr(baseline, "EXACT_TRACKS", 599)
+    monkeypatch.setattr(baseline, "_COMPONENTS", 200)
+    approximate = baseline.fit(train, valid, 3, class_weights=False)
+    assert exact.valid_f1 > 0.8
+    assert approximate.valid_f1 > exact.valid_f1 - 0.03
+
+
+def test_weighted_classes_are_weighted_copies_in_the_approximation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weighting the rare class by 3 and the other by 1 equals three copies of each of its tracks."""
+    monkeypatch.setattr(baseline, "_COMPONENTS", 10)
+    rare, common = rings(20, seed=0), rings(60, seed=1)
+    train = Split(np.concatenate([rare.statistics, common.statistics]), np.repeat([0, 1], [20, 60]))
+    machine = baseline._nystroem(train)
+    gram, right = baseline._normal_equations(machine, train, class_weights=True)
+    copies = Split(np.concatenate([rare.statistics] * 3 + [common.statistics]), np.repeat([0, 1], [60, 60]))
+    copied_gram, copied_right = baseline._normal_equations(machine, copies, class_weights=False)
+    np.testing.assert_allclose(gram, copied_gram * 80 / 120)
+    np.testing.assert_allclose(right, copied_right * 80 / 120, atol=1e-9)
