@@ -41,14 +41,13 @@ def test_the_fitted_baseline_is_that_of_clips_in_memory(features: Features) -> N
     np.testing.assert_array_equal(fitted.predictions, expected.predict(splits["test"].statistics))
 
 
-def nested(features: Features) -> tuple[int, Float32]:
-    """Divide the work among tasks, from a task that itself has the only CPU."""
-    baseline._CLIPS_PER_TASK = 5
-    tracks = features.tracks()
-    return len(baseline.task_rows(tracks)), baseline._statistics(features, tracks)
-
-
 def test_several_tasks_give_the_same_statistics(features: Features) -> None:
+    def nested(features: Features) -> tuple[int, Float32]:
+        """Divide the work among tasks, from a task that itself has the only CPU."""
+        baseline._CLIPS_PER_TASK = 5
+        tracks = features.tracks()
+        return len(baseline.task_rows(tracks)), baseline._statistics(features, tracks)
+
     tasks, statistics = ray.get(ray.remote(num_cpus=1)(nested).remote(features), timeout=120)
     assert tasks > 1
     np.testing.assert_array_equal(statistics, track_statistics.of_tracks(features, features.tracks()))
