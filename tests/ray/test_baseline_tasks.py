@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from making import load
 
 from genre.evaluation import baseline as machines
 from genre.evaluation import track_statistics
 from genre.evaluation.baseline import Split
-from genre.features import Features, Float32
+from genre.features import SPLITS, Features, Float32
 from genre.storage import Location
 from ray_jobs.engine import baseline
 
@@ -33,7 +34,7 @@ def features(home: Path) -> Features:
 
 def test_the_fitted_baseline_is_that_of_clips_in_memory(features: Features) -> None:
     fitted = ray.get(baseline.fit_baseline.remote(features, False))
-    clips = features.load(["train", "valid", "test"])
+    clips = load(features, *SPLITS)
     splits = {name: Split(track_statistics.of_clips(each), each.labels) for name, each in clips.items()}
     expected = machines.fit(splits["train"], splits["valid"], len(features.classes), class_weights=False)
     assert fitted.baseline.settings == expected.settings
