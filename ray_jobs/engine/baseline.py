@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -22,46 +22,49 @@ _SHARE_OF_CPUS = 1 / 8  # trials of a search run at the same time
 @ray.remote(num_cpus=1)
 def fit_baseline(features: Features, class_weights: bool) -> Baseline:
     """Fit the classical baseline on the training split, with the penalty that is best on the validation split."""
-    train, valid = (_split(features, features.tracks(name)) for name in ("train", "valid"))
+    splits = [features.tracks(name) for name in ("train", "valid")]
+    inputs = statistics(features, pa.concat_tables(splits))  # in one pass: files hold clips of all splits
+    parts = np.split(inputs, [len(splits[0])])
+    train, valid = (Split(part, features.labels(tracks).to_numpy()) for part, tracks in zip(parts, splits, strict=True))
     return baseline.fit(train, valid, len(features.classes), class_weights)
 
 
-def _split(features: Features, tracks: pa.Table) -> Split:
-    return Split(statistics(features, tracks), features.labels(tracks).to_numpy())
-
-
 def statistics(features: Features, tracks: pa.Table) -> Float32:
-    """Return the statistics of tracks, (tracks, statistics), in this process; of many clips, in tasks of an eighth of
-    the CPUs. Called in a task, whose CPU is free while it waits for others.
+    """Return the statistics of tracks, (tracks, statistics); of many clips, by tasks on an eighth of the CPUs.
+
+    To be called in a task, whose CPU is free while it waits for the others.
     """
     units = streaming.units(features, tracks)
-    means = TrackMeans(str(features.folder), tracks)
     columns = tracks.select(["track_id", "part"]).combine_chunks()
     count = min(len(units), -(-pc.sum(tracks["clips"]).as_py() // _CLIPS_PER_TASK))
-    if count < 2:
-        chunks = _statistics_of(features, columns, units)
-    else:
-        chunks = _in_tasks(features, columns, [units[number::count] for number in range(count)])
-    for chunk in chunks:
+    shares = [units[number::count] for number in range(count)]
+    means = TrackMeans(str(features.folder), tracks)
+    for chunk in _in_tasks(features, columns, shares) if count > 1 else _of_units(features, columns, units):
         means.add(chunk)
     return means.result()[0]
 
 
 def _in_tasks(features: Features, tracks: pa.Table, shares: list[list[Unit]]) -> Iterator[ChunkMeans]:
     """Yield the statistics of chunks in the order of completion, with a task for each share of the units."""
-    task: Any = ray.remote(num_cpus=1)(lambda *arguments: list(_statistics_of(*arguments)))
-    shared, running = ray.put(tracks), []
     most = max(1, int(capacity.cpus() * _SHARE_OF_CPUS))
+    shared = ray.put(tracks)
+    running: list[ray.ObjectRef[list[ChunkMeans]]] = []
     for share in shares:
-        running.append(task.remote(features, shared, share))
         if len(running) == most:
             (done,), running = ray.wait(running)
             yield from ray.get(done)
+        running.append(_of_share.remote(features, shared, share))
     for last in running:
         yield from ray.get(last)
 
 
-def _statistics_of(features: Features, tracks: pa.Table, units: list[Unit]) -> Iterator[ChunkMeans]:
+@ray.remote(num_cpus=1)
+def _of_share(features: Features, tracks: pa.Table, units: list[Unit]) -> list[ChunkMeans]:
+    return list(_of_units(features, tracks, units))
+
+
+def _of_units(features: Features, tracks: pa.Table, units: list[Unit]) -> Iterator[ChunkMeans]:
+    """Yield the statistics of the tracks in each chunk of clips."""
     for unit in units:
         for chunk in streaming.read(features, tracks, unit):
             yield chunk.means([track_statistics.of_clips(chunk.clips)])

@@ -37,27 +37,17 @@ def test_the_fitted_baseline_is_that_of_clips_in_memory(features: Features) -> N
     clips = load(features, *SPLITS)
     splits = {name: Split(track_statistics.of_clips(each), each.labels) for name, each in clips.items()}
     expected = machines.fit(splits["train"], splits["valid"], len(features.classes), class_weights=False)
-    assert fitted.baseline.settings == expected.settings
-    assert fitted.baseline.valid_f1 == expected.valid_f1
-    np.testing.assert_array_equal(fitted.predictions, expected.predict(splits["test"].statistics))
+    assert fitted.settings == expected.settings
+    assert fitted.valid_f1 == expected.valid_f1
+    test = splits["test"].statistics
+    np.testing.assert_array_equal(fitted.predict(test), expected.predict(test))
 
 
-def test_several_tasks_give_the_same_statistics(features: Features) -> None:
-    def nested(features: Features) -> tuple[int, Float32]:
+def test_several_tasks_give_the_statistics_of_clips_in_memory(features: Features) -> None:
+    def nested(features: Features) -> Float32:
         """Divide the work among tasks, from a task that itself has the only CPU."""
         baseline._CLIPS_PER_TASK = 5
-        tracks = features.tracks()
-        return len(baseline.task_rows(tracks)), baseline._statistics(features, tracks)
+        return baseline.statistics(features, features.tracks("train"))
 
-    tasks, statistics = ray.get(ray.remote(num_cpus=1)(nested).remote(features), timeout=120)
-    assert tasks > 1
-    np.testing.assert_array_equal(statistics, track_statistics.of_tracks(features, features.tracks()))
-
-
-def test_each_task_has_all_tracks_of_its_files(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baseline, "_CLIPS_PER_TASK", 5)
-    tracks = features.tracks()
-    rows = baseline.task_rows(tracks)
-    assert sorted(np.concatenate(rows).tolist()) == list(range(len(tracks)))
-    parts = [set(tracks["part"].take(each).to_pylist()) for each in rows]
-    assert sum(map(len, parts)) == len(set.union(*parts))
+    statistics = ray.get(ray.remote(num_cpus=1)(nested).remote(features), timeout=120)
+    np.testing.assert_array_equal(statistics, track_statistics.of_clips(load(features, "train")["train"]))

@@ -14,7 +14,7 @@ from making import load
 from saving import CLASSES, save_model
 
 from genre.errors import ArtifactError
-from genre.evaluation import baseline
+from genre.evaluation import track_statistics
 from genre.features import Features, Float32
 from genre.features.manifest import SCHEMA_VERSION
 from genre.model import checkpoint
@@ -92,7 +92,7 @@ def in_memory(features: Features, model: Location) -> Float32:
 
 
 def stream(features: Features, models: list[Location]) -> list[Float32]:
-    return Stream(features, "test", models, [baseline.track_statistics]).run()
+    return Stream(features, "test", models, [track_statistics.of_clips]).run()
 
 
 def test_predictions_are_those_of_clips_in_memory(
@@ -103,7 +103,7 @@ def test_predictions_are_those_of_clips_in_memory(
     for model, streamed in zip(models, probabilities, strict=True):
         np.testing.assert_allclose(streamed, in_memory(features, model), atol=1e-6)
     np.testing.assert_allclose(
-        statistics, baseline.track_statistics(load(features, "test")["test"]), rtol=1e-4, atol=1e-5
+        statistics, track_statistics.of_clips(load(features, "test")["test"]), rtol=1e-4, atol=1e-5
     )
     again = stream(features, models)
     for first, second in zip([*probabilities, statistics], again, strict=True):

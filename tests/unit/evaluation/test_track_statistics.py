@@ -5,18 +5,13 @@ from __future__ import annotations
 import librosa
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 import scipy
-from making import load, make_clips
-from music import InTurn, config_of, write_music
+from making import make_clips
 
 from genre import features
-from genre.errors import ArtifactError
 from genre.evaluation import track_statistics
-from genre.features import SPLITS, Clips, Features, Shape
-from genre.storage import Location
-from ray_jobs.prepare import prepare
+from genre.features import Clips, Shape
 
 BANDS, RATES = 8, 10
 
@@ -82,38 +77,3 @@ def test_small_spectrograms_have_statistics_too(bins: int, frames: int) -> None:
 
 def test_a_clip_in_which_nothing_changes_has_finite_statistics() -> None:
     assert np.isfinite(track_statistics.of_clips(clip_of(np.zeros((16, 40))))).all()
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Features:
-    """A folder that two runs of prepare wrote: the second replaced a track, whose old clips are obsolete."""
-    home = tmp_path_factory.mktemp("features")
-    write_music(home / "music", genres=4, per_genre=12)
-    config = config_of(home / "music", home / "out", tracks_per_block=5)
-    prepare(config, InTurn())
-    first, second, *_ = sorted((home / "music").rglob("*.wav"))
-    first.write_bytes(second.read_bytes())
-    prepare(config, InTurn())
-    return Features.open(Location.of(home / "out/features"))
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_streamed_statistics_are_those_of_clips_in_memory(prepared: Features, split: str) -> None:
-    streamed = track_statistics.of_tracks(prepared, prepared.tracks(split))
-    np.testing.assert_array_equal(streamed, track_statistics.of_clips(load(prepared, split)[split]))
-
-
-def test_batches_may_cut_a_track_anywhere() -> None:
-    clips = make_clips(tracks=5, per_track=4)
-    sums = track_statistics.TrackSums(5, clips.shape)
-    for begin in range(0, len(clips), 3):
-        rows = slice(begin, begin + 3)
-        sums.add(clips.track[rows], clips.spectrograms[rows], clips.peak_db[rows])
-    np.testing.assert_array_equal(sums.mean(), track_statistics.of_clips(clips))
-
-
-def test_a_track_without_clips_is_an_error(prepared: Features) -> None:
-    tracks = prepared.tracks("test").select(["track_id", "part"])
-    absent = pa.table({"track_id": ["nobody"], "part": [tracks["part"][0].as_py()]})
-    with pytest.raises(ArtifactError, match=f"1 of {len(tracks) + 1} tracks have no clips"):
-        track_statistics.of_tracks(prepared, pa.concat_tables([tracks, absent]))
