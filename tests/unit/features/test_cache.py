@@ -1,0 +1,304 @@
+"""The copy of clips on a machine: equal to the features, complete or absent, bounded, and made once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from genre import config
+from genre.errors import ArtifactError, ConfigError
+from genre.features import Clips, Features, Shape, decode
+from genre.features.cache import ClipCache
+from genre.features.manifest import SCHEMA_VERSION
+from genre.features.windows import Windows, evaluation_windows, training_windows
+from genre.settings import CacheSettings
+from genre.storage import Location
+from genre.training import experiment
+from genre.training.experiment import Data, Experiment
+
+SHAPE = Shape(bins=8, frames=300, range_db=80.0, frame_seconds=0.1)
+SPLIT_OF = {0: "test", 1: "valid"}  # by track number modulo 5; the others train
+
+
+def write_features(folder: Path, tracks: int = 30, seed: int = 0) -> Features:
+    """Write features of tracks of one to three clips, in two files whose rows have no order."""
+    rng = np.random.default_rng(seed)
+    (folder / "clips").mkdir(parents=True)
+    names = [f"track{number:02d}" for number in range(tracks)]
+    counts = [1 + number % 3 for number in range(tracks)]
+    rows = [
+        {
+            "track_id": name,
+            "clip": number,
+            "start_seconds": 0.0,
+            "peak_db": float(rng.uniform(-20, 20)),
+            "spectrogram": rng.bytes(SHAPE.bytes),
+        }
+        for name, count in zip(names, counts, strict=True)
+        for number in range(count)
+    ]
+    for number, part in enumerate(np.array_split(rng.permutation(len(rows)), 2)):
+        table = pa.Table.from_pylist([rows[row] for row in part], SHAPE.clip_schema())
+        pq.write_table(table, folder / f"clips/{number}.parquet", row_group_size=7)
+    columns = {
+        "track_id": names,
+        "genre": ["a" if number % 2 else "b" for number in range(tracks)],
+        "split": [SPLIT_OF.get(number % 5, "train") for number in range(tracks)],
+        "clips": counts,
+    }
+    pq.write_table(pa.table(columns), folder / "tracks.parquet")
+    manifest = {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(SHAPE), "classes": ["a", "b"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Features.open(Location.of(folder))
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Features:
+    return write_features(tmp_path / "features")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> CacheSettings:
+    return CacheSettings(folder=str(tmp_path / "cache"))
+
+
+def copies(settings: CacheSettings) -> list[Path]:
+    return sorted(Path(settings.folder).glob("features-*"))
+
+
+def in_memory(clips: Clips) -> Clips:
+    return replace(clips, spectrograms=clips.spectrograms.copy(), peak_db=clips.peak_db.copy(), source=None)
+
+
+class TestContent:
+    def test_clips_are_those_of_the_files_in_the_order_of_tracks_and_numbers(
+        self, features: Features, settings: CacheSettings
+    ) -> None:
+        tracks = pq.read_table(f"{features.folder}/tracks.parquet").to_pandas().set_index("track_id")
+        rows = pq.read_table(f"{features.folder}/clips").to_pandas().sort_values(["track_id", "clip"])
+        copy = ClipCache.of(features, settings, ("train", "valid", "test")).open()
+        for split, clips in copy.clips.items():
+            expected = rows[rows["track_id"].map(tracks["split"]) == split]
+            assert clips.track_ids.take(pa.array(clips.track)).to_pylist() == expected["track_id"].tolist()
+            assert b"".join(expected["spectrogram"]) == clips.spectrograms.tobytes()
+            assert np.array_equal(expected["peak_db"], clips.peak_db)
+            genres = [features.classes[label] for label in clips.clip_labels()]
+            assert genres == expected["track_id"].map(tracks["genre"]).tolist()
+
+    def test_statistics_are_those_of_all_training_frames(self, features: Features, settings: CacheSettings) -> None:
+        copy = ClipCache.of(features, settings).open()
+        train = copy.clips["train"]
+        levels = decode(train.spectrograms, train.peak_db, SHAPE.range_db).astype(np.float64)
+        np.testing.assert_allclose(copy.mean, levels.mean(axis=(0, 2)), rtol=1e-6)
+        np.testing.assert_allclose(copy.std, levels.std(axis=(0, 2)), rtol=1e-6)
+
+    def test_windows_equal_those_cut_from_arrays_in_memory(self, features: Features, settings: CacheSettings) -> None:
+        mapped = ClipCache.of(features, settings).open().clips["train"]
+        cuts: list[Callable[[Clips], Iterator[Windows]]] = [
+            lambda clips: training_windows(clips, 64, 4, 8, (0, 1)),
+            lambda clips: evaluation_windows(clips, 64, 3, 8),
+        ]
+        for cut in cuts:
+            windows = list(zip(cut(mapped), cut(in_memory(mapped)), strict=True))
+            assert len(windows) > 3
+            for ours, expected in windows:
+                for name, values in vars(expected).items():
+                    assert np.array_equal(getattr(ours, name), values), name
+
+    def test_losses_equal_those_of_arrays_in_memory(self, features: Features, settings: CacheSettings) -> None:
+        small = ["architectures.cnn.width=4", "architectures.cnn.depth=2", "train.epochs=2", "train.batch_size=8"]
+        planned = Experiment.of(config.load(None, [*small, "train.window_seconds=6"]))
+        mapped = Data.open(ClipCache.of(features, settings))
+        copied = replace(mapped, train=in_memory(mapped.train), valid=in_memory(mapped.valid))
+        losses = [
+            [(epoch.train_loss, epoch.valid_loss) for epoch in trainer.run()]
+            for data in (mapped, copied)
+            for trainer in [experiment.trainer_for(planned, data, torch.device("cpu"))[1]]
+        ]
+        assert len(losses[0]) == 2
+        assert losses[0] == losses[1]
+
+    def test_a_split_without_tracks_has_no_clips(self, features: Features, settings: CacheSettings) -> None:
+        assert len(ClipCache.of(features, settings, ("train", "excluded")).open().clips["excluded"]) == 0
+
+    def test_what_travels_is_an_address(self, features: Features, settings: CacheSettings) -> None:
+        cache = ClipCache.of(features, settings)
+        cache.open()
+        content = pickle.dumps(cache)
+        assert len(content) < 4096
+        other = pickle.loads(content)  # noqa: S301 - written above
+        assert np.array_equal(other.open().clips["train"].spectrograms, cache.open().clips["train"].spectrograms)
+        assert len(copies(settings)) == 1
+
+
+class TestMaking:
+    def test_a_second_job_uses_the_copy(self, features: Features, settings: CacheSettings) -> None:
+        ClipCache.of(features, settings).open()
+        (copy,) = copies(settings)
+        before = (copy / "header.json").stat()
+        ClipCache.of(Features.open(features.folder), settings).open()
+        assert (copy / "header.json").stat() == before
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda copy: (copy / "train.clips").write_bytes((copy / "train.clips").read_bytes()[:-1]),
+            lambda copy: (copy / "train.clips").write_bytes(bytes((copy / "train.clips").stat().st_size)),
+            lambda copy: (copy / "valid.peaks").unlink(),
+            lambda copy: (copy / "header.json").write_text((copy / "header.json").read_text()[:50]),
+            lambda copy: (copy / "header.json").unlink(),
+        ],
+        ids=["cut", "changed", "lost file", "cut header", "lost header"],
+    )
+    def test_an_altered_copy_is_made_again(
+        self, features: Features, settings: CacheSettings, damage: Callable[[Path], object]
+    ) -> None:
+        expected = in_memory(ClipCache.of(features, settings).open().clips["train"])
+        damage(copies(settings)[0])
+        clips = ClipCache.of(features, settings).open().clips
+        assert np.array_equal(clips["train"].spectrograms, expected.spectrograms)
+        assert len(clips["valid"]) > 0
+
+    def test_what_a_killed_process_left_is_replaced(self, features: Features, settings: CacheSettings) -> None:
+        """The process is killed in the middle of its copy, with the lock and an unfinished folder."""
+        expected = ClipCache.of(features, CacheSettings(folder=f"{settings.folder}-other")).open()
+        process = multiprocessing.get_context("spawn").Process(target=_stop_midway, args=(features.folder, settings))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert [path.name.rpartition(".")[2] for path in copies(settings)] == ["unfinished"]
+        clips = ClipCache.of(features, settings).open().clips["train"]
+        assert np.array_equal(clips.spectrograms, expected.clips["train"].spectrograms)
+        assert [path.suffix for path in copies(settings)] == [""]
+
+    def test_others_wait_for_the_first(self, features: Features, settings: CacheSettings) -> None:
+        cache, opened = ClipCache.of(features, settings), threading.Event()
+        messages: list[str] = []
+        Path(settings.folder).mkdir()
+
+        def wait() -> None:
+            cache.open(messages.append)
+            opened.set()
+
+        with (Path(settings.folder) / "building.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            thread = threading.Thread(target=wait, daemon=True)
+            thread.start()
+            while not messages:
+                pass
+            assert not opened.wait(0.2)
+        assert opened.wait(30)
+        assert messages == [f"waiting for another process that copies features to {settings.folder}"]
+
+    def test_many_processes_make_one_copy(self, features: Features, settings: CacheSettings) -> None:
+        with multiprocessing.get_context("spawn").Pool(4) as pool:
+            results = pool.starmap(_inode_and_sum, [(ClipCache.of(features, settings),)] * 4)
+        assert len(set(results)) == 1
+
+    def test_features_that_changed_since_are_refused(self, features: Features, settings: CacheSettings) -> None:
+        cache = ClipCache.of(features, settings)
+        os.utime(f"{features.folder}/clips/0.parquet", (1, 1))
+        with pytest.raises(ArtifactError, match="were prepared again while this job ran; run it again"):
+            cache.open()
+        assert copies(settings) == []
+
+    def test_wrong_clips_leave_no_copy(self, features: Features, settings: CacheSettings) -> None:
+        Path(f"{features.folder}/clips/1.parquet").unlink()
+        with pytest.raises(ArtifactError, match="clips are missing"):
+            ClipCache.of(features, settings).open()
+        assert copies(settings) == []
+
+
+class TestSpace:
+    @pytest.fixture
+    def several(self, tmp_path: Path) -> list[Features]:
+        return [write_features(tmp_path / f"features{number}", seed=number) for number in range(3)]
+
+    def gigabytes(self, features: Features) -> float:
+        return sum(features.clip_count(split) for split in ("train", "valid")) * SHAPE.bytes / 1e9
+
+    def test_the_least_recently_used_copy_goes(self, several: list[Features], settings: CacheSettings) -> None:
+        bounded = CacheSettings(folder=settings.folder, max_gb=2.2 * self.gigabytes(several[0]))
+        for number in (0, 1, 0, 2):
+            cache = ClipCache.of(several[number], bounded)
+            cache.open()
+            # the times of two steps may be equal
+            os.utime(Path(settings.folder) / f"features-{cache.key}", (number, number + 1))
+        names = {path.name for path in copies(settings)}
+        assert names == {f"features-{ClipCache.of(several[number], bounded).key}" for number in (1, 2)}
+
+    def test_a_copy_in_use_stays(self, several: list[Features], settings: CacheSettings) -> None:
+        bounded = CacheSettings(folder=settings.folder, max_gb=1.5 * self.gigabytes(several[0]))
+        used = ClipCache.of(several[0], bounded).open()
+        with pytest.raises(
+            ArtifactError, match=r"take 0\.0 GB, and 0\.0 GB are available, besides .* that other jobs use"
+        ):
+            ClipCache.of(several[1], bounded).open()
+        assert len(used.clips["train"].spectrograms.tobytes()) > 0
+        del used
+        ClipCache.of(several[1], bounded).open()
+        assert len(copies(settings)) == 1
+
+    def test_nothing_else_in_the_folder_is_deleted(self, features: Features, settings: CacheSettings) -> None:
+        (Path(settings.folder) / "music").mkdir(parents=True)
+        (Path(settings.folder) / "music/song.wav").touch()
+        with pytest.raises(ArtifactError, match=r"set cache\.folder to a larger disk, or raise cache\.max_gb"):
+            ClipCache.of(features, CacheSettings(folder=settings.folder, max_gb=1e-9)).open()
+        assert (Path(settings.folder) / "music/song.wav").exists()
+
+    def test_a_folder_that_cannot_be_written_is_named(self, features: Features, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(ConfigError, match=r"cache\.folder=.*file/cache: cannot be written"):
+            ClipCache.of(features, CacheSettings(folder=str(tmp_path / "file/cache"))).open()
+
+    def test_a_full_disk_is_one_line_and_leaves_nothing(self, features: Features, small_disk: Path) -> None:
+        with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):
+            ClipCache.of(features, CacheSettings(folder=str(small_disk), max_gb=1)).open()
+        assert not list(small_disk.glob("features-*"))
+
+    @pytest.fixture
+    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
+        """Mount a file system that is smaller than the clips."""
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount a file system")
+        yield disk
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _inode_and_sum(cache: ClipCache) -> tuple[int, int]:
+    clips: Any = cache.open().clips["train"]
+    (copy,) = copies(cache.settings)
+    return (copy / "train.clips").stat().st_ino, int(clips.spectrograms.sum(dtype=np.int64))
+
+
+def _stop_midway(folder: Location, settings: CacheSettings) -> None:
+    """Copy the clips, and die when half of their files are read."""
+
+    class Dying(Features):
+        def iter_clips(self, *arguments: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
+            for number, batch in enumerate(super().iter_clips(*arguments)):
+                if number == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield batch
+
+    features = Features.open(folder)
+    ClipCache.of(Dying(features.folder, features.manifest), settings).open()
