@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -62,3 +66,52 @@ def descendants(ancestor: int) -> list[int]:
     for member in family:  # grows during the loop
         family += [pid for pid, parent in parents.items() if parent == member]
     return family[1:]
+
+
+def held_mb(pid: int) -> float:
+    """Return the anonymous and shared memory of a process in MiB, a page of n processes counted as 1/n; 0 if gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+
+
+def watch_memory(job: subprocess.Popen[bytes], every_seconds: float = 0.5) -> tuple[float, float]:
+    """Wait for a job. Return the peak of `held_mb` of it and its descendants together, and of it alone."""
+    peak = alone = 0.0
+    while job.poll() is None:
+        own = held_mb(job.pid)
+        peak = max(peak, own + sum(map(held_mb, descendants(job.pid))))
+        alone = max(alone, own)
+        time.sleep(every_seconds)
+    return peak, alone
+
+
+@contextlib.contextmanager
+def memory_limit(gib: float) -> Iterator[None]:
+    """Put this process into a memory cgroup within the block; processes that it starts there stay in it. 0: no limit.
+
+    The limit covers the page cache as well. Needs root; both versions of cgroups are supported.
+    """
+    if not gib:
+        yield
+        return
+    root = Path("/sys/fs/cgroup")
+    old = (root / "memory").is_dir()
+    base = root / "memory" if old else root
+    own = next(
+        line.split(":", 2)[2]
+        for line in Path("/proc/self/cgroup").read_text().splitlines()
+        if (line.split(":", 2)[1] == "memory" if old else line.startswith("0::"))
+    )
+    group = base / f"genre-{os.getpid()}"
+    group.mkdir(exist_ok=True)
+    (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text(str(round(gib * 2**30)))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (base / own.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+        with contextlib.suppress(OSError):  # processes that were started there are still in it
+            group.rmdir()
