@@ -82,7 +82,8 @@ def data_of(tracks: Sequence[Track], first: FirstClips, genres: Sequence[str], r
         fingerprint=recipe.fingerprint(), settings=recipe.settings(), shape=recipe.shape(), classes=list(genres)
     )
     statistics = LevelStatistics(train.shape)
-    statistics.add(train.spectrograms, train.peak_db)
+    for spectrogram, peak in zip(train.spectrograms, train.peak_db, strict=True):
+        statistics.add(spectrogram, float(peak))
     return Data(train, valid, *statistics.mean_and_std(), manifest)
 
 

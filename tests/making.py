@@ -54,5 +54,6 @@ def load(features: Features, *splits: str) -> dict[str, Clips]:
 def statistics(clips: Clips) -> tuple[Float32, Float32]:
     """Return mean and standard deviation in dB of each bin, (bins,) each."""
     sums = LevelStatistics(clips.shape)
-    sums.add(clips.spectrograms, clips.peak_db)
+    for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
+        sums.add(spectrogram, float(peak))
     return sums.mean_and_std()

@@ -18,10 +18,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import json
 import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -34,9 +34,9 @@ from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import cache_folder
 from genre.features.cache_folder import Report
-from genre.features.clips import ClipIndex, Clips, check_peaks, spectrograms_of
+from genre.features.clips import ClipIndex, Clips, Ints, check_peaks, spectrograms_of
 from genre.features.columns import combined
-from genre.features.encoding import Float32
+from genre.features.encoding import Bytes, Float32
 from genre.features.folder import Features
 from genre.features.mapped import MappedFile
 from genre.features.schema import Shape
@@ -125,11 +125,17 @@ class ClipCache:
             writers = [stack.enter_context(_SplitWriter(target, split, features)) for split in self.splits]
             tracks = features.tracks()
             used = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(self.splits, pa.string())))
+            # one thread writes a row group while this one reads and sums the next
+            thread = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+            written: list[Future[None]] = []
             for file, rows in features.iter_clips(used):
-                for number, writer in enumerate(writers):
-                    copied = writer.take(file, rows)
-                    if copied is not None and number == 0:
-                        statistics.add(*copied)
+                taken = [writer.take(file, rows) for writer in writers]
+                _wait(written)
+                written = [thread.submit(writer.write, *clips) for writer, clips in zip(writers, taken, strict=True)]
+                spectrograms, chosen, _ = taken[0]
+                for row in chosen.tolist():
+                    statistics.add(spectrograms[row], rows["peak_db"][row].as_py())
+            _wait(written)
             for writer in writers:
                 writer.finish()
         return statistics
@@ -159,21 +165,19 @@ class _SplitWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def take(self, file: str, rows: pa.RecordBatch) -> tuple[np.ndarray, Float32] | None:
-        """Write the clips of this split among `rows`, and return them with their peaks; None where there are none."""
-        used, position = self._index.locate(file, rows)
-        if not len(used):
-            return None
-        spectrograms = spectrograms_of(rows, self._shape)
-        if len(used) < len(rows):
-            spectrograms = spectrograms[used]
-        peaks = rows["peak_db"].to_numpy(zero_copy_only=False)[used].astype(np.float32)
-        self._peaks[position] = peaks
-        # the clips of a part are mostly neighbours, and are written with one call
-        bounds = [0, *(np.flatnonzero(np.diff(position) != 1) + 1).tolist(), len(position)]
-        for begin, end in itertools.pairwise(bounds):
-            _write_at(self._file, int(position[begin]) * self._shape.bytes, spectrograms[begin:end].reshape(-1).data)
-        return spectrograms, peaks
+    def take(self, file: str, rows: pa.RecordBatch) -> tuple[Bytes, Ints, Ints]:
+        """Return the spectrograms of `rows`, which of them belong to this split, and their positions. Keep the peaks."""
+        chosen, positions = self._index.locate(file, rows)
+        self._peaks[positions] = rows["peak_db"].to_numpy(zero_copy_only=False)[chosen]
+        return spectrograms_of(rows, self._shape), chosen, positions
+
+    def write(self, spectrograms: Bytes, chosen: Ints, positions: Ints) -> None:
+        """Write the chosen spectrograms to their positions, neighbours with one call."""
+        ends = np.flatnonzero((np.diff(chosen) != 1) | (np.diff(positions) != 1)) + 1
+        for run in np.split(np.arange(len(chosen)), ends):
+            if len(run):
+                content = spectrograms[chosen[run[0]] : chosen[run[-1]] + 1]
+                _write_at(self._file, int(positions[run[0]]) * self._shape.bytes, content.reshape(-1).data)
 
     def finish(self) -> None:
         """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing or has no peak."""
@@ -188,6 +192,11 @@ class _SplitWriter:
         )
         with pa.ipc.new_file(str(self._path.with_suffix(".tracks")), tracks.schema) as writer:
             writer.write_batch(tracks)
+
+
+def _wait(written: list[Future[None]]) -> None:
+    for write in written:
+        write.result()
 
 
 def _write_at(file: IO[bytes], offset: int, content: memoryview) -> None:

@@ -20,16 +20,15 @@ class LevelStatistics:
         self._total = np.zeros(shape.bins)
         self._squares = np.zeros(shape.bins)
 
-    def add(self, spectrograms: Bytes, peak_db: Float32) -> None:
-        """Add clips (clips, frames, bins) with their peaks (clips,)."""
+    def add(self, spectrogram: Bytes, peak_db: float) -> None:
+        """Add a clip, (frames, bins) bytes."""
         step = self._shape.range_db / 255
-        for spectrogram, peak in zip(spectrograms, peak_db, strict=True):
-            total, squares = _sums(spectrogram)
-            byte_mean, byte_square = total / self._shape.frames, squares / self._shape.frames
-            mean = byte_mean * step + (float(peak) - self._shape.range_db)
-            self._total += mean
-            self._squares += (byte_square - byte_mean**2) * step**2 + mean**2
-        self._clips += len(spectrograms)
+        total, squares = _sums(spectrogram)
+        byte_mean, byte_square = total / self._shape.frames, squares / self._shape.frames
+        mean = byte_mean * step + (peak_db - self._shape.range_db)
+        self._total += mean
+        self._squares += (byte_square - byte_mean**2) * step**2 + mean**2
+        self._clips += 1
 
     def mean_and_std(self) -> tuple[Float32, Float32]:
         """Return mean and standard deviation in dB of each bin, (bins,) each; of no clips, 0 and 1."""
