@@ -101,6 +101,7 @@ def find_winners(runner: Runner, plan: Plan) -> SearchResult:
     if missing:
         if len(missing) < len(trials):
             cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
+        runner.make_copy()
         sampling = samplers.sampling(config.tune, config.seed, plan, trials, missing)
         trials = runner.run("search", trials, missing, **sampling)
     for trial in trials:

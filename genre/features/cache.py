@@ -133,8 +133,9 @@ class ClipCache:
                 _wait(written)
                 written = [thread.submit(writer.write, *clips) for writer, clips in zip(writers, taken, strict=True)]
                 spectrograms, chosen, _ = taken[0]
+                peaks = rows["peak_db"].to_numpy(zero_copy_only=False)
                 for row in chosen.tolist():
-                    statistics.add(spectrograms[row], rows["peak_db"][row].as_py())
+                    statistics.add(spectrograms[row], float(peaks[row]))
             _wait(written)
             for writer in writers:
                 writer.finish()
@@ -166,7 +167,7 @@ class _SplitWriter:
         self._file.close()
 
     def take(self, file: str, rows: pa.RecordBatch) -> tuple[Bytes, Ints, Ints]:
-        """Return the spectrograms of `rows`, which of them belong to this split, and their positions. Keep the peaks."""
+        """Return the spectrograms of `rows`, which of them belong to the split, and their positions. Keep the peaks."""
         chosen, positions = self._index.locate(file, rows)
         self._peaks[positions] = rows["peak_db"].to_numpy(zero_copy_only=False)[chosen]
         return spectrograms_of(rows, self._shape), chosen, positions

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray import tune
 
+from genre.errors import GenreError, TrainingError
 from genre.features.cache import ClipCache
 from genre.settings import Config
 from genre.storage import Location
+from ray_jobs.engine import cli, reporter
 from ray_jobs.search import exits, tracking
 from ray_jobs.search.progress import SearchProgress
 from ray_jobs.search.resources import TrialResources
@@ -27,6 +30,17 @@ class Runner:
     base: Config
     cache: ClipCache
     resources: TrialResources
+
+    def make_copy(self) -> None:
+        """Make the copy of the clips on one machine, so that a disk that is too small ends a search at its start.
+
+        Raises `TrainingError`.
+        """
+        task = _make_copy.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)
+        with reporter.listening(lambda message: cli.console().print(f"tune: {message}")) as mailbox:
+            failure = ray.get(task.remote(self.cache, mailbox))
+        if failure:
+            raise TrainingError(failure)
 
     def run(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], **sampling: Any) -> list[Slot]:
         """Run the trials of the `missing` slots, and return all `slots` with their new records.
@@ -66,6 +80,16 @@ class Runner:
                 folder = folders[result.path.rstrip("/").rsplit("/", 1)[-1]]
                 folder.end("crashed", failure=exits.reason(output, result))
         return [slot.read() for slot in slots]
+
+
+@ray.remote
+def _make_copy(cache: ClipCache, mailbox: Any) -> str:
+    """Return why the copy cannot be made; "" where it is made."""
+    try:
+        cache.open(mailbox.put.remote)
+    except GenreError as error:
+        return str(error)
+    return ""
 
 
 def listed(specs: Sequence[TrialSpec]) -> dict[str, Any]:
