@@ -43,6 +43,7 @@ from genre.model.spectrogram_decoder import clips_of
 from genre.settings import Config
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
+from genre.tagging.known_contents import KnownContents
 from ray_jobs import tag
 from ray_jobs.engine import capacity, cluster
 
@@ -103,7 +104,7 @@ def _loop(paths: list[str]) -> Speed:
 def job(config: Config, ensemble: SavedEnsemble, files: pa.Table) -> Speed:
     """Measure the job from the first results of all workers until the first worker has no more work."""
     marks = []
-    for rows in tag.stream(config, ensemble, files, {}):
+    for rows in tag.stream(config, ensemble, files, KnownContents.none()):
         marks.append((time.perf_counter(), _cpu_seconds(), len(rows), sum(rows["seconds"].to_pylist())))
     begin, end = capacity.cpus() - 1, len(marks) - capacity.cpus()
     between = marks[begin + 1 : end + 1]

@@ -131,8 +131,14 @@ class Location:
 
     def write_bytes(self, content: bytes) -> None:
         """Write `content`. A reader sees all of it or nothing."""
-        with self._atomic() as target, self.filesystem.open_output_stream(target) as stream:
+        with self.open_output() as stream:
             stream.write(content)
+
+    @contextlib.contextmanager
+    def open_output(self) -> Iterator[pa.NativeFile]:
+        """Open a file to write it in pieces. It appears when the block ends without an error."""
+        with self._atomic() as target, self.filesystem.open_output_stream(target) as stream:
+            yield stream
 
     def write_text(self, content: str) -> None:
         self.write_bytes(content.encode())

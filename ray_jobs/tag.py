@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,7 +33,8 @@ from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config, DecodingSettings, TagSettings
 from genre.storage import Location
 from genre.tagging import audio_files, file_tags, tag_table
-from genre.tagging.result_tables import csv_bytes, tags_table
+from genre.tagging.known_contents import KnownContents
+from genre.tagging.result_tables import csv_bytes
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
 from ray_jobs.engine import cli, tag_report
@@ -63,14 +66,14 @@ def run(config: Config) -> None:
     table = TagTable(Location.of(config.output) / "tags", ensemble)
     rows = _tag_pending(config, ensemble, table, files, song)
     if writes_genres:
-        _write_genres(config.tag, ensemble, table, rows)
+        _write_genres(config.tag, table, rows)
     _check_any_readable(rows, table.folder / "failures.csv")
 
 
 def _tag_pending(
     config: Config, ensemble: SavedEnsemble, table: TagTable, files: pa.Table, song: Location | None
 ) -> pa.Table:
-    """Tag the files that are not done, write all tables, and return the rows of `files`."""
+    """Tag the files that are not done, write all tables, and return what `TagTable.finish` does."""
     started = time.monotonic()
     pending = table.pending(files, config.decoding.retry_rejects)
     tag_report.show_start(ensemble, len(files), len(pending))
@@ -79,13 +82,13 @@ def _tag_pending(
     elif len(pending) > _FEW:
         _tag_many(config, ensemble, table, pending)
     elif len(pending):
-        table.add(_Worker(ensemble.addresses, config.decoding, table.contents, "cpu")(pending))
+        table.add(_Worker(ensemble.addresses, config.decoding, table.known(pending), "cpu")(pending))
     rows = table.finish(files, Location.of(config.inputs), config.tag.top_k)
     if song:
-        tag_report.show_song(rows.to_pylist()[0], ensemble)
+        tag_report.show_song(table.row(str(song)), ensemble)
     new = rows.filter(pc.is_in(rows["path"], pending["path"].combine_chunks()))
     music_seconds = pc.sum(new["seconds"]).as_py() or 0.0
-    tag_report.show_end(rows, ensemble, music_seconds, time.monotonic() - started, table.folder)
+    tag_report.show_end(rows, music_seconds, time.monotonic() - started, table.folder)
     return rows
 
 
@@ -111,13 +114,30 @@ def _tag_song(limits: DecodingSettings, ensemble: SavedEnsemble, song: Location)
 class _Worker:
     """A tagger that lives as long as its process, so that the models are loaded once."""
 
-    def __init__(self, models: list[str], limits: DecodingSettings, known: dict[str, int], device: str) -> None:
+    def __init__(self, models: list[str], limits: DecodingSettings, known: KnownContents, device: str) -> None:
         memory.keep_freed()
         self._tagger = Tagger.load(models, limits=limits, device=device, threads=1)
         self._known = known
 
     def __call__(self, files: pa.Table) -> pa.Table:
         return tag_table.tag_files(self._tagger, files, self._known)
+
+
+class _ClusterWorker:
+    """A worker of `stream`: reads the files to tag and the known contents from the memory of its machine."""
+
+    def __init__(self, models: list[str], limits: DecodingSettings, shared: list[Any], device: str, size: int) -> None:
+        import ray
+
+        self._pending, known = ray.get(shared)
+        self._size = size
+        self._worker = _Worker(models, limits, known, device)
+
+    def __call__(self, task: pa.Table) -> Iterator[pa.Table]:
+        """Yield the rows of each block of a task, which names its first file and that after its last."""
+        ((begin, end),) = zip(task["begin"].to_pylist(), task["end"].to_pylist(), strict=True)
+        for start in range(begin, min(end, len(self._pending)), self._size):
+            yield self._worker(self._pending.slice(start, self._size))
 
 
 def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending: pa.Table) -> None:
@@ -129,7 +149,8 @@ def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending:
         unsaved: list[pa.Table] = []
         saved = time.monotonic()
         try:
-            for rows in (local_stream if is_light else _cluster_stream)(config, ensemble, pending, table.contents):
+            tag = local_stream if is_light else _cluster_stream
+            for rows in tag(config, ensemble, pending, table.known(pending)):
                 unsaved.append(rows)
                 progress.advance(len(rows), rejected=len(rows) - rows["reason"].null_count)
                 if time.monotonic() - saved > _SAVE_SECONDS:
@@ -141,19 +162,22 @@ def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending:
 
 
 def local_stream(
-    config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: dict[str, int]
+    config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents
 ) -> Generator[pa.Table, None, None]:
     """Like `stream`, in processes of this machine and without Ray."""
     cpus = config.cluster.cpus or len(os.sched_getaffinity(0))
-    blocks = _blocks(config.tag, pending, cpus)
+    size = _block_size(config.tag, len(pending), cpus)
+    starts = range(0, len(pending), size)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
-        min(cpus, len(blocks)),
+        min(cpus, len(starts)),
         multiprocessing.get_context("spawn"),  # a fork would copy a process that has threads
         _start_worker,
         (ensemble.addresses, config.decoding, known, "cpu"),
     )
     try:
+        # rows are copied: the pickle of a slice holds the complete table
+        blocks = (pending.slice(start, size).take(np.arange(min(size, len(pending) - start))) for start in starts)
         for task in as_completed([pool.submit(_tag_block, block) for block in blocks]):
             yield task.result()
     except BrokenProcessPool:
@@ -182,14 +206,13 @@ def _tag_block(files: pa.Table) -> pa.Table:
     return _worker(files)
 
 
-def _blocks(settings: TagSettings, pending: pa.Table, cpus: int) -> list[pa.Table]:
-    """Cut the files into blocks, small enough that every CPU gets some of a small collection."""
-    size = min(settings.batch_files, max(1, -(-len(pending) // (4 * cpus))))
-    return [pending.slice(begin, size) for begin in range(0, len(pending), size)]
+def _block_size(settings: TagSettings, files: int, cpus: int) -> int:
+    """Return the number of files in a block, small enough that every CPU gets some of a small collection."""
+    return min(settings.batch_files, max(1, -(-files // (4 * cpus))))
 
 
 def _cluster_stream(
-    config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: dict[str, int]
+    config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents
 ) -> Iterator[pa.Table]:
     """Like `stream`, on a Ray that is connected for it."""
     # Ray's core complains about how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
@@ -201,28 +224,36 @@ def _cluster_stream(
         yield from stream(config, ensemble, pending, known)
 
 
-def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: dict[str, int]) -> Iterator[pa.Table]:
+def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents) -> Iterator[pa.Table]:
     """Yield rows of `tag_table.tag_files` for the pending files in the order of completion, on the connected Ray.
 
     One actor on each CPU decodes and tags. Decoding is most of the work, and two pools of actors on the same CPUs
     would only add the transfer between them. Where there is a GPU, the actors share it.
     """
-    from ray_jobs.engine import capacity, cluster  # before ray
-    from ray_jobs.engine.blocks import as_they_come
+    from ray_jobs.engine import capacity, cluster  # isort: skip - before ray
+    import ray
 
-    blocks = _blocks(config.tag, pending, capacity.cpus())
-    workers = min(capacity.cpus(), len(blocks))
+    from ray_jobs.engine.blocks import as_they_come, first_blocks
+
+    cpus = capacity.cpus()
+    size = _block_size(config.tag, len(pending), cpus)
+    firsts = first_blocks(-(-len(pending) // size), cpus)
+    tasks = [pa.table({"begin": [begin * size], "end": [end * size]}) for begin, end in itertools.pairwise(firsts)]
+    workers = min(cpus, len(tasks))
     gpus = 0 if config.device == "cpu" or ensemble.is_exported else capacity.gpus()
     data = cluster.data()
-    dataset = data.from_arrow(blocks).map_batches(
-        _Worker,
-        fn_constructor_args=(ensemble.addresses, config.decoding, known, "cuda" if gpus else "cpu"),
+    # once in the shared memory of each machine; in a list, because Ray replaces a direct argument by the object
+    shared = [ray.put(pending), ray.put(known)]
+    dataset = data.from_arrow(tasks).map_batches(
+        _ClusterWorker,
+        fn_constructor_args=(ensemble.addresses, config.decoding, shared, "cuda" if gpus else "cpu", size),
         batch_size=None,
         batch_format="pyarrow",
         compute=data.ActorPoolStrategy(size=workers),
         num_cpus=1,
         num_gpus=min(1.0, gpus / workers),
     )
+    dataset.context.target_max_block_size = 1  # each block is sent at once, not at the end of the task
     with as_they_come(dataset) as tables:
         for rows in tables:
             yield rows.cast(tag_table.SCHEMA)
@@ -247,27 +278,33 @@ def _require_precision(config: Config, ensemble: SavedEnsemble) -> None:
         )
 
 
-def _write_genres(settings: TagSettings, ensemble: SavedEnsemble, table: TagTable, rows: pa.Table) -> None:
+def _write_genres(settings: TagSettings, table: TagTable, rows: pa.Table) -> None:
     """Write the genres of `rows` into their files, and list in OUTPUT/tags/written.csv what was done."""
     readable = rows.filter(pc.is_null(rows["reason"]))
-    tags = tags_table(readable, ensemble.classes, ensemble.calibration, top_k=1)
-    named = tags.filter(pc.not_equal(tags["genre"], UNKNOWN)).to_pylist()
-    preview = settings.write_genres == "preview"
-    results: list[dict[str, Any]] = []
-    for tag in named:
-        result = file_tags.write_genre(tag["path"], tag["genre"], settings.replace_genres, preview)
-        results.append({"path": tag["path"], "genre": tag["genre"]} | vars(result))
-    written = pa.Table.from_pylist(results, pa.schema([(name, pa.string()) for name in tag_report.WRITTEN_COLUMNS]))
+    named = readable.filter(pc.not_equal(readable["genre"], UNKNOWN)).select(["path", "genre"])
+    schema = pa.schema([(name, pa.string()) for name in tag_report.WRITTEN_COLUMNS])
+    batches = [_write_some(settings, batch, schema) for batch in named.to_batches(max_chunksize=10_000)]
+    written = pa.Table.from_batches(batches, schema)
     target = table.folder / "written.csv"
     target.write_bytes(csv_bytes(written))
-    table.refresh(written.filter(pc.equal(written["action"], file_tags.Action.WRITTEN.value))["path"].to_pylist())
-    tag_report.show_written(written, target, unknown=len(tags) - len(named))
+    table.refresh(written.filter(pc.equal(written["action"], file_tags.Action.WRITTEN.value))["path"])
+    tag_report.show_written(written, target, unknown=len(readable) - len(named))
+
+
+def _write_some(settings: TagSettings, named: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Write the genres of some files, and return what was done with each."""
+    preview = settings.write_genres == "preview"
+    results = [
+        tag | vars(file_tags.write_genre(tag["path"], tag["genre"], settings.replace_genres, preview))
+        for tag in named.to_pylist()
+    ]
+    return pa.RecordBatch.from_pylist(results, schema)
 
 
 def _check_any_readable(rows: pa.Table, failures: Location) -> None:
     if rows["reason"].null_count:
         return
-    first = rows.to_pylist()[0]
+    first = rows.slice(0, 1).to_pylist()[0]
     cause = f"{first['path']}: {first['reason']}: {first['message']}".rstrip(".")
     if len(rows) == 1:
         raise GenreError(f"{cause}; nothing to tag")

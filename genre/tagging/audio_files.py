@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -11,6 +12,7 @@ from genre import corpora
 from genre.storage import Location
 
 FILES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.float64())])
+_BATCH = 10_000  # files that are objects at a time
 
 
 def list_files(inputs: str) -> pa.Table:
@@ -20,9 +22,12 @@ def list_files(inputs: str) -> pa.Table:
     """
     if (song := single_file(inputs)) is not None:
         return pa.Table.from_pylist([file_row(song)], FILES)
-    files = list(corpora.walk(corpora.open_folder(inputs, "inputs"), "inputs"))
-    columns = [[file.path for file in files], [file.size for file in files], [file.modified for file in files]]
-    return pa.table(columns, schema=FILES)
+    files = iter(corpora.walk(corpora.open_folder(inputs, "inputs"), "inputs"))
+    batches = []
+    while some := list(itertools.islice(files, _BATCH)):
+        columns = [[getattr(file, name) for file in some] for name in FILES.names]
+        batches.append(pa.record_batch(columns, schema=FILES))
+    return pa.Table.from_batches(batches, FILES)
 
 
 def single_file(inputs: str) -> Location | None:

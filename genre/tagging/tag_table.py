@@ -13,19 +13,23 @@ A file is done when the tag table has its path with the same size and time, or i
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.config import fingerprint
 from genre.errors import ArtifactError
+from genre.features.columns import combined, replaced
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging.audio_files import FILES, file_row
-from genre.tagging.result_tables import csv_bytes, tags_table, timeline_table
+from genre.tagging.known_contents import KnownContents
+from genre.tagging.result_tables import ResultFiles
+from genre.tagging.row_files import RowFiles
 
 if TYPE_CHECKING:
     from genre.tagging.tagger import Tagger, Tags
@@ -45,8 +49,17 @@ SCHEMA = pa.schema(
 )
 
 
+_KEYS = [*FILES.names, "content", "reason"]
+_INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
+_CHUNK = 16_384  # rows that are in memory at a time
+
+
 class TagTable:
-    """The rows of OUTPUT/tags, and the files written from them."""
+    """The rows of OUTPUT/tags, and the files written from them.
+
+    Memory holds an index of the rows: path, size, time, content and reason of each, and where it is. Probabilities and
+    timelines stay on disk.
+    """
 
     def __init__(self, folder: Location, ensemble: SavedEnsemble) -> None:
         """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of other models."""
@@ -60,93 +73,119 @@ class TagTable:
             )
         if not models.exists():
             models.write_json({"fingerprint": expected, "models": ensemble.addresses})
-        self._rows = self._read()
+        self._files = RowFiles(SCHEMA)
+        self._index = _newest(self._read_index())
         self._added: list[pa.Table] = []
 
-    @property
-    def contents(self) -> dict[str, int]:
-        """Content and size of every file that has a row."""
-        known = self._rows.filter(pc.is_valid(self._rows["content"]))
-        return dict(zip(known["content"].to_pylist(), known["size"].to_pylist(), strict=True))
+    def known(self, files: pa.Table) -> KnownContents:
+        """Return the contents that have a row and the size of one of `files`."""
+        same_size = pc.is_in(self._index["size"], value_set=combined(files["size"]))
+        rows = self._index.filter(pc.and_(same_size, pc.is_valid(self._index["content"])))
+        return KnownContents.of(rows["content"], rows["size"])
 
     def pending(self, files: pa.Table, retry_failures: bool = False) -> pa.Table:
         """Return the rows of `files` that are not done.
 
         Files that could not be opened are always pending, other failures only with `retry_failures`.
         """
-        done = self._rows.filter(pc.is_valid(self._rows["content"]))
+        done = self._index.filter(pc.is_valid(self._index["content"]))
         if retry_failures:
             done = done.filter(pc.is_null(done["reason"]))
-        return files.join(done.select(FILES.names), keys=FILES.names, join_type="left anti").sort_by("path")
+        places = pc.index_in(files["path"], value_set=combined(done["path"]))
+        earlier = done.select(["size", "modified"]).take(places)
+        is_same = pc.and_kleene(*(pc.equal(files[name], earlier[name]) for name in ("size", "modified")))
+        return files.filter(pc.invert(pc.fill_null(is_same, False))).sort_by("path")
 
     def add(self, rows: pa.Table) -> None:
         """Save rows on disk. A row with neither tags nor a reason gets those of the file with the same content."""
         rows = self._resolved(rows)
-        (self.folder / "parts" / f"{uuid.uuid4().hex}.parquet").write_table(rows)
-        self._added.append(rows)
+        file = self.folder / "parts" / f"{len(self._added):06d}-{uuid.uuid4().hex}.parquet"
+        file.write_table(rows)
+        self._added.append(_index_of(rows, self._files.add(file)))
 
-    def refresh(self, paths: Sequence[str]) -> None:
+    def row(self, path: str) -> dict[str, Any]:
+        """Return the row of a file after `finish`."""
+        rows = self._take(self._index.filter(pc.equal(self._index["path"], path)))
+        only: dict[str, Any] = rows.to_pylist()[0]
+        return only
+
+    def refresh(self, paths: pa.ChunkedArray) -> None:
         """Record that this job changed the files at `paths`, so that it does not tag them again."""
-        changed = set(paths)
-        rows = self._rows.to_pylist()
-        for row in rows:
-            if row["path"] in changed:
-                row |= file_row(Location.of(row["path"])) | {"content": _content(row["path"])}
-        if changed:
-            (self.folder / "ledger.parquet").write_table(pa.Table.from_pylist(rows, SCHEMA))
+        if len(paths):
+            changed = pc.is_in(self._index["path"], value_set=combined(paths))
+            with (self.folder / "ledger.parquet").table_writer(SCHEMA) as writer:
+                for begin in range(0, len(self._index), _CHUNK):
+                    rows = self._take(self._index.slice(begin, _CHUNK))
+                    writer.write_table(_refreshed(rows, combined(changed.slice(begin, _CHUNK))))
+            self._use_ledger()
 
     def finish(self, files: pa.Table, inputs: Location, top_k: int) -> pa.Table:
-        """Write all tables; return the rows of `files`. Rows of files that no longer exist in `inputs` are removed."""
-        rows = _newest(pa.concat_tables([self._rows, *self._added]))
-        below = pc.starts_with(rows["path"], f"{str(inputs).rstrip('/')}/")
-        listed = pc.is_in(rows["path"], files["path"].combine_chunks())
-        self._rows, self._added = rows.filter(pc.or_(listed, pc.invert(below))).sort_by("path"), []
-        (self.folder / "ledger.parquet").write_table(self._rows)
-        self._write_results(top_k)
+        """Write all tables. Rows of files that no longer exist in `inputs` are removed.
+
+        Return path, seconds, reason, message and genre (null where there is a reason) of each of `files`.
+        """
+        index = _newest(pa.concat_tables([self._index, *self._added]))
+        listed = pc.is_in(index["path"], value_set=combined(files["path"]))
+        below = pc.starts_with(index["path"], f"{str(inputs).rstrip('/')}/")
+        self._index = index.filter(pc.or_(listed, pc.invert(below))).sort_by("path")
+        self._added = []
+        results = self._write(top_k)
+        self._use_ledger()
         (self.folder / "parts").delete()
-        return self._rows.filter(pc.is_in(self._rows["path"], files["path"].combine_chunks()))
+        return results.filter(pc.is_in(results["path"], value_set=combined(files["path"])))
 
-    def _write_results(self, top_k: int) -> None:
-        tagged = self._rows.filter(pc.is_null(self._rows["reason"]))
-        failed = self._rows.filter(pc.is_valid(self._rows["reason"]))
-        classes, calibration = self._ensemble.classes, self._ensemble.calibration
-        tables = {
-            "tags": tags_table(tagged, classes, calibration, top_k),
-            "timeline": timeline_table(tagged, classes, top_k),
-        }
-        for name, table in tables.items():
-            (self.folder / f"{name}.parquet").write_table(table)
-            (self.folder / f"{name}.csv").write_bytes(csv_bytes(table))
-        (self.folder / "failures.csv").write_bytes(csv_bytes(failed.select(["path", "reason", "message"])))
+    def _write(self, top_k: int) -> pa.Table:
+        """Write the ledger and the results from the rows of the index, in its order."""
+        results: list[pa.Table] = []
+        with contextlib.ExitStack() as stack:
+            ledger = stack.enter_context((self.folder / "ledger.parquet").table_writer(SCHEMA))
+            outputs = ResultFiles(stack, self.folder, self._ensemble.classes, self._ensemble.calibration, top_k)
+            for begin in range(0, max(1, len(self._index)), _CHUNK):
+                rows = self._take(self._index.slice(begin, _CHUNK))
+                ledger.write_table(rows)
+                genre = outputs.write(rows)
+                results.append(rows.select(["path", "seconds", "reason", "message"]).append_column("genre", genre))
+        return pa.concat_tables(results)
 
-    def _read(self) -> pa.Table:
+    def _take(self, index: pa.Table) -> pa.Table:
+        return self._files.take(index["file"].to_numpy(), index["row"].to_numpy())
+
+    def _read_index(self) -> pa.Table:
         locations = [self.folder / "ledger.parquet", *(self.folder / "parts").files(".parquet")]
-        tables = [location.read_table().cast(SCHEMA) for location in locations if location.exists()]
-        return _newest(pa.concat_tables(tables)) if tables else SCHEMA.empty_table()
+        tables = [
+            _index_of(location.read_table(_KEYS), self._files.add(location))
+            for location in locations
+            if location.exists()
+        ]
+        return pa.concat_tables([_INDEX.empty_table(), *tables])
+
+    def _use_ledger(self) -> None:
+        """Read the index again from the ledger, which holds all rows."""
+        self._files = RowFiles(SCHEMA)
+        ledger = self.folder / "ledger.parquet"
+        self._index = _index_of(ledger.read_table(_KEYS), self._files.add(ledger))
 
     def _resolved(self, rows: pa.Table) -> pa.Table:
-        copies = pc.and_(pc.is_null(rows["probabilities"]), pc.is_null(rows["reason"]))
-        if not pc.any(copies).as_py():
+        is_copy = pc.and_(pc.is_null(rows["probabilities"]), pc.is_null(rows["reason"]))
+        copies = rows.filter(is_copy)
+        if not len(copies):
             return rows
-        same_content = pc.is_in(self._rows["content"], rows["content"].combine_chunks())
-        known = {row["content"]: row for row in self._rows.filter(same_content).to_pylist()}
-        resolved = [
-            known[row["content"]] | {name: row[name] for name in FILES.names} if is_copy else row
-            for row, is_copy in zip(rows.to_pylist(), copies.to_pylist(), strict=True)
-        ]
-        return pa.Table.from_pylist(resolved, SCHEMA)
+        same = self._index.filter(pc.is_in(self._index["content"], value_set=combined(copies["content"])))
+        place = {content: row for row, content in enumerate(same["content"].to_pylist())}
+        tagged = self._take(same.take([place[content] for content in copies["content"].to_pylist()]))
+        columns = [(copies if name in FILES.names else tagged)[name] for name in SCHEMA.names]
+        return pa.concat_tables([rows.filter(pc.invert(is_copy)), pa.table(columns, schema=SCHEMA)])
 
 
-def tag_files(tagger: Tagger, files: pa.Table, known: dict[str, int]) -> pa.Table:
+def tag_files(tagger: Tagger, files: pa.Table, known: KnownContents) -> pa.Table:
     """Return rows of the tag table for `files`.
 
-    A file whose content (and size) is `known` is not decoded; its row has neither tags nor a reason.
+    A file whose content is `known` is not decoded; its row has neither tags nor a reason.
     """
-    sizes = set(known.values())
     rows: list[dict[str, Any]] = files.select(FILES.names).to_pylist()
     unknown = []
     for row in rows:
-        content = _content(row["path"]) if row["size"] in sizes else None
+        content = _content(row["path"]) if known.has_size(row["size"]) else None
         if content in known:
             row["content"] = content
         else:
@@ -185,7 +224,30 @@ def _content(path: str) -> str | None:
         return None
 
 
-def _newest(table: pa.Table) -> pa.Table:
+def _index_of(rows: pa.Table, file: int) -> pa.Table:
+    """Return the index of the rows of a file, given its number."""
+    count = len(rows)
+    keys = rows.select(_KEYS)
+    return (
+        keys.append_column("file", pa.array(np.full(count, file, np.int32)))
+        .append_column("row", pa.array(np.arange(count)))
+        .cast(_INDEX)
+    )
+
+
+def _newest(index: pa.Table) -> pa.Table:
     """Return the last row of each path."""
-    numbered = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-    return table.take(numbered.group_by("path").aggregate([("row", "max")])["row_max"])
+    codes = combined(index["path"]).dictionary_encode()
+    last = np.zeros(len(codes.dictionary), np.int64)
+    last[codes.indices.to_numpy()] = np.arange(len(index))  # of several assignments the last one counts
+    return index if len(last) == len(index) else index.take(np.sort(last))
+
+
+def _refreshed(rows: pa.Table, changed: pa.BooleanArray) -> pa.Table:
+    """Return rows with the present size, time and content of the `changed` files."""
+    files = [file_row(Location.of(path)) for path in rows.filter(changed)["path"].to_pylist()]
+    present = [file | {"content": _content(file["path"])} for file in files]
+    for name in ("size", "modified", "content"):
+        values = pa.array([row[name] for row in present], SCHEMA.field(name).type)
+        rows = replaced(rows, name, pc.replace_with_mask(combined(rows[name]), changed, values))
+    return rows

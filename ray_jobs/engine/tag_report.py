@@ -17,7 +17,6 @@ from rich.text import Text
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging.result_tables import tags_table
 from genre.wording import plural
 from ray_jobs.engine import cli
 
@@ -52,24 +51,27 @@ def show_start(ensemble: SavedEnsemble, files: int, pending: int) -> None:
     _say(f"  {_threshold(ensemble.calibration)}")
 
 
-def show_end(rows: pa.Table, ensemble: SavedEnsemble, music: float, seconds: float, folder: Location) -> None:
-    """Print counts, speed (`music` seconds of sound were tagged in `seconds`), and the files of each genre."""
-    tagged = rows.filter(pc.is_null(rows["reason"]))
-    failed = Counter(rows.filter(pc.is_valid(rows["reason"]))["reason"].to_pylist())
-    _say(f"tag: {_files(len(tagged))} tagged, {failed.total()} not readable, in {seconds:.0f} s -> {folder}")
+def show_end(rows: pa.Table, music: float, seconds: float, folder: Location) -> None:
+    """Print counts of the `rows` of `TagTable.finish`, speed (`music` seconds of sound in `seconds`), and genres."""
+    failed, genres = _counts(rows["reason"]), _counts(rows["genre"])
+    _say(f"tag: {_files(genres.total())} tagged, {failed.total()} not readable, in {seconds:.0f} s -> {folder}")
     if music:
         _say(f"  {music / 3600:.2f} hours of music, {music / max(seconds, 1e-9):.0f} times real time")
-    genres = tags_table(tagged, ensemble.classes, ensemble.calibration, top_k=1)["genre"].to_pylist()
-    for genre, number in Counter(genres).most_common():
+    for genre, number in genres.most_common():
         _say(f"  {number:>6} {genre}")
     for reason, number in failed.most_common():
         _say(f"  {number:>6} not readable: {reason}, see failures.csv")
 
 
 def show_written(table: pa.Table, target: Location, unknown: int) -> None:
-    counts = Counter(table["action"].to_pylist())
+    counts = _counts(table["action"])
     parts = [f"{number} {action}" for action, number in counts.most_common()]
     _say(f"tag: genres in the files: {', '.join(parts) or 'none'}, {unknown} unchanged because unknown -> {target}")
+
+
+def _counts(column: pa.ChunkedArray) -> Counter[str]:
+    """Return how often each value occurs, without nulls."""
+    return Counter({each["values"]: each["counts"] for each in pc.value_counts(column.drop_null()).to_pylist()})
 
 
 def clock(seconds: float) -> str:

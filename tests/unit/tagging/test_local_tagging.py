@@ -20,6 +20,7 @@ from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging import audio_files
+from genre.tagging.known_contents import KnownContents
 from ray_jobs import tag
 
 
@@ -33,7 +34,7 @@ def started(tmp_path: Path) -> Generator[pa.Table, None, None]:
         song(tmp_path / "music" / f"{number}.wav", seconds=20, seed=number)
     settings = config.load(None, ["cluster.cpus=1", "tag.batch_files=1"])
     ensemble = SavedEnsemble.read([Location.of(tmp_path / "cnn.onnx")], 0.8)
-    stream = tag.local_stream(settings, ensemble, audio_files.list_files(str(tmp_path / "music")), {})
+    stream = tag.local_stream(settings, ensemble, audio_files.list_files(str(tmp_path / "music")), KnownContents.none())
     assert len(next(stream)) == 1
     return stream
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from saving import save_model, song
+from saving import CLASSES, save_model, song
 
 from genre import Tagger
 from genre.audio.isolation import IsolatedKernel
 from genre.errors import ArtifactError, AudioError, ConfigError, Reason
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import audio_files, tag_table
+from genre.tagging import audio_files, result_tables, tag_table
+from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 
 
@@ -37,7 +40,8 @@ def tag_all(folder: Path, ensemble: SavedEnsemble, tagger: Tagger, music: Path) 
     """Do one run of the job, without Ray; return the paths that were decoded."""
     table = TagTable(Location.of(folder), ensemble)
     files = audio_files.list_files(str(music))
-    rows = tag_table.tag_files(tagger, table.pending(files), table.contents)
+    pending = table.pending(files)
+    rows = tag_table.tag_files(tagger, pending, table.known(pending))
     table.add(rows)
     table.finish(files, Location.of(music), top_k=2)
     decoded = [row["path"] for row in rows.to_pylist() if row["probabilities"] or row["reason"]]
@@ -71,7 +75,7 @@ def test_rows_of_a_killed_run_are_kept(tmp_path: Path, ensemble: SavedEnsemble, 
         song(music / f"{number}.wav", hertz=200 + 100 * number)
     files = audio_files.list_files(str(music))
     table = TagTable(Location.of(tmp_path / "tags"), ensemble)
-    table.add(tag_table.tag_files(tagger, files.slice(0, 2), {}))
+    table.add(tag_table.tag_files(tagger, files.slice(0, 2), KnownContents.none()))
     resumed = TagTable(Location.of(tmp_path / "tags"), ensemble)
     assert [os.path.basename(path) for path in resumed.pending(files)["path"].to_pylist()] == ["2.wav"]
 
@@ -131,3 +135,82 @@ def test_a_file_without_read_permission_is_a_failure_and_retried(
     assert "Permission denied" in (tmp_path / "tags" / "failures.csv").read_text()
     assert tag_all(tmp_path / "tags", ensemble, tagger, music) == ["private.wav"]
     assert len(Location.of(tmp_path / "tags" / "tags.parquet").read_table()) == 1
+
+
+def rows_of(paths: list[str], genre: int, seconds: float = 30.0) -> pa.Table:
+    """Return rows of files that are surely of one genre, each with its own content."""
+    probabilities = [0.98 if number == genre else 0.01 for number in range(len(CLASSES))]
+    moments = [{"start": 0.0, "end": seconds, "probabilities": probabilities}]
+    rows = [
+        {
+            "path": path,
+            "size": 100,
+            "modified": 1.0,
+            "content": hashlib.sha256(path.encode()).hexdigest(),
+            "seconds": seconds,
+            "probabilities": probabilities,
+            "timeline": moments * (1 + number % 3),
+        }
+        for number, path in enumerate(paths)
+    ]
+    return pa.Table.from_pylist(rows, tag_table.SCHEMA)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_results_do_not_depend_on_how_many_rows_are_in_memory(
+    chunk: int, tmp_path: Path, ensemble: SavedEnsemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts overlap in any order, a later row of a file replaces an earlier one, and removed files go."""
+    monkeypatch.setattr(tag_table, "_CHUNK", chunk)
+    paths = [f"/music/{number:02}.mp3" for number in range(10)]
+    table = TagTable(Location.of(tmp_path / "tags"), ensemble)
+    table.add(rows_of(paths[::2], 0))
+    table.add(rows_of(["/elsewhere/x.mp3", *paths[5::-1]], 1))
+    table.add(pa.Table.from_pylist([{"path": paths[9], "reason": "unsupported"}], tag_table.SCHEMA))
+    table.add(rows_of(["/music/removed.mp3"], 1))
+    files = rows_of([*paths[:5], *paths[6:]], 0).select(audio_files.FILES.names)
+    results = table.finish(files, Location.of("/music"), top_k=2).to_pylist()
+    genres = [*[CLASSES[1]] * 5, CLASSES[0], CLASSES[0], None]
+    assert [row["path"] for row in results] == [*paths[:5], paths[6], paths[8], paths[9]]
+    assert [row["genre"] for row in results] == genres
+    assert [row["reason"] for row in results] == [None] * 7 + ["unsupported"]
+    tags = Location.of(tmp_path / "tags/tags.parquet").read_table()
+    assert tags["path"].to_pylist() == ["/elsewhere/x.mp3", *paths[:5], paths[6], paths[8]]
+    assert (tmp_path / "tags/tags.csv").read_bytes() == result_tables.csv_bytes(tags)
+    ledger = Location.of(tmp_path / "tags/ledger.parquet").read_table()
+    assert len(ledger) == 9
+    expected = result_tables.timeline_table(ledger.slice(0, 8), ensemble.classes, 2)
+    timeline = Location.of(tmp_path / "tags/timeline.parquet").read_table()
+    assert timeline.equals(expected)
+    assert len(timeline) == sum(map(len, ledger["timeline"].slice(0, 8).to_pylist()))
+    assert not (tmp_path / "tags/parts").exists()
+    assert table.row(paths[3]) == ledger.to_pylist()[4]
+
+
+def test_files_that_the_job_changed_are_not_tagged_again(tmp_path: Path, ensemble: SavedEnsemble) -> None:
+    paths = [str(tmp_path / f"{number}.mp3") for number in range(3)]
+    for path in paths:
+        Path(path).write_bytes(b"as tagged")
+    files = pa.Table.from_pylist([audio_files.file_row(Location.of(path)) for path in paths], audio_files.FILES)
+    table = TagTable(Location.of(tmp_path / "tags"), ensemble)
+    table.add(pa.table(rows_of(paths, 0).to_pydict() | files.to_pydict(), schema=tag_table.SCHEMA))
+    table.finish(files, Location.of(tmp_path), top_k=1)
+    for path in paths[:2]:
+        Path(path).write_bytes(b"with a genre")
+    changed = pa.Table.from_pylist([audio_files.file_row(Location.of(path)) for path in paths], audio_files.FILES)
+    table.refresh(pa.chunked_array([[paths[1]]]))
+    again = TagTable(Location.of(tmp_path / "tags"), ensemble)
+    assert again.pending(changed)["path"].to_pylist() == [paths[0]]
+    assert hashlib.sha256(b"with a genre").hexdigest() in again.known(changed)
+    assert again.row(paths[1])["probabilities"] == pytest.approx([0.98, 0.01, 0.01])
+
+
+def test_only_contents_of_a_size_to_be_tagged_are_known(tmp_path: Path, ensemble: SavedEnsemble) -> None:
+    table = TagTable(Location.of(tmp_path / "tags"), ensemble)
+    rows = rows_of(["/music/a.mp3", "/music/b.mp3"], 0)
+    rows = rows.set_column(1, "size", pa.array([100, 200]))
+    table.add(rows)
+    table.finish(rows.select(audio_files.FILES.names), Location.of("/music"), top_k=1)
+    new = pa.table({"path": ["/music/c.mp3"], "size": [200], "modified": [5.0]}, schema=audio_files.FILES)
+    known = table.known(new)
+    assert [content in known for content in rows["content"].to_pylist()] == [False, True]
