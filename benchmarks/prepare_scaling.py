@@ -125,12 +125,15 @@ def measure_lists(rows: int) -> None:
     print(f"{rows} tracks, outcomes of a job killed before its end{'seconds':>12}{'peak MiB':>10}")
     try:
         scanned = timed("scan", lambda: scan(config.corpus))
-        done = timed("outcomes", lambda: Ledger(folder, recipe).outcomes())
-        timed("suspects", lambda: select_for_comparison(scanned, done))
-        timed("pending", lambda: select_pending(scanned, done))
+        # lists that the job does not keep either while it finishes
+        kept = [timed("outcomes", lambda: Ledger(folder, recipe).outcomes())]
+        timed("suspects", lambda: select_for_comparison(scanned, kept[0]))
+        timed("pending", lambda: select_pending(scanned, kept[0]))
+        kept.clear()
         timed("finish", lambda: finish(Ledger(folder, recipe), scanned, config.corpus))
-        again = timed("outcomes, finished", lambda: Ledger(folder, recipe).outcomes())
-        timed("pending, finished", lambda: select_pending(scanned, again))
+        kept.append(timed("outcomes, finished", lambda: Ledger(folder, recipe).outcomes()))
+        timed("pending, finished", lambda: select_pending(scanned, kept[0]))
+        kept.clear()
         timed("finish, nothing new", lambda: finish(Ledger(folder, recipe), scanned, config.corpus))
     finally:
         shutil.rmtree(home)
