@@ -30,6 +30,7 @@ from processes import descendants, is_alive, peak_mb
 
 from genre import corpora, memory
 from genre.corpora import Track
+from genre.features import Features
 from genre.features.finishing import finish
 from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.recipe import Recipe
@@ -135,6 +136,7 @@ def measure_lists(rows: int) -> None:
         timed("pending, finished", lambda: select_pending(scanned, kept[0]))
         kept.clear()
         timed("finish, nothing new", lambda: finish(Ledger(folder, recipe), scanned, config.corpus))
+        timed("tracks of the finished folder", lambda: Features.open(folder).tracks())
     finally:
         shutil.rmtree(home)
 

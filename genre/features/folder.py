@@ -15,6 +15,8 @@ from genre.features.manifest import Manifest
 from genre.features.schema import ROW_GROUP, Shape
 from genre.storage import Location
 
+# the columns of a track that jobs need: less than half of the bytes
+_TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "clips", "part")
 _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of a clip that loading needs
 
 
@@ -116,7 +118,8 @@ def _read_tracks(folder: Location) -> pa.Table:
     path = folder / "tracks.parquet"
     if not path.exists():
         raise ArtifactError(f"{path} is missing; prepare the features again")
-    table = path.read_table()
+    with path.open_parquet() as reader:
+        table = reader.read([name for name in _TRACK_COLUMNS if name in reader.schema_arrow.names])
     for name in ("track_id", "genre", "split"):
         if name not in table.column_names:
             raise ArtifactError(f"{path}: column {name!r} is missing; docs/FEATURES.md lists the columns")

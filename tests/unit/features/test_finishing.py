@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from music import config_of
 from outcomes import outcome, scanned, write_outcomes
 
 from genre.errors import ArtifactError
-from genre.features import Manifest
+from genre.features import Manifest, finishing
 from genre.features.finishing import finish
 from genre.features.ledger import Ledger, select_pending
 from genre.features.manifest import Counts
@@ -55,6 +56,38 @@ def test_writes_tables_and_manifest_and_deletes_the_rest(folder: Location, tmp_p
     assert not (folder / "outcomes").exists()
     assert not any(info.base_name.startswith(".") for info in folder.children())
     assert (folder / "tracks.parquet").read_table().schema.names == TRACK_SCHEMA.names
+
+
+def test_nothing_is_written_when_nothing_changed(
+    folder: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "_COMPARED", 2)
+    config = config_of("m", tmp_path)
+    write_outcomes(folder, "00001-x.parquet", *map(outcome, "abcde"), outcome("f", None))
+    first = finish_in(folder, scanned("abcdef"), config)
+    tables = {name: Path(folder.path, f"{name}.parquet") for name in ("tracks", "rejects")}
+    before = {name: file.stat() for name, file in tables.items()}
+    assert finish_in(folder, scanned("abcdef"), config) == first
+    assert {name: file.stat() for name, file in tables.items()} == before
+    table = pq.read_table(tables["tracks"])
+    splits = table["split"].to_pylist()
+    altered = table.set_column(table.schema.get_field_index("split"), "split", pa.array([*splits[:4], "excluded"]))
+    pq.write_table(altered, tables["tracks"])
+    finish_in(folder, scanned("abcdef"), config)
+    assert pq.read_table(tables["tracks"])["split"].to_pylist() == splits
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 5, 6])
+def test_a_file_holds_a_table_only_with_all_its_rows(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "_COMPARED", 2)
+    table = pa.table({"number": range(6)})
+    pq.write_table(table.slice(0, 5), tmp_path / "five.parquet")
+    file = Location.of(tmp_path / "five.parquet")
+    assert finishing._holds(file, table.slice(0, rows)) == (rows == 5)
+    assert not finishing._holds(file, table.slice(1, 5))
+    assert not finishing._holds(file, table.slice(0, 5).cast(pa.schema([("number", pa.int32())])))
 
 
 def test_late_outcome_of_an_earlier_run_is_ignored(folder: Location, tmp_path: Path) -> None:
