@@ -23,7 +23,7 @@ from genre.features.schema import SCAN_SCHEMA, TRACK_SCHEMA, TRACK_WRITE_OPTIONS
 from genre.settings import CorpusSettings
 from genre.storage import Location
 
-_COMPARED = 65_536  # rows that are read at a time
+_COMPARED = 4096  # rows that are read at a time: a row group
 
 
 def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifest:
