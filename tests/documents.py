@@ -94,6 +94,7 @@ ENTRIES: list[Entry] = [
     Scenario("cluster", r"ray (job (list|logs ID --follow|stop ID)|status|memory --stats-only)"),
     Scenario("token", r"\(umask 077 && ray get-auth-token --generate > /dev/null\)|ray get-auth-token --generate"),
     Scenario("scaling", r"python benchmarks/scaling.py (workers|work|rows)\b.*"),
+    Scenario("long lists", r"python benchmarks/(prepare_scaling.py --rows \d+|tag_lists.py)"),
     Scenario("commands", r"source .venv/bin/activate|make help"),
     Covered(r"make (install|demo|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),

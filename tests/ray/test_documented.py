@@ -150,6 +150,13 @@ def test_scaling(workspace: Workspace, line: Block) -> None:
     assert "|---:|" in workspace.shell(f"{line.text} {small[match[1]]}")
 
 
+@pytest.mark.parametrize("line", lines("long lists"), ids=lambda line: line.normal)
+def test_long_lists(workspace: Workspace, line: Block) -> None:
+    shown = workspace.shell(f"{line.text} --rows 3000")  # the last of two options counts
+    assert "peak MiB" in shown
+    assert "finish, nothing new" in shown
+
+
 def test_only_the_owner_can_read_the_token(workspace: Workspace) -> None:
     token = Path(workspace.environment["HOME"]) / ".ray/auth_token"
     for line in lines("token"):
