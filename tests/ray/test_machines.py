@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,11 +27,11 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 @contextlib.contextmanager
-def machines() -> Iterator[Cluster]:
+def machines(**worker: Any) -> Iterator[Cluster]:
     """Start a head that runs no tasks and a worker of one CPU; yield the cluster."""
     cluster = Cluster(True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": False})
     try:
-        cluster.add_node(**NODE)
+        cluster.add_node(**NODE, **worker)
         cluster.wait_for_nodes()
         yield cluster
     finally:
@@ -102,13 +104,47 @@ def test_a_lost_head_is_reported_and_the_command_resumes_on_a_new_one(tmp_path: 
     assert losses(home) == pytest.approx(undisturbed_losses(home), abs=1e-5)
 
 
+def test_two_machines_with_a_copy_of_the_clips_each_lose_one_at_any_time(tmp_path: Path) -> None:
+    """A machine is lost while it waits to make its copy, and another while it trains; the losses stay the same."""
+    home, epochs = make_home(tmp_path), 12
+    settings = SETTINGS["train"] | {"epochs": epochs, "learning_rate": 0.001, "dtype": "fp32", "workers": 2}
+    configuration = yaml.safe_load((home / "run.yaml").read_text()) | {"train": settings}
+    (home / "run.yaml").write_text(yaml.safe_dump(configuration))
+    caches = [tmp_path / f"cache{number}" for number in range(4)]
+    for cache in caches:
+        cache.mkdir()
+    with (
+        machines(env_vars={"GENRE_CACHE": str(caches[0])}) as cluster,
+        (caches[1] / "building.lock").open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[1])})
+        with started("train", home, cluster, "architecture=crnn") as running:
+            assert running.stderr
+            lines = [running.stderr.readline()]
+            while f"waiting for another process that copies features to {caches[1]}" not in lines[-1]:
+                lines.append(running.stderr.readline())
+                assert lines[-1], lines
+            trains = cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[2])})
+            cluster.remove_node(waiting, allow_graceful=False)
+            while "epoch   3/" not in lines[-1]:
+                lines.append(running.stderr.readline())
+                assert lines[-1], lines
+            cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[3])})
+            cluster.remove_node(trains, allow_graceful=False)
+            output = running.communicate(timeout=300)[1]
+    assert running.returncode == 0, output
+    assert [len(list(cache.glob("features-*"))) for cache in caches] == [1, 0, 1, 1]
+    assert losses(home) == pytest.approx(undisturbed_losses(home, "train.workers=2"), abs=1e-5)
+
+
 def losses(home: Path) -> list[float]:
     """Return the training loss of each epoch."""
     card = json.loads((home / "out/models/crnn/model.json").read_text())
     return [epoch["train_loss"] for epoch in card["facts"]["history"]]
 
 
-def undisturbed_losses(home: Path) -> list[float]:
+def undisturbed_losses(home: Path, *settings: str) -> list[float]:
     """Train again from the start, without a cluster, and return the losses."""
-    job("train", home, "architecture=crnn", "train.resume=false", "cluster.cpus=1")
+    job("train", home, "architecture=crnn", "train.resume=false", "cluster.cpus=2", *settings)
     return losses(home)
