@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from genre.evaluation.metrics import IntArray
+import numpy as np
+import numpy.typing as npt
+
+from genre.evaluation import bootstrap
+from genre.evaluation.metrics import FloatArray, IntArray
 
 CLASSES = 6
 
@@ -16,3 +20,10 @@ def predictions(
     truth = rng.integers(0, CLASSES, tracks) if truth is None else truth
     guess = rng.integers(0, CLASSES, len(truth))
     return truth, np.where(rng.random(len(truth)) < skill, truth, guess)
+
+
+def drawn_scores(
+    truth: IntArray, predicted: npt.ArrayLike, n_classes: int = CLASSES, **options: Any
+) -> dict[str, FloatArray]:
+    """Return the bootstrap replicates of one model's scores."""
+    return bootstrap.bootstrap_scores(truth, {"model": predicted}, n_classes, **options)["model"]

@@ -10,16 +10,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from genre.evaluation.metrics import SCORES, FloatArray, labels, macro_scores
+from genre.evaluation.metrics import SCORES, FloatArray, IntArray, labels, macro_scores
 
 Groups = Sequence[Any] | npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
 
 _ROUNDING = 1e-12  # scores closer than this are equal
 _BLOCK = 4_000_000  # resampled tracks in memory at a time
@@ -27,35 +28,49 @@ _BLOCK = 4_000_000  # resampled tracks in memory at a time
 
 def bootstrap_scores(
     truth: npt.ArrayLike,
-    predicted: npt.ArrayLike,
+    predicted: Mapping[str, npt.ArrayLike],
     n_classes: int,
     groups: Groups | None = None,
     draws: int = 2000,
     seed: int = 0,
-) -> dict[str, FloatArray]:
-    """Return accuracy, precision, recall and f1 of `draws` resampled test sets, each of shape (draws,).
+) -> dict[str, dict[str, FloatArray]]:
+    """Return accuracy, precision, recall and f1 of each model on `draws` resampled test sets, each of shape (draws,).
 
-    The same `groups`, `draws` and `seed` resample the same tracks, so that the results of two models are paired.
+    `predicted` holds (tracks,) or (seeds, tracks) of each model. All of them are scored on the same resampled tracks,
+    so that results are paired; the same `groups`, `draws` and `seed` resample the same tracks. Drawing takes most of
+    the time, and memory holds a few of the test sets at a time.
     """
-    true, runs = labels(truth, n_classes), np.atleast_2d(labels(predicted, n_classes))
-    if true.ndim != 1 or runs.shape[1:] != true.shape:
-        raise ValueError(
-            f"truth has shape {true.shape} and predicted {runs.shape}; must be (tracks,) and (seeds, tracks)"
-        )
+    true = labels(truth, n_classes)
+    models = {name: np.atleast_2d(labels(each, n_classes)) for name, each in predicted.items()}
+    for runs in models.values():
+        if true.ndim != 1 or runs.shape[1:] != true.shape:
+            raise ValueError(
+                f"truth has shape {true.shape} and predicted {runs.shape}; must be (tracks,) and (seeds, tracks)"
+            )
     if not true.size:
-        return {name: np.zeros(draws) for name in SCORES}
-    classes = np.arange(n_classes)
-    is_true = (true[:, None] == classes).astype(np.float32)
-    drawn: dict[str, list[FloatArray]] = {name: [] for name in SCORES}
+        return {model: {name: np.zeros(draws) for name in SCORES} for model in models}
+    is_true = _one_hot(true, n_classes)
+    drawn: dict[str, dict[str, list[FloatArray]]] = {model: {name: [] for name in SCORES} for model in models}
     for weights in _resamples(len(true), groups, draws, seed):
         support = weights @ is_true
-        by_run = []
-        for run in runs:
-            is_predicted = (run[:, None] == classes).astype(np.float32)
-            by_run.append(macro_scores(weights @ (is_true * is_predicted), support, weights @ is_predicted))
-        for name in SCORES:
-            drawn[name].append(np.mean([run_scores[name] for run_scores in by_run], axis=0))
-    return {name: np.concatenate(blocks) for name, blocks in drawn.items()}
+        for model, runs in models.items():
+            by_run = [_scores_of_run(weights, is_true, support, _one_hot(run, n_classes)) for run in runs]
+            for name in SCORES:
+                drawn[model][name].append(np.mean([scores[name] for scores in by_run], axis=0))
+    return {model: {name: np.concatenate(blocks) for name, blocks in scores.items()} for model, scores in drawn.items()}
+
+
+def _one_hot(classes: IntArray, n_classes: int) -> Float32:
+    """Return (tracks, n_classes), 1 in the column of each track's class."""
+    columns: Float32 = (classes[:, None] == np.arange(n_classes)).astype(np.float32)
+    return columns
+
+
+def _scores_of_run(
+    weights: Float32, is_true: Float32, support: Float32, is_predicted: Float32
+) -> dict[str, FloatArray]:
+    """Return the scores of one run on each resampled test set, whose tracks are counted by `weights`."""
+    return macro_scores(weights @ (is_true * is_predicted), support, weights @ is_predicted)
 
 
 def interval(drawn: FloatArray, observed: float, level: float = 0.95) -> tuple[float, float]:
@@ -94,7 +109,7 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
     return corrected
 
 
-def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Iterator[npt.NDArray[np.float32]]:
+def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Iterator[Float32]:
     """Yield the number of times that each track is in each resampled test set, in blocks of shape (draws, tracks).
 
     Multinomial counts are equivalent to drawing with replacement, and turn scoring into matrix products.

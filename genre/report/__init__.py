@@ -1,7 +1,7 @@
 """The leaderboard: a `Board` of predictions becomes a table, and the table becomes files and text.
 
-Input: predictions of models on one split, and facts about corpus, search and machine. Output: leaderboard.json, .csv,
-.md and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor scores: it only reads predictions.
+Input: predictions of models on one split, and facts about corpus, search and machine. Output: predictions as Parquet,
+leaderboard.json, .csv, .md and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor scores.
 
     board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[Run(0, probabilities)])], ...)
     write(board, Location.of("outputs/run/leaderboard"))
@@ -11,7 +11,7 @@ Input: predictions of models on one split, and facts about corpus, search and ma
 
 from genre.report.board import Board, Entry, Run, describe_hardware
 from genre.report.facts import PARTS, Compared, ComparedRow, CorpusFacts, Part
-from genre.report.files import read_board, write
+from genre.report.files import best_network, read_board, write
 from genre.report.merging import merge
 from genre.report.search import Search, Status, Trial
 from genre.report.table import Row, Table, tabulate
@@ -31,6 +31,7 @@ __all__ = [
     "Status",
     "Table",
     "Trial",
+    "best_network",
     "describe_hardware",
     "merge",
     "read_board",

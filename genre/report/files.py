@@ -1,4 +1,7 @@
-"""Write the four files of a leaderboard, and read a board from its JSON."""
+"""Write the files of a leaderboard, and read a board from its JSON and its predictions.
+
+leaderboard.json holds everything but what grows with the number of tracks, which is in `predictions/*.parquet`.
+"""
 
 from __future__ import annotations
 
@@ -10,82 +13,126 @@ from typing import Any
 import numpy as np
 
 from genre.errors import ArtifactError
+from genre.report import prediction_files
 from genre.report.board import Board, Entry, Run
 from genre.report.columns import records
 from genre.report.facts import DIGITS, Compared, ComparedRow, CorpusFacts
 from genre.report.leaderboard_page import html
 from genre.report.markdown import markdown
+from genre.report.prediction_files import StoredFile, StoredFiles
 from genre.report.search import Search, Trial
 from genre.report.table import RANK_RULE, Table, tabulate
 from genre.report.text import csv_text
 from genre.storage import Location
 
-SCHEMA = 1  # of leaderboard.json; increased when older versions could no longer read it correctly
+SCHEMA = 2  # of leaderboard.json; increased when older versions could no longer read it correctly
 NAME = "leaderboard"
+_OF_TRACKS = ("track_ids", "truth", "groups")  # fields of a board that are in prediction files
+_OF_RUN = "probabilities"
 
 
 def write(board: Board, folder: Location) -> Table:
-    """Write `leaderboard.json`, `.csv`, `.md` and `.html` into `folder`, each atomically; return the table."""
+    """Write the predictions, then `leaderboard.csv`, `.md`, `.html` and at last `.json` into `folder`, each atomically.
+
+    Predictions of models that are no longer on the board are deleted. Returns the table.
+    """
     table = tabulate(board)
-    contents = {"json": json_text(table), "csv": csv_text(table), "md": markdown(table), "html": html(table)}
+    files = prediction_files.write(board, folder)
+    contents = {
+        "csv": csv_text(table),
+        "md": markdown(table),
+        "html": html(table),
+        "json": json_text(table, files),
+    }
     for suffix, content in contents.items():
         (folder / f"{NAME}.{suffix}").write_text(content)
+    prediction_files.delete_others(folder, files)
     return table
 
 
 def read_board(folder: Location) -> Board:
-    """Return the board of `leaderboard.json` in `folder`. Raises `ArtifactError` when it is missing or invalid."""
-    file = folder / f"{NAME}.json"
-    if not file.exists():
-        raise ArtifactError(f"{file}: no such file; run `genre tune` or `genre evaluate` with this output first")
-    return from_json(file.read_json(), str(file))
+    """Return the board in `folder`. Raises `ArtifactError` when a file of it is missing or invalid."""
+    content, source = _read_json(folder)
+    try:
+        return _from_json(content["board"], folder)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{source}: damaged or incomplete ({error}); make the leaderboard again") from None
 
 
-def json_text(table: Table) -> str:
+def best_network(folder: Location) -> str | None:
+    """Return the name of the best network on the leaderboard in `folder`, None where it has none.
+
+    No predictions are read. Raises `ArtifactError` like `read_board`.
+    """
+    content, source = _read_json(folder)
+    try:
+        return next((str(row["name"]) for row in content["rows"] if row["kind"] == "network"), None)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{source}: damaged or incomplete ({error}); make the leaderboard again") from None
+
+
+def json_text(table: Table, files: StoredFiles) -> str:
     """Return the board and its rows as JSON: objects with a key per line, lists of numbers and strings on one line."""
-    content = {"schema": SCHEMA, "rank_rule": RANK_RULE, "rows": records(table), "board": to_json(table.board)}
+    board = facts_of(table.board)
+    board["tracks"] = asdict(files.tracks)
+    for entry, runs in zip(board["entries"], files.runs, strict=True):
+        for run, file in zip(entry["runs"], runs, strict=True):
+            run["predictions"] = asdict(file)
+    content = {"schema": SCHEMA, "rank_rule": RANK_RULE, "rows": records(table), "board": board}
     return "".join(_pretty(content)) + "\n"
 
 
-def to_json(board: Board) -> dict[str, Any]:
-    """Return `board` in plain JSON types; measured numbers have `DIGITS` decimals, settings are unchanged."""
-    content = {f.name: getattr(board, f.name) for f in fields(board)} | {"corpus": asdict(board.corpus)}
+def facts_of(board: Board) -> dict[str, Any]:
+    """Return everything but the tracks and their predictions in plain JSON types.
+
+    Measured numbers have `DIGITS` decimals, settings are unchanged.
+    """
+    content = {f.name: getattr(board, f.name) for f in fields(board) if f.name not in _OF_TRACKS}
+    content["corpus"] = asdict(board.corpus)
     content["search"] = asdict(board.search) if board.search else None
     content["compared"] = [asdict(other) for other in board.compared]
     content["entries"] = [
         {f.name: getattr(entry, f.name) for f in fields(entry)}
-        | {"runs": [{f.name: getattr(run, f.name) for f in fields(run)} for run in entry.runs]}
+        | {"runs": [{f.name: getattr(run, f.name) for f in fields(run) if f.name != _OF_RUN} for run in entry.runs]}
         for entry in board.entries
     ]
     plain: dict[str, Any] = _plain(content)
     return plain
 
 
-def from_json(content: Any, source: str = "leaderboard") -> Board:
-    """Return the board in the content of a leaderboard.json. Raises `ArtifactError` that names `source`."""
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        schema = content.get("schema") if isinstance(content, dict) else None
-        raise ArtifactError(f"{source}: schema {schema}, this version reads {SCHEMA}; make the leaderboard again")
-    try:
-        board = dict(content["board"])
-        board["corpus"] = CorpusFacts(**board["corpus"])
-        board["entries"] = [_entry(entry, len(board["classes"])) for entry in board["entries"]]
-        board["search"] = _search(board["search"]) if board.get("search") else None
-        board["compared"] = [
-            Compared(**other | {"rows": [ComparedRow(**row) for row in other["rows"]]})
-            for other in board.get("compared", [])
-        ]
-        return Board(**board)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{source}: damaged or incomplete ({error}); make the leaderboard again") from None
+def _read_json(folder: Location) -> tuple[dict[str, Any], Location]:
+    """Return the content of leaderboard.json and its address. Raises `ArtifactError`."""
+    file = folder / f"{NAME}.json"
+    if not file.exists():
+        raise ArtifactError(f"{file}: no such file; run `genre tune` or `genre evaluate` with this output first")
+    content = file.read_json()
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise ArtifactError(f"{file}: schema {schema}, this version reads {SCHEMA}; make the leaderboard again")
+    return content, file
 
 
-def _entry(content: dict[str, Any], n_classes: int) -> Entry:
-    runs = []
-    for run in content["runs"]:
-        rows = run["probabilities"]
-        runs.append(Run(**run | {"probabilities": np.array(rows, dtype=np.float32).reshape(len(rows), n_classes)}))
-    return Entry(**content | {"runs": runs})
+def _from_json(content: dict[str, Any], folder: Location) -> Board:
+    board = dict(content)
+    tracks = StoredFile(**board.pop("tracks"))
+    board["track_ids"], board["truth"], board["groups"] = prediction_files.read_tracks(folder, tracks, board["classes"])
+    board["corpus"] = CorpusFacts(**board["corpus"])
+    board["entries"] = [_entry(entry, folder) for entry in board["entries"]]
+    board["search"] = _search(board["search"]) if board.get("search") else None
+    board["compared"] = [
+        Compared(**other | {"rows": [ComparedRow(**row) for row in other["rows"]]})
+        for other in board.get("compared", [])
+    ]
+    return Board(**board)
+
+
+def _entry(content: dict[str, Any], folder: Location) -> Entry:
+    return Entry(**content | {"runs": [_run(run, folder) for run in content["runs"]]})
+
+
+def _run(content: dict[str, Any], folder: Location) -> Run:
+    facts = {name: value for name, value in content.items() if name != "predictions"}
+    return Run(**facts, probabilities=prediction_files.read_probabilities(folder, StoredFile(**content["predictions"])))
 
 
 def _search(content: dict[str, Any]) -> Search:
@@ -103,7 +150,7 @@ def _plain(value: Any) -> Any:
 
 
 def _pretty(value: Any, indent: str = "") -> Iterator[str]:
-    """Yield the pieces of indented JSON in which a list of plain values, such as probabilities, is a single line."""
+    """Yield the pieces of indented JSON in which a list of plain values is a single line."""
     nested = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     is_row = isinstance(value, list) and not any(isinstance(item, list | dict) for item in nested)
     if not nested or is_row:

@@ -76,11 +76,9 @@ class Table:
 def tabulate(board: Board) -> Table:
     """Score every entry of `board` and rank the rows by `RANK_RULE`; the board's seed determines the bootstrap."""
     n_classes = len(board.classes)
-    draws = {
-        entry.name: bootstrap.bootstrap_scores(board.truth, entry.predicted, n_classes, board.groups, DRAWS, board.seed)
-        for entry in board.entries
-    }
-    means = {entry.name: metrics.mean_scores(board.truth, entry.predicted, n_classes) for entry in board.entries}
+    predicted = {entry.name: entry.predicted for entry in board.entries}
+    draws = bootstrap.bootstrap_scores(board.truth, predicted, n_classes, board.groups, DRAWS, board.seed)
+    means = {name: metrics.mean_scores(board.truth, each, n_classes) for name, each in predicted.items()}
     ordered = sorted(board.entries, key=lambda entry: (-means[entry.name]["f1"], entry.name))
     ranks, p_values = _rank({entry.name: draws[entry.name]["f1"] for entry in ordered if entry.kind != "ensemble"})
     rows = []

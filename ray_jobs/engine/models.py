@@ -45,7 +45,7 @@ def _named(model: str) -> list[Location]:
 def _best(output: Location) -> Location:
     from genre import report  # takes long to import, and a named model needs no report
 
-    networks = report.tabulate(report.read_board(output / "leaderboard")).of("network")
-    if not networks:
+    network = report.best_network(output / "leaderboard")
+    if network is None:
         raise ArtifactError(f"{output}: the leaderboard holds no network; run tune, or name a model with model=FOLDER")
-    return output / "models" / networks[0].entry.name
+    return output / "models" / network

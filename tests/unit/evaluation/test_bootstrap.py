@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from predicting import CLASSES, predictions
+from predicting import CLASSES, drawn_scores, predictions
 from scipy import stats
 
 from genre.evaluation import bootstrap, metrics
@@ -13,19 +13,19 @@ from genre.evaluation.metrics import IntArray
 
 def interval_of(truth: IntArray, predicted: IntArray, score: str = "f1") -> tuple[float, float]:
     """Return the interval of a score as a row of a leaderboard has it."""
-    drawn = bootstrap.bootstrap_scores(truth, predicted, CLASSES)[score]
+    drawn = drawn_scores(truth, predicted)[score]
     return bootstrap.interval(drawn, metrics.mean_scores(truth, predicted, CLASSES)[score])
 
 
 def p_value(truth: IntArray, first: IntArray, second: IntArray, draws: int = 2000) -> float:
     """Return the p-value of no difference in macro F1 on the same resampled tracks."""
-    drawn = [bootstrap.bootstrap_scores(truth, each, CLASSES, draws=draws)["f1"] for each in (first, second)]
+    drawn = [drawn_scores(truth, each, draws=draws)["f1"] for each in (first, second)]
     return bootstrap.p_value_of_no_difference(drawn[0] - drawn[1])
 
 
 def test_bootstrap_scores_equal_scores_of_the_resampled_tracks(rng: np.random.Generator) -> None:
     truth, predicted = predictions(rng, 40)
-    drawn = bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=5, seed=3)
+    drawn = drawn_scores(truth, predicted, draws=5, seed=3)
     counts = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40), size=5)
     for index, times in enumerate(counts):
         again = metrics.scores(metrics.confusion_counts(np.repeat(truth, times), np.repeat(predicted, times), CLASSES))
@@ -61,29 +61,38 @@ def test_the_interval_is_corrected_for_bias() -> None:
 
 def test_blocks_of_draws_change_nothing(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, predicted = predictions(rng, 50)
-    expected = bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=20)
+    expected = drawn_scores(truth, predicted, draws=20)
     monkeypatch.setattr(bootstrap, "_BLOCK", 50 * 7)
-    np.testing.assert_array_equal(bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=20)["f1"], expected["f1"])
+    np.testing.assert_array_equal(drawn_scores(truth, predicted, draws=20)["f1"], expected["f1"])
 
 
 def test_the_tracks_of_a_group_are_drawn_together(rng: np.random.Generator) -> None:
     truth, predicted = predictions(rng, 60)
     copies = np.repeat(truth, 5), np.repeat(predicted, 5)
     groups = np.repeat([f"artist {i}" for i in range(60)], 5)
-    by_group = bootstrap.bootstrap_scores(*copies, CLASSES, groups=groups)["f1"].std()
-    by_track = bootstrap.bootstrap_scores(*copies, CLASSES)["f1"].std()
-    assert by_group == pytest.approx(bootstrap.bootstrap_scores(truth, predicted, CLASSES)["f1"].std(), rel=0.1)
+    by_group = drawn_scores(*copies, groups=groups)["f1"].std()
+    by_track = drawn_scores(*copies)["f1"].std()
+    assert by_group == pytest.approx(drawn_scores(truth, predicted)["f1"].std(), rel=0.1)
     assert by_track < 0.6 * by_group
     with pytest.raises(ValueError, match="groups"):
-        bootstrap.bootstrap_scores(truth, predicted, CLASSES, groups=groups)
+        drawn_scores(truth, predicted, groups=groups)
 
 
 def test_several_seeds_are_averaged_on_the_same_resampled_tracks(rng: np.random.Generator) -> None:
     truth, first = predictions(rng)
     second = predictions(rng, truth=truth)[1]
-    both = bootstrap.bootstrap_scores(truth, np.stack([first, second]), CLASSES, draws=30)["f1"]
-    single = [bootstrap.bootstrap_scores(truth, run, CLASSES, draws=30)["f1"] for run in (first, second)]
+    both = drawn_scores(truth, np.stack([first, second]), draws=30)["f1"]
+    single = [drawn_scores(truth, run, draws=30)["f1"] for run in (first, second)]
     np.testing.assert_allclose(both, np.mean(single, axis=0))
+
+
+def test_models_scored_together_are_scored_as_if_alone(rng: np.random.Generator) -> None:
+    truth, first = predictions(rng)
+    seeds = np.stack([predictions(rng, truth=truth)[1] for _ in range(3)])
+    together = bootstrap.bootstrap_scores(truth, {"first": first, "seeds": seeds}, CLASSES, draws=30)
+    for name, predicted in (("first", first), ("seeds", seeds)):
+        for score, drawn in drawn_scores(truth, predicted, draws=30).items():
+            np.testing.assert_array_equal(together[name][score], drawn)
 
 
 def test_paired_draws_distinguish_a_better_model_and_not_a_copy(rng: np.random.Generator) -> None:

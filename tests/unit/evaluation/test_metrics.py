@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from predicting import CLASSES, predictions
+from predicting import CLASSES, drawn_scores, predictions
 from sklearn import metrics as reference
 
 from genre.evaluation import bootstrap, metrics
@@ -51,7 +51,7 @@ def test_a_perfect_prediction_scores_one_with_a_class_absent() -> None:
     result = metrics.scores(metrics.confusion_counts(truth, truth, 5))
     assert [getattr(result, name) for name in metrics.SCORES] == [1, 1, 1, 1]
     assert result.per_class.support.tolist() == [2, 0, 2, 1, 0]
-    assert bootstrap.interval(bootstrap.bootstrap_scores(truth, truth, 5)["f1"], 1.0) == (1, 1)
+    assert bootstrap.interval(drawn_scores(truth, truth, 5)["f1"], 1.0) == (1, 1)
 
 
 def test_a_class_without_support_is_left_out_of_macro_means_but_its_false_alarms_count() -> None:
@@ -69,7 +69,7 @@ def test_no_tracks_score_zero() -> None:
     empty = np.array([], dtype=int)
     result = metrics.scores(metrics.confusion_counts(empty, empty, 3))
     assert [getattr(result, name) for name in metrics.SCORES] == [0, 0, 0, 0]
-    assert bootstrap.interval(bootstrap.bootstrap_scores(empty, empty, 3)["f1"], 0.0) == (0, 0)
+    assert bootstrap.interval(drawn_scores(empty, empty, 3)["f1"], 0.0) == (0, 0)
     assert metrics.expected_calibration_error(empty, np.zeros((0, 3))) == 0
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import boards
 import numpy as np
+import pandas as pd
 import pytest
 from boards import GENRES, TRUTH, Page, board, network, probabilities
 
 from genre.errors import ArtifactError
-from genre.report import Board, Entry, Run, Search, Trial, read_board, write
-from genre.report.files import to_json
+from genre.report import Board, CorpusFacts, Entry, Run, Search, Trial, best_network, read_board, write
+from genre.report.files import facts_of
 from genre.storage import Location
 
 
@@ -28,12 +29,17 @@ def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "leaderboard")
 
 
-def test_a_board_is_restored_from_its_json(full: Board, folder: Location) -> None:
+def test_a_board_is_restored_from_its_files(full: Board, folder: Location) -> None:
     write(full, folder)
     again = read_board(folder)
-    assert to_json(again) == to_json(full)
+    assert facts_of(again) == facts_of(full)
+    assert again.track_ids == full.track_ids
+    assert again.groups == full.groups
     assert again.truth.dtype == np.int64
-    np.testing.assert_array_equal(again.entries[0].runs[1].probabilities, full.entries[0].runs[1].probabilities)
+    np.testing.assert_array_equal(again.truth, full.truth)
+    for entry, other in zip(again.entries, full.entries, strict=True):
+        for run, same in zip(entry.runs, other.runs, strict=True):
+            np.testing.assert_array_equal(run.probabilities, same.probabilities)
     assert again.entries[0].settings["train.learning_rate"] == 1.25e-06
 
 
@@ -43,6 +49,8 @@ def test_a_report_written_again_is_equal_in_every_byte(full: Board, folder: Loca
     write(read_board(folder), other)
     for suffix in ("json", "csv", "md", "html"):
         assert (other / f"leaderboard.{suffix}").read_bytes() == (folder / f"leaderboard.{suffix}").read_bytes()
+    for file in (folder / "predictions").files():
+        assert (other / "predictions" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_csv_json_html_and_markdown_agree(full: Board, folder: Location) -> None:
@@ -86,10 +94,82 @@ def test_an_unreadable_file_is_reported(full: Board, folder: Location) -> None:
     write(full, folder)
     content = (folder / "leaderboard.json").read_json()
     broken: Any
-    for broken in ({}, [], content | {"schema": 99}, content | {"board": {}}, content | {"board": content["rows"]}):
+    elsewhere = content | {"board": content["board"] | {"tracks": {"name": "../tracks.parquet", "sha256": ""}}}
+    for broken in (
+        {},
+        [],
+        content | {"schema": 99},
+        content | {"schema": 1},
+        content | {"board": {}},
+        content | {"board": content["rows"]},
+        elsewhere,
+    ):
         (folder / "leaderboard.json").write_json(broken)
         with pytest.raises(ArtifactError, match="make the leaderboard again"):
             read_board(folder)
+
+
+def test_predictions_that_are_not_those_of_the_json_are_refused(full: Board, folder: Location) -> None:
+    write(full, folder)
+    file = folder / "predictions" / "resnet-1.parquet"
+    content = file.read_bytes()
+    file.write_bytes((folder / "predictions" / "resnet-0.parquet").read_bytes())
+    with pytest.raises(ArtifactError, match=r"resnet-1\.parquet: not the predictions that leaderboard\.json lists"):
+        read_board(folder)
+    file.delete()
+    with pytest.raises(ArtifactError, match=r"resnet-1\.parquet: no such file; make the leaderboard again"):
+        read_board(folder)
+    file.write_bytes(content)
+    read_board(folder)
+
+
+def test_the_best_network_is_found_without_predictions(folder: Location) -> None:
+    write(board(boards.majority(), network("cnn", 0.5), network("resnet", 0.9), boards.classical(1.0)), folder)
+    (folder / "predictions").delete()
+    assert best_network(folder) == "resnet"
+    write(board(boards.majority()), folder)
+    assert best_network(folder) is None
+
+
+def test_predictions_are_a_table_for_pandas(full: Board, folder: Location) -> None:
+    write(full, folder)
+    frame = pd.read_parquet((folder / "predictions" / "resnet-0.parquet").path)
+    assert frame["track_id"].tolist() == full.track_ids
+    assert frame["genre"].tolist() == [GENRES[index] for index in full.truth]
+    answers = frame.filter(regex="^p_").idxmax(axis=1).str.removeprefix("p_")
+    assert answers.tolist() == [GENRES[index] for index in full.entries[0].runs[0].predicted]
+    assert set(frame.filter(regex="^p_").dtypes) == {np.dtype("float32")}
+
+
+def test_genres_may_be_called_like_columns(folder: Location) -> None:
+    names = ["genre", "track_id", "group", "p_genre"]
+    write(board(network("cnn", 0.8), classes=names, corpus=CorpusFacts("corpus", "random", "")), folder)
+    again = read_board(folder)
+    assert again.classes == names
+    np.testing.assert_array_equal(again.truth, TRUTH)
+    np.testing.assert_array_equal(again.entries[0].predicted, network("cnn", 0.8).predicted)
+
+
+def test_files_of_models_that_left_the_board_are_deleted(full: Board, folder: Location) -> None:
+    write(full, folder)
+    write(board(network("resnet", 0.8, seeds=(1,))), folder)
+    assert [file.name for file in (folder / "predictions").files()] == ["resnet-1.parquet", "tracks.parquet"]
+    assert len(read_board(folder).entries) == 1
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b (C:\\x)", "CON?*", "...", "", "Größe 音", "cnn", "x" * 300])
+def test_any_model_name_gives_a_file_of_its_own(name: str, folder: Location) -> None:
+    entries = [network("cnn", 0.4, seeds=(0, 0)), network("CNN", 0.5, seeds=(0,))]
+    entries += [network(name, 0.6, seeds=(0,))] if name != "cnn" else []
+    entries += [network("cnn-0", 0.7, seeds=(0, 2))]
+    original = board(*entries)
+    write(original, folder)
+    names = [file.name for file in (folder / "predictions").files()]
+    assert len({each.lower() for each in names}) == sum(len(entry.runs) for entry in entries) + 1
+    again = read_board(folder)
+    for entry, other in zip(again.entries, original.entries, strict=True):
+        assert entry.name == other.name
+        np.testing.assert_array_equal(entry.predicted, other.predicted)
 
 
 def test_search_comparison_and_robustness_are_restored(folder: Location) -> None:

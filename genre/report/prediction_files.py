@@ -1,0 +1,125 @@
+"""Predictions of a board as Parquet, in the folder `predictions` next to its leaderboard.json.
+
+    predictions/tracks.parquet            track_id, genre, group: the tracks of the split, in order
+    predictions/<model>-<seed>.parquet    track_id, genre, and a column p_<genre> for each genre: its probability
+
+leaderboard.json names each file with its SHA-256, so that predictions are never read with the facts of other ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.errors import ArtifactError
+from genre.evaluation.metrics import IntArray
+from genre.report.board import Board, Run
+from genre.storage import Location
+
+FOLDER = "predictions"
+PREFIX = "p_"  # of a column of probabilities: a genre may be called track_id
+_TRACKS = "tracks.parquet"
+_LONGEST = 100  # characters of a model's name in that of its file
+_OPTIONS: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["genre", "group"]}
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the folder, and the SHA-256 of its content."""
+
+    name: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if "/" in self.name:
+            raise ValueError(f"{self.name} is not in the folder {FOLDER}")
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """The files of a board."""
+
+    tracks: StoredFile
+    runs: list[list[StoredFile]]  # of each entry, one for each of its runs
+
+
+def write(board: Board, folder: Location) -> StoredFiles:
+    """Write the predictions of a board below the `folder` of its leaderboard, each file atomically."""
+    genres = pa.DictionaryArray.from_arrays(
+        pa.array(board.truth, pa.int32()), pa.array(board.classes, pa.string())
+    ).cast(pa.string())
+    tracks = pa.table({"track_id": pa.array(board.track_ids, pa.string()), "genre": genres})
+    groups = pa.array(board.groups, pa.string()) if board.groups else pa.nulls(len(tracks), pa.string())
+    names: set[str] = set()
+    return StoredFiles(
+        _write_file(tracks.append_column("group", groups), folder, _TRACKS),
+        [
+            [
+                _write_file(_with_probabilities(tracks, board.classes, run), folder, _file_name(entry.name, run, names))
+                for run in entry.runs
+            ]
+            for entry in board.entries
+        ],
+    )
+
+
+def delete_others(folder: Location, files: StoredFiles) -> None:
+    """Delete the predictions that are not of `files`, such as those of models that have left the board."""
+    names = {files.tracks.name, *(file.name for runs in files.runs for file in runs)}
+    for file in (folder / FOLDER).files(".parquet"):
+        if file.name not in names:
+            file.delete()
+
+
+def read_tracks(folder: Location, file: StoredFile, classes: Sequence[str]) -> tuple[list[str], IntArray, Any]:
+    """Return the ids, the class indices and the groups (None without any) of the tracks. Raises `ArtifactError`."""
+    table = _read_file(folder, file)
+    truth: IntArray = pc.index_in(table["genre"], pa.array(classes, pa.string())).to_numpy().astype(np.int64)
+    groups = None if table["group"].null_count else table["group"].to_pylist()
+    return table["track_id"].to_pylist(), truth, groups if len(table) else None
+
+
+def read_probabilities(folder: Location, file: StoredFile) -> npt.NDArray[np.float32]:
+    """Return the probabilities of a run, (tracks, classes). Raises `ArtifactError`."""
+    table = _read_file(folder, file)
+    columns = [column.to_numpy() for column in table.columns[2:]]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), np.float32)
+
+
+def _with_probabilities(tracks: pa.Table, classes: Sequence[str], run: Run) -> pa.Table:
+    columns = [pa.array(column) for column in np.ascontiguousarray(run.probabilities.T)]
+    names = [*tracks.column_names, *(f"{PREFIX}{name}" for name in classes)]
+    return pa.Table.from_arrays([*tracks.columns, *columns], names=names)
+
+
+def _file_name(model: str, run: Run, taken: set[str]) -> str:
+    """Return a name that any file system takes and that differs from those `taken`, and add it to them."""
+    stem = f"{re.sub(r'[^a-zA-Z0-9_.]+', '-', model).strip('-.')[:_LONGEST] or 'model'}-{run.seed}"
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.lower())
+    return f"{name}.parquet"
+
+
+def _write_file(table: pa.Table, folder: Location, name: str) -> StoredFile:
+    file = folder / FOLDER / name
+    file.write_table(table, **_OPTIONS)
+    return StoredFile(name, file.sha256())
+
+
+def _read_file(folder: Location, file: StoredFile) -> pa.Table:
+    location = folder / FOLDER / file.name
+    if not location.exists():
+        raise ArtifactError(f"{location}: no such file; make the leaderboard again")
+    if location.sha256() != file.sha256:
+        raise ArtifactError(f"{location}: not the predictions that leaderboard.json lists; make the leaderboard again")
+    return location.read_table()
