@@ -58,7 +58,7 @@ SETTINGS: dict[str, Any] = {
 # parts of a leaderboard that depend on the clock, the machine or the commit
 VOLATILE = {
     "busy", "clips_per_second", "command", "commands", "commit", "created", "hardware", "latency_ms",
-    "makespan_seconds", "memory_mb", "seconds", "started", "train_seconds", "versions",
+    "makespan_seconds", "memory_mb", "seconds", "sha256", "started", "train_seconds", "versions",
 }  # fmt: skip
 
 
@@ -102,9 +102,10 @@ def record(checkout: Path) -> dict[str, Any]:
         }
         run("tune")
         board = json.loads((output / "leaderboard/leaderboard.json").read_text())
+        answers = predictions(output / "leaderboard/predictions")
         music = next(Path(home).glob("cache/genre/**/*.wav")).parent
         run("tag", f"inputs={music}", f"model={output / 'models/resnet'}")
-        return found | {"leaderboard": steady(board, home), "tags": tags(output / "tags")}
+        return found | {"leaderboard": steady(board, home), "predictions": answers, "tags": tags(output / "tags")}
 
 
 def features(folder: Path) -> dict[str, Any]:
@@ -126,6 +127,11 @@ def losses(model: Path) -> list[list[float]]:
     """Losses and scores of each epoch of a trained model."""
     history = json.loads((model / "model.json").read_text())["facts"]["history"]
     return [[epoch[key] for key in ("train_loss", "valid_loss", "valid_accuracy", "valid_f1")] for epoch in history]
+
+
+def predictions(folder: Path) -> dict[str, Any]:
+    """The columns of each file of predictions."""
+    return {path.name: pq.read_table(path).to_pydict() for path in sorted(folder.glob("*.parquet"))}
 
 
 def tags(folder: Path) -> list[Any]:

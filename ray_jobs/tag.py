@@ -215,8 +215,6 @@ def _cluster_stream(
     config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents
 ) -> Iterator[pa.Table]:
     """Like `stream`, on a Ray that is connected for it."""
-    # Ray's core complains about how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from ray_jobs.engine import cluster, reach
 
     with cluster.connected(config):

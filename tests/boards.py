@@ -81,6 +81,40 @@ def full() -> Board:
     )
 
 
+def large(tracks: int, classes: int = 16) -> Board:
+    """Return a board of six networks with three seeds and 30 epochs each, their ensemble and the reference rows."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, classes, tracks)
+    hard = rng.random(tracks)
+
+    def answers(skill: float) -> np.ndarray:
+        right = hard + 0.4 * rng.random(tracks) < skill + 0.2
+        table = rng.random((tracks, classes), dtype=np.float32) / 2
+        table[np.arange(tracks), np.where(right, truth, rng.integers(0, classes, tracks))] += 1
+        return np.asarray(table / table.sum(axis=1, keepdims=True))
+
+    history: list[dict[str, float | None]] = [
+        {"epoch": e, "train_loss": 2 / e, "valid_loss": 2.1 / e, "valid_accuracy": 0.5, "valid_f1": 1 - 1 / e}
+        for e in range(1, 31)
+    ]
+    entries = [
+        Entry(f"network{n}", "network", [Run(seed, answers(0.4 + n / 20), 60.0, history, 9) for seed in range(3)])
+        for n in range(6)
+    ]
+    entries.append(Entry("ensemble", "ensemble", [Run(seed, answers(0.8)) for seed in range(3)]))
+    entries.append(Entry("statistics + svm", "classical", [Run(0, answers(0.3))]))
+    entries.append(Entry("majority", "majority", [Run(0, np.full((tracks, classes), 1 / classes, np.float32))]))
+    names = [f"genre{number}" for number in range(classes)]
+    return board(
+        *entries,
+        classes=names,
+        truth=truth,
+        track_ids=[f"music/{n // 1000:05d}/{n:08d}.mp3" for n in range(tracks)],
+        groups=[f"artist {n // 5}" for n in range(tracks)],
+        corpus=CorpusFacts("folder music", "random", "By artist.", {"test": dict.fromkeys(names, tracks // classes)}),
+    )
+
+
 def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) -> Search:
     """Return a search with trials of every status; the last has no score."""
     statuses: tuple[Status, ...] = ("finished", "stopped", "failed", "interrupted")

@@ -49,16 +49,17 @@ class Stream:
         tracks = self.features.tracks(self.split)
         means = TrackMeans(f"{self.features.folder}, split {self.split!r}", tracks)
         with JobProgress("judging", len(tracks)) as progress:
-            for chunk in self._chunks(tracks):
+            for chunk in self.chunks():
                 progress.step(means.add(chunk), f"tracks scored by {plural(len(self.models), 'model')}")
         return means.result()
 
-    def _chunks(self, tracks: pa.Table) -> Iterator[ChunkMeans]:
+    def chunks(self) -> Iterator[ChunkMeans]:
         """Yield the values of all chunks in the order of completion.
 
         An actor on each CPU, or a few on each GPU, loads all models once and reads the clips itself: through the
         reader of Ray Data every spectrogram would be copied into the object store and out of it (docs/DECISIONS.md).
         """
+        tracks = self.features.tracks(self.split)
         parts = streaming.units(self.features, tracks)
         if not parts:
             return iter(())

@@ -141,6 +141,26 @@ def test_predictions_are_a_table_for_pandas(full: Board, folder: Location) -> No
     assert set(frame.filter(regex="^p_").dtypes) == {np.dtype("float32")}
 
 
+def test_only_predictions_grow_with_the_tracks(tmp_path: Path) -> None:
+    few, many = Location.of(tmp_path / "few"), Location.of(tmp_path / "many")
+    write(boards.large(500), few)
+    write(boards.large(5000), many)
+    for name in ("leaderboard.json", "leaderboard.html", "leaderboard.md", "leaderboard.csv"):
+        assert len((many / name).read_bytes()) < 1.05 * len((few / name).read_bytes())
+
+
+@pytest.mark.slow
+def test_a_report_of_many_tracks_stays_small(tmp_path: Path) -> None:
+    folder = Location.of(tmp_path)
+    original = boards.large(100_000)
+    write(original, folder)
+    assert len((folder / "leaderboard.html").read_bytes()) < 3e6
+    assert len((folder / "leaderboard.json").read_bytes()) < 1e6
+    again = read_board(folder)
+    assert again.track_ids == original.track_ids
+    np.testing.assert_array_equal(again.entries[-1].predicted, original.entries[-1].predicted)
+
+
 def test_genres_may_be_called_like_columns(folder: Location) -> None:
     names = ["genre", "track_id", "group", "p_genre"]
     write(board(network("cnn", 0.8), classes=names, corpus=CorpusFacts("corpus", "random", "")), folder)
