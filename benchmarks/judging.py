@@ -6,8 +6,7 @@
 `read` writes clips of 128 x 1292 in files of 64 tracks, all of the test split, and scores them with untrained networks
 on all CPUs: from units that each worker reads itself, as `evaluate` does; from `ray.data.read_parquet`; and, with one
 thread, from an array in memory. They take turns, those through Ray in one Ray. `s` is the time from the first answer to
-the last, without the start of the workers, `all s` that with it, `store MB` the largest use of the object store that
-was seen, `driver MB` the growth of this process.
+the last, without the start of the workers, `all s` that with it, `driver MB` the growth of this process.
 
 `report` writes the report of six networks with three seeds, their ensemble and the references on made-up predictions
 for 16 genres, and prints its time, the peak of memory and the sizes of its files.
@@ -22,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent.parent / "tests")]
 import boards
@@ -87,7 +85,7 @@ def measure_reading(home: Path, options: argparse.Namespace) -> None:
     models = [save_model(home / f"model-{seed}", options.width, seed) for seed in range(options.models)]
     some = streaming.first_clips(features, features.tracks("test"), min(options.clips, IN_MEMORY))
     print(f"{options.clips} clips, {len(models)} models")
-    print(f"{'':12} {'s':>6} {'clips/s':>8} {'all s':>6} {'store MB':>9} {'driver MB':>10}")
+    print(f"{'':12} {'s':>6} {'clips/s':>8} {'all s':>6} {'driver MB':>10}")
     ways: dict[str, Callable[[], Iterator[int]]] = {
         "one thread": lambda: in_memory(some, models),
         "units": lambda: units_stream(features, models),
@@ -225,22 +223,14 @@ def parquet_stream(features: Features, models: list[Location]) -> Iterator[int]:
 
 
 def time_stream(answers: Iterator[int]) -> str:
-    before, started, stored = peak_mb(), time.perf_counter(), 0.0
+    before, started = peak_mb(), time.perf_counter()
     first, later = 0.0, 0
     for number in answers:
         now = time.perf_counter()
         first, later = first or now, later + (number if first else 0)
-        stored = max(stored, used_store_mb())
     seconds, total = now - first, time.perf_counter() - started
-    return f"{seconds:6.1f} {later / seconds:8.1f} {total:6.1f} {stored:9.0f} {peak_mb() - before:10.0f}"
-
-
-def used_store_mb() -> float:
-    import ray
-
-    total: dict[str, Any] = ray.cluster_resources()
-    free: dict[str, Any] = ray.available_resources()
-    return float(total["object_store_memory"] - free.get("object_store_memory", 0)) / 2**20
+    rate = later / seconds if later else float("nan")  # all clips came with the first answer
+    return f"{seconds:6.1f} {rate:8.1f} {total:6.1f} {peak_mb() - before:10.0f}"
 
 
 def peak_mb() -> float:

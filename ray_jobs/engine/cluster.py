@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -30,16 +31,32 @@ def connected(config: Config) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         if os.environ.get("RAY_ADDRESS"):
-            _join()
+            with _no_stderr():
+                _join()
             stack.enter_context(head.watched(ray.get_runtime_context().gcs_address))
         else:
-            _start(config.cluster)
+            with _no_stderr():
+                _start(config.cluster)
         stack.callback(ray.shutdown)
         stack.enter_context(interruptible())
         for name in ("ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
         reach.check_output(config.output)
         yield
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Discard standard error, to which Ray's core writes that it was told to be quiet. Errors are raised as ever."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 def data() -> ModuleType:
