@@ -87,7 +87,10 @@ def read(folder: Location) -> dict[str, Any]:
     content: dict[str, Any] = path.read_json()
     if content.get("stage") != "features" or content.get("schema_version") != SCHEMA_VERSION:
         kind = f"{content.get('stage')} version {content.get('schema_version')}"
-        raise ArtifactError(f"{folder}: holds {kind}, not features version {SCHEMA_VERSION}; prepare it again")
+        raise ArtifactError(
+            f"{folder}: holds {kind}, not features version {SCHEMA_VERSION}; delete it or choose another output, and "
+            "run prepare"
+        )
     for key, parts in {"shape": {item.name for item in fields(Shape)}, "classes": set()}.items():
         if key not in content or not parts <= set(content[key]):
             names = f" with {', '.join(sorted(parts))}" if parts else ""

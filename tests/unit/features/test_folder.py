@@ -174,7 +174,7 @@ class TestFoldersOfOthers:
         ("manifest", "message"),
         [
             ({"stage": "model"}, "holds model version 2, not features version 2"),
-            ({"schema_version": 1}, "holds features version 1, not features version 2; prepare it again"),
+            ({"schema_version": 1}, "holds features version 1, not features version 2; delete it or choose"),
             ({"shape": {"bins": 4}}, "lacks 'shape' with bins, frame_seconds, frames, range_db"),
             ({"classes": ["a"]}, "names genre 'b', which manifest.json does not list"),
             ({"shape": vars(SHAPE) | {"bins": 5}}, r"'spectrogram' should be fixed_size_binary\[30\], found"),
