@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import subprocess
@@ -113,5 +114,9 @@ def memory_limit(gib: float) -> Iterator[None]:
         yield
     finally:
         (base / own.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
-        with contextlib.suppress(OSError):  # processes that were started there are still in it
-            group.rmdir()
+        atexit.register(_remove, group)  # processes that were started there are still in it
+
+
+def _remove(group: Path) -> None:
+    with contextlib.suppress(OSError):  # it is not empty, or it is gone
+        group.rmdir()
