@@ -23,8 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from genre.features.windows import Shard
 
 # for a process that does not answer, such as one that copies the clips to its machine; one that died is noticed at once
-_TIMEOUT = timedelta(hours=2)
+_TIMEOUT = timedelta(minutes=30)
 _ERRORS_SECONDS = 2.0  # to wait for the errors of processes that ended
+_END_SECONDS = 10.0  # to wait for the end of processes that have nothing left to do, or were cancelled
 
 Follow = Callable[..., object]
 
@@ -52,11 +53,11 @@ def together(follow: Follow, *arguments: Any) -> Iterator[Shard]:
     try:
         with _joined(store, shard):
             yield shard
+        ray.wait(others, num_returns=len(others), timeout=_END_SECONDS)
     except RuntimeError as lost:
         raise _reason(others, lost) from None
     finally:
-        for other in others:
-            ray.cancel(other, force=True)
+        _end(others)
 
 
 def averaging(network: nn.Module) -> nn.Module:
@@ -78,6 +79,18 @@ def _start(
         scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=shard.rank),
     )
     return task.remote(address, shard, follow, arguments)
+
+
+def _end(others: list[ray.ObjectRef[None]]) -> None:
+    """End the processes that still run, and wait for it.
+
+    One that has ended is not cancelled: Ray may have given its process to the next trial, which the kill would reach.
+    """
+    _, running = ray.wait(others, num_returns=len(others), timeout=0)
+    for other in running:
+        ray.cancel(other, force=True)
+    if running:
+        ray.wait(running, num_returns=len(running), timeout=_END_SECONDS)
 
 
 def _reason(others: list[ray.ObjectRef[None]], lost: RuntimeError) -> Exception:
