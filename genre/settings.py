@@ -181,7 +181,7 @@ class TuneSettings(Settings):
     architectures: list[str] = Field([], description="architectures to compare; empty: all")
     trials: int = Field(8, ge=1, description="trials of each architecture")
     sampler: Literal["random", "tpe"] = Field(
-        "random", description="random: independent draws; tpe: draws guided by earlier trials (needs genre[tpe])"
+        "random", description="random: independent draws; tpe: guided by earlier trials (genre[tpe])"
     )
     minutes: float = Field(
         0.0,
@@ -190,12 +190,8 @@ class TuneSettings(Settings):
         "architectures; 0: no limit",
     )
     grace_epochs: int = Field(5, ge=1, description="early stopping: no trial is stopped before this epoch")
-    reduction: float = Field(
-        3.0, gt=1, description="early stopping: at each level, one in this many trials of an architecture continues"
-    )
-    seeds: int = Field(
-        3, ge=1, description="number of seeds that the best trial's settings are trained with, the trial's own included"
-    )
+    reduction: float = Field(3.0, gt=1, description="early stopping: at each level, one in this many trials continues")
+    seeds: int = Field(3, ge=1, description="seeds that the best settings are trained with, that of the trial included")
     robustness: bool = Field(True, description="also score the models on degraded audio of test tracks")
     robustness_tracks: int = Field(
         300, ge=0, description="number of test tracks whose audio is degraded, each genre in proportion; 0: all"

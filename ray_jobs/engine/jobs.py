@@ -42,18 +42,18 @@ JOBS = {
     "prepare": Job(("output", "corpus", "prepare"), ("decoding", "audio", "spectrogram", "cluster")),
     "train": Job(
         ("output", "architecture", "architectures", "train"),
-        ("device", "seed", "audio", "spectrogram", "cluster"),
+        ("device", "seed", "audio", "spectrogram", "cache", "cluster"),
         builds=True,
         needs_features=True,
     ),
     "tune": Job(
         ("output", "architectures", "tune"),
-        ("device", "seed", "train", "audio", "spectrogram", "cluster"),
+        ("device", "seed", "train", "audio", "spectrogram", "cache", *_LIMITS, "cluster"),
         builds=True,
         needs_features=True,
         forecasts=True,
     ),
-    "evaluate": Job(("output", "model", "evaluate"), ("seed", "cluster")),
+    "evaluate": Job(("output", "model", "evaluate"), ("device", "seed", "cluster")),
     "leaderboard": Job(("output", "leaderboard")),
     "tag": Job(
         ("inputs", "output", "model", "min_precision", "tag"),
@@ -65,7 +65,7 @@ JOBS = {
     "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster"), extra="serve"),
     "demo": Job(
         ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
-        ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "train", "tune", "architectures"),
+        ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "cache", "train", "tune", "architectures"),
         builds=True,
         forecasts=True,
         shipped=str(Path(__file__).parents[1] / "demo.yaml"),
