@@ -314,7 +314,6 @@ def with_nan(folder: Path) -> None:
         (with_other_settings, [], 1, "holds features with other settings"),
         (with_another_shape, [], 1, "column 'spectrogram' should be fixed_size_binary[680]"),
         (without_training_tracks, [], 2, "no track is in the train split"),
-        (with_nan, [], 1, "NaN"),
         (with_a_single_track_of_a_genre, [], 2, "only one track of"),
         (with_a_track_in_two_splits, [], 1, "leakage: "),
         (None, ["train.batch_size=7", "train.workers=4"], 2, "batch norm needs 2; use a larger batch or fewer workers"),
@@ -346,6 +345,18 @@ def test_bad_input_is_one_line_before_any_worker_starts(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_clips_with_nan_end_the_run_with_one_line(tmp_path: Path) -> None:
+    """Only the workers read clips, so this is found when they copy them."""
+    write_features(tmp_path / "features", make_splits())
+    with_nan(tmp_path / "features")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(tmp_path)}))
+    done = job("train", tmp_path, "cluster.cpus=1", succeeds=False)
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "peak_db holds NaN" in last
 
 
 def test_a_search_passes_the_leakage_gate_too(
