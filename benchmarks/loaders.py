@@ -60,7 +60,7 @@ def ray_data(features: Features, folder: Path) -> Epoch:
     import pyarrow as pa
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     names = pa.array(features.tracks("train")["track_id"].to_pylist())
     shape = (features.shape.frames, features.shape.bins)

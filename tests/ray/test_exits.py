@@ -34,7 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Location, dict[st
             raise ValueError("batch of one")
 
     ends = [*(number.name for number in NUMBERS), "raises", "well"]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     try:
         tuner = tune.Tuner(
             tune.with_parameters(train, base=validate(Config, {"output": str(output)}), shared=None),

@@ -106,7 +106,7 @@ def test_a_lost_head_is_reported_and_the_command_resumes_on_a_new_one(tmp_path: 
 
 def test_two_machines_with_a_copy_of_the_clips_each_lose_one_at_any_time(tmp_path: Path) -> None:
     """A machine is lost while it waits to make its copy, and another while it trains; the losses stay the same."""
-    home, epochs = make_home(tmp_path), 12
+    home, epochs = make_home(tmp_path), 40  # long enough that the machine is lost before training ends
     settings = SETTINGS["train"] | {"epochs": epochs, "learning_rate": 0.001, "dtype": "fp32", "workers": 2}
     configuration = yaml.safe_load((home / "run.yaml").read_text()) | {"train": settings}
     (home / "run.yaml").write_text(yaml.safe_dump(configuration))
@@ -130,8 +130,8 @@ def test_two_machines_with_a_copy_of_the_clips_each_lose_one_at_any_time(tmp_pat
             while "epoch   3/" not in lines[-1]:
                 lines.append(running.stderr.readline())
                 assert lines[-1], lines
-            cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[3])})
             cluster.remove_node(trains, allow_graceful=False)
+            cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[3])})
             output = running.communicate(timeout=300)[1]
     assert running.returncode == 0, output
     assert [len(list(cache.glob("features-*"))) for cache in caches] == [1, 0, 1, 1]
