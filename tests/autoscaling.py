@@ -98,7 +98,7 @@ def autoscaled(
         yield Autoscaled(address, environment | {"RAY_ADDRESS": address}, folder)
 
 
-class SlowNodes(node_provider.FakeMultiNodeProvider):  # type: ignore[misc] - Ray has no types
+class SlowNodes(node_provider.FakeMultiNodeProvider):  # type: ignore[misc]
     """Ray's provider of nodes that are processes of this machine, which join some time after they were asked for."""
 
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
