@@ -30,11 +30,15 @@ class CorpusSettings(Settings):
     root: str = Field("", description="folder or address of the music; for table, of the CSV or Parquet file")
     split: Literal["auto", "official", "random"] = Field(
         "auto",
-        description="official: the corpus's published split; random: by a hash of the group's or the track's name; "
+        description="official: the corpus's published split; random: drawn by group or track; "
         "auto: official where one is published, else random",
     )
-    valid_fraction: float = Field(0.15, gt=0, lt=0.5, description="random split: approximate share for validation")
-    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="random split: approximate share for the test")
+    valid_fraction: float = Field(
+        0.15, gt=0, lt=0.5, description="random split: share of each genre's tracks for validation"
+    )
+    test_fraction: float = Field(
+        0.2, gt=0, lt=0.5, description="random split: share of each genre's tracks for the test"
+    )
     split_seed: int = Field(0, ge=0, description="random split: seed")
     params: dict[str, Any] = Field(
         {}, description="settings of this kind of corpus, for example corpus.params.subset=small"

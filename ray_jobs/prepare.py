@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from genre import memory
 from genre.errors import GenreError
-from genre.features import duplicates
+from genre.features import balance, duplicates
 from genre.features.finishing import finish
 from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.manifest import Counts, Manifest
 from genre.features.preparation import select_unchanged
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
-from genre.settings import Config, PrepareSettings
+from genre.settings import Config, CorpusSettings, PrepareSettings
 from genre.storage import Location
 from genre.wording import duration, plural
 from ray_jobs.engine import cli, reach
@@ -52,6 +52,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
         _decode(_find_pending(scanned, config, ledger, number, workers), config, ledger, number, workers)
     manifest = finish(ledger, scanned, config.corpus)
     _report(manifest.counts, folder, time.monotonic() - started)
+    _report_splits(folder, config.corpus, drawn=manifest.split == "random")
     _check_rejects(manifest.counts, config.prepare, folder)
     return manifest
 
@@ -107,6 +108,12 @@ def _report(counts: Counts, folder: Location, seconds: float) -> None:
         console.print(f"{'; '.join(parts)}; see {folder / 'duplicates.parquet'}")
         for line in duplicates.describe((folder / "duplicates.parquet").read_table()):
             console.print(f"  {line}")
+
+
+def _report_splits(folder: Location, corpus: CorpusSettings, *, drawn: bool) -> None:
+    tracks = (folder / "tracks.parquet").read_table(columns=["genre", "group", "split"])
+    for line in balance.describe(tracks, corpus, drawn=drawn):
+        cli.console().print(f"prepare: {line}", markup=False)
 
 
 def _check_rejects(counts: Counts, settings: PrepareSettings, folder: Location) -> None:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from genre import corpora
 from genre.errors import ArtifactError
-from genre.features import duplicates, splits
+from genre.features import duplicates, split_history, splits
 from genre.features import manifest as manifests
 from genre.features.columns import replaced
 from genre.features.ledger import Ledger, is_same_file, row_of
@@ -39,7 +39,8 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifes
             f"{folder}: {len(scanned)} tracks scanned, but {len(kept)} with features and {len(rejected)} rejected; "
             "files changed while the job ran, run it again"
         )
-    kept = duplicates.exclude_copies(_with_splits(kept, corpus))
+    history = split_history.read(folder, corpus)
+    kept = duplicates.exclude_copies(_with_splits(kept, corpus, history))
     copies = duplicates.find(kept)
     is_published = len(scanned) > 0 and scanned["split"].null_count == 0
     manifest = _manifest(kept, rejected, copies, ledger.recipe, corpus, "official" if is_published else "random")
@@ -47,6 +48,8 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifes
         ledger.mark_finished()
         _delete_unused(folder, kept)
         return existing
+    if not is_published:  # before the tables, so that a run after a kill assigns the same splits
+        split_history.write(folder, kept, history, corpus)
     # until the new manifest is written the folder is unfinished, and opening it is an error
     (folder / manifests.FILE).delete()
     for name, table in {"tracks": kept, "rejects": rejected, "duplicates": copies}.items():
@@ -67,10 +70,10 @@ def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
     return joined.filter(pc.and_(is_done, has_clips)), joined.filter(pc.and_not(is_done, has_clips))
 
 
-def _with_splits(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
+def _with_splits(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None) -> pa.Table:
     """Return the tracks with their splits decided; tracks of equal audio count as one."""
     view = tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])
-    return replaced(tracks, "split", splits.assign(view, settings)["split"])
+    return replaced(tracks, "split", splits.assign(view, settings, history)["split"])
 
 
 def _manifest(

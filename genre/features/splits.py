@@ -1,22 +1,15 @@
 """Assign each track to the training, validation or test split, before it is cut into windows.
 
 All tracks of a *unit* are in the same split. A unit is a group (artist, album), or a track without a group; units that
-share `content` (the same audio under another name) are joined. A unit has a fixed position in [0, 1), drawn from
-nothing but its own name and `corpus.split_seed` (`positions`):
+share `content` (the same audio under another name) are joined. Published splits are kept, and the other tracks of their
+units follow. A track or group that an earlier run assigned (`history`) keeps its split: nothing moves when files are
+added or removed. `allocation` divides the other units so that each genre gets `corpus.valid_fraction` and
+`corpus.test_fraction` of its tracks; where several divisions are equally good, names and `corpus.split_seed` decide.
 
-    0 ... valid ... valid_fraction ... train ... 1 - test_fraction ... test ... 1
+Where a unit joins tracks that earlier runs had in different splits, it goes to the first of train, validation and test
+that one of them was in: nothing that a model was trained on becomes a test track.
 
-**Stability against exactness.** If no track may ever change its split when files are added or removed, and no history
-is kept, then the split can only depend on the unit's own name. The sizes of the splits then vary around their shares:
-binomially, for names without numbers. We accept that, because a split that changes between two runs is leakage. Three
-rules reduce the variation:
-
-- Names with numbers are stratified in blocks of 20.
-- A genre with at least three units has one in every split, with two in train and test, with one in train. Where the
-  draw left a split empty, the unit nearest to that split's interval is moved there, and moves back when the genre gets
-  a unit that belongs there. This is the only exception to stability: it concerns genres of about a dozen units, rarely
-  larger ones (at 30 units and the default shares, fewer than one in a hundred).
-- Units that have a published split keep it, and their other tracks follow.
+A genre with at least three units has one in every split, with two in train and test, with one in train.
 
 Functions take a table with the columns `track_id`, `genre`, `group`, `split` and optionally `content` (any value that
 is equal for equal audio, null where unknown). Rows may be tracks or clips of tracks. Rows with split `excluded` are in
@@ -25,8 +18,8 @@ no split: they are not changed, and checks ignore them. All operations work on c
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,42 +28,38 @@ import pyarrow.compute as pc
 
 from genre.corpora import EXCLUDED, SPLITS
 from genre.errors import ArtifactError, ConfigError
+from genre.features import allocation
 from genre.features.columns import combined
-from genre.features.positions import Floats, positions
 from genre.settings import CorpusSettings
-
-_TRAIN, _VALID, _TEST = range(3)
 
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass
-class _Assignment:
-    split: Ints  # of each unit
-    published: npt.NDArray[np.bool_]  # must not change
-
-
-def assign(tracks: pa.Table, settings: CorpusSettings) -> pa.Table:
+def assign(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None = None) -> pa.Table:
     """Return `tracks` with every null in `split` replaced by train, valid or test; other splits are kept.
 
+    `history` has the columns `track_id`, `group` and `split` of tracks that were assigned earlier.
     Raises `ConfigError` for a split that is none of train, valid, test, excluded.
     """
     codes = _codes(tracks["split"])
     active = np.flatnonzero(codes != len(SPLITS))  # not excluded
     table = tracks.take(pa.array(active))
     units, names = _units(table)
-    position = positions(names, settings.split_seed)
-    low, high = settings.valid_fraction, 1 - settings.test_fraction
-    drawn = np.select([position < low, position >= high], [_VALID, _TEST], _TRAIN)
-    assignment = _Assignment(drawn, np.zeros(len(names), dtype=bool))
     published = codes[active]
     known = published >= 0
-    assignment.split[units[known]] = published[known]
-    assignment.published[units[known]] = True
-    _fill_empty_splits(units, _sorted_codes(table["genre"]), assignment, _distances(position, low, high))
-    codes[active] = np.where(known, published, assignment.split[units])
+    split = _earlier_splits(table, units, len(names), history)
+    split[units[known]] = published[known]
+    shares = np.array(wanted_shares(settings))
+    counted = allocation.Units.of(units, _sorted_codes(table["genre"]), split)
+    drawn = allocation.allocate(counted, shares, _drawn_order(names, settings.split_seed))
+    codes[active] = np.where(known, published, drawn[units])
     splits = pa.array([*SPLITS, EXCLUDED]).take(pa.array(codes))
     return tracks.set_column(tracks.schema.get_field_index("split"), "split", splits)
+
+
+def wanted_shares(settings: CorpusSettings) -> tuple[float, float, float]:
+    """Return the share of a genre's tracks for train, validation and test."""
+    return 1 - settings.valid_fraction - settings.test_fraction, settings.valid_fraction, settings.test_fraction
 
 
 def check(tracks: pa.Table) -> None:
@@ -168,34 +157,27 @@ def _components(units: Ints, audio: Ints, count: int) -> Ints:
     return np.asarray(component[:count], dtype=np.int64)
 
 
-def _fill_empty_splits(units: Ints, genres: Ints, assignment: _Assignment, distances: dict[int, Floats]) -> None:
-    """Give every genre that is large enough a unit in each split: the nearest one that can be spared."""
-    if not len(units):
-        return
-    pairs = np.unique(np.stack([genres, units], axis=1), axis=0)  # sorted by genre
-    counts = np.zeros((int(genres.max()) + 1, len(SPLITS)), dtype=np.int64)
-    np.add.at(counts, (pairs[:, 0], assignment.split[pairs[:, 1]]), 1)
-    by_unit = pairs[np.argsort(pairs[:, 1], kind="stable")]  # a group may have several genres
-    for genre in np.flatnonzero((counts == 0).any(axis=1)):
-        members = pairs[slice(*np.searchsorted(pairs[:, 0], [genre, genre + 1])), 1]
-        for split in (_TRAIN, _TEST, _VALID)[: len(members)]:
-            if counts[genre, split]:
-                continue
-            last_resort = split == _TRAIN and len(members) < len(SPLITS)
-            for unit in members[np.argsort(distances[split][members], kind="stable")]:
-                unit_genres = by_unit[slice(*np.searchsorted(by_unit[:, 1], [unit, unit + 1])), 0]
-                spare = last_resort or counts[unit_genres, assignment.split[unit]].min() > 1
-                if spare and not assignment.published[unit]:
-                    counts[unit_genres, assignment.split[unit]] -= 1
-                    counts[unit_genres, split] += 1
-                    assignment.split[unit] = split
-                    break
+def _earlier_splits(table: pa.Table, units: Ints, count: int, history: pa.Table | None) -> Ints:
+    """Return the split that each of `count` units had earlier, by its tracks and its group, or -1."""
+    later = len(SPLITS)
+    split = np.full(count, later)
+    if history is not None:
+        codes = _codes(history["split"])
+        for column in ("track_id", "group"):
+            row = pc.index_in(table[column], combined(history[column]), skip_nulls=True)
+            found = row.is_valid().to_numpy()
+            np.minimum.at(split, units[found], codes[row.drop_null().to_numpy()])
+    return np.where(split == later, -1, split)
 
 
-def _distances(position: Floats, low: float, high: float) -> dict[int, Floats]:
-    """Return the distance of each unit from the interval of each split."""
-    train = np.maximum(np.maximum(low - position, position - high), 0)
-    return {_TRAIN: train, _VALID: np.maximum(position - low, 0), _TEST: np.maximum(high - position, 0)}
+def _drawn_order(names: pa.StringArray, seed: int) -> Ints:
+    """Return an order of names drawn from the names and the seed alone: that of their keyed BLAKE2 hashes."""
+    key = str(seed).encode()
+    hashes = (
+        int.from_bytes(hashlib.blake2b(name.as_py().encode(), digest_size=8, key=key).digest(), "little")
+        for name in names
+    )
+    return np.argsort(np.fromiter(hashes, dtype=np.uint64, count=len(names)))
 
 
 def _describe_leaks(tracks: pa.Table, column: str, noun: str) -> str:

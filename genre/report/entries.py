@@ -27,7 +27,7 @@ Robustness = dict[str, float]
 N = TypeVar("N", int, float)
 _SPLIT_RULES = {
     "official": "published by the corpus",
-    "random": "drawn per genre from corpus.split_seed; groups and tracks with equal audio stay in one split",
+    "random": "drawn so that each genre has its share; groups and tracks with equal audio stay in one split",
 }
 
 

@@ -1,0 +1,58 @@
+"""Describe how the tracks of each genre are divided among groups and splits, for the person who prepares a corpus."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.corpora import EXCLUDED, SPLITS
+from genre.features import splits
+from genre.features.allocation import is_dispersed
+from genre.settings import CorpusSettings
+from genre.wording import plural
+
+_SHOWN = 5  # genres
+
+
+def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list[str]:
+    """Return lines about the groups of `tracks`, and where splits were `drawn`, about genres far from their shares.
+
+    `tracks` has the columns `genre`, `group` and `split`.
+    """
+    active = tracks.filter(pc.not_equal(tracks["split"], EXCLUDED))
+    lines = [_groups(active)]
+    return lines + _dispersed_genres(active, settings) if drawn else lines
+
+
+def _groups(tracks: pa.Table) -> str:
+    sizes = Counter(dict(zip(*(column.to_pylist() for column in _counts(tracks["group"])), strict=True)))
+    alone = sizes.pop(None, 0)
+    if not sizes:
+        return "artists are unknown: tracks of one artist may be in several splits, which makes scores too high"
+    name, tracks_of_largest = sizes.most_common(1)[0]
+    rest = f", {plural(alone, 'track')} without a group" if alone else ""
+    return f"{plural(len(sizes), 'group')} (largest: {name!r}, {plural(tracks_of_largest, 'track')}){rest}"
+
+
+def _dispersed_genres(tracks: pa.Table, settings: CorpusSettings) -> list[str]:
+    lines = []
+    groups = tracks.group_by("genre").aggregate([("group", "count_distinct")])
+    number = dict(zip(groups["genre"].to_pylist(), groups["group_count_distinct"].to_pylist(), strict=True))
+    for genre, row in splits.summary(tracks).items():
+        counts = np.array([row[split] for split in SPLITS], dtype=np.float64)
+        if is_dispersed(counts, counts.sum() * np.array(splits.wanted_shares(settings))).any():
+            present = ", ".join(f"{split} {row[split]}" for split in SPLITS)
+            lines.append(
+                f"{genre} has {plural(int(counts.sum()), 'track')} in {plural(number[genre], 'group')}: {present}; "
+                "give it more groups"
+            )
+    more = len(lines) - _SHOWN
+    return lines[:_SHOWN] + ([f"{more} more genres are as far from their shares"] if more > 0 else [])
+
+
+def _counts(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+    counts = pc.value_counts(column)
+    return counts.field("values"), counts.field("counts")

@@ -1,0 +1,31 @@
+"""Tests of the lines about groups and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from genre.features.balance import describe
+from genre.settings import CorpusSettings
+
+
+def tracks(genre: str, groups: Sequence[str | None], split: list[str]) -> pa.Table:
+    return pa.table({"genre": [genre] * len(split), "group": pa.array(groups, pa.string()), "split": split})
+
+
+def test_groups_and_genres_far_from_their_shares_are_named() -> None:
+    jazz = tracks("jazz", ["a"] * 7 + ["b"] * 3, ["train"] * 7 + ["test"] * 3)
+    rock = tracks("rock", [None] * 20, ["train"] * 13 + ["valid"] * 3 + ["test"] * 4)
+    table = pa.concat_tables([jazz, rock])
+    expected = [
+        "2 groups (largest: 'a', 7 tracks), 20 tracks without a group",
+        "jazz has 10 tracks in 2 groups: train 7, valid 0, test 3; give it more groups",
+    ]
+    assert describe(table, CorpusSettings(), drawn=True) == expected
+    assert describe(table, CorpusSettings(), drawn=False) == expected[:1]
+
+
+def test_unknown_artists_are_named() -> None:
+    (line,) = describe(tracks("rock", [None] * 3, ["train", "valid", "test"]), CorpusSettings(), drawn=True)
+    assert line.startswith("artists are unknown")
