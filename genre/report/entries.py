@@ -20,6 +20,7 @@ from genre.features.manifest import versions
 from genre.model.card import ModelCard
 from genre.report.board import Board, Entry, Run, describe_hardware
 from genre.report.facts import CorpusFacts, Part
+from genre.report.formats import without_folders
 from genre.report.search import Search
 from genre.storage import Location
 
@@ -104,7 +105,7 @@ def corpus_facts(features: Features) -> CorpusFacts:
     """Return where the features came from and how their tracks were split."""
     manifest = features.manifest
     return CorpusFacts(
-        name=f"{manifest.corpus.get('kind', 'features')} {manifest.corpus.get('root', '')}".strip(),
+        name=f"{manifest.corpus.get('kind', 'features')} {without_folders(manifest.corpus.get('root', ''))}".strip(),
         split=manifest.split,
         split_rule=_SPLIT_RULES.get(manifest.split, "given with the features"),
         tracks={part: _count(features, part) for part in SPLITS},

@@ -52,3 +52,9 @@ def plural(n: int, noun: str) -> str:
 def listed(names: list[str]) -> str:
     """Return "a", "a and b" or "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def without_folders(address: str) -> str:
+    """Return an address without the folders above it, which may be private: "/home/me/music" becomes "music"."""
+    is_address = address.startswith(("/", "~")) or "://" in address
+    return address.rstrip("/").rpartition("/")[2] if is_address else address

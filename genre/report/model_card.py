@@ -23,7 +23,7 @@ from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board
 from genre.report.columns import unchanged_f1
 from genre.report.facts import CorpusFacts
-from genre.report.formats import count, score, seconds
+from genre.report.formats import count, score, seconds, without_folders
 from genre.report.markdown import Lines, track_counts
 from genre.report.rendering import markdown_text
 from genre.report.table import Row
@@ -69,7 +69,7 @@ def markdown(
             "card": card,
             "row": row,
             "corpus": corpus,
-            "corpus_name": _corpus_name(corpus),
+            "corpus_name": corpus.name if corpus else "",
             "correction": correction,
             "description": architecture.strip().split("\n\n")[0],
             "window_seconds": card.frames() * card.shape.frame_seconds,
@@ -105,7 +105,7 @@ def _front_matter(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) 
     elif valid_f1 is not None:
         split, metrics = "validation", {("f1", "Macro F1"): valid_f1}
     if metrics:
-        name = re.sub(r"[^\w .,:()+-]", "", _corpus_name(corpus)) or "unknown"
+        name = re.sub(r"[^\w .,:()+-]", "", corpus.name if corpus else "") or "unknown"
         result = {
             "task": {"type": "audio-classification", "name": "Music genre classification"},
             "dataset": {"type": name.split()[0], "name": name, "split": split},
@@ -115,16 +115,6 @@ def _front_matter(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) 
         }
         metadata["model-index"] = [{"name": card.label, "results": [result]}]
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-
-
-def _corpus_name(corpus: CorpusFacts | None) -> str:
-    """Return the corpus without the folders above it: "folder /home/me/music" becomes "folder music"."""
-    kind, _, root = (corpus.name if corpus else "").partition(" ")
-    return f"{kind} {_without_folders(root)}".strip()
-
-
-def _without_folders(text: str) -> str:
-    return text.rstrip("/").rpartition("/")[2] if text.startswith(("/", "~")) or "://" in text else text
 
 
 def _scores(row: Row) -> Lines:
@@ -211,4 +201,4 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _value_text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else _without_folders(str(value))
+    return f"{value:.6g}" if isinstance(value, float) else without_folders(str(value))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import boards
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from genre.features import Features, Manifest, Shape
 from genre.report import entries
+from genre.storage import Location
 
 FAST = boards.network("cnn", 0.7, parameters=10, flops=100, clips_per_second=300.0, latency_ms=4.0)
 SLOW = boards.network("vgg16", 0.5, seeds=(0, 1, 2), parameters=90, flops=900, clips_per_second=100.0, latency_ms=12.0)
@@ -34,3 +38,21 @@ def test_the_ensemble_has_only_the_seeds_of_all_networks() -> None:
     assert [run.seed for run in row.runs] == [1]
     expected = (FAST.runs[1].probabilities + late.runs[0].probabilities) / 2
     np.testing.assert_allclose(row.runs[0].probabilities, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("root", "name"),
+    [
+        ("/home/me/my music/gtzan/", "folder gtzan"),
+        ("s3://bucket/fma", "folder fma"),
+        ("music/rock", "folder music/rock"),
+        ("", "folder"),
+    ],
+)
+def test_the_corpus_is_named_without_private_folders(root: str, name: str, tmp_path: Path) -> None:
+    shape = Shape(bins=4, frames=8, range_db=80.0, frame_seconds=0.01)
+    corpus = {"kind": "folder", "root": root}
+    manifest = Manifest(fingerprint="", corpus=corpus, shape=shape, classes=["a", "b"])
+    columns = {key: pa.array([], pa.string()) for key in ("track_id", "genre", "split", "group")}
+    features = Features(Location.of(tmp_path), manifest, pa.table(columns | {"clips": pa.array([], pa.int32())}))
+    assert entries.corpus_facts(features).name == name
