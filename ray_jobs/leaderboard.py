@@ -12,7 +12,7 @@ import sys
 from genre import report
 from genre.settings import Config
 from genre.storage import Location
-from ray_jobs.engine import cli
+from ray_jobs.engine import cli, printing
 
 
 def run(config: Config) -> None:
@@ -27,7 +27,7 @@ def run(config: Config) -> None:
         board = report.merge(dict(zip(labels, boards, strict=True)))
     else:
         board = report.read_board(target)
-    print(report.text_table(report.write(board, target)))
+    printing.show(report.text_table(report.write(board, target)))
     cli.console().print(f"report: {target / 'leaderboard.html'}")
 
 

@@ -44,11 +44,6 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def plural(n: int, noun: str) -> str:
-    """Return "1 track" or "2 tracks"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def listed(names: list[str]) -> str:
     """Return "a", "a and b" or "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -17,7 +17,7 @@ from rich.console import Console
 from genre import architectures, config, registry
 from genre.errors import ArtifactError, ConfigError, GenreError
 from genre.settings import Config
-from ray_jobs.engine import help_pages, jobs
+from ray_jobs.engine import help_pages, jobs, printing
 from ray_jobs.engine.interrupts import interruptible
 
 OK, FAILED, WRONG_USE = 0, 1, 2
@@ -36,7 +36,7 @@ def main(name: str, arguments: Sequence[str] | None = None, program: str = "") -
     except ConfigError as error:
         return _explain(error, program)
     if options.help or options.help_all:
-        print((help_pages.every_setting if options.help_all else help_pages.page)(name, program))
+        printing.show((help_pages.every_setting if options.help_all else help_pages.page)(name, program))
         return OK
     return reported(lambda: _run(name, options), program, options.verbose)
 
@@ -115,7 +115,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), networks=job.builds)
     if options.dry_run:
-        print(config.to_yaml(settings), end="", flush=True)
+        printing.show(config.to_yaml(settings).rstrip("\n"))
         if job.forecasts:
             _forecast(name, settings)
         return

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 import genre
-from ray_jobs.engine import jobs
+from ray_jobs.engine import jobs, printing
 
 _USAGE = """\
 usage: genre JOB [--config FILE] [key=value ...]
@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return cli.main(name, rest, program=f"genre {name}")
     if name in ("-h", "--help"):
-        print(_overview(), end="")
+        printing.show(_overview())
         return 0
     if name == "--version":
         print(f"genre {genre.__version__}")
         return 0
     if not name:
-        print(_overview(), end="", file=sys.stderr)
+        print(_overview(), file=sys.stderr)
         return 2
     kind = "option" if name.startswith("-") else "job"
     close = get_close_matches(name, jobs.JOBS, n=1)
@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _overview() -> str:
-    return _USAGE.format(jobs="\n".join(f"  {name:<14} {jobs.purpose(name).splitlines()[0]}" for name in jobs.JOBS))
+    return _USAGE.rstrip().format(
+        jobs="\n".join(f"  {name:<14} {jobs.purpose(name).splitlines()[0]}" for name in jobs.JOBS)
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from genre.report import PARTS, Board, Part, Search, entries, model_card
 from genre.report.entries import SavedRuns
 from genre.settings import DecodingSettings
 from genre.storage import Location
-from ray_jobs.engine import cli, scoring
+from ray_jobs.engine import cli, printing, scoring
 from ray_jobs.engine.baseline import fit_baseline
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio
 
@@ -66,5 +66,5 @@ def publish(board: Board, folder: Location, saved: list[SavedRuns]) -> None:
         row = next(row for row in table.rows if row.entry.name == runs.label)
         for model in runs.folders:
             model_card.write_scored(model, board, row)
-    print(report.text_table(table))
+    printing.show(report.text_table(table))
     cli.console().print(f"report: {folder / 'leaderboard.html'}")

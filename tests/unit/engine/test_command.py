@@ -50,6 +50,18 @@ def test_help_of_a_job_imports_nothing_heavy(job: str) -> None:
     assert said.startswith(f"usage: genre {job}")
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["tune", "--help"], ["tune", "--help-all"], ["prepare", "--dry-run"]]
+)
+def test_a_reader_that_stops_early_is_no_error(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-m", "ray_jobs.engine.command", *arguments]
+    done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("setting", ["modle=cnn", "train.epoch=3", "train.epochs=0", "word"])
 def test_a_wrong_setting_of_a_search_imports_nothing_heavy(setting: str) -> None:
     code, modules, said = imports("tune", setting)
