@@ -41,7 +41,7 @@ class Models:
     """What the tag table and the report take from an ensemble."""
 
     weights, addresses, classes = ["0" * 64], ["outputs/gtzan/models/resnet"], GENRES
-    calibration = Calibration(1.0, 0.6, 0.8, 200)
+    calibration = Calibration(1.0, (0.6,) * len(GENRES), 0.8, 200)
 
 
 def path_of(number: int) -> str:

@@ -39,5 +39,5 @@ calibrated = probabilities ** (1 / facts["temperature"])
 calibrated /= calibrated.sum()
 for index in np.argsort(-calibrated):
     print(f"{facts['classes'][index]:<16}{calibrated[index]:7.1%}")
-if calibrated.max() < facts["unknown_below"]:
+if calibrated.max() < facts["unknown_below"][calibrated.argmax()]:
     print("unknown: the model is not sure enough")

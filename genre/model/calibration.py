@@ -1,7 +1,7 @@
-"""Calibrated probabilities, and the threshold below which the best genre is reported as "unknown".
+"""Calibrated probabilities, and the thresholds below which the best genre is reported as "unknown".
 
 A saved model has `validation.parquet`: its probabilities for the validation tracks, which it was not trained on.
-Temperature and threshold are computed from them when the model is loaded, so that they always match the weights, and
+Temperature and thresholds are computed from them when the model is loaded, so that they always match the weights, and
 can be fitted for several models together and for any precision.
 
 The calibrated quantity is the reported one: the mean of a track's probabilities over its windows. Its logarithm takes
@@ -21,11 +21,12 @@ import pyarrow as pa
 
 from genre.errors import ArtifactError
 from genre.features import Float32
+from genre.model import thresholds
 from genre.model.card import CARD, read_card
 from genre.storage import Location
 
 FILE = "validation.parquet"
-UNKNOWN = "unknown"  # in place of a genre whose probability is below the threshold
+UNKNOWN = "unknown"  # in place of a genre whose probability is below its threshold
 Labels = npt.NDArray[np.int64]
 
 _SMALLEST = 1e-6  # smaller probabilities are raised to it, so that logarithms stay finite
@@ -50,21 +51,21 @@ class Calibration:
     """How a model's probabilities are corrected, and the probability from which its best genre is accepted."""
 
     temperature: float = 1.0  # above 1 flattens, below 1 sharpens
-    threshold: float = 0.0  # of the calibrated probability; above 1: no threshold reaches the precision
+    thresholds: tuple[float, ...] = ()  # of the calibrated probability of each genre, see `thresholds`; none: no limit
     precision: float = 0.0  # required
-    tracks: int = 0  # that temperature and threshold were fitted on; 0: not calibrated
+    tracks: int = 0  # that temperature and thresholds were fitted on; 0: not calibrated
 
     def __call__(self, probabilities: Float32) -> Float32:
         """Return calibrated probabilities of the same shape (..., classes)."""
         return scale(probabilities, self.temperature) if self.tracks else probabilities
 
-    def accepts(self, probability: float) -> bool:
-        """Return whether a best genre of this calibrated probability is reported, not `UNKNOWN`."""
-        return probability >= self.threshold
+    def accepts(self, genre: int, probability: float) -> bool:
+        """Return whether the best genre, an index, is reported with this calibrated probability, not `UNKNOWN`."""
+        return not self.thresholds or probability >= self.thresholds[genre]
 
 
 def fit(answers: Sequence[Answers | None], precision: float) -> Calibration:
-    """Return the calibration of one model, or of the mean of several, with a threshold for `precision` (0: none).
+    """Return the calibration of one model, or of the mean of several, with thresholds for `precision` (0: none).
 
     Several models are calibrated on the tracks that all of them were validated on, since none was trained on those.
     Without such tracks probabilities are not changed, and every genre is accepted.
@@ -77,8 +78,8 @@ def fit(answers: Sequence[Answers | None], precision: float) -> Calibration:
         return Calibration(precision=precision)
     temperature = fit_temperature(joint.probabilities, joint.labels)
     calibrated = scale(joint.probabilities, temperature)
-    threshold = threshold_for_precision(calibrated, joint.labels, precision) if precision else 0.0
-    return Calibration(temperature, threshold, precision, len(joint))
+    limits = thresholds.fit(calibrated, joint.labels, precision) if precision else ()
+    return Calibration(temperature, limits, precision, len(joint))
 
 
 def fit_temperature(probabilities: Float32, labels: Labels) -> float:
@@ -99,22 +100,6 @@ def fit_temperature(probabilities: Float32, labels: Labels) -> float:
         slope = (_softmax(middle * logits) * logits).sum(axis=1).mean() - expected
         low, high = (middle, high) if slope < 0 else (low, middle)
     return float(2 / (low + high))
-
-
-def threshold_for_precision(probabilities: Float32, labels: Labels, precision: float) -> float:
-    """Return the smallest threshold on the best genre's probability at which `precision` of the answers are right.
-
-    The result is above 1 when no threshold suffices. It is an estimate from a limited number of tracks.
-    """
-    best = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    order = np.argsort(-best, kind="stable")
-    levels, hits = best[order], np.cumsum(right[order])
-    shares = hits / np.arange(1, len(levels) + 1)
-    # answers of equal probability are accepted together or not at all
-    last_of_level = np.append(levels[:-1] != levels[1:], True)
-    enough = np.flatnonzero(last_of_level & (shares >= precision))
-    return float(levels[enough[-1]]) if len(enough) else float(np.nextafter(np.float32(1), np.float32(2)))
 
 
 def scale(probabilities: Float32, temperature: float) -> Float32:

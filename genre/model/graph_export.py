@@ -95,7 +95,7 @@ def metadata(card: ModelCard, calibration: Calibration) -> dict[str, Any]:
         "trim_db": audio.trim_db,
         "min_samples": round(card.window_seconds * audio.sample_rate),
         "temperature": calibration.temperature,
-        "unknown_below": calibration.threshold,
+        "unknown_below": list(calibration.thresholds) or [0.0] * len(card.classes),
         "precision": calibration.precision,
         "before": (
             "decode; mean over channels; band-limited resampling to sample_rate; divide by the peak of the track; "
@@ -104,7 +104,7 @@ def metadata(card: ModelCard, calibration: Calibration) -> dict[str, Any]:
         ),
         "after": (
             "mean of the probabilities over the clips of a track; raise to the power 1 / temperature and divide by "
-            "their sum; a best genre below unknown_below is unknown"
+            "their sum; a best genre below its unknown_below is unknown"
         ),
         "spectrogram": card.features["spectrogram"],
     }

@@ -17,6 +17,7 @@ import yaml
 
 from genre.evaluation.metrics import SCORES
 from genre.evaluation.robustness import UNCHANGED
+from genre.model import thresholds
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import SavedEnsemble
@@ -71,6 +72,7 @@ def markdown(
             "corpus": corpus,
             "corpus_name": corpus.name if corpus else "",
             "correction": correction,
+            "threshold_text": thresholds.describe(correction.thresholds) if correction else "",
             "description": architecture.strip().split("\n\n")[0],
             "window_seconds": card.frames() * card.shape.frame_seconds,
             "parameters": count(row.entry.parameters) if row and row.entry.parameters else "",

@@ -20,10 +20,11 @@ from genre.storage import Location
 
 def tags_table(rows: pa.Table, classes: list[str], calibration: Calibration, top_k: int) -> pa.Table:
     """Return path, genre (or unknown), its probability, best (always a genre), the next best genres, seconds."""
-    ranked = _ranked_columns(_matrix(combined(rows["probabilities"]), classes), classes, top_k)
+    probabilities = _matrix(combined(rows["probabilities"]), classes)
+    accepted = pa.array([calibration.accepts(int(row.argmax()), float(row.max())) for row in probabilities], pa.bool_())
+    ranked = _ranked_columns(probabilities, classes, top_k)
     best = ranked.pop("genre")
     probability = ranked.pop("probability")
-    accepted = pa.array([calibration.accepts(value) for value in probability.to_pylist()], pa.bool_())
     first = {"path": rows["path"], "genre": pc.if_else(accepted, best, UNKNOWN), "probability": probability}
     return pa.table(first | {"best": best} | ranked | {"seconds": rows["seconds"]})
 

@@ -74,10 +74,10 @@ class Tagger:
     ) -> Tagger:
         """Load a model's folder or its exported `.onnx` file, or several folders or several files.
 
-        `precision` is the required share of correct genres among those that are named, estimated on the validation
-        tracks; an answer below the corresponding threshold is `UNKNOWN`. With 0 every piece gets a genre. `device` is
-        for folders; exported files run on the CPU. `threads` is for the CPU: 0 leaves their number to the library;
-        torch has one number for the process.
+        `precision` is the required share of correct genres among those that are named, proven with 90 % confidence on
+        the validation tracks; an answer below its genre's threshold is `UNKNOWN`. With 0 every piece gets a genre.
+        `device` is for folders; exported files run on the CPU. `threads` is for the CPU: 0 leaves their number to the
+        library; torch has one number for the process.
 
         Raises `ArtifactError` when a model is missing, altered, takes no audio, or does not fit the others, and
         `ConfigError` when a folder is given and torch is not installed.
@@ -155,13 +155,14 @@ class Tagger:
         return [self._tags(*each) for each in zip(paths, tracks, groups, strict=True)]
 
     def _tags(self, path: str, track: Any, by_clip: Float32) -> Tags:
-        genres = self._ranked(self.calibration(by_clip.mean(axis=0)))
+        answer = self.calibration(by_clip.mean(axis=0))
+        genres = self._ranked(answer)
         timeline = [
             Moment(clip.start_seconds, min(clip.start_seconds + self._clip_seconds, track.seconds), self._ranked(row))
             for clip, row in zip(track.clips, self.calibration(by_clip), strict=True)
         ]
         best, probability = genres[0]
-        genre = best if self.calibration.accepts(probability) else UNKNOWN
+        genre = best if self.calibration.accepts(int(answer.argmax()), probability) else UNKNOWN
         return Tags(path, genre, genres, timeline, track.seconds, track.content or None)
 
     def _ranked(self, row: Float32) -> list[tuple[str, float]]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genre.model import thresholds
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
@@ -32,7 +33,7 @@ def show_song(row: dict[str, Any], ensemble: SavedEnsemble) -> None:
     console = Console(highlight=False)
     ranked = sorted(zip(row["probabilities"], ensemble.classes, strict=True), reverse=True)
     best, genre = ranked[0]
-    if not ensemble.calibration.accepts(best):
+    if not ensemble.calibration.accepts(ensemble.classes.index(genre), best):
         genre = f"{UNKNOWN} (most likely {genre})"
     # names of songs may contain rich's markup
     console.print(Text.assemble(f"{row['path']}: ", (genre, "bold"), f", {clock(row['seconds'])}"), soft_wrap=True)
@@ -95,14 +96,17 @@ def _threshold(calibration: Calibration) -> str:
     fitted = f"calibrated on {tracks} (temperature {calibration.temperature:.2f})"
     if not calibration.precision:
         return f"{fitted}; every file gets a genre (min_precision=0)"
-    if calibration.threshold > 1:
+    limit = thresholds.describe(calibration.thresholds)
+    if not limit:
         return (
-            f"{fitted}; no threshold reaches min_precision={calibration.precision:g} on them, so every file is "
+            f"{fitted}; no threshold proves min_precision={calibration.precision:g} on them, so every file is "
             f"{UNKNOWN}; lower min_precision"
         )
+    never = sum(threshold > 1 for threshold in calibration.thresholds)
+    rest = f"; {plural(never, 'genre')} never reported" if never else ""
     return (
-        f"{fitted}; a probability below {calibration.threshold:.2f} is reported as {UNKNOWN}; "
-        f"of the other genres at least {calibration.precision:.0%} were correct on these tracks"
+        f"{fitted}; a probability below {limit} is reported as {UNKNOWN}, so that at least "
+        f"{calibration.precision:.0%} of the other genres are correct (90 % confidence){rest}"
     )
 
 

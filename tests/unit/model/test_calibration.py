@@ -15,7 +15,7 @@ from genre.errors import ArtifactError
 from genre.evaluation import metrics
 from genre.features import Float32, Manifest
 from genre.model import calibration
-from genre.model.calibration import Answers, Calibration, Labels
+from genre.model.calibration import Answers, Labels
 from genre.model.saved_model import SavedModel
 from genre.storage import Location
 from genre.training import experiment
@@ -77,31 +77,11 @@ def test_scaling_keeps_the_order_and_the_sum(rng: np.random.Generator) -> None:
     assert np.allclose(scaled.sum(axis=1), 1, atol=1e-6)
 
 
-def test_the_threshold_is_the_lowest_that_reaches_the_precision() -> None:
-    best = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
-    probabilities = np.stack([best, 1 - best], axis=1)
-    labels = np.array([0, 0, 1, 0])  # right, right, wrong, right
-    assert calibration.threshold_for_precision(probabilities, labels, 0.75) == pytest.approx(0.6)
-    assert calibration.threshold_for_precision(probabilities, labels, 0.9) == pytest.approx(0.8)
-
-
-def test_answers_of_equal_probability_are_accepted_together() -> None:
-    probabilities = np.array([[0.8, 0.2]] * 4, np.float32)
-    assert calibration.threshold_for_precision(probabilities, np.array([0, 0, 0, 1]), 0.9) > 1
-    assert calibration.threshold_for_precision(probabilities, np.array([0, 0, 0, 1]), 0.75) == pytest.approx(0.8)
-
-
-def test_an_unreachable_precision_accepts_no_answer() -> None:
-    probabilities = np.array([[0.8, 0.2], [0.6, 0.4]], np.float32)
-    threshold = calibration.threshold_for_precision(probabilities, np.array([1, 1]), 0.5)
-    assert not Calibration(threshold=threshold, tracks=2).accepts(1.0)
-
-
 def test_without_validation_answers_nothing_changes(rng: np.random.Generator) -> None:
     probabilities, _ = drawn(rng, tracks=10)
     untouched = calibration.fit([None], 0.8)
     assert untouched(probabilities) is probabilities
-    assert untouched.accepts(0.0)
+    assert untouched.accepts(0, 0.0)
 
 
 def test_several_models_are_calibrated_on_their_common_validation_tracks(rng: np.random.Generator) -> None:
@@ -113,7 +93,7 @@ def test_several_models_are_calibrated_on_their_common_validation_tracks(rng: np
     alone = calibration.fit([Answers(ids[50:150], labels[50:150], probabilities[50:150])], 0.5)
     assert joint.tracks == 100
     assert joint.temperature == pytest.approx(alone.temperature)
-    assert joint.threshold == pytest.approx(alone.threshold)
+    assert joint.thresholds == alone.thresholds
     assert calibration.fit([first, None], 0.5).tracks == 0
 
 

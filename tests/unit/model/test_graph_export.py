@@ -29,7 +29,7 @@ from genre.storage import Location
 from ray_jobs import export
 from ray_jobs.engine import cli
 
-CALIBRATION = Calibration(temperature=1.5, threshold=0.6, precision=0.8, tracks=60)
+CALIBRATION = Calibration(temperature=1.5, thresholds=(0.6, 0.6, 0.7), precision=0.8, tracks=60)
 
 
 Exported = tuple[Path, ModelCard, Classifier]
@@ -111,7 +111,7 @@ def test_the_metadata_holds_everything_that_a_user_needs(exported: Exported) -> 
     assert json.loads(facts["sample_rate"]) == RATE
     assert json.loads(facts["spectrogram"]) == card.features["spectrogram"]
     assert json.loads(facts["temperature"]) == 1.5
-    assert json.loads(facts["unknown_below"]) == 0.6
+    assert json.loads(facts["unknown_below"]) == [0.6, 0.6, 0.7]
     assert "resampling" in facts["before"]
     assert "clips of a track" in facts["after"]
 

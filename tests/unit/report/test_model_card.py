@@ -47,7 +47,7 @@ def test_the_card_of_an_evaluated_model_has_its_scores_data_and_limits(card: Mod
         card,
         boards.board().corpus,
         row,
-        Calibration(temperature=1.25, threshold=0.6, precision=0.8, tracks=40),
+        Calibration(temperature=1.25, thresholds=(0.6, 0.6, 0.7), precision=0.8, tracks=40),
         {"torch": "2.11.0"},
         commit="0123abc",
     )
