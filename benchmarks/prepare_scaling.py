@@ -121,7 +121,7 @@ def measure_lists(rows: int) -> None:
     config = config_of(home, rows, 1.0)
     folder, recipe = Location.of(config.output) / "features", Recipe.of(config)
     write_outcomes(folder, recipe, rows)
-    corpora.scan = lambda _: fake_tracks(rows)  # type: ignore[assignment]
+    corpora.scan = lambda *_: fake_tracks(rows)
     corpora.classes = lambda _: None  # type: ignore[assignment]
     print(f"{rows} tracks, outcomes of a job killed before its end{'seconds':>12}{'peak MiB':>10}")
     try:

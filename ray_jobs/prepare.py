@@ -11,7 +11,7 @@ import time
 
 import pyarrow as pa
 
-from genre import memory
+from genre import corpora, memory
 from genre.errors import GenreError
 from genre.features import balance, duplicates
 from genre.features.finishing import finish
@@ -35,6 +35,11 @@ def run(config: Config) -> None:
     prepare(config)
 
 
+def forecast(config: Config) -> None:
+    """Print what the corpus has to say of its tracks, such as the genres of a library. Nothing is decoded."""
+    corpora.report(config.corpus, cli.console().print)
+
+
 def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     """Prepare the corpus with `workers`, by default with those of a Ray that starts if there is work; see `run`.
 
@@ -45,7 +50,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     ledger = Ledger(folder, Recipe.of(config))
     started = time.monotonic()
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
-    scanned = scan(config.corpus)
+    scanned = scan(config.corpus, cli.console().print)
     number = ledger.next_run()
     with workers or Workers(config) as workers:
         # the list of pending tracks has no name here, so that its memory is free before the tables are written
@@ -98,6 +103,8 @@ def _report(counts: Counts, folder: Location, seconds: float) -> None:
     )
     for reason, number in counts.reasons.items():
         console.print(f"  {number:>6} {reason}")
+    if counts.unlabelled:
+        console.print(f"prepare: {plural(counts.unlabelled, 'track')} without a genre, which training leaves out")
     copies = counts.duplicates
     if copies.sets:
         parts = [f"prepare: {plural(copies.copies, 'track')} with the audio of another"]

@@ -10,15 +10,17 @@ A corpus module has:
   one at a time (a corpus may have a million);
 - `def classes(settings, params) -> list[str] | None`: the genres in fixed order, or None: the genres of the scanned
   tracks, sorted;
+- optionally `def scan_with_report(settings, params, report) -> Iterator[Track]`: what `scan` yields, after it called
+  `report` with lines about the progress of a long scan and about what a person should know of the corpus;
 - optionally `def faulty() -> dict[str, str]`: the known bad tracks, and what is wrong with each.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
-None, and `genre.features.splits` decides.
+None, and `genre.features.splits` decides. A track without a genre has the split `unlabelled`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from genre import registry
@@ -36,13 +38,15 @@ from genre.corpora._walk import (
 from genre.settings import CorpusSettings, require_known
 
 __all__ = [
-    "EXCLUDED", "MISSING", "SPLITS", "AudioFile", "Track", "classes", "is_audio", "is_system_file", "open_folder",
-    "open_root", "scan", "size_and_time", "walk",
+    "EXCLUDED", "MISSING", "SPLITS", "UNLABELLED", "UNUSED", "AudioFile", "Track", "classes", "is_audio",
+    "is_system_file", "open_folder", "open_root", "report", "scan", "size_and_time", "walk",
 ]  # fmt: skip
 
 
 SPLITS = ("train", "valid", "test")
 EXCLUDED = "excluded"  # the split of a track that is not used, such as a known bad track
+UNLABELLED = "unlabelled"  # the split of a track without a genre: its features are prepared, and nothing learns from it
+UNUSED = (EXCLUDED, UNLABELLED)
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,32 @@ class Track:
 
     track_id: str  # unique in its corpus, stable when the corpus moves
     path: str  # path or URI of the file
-    genre: str
+    genre: str | None  # None: unlabelled
     size: int  # bytes as listed, or MISSING
     modified: float  # seconds since 1970, as listed
     group: str | None = None  # artist or album: never in two splits
-    split: str | None = None  # train, valid, test or excluded; None: decided by genre.features.splits
+    split: str | None = None  # train, valid, test, excluded or unlabelled; None: decided by genre.features.splits
 
 
-def scan(settings: CorpusSettings) -> Iterator[Track]:
-    """Yield every track of a corpus. Raises `ConfigError` when its settings or files are wrong."""
+def scan(settings: CorpusSettings, report: Callable[[str], None] | None = None) -> Iterator[Track]:
+    """Yield every track of a corpus. Raises `ConfigError` when its settings or files are wrong.
+
+    `report` is called with lines for a person, by a corpus that has something to say.
+    """
     require_known("corpus.kind", settings.kind, registry.names(__name__))
     module = registry.load(__name__, settings.kind)
-    yield from module.scan(settings, validate(module.Params, settings.params, "corpus.params."))
+    params = validate(module.Params, settings.params, "corpus.params.")
+    if report and hasattr(module, "scan_with_report"):
+        yield from module.scan_with_report(settings, params, report)
+    else:
+        yield from module.scan(settings, params)
+
+
+def report(settings: CorpusSettings, line: Callable[[str], None]) -> None:
+    """Call `line` with what a corpus has to say, without preparing it; nothing for a corpus that says nothing."""
+    if hasattr(registry.load(__name__, settings.kind), "scan_with_report"):
+        for _ in scan(settings, line):
+            pass
 
 
 def classes(settings: CorpusSettings) -> list[str] | None:

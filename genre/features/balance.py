@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre.corpora import EXCLUDED, SPLITS
+from genre.corpora import SPLITS, UNUSED
 from genre.features import splits
 from genre.features.allocation import is_dispersed
 from genre.settings import CorpusSettings
@@ -22,7 +22,7 @@ def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list
 
     `tracks` has the columns `genre`, `group` and `split`.
     """
-    active = tracks.filter(pc.not_equal(tracks["split"], EXCLUDED))
+    active = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED))))
     lines = [_groups(active)]
     return lines + _dispersed_genres(active, settings) if drawn else lines
 

@@ -57,7 +57,7 @@ def describe(copies: pa.Table) -> list[str]:
     lines = []
     for sound in pc.unique(copies["sound"]).slice(0, _SHOWN):
         rows = copies.filter(pc.equal(copies["sound"], sound)).to_pylist()
-        names = [f"{row['track_id']} ({row['genre']}, {row['split']})" for row in rows[:_SHOWN]]
+        names = [f"{row['track_id']} ({row['genre'] or 'no genre'}, {row['split']})" for row in rows[:_SHOWN]]
         more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
         lines.append(" = ".join(names) + more)
     return lines

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import corpora
+from genre.corpora import SPLITS
 from genre.errors import ArtifactError
 from genre.features import duplicates, split_history, splits
 from genre.features import manifest as manifests
@@ -42,7 +43,7 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifes
     history = split_history.read(folder, corpus)
     kept = duplicates.exclude_copies(_with_splits(kept, corpus, history))
     copies = duplicates.find(kept)
-    is_published = len(scanned) > 0 and scanned["split"].null_count == 0
+    is_published = _is_published(scanned["split"])
     manifest = _manifest(kept, rejected, copies, ledger.recipe, corpus, "official" if is_published else "random")
     if existing := _unchanged(folder, manifest, {"tracks": kept, "rejects": rejected}):
         ledger.mark_finished()
@@ -58,6 +59,11 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifes
     (folder / manifests.FILE).write_json(manifest.to_json())
     _delete_unused(folder, kept)
     return manifest
+
+
+def _is_published(splits: pa.ChunkedArray) -> bool:
+    """Return whether the corpus decided the split of every track that it labels, and labels one."""
+    return splits.null_count == 0 and bool(pc.any(pc.is_in(splits, pa.array(SPLITS))).as_py())
 
 
 def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -87,7 +93,7 @@ def _manifest(
         settings=recipe.settings(),
         corpus=corpus.model_dump(mode="json"),
         shape=recipe.shape(),
-        classes=classes if classes is not None else sorted(pc.unique(kept["genre"]).to_pylist()),
+        classes=classes if classes is not None else sorted(pc.unique(kept["genre"].drop_null()).to_pylist()),
         counts=Counts(
             scanned=len(kept) + len(rejected),
             tracks=len(kept),
@@ -97,6 +103,7 @@ def _manifest(
             reasons=_count_reasons(rejected),
             duplicates=duplicates.count(copies),
             splits=splits.summary(kept),
+            unlabelled=kept["genre"].null_count,
         ),
         versions=manifests.versions(),
         split=split,

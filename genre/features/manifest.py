@@ -45,6 +45,7 @@ class Counts:
     reasons: dict[str, int] = field(default_factory=dict)  # rejected tracks by reason
     duplicates: DuplicateCounts = DuplicateCounts()
     splits: dict[str, dict[str, int]] = field(default_factory=dict)  # tracks by genre and split
+    unlabelled: int = 0  # tracks with clips and without a genre
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +17,13 @@ from genre.settings import CorpusSettings
 _BATCH = 10_000  # tracks
 
 
-def scan(settings: CorpusSettings) -> pa.Table:
+def scan(settings: CorpusSettings, report: Callable[[str], None] | None = None) -> pa.Table:
     """Return the tracks of a corpus, sorted by track_id, without those that its published split excludes.
 
-    Raises `ArtifactError` when two tracks have the same id.
+    `report` is called with what the corpus has to say, a line each. Raises `ArtifactError` when two tracks have the
+    same id.
     """
-    table = pa.Table.from_batches(list(_batches(corpora.scan(settings))), SCAN_SCHEMA)
+    table = pa.Table.from_batches(list(_batches(corpora.scan(settings, report))), SCAN_SCHEMA)
     table = table.filter(pc.fill_null(pc.not_equal(table["split"], EXCLUDED), True))
     table = table.sort_by("track_id").combine_chunks()
     ids = table["track_id"]

@@ -11,7 +11,7 @@ import json
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre.corpora import EXCLUDED
+from genre.corpora import UNUSED
 from genre.features.schema import TRACK_WRITE_OPTIONS
 from genre.settings import CorpusSettings
 from genre.storage import Location
@@ -32,7 +32,7 @@ def read(folder: Location, settings: CorpusSettings) -> pa.Table | None:
 
 def write(folder: Location, tracks: pa.Table, history: pa.Table | None, settings: CorpusSettings) -> None:
     """Add the splits of `tracks` to `history` and write both."""
-    assigned = tracks.filter(pc.not_equal(tracks["split"], EXCLUDED)).select(_COLUMNS)
+    assigned = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED)))).select(_COLUMNS)
     if history is not None:
         deleted = history.filter(pc.invert(pc.is_in(history["track_id"], assigned["track_id"])))
         assigned = pa.concat_tables([assigned, deleted.select(_COLUMNS).cast(assigned.schema)])

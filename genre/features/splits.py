@@ -12,8 +12,9 @@ that one of them was in: nothing that a model was trained on becomes a test trac
 A genre with at least three units has one in every split, with two in train and test, with one in train.
 
 Functions take a table with the columns `track_id`, `genre`, `group`, `split` and optionally `content` (any value that
-is equal for equal audio, null where unknown). Rows may be tracks or clips of tracks. Rows with split `excluded` are in
-no split: they are not changed, and checks ignore them. All operations work on columns: a million tracks take seconds.
+is equal for equal audio, null where unknown). Rows may be tracks or clips of tracks. Rows with split `excluded`, and
+rows without a genre, whose split is `unlabelled`, are in no split: they are not changed, and checks ignore them. All
+operations work on columns: a million tracks take seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre.corpora import EXCLUDED, SPLITS
+from genre.corpora import EXCLUDED, SPLITS, UNUSED
 from genre.errors import ArtifactError, ConfigError
 from genre.features import allocation
 from genre.features.columns import combined
@@ -39,10 +40,10 @@ def assign(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None 
     """Return `tracks` with every null in `split` replaced by train, valid or test; other splits are kept.
 
     `history` has the columns `track_id`, `group` and `split` of tracks that were assigned earlier.
-    Raises `ConfigError` for a split that is none of train, valid, test, excluded.
+    Raises `ConfigError` for a split that is none of train, valid, test, excluded, unlabelled.
     """
     codes = _codes(tracks["split"])
-    active = np.flatnonzero(codes != len(SPLITS))  # not excluded
+    active = np.flatnonzero(codes < len(SPLITS))
     table = tracks.take(pa.array(active))
     units, names = _units(table)
     published = codes[active]
@@ -53,7 +54,7 @@ def assign(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None 
     counted = allocation.Units.of(units, _sorted_codes(table["genre"]), split)
     drawn = allocation.allocate(counted, shares, _drawn_order(names, settings.split_seed))
     codes[active] = np.where(known, published, drawn[units])
-    splits = pa.array([*SPLITS, EXCLUDED]).take(pa.array(codes))
+    splits = pa.array([*SPLITS, *UNUSED]).take(pa.array(codes))
     return tracks.set_column(tracks.schema.get_field_index("split"), "split", splits)
 
 
@@ -66,7 +67,7 @@ def check(tracks: pa.Table) -> None:
     """Raise `ArtifactError` when a track, group or content is in more than one split (leakage)."""
     if tracks["split"].null_count:
         raise ArtifactError(f"{tracks['split'].null_count} tracks have no split; prepare the features again")
-    active = tracks.filter(pc.not_equal(tracks["split"], EXCLUDED))
+    active = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED))))
     for column, noun in (("track_id", "track"), ("group", "group"), ("content", "the same audio")):
         if column in active.column_names:
             leaks = _describe_leaks(active, column, noun)
@@ -77,7 +78,11 @@ def check(tracks: pa.Table) -> None:
 
 
 def summary(tracks: pa.Table) -> dict[str, dict[str, int]]:
-    """Return the number of rows by genre and split, genres in sorted order; a split without rows counts 0."""
+    """Return the number of rows by genre and split, genres in sorted order; a split without rows counts 0.
+
+    Rows without a genre are left out.
+    """
+    tracks = tracks.filter(pc.is_valid(tracks["genre"]))
     counts = tracks.group_by(["genre", "split"]).aggregate([([], "count_all")])
     rows: dict[str, dict[str, int]] = {
         genre: dict.fromkeys((*SPLITS, EXCLUDED), 0) for genre in sorted(pc.unique(counts["genre"]).to_pylist())
@@ -112,11 +117,13 @@ def require_trainable(tracks: pa.Table, classes: Sequence[str], needed: Sequence
 
 
 def _codes(split: pa.ChunkedArray) -> Ints:
-    """Return the index of each split in (train, valid, test, excluded), -1 for null."""
-    codes = pc.index_in(split, pa.array([*SPLITS, EXCLUDED]))
+    """Return the index of each split in (train, valid, test, excluded, unlabelled), -1 for null."""
+    codes = pc.index_in(split, pa.array([*SPLITS, *UNUSED]))
     wrong = split.filter(pc.and_(pc.is_null(codes), pc.is_valid(split)))
     if len(wrong):
-        raise ConfigError(f"split {wrong[0].as_py()!r} is not known; use train, valid, test, excluded or nothing")
+        raise ConfigError(
+            f"split {wrong[0].as_py()!r} is not known; use train, valid, test, excluded, unlabelled or nothing"
+        )
     return np.array(pc.fill_null(codes, -1).to_numpy(), dtype=np.int64)
 
 

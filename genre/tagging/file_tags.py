@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from genre.errors import ConfigError
+from genre.audio import tags
+from genre.storage import Location
 
 
 class Action(StrEnum):
@@ -36,12 +37,7 @@ class Result:
 
 def require() -> None:
     """Raise `ConfigError` unless mutagen is installed."""
-    try:
-        import mutagen  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "tag.write_genres needs mutagen, which is not installed; install the extra genre[tags]"
-        ) from None
+    tags.require("tag.write_genres")
 
 
 def write_genre(path: str, genre: str, replace: bool = False, preview: bool = False) -> Result:
@@ -64,13 +60,8 @@ def write_genre(path: str, genre: str, replace: bool = False, preview: bool = Fa
 
 
 def read_genre(path: str) -> str | None:
-    """Return the genre in a file's tags, or None."""
-    tags = _open(path).tags
-    if tags is None:
-        return None
-    has_frames = _has_frames(tags)
-    texts = [text for frame in tags.getall("TCON") for text in frame.genres] if has_frames else tags.get("genre")
-    return str(texts[0]).strip() or None if texts else None
+    """Return the first genre in a file's tags, or None."""
+    return next(iter(tags.read(Location.of(path)).genres), None)
 
 
 def _replace(path: str, genre: str) -> None:

@@ -39,7 +39,7 @@ _NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model
 
 # tests/ray/test_settings_read.py compares this table with what the jobs read
 JOBS = {
-    "prepare": Job(("output", "corpus", "prepare"), ("decoding", "audio", "spectrogram", "cluster")),
+    "prepare": Job(("output", "corpus", "prepare"), ("decoding", "audio", "spectrogram", "cluster"), forecasts=True),
     "train": Job(
         ("output", "architecture", "architectures", "train"),
         ("device", "seed", "audio", "spectrogram", "cache", "cluster"),

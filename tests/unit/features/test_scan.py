@@ -17,11 +17,11 @@ def test_scan_is_sorted_and_leaves_out_excluded_tracks(monkeypatch: pytest.Monke
         Track("c", "/c", "x", 1, 1.0, split="excluded"),
         Track("a", "/a", "y", 1, 1.0),
     ]
-    monkeypatch.setattr(corpora, "scan", lambda _: iter(tracks))
+    monkeypatch.setattr(corpora, "scan", lambda *_: iter(tracks))
     assert scan(CorpusSettings())["track_id"].to_pylist() == ["a", "b"]
 
 
 def test_repeated_track_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "scan", lambda _: (Track(name, "/", "x", 1, 1.0) for name in "abcb"))
+    monkeypatch.setattr(corpora, "scan", lambda *_: (Track(name, "/", "x", 1, 1.0) for name in "abcb"))
     with pytest.raises(ArtifactError, match="lists track_id 'b' twice"):
         scan(CorpusSettings())

@@ -1,0 +1,186 @@
+"""Genres, artist, album and title in a music file's own tags, read with mutagen.
+
+ID3 (MP3, AIFF, WAV), Vorbis comments (FLAC, Ogg, Opus), MP4, ASF and APE, and the INFO list of a WAV file, which
+mutagen does not read. Only the parts of a file that hold tags are read, mostly its head.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from genre.errors import ConfigError
+from genre.storage import Location
+
+_Stream = BinaryIO | io.BufferedReader
+
+_BUFFER = 1 << 16  # bytes of a request to an object store
+# the keys of ID3; of Vorbis comments and APE, which ignore case; of MP4; of ASF
+_KEYS = {
+    "genres": ("TCON", "genre", "\xa9gen", "WM/Genre"),
+    "album_artist": ("TPE2", "albumartist", "album artist", "aART", "WM/AlbumArtist"),
+    "artist": ("TPE1", "artist", "\xa9ART", "Author"),
+    "album": ("TALB", "album", "\xa9alb", "WM/AlbumTitle"),
+    "title": ("TIT2", "title", "\xa9nam", "Title"),
+}
+_INFO = {b"IGNR": "genres", b"IART": "artist", b"IPRD": "album", b"INAM": "title"}  # of RIFF
+_NUMBERED = re.compile(r"\(?(\d{1,3})\)?")  # a genre of ID3v1, also where other programs copied its number to
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a file says of itself. Texts have no outer whitespace and are valid Unicode; empty: not there."""
+
+    genres: tuple[str, ...] = ()
+    album_artist: str = ""
+    artist: str = ""
+    album: str = ""
+    title: str = ""
+    is_repaired: bool = False  # written in Windows-1251 but declared as Latin-1, and read as the former
+
+
+def read(file: Location) -> Tags:
+    """Return the tags of a file; without any they are empty. Needs mutagen, see `require`.
+
+    Raises `ValueError` for damaged tags and for a format without tags, and `OSError` for an unreadable file.
+    """
+    if file.is_local:
+        with open(file.path, "rb") as stream:
+            return _read(stream, file.name)
+    with file.filesystem.open_input_file(file.path) as remote:
+        return _read(io.BufferedReader(remote, _BUFFER), file.name)
+
+
+def require(setting: str) -> None:
+    """Raise `ConfigError` unless mutagen, which `setting` needs, is installed."""
+    try:
+        import mutagen  # noqa: F401
+    except ImportError:
+        raise ConfigError(f"{setting} needs mutagen, which is not installed; install the extra genre[tags]") from None
+
+
+def _read(stream: _Stream, name: str) -> Tags:
+    import mutagen
+
+    try:
+        opened = mutagen.File(fileobj=stream, filename=name)
+        if opened is None:
+            raise ValueError("mutagen knows no tags for this format")
+        values = _values(opened.tags) or _values(_ape(stream)) or _info(stream)
+    except OSError:
+        raise
+    except Exception as error:  # mutagen raises many kinds of exceptions for damaged files
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    return _tags(values)
+
+
+def _values(tags: Any) -> dict[str, list[str]]:
+    """Return the texts of each field of `Tags`, from the tags of any format."""
+    values: dict[str, list[str]] = {}
+    if tags is None:
+        return values
+    for field, keys in _KEYS.items():
+        for key in keys:
+            if texts := list(_texts(tags, key)):
+                values.setdefault(field, []).extend(texts)
+    return values
+
+
+def _texts(tags: Any, key: str) -> Iterable[str]:
+    if hasattr(tags, "getall"):  # ID3
+        for frame in tags.getall(key) if len(key) == 4 and key.isupper() else ():
+            yield from (str(text) for text in (frame.genres if key == "TCON" else frame.text))
+        return
+    try:
+        found = tags[key]
+    except (KeyError, ValueError):  # ValueError: not a valid key of this format
+        return
+    yield from (str(text) for text in (found if isinstance(found, list) or hasattr(found, "__iter__") else [found]))
+
+
+def _ape(stream: _Stream) -> Any:
+    """Return the APE tags at the end of an MP3 file, of which mutagen reads ID3 only; None without."""
+    from mutagen.apev2 import APENoHeaderError, APEv2
+
+    stream.seek(0)
+    try:
+        return APEv2(stream)  # type: ignore[no-untyped-call]
+    except APENoHeaderError:
+        return None
+
+
+def _info(stream: _Stream) -> dict[str, list[str]]:
+    """Return the texts in the INFO list of a RIFF file; {} for another file or without a list."""
+    values: dict[str, list[str]] = {}
+    stream.seek(0)
+    head = stream.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return values
+    while len(head := stream.read(8)) == 8:
+        name, size = struct.unpack("<4sI", head)
+        start = stream.tell()
+        if name == b"LIST" and size < 1 << 20 and stream.read(4) == b"INFO":
+            values |= _info_list(stream.read(size - 4))
+        stream.seek(start + size + size % 2)
+    return values
+
+
+def _info_list(content: bytes) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    position = 0
+    while position + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, position)
+        text = content[position + 8 : position + 8 + size].partition(b"\0")[0]
+        if name in _INFO and text:
+            try:
+                values[_INFO[name]] = [text.decode()]
+            except UnicodeDecodeError:
+                values[_INFO[name]] = [text.decode("latin-1")]
+        position += 8 + size + size % 2
+    return values
+
+
+def _tags(values: dict[str, list[str]]) -> Tags:
+    """Return `Tags` with the first text of each field, and all genres."""
+    written = {field: [text for value in texts for text in _cleaned(value)] for field, texts in values.items()}
+    read = {field: [_repaired(text) for text in texts] for field, texts in written.items()}
+    return Tags(
+        genres=tuple(dict.fromkeys(_named(text) for text in read.get("genres", ()))),
+        **{field: read[field][0] for field in ("album_artist", "artist", "album", "title") if read.get(field)},
+        is_repaired=read != written,
+    )
+
+
+def _cleaned(text: str) -> Iterable[str]:
+    """Yield the values in a text, of which old programs separate several by NUL, as valid Unicode."""
+    for part in text.split("\0"):
+        if value := " ".join(part.encode(errors="replace").decode().split()):
+            yield value
+
+
+def _repaired(text: str) -> str:
+    """Return a text that was written in Windows-1251 and declared as Latin-1 as what was written.
+
+    Such a text has hardly a letter of ASCII; a text in a Western language has few others.
+    """
+    letters = [letter for letter in text if letter.isalpha()]
+    foreign = sum("\xc0" <= letter <= "\xff" for letter in letters)
+    if len(letters) < 3 or foreign < 0.7 * len(letters):
+        return text
+    try:
+        return text.encode("latin-1").decode("cp1251")
+    except UnicodeError:
+        return text
+
+
+def _named(genre: str) -> str:
+    """Return the name of a genre that is written as its number in ID3v1."""
+    from mutagen.id3 import TCON
+
+    match = _NUMBERED.fullmatch(genre)
+    names = TCON.GENRES
+    return names[int(match[1])] if match and int(match[1]) < len(names) else genre

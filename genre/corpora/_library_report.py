@@ -1,0 +1,166 @@
+"""Which genres of a library are classes, and what a person should know about its tags."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from genre.corpora._genre_names import LONGEST, GenreNames
+from genre.corpora._walk import AudioFile
+from genre.wording import plural
+
+_SHOWN = 6  # of a list that may be long
+_NAMED = 60  # genres that are no class
+_MANY_GENRES = 4  # of one artist
+
+
+@dataclass(frozen=True)
+class LibraryFile:
+    """A file and what its tags say."""
+
+    audio: AudioFile
+    genres: tuple[str, ...]  # as written
+    keys: tuple[str, ...]  # of the genres that they name, in their order
+    group: str | None
+    is_repaired: bool
+    problem: str  # why the tags could not be read; empty if they could
+
+
+class LibraryReport:
+    """Counts the genres of files once, and decides which are classes."""
+
+    def __init__(self, files: Sequence[LibraryFile], names: GenreNames, min_tracks: int, min_artists: int) -> None:
+        self._files, self._names = files, names
+        self._limits = min_tracks, min_artists
+        self._tracks: Counter[str] = Counter()  # by the first genre of a file
+        self._artists: dict[str, set[str]] = defaultdict(set)
+        self._spellings: dict[str, Counter[str]] = defaultdict(Counter)
+        for file in files:
+            for text in file.genres:
+                for key in names.resolve(text):
+                    self._spellings[key][text] += 1
+            if file.keys:
+                self._tracks[file.keys[0]] += 1
+                # a track without an artist is a unit of its own when splits are drawn
+                self._artists[file.keys[0]].add(file.group or f"track {file.audio.relative}")
+        self._classes = {
+            key for key, count in self._tracks.items() if count >= min_tracks and len(self._artists[key]) >= min_artists
+        }
+        self._titles = {key: self._title(key) for key in self._spellings}
+
+    def genre_of(self, file: LibraryFile) -> str | None:
+        """Return the first genre of a file that is a class; None where there is none."""
+        return next((self._titles[key] for key in file.keys if key in self._classes), None)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report: the classes, what is unlabelled and why, and what is odd."""
+        files = self._files
+        labelled = Counter(self.genre_of(file) for file in files)
+        unlabelled = labelled.pop(None, 0)
+        artists = len({file.group for file in files if file.group})
+        yield (
+            f"tags: {plural(len(files), 'file')} of {plural(artists, 'artist')}: {len(files) - unlabelled} with "
+            f"{plural(len(self._classes), 'genre')}, {unlabelled} unlabelled"
+        )
+        for key in sorted(self._classes, key=lambda key: (-labelled[self._titles[key]], key)):
+            title = self._titles[key]
+            yield f"  {labelled[title]:>6} {title}, {self._artist_count(key)}{self._folded(key)}"
+        yield from self._unlabelled(unlabelled)
+        yield from self._odd()
+
+    def _title(self, key: str) -> str:
+        """Return a genre as the mappings write it, or as most files do."""
+        if name := self._names.name(key):
+            return name
+        counts: Counter[str] = Counter()
+        for text, count in self._spellings[key].items():
+            counts.update(dict.fromkeys(self._parts(text, key), count))
+        return min(counts, key=lambda part: (-counts[part], part != part.title(), part))
+
+    def _parts(self, text: str, key: str) -> list[str]:
+        """Return the parts of a text that name the genre `key`."""
+        return [part for part in self._names.split(text) if self._names.resolve(part) == [key]]
+
+    def _artist_count(self, key: str) -> str:
+        units = self._artists[key]
+        artists = sum(not unit.startswith("track ") for unit in units)
+        alone = len(units) - artists
+        return plural(artists, "artist") + (f" and {plural(alone, 'track')} without one" if alone else "")
+
+    def _folded(self, key: str) -> str:
+        """Return how a genre is written, unless all files write its name."""
+        spellings = self._spellings[key]
+        if set(spellings) == {self._titles[key]}:
+            return ""
+        return "; written " + _some(f"{_short(text)} ({count})" for text, count in _by_count(spellings))
+
+    def _unlabelled(self, total: int) -> Iterator[str]:
+        small = [key for key, _ in _by_count(self._tracks) if key not in self._classes]
+        if small:
+            few = ", ".join(
+                f"{self._titles[key]} ({plural(self._tracks[key], 'track')}, {self._artist_count(key)})"
+                for key in small[:_NAMED]
+            )
+            more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
+            yield (
+                f"unlabelled: genres with fewer than corpus.params.min_tracks={self._limits[0]} or "
+                f"min_artists={self._limits[1]}: {few}{more}"
+            )
+        ignored = Counter(text for file in self._files if not file.keys for text in file.genres)
+        if ignored:
+            yield "unlabelled: no genre in " + _some(f"{_short(text)} ({count})" for text, count in _by_count(ignored))
+        empty = sum(not file.genres for file in self._files)
+        if empty:
+            yield f"unlabelled: {plural(empty, 'file')} without a genre"
+        if len(self._classes) < 2:
+            yield "odd: fewer than two genres can be learned; lower corpus.params.min_tracks or min_artists"
+
+    def _odd(self) -> Iterator[str]:
+        yield from (f"odd: {problem}" for problem in self._names.problems)
+        for key in sorted(self._classes):
+            if len(self._artists[key]) == 1:
+                yield f"odd: {self._titles[key]} has one artist, {next(iter(self._artists[key]))}"
+        genres: dict[str, set[str]] = defaultdict(set)
+        for file in self._files:
+            if file.group and (genre := self.genre_of(file)):
+                genres[file.group].add(genre)
+        many = sorted((group for group in genres if len(genres[group]) >= _MANY_GENRES), key=lambda g: -len(genres[g]))
+        for group in many[:_SHOWN]:
+            yield f"odd: artist {group} has {len(genres[group])} genres: {_some(sorted(genres[group]))}"
+        if len(many) > _SHOWN:
+            yield f"odd: {len(many) - _SHOWN} more artists with {_MANY_GENRES} genres or more"
+        yield from self._odd_files()
+
+    def _odd_files(self) -> Iterator[str]:
+        """Yield a line for each kind of odd files, with the first of them."""
+        several = [file for file in self._files if len(set(file.keys) & self._classes) > 1]
+        long = [file for file in self._files if any(len(text) > LONGEST and not file.keys for text in file.genres)]
+        kinds = {
+            "several genres, of which the first counts": several,
+            f"a genre of more than {LONGEST} characters, which is not used": long,
+            "tags in Windows-1251, read as such": [file for file in self._files if file.is_repaired],
+        }
+        for noun, files in kinds.items():
+            if files:
+                yield f"odd: {plural(len(files), 'file')} with {noun}; the first is {files[0].audio.relative}"
+        unreadable = [file for file in self._files if file.problem]
+        if unreadable:
+            first = unreadable[0]
+            yield (
+                f"odd: {plural(len(unreadable), 'file')} without readable tags; the first is {first.audio.relative} "
+                f"({first.problem})"
+            )
+
+
+def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _some(texts: Iterable[str]) -> str:
+    texts = list(texts)
+    return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
