@@ -39,7 +39,8 @@ from genre.model.card import ModelCard
 from genre.model.classifier import predict
 from genre.storage import Location
 from genre.training.experiment import Experiment
-from ray_jobs.engine import blocks, capacity, cluster  # before ray, whose environment it sets
+from ray_jobs.engine import blocks, cluster  # before ray, whose environment it sets
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.predictions import Measure, Stream
 
 CLASSES = [f"genre{number}" for number in range(10)]
@@ -174,7 +175,7 @@ def in_memory(clips: Clips, models: list[Location]) -> Iterator[int]:
 
 def units_stream(features: Features, models: list[Location]) -> Iterator[int]:
     """Yield the clips of each answer."""
-    for chunk in Stream(features, "test", models, []).chunks():
+    for chunk in Stream(features, "test", models, [], "auto", Capacity.of(load().cluster)).chunks():
         yield len(chunk.track)
 
 
@@ -214,7 +215,7 @@ def parquet_stream(features: Features, models: list[Location]) -> Iterator[int]:
             fn_constructor_args=(features, models),
             batch_size=None,
             batch_format="pyarrow",
-            compute=data.ActorPoolStrategy(min_size=1, max_size=capacity.cpus()),
+            compute=data.ActorPoolStrategy(min_size=1, max_size=int(Capacity.of(load().cluster).cpus)),
             num_cpus=1,
         )
     )

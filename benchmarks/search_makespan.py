@@ -94,8 +94,8 @@ def run_search(config: Config, cache: ClipCache, concurrent: int) -> Measured:
         settings = {"output": folder, "tune.concurrent": concurrent}
         own = space.apply(config, settings)
         plan = Plan.of(own.train, own.tune, space.architecture_names(own.tune))
-        with cluster.connected(own):
-            runner = Runner(own, cache, TrialResources.of(own.tune, own.device))
+        with cluster.connected(own) as capacity:
+            runner = Runner(own, cache, TrialResources.of(own.tune, own.device, capacity))
             with CpuMeter() as meter:
                 result = tune.find_winners(runner, plan)
     makespan = result.facts.makespan_seconds or 0.0

@@ -200,13 +200,14 @@ class TuneSettings(Settings):
     robustness_tracks: int = Field(
         300, ge=0, description="number of test tracks whose audio is degraded, each genre in proportion; 0: all"
     )
-    concurrent: int = Field(0, ge=0, description="maximum number of trials at a time; 0: all that fit into the cluster")
+    concurrent: int = Field(0, ge=0, description="maximum number of trials at a time; 0: all that cluster.max_* allow")
     workers_per_trial: int = Field(1, ge=1, description="processes that train a trial, on one machine or several")
     cpus_per_trial: float = Field(1.0, gt=0, description="CPUs, and torch threads, for each worker of a trial")
     gpus_per_trial: float | None = Field(
         None,
         ge=0,
-        description="GPUs for each worker of a trial; null: 0.25, or 1 with several workers, and 0 without a GPU",
+        description="GPUs for each worker of a trial; null: 0.25, or 1 with several workers, and 0 where device=auto "
+        "finds no GPU",
     )
     space: dict[str, dict[str, Any]] = Field(
         {}, description="changes to the search space, e.g. {cnn: {train.learning_rate: {loguniform: [0.001, 0.01]}}}"
@@ -260,11 +261,17 @@ class ServeSettings(Settings):
 
 
 class ClusterSettings(Settings):
-    """Ray on this machine. Ignored when a job joins the cluster of RAY_ADDRESS."""
+    """Ray on this machine, ignored when a job joins the cluster of RAY_ADDRESS, and limits of any Ray."""
 
     cpus: int = Field(0, ge=0, description="CPUs for the local Ray that a job starts; 0: all CPUs of this machine")
     object_store_mb: int = Field(
         0, ge=0, description="size in MiB of the object store of the local Ray that a job starts; 0: Ray's default"
+    )
+    max_cpus: int = Field(
+        0, ge=0, description="maximum number of CPUs that a job asks for; 0: as many as its work can use"
+    )
+    max_gpus: int | None = Field(
+        None, ge=0, description="maximum number of GPUs that a job asks for; null: as many as its work can use; 0: none"
     )
 
 

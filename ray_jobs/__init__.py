@@ -20,6 +20,8 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # reports are taken at each poll; the default of two seconds is longer than a short epoch
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # a machine that replaces a lost one takes minutes to boot; the default is one minute
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",
     # relative paths of the command line are valid in every process
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # results are polled ten times a second; those fetched by a thread would be seen one poll later

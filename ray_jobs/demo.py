@@ -22,6 +22,7 @@ from genre.training.costs import Workload
 from genre.wording import duration
 from ray_jobs import prepare, tune
 from ray_jobs.engine import cli, cluster
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.search import timing
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.resources import TrialResources
@@ -33,22 +34,22 @@ _SAMPLES = 3  # tracks composed and transformed for the forecast, after one that
 def run(config: Config) -> None:
     """Prepare the synthetic corpus and search all architectures on it."""
     is_resumed = (Location.of(config.output) / "features" / "manifest.json").exists()
-    with cluster.connected(config):
-        known = None if is_resumed else _forecast(config)
+    with cluster.connected(config) as capacity:
+        known = None if is_resumed else _forecast(config, capacity)
         prepare.run(config)
         tune.run(config, known)
 
 
 def forecast(config: Config) -> None:
     """Print how long `run` will take on this machine."""
-    with cluster.connected(config):
-        _forecast(config)
+    with cluster.connected(config) as capacity:
+        _forecast(config, capacity)
 
 
-def _forecast(config: Config) -> Forecast:
+def _forecast(config: Config, capacity: Capacity) -> Forecast:
     """Time a few tracks and a few steps of each architecture; print and return the forecast of the search."""
     prepared = _features_seconds(config)
-    resources = TrialResources.of(config.tune, config.device)
+    resources = TrialResources.of(config.tune, config.device, capacity)
     search = timing.measure(config, _workload(config), resources)
     plan = search.plan()
     timing.show(search, plan)

@@ -38,8 +38,8 @@ def run(config: Config) -> None:
     experiment.check_leakage(features)  # the report says that it passed
     names = ", ".join(runs.label for runs in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
-    with cluster.connected(config):
-        board = judging.judge(features, config.evaluate.split, saved, config.seed, device=config.device)
+    with cluster.connected(config) as capacity:
+        board = judging.judge(features, config.evaluate.split, saved, config.seed, capacity, device=config.device)
     judging.publish(board, output / "evaluation", [])
 
 

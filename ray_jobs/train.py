@@ -17,6 +17,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
+from genre import devices
 from genre.errors import ConfigError, GenreError, TrainingError
 from genre.features import Features
 from genre.features.cache import ClipCache
@@ -28,7 +29,8 @@ from genre.storage import Location
 from genre.training import experiment, workers
 from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
 from genre.training.run_record import RunRecord
-from ray_jobs.engine import capacity, cli, cluster, metrics, reporter
+from ray_jobs.engine import cli, cluster, machines, metrics, reporter
+from ray_jobs.engine.capacity import Capacity, is_cluster
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class WorkerSetup:
     model: Location  # where the model is saved
     mailbox: Any  # takes messages, and a report of each epoch
     threads: int  # of torch
+    use_gpu: bool
     state: Location | None  # to resume from where Ray knows no checkpoint
 
 
@@ -70,8 +73,8 @@ def run(config: Config) -> None:
         f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres"
     )
     cache = ClipCache.of(features, config.cache)
-    with cluster.connected(config):
-        failure = _fit(planned, cache, model, folder, _resources(config))
+    with cluster.connected(config) as capacity:
+        failure = _fit(planned, cache, model, folder, _resources(config, capacity))
     record.end(None if failure else model)
     if failure is not None:
         raise TrainingError(failure)
@@ -86,14 +89,15 @@ def _fit(
     resources: dict[str, int],
 ) -> str | None:
     """Train with all workers. Return why training cannot continue where the settings are the reason."""
+    use_gpu = "GPU" in resources
     show = functools.partial(_show, epochs=planned.train.epochs)
     with reporter.listening(show) as mailbox:
-        setup = WorkerSetup(planned, cache, model, mailbox, resources["CPU"], _unlisted_state(folder))
+        setup = WorkerSetup(planned, cache, model, mailbox, resources["CPU"], use_gpu, _unlisted_state(folder))
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"setup": setup},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=planned.train.workers, use_gpu="GPU" in resources, resources_per_worker=resources
+                num_workers=planned.train.workers, use_gpu=use_gpu, resources_per_worker=resources
             ),
             run_config=ray.train.RunConfig(
                 name=folder.name,  # Ray resumes an earlier run of the same name
@@ -154,6 +158,8 @@ def _open(setup: WorkerSetup) -> tuple[Data | None, str]:
     """Return the clips, and the message of the first worker that could not open them: then none trains."""
     data, failure = None, ""
     try:
+        if setup.use_gpu:
+            devices.check_gpu()
         data = Data.open(setup.cache, setup.mailbox.put.remote)
     except GenreError as error:
         failure = str(error)
@@ -183,26 +189,29 @@ def _deciding_settings(planned: Experiment, card: ModelCard, features: Features)
     }
 
 
-def _resources(config: Config) -> dict[str, int]:
-    """Return the CPUs and GPUs of each worker.
+def _resources(config: Config, capacity: Capacity) -> dict[str, int]:
+    """Return the CPUs and GPUs of each worker. On a cluster, start the machines for them.
 
-    Raises `ConfigError` where the cluster has too few: workers would wait for them forever.
+    Raises `ConfigError` where the job cannot have enough: workers would wait for them forever.
     """
-    use_gpu = capacity.gpus() > 0 and config.device != "cpu"
+    use_gpu, count = capacity.gives_gpu(config.device), config.train.workers
     if config.device == "cuda" and not use_gpu:
-        raise ConfigError("device=cuda, but the cluster has no GPU; use device=auto or cpu")
-    unit = "GPU" if use_gpu else "CPU"
-    machines = [int(node["Resources"].get(unit, 0)) for node in ray.nodes() if node["Alive"]]
-    if config.train.workers > sum(machines):
+        raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
+    needed = {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
+    most = min(capacity.cpus, capacity.gpus) if use_gpu else capacity.cpus
+    if count > most:
         raise ConfigError(
-            f"train.workers={config.train.workers}, but the cluster has {sum(machines)} {unit}s; "
-            f"use at most {sum(machines)}"
+            f"train.workers={count}, but the job may use {capacity.cpus:g} CPUs and {capacity.gpus:g} GPUs; "
+            f"use at most {most:g}"
         )
+    if is_cluster():
+        machines.start([needed] * count, f"train.workers={count}")
     if use_gpu:
-        return {"CPU": 1, "GPU": 1}
+        return needed
     # the most CPUs, and so torch threads, with which all workers still fit on the machines
-    shares = range(1, max(machines) + 1)
-    return {"CPU": max(share for share in shares if sum(m // share for m in machines) >= config.train.workers)}
+    cpus = [int(min(machine.get("CPU", 0), capacity.cpus)) for machine in machines.running()]
+    shares = range(1, int(min(max(cpus), capacity.cpus / count)) + 1)
+    return {"CPU": max(share for share in shares if sum(own // share for own in cpus) >= count)}
 
 
 def _print_result(model: Location) -> None:

@@ -50,12 +50,13 @@ def run(config: Config, known: Forecast | None = None) -> None:
         f"tune: {plural(len(features.tracks('train')), 'track')} of {plural(len(features.classes), 'genre')}, "
         f"validated on {len(features.tracks('valid'))}"
     )
-    with cluster.connected(config):
-        resources = TrialResources.of(config.tune, config.device)
+    with cluster.connected(config) as capacity:
+        resources = TrialResources.of(config.tune, config.device, capacity)
+        resources.start()
         runner = Runner(config, ClipCache.of(features, config.cache), resources)
         decider = Decider(config, timing.workload_of(features), features.manifest.contents, resources)
         decided = decider.decide(known)
-        baseline = judging.fit_baseline.remote(features, config.train.class_weights)
+        baseline = judging.fit_baseline.remote(features, config.train.class_weights, capacity)
         result = find_winners(runner, decided.plan)
         trained = _train_finals(runner, decider, decided, result, started)
         if trained.interrupted:
@@ -67,6 +68,7 @@ def run(config: Config, known: Forecast | None = None) -> None:
             "test",
             trained.saved,
             config.seed,
+            capacity,
             baseline,
             result.facts,
             decoding,
@@ -84,8 +86,9 @@ def run(config: Config, known: Forecast | None = None) -> None:
 def forecast(config: Config) -> None:
     """Print what `run` would train and how long that would take, from a few steps of each architecture."""
     features = _open(config)
-    with cluster.connected(config):
-        resources = TrialResources.of(config.tune, config.device)
+    with cluster.connected(config) as capacity:
+        resources = TrialResources.of(config.tune, config.device, capacity)
+        resources.start()
         measured = timing.measure(config, timing.workload_of(features), resources)
         timing.show(measured, measured.plan())
 
@@ -148,7 +151,9 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     saved = [
         finals.best_epoch(runner, winner, output / "tune" / "so-far" / winner.architecture) for winner in result.winners
     ]
-    board = judging.judge(features, "valid", saved, config.seed, search=result.facts, device=config.device)
+    board = judging.judge(
+        features, "valid", saved, config.seed, runner.resources.capacity, search=result.facts, device=config.device
+    )
     board.notes.append("The search was interrupted: these are the best trials so far.")
     judging.publish(board, output / "leaderboard" / "so-far", saved)
 

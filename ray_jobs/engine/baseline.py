@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,24 +14,24 @@ from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, Split
 from genre.features import Features, Float32, streaming
 from genre.features.streaming import ChunkMeans, TrackMeans, Unit
-from ray_jobs.engine import capacity
+from ray_jobs.engine.capacity import Capacity
 
 _CLIPS_PER_TASK = 50_000  # the statistics of which take a core about a minute
 _SHARE_OF_CPUS = 1 / 8  # trials of a search run at the same time
 
 
 @ray.remote(num_cpus=1)
-def fit_baseline(features: Features, class_weights: bool) -> Baseline:
+def fit_baseline(features: Features, class_weights: bool, capacity: Capacity) -> Baseline:
     """Fit the classical baseline on the training split, with the penalty that is best on the validation split."""
     splits = [features.tracks(name) for name in ("train", "valid")]
-    inputs = statistics(features, pa.concat_tables(splits))  # in one pass: files hold clips of all splits
+    inputs = statistics(features, pa.concat_tables(splits), capacity)  # in one pass: files hold clips of all splits
     parts = np.split(inputs, [len(splits[0])])
     train, valid = (Split(part, features.labels(tracks).to_numpy()) for part, tracks in zip(parts, splits, strict=True))
     return baseline.fit(train, valid, len(features.classes), class_weights)
 
 
-def statistics(features: Features, tracks: pa.Table) -> Float32:
-    """Return the statistics of tracks, (tracks, statistics); of many clips, by tasks on an eighth of the CPUs.
+def statistics(features: Features, tracks: pa.Table, capacity: Capacity) -> Float32:
+    """Return the statistics of tracks, (tracks, statistics); of many clips, by tasks on an eighth of `capacity`.
 
     To be called in a task, whose CPU is free while it waits for the others.
     """
@@ -39,14 +40,14 @@ def statistics(features: Features, tracks: pa.Table) -> Float32:
     count = min(len(units), -(-pc.sum(tracks["clips"]).as_py() // _CLIPS_PER_TASK))
     shares = [units[number::count] for number in range(count)]
     means = TrackMeans(str(features.folder), tracks)
-    for chunk in _in_tasks(features, columns, shares) if count > 1 else _of_units(features, columns, units):
+    most = capacity.workers(count) if math.isinf(capacity.cpus) else max(1, int(capacity.cpus * _SHARE_OF_CPUS))
+    for chunk in _in_tasks(features, columns, shares, most) if count > 1 else _of_units(features, columns, units):
         means.add(chunk)
     return means.result()[0]
 
 
-def _in_tasks(features: Features, tracks: pa.Table, shares: list[list[Unit]]) -> Iterator[ChunkMeans]:
-    """Yield the statistics of chunks in the order of completion, with a task for each share of the units."""
-    most = max(1, int(capacity.cpus() * _SHARE_OF_CPUS))
+def _in_tasks(features: Features, tracks: pa.Table, shares: list[list[Unit]], most: int) -> Iterator[ChunkMeans]:
+    """Yield the statistics of chunks in the order of completion, with a task for each share, `most` at a time."""
     shared = ray.put(tracks)
     running: list[ray.ObjectRef[list[ChunkMeans]]] = []
     for share in shares:

@@ -1,59 +1,67 @@
-"""CPUs and GPUs of the cluster, with those of machines that its autoscaler can still start."""
+"""The most CPUs and GPUs that a job may use."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 import ray
-import yaml
 
-_AUTOSCALER_FILE = "~/ray_bootstrap_config.yaml"
-
-
-def cpus() -> int:
-    """Return the number of CPUs, at least one."""
-    return max(1, _count("CPU"))
+from genre.settings import ClusterSettings
+from ray_jobs.engine import machines
 
 
-def gpus() -> int:
-    """Return the number of GPUs."""
-    return _count("GPU")
+@dataclass(frozen=True)
+class Capacity:
+    """The most CPUs and GPUs that a job may use at a time.
+
+    They do not depend on the machines of a cluster that are up: work is queued, and machines are started for it.
+    """
+
+    cpus: float  # infinite on a cluster, unless cluster.max_cpus limits them
+    gpus: float
+
+    @classmethod
+    def of(cls, settings: ClusterSettings) -> Capacity:
+        """Return the limits of a cluster, or what this machine has. Ray must be connected."""
+        cpus = settings.max_cpus or math.inf
+        gpus = math.inf if settings.max_gpus is None else settings.max_gpus
+        if not is_cluster():
+            here = ray.cluster_resources()
+            cpus, gpus = min(cpus, max(1, int(here.get("CPU", 0)))), min(gpus, int(here.get("GPU", 0)))
+        return cls(cpus, gpus)
+
+    def gives_gpu(self, device: str) -> bool:
+        """Return whether a job computes on GPUs; `device` is the setting of that name.
+
+        For `auto`, a cluster without a GPU is asked whether it can start a machine that has one.
+        """
+        if device == "cpu" or not self.gpus:
+            return False
+        return device == "cuda" or not is_cluster() or machines.can_have({"GPU": 1})
+
+    def workers(self, wanted: int) -> int:
+        """Return how many processes of one CPU run at a time: at most `wanted`, at least one."""
+        return max(1, int(min(wanted, self.cpus)))
 
 
-def count_slots(needed: Mapping[str, float]) -> int:
-    """Return how many times `needed` fits into the cluster, each time on a single machine."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = max(sum(_fits(machine, needed) for machine in machines) for machines in (alive, _startable()))
-    return fitting or int(has_no_worker_yet())  # machines that no file announces may still be started
+def is_cluster() -> bool:
+    """Return whether the job has joined a cluster, and not started Ray on this machine."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def has_no_worker_yet() -> bool:
     """Return whether the cluster is a head without CPUs: its workers are still to be started, and cannot be asked."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return len(alive) == 1 and not alive[0]["Resources"].get("CPU")
+    up = machines.running()
+    return len(up) == 1 and not up[0].get("CPU")
 
 
-def _count(kind: str) -> int:
-    startable = sum(int(machine.get(kind, 0)) for machine in _startable())
-    return max(int(ray.cluster_resources().get(kind, 0)), startable)
+def cpus() -> int:
+    """Return the number of CPUs that are up, at least one."""
+    return max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
-def _fits(machine: Mapping[str, float], needed: Mapping[str, float]) -> int:
-    return int(min(machine.get(kind, 0) / amount for kind, amount in needed.items()) + 1e-9)
-
-
-def _startable() -> list[dict[str, float]]:
-    """Return the resources of each machine that the autoscaler of `ray up` may start, from its file on the head.
-
-    No autoscaler of Ray 2.60 reports these limits to Ray, not even to Ray Train, which asks for them.
-    """
-    if not os.environ.get("RAY_ADDRESS"):
-        return []  # Ray was started by the job; the machine may have been a head earlier
-    try:
-        cluster = yaml.safe_load(Path(_AUTOSCALER_FILE).expanduser().read_text(encoding="utf-8"))
-    except OSError:
-        return []
-    groups = cluster["available_node_types"].values()
-    return [group.get("resources", {}) for group in groups for _ in range(group.get("max_workers", 0))]
+def gpus() -> int:
+    """Return the number of GPUs that are up."""
+    return int(ray.cluster_resources().get("GPU", 0))

@@ -17,17 +17,18 @@ import ray_jobs
 from genre.errors import ConfigError
 from genre.settings import ClusterSettings, Config
 from ray_jobs.engine import head, reach
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.interrupts import interruptible
 
 
 @contextlib.contextmanager
-def connected(config: Config) -> Iterator[None]:
-    """Connect to Ray within the block, after checking that all machines can write the output.
+def connected(config: Config) -> Iterator[Capacity]:
+    """Connect to Ray within the block, after checking that all machines can write the output. Yield the job's limits.
 
     Within another `connected`, for example of a job that runs several, nothing is done.
     """
     if ray.is_initialized():
-        yield
+        yield Capacity.of(config.cluster)
         return
     with contextlib.ExitStack() as stack:
         if os.environ.get("RAY_ADDRESS"):
@@ -42,7 +43,7 @@ def connected(config: Config) -> Iterator[None]:
         for name in ("ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
         reach.check_output(config.output)
-        yield
+        yield Capacity.of(config.cluster)
 
 
 @contextlib.contextmanager

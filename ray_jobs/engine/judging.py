@@ -15,6 +15,7 @@ from genre.settings import DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine import cli, printing, scoring
 from ray_jobs.engine.baseline import fit_baseline
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio
 
 __all__ = ["fit_baseline", "judge", "publish"]
@@ -25,6 +26,7 @@ def judge(
     split: Part,
     saved: list[SavedRuns],
     seed: int,
+    capacity: Capacity,
     fitted: ray.ObjectRef[Baseline] | None = None,
     search: Search | None = None,
     decoding: DecodingSettings | None = None,
@@ -34,11 +36,11 @@ def judge(
     """Score every saved model once on `split` of the features.
 
     With `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
-    classical baseline, `seed` that of the configuration. No clip enters this process.
+    classical baseline, `seed` that of the configuration, and `capacity` what the job may use. No clip enters this process.
     """
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
-    scored = scoring.score(features, split, saved, fitted, audio, device)
+    scored = scoring.score(features, split, saved, fitted, audio, device, capacity)
     f1 = scored.robustness
     rows = [
         entries.network(runs, scored.predictions[runs.label], scored.costs[runs.label], f1.get(runs.label, {}))

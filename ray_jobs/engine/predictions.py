@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 import torch
 
-from genre import memory
+from genre import devices, memory
 from genre.audio.isolation import portable
 from genre.features import Clips, Features, Float32, streaming
 from genre.features.streaming import ChunkMeans, TrackMeans, Unit
@@ -23,11 +23,13 @@ from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.storage import Location
 from genre.wording import plural
-from ray_jobs.engine import blocks, capacity, cluster
+from ray_jobs.engine import blocks, cluster, machines
+from ray_jobs.engine.capacity import Capacity, is_cluster
 from ray_jobs.engine.progress import JobProgress
 
 Measure = Callable[[Clips], npt.NDArray[np.floating[Any]]]  # clips -> (tracks, width), means over the clips of a track
 _WORKERS_PER_GPU = 4  # each has a process and a CUDA context of its own
+_PARTS_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Stream:
     split: str
     models: Sequence[Location]
     measures: Sequence[Measure]
-    device: str = "auto"
+    device: str
+    capacity: Capacity
 
     def run(self) -> list[Float32]:
         """Return the probabilities of each model, then the values of each measure, for all tracks of the split.
@@ -56,36 +59,37 @@ class Stream:
     def chunks(self) -> Iterator[ChunkMeans]:
         """Yield the values of all chunks in the order of completion.
 
-        An actor on each CPU, or a few on each GPU, loads all models once and reads the clips itself: through the
+        Actors with a CPU each, a few on each GPU, load all models once and read the clips themselves: through the
         reader of Ray Data every spectrogram would be copied into the object store and out of it (docs/DECISIONS.md).
         """
         tracks = self.features.tracks(self.split)
         parts = streaming.units(self.features, tracks)
         if not parts:
             return iter(())
-        workers, gpus = _workers(len(parts), 0 if self.device == "cpu" else capacity.gpus())
+        share = 1 / _WORKERS_PER_GPU if self.capacity.gives_gpu(self.device) else 0.0
+        if is_cluster():
+            machines.start([{"CPU": 1} | ({"GPU": share} if share else {})], "evaluate")
+        workers = _workers(len(parts), share, self.capacity)
         # in a list, because Ray replaces a direct argument by the table itself
         shared = [ray.put(tracks.select(["track_id", "part"]).combine_chunks())]
         data = cluster.data()
         dataset = data.from_arrow([_table(unit) for unit in parts]).map_batches(
             _Scorer,
-            fn_constructor_args=(self, shared, "cuda" if gpus else "cpu"),
+            fn_constructor_args=(self, shared, "cuda" if share else "cpu"),
             batch_size=None,
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
             num_cpus=1,
-            num_gpus=gpus,
+            num_gpus=share,
         )
         return blocks.answers(dataset)
 
 
-def _workers(parts: int, gpus: int) -> tuple[int, float]:
-    """Return the number of workers, and the share of a GPU that each one needs."""
-    cpus = min(capacity.cpus(), max(1, parts))
-    if not gpus:
-        return cpus, 0.0
-    share = min(_WORKERS_PER_GPU, -(-cpus // gpus))
-    return min(cpus, share * gpus), 1 / share
+def _workers(parts: int, share: float, capacity: Capacity) -> int:
+    """Return the most workers, each with a CPU and a `share` of a GPU."""
+    # where machines are started for them, each has several parts: it takes as long to load torch and the models
+    wanted = -(-parts // _PARTS_PER_WORKER) if is_cluster() else parts
+    return capacity.workers(int(min(wanted, capacity.gpus / share)) if share else wanted)
 
 
 class _Scorer:
@@ -94,7 +98,7 @@ class _Scorer:
     def __init__(self, stream: Stream, tracks: list[ray.ObjectRef], device: str) -> None:
         memory.keep_freed()
         torch.set_num_threads(1)
-        self._stream, self._device = stream, torch.device(device)
+        self._stream, self._device = stream, device
         self._tracks: pa.Table = ray.get(tracks[0])
         self._measures: list[Measure] = []
 
@@ -111,7 +115,7 @@ class _Scorer:
 
     def _load(self, folder: Location) -> Measure:
         card, classifier = checkpoint.load(folder)
-        classifier.to(self._device)
+        classifier.to(devices.device_for(self._device))
         return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
 
 

@@ -30,12 +30,13 @@ from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.storage import Location
 from genre.wording import plural
-from ray_jobs.engine import capacity
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.tasks import POLL_SECONDS
 
 BASELINE = "baseline"  # its name among the rows of the robustness
 _MAX_TRACKS_PER_TASK = 16
+_TRACKS_PER_CPU = 4  # at least: loading the models takes as long as one
 
 Scores = dict[str, dict[str, float]]  # macro F1 by row and change
 
@@ -75,9 +76,11 @@ class Measurement:
     blocks: list[list[int]]  # the positions of each task's tracks in the sample
 
     @classmethod
-    def start(cls, audio: ChangedAudio, folders: list[Location], fitted: ray.ObjectRef[Baseline] | None) -> Measurement:
+    def start(
+        cls, audio: ChangedAudio, folders: list[Location], fitted: ray.ObjectRef[Baseline] | None, capacity: Capacity
+    ) -> Measurement:
         """Start the tasks for the models in `folders` and, as the last of the models, the baseline."""
-        blocks = even_blocks(list(range(len(audio.paths))), capacity.cpus())
+        blocks = even_blocks(list(range(len(audio.paths))), capacity.workers(-(-len(audio.paths) // _TRACKS_PER_CPU)))
         tasks = [
             _predict_changed.remote(
                 audio.rows[block].tolist(), [audio.paths[i] for i in block], audio.recipe, folders, fitted

@@ -17,6 +17,7 @@ from genre.model.card import ModelCard, read_card
 from genre.report.entries import SavedRuns
 from genre.storage import Location
 from ray_jobs.engine import predictions
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement, Scores
 from ray_jobs.engine.tasks import POLL_SECONDS, collect
@@ -40,6 +41,7 @@ def score(
     fitted: ray.ObjectRef[Baseline] | None,
     changed: ChangedAudio | None,
     device: str,
+    capacity: Capacity,
 ) -> Scored:
     """Score all models on all machines, on a split and then on changed audio of it.
 
@@ -47,10 +49,10 @@ def score(
     """
     folders = [folder for runs in saved for folder in runs.folders]
     measures = [] if fitted is None else [track_statistics.of_clips]
-    means = predictions.Stream(features, split, folders, measures, device).run()
+    means = predictions.Stream(features, split, folders, measures, device, capacity).run()
     remaining = iter(means)
     answers = {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
-    measurement = Measurement.start(changed, folders, fitted) if changed else None
+    measurement = Measurement.start(changed, folders, fitted, capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
         baselines = collect([] if fitted is None else [fitted], progress, "baseline fitted")

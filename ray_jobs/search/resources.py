@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from ray import tune
 from genre import devices
 from genre.errors import ConfigError
 from genre.settings import TuneSettings
-from ray_jobs.engine import capacity
+from ray_jobs.engine import machines
+from ray_jobs.engine.capacity import Capacity, is_cluster
 
 _SHARE_OF_GPU = 0.25  # of a trial with one worker: a small network leaves most of a GPU idle
 
@@ -26,19 +28,19 @@ class TrialResources:
     gpus: float
     workers: int
     device: str
+    capacity: Capacity
     limit: int = 0
 
     @classmethod
-    def of(cls, settings: TuneSettings, device: str) -> TrialResources:
+    def of(cls, settings: TuneSettings, device: str, capacity: Capacity) -> TrialResources:
         """Decide the GPUs of a trial; `device` is the setting of that name. Ray must be connected.
 
         Raises `ConfigError` where the settings ask for GPUs that a trial cannot have.
         """
         requested, several = settings.gpus_per_trial, settings.workers_per_trial > 1
-        available = capacity.gpus()
-        if device == "cuda" and not (available if requested is None else requested):
+        if device == "cuda" and not (capacity.gpus if requested is None else requested):
             raise ConfigError(
-                f"device=cuda, but tune.gpus_per_trial={requested} of a cluster with {available} GPUs leaves "
+                f"device=cuda, but tune.gpus_per_trial={requested} of {capacity.gpus:g} GPUs leaves "
                 "none for a trial; use device=auto or cpu"
             )
         if several and requested and requested != int(requested):
@@ -47,12 +49,13 @@ class TrialResources:
                 "workers of a trial cannot share a GPU; use 1, or one worker"
             )
         if requested is None:
-            requested = (1.0 if several else _SHARE_OF_GPU) if available > 0 and device != "cpu" else 0.0
+            requested = (1.0 if several else _SHARE_OF_GPU) if capacity.gives_gpu(device) else 0.0
         return cls(
             settings.cpus_per_trial,
             requested,
             settings.workers_per_trial,
-            device if requested else "cpu",
+            "cuda" if requested else "cpu",
+            capacity,
             settings.concurrent,
         )
 
@@ -69,20 +72,47 @@ class TrialResources:
         """Return what a trial reserves, all or nothing: a bundle for each worker."""
         return tune.PlacementGroupFactory([self._of_worker()] * self.workers)
 
+    def start(self) -> None:
+        """Start the machines for a first trial where the cluster has none. Raises like `machines.start`."""
+        if is_cluster():
+            machines.start([self._of_worker()] * self.workers, f"a trial needs {self._wanted()}")
+
     def concurrent_trials(self) -> int:
-        """Return how many trials the cluster runs at a time.
+        """Return how many trials run at a time: on a cluster without limits, those that the machines now up can hold.
 
         Raises `ConfigError` where no trial fits, since Ray would wait for ever.
         """
-        needed = self._of_worker()
-        fitting = capacity.count_slots(needed)
-        if fitting < self.workers:
-            wanted = " and ".join(f"tune.{kind.lower()}s_per_trial={amount:g}" for kind, amount in needed.items())
+        fitting = machines.slots(self._of_worker())
+        if is_cluster() and (most := self.most_trials()):
+            return most
+        if fitting < self.workers and not is_cluster():
             raise ConfigError(
-                f"a trial needs {self.workers} x ({wanted}), the cluster has {capacity.cpus()} CPUs and "
-                f"{capacity.gpus()} GPUs, room for {fitting}; ask for less"
+                f"a trial needs {self._wanted()}, this machine has {self.capacity.cpus:g} CPUs and "
+                f"{self.capacity.gpus:g} GPUs, room for {fitting}; ask for less"
             )
-        return min(fitting // self.workers, self.limit or fitting)
+        return max(1, min(fitting // self.workers, self.limit or fitting))
+
+    def most_trials(self) -> int | None:
+        """Return the most trials that may run at a time; None for no limit: then machines are started for all.
+
+        Raises `ConfigError` where the limits leave no room for a trial.
+        """
+        if not is_cluster():
+            return self.concurrent_trials()
+        limits = {"CPU": self.capacity.cpus, "GPU": self.capacity.gpus}
+        fitting = min(limits[kind] / amount for kind, amount in self._of_worker().items()) / self.workers
+        if fitting < 1:
+            raise ConfigError(
+                f"a trial needs {self._wanted()}, but cluster.max_cpus allows {limits['CPU']:g} CPUs and "
+                f"cluster.max_gpus {limits['GPU']:g} GPUs; ask for less"
+            )
+        most = min(fitting, self.limit or math.inf)
+        return None if math.isinf(most) else int(most)
+
+    def _wanted(self) -> str:
+        amounts = self._of_worker().items()
+        wanted = " and ".join(f"tune.{kind.lower()}s_per_trial={amount:g}" for kind, amount in amounts)
+        return f"{self.workers} x ({wanted})"
 
     def _of_worker(self) -> dict[str, float]:
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})

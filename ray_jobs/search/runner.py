@@ -50,7 +50,6 @@ class Runner:
         """
         output = Location.of(self.base.output)
         logs = output / "tune" / "logs"
-        concurrent = self.resources.concurrent_trials()
         trainable = tune.with_parameters(train_trial, base=self.base, cache=self.cache, resources=self.resources)
         mlflow = tracking.callbacks(self.base.tune.mlflow, f"{output.name} {phase}")
         tuner = tune.Tuner(
@@ -59,7 +58,7 @@ class Runner:
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=self.resources.most_trials(),
                 trial_dirname_creator=lambda trial: TrialSpec.of(trial.config).name,
                 reuse_actors=True,
                 **sampling,
@@ -69,7 +68,7 @@ class Runner:
                 storage_path=logs.path,
                 storage_filesystem=logs.filesystem,
                 verbose=0,
-                callbacks=[SearchProgress(phase, slots, missing, concurrent), *mlflow],
+                callbacks=[SearchProgress(phase, slots, missing, self.resources.concurrent_trials()), *mlflow],
                 failure_config=tune.FailureConfig(max_failures=exits.TRIES - 1),
             ),
         )

@@ -16,8 +16,11 @@ from genre.evaluation.baseline import Split
 from genre.features import SPLITS, Features, Float32
 from genre.storage import Location
 from ray_jobs.engine import baseline
+from ray_jobs.engine.capacity import Capacity
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ONE_CPU = Capacity(cpus=1, gpus=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,7 +36,7 @@ def features(home: Path) -> Features:
 
 
 def test_the_fitted_baseline_is_that_of_clips_in_memory(features: Features) -> None:
-    fitted = ray.get(baseline.fit_baseline.remote(features, False))
+    fitted = ray.get(baseline.fit_baseline.remote(features, False, ONE_CPU))
     clips = load(features, *SPLITS)
     splits = {name: Split(track_statistics.of_clips(each), each.labels) for name, each in clips.items()}
     expected = machines.fit(splits["train"], splits["valid"], len(features.classes), class_weights=False)
@@ -47,7 +50,7 @@ def test_several_tasks_give_the_statistics_of_clips_in_memory(features: Features
     def nested(features: Features) -> Float32:
         """Divide the work among tasks, from a task that itself has the only CPU."""
         baseline._CLIPS_PER_TASK = 5
-        return baseline.statistics(features, features.tracks("train"))
+        return baseline.statistics(features, features.tracks("train"), ONE_CPU)
 
     statistics = ray.get(ray.remote(num_cpus=1)(nested).remote(features), timeout=120)
     np.testing.assert_array_equal(statistics, track_statistics.of_clips(load(features, "train")["train"]))

@@ -19,6 +19,7 @@ from genre.features.recipe import Recipe
 from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.storage import Location
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.robustness import ChangedAudio, Measurement
 
@@ -53,7 +54,9 @@ def measure(
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Return the scores and notes; unchanged, every model is right on every track."""
     right = [np.eye(len(CLASSES), dtype=np.float32)[TRUTH]] * len(models)
-    measurement = Measurement.start(ChangedAudio.sample(tracks, count, 0, recipe), models, None)
+    measurement = Measurement.start(
+        ChangedAudio.sample(tracks, count, 0, recipe), models, None, Capacity(cpus=2, gpus=0)
+    )
     with JobProgress("test", len(measurement.tasks)) as progress:
         return measurement.finish(TRUTH, {"cnn": [0, 1]}, right, "", progress)
 

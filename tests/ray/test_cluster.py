@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import ray
-import yaml
 from conftest import REPOSITORY
 from running import ENVIRONMENT
 
 from genre.errors import ConfigError
+from genre.settings import ClusterSettings
 from ray_jobs.engine import capacity, cluster, reach
+from ray_jobs.engine.capacity import Capacity
 
 
 @pytest.fixture
@@ -103,19 +104,15 @@ def test_a_local_ray_requires_a_token() -> None:
     assert all(re.fullmatch(r"token [0-9a-f]{64}\n", token) for token in tokens)
 
 
-def test_processors_include_those_of_machines_that_may_be_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`ray up` writes the processors of each type of machine to a file on the head."""
-    groups = {
-        "head": {"resources": {"CPU": 0}, "max_workers": 0},
-        "cpu": {"resources": {"CPU": 16}, "max_workers": 8},
-        "gpu": {"resources": {"CPU": 16, "GPU": 1}, "max_workers": 1},
-    }
-    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({"available_node_types": groups}))
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_a_cluster_may_grow_to_any_size_or_to_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing asks for its present size: that would need a connection, and there is none."""
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 0.0})
-    assert (capacity.cpus(), capacity.gpus()) == (144, 1)
-    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
-    assert (capacity.cpus(), capacity.gpus()) == (1, 0)
+    unlimited = Capacity.of(ClusterSettings())
+    assert (unlimited.workers(1000), unlimited.gpus) == (1000, math.inf)
+    limited = Capacity.of(ClusterSettings(max_cpus=8, max_gpus=0))
+    assert limited.workers(1000) == 8
+    assert limited.workers(3) == 3
+    assert not limited.gives_gpu("auto")
+    assert not limited.gives_gpu("cuda")
+    assert unlimited.gives_gpu("cuda")
+    assert not unlimited.gives_gpu("cpu")

@@ -22,6 +22,7 @@ from genre.model.card import read_card
 from genre.model.classifier import predict
 from genre.model.saved_model import WEIGHTS
 from genre.storage import Location
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.predictions import Stream
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -92,7 +93,7 @@ def in_memory(features: Features, model: Location) -> Float32:
 
 
 def stream(features: Features, models: list[Location]) -> list[Float32]:
-    return Stream(features, "test", models, [track_statistics.of_clips]).run()
+    return Stream(features, "test", models, [track_statistics.of_clips], "auto", Capacity(cpus=2, gpus=0)).run()
 
 
 def test_predictions_are_those_of_clips_in_memory(

@@ -14,6 +14,7 @@ from genre.errors import ConfigError, TrainingError
 from genre.features import Shape
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.search import timing
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.resources import TrialResources
@@ -36,7 +37,7 @@ def two_machines() -> Iterator[None]:
 
 def resources(*settings: str) -> TrialResources:
     config = load(overrides=settings)
-    return TrialResources.of(config.tune, config.device)
+    return TrialResources.of(config.tune, config.device, Capacity.of(config.cluster))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, names: str) -> Forecast:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find tests
     monkeypatch.setattr(timing, "_probe", ray.remote(probe_without_crnn))
     config = load(overrides=[f"tune.architectures={names}"])
-    return timing.measure(config, WORKLOAD, TrialResources.of(config.tune, "cpu"))
+    return timing.measure(config, WORKLOAD, TrialResources.of(config.tune, "cpu", Capacity.of(config.cluster)))
 
 
 def test_an_architecture_that_cannot_take_a_step_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

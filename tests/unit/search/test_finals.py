@@ -12,6 +12,7 @@ from genre.features import Features, Manifest, Shape
 from genre.features.cache import ClipCache
 from genre.settings import CacheSettings
 from genre.storage import Location
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.search import finals
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.results import Winner
@@ -53,7 +54,7 @@ def train(output: Path, **failures: str) -> finals.Finals:
             slot.folder.write(Record(settings, [(2, 0.5)], ended="finished"))
             (slot.folder.model / "model.json").write_text("new")
         winners.append(Winner(slot.read(), settings, 0.5, 1))
-    return finals.train(Runner(config, NO_CLIPS, TrialResources(1, 0, 1, "cpu")), winners, 1)
+    return finals.train(Runner(config, NO_CLIPS, TrialResources(1, 0, 1, "cpu", Capacity(cpus=1, gpus=0))), winners, 1)
 
 
 def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> None:

@@ -1,0 +1,140 @@
+"""Machines that a cluster has, and those that its autoscaler starts when they are asked for.
+
+Nobody tells a job which machines a cluster can start: Ray's autoscaler keeps that to itself, and on Kubernetes there is
+no file. So a job asks for what it needs, and reads whether the autoscaler has refused it. Ray has no public name for
+that; this module alone reads it, and tests/ray/test_from_zero.py notices when it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from genre import devices
+from genre.audio.isolation import portable
+from genre.errors import ConfigError, GenreError
+
+Bundle = Mapping[str, float]  # what one process needs on a machine, such as {"CPU": 1, "GPU": 1}
+_POLL_SECONDS = 0.5
+_SILENCE_SECONDS = 30.0  # after which a cluster has no autoscaler that reports; it does so every 5 s
+
+
+def running() -> list[dict[str, float]]:
+    """Return the resources of each machine that is up."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def slots(needed: Bundle) -> int:
+    """Return how many times `needed` fits into the machines that are up, each time on a single one."""
+    return sum(
+        int(min(machine.get(kind, 0) / amount for kind, amount in needed.items()) + 1e-9) for machine in running()
+    )
+
+
+def can_have(needed: Bundle) -> bool:
+    """Return whether a machine with `needed` is up or can be started; asking starts it."""
+    if slots(needed):
+        return True
+    with _requested([needed]) as request:
+        while (refused := request.is_refused()) is None:
+            time.sleep(_POLL_SECONDS)
+    return not refused
+
+
+def start(bundles: Sequence[Bundle], setting: str) -> None:
+    """Wait until machines for all `bundles` at once are up, and start those that are missing.
+
+    Raises `ConfigError`, with the `setting` that asks for them, when the cluster cannot start them, and `ArtifactError`
+    when torch does not see a GPU of theirs.
+    """
+    with _requested(bundles) as request:
+        while not request.group.wait(_POLL_SECONDS):
+            if request.is_refused():
+                raise ConfigError(
+                    f"{setting}: the cluster has no machines for {_described(bundles)} and cannot start them; it has "
+                    f"{_machines()} now; ask for less, or add such a type of machine to the cluster"
+                )
+        checks = [
+            _gpu_error.options(
+                num_gpus=bundle["GPU"], scheduling_strategy=PlacementGroupSchedulingStrategy(request.group, number)
+            ).remote()
+            for number, bundle in enumerate(bundles)
+            if bundle.get("GPU")
+        ]
+        for error in ray.get(checks):
+            if error is not None:
+                raise error
+
+
+@dataclass
+class _Request:
+    """A placement group that is asked for, and what the autoscaler reports of it."""
+
+    group: PlacementGroup
+    bundles: Sequence[Bundle]
+    version: int = 0  # of the first state of the cluster that the request is in
+    began: float = field(default_factory=time.monotonic)
+
+    def is_refused(self) -> bool | None:
+        """Return whether the cluster never has machines for the request; None while that is not known."""
+        if slots(self.bundles[0]) >= len(self.bundles):
+            return False  # it waits for another job
+        reply = GetClusterStatusReply()
+        reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+        state, report = reply.cluster_resource_state, reply.autoscaling_state
+        if not self.version and self._is_in(state.pending_gang_resource_requests):
+            self.version = state.cluster_resource_state_version
+        if not self.version or report.last_seen_cluster_resource_state_version < self.version:
+            return True if time.monotonic() - self.began > _SILENCE_SECONDS else None
+        if not self._is_in(report.infeasible_gang_resource_requests):
+            return False
+        # a machine that is about to join may be large enough
+        return None if report.pending_instances or report.pending_instance_requests else True
+
+    def _is_in(self, requests: Sequence[object]) -> bool:
+        return any(self.group.id.hex() in getattr(request, "details", "") for request in requests)
+
+
+@contextlib.contextmanager
+def _requested(bundles: Sequence[Bundle]) -> Iterator[_Request]:
+    """Ask for machines that hold all `bundles`, all of the same size. On leaving, the request is withdrawn."""
+    group = placement_group([dict(bundle) for bundle in bundles])
+    try:
+        yield _Request(group, bundles)
+    finally:
+        remove_placement_group(group)
+
+
+@ray.remote(num_cpus=0)
+def _gpu_error() -> Exception | None:
+    """Return why torch does not use the GPU of this machine; None where it does."""
+    try:
+        devices.check_gpu()
+    except GenreError as error:
+        return portable(error)
+    return None
+
+
+def _described(bundles: Sequence[Bundle]) -> str:
+    """Return such as "2 x (1 CPU and 1 GPU)"."""
+    needed = " and ".join(f"{amount:g} {kind}" for kind, amount in bundles[0].items())
+    return f"{len(bundles)} x ({needed})"
+
+
+def _machines() -> str:
+    """Describe the machines that are up and can run tasks, such as "2 machines with 16 CPU and 1 GPU"."""
+    kinds = Counter(
+        " and ".join(f"{machine[kind]:g} {kind}" for kind in ("CPU", "GPU") if machine.get(kind))
+        for machine in running()
+    )
+    listed = [f"{count} x ({kind})" for kind, count in kinds.items() if kind]
+    return ", ".join(listed) or "no machine but its head"
