@@ -36,7 +36,7 @@ def judge(
     """Score every saved model once on `split` of the features.
 
     With `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
-    classical baseline, `seed` that of the configuration, and `capacity` what the job may use. No clip enters this process.
+    classical baseline, `seed` that of the configuration, `capacity` what the job may use. No clip enters this process.
     """
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None

@@ -1,0 +1,130 @@
+"""Jobs on a cluster without any machine: they start as many as they can use, or say that there are none."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from autoscaling import Autoscaled, autoscaled
+from conftest import REPOSITORY
+from running import ENVIRONMENT, SETTINGS, command, write_config
+
+from genre.storage import Location
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+OUTPUT = "s3://bucket/run"
+ONE_CPU = {"cpu": {"resources": {"CPU": 1}, "max_workers": 3}}
+ONE_GPU = {"gpu": {"resources": {"CPU": 1, "GPU": 1}, "max_workers": 1}}
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that has ended, and how many machines were up at the same time."""
+
+    code: int
+    output: str
+    machines: int
+    seconds: float
+
+
+def run(name: str, home: Path, cluster: Autoscaled, *settings: str) -> Done:
+    """Run a job on the cluster, after its idle machines have ended."""
+    cluster.wait(lambda cluster: cluster.workers() == [])
+    began, most = time.monotonic(), 0
+    with (home / "log").open("w") as log:
+        running = subprocess.Popen(
+            command(name, home, *settings), cwd=REPOSITORY, env=cluster.environment, stdout=log, stderr=log
+        )
+        try:
+            while running.poll() is None:
+                most = max(most, len(cluster.workers()))
+                assert time.monotonic() < began + 240, (home / "log").read_text() + cluster.log()[-3000:]
+                time.sleep(0.2)
+        finally:
+            running.kill()
+    return Done(running.returncode, (home / "log").read_text(), most, time.monotonic() - began)
+
+
+@pytest.fixture(scope="module")
+def home(bucket_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with run.yaml, whose output is in the bucket, with features."""
+    folder = tmp_path_factory.mktemp("zero")
+    write_config(
+        folder, SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn", "resnet"], "robustness": False}}
+    )
+    settings = yaml.safe_load((folder / "run.yaml").read_text()) | {"output": OUTPUT}
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    subprocess.run(command("prepare", folder), check=True, cwd=REPOSITORY, env=ENVIRONMENT | bucket_server)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[Autoscaled]:
+    """Start a cluster of at most three machines, one CPU each."""
+    with autoscaled(ONE_CPU, boot_seconds=2) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_train_starts_a_machine_for_each_worker(workers: int, home: Path, cluster: Autoscaled) -> None:
+    done = run(
+        "train", home, cluster, f"architecture={'cnn' if workers == 1 else 'resnet'}", f"train.workers={workers}"
+    )
+    assert done.code == 0, done.output
+    assert done.machines == workers
+    assert (Location.of(OUTPUT) / "models" / ("cnn" if workers == 1 else "resnet") / "model.json").exists()
+
+
+def test_evaluate_starts_machines(home: Path, cluster: Autoscaled) -> None:
+    done = run("evaluate", home, cluster)
+    assert done.code == 0, done.output
+    assert done.machines >= 1
+    assert (Location.of(OUTPUT) / "evaluation" / "leaderboard.html").exists()
+
+
+def test_tune_starts_a_machine_for_each_trial(home: Path, cluster: Autoscaled) -> None:
+    done = run("tune", home, cluster)
+    assert done.code == 0, done.output
+    assert done.machines >= 2  # and one for the baseline
+    assert (Location.of(OUTPUT) / "leaderboard" / "leaderboard.html").exists()
+
+
+def test_a_limit_of_cpus_bounds_the_machines(home: Path, cluster: Autoscaled) -> None:
+    done = run("train", home, cluster, "architecture=crnn", "train.workers=2", "cluster.max_cpus=1")
+    assert done.code == 2, done.output
+    assert "train.workers=2, but the job may use 1 CPUs" in done.output
+    assert done.machines == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "asked"),
+    [
+        ("train", ["architecture=vgg16", "train.workers=4"], "the cluster has no machines for 4 x (1 CPU)"),
+        ("train", ["architecture=vgg16", "device=cuda"], "the cluster has no machines for 1 x (1 CPU and 1 GPU)"),
+        ("tune", ["tune.cpus_per_trial=2"], "1 x (tune.cpus_per_trial=2): the cluster has no machines for 1 x (2 CPU)"),
+    ],
+)  # fmt: skip
+def test_what_no_machine_has_is_refused(
+    name: str, settings: list[str], asked: str, home: Path, cluster: Autoscaled
+) -> None:
+    """It also notices when Ray changes how its autoscaler reports what it refuses."""
+    done = run(name, home, cluster, *settings)
+    assert done.code == 2, done.output
+    assert f"{asked} and cannot start them; it has no machine but its head now" in done.output
+    assert done.seconds < 60
+
+
+@pytest.mark.parametrize("name", ["train", "tune"])
+def test_a_gpu_that_torch_does_not_see_ends_the_job(name: str, home: Path) -> None:
+    """The GPU of the machine exists on paper only, as with a driver that is too old."""
+    with autoscaled(ONE_GPU) as cluster:
+        done = run(name, home, cluster, "architecture=vgg16")
+    assert done.code == 1, done.output
+    assert "error: torch sees no GPU on " in done.output.splitlines()[-1]
+    assert done.machines == 1
