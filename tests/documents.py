@@ -81,6 +81,7 @@ ENTRIES: list[Entry] = [
     Scenario("tutorial", r"genre \w+ .*(tutorial|(labelled|unsorted) |unsorted/|inputs=music).*"),
     Scenario("an architecture", r"(python -m pytest|genre) .*\bmlp\b.*"),
     Scenario("a corpus", r"(python -m pytest|genre) .*\bflat\b.*"),
+    Scenario("library", r"genre (prepare corpus.kind=tags corpus.root=~/Music( --dry-run)?|tune|tag ~/Music)"),
     Scenario(
         "my music", r"genre \w+ --config configs/my_music.yaml( corpus.root=/music/labelled| inputs=/music/unsorted.*)?"
     ),

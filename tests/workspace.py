@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from documents import ENTRIES, Block, Scenario, commands, entries_of, files
 from heads import copy_checkout
+from library import write_tags
 from making import SMALL_MODELS
 from running import ENVIRONMENT
 from saving import song
@@ -164,6 +165,16 @@ def write_labelled(root: Path, seed: int) -> None:
         for artist in range(8):
             path = root / f"genre{genre}" / f"artist{artist}" / "song.flac"
             song(path, seconds=2, hertz=150 * 2**genre, seed=100 * seed + 10 * genre + artist)
+
+
+def write_tagged(root: Path) -> None:
+    """Write a library of two genres by six artists, as large as the defaults demand, and three files without tags."""
+    for number in range(40):
+        genre, artist = number % 2, number % 6
+        path = song(root / f"Artist {artist}" / f"{number}.flac", seconds=2, hertz=150 * 4**genre, seed=number)
+        write_tags(path, genre=("Rock", "Jazz")[genre], artist=f"Artist {artist}")
+    for number in range(3):
+        song(root / f"{number}.wav", seconds=2, seed=100 + number)
 
 
 def write_gtzan(root: Path, per_split: int = 3) -> None:

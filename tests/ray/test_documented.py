@@ -17,7 +17,7 @@ import pytest
 from documents import Block, snippets
 from heads import Head, free_ports
 from pyarrow import fs
-from workspace import Workspace, job_of, lines, made
+from workspace import Workspace, job_of, lines, made, write_tagged
 
 from genre.storage import Location
 
@@ -50,6 +50,21 @@ def own_music(workspace: Workspace) -> str:
 
 def test_own_music(own_music: str) -> None:
     assert "3 files tagged" in own_music
+
+
+@pytest.fixture(scope="module")
+def library(workspace: Workspace) -> Workspace:
+    """Run the commands of the README in the home of a person whose music has tags."""
+    home = workspace.folder.parent / "tagged"
+    write_tagged(home / "Music")
+    person = Workspace(workspace.folder, workspace.environment | {"HOME": str(home)}, workspace.values)
+    assert "43 files of 6 artists: 40 with 2 genres, 3 unlabelled" in person.run(lines("library")[0].text)
+    assert "43 files tagged" in [person.run(line.text) for line in lines("library")[1:]][-1]
+    return person
+
+
+def test_a_library_with_tags(library: Workspace) -> None:
+    assert (library.folder / "outputs/run/tags/tags.csv").exists()
 
 
 def test_tutorial(workspace: Workspace) -> None:
@@ -125,7 +140,7 @@ def test_other_genres(trained: Workspace) -> None:
 
 
 @pytest.mark.parametrize("snippet", snippets(), ids=lambda snippet: f"{snippet.page}:{snippet.number}")
-@pytest.mark.usefixtures("own_music")
+@pytest.mark.usefixtures("library")
 def test_python(trained: Workspace, snippet: Block) -> None:
     for name in ("a.mp3", "b.flac"):
         (trained.folder / name).write_bytes((trained.folder / "song.mp3").read_bytes())
