@@ -4,6 +4,7 @@ Input: bytes. Output: mono clips of one length and rate, and their spectrograms 
 Independent of corpora, labels and folders of features. Decoding runs in a child process (`isolation`).
 
     decoders, containers   bytes to blocks of samples; what headers declare
+    members, tags          recordings inside Parquet and tar files; what files say of themselves
     recordings             bytes to a mono waveform and its clips
     spectrogram, kernels   clips to log-mel spectrograms; their compiled loops
     isolation, channel     a function in a child process; messages to it

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
+from genre.audio import members
 from genre.audio.decoders import Block, Stream, open_stream
 from genre.errors import AudioError, Reason
 from genre.settings import AudioSettings, DecodingSettings
-from genre.storage import Location
 
 Samples = npt.NDArray[np.float32]
 
@@ -53,9 +53,12 @@ class Clip:
 
 
 def read(address: str) -> bytes:
-    """Return the bytes of the file at an address. Raises `AudioError` (unreadable)."""
+    """Return the bytes of the recording at an address: of a file, or inside one, see `members`.
+
+    Raises `AudioError` (unreadable, truncated).
+    """
     try:
-        return Location.of(address).read_bytes()
+        return members.read(address)
     except OSError as error:
         raise AudioError(Reason.UNREADABLE, error.strerror or str(error)) from None
 

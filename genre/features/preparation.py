@@ -151,8 +151,8 @@ class _ClipWriter:
 
 def _has_content(address: str, digest: str) -> bool:
     try:
-        return Location.of(address).sha256() == digest
-    except OSError:
+        return hashlib.sha256(recordings.read(address)).hexdigest() == digest
+    except AudioError:
         return False
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 import pyarrow as pa
 import ray
 
+from genre.audio import members
 from genre.audio.isolation import portable
 from genre.settings import Config
 from genre.storage import Location
@@ -45,7 +46,7 @@ class Workers:
         if not self._connected:
             self._connected = True
             self._stack.enter_context(cluster.connected(self._config))
-            reach.check_readable(tracks["path"][0].as_py(), "corpus.root")
+            reach.check_readable(members.file_of(tracks["path"][0].as_py()), "corpus.root")
         size = block_size(len(tracks), limit)
         firsts = first_blocks(-(-len(tracks) // size), capacity.cpus())
         # The table is once in the shared memory of each node, and blocks are views of it. The reference is in a list,
@@ -137,4 +138,4 @@ def _do_blocks(
 
 def _cpus_of_a_block(tracks: pa.Table) -> float:
     """Return 1 for local files and 0.5 for others, so that a CPU decodes one block while another waits for bytes."""
-    return 1.0 if Location.of(tracks["path"][0].as_py()).is_local else 0.5
+    return 1.0 if Location.of(members.file_of(tracks["path"][0].as_py())).is_local else 0.5

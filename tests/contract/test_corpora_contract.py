@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from library import write_tags
 from music import InTurn, write_song
 
 from genre import corpora, registry
+from genre.audio import members
 from genre.config import describe
 from genre.corpora import EXCLUDED, SPLITS, UNLABELLED, Track
 from genre.errors import ConfigError, GenreError
@@ -66,6 +71,26 @@ def tags(root: Path) -> dict[str, Any]:
     return {"root": str(root), "params": {"min_tracks": 1, "min_artists": 1}}
 
 
+def parquet(root: Path) -> dict[str, Any]:
+    songs = [write_song(root / f"{name}.wav", seed=1).read_bytes() for name in ("a", "._system")]
+    pq.write_table(pa.table({"audio": songs, "genre": ["rock", "folk"]}), root / "train.parquet")
+    touch(root, *SYSTEM_FILES, "._system.parquet")
+    return {"root": str(root)}
+
+
+def webdataset(root: Path) -> dict[str, Any]:
+    names = ("a.wav", "deep/b.mp3", "deep/._system.wav")
+    root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(root / "train.tar", "w") as archive:
+        for number, name in enumerate(names):
+            archive.addfile(tarfile.TarInfo(name))
+            label = tarfile.TarInfo(f"{name.rpartition('.')[0]}.cls")
+            label.size = 1
+            archive.addfile(label, io.BytesIO(b"%d" % number))
+    touch(root, *SYSTEM_FILES)
+    return {"root": str(root)}
+
+
 def synthetic(root: Path) -> dict[str, Any]:
     return {"root": str(root), "params": {"tracks_per_genre": 1, "artists_per_genre": 1, "seconds": 1, "damaged": 2}}
 
@@ -99,6 +124,19 @@ def small_tags(root: Path) -> list[str]:
     return [f"corpus.root={root}"]
 
 
+def small_parquet(root: Path) -> list[str]:
+    song = write_song(root / "a.wav", seed=1).read_bytes()
+    pq.write_table(pa.table({"audio": [song], "label": ["rock"]}), root / "a.parquet")
+    return [f"corpus.root={root / 'a.parquet'}"]
+
+
+def small_webdataset(root: Path) -> list[str]:
+    song = write_song(root / "a.wav", seed=1)
+    with tarfile.open(root / "a.tar", "w") as archive:
+        archive.add(song, "a.wav")
+    return [f"corpus.root={root / 'a.tar'}"]
+
+
 def small_synthetic(root: Path) -> list[str]:
     """Leave out `corpus.root`: only this corpus makes its own files."""
     return ["corpus.params.tracks_per_genre=1", "corpus.params.seconds=2", "corpus.params.damaged=0"]
@@ -107,11 +145,11 @@ def small_synthetic(root: Path) -> list[str]:
 # The smallest input that a person may have and type, without optional parts
 SMALLEST: dict[str, Callable[[Path], list[str]]] = {
     "folder": small_folder, "fma": small_fma, "gtzan": small_gtzan, "synthetic": small_synthetic, "table": small_table,
-    "tags": small_tags,
+    "tags": small_tags, "parquet": small_parquet, "webdataset": small_webdataset,
 }  # fmt: skip
 BUILDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "folder": folder, "fma": fma, "gtzan": gtzan, "synthetic": synthetic, "table": table,
-    "tags": tags,
+    "tags": tags, "parquet": parquet, "webdataset": webdataset,
 }  # fmt: skip
 
 
@@ -176,7 +214,7 @@ def test_scan_is_repeatable(settings: CorpusSettings) -> None:
 
 def test_size_is_that_of_the_file_or_missing(settings: CorpusSettings) -> None:
     for track in scan(settings):
-        file = Location.of(track.path)
+        file = Location.of(members.file_of(track.path))
         assert file.exists() == (track.size >= 0)
         assert track.size == (len(file.read_bytes()) if file.exists() else corpora.MISSING)
 

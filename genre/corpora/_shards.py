@@ -1,0 +1,75 @@
+"""Large files that hold many tracks, and the splits in their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyarrow import fs
+
+from genre.corpora._walk import is_system_file, open_root, size_and_time
+from genre.errors import ConfigError
+from genre.settings import CorpusSettings
+from genre.storage import Location
+
+_SPLITS = {
+    "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_WORD = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file that holds tracks."""
+
+    file: Location
+    relative: str  # to the root
+    size: int
+    modified: float
+    split: str | None  # in its name or in that of a folder; None: none is named, or not all three are
+
+
+def find_shards(settings: CorpusSettings, suffix: str) -> list[Shard]:
+    """Return `corpus.root` if it is a file, or every file below it whose name ends in `suffix`, in order.
+
+    Raises `ConfigError` when there is none, and for `corpus.split=official` unless all three splits are named.
+    """
+    root = open_root(settings.root)
+    try:
+        infos = list(_below(root, suffix))
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise ConfigError(f"corpus.root={root} cannot be read ({reason}); check address and access") from None
+    if not infos:
+        raise ConfigError(f"corpus.root={root} holds no {suffix} file; point it at one, or at a folder of them")
+    splits = {relative: _split_of(relative) for _, relative, _ in infos}
+    is_published = set(splits.values()) >= {"train", "valid", "test"}
+    if settings.split == "official" and not is_published:
+        raise ConfigError("corpus.split=official: the file names do not name train, validation and test; use random")
+    use = is_published and settings.split != "random"
+    return [
+        Shard(file, relative, *size_and_time(info), splits[relative] if use else None) for file, relative, info in infos
+    ]
+
+
+def _below(root: Location, suffix: str) -> Iterator[tuple[Location, str, fs.FileInfo]]:
+    """Yield (file, path below the root, what the storage says of it), sorted by path."""
+    info = root.filesystem.get_file_info(root.path)
+    if info.type == fs.FileType.File:
+        yield root, root.name, info
+        return
+    for below in root.filesystem.get_file_info(fs.FileSelector(root.path, recursive=True, allow_not_found=True)):
+        parts = below.path[len(root.path) :].strip("/").split("/")
+        if below.type == fs.FileType.File and parts[-1].endswith(suffix) and not any(map(is_system_file, parts)):
+            file = root
+            for part in parts:
+                file = file / part
+            yield file, "/".join(parts), below
+
+
+def _split_of(relative: str) -> str | None:
+    """Return the split that a path names last, None where it names none."""
+    named = [_SPLITS[word] for word in _WORD.findall(relative.lower()) if word in _SPLITS]
+    return named[-1] if named else None

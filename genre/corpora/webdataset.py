@@ -1,0 +1,160 @@
+"""WebDataset: tar files with the audio and its labels side by side. `corpus.root` is a file, or a folder of files.
+
+    shard-0000.tar   0001.mp3  0001.json    {"genre": "rock", "artist": "..."}
+                     0002.flac 0002.cls     rock, or the number of a genre in `params.classes`
+
+Members whose names are equal up to the first dot belong together. Members that are no regular files, such as links, are
+skipped; names are only names, since nothing is unpacked. Splits are in the names of the shards, as in `parquet`.
+`track_id` is the path of the shard below the root and the name of the audio in it.
+
+Only headers and labels are read here, by several threads. A worker reads the bytes of a recording from its offset.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from genre.audio.members import range_address
+from genre.corpora import UNLABELLED, Track, is_audio
+from genre.corpora._shards import Shard, find_shards
+from genre.errors import ConfigError
+from genre.settings import CorpusSettings, Settings
+from genre.wording import plural
+
+_THREADS = 16
+_BUFFER = 1 << 14  # bytes of a request: a header and the labels next to it
+_LARGEST_LABEL = 1 << 20  # bytes
+
+
+class Params(Settings):
+    """Where the labels are."""
+
+    genre_key: str = Field("genre", description="key of the genre in the .json members")
+    group_key: str = Field("artist", description="key of the artist in the .json members")
+    classes: list[str] = Field([], description="names of the genres that .cls members number from 0")
+
+
+@dataclass
+class _Contents:
+    """What a shard holds."""
+
+    shard: Shard
+    audio: dict[str, tuple[int, int]] = field(default_factory=dict)  # offset and size by name
+    labels: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the name up to the first dot
+    problems: list[str] = field(default_factory=list)
+
+
+def classes(settings: CorpusSettings, params: Params) -> None:
+    """Return None: the genres are those of the labels."""
+
+
+def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
+    """Yield every recording, in the order of the shards' paths and of their members."""
+    return scan_with_report(settings, params, lambda line: None)
+
+
+def scan_with_report(settings: CorpusSettings, params: Params, report: Callable[[str], None]) -> Iterator[Track]:
+    """Yield what `scan` does, and report what is odd: shards that are cut, links, labels that are not readable.
+
+    Raises `ConfigError` for a file that is no tar file, or compressed.
+    """
+    shards = find_shards(settings, ".tar")
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        for contents in pool.map(_read, shards):
+            for problem in contents.problems:
+                report(f"odd: {contents.shard.relative}: {problem}")
+            yield from _tracks(contents, params)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _tracks(contents: _Contents, params: Params) -> Iterator[Track]:
+    shard = contents.shard
+    for name, (offset, size) in contents.audio.items():
+        labels = contents.labels.get(_key(name), {})
+        genre = _genre(labels, params)
+        yield Track(
+            track_id=f"{shard.relative}/{name}",
+            path=range_address(shard.file, offset, size),
+            genre=genre,
+            size=shard.size,
+            modified=shard.modified,
+            group=_text(labels.get(params.group_key)),
+            split=shard.split if genre else UNLABELLED,
+        )
+
+
+def _genre(labels: dict[str, Any], params: Params) -> str | None:
+    number = labels.get("cls", "")
+    if params.classes and number.isdecimal():
+        return params.classes[int(number)] if int(number) < len(params.classes) else None
+    return _text(labels.get(params.genre_key)) or _text(number)
+
+
+def _text(value: Any) -> str | None:
+    """Return a label as text; None for an empty one and for one that is a list or a dictionary."""
+    return str(value).strip() or None if isinstance(value, str | int) else None
+
+
+def _read(shard: Shard) -> _Contents:
+    """Read the headers and labels of a shard."""
+    contents, links = _Contents(shard), 0
+    with shard.file.filesystem.open_input_file(shard.file.path) as stream:
+        try:
+            with tarfile.open(fileobj=io.BufferedReader(stream, _BUFFER), mode="r:") as archive:
+                for member in archive:
+                    links += not (member.isreg() or member.isdir())
+                    if member.isreg() and not member.issparse():
+                        _add(contents, archive, member)
+        except (tarfile.TarError, OSError) as error:
+            if not contents.audio:
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"corpus.root: {shard.file} is no tar file ({reason}); unpack or copy it") from None
+            contents.problems.append(f"cut after {plural(len(contents.audio), 'recording')}; copy it again")
+    if links:
+        contents.problems.append(f"{plural(links, 'member')} skipped that are links or devices")
+    return contents
+
+
+def _add(contents: _Contents, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Note the place of a recording, or the content of a label."""
+    name = _safe(member.name)
+    ending = name.rsplit("/", 1)[-1].rpartition(".")[2].lower()
+    if is_audio(name.rsplit("/", 1)[-1]):
+        contents.audio[name] = member.offset_data, member.size
+    elif ending in ("json", "cls") and member.size <= _LARGEST_LABEL:
+        extracted = archive.extractfile(member)
+        assert extracted is not None
+        text = extracted.read().decode(errors="replace")
+        labels = contents.labels.setdefault(_key(name), {})
+        if ending == "cls":
+            labels["cls"] = text.strip()
+            return
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = None
+        if isinstance(content, dict):
+            labels |= content
+        else:
+            contents.problems.append(f"{name} is not a JSON object")
+
+
+def _safe(name: str) -> str:
+    """Return the name of a member as text that Parquet can hold."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _key(name: str) -> str:
+    """Return the name of a member up to the first dot behind its folders."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]

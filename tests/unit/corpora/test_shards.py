@@ -1,0 +1,272 @@
+"""Tracks in Parquet and tar files: the same features as from loose files, and what is damaged is a reject or a line."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from library import tone
+from music import InTurn, clip_rows, config_of, write_song
+from scanning import ids, refused, scan, settings
+
+from genre import corpora
+from genre.audio import members, recordings
+from genre.config import validate
+from genre.corpora import UNLABELLED, parquet
+from genre.errors import AudioError
+from genre.settings import Config
+from genre.storage import Location
+from ray_jobs.prepare import prepare
+
+GENRES = ("blues", "jazz")
+
+
+def write_loose(root: Path, count: int = 10) -> list[Path]:
+    """Write songs in two genres' folders, the last one too damaged to be decoded."""
+    paths = [write_song(root / GENRES[number % 2] / f"{number:02d}.wav", number) for number in range(count)]
+    paths[-1].write_bytes(paths[-1].read_bytes()[:30])
+    return paths
+
+
+def hugging_face(target: Path, files: list[Path], row_group: int = 4, **columns: list[Any]) -> Path:
+    """Write files as Hugging Face's hub does: a struct of bytes and path, and a ClassLabel."""
+    audio = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+    labels = [GENRES.index(path.parent.name) for path in files]
+    feature = {"label": {"names": list(GENRES), "_type": "ClassLabel"}, "audio": {"_type": "Audio"}}
+    table = pa.table({"audio": audio, "label": labels} | columns)
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": feature}})})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, target, row_group_size=row_group)
+    return target
+
+
+def webdataset(target: Path, files: list[Path]) -> Path:
+    """Write files and their labels into a tar file, by turns as JSON and as text."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(target, "w") as archive:
+        for number, path in enumerate(files):
+            add(archive, f"{path.stem}{path.suffix}", path.read_bytes())
+            genre = path.parent.name
+            if number % 2:
+                add(archive, f"{path.stem}.cls", genre.encode())
+            else:
+                add(archive, f"{path.stem}.json", json.dumps({"genre": genre, "artist": f"a{number}"}).encode())
+    return target
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def config(kind: str, root: Path, output: Path) -> Config:
+    """Return the settings of `config_of` for another kind of corpus."""
+    plain = config_of(root, output).model_dump()
+    return validate(Config, plain | {"corpus": {"kind": kind, "root": str(root), "split": "random"}})
+
+
+def spectrograms(output: Path) -> list[tuple[Any, ...]]:
+    """Return everything in the clips but the names of their tracks, in a fixed order."""
+    rows = clip_rows(output).to_pylist()
+    return sorted((row["spectrogram"], row["clip"], row["peak_db"], row["start_seconds"]) for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_features_are_those_of_the_loose_files(tmp_path: Path, kind: str) -> None:
+    files = write_loose(tmp_path / "loose")
+    for number, some in enumerate((files[:7], files[7:])):
+        if kind == "parquet":
+            hugging_face(tmp_path / "shards" / f"{number}.parquet", some)
+        else:
+            webdataset(tmp_path / "shards" / f"{number}.tar", some)
+    prepare(config_of(tmp_path / "loose", tmp_path / "a"), InTurn())
+    workers = InTurn()
+    manifest = prepare(config(kind, tmp_path / "shards", tmp_path / "b"), workers)
+    assert spectrograms(tmp_path / "a") == spectrograms(tmp_path / "b")
+    assert (manifest.counts.tracks, manifest.counts.rejected, manifest.classes) == (9, 1, list(GENRES))
+    contents = [
+        sorted(pq.read_table(tmp_path / output / "features/tracks.parquet")["content"].to_pylist()) for output in "ab"
+    ]
+    assert contents[0] == contents[1]
+    prepare(config(kind, tmp_path / "shards", tmp_path / "b"), workers)
+    assert workers.tracks == 10, "the second run decodes nothing"
+
+
+def test_touched_shards_are_compared_and_not_decoded_again(tmp_path: Path) -> None:
+    shard = hugging_face(tmp_path / "shards/0.parquet", write_loose(tmp_path / "loose"))
+    prepare(config("parquet", tmp_path / "shards", tmp_path / "out"), InTurn())
+    shard.touch()
+    workers = InTurn()
+    prepare(config("parquet", tmp_path / "shards", tmp_path / "out"), workers)
+    assert workers.tracks == 10, "nine contents are compared, and the reject is tried again"
+
+
+class TestParquet:
+    def test_labels_have_the_names_of_the_metadata(self, tmp_path: Path) -> None:
+        files = write_loose(tmp_path / "loose")
+        hugging_face(tmp_path / "a.parquet", files, artist=[f"x{n}" for n in range(9)] + [None])
+        tracks = scan("parquet", tmp_path / "a.parquet")
+        assert [track.genre for track in tracks] == [path.parent.name for path in files]
+        assert tracks[0].group == "x0"
+        assert tracks[-1].group is None
+        assert ids(tracks)[:2] == ["a.parquet#00000000", "a.parquet#00000001"]
+
+    def test_binary_columns_and_text_labels_need_no_metadata(self, tmp_path: Path) -> None:
+        song = tone(tmp_path / "a.wav").read_bytes()
+        pq.write_table(pa.table({"sound": [song, song], "style": [" Rock ", None]}), tmp_path / "a.parquet")
+        tracks = scan("parquet", tmp_path / "a.parquet", audio_column="sound", genre_column="style")
+        assert [(track.genre, track.split) for track in tracks] == [("Rock", None), (None, UNLABELLED)]
+        assert [recordings.read(track.path) for track in tracks] == [song, song]
+
+    @pytest.mark.parametrize("layout", ["data/{}-00000-of-00001.parquet", "default/{}/0000.parquet"])
+    def test_file_names_say_the_split(self, tmp_path: Path, layout: str) -> None:
+        files = write_loose(tmp_path / "loose", 2)
+        for split in ("train", "validation", "test"):
+            hugging_face(tmp_path / "hub" / layout.format(split), files)
+        by_file = {track.track_id.split("#")[0]: track.split for track in scan("parquet", tmp_path / "hub")}
+        assert by_file == {
+            layout.format("train"): "train", layout.format("validation"): "valid", layout.format("test"): "test",
+        }  # fmt: skip
+        assert {track.split for track in scan("parquet", tmp_path / "hub", "random")} == {None}
+
+    def test_splits_without_validation_are_no_published_split(self, tmp_path: Path) -> None:
+        files = write_loose(tmp_path / "loose", 2)
+        for split in ("train", "test"):
+            hugging_face(tmp_path / f"{split}.parquet", files)
+        assert {track.split for track in scan("parquet", tmp_path)} == {None}
+        assert "do not name train, validation and test" in refused("parquet", tmp_path, "official")
+
+    def test_rows_without_bytes_are_rejects(self, tmp_path: Path) -> None:
+        audio = [{"bytes": None, "path": "/elsewhere/a.wav"}, {"bytes": None, "path": None}, None]
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        pq.write_table(pa.table({"audio": pa.array(audio, kind), "genre": ["a", "a", "b"]}), tmp_path / "a.parquet")
+        messages = []
+        for track in scan("parquet", tmp_path / "a.parquet"):
+            with pytest.raises(AudioError) as error:
+                recordings.read(track.path)
+            messages.append(str(error.value))
+        assert "'/elsewhere/a.wav'" in messages[0]
+        assert all("no bytes" in message for message in messages[1:])
+
+    def test_a_column_of_paths_is_refused(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"audio": ["a.wav"], "genre": ["a"]}), tmp_path / "a.parquet")
+        assert "corpus.kind=table corpus.params.path_column=audio" in refused("parquet", tmp_path / "a.parquet")
+        pq.write_table(pa.table({"audio": [1.0], "genre": ["a"]}), tmp_path / "a.parquet")
+        assert "is double" in refused("parquet", tmp_path / "a.parquet")
+        assert "it has audio, genre" in refused("parquet", tmp_path / "a.parquet", genre_column="x")
+
+    def test_a_file_cut_in_half_is_refused(self, tmp_path: Path) -> None:
+        shard = hugging_face(tmp_path / "a.parquet", write_loose(tmp_path / "loose"))
+        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+        assert "a.parquet cannot be read" in refused("parquet", tmp_path)
+        (tmp_path / "b").mkdir()
+        assert "holds no .parquet file" in refused("parquet", tmp_path / "b")
+
+    def test_a_damaged_row_group_is_a_reject_of_its_rows(self, tmp_path: Path) -> None:
+        files = write_loose(tmp_path / "loose")
+        shard = hugging_face(tmp_path / "a.parquet", files)
+        content = bytearray(shard.read_bytes())
+        content[4:3000] = bytes(2996)
+        shard.write_bytes(content)
+        tracks = scan("parquet", shard)
+        with pytest.raises(AudioError):
+            recordings.read(tracks[0].path)
+        assert recordings.read(tracks[5].path) == files[5].read_bytes()
+
+    def test_rows_are_read_in_any_order(self, tmp_path: Path) -> None:
+        files = write_loose(tmp_path / "loose", 30)
+        tracks = scan("parquet", hugging_face(tmp_path / "a.parquet", files, row_group=20))
+        for number in (25, 3, 4, 19, 0, 29, 20):
+            assert recordings.read(tracks[number].path) == files[number].read_bytes()
+        with pytest.raises(AudioError, match="no row 99"):
+            recordings.read(members.row_address(Location.of(tmp_path / "a.parquet"), "audio", 0, 99))
+
+
+class TestWebDataset:
+    def test_labels_are_beside_the_audio(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            add(archive, "1.cls", b"1")
+            for name in ("1.mp3", "2.flac", "deep/3.wav", "4.wav", "5.wav"):
+                add(archive, name, name.encode())
+            add(archive, "2.json", b'{"style": "rock", "singer": 7}')
+            add(archive, "deep/3.json", b'{"style": ["rock"]}')
+            add(archive, "4.cls", b"7")
+            add(archive, "._5.mp3", b"a system file")
+            add(archive, "5.json", b"[1]")
+        params: dict[str, Any] = {"genre_key": "style", "group_key": "singer", "classes": ["a", "b"]}
+        tracks = scan("webdataset", tmp_path / "a.tar", **params)
+        assert [(track.track_id, track.genre, track.group) for track in tracks] == [
+            ("a.tar/1.mp3", "b", None), ("a.tar/2.flac", "rock", "7"), ("a.tar/deep/3.wav", None, None),
+            ("a.tar/4.wav", None, None), ("a.tar/5.wav", None, None),
+        ]  # fmt: skip
+        assert [recordings.read(track.path).decode() for track in tracks][2] == "deep/3.wav"
+        assert lines(tmp_path / "a.tar", **params) == ["odd: a.tar: 5.json is not a JSON object"]
+
+    def test_links_and_absolute_paths_do_no_harm(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            add(archive, "/etc/1.wav", b"one")
+            add(archive, "../2.wav", b"two")
+            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+                link = tarfile.TarInfo("link.wav")
+                link.type, link.linkname = kind, "/etc/passwd"
+                archive.addfile(link)
+        tracks = scan("webdataset", tmp_path)
+        assert [recordings.read(track.path) for track in tracks] == [b"one", b"two"]
+        assert lines(tmp_path) == ["odd: a.tar: 3 members skipped that are links or devices"]
+
+    def test_a_shard_cut_in_half_gives_its_first_half(self, tmp_path: Path) -> None:
+        files = write_loose(tmp_path / "loose")
+        shard = webdataset(tmp_path / "a.tar", files)
+        complete = scan("webdataset", shard)
+        size = shard.stat().st_size
+        for cut in (size // 2, size // 3, 700):
+            shard.write_bytes(shard.read_bytes()[:cut])
+            tracks = scan("webdataset", shard)
+            assert ids(tracks) == ids(complete)[: len(tracks)]
+            assert "cut after" in lines(shard)[0]
+            for track, file in zip(tracks[:-1], files, strict=False):
+                assert recordings.read(track.path) == file.read_bytes()
+        with pytest.raises(AudioError, match=r"a\.tar ends after"):
+            recordings.read(tracks[0].path)
+
+    def test_what_is_no_tar_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_bytes(b"no tar file" * 100)
+        assert "is no tar file" in refused("webdataset", tmp_path)
+
+
+def lines(root: Path, **params: Any) -> list[str]:
+    found: list[str] = []
+    corpora.report(settings("webdataset", root, **params), found.append)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_shards_in_a_bucket_have_the_same_tracks(tmp_path: Path, kind: str, bucket_server: dict[str, str]) -> None:
+    files = write_loose(tmp_path / "loose")
+    shard = hugging_face(tmp_path / "a.parquet", files) if kind == "parquet" else webdataset(tmp_path / "a.tar", files)
+    remote = Location.of("s3://bucket/shards") / shard.name
+    remote.write_bytes(shard.read_bytes())
+    tracks = scan(kind, "s3://bucket/shards")
+    assert ids(tracks) == ids(scan(kind, shard))
+    assert [recordings.read(track.path) for track in tracks] == [path.read_bytes() for path in files]
+    assert {members.file_of(track.path) for track in tracks} == {str(remote)}
+
+
+def test_addresses_of_plain_files_are_unchanged() -> None:
+    for address in ("/music/a#b.wav", "s3://bucket/a?region=x", "/row=a/1/2", "/music/#bytes=x"):
+        assert members.file_of(address) == address
+    odd = members.row_address(Location.of("/a#row=b/1/2.parquet"), "my column/#1", 3, 4)
+    assert members.file_of(odd) == "/a#row=b/1/2.parquet"
+
+
+def test_the_settings_of_a_group_column_that_does_not_exist_are_refused(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "a.parquet", write_loose(tmp_path / "loose", 2))
+    assert parquet.Params().group_column is None
+    assert "corpus.params.group_column" in refused("parquet", tmp_path, group_column="singer")
