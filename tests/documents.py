@@ -87,7 +87,9 @@ ENTRIES: list[Entry] = [
     ),
     Scenario("gtzan", r"genre \w+ --config configs/gtzan(_random)?.yaml.*"),
     Scenario("fma", r"genre \w+ --config configs/fma_small.yaml( corpus.root=/data/fma)?"),
-    Scenario("models", r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|mlp|flat)).*(outputs/|\.onnx).*"),
+    Scenario(
+        "models", r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|mlp|flat|corpus.kind=)).*(outputs/|\.onnx).*"
+    ),
     Scenario("fine-tuning", r"genre \w+ --config configs/my_music.yaml .*output=outputs/other.*"),
     Scenario("own features", r".*\bmy_run\b.*"),
     Scenario("cluster", rf"{re.escape(SUBMIT)}genre \w+ .*s3://BUCKET.*"),
@@ -98,6 +100,11 @@ ENTRIES: list[Entry] = [
     Scenario("long lists", r"python benchmarks/(prepare_scaling.py --rows \d+|tag_lists.py)"),
     Scenario("commands", r"source .venv/bin/activate|make help"),
     Covered(r"make (install|demo|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"),
+    Covered(
+        r"genre prepare corpus.kind=(parquet|webdataset) .*",
+        "tests/contract/test_corpora_contract.py",
+        r'"\1": small_\1',
+    ),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
     Covered(

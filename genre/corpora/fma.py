@@ -1,13 +1,17 @@
-"""FMA (Defferrard et al., ISMIR 2017, arXiv 1612.01840): 30 s excerpts from the Free Music Archive.
+"""FMA (Defferrard et al., ISMIR 2017, arXiv 1612.01840): tracks and 30 s excerpts from the Free Music Archive.
 
 `corpus.root` holds the unpacked archives:
 
     fma_metadata/tracks.csv        header of three lines: two levels of names, then the index's name
     fma_small/000/000002.mp3       8,000 tracks of 8 balanced genres (`params.subset=small`)
     fma_medium/000/000002.mp3      25,000 tracks of 16 unbalanced genres, including the small ones
+    fma_large/000/000002.mp3       106,574 tracks, half of them of these 16 genres, including the medium ones
+    fma_full/000/000002.mp3        the tracks of fma_large at full length
 
-`small` is read from `fma_medium` where there is no `fma_small`. `track_id` is the number in six digits, the genre is
-`genre_top`, the group is the artist. In the official split (training, validation, test) no artist is in two splits.
+A subset is read from the folder of a larger one, but not from `fma_full`, where its own does not exist. `track_id` is
+the number in six digits, the genre is `genre_top`: the top-level parent of a track's genres. Where they have several
+parents, or a track has no genre, it is `unlabelled`; that is half of `large`. The group is the artist. In the official
+split (training, validation, test) no artist is in two splits.
 
 Tracks are in the order of the metadata. A listed track whose file does not exist is yielded with size `MISSING` and
 ends in the rejects; an audio file that the metadata does not list is an error.
@@ -22,7 +26,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
-from genre.corpora import MISSING, AudioFile, Track, open_folder, walk
+from genre.corpora import MISSING, UNLABELLED, AudioFile, Track, open_folder, walk
 from genre.errors import ConfigError
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -39,13 +43,24 @@ _COLUMNS = {
     "genre": ("track", "genre_top"),
     "artist": ("artist", "id"),
 }
+# the values of the column `subset`: that of the smallest subset which has the track
+_PARTS = {
+    "small": ["small"], "medium": ["small", "medium"], "large": ["small", "medium", "large"],
+    "full": ["small", "medium", "large"],
+}  # fmt: skip
+_FOLDERS = {
+    "small": ("fma_small", "fma_medium", "fma_large"), "medium": ("fma_medium", "fma_large"), "large": ("fma_large",),
+    "full": ("fma_full",),
+}  # fmt: skip
 _SPLITS = {"training": "train", "validation": "valid", "test": "test"}
 
 
 class Params(Settings):
     """FMA's own settings."""
 
-    subset: Literal["small", "medium"] = Field("small", description="subset: small has 8,000 tracks, medium 25,000")
+    subset: Literal["small", "medium", "large", "full"] = Field(
+        "small", description="subset: small has 8,000 excerpts, medium 25,000, large 106,574; full: large uncut"
+    )
 
 
 def classes(settings: CorpusSettings, params: Params) -> list[str]:
@@ -63,19 +78,19 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     metadata = _metadata(root / "fma_metadata" / "tracks.csv")
     folder = _audio_folder(root, params.subset)
     files = _files_by_id(folder, known=set(metadata.index))
-    chosen = metadata[metadata["subset"].isin(["small", params.subset])]
-    _check(chosen, classes(settings, params))
+    chosen = metadata[metadata["subset"].isin(_PARTS[params.subset])]
+    _check(chosen, classes(settings, params), unlabelled=params.subset in ("large", "full"))
     for row in chosen.itertuples():
         track_id = f"{row.Index:06d}"
         audio = files.get(row.Index)
         yield Track(
             track_id=track_id,
             path=audio.path if audio else str(folder / track_id[:3] / f"{track_id}.mp3"),
-            genre=row.genre,
+            genre=row.genre or None,
             size=audio.size if audio else MISSING,
             modified=audio.modified if audio else 0.0,
             group=row.artist or None,
-            split=None if settings.split == "random" else _SPLITS[row.split],
+            split=_split(row.genre, row.split, settings),
         )
 
 
@@ -83,6 +98,12 @@ def faulty() -> dict[str, str]:
     """Return the known bad tracks of fma_small and their faults (github.com/mdeff/fma, issues 8 and 41)."""
     short = dict.fromkeys(("098565", "098567", "098569"), "less than two seconds long")
     return short | dict.fromkeys(("099134", "108925", "133297"), "holds no audio")
+
+
+def _split(genre: str, published: str, settings: CorpusSettings) -> str | None:
+    if not genre:
+        return UNLABELLED
+    return None if settings.split == "random" else _SPLITS[published]
 
 
 def _metadata(file: Location) -> pd.DataFrame:
@@ -105,7 +126,7 @@ def _metadata(file: Location) -> pd.DataFrame:
 
 
 def _audio_folder(root: Location, subset: str) -> Location:
-    for name in dict.fromkeys((f"fma_{subset}", "fma_medium")):
+    for name in _FOLDERS[subset]:
         if (root / name).is_folder():
             return root / name
     raise ConfigError(f"corpus.root={root} has no folder fma_{subset}; unpack fma_{subset}.zip there")
@@ -122,9 +143,9 @@ def _files_by_id(folder: Location, known: set[int]) -> dict[int, AudioFile]:
     return files
 
 
-def _check(chosen: pd.DataFrame, genres: list[str]) -> None:
+def _check(chosen: pd.DataFrame, genres: list[str], unlabelled: bool) -> None:
     for column, allowed in (("genre", genres), ("split", list(_SPLITS))):
-        wrong = chosen[~chosen[column].isin(allowed)]
+        wrong = chosen[~chosen[column].isin(["", *allowed] if column == "genre" and unlabelled else allowed)]
         if len(wrong):
             raise ConfigError(
                 f"fma_metadata/tracks.csv: track {wrong.index[0]} has {column} {wrong[column].iloc[0]!r}; "

@@ -244,6 +244,17 @@ class TestFma:
         assert corpora.classes(settings("fma", root, subset="medium")) == sorted(fma.MEDIUM)
         assert set(fma.SMALL) < set(fma.MEDIUM)
 
+    @pytest.mark.parametrize("subset", ["large", "full"])
+    def test_tracks_of_several_top_level_genres_are_unlabelled(self, root: Path, subset: str) -> None:
+        touch(root, *(f"fma_{subset}/000/{n:06d}.mp3" for n in (2, 5, 10, 140)), f"fma_{subset}/003/003000.mp3")
+        tracks = {track.track_id: track for track in scan("fma", root, subset=subset)}
+        assert list(tracks) == ["000002", "000005", "000010", "000140", "003000"]
+        assert (tracks["003000"].genre, tracks["003000"].split) == (None, corpora.UNLABELLED)
+        assert (tracks["000005"].genre, tracks["000005"].split) == ("Hip-Hop", "valid")
+        assert corpora.classes(settings("fma", root, subset=subset)) == sorted(fma.MEDIUM)
+        random = {track.split for track in scan("fma", root, "random", subset=subset)}
+        assert random == {None, corpora.UNLABELLED}
+
     def test_small_is_read_from_medium(self, root: Path) -> None:
         (root / "fma_small").rename(root / "fma_medium")
         touch(root, "fma_medium/000/000140.mp3")
@@ -254,7 +265,9 @@ class TestFma:
 
     def test_refusals(self, root: Path) -> None:
         assert "has no folder fma_medium" in refused("fma", root, subset="medium")
-        assert "params.subset: found \"large\"; use 'small' or 'medium'" in refused("fma", root, subset="large")
+        assert "params.subset: found \"huge\"; use 'small', 'medium', 'large' or 'full'" in refused(
+            "fma", root, subset="huge"
+        )
         touch(root, "fma_small/009/009999.mp3")
         assert "'009/009999.mp3' is not in fma_metadata/tracks.csv" in refused("fma", root)
         (root / "fma_metadata" / "tracks.csv").write_text("path,genre\na,b\n")
