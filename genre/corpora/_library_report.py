@@ -119,8 +119,9 @@ class LibraryReport:
     def _odd(self) -> Iterator[str]:
         yield from (f"odd: {problem}" for problem in self._names.problems)
         for key in sorted(self._classes):
-            if len(self._artists[key]) == 1:
-                yield f"odd: {self._titles[key]} has one artist, {next(iter(self._artists[key]))}"
+            first, *others = self._artists[key]
+            if not others and not first.startswith("track "):
+                yield f"odd: {self._titles[key]} has one artist, {first}"
         genres: dict[str, set[str]] = defaultdict(set)
         for file in self._files:
             if file.group and (genre := self.genre_of(file)):
