@@ -249,7 +249,9 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     monkeypatch.setattr(prepare, "Workers", lambda _: InTurn())
     assert cli.main("prepare", arguments) == cli.OK
     printed = capsys.readouterr().err
-    assert all(line in printed for line in planned.splitlines())
+    described = report(tmp_path / "music", min_tracks=4, min_artists=3)
+    assert described[0] == "tags: 48 files of 20 artists: 32 with 4 genres, 16 unlabelled"
+    assert all(line in planned and line in printed for line in described)
     assert "16 tracks without a genre, which training leaves out" in printed
 
     features = Features.open(Location.of(tmp_path / "out/features"))
