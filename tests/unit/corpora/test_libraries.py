@@ -16,12 +16,13 @@ from scanning import refused, scan, settings, touch
 
 from genre import corpora
 from genre.audio.tags import Tags
-from genre.corpora import UNLABELLED, Track
+from genre.corpora import SPLITS, UNLABELLED, Track
 from genre.corpora._genre_names import GenreNames, fold
 from genre.corpora.tags import group_of
 from genre.features import Features
 from genre.features.splits import require_trainable
 from genre.storage import Location
+from genre.tagging.file_tags import Action, write_genre
 from ray_jobs import prepare
 from ray_jobs.engine import cli
 
@@ -268,3 +269,20 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     before = (tmp_path / "out/features/manifest.json").read_bytes()
     assert cli.main("prepare", arguments) == cli.OK
     assert (tmp_path / "out/features/manifest.json").read_bytes() == before
+
+    workers = InTurn()
+    monkeypatch.setattr(prepare, "Workers", lambda _: workers)
+    for track in tracks:
+        if track["genre"] is None:
+            assert write_genre(track["path"], truth[track["track_id"]]).action == Action.WRITTEN
+    assert cli.main("prepare", arguments) == cli.OK
+    after = {
+        track["track_id"]: track for track in Features.open(Location.of(tmp_path / "out/features")).tracks().to_pylist()
+    }
+    assert workers.tracks <= 2 * 16, "only files that got a genre are compared and decoded again"
+    splits: dict[str, set[str]] = {}
+    for track in tracks:
+        new = after[track["track_id"]]
+        assert new["split"] == track["split"] if track["genre"] else new["split"] in SPLITS
+        splits.setdefault(new["group"], set()).add(new["split"])
+    assert all(len(names) == 1 for names in splits.values())
