@@ -120,7 +120,9 @@ ENTRIES: list[Entry] = [
     Covered(r"pip install (genre|\.|'\.\[\w+\]')", "tests/contract/test_packaging.py", "requirements-light.lock"),
     NotRun(r"genre (<job>|JOB)( .*)?", "the form of all jobs, whose examples are run"),
     NotRun(r"make same( REF=\S+)?", "compares two commits for minutes; whoever changes the code runs it"),
-    NotRun(r"aws .*", "AWS; docs/CLUSTER.md says that these lines were not run"),
+    NotRun(r"aws .*|for role in .*|done", "AWS; docs/CLUSTER.md says that these lines were not run"),
+    NotRun(r"gcloud .*", "Google Cloud, with an account"),
+    NotRun(r"docker (build -f configs/cluster/.*|push .*)", "needs docker and a registry; test_dockerfiles.py reads it"),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
     NotRun(r"kubectl apply", "Kubernetes; tests/contract/test_cluster_files.py checks the manifests"),
 ]

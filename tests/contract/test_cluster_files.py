@@ -54,6 +54,23 @@ def test_workers_scale_from_zero_and_end_when_idle(path: Path) -> None:
     assert "spot" in spot or "preemptible: true" in spot
 
 
+@pytest.mark.parametrize("path", CLOUDS, ids=path_in_repository)
+def test_only_the_head_may_start_machines(path: Path) -> None:
+    types = yaml.safe_load(path.read_text())["available_node_types"]
+    accounts = {
+        name: set(re.findall("genre-[a-z]+", yaml.safe_dump(kind["node_config"]))) for name, kind in types.items()
+    }
+    assert accounts == {"head": {"genre-head"}, "cpu": {"genre-worker"}, "gpu": {"genre-worker"}}
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=path_in_repository)
+def test_machines_with_a_gpu_have_a_driver_for_its_torch(path: Path) -> None:
+    """The lock's torch needs a driver of 580 or later; an image of Ray's own choice has an older one."""
+    assert re.search(r"^nvidia-cudnn-cu13==", LOCK, re.MULTILINE), "another major version of CUDA: see genre/devices.py"
+    gpu = yaml.safe_dump(yaml.safe_load(path.read_text())["available_node_types"]["gpu"]["node_config"])
+    assert "base-oss-nvidia-driver-gpu-ubuntu-22.04/latest" in gpu or "-nvidia-580" in gpu
+
+
 @pytest.mark.parametrize("path", [*FILES, *MANIFESTS], ids=path_in_repository)
 def test_access_requires_the_token(path: Path) -> None:
     text = path.read_text()
@@ -91,6 +108,10 @@ def test_the_manifest_has_the_version_and_no_idle_workers(path: Path) -> None:
     assert cluster["rayVersion"] == RAY_VERSION
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert all(group["minReplicas"] == 0 for group in cluster["workerGroupSpecs"])
+    assert cluster["autoscalerOptions"]["version"] == "v2"  # reports what it cannot start
+    head, *workers = [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    assert head["containers"][0]["resources"]["requests"] == {"cpu": "8", "memory": "32Gi"}
+    assert {worker["serviceAccountName"] for worker in workers} == {"genre-worker"} != {head["serviceAccountName"]}
 
 
 def test_the_runtime_environment_is_valid() -> None:
