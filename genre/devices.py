@@ -46,7 +46,7 @@ def _driver() -> str | None:
         text = Path(_DRIVER_FILE).read_text(encoding="utf-8")
     except OSError:
         return None
-    match = re.search(r"Kernel Module\D*([\d.]+)", text)
+    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", text)
     return match[1] if match else None
 
 

@@ -122,7 +122,7 @@ ENTRIES: list[Entry] = [
     NotRun(r"make same( REF=\S+)?", "compares two commits for minutes; whoever changes the code runs it"),
     NotRun(r"aws .*|for role in .*|done", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"gcloud .*", "Google Cloud, with an account"),
-    NotRun(r"docker (build -f configs/cluster/.*|push .*)", "needs docker and a registry; test_dockerfiles.py reads it"),
+    NotRun(r"docker (build -f configs/cluster/.*|push .*)", "needs docker and a registry; see test_dockerfiles.py"),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
     NotRun(r"kubectl apply", "Kubernetes; tests/contract/test_cluster_files.py checks the manifests"),
 ]

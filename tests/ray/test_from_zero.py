@@ -30,7 +30,6 @@ class Done:
     code: int
     output: str
     machines: int
-    seconds: float
 
 
 def run(name: str, home: Path, cluster: Autoscaled, *settings: str) -> Done:
@@ -48,7 +47,7 @@ def run(name: str, home: Path, cluster: Autoscaled, *settings: str) -> Done:
                 time.sleep(0.2)
         finally:
             running.kill()
-    return Done(running.returncode, (home / "log").read_text(), most, time.monotonic() - began)
+    return Done(running.returncode, (home / "log").read_text(), most)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +70,12 @@ def cluster(home: Path) -> Iterator[Autoscaled]:
         yield cluster
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_train_starts_a_machine_for_each_worker(workers: int, home: Path, cluster: Autoscaled) -> None:
-    done = run(
-        "train", home, cluster, f"architecture={'cnn' if workers == 1 else 'resnet'}", f"train.workers={workers}"
-    )
+@pytest.mark.parametrize(("name", "workers"), [("cnn", 1), ("resnet", 2)])
+def test_train_starts_a_machine_for_each_worker(name: str, workers: int, home: Path, cluster: Autoscaled) -> None:
+    done = run("train", home, cluster, f"architecture={name}", f"train.workers={workers}")
     assert done.code == 0, done.output
     assert done.machines == workers
-    assert (Location.of(OUTPUT) / "models" / ("cnn" if workers == 1 else "resnet") / "model.json").exists()
+    assert (Location.of(OUTPUT) / "models" / name / "model.json").exists()
 
 
 def test_evaluate_starts_machines(home: Path, cluster: Autoscaled) -> None:
@@ -95,17 +92,9 @@ def test_tune_starts_a_machine_for_each_trial(home: Path, cluster: Autoscaled) -
     assert (Location.of(OUTPUT) / "leaderboard" / "leaderboard.html").exists()
 
 
-def test_a_limit_of_cpus_bounds_the_machines(home: Path, cluster: Autoscaled) -> None:
-    done = run("train", home, cluster, "architecture=crnn", "train.workers=2", "cluster.max_cpus=1")
-    assert done.code == 2, done.output
-    assert "train.workers=2, but the job may use 1 CPUs" in done.output
-    assert done.machines == 0
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "asked"),
     [
-        ("train", ["architecture=vgg16", "train.workers=4"], "the cluster has no machines for 4 x (1 CPU)"),
         ("train", ["architecture=vgg16", "device=cuda"], "the cluster has no machines for 1 x (1 CPU and 1 GPU)"),
         ("tune", ["tune.cpus_per_trial=2"], "1 x (tune.cpus_per_trial=2): the cluster has no machines for 1 x (2 CPU)"),
     ],
@@ -117,14 +106,12 @@ def test_what_no_machine_has_is_refused(
     done = run(name, home, cluster, *settings)
     assert done.code == 2, done.output
     assert f"{asked} and cannot start them; it has no machine but its head now" in done.output
-    assert done.seconds < 60
 
 
-@pytest.mark.parametrize("name", ["train", "tune"])
-def test_a_gpu_that_torch_does_not_see_ends_the_job(name: str, home: Path) -> None:
+def test_a_gpu_that_torch_does_not_see_ends_the_job(home: Path) -> None:
     """The GPU of the machine exists on paper only, as with a driver that is too old."""
     with autoscaled(ONE_GPU) as cluster:
-        done = run(name, home, cluster, "architecture=vgg16")
+        done = run("tune", home, cluster)
     assert done.code == 1, done.output
     assert "error: torch sees no GPU on " in done.output.splitlines()[-1]
     assert done.machines == 1

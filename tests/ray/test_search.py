@@ -14,6 +14,7 @@ from genre.errors import ConfigError, TrainingError
 from genre.features import Shape
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
+from ray_jobs import train
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.search import timing
 from ray_jobs.search.budget import Forecast
@@ -74,6 +75,26 @@ def test_the_resources_of_a_trial_and_how_many_fit(settings: list[str], gpus: fl
 def test_a_trial_that_fits_no_machine_is_refused(settings: list[str]) -> None:
     with pytest.raises(ConfigError, match="ask for less"):
         resources(*settings).concurrent_trials()
+
+
+def test_a_cluster_runs_as_many_trials_as_its_limits_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "these two machines")
+    unlimited = resources()
+    assert unlimited.gpus == 0.25
+    assert unlimited.most_trials() is None
+    assert unlimited.concurrent_trials() == 4  # what the machines that are up can hold
+    assert resources("cluster.max_cpus=3").concurrent_trials() == 3
+    assert resources("cluster.max_gpus=2").concurrent_trials() == 8
+    assert resources("cluster.max_gpus=0").gpus == 0
+    assert resources("tune.concurrent=9").most_trials() == 9
+    with pytest.raises(ConfigError, match=r"a trial needs 2 x .* cluster.max_cpus allows 1 CPUs .* ask for less"):
+        resources("tune.workers_per_trial=2", "cluster.max_cpus=1").most_trials()
+
+
+def test_train_does_not_exceed_the_limits() -> None:
+    config = load(overrides=["train.workers=2", "cluster.max_cpus=1", "device=cpu"])
+    with pytest.raises(ConfigError, match=r"train.workers=2, but the job may use 1 CPUs and 2 GPUs; use at most 1"):
+        train._resources(config, Capacity.of(config.cluster))
 
 
 def test_workers_of_a_trial_do_not_share_a_gpu() -> None:
