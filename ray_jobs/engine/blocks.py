@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +15,14 @@ import ray
 
 from genre.audio import members
 from genre.audio.isolation import portable
+from genre.errors import ConfigError
 from genre.settings import Config
 from genre.storage import Location
-from ray_jobs.engine import capacity, cluster, reach
+from ray_jobs.engine import cluster, machines, reach
 
 Work = Callable[[pa.Table], pa.Table]
 _MIN_BLOCKS = 16  # of a corpus with as many tracks, so that 16 CPUs share a small one
-_MAX_BLOCKS_PER_TASK = 16  # between two tasks a CPU is idle for a tenth of a second, the polling interval of Ray Data
+_MOST_QUEUED = 1000  # blocks, and so CPUs that a cluster without limits is asked for
 _THREAD_SECONDS = 10
 
 
@@ -48,20 +50,55 @@ class Workers:
             self._stack.enter_context(cluster.connected(self._config))
             reach.check_readable(members.file_of(tracks["path"][0].as_py()), "corpus.root")
         size = block_size(len(tracks), limit)
-        firsts = first_blocks(-(-len(tracks) // size), capacity.cpus())
+        share = cpus_of_a_block(tracks)
+        task = ray.remote(num_cpus=share, max_retries=-1)(_do_block)
         # The table is once in the shared memory of each node, and blocks are views of it. The reference is in a list,
         # because Ray replaces a direct argument by the table itself.
-        tasks = len(firsts) - 1
-        data = cluster.data()
-        results = data.range(tasks, override_num_blocks=tasks).map_batches(
-            _do_blocks,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_args=([ray.put(tracks)], firsts, size, work, columns),
-            num_cpus=_cpus_of_a_block(tracks),
+        arguments = ray.put(([ray.put(tracks)], size, work, columns))
+        yield from completed(
+            lambda block: task.remote(block, arguments),
+            blocks=-(-len(tracks) // size),
+            most=int(self._config.cluster.max_cpus / share) or _MOST_QUEUED,
+            needed={"CPU": share},
         )
-        results.context.target_max_block_size = 1  # each result is sent at once, not at the end of the task
-        yield from answers(results)
+
+
+def completed(
+    start: Callable[[int], ray.ObjectRef[Any]], blocks: int, most: int, needed: machines.Bundle
+) -> Iterator[Any]:
+    """Yield the results of the tasks that `start` queues for each block, as they come, with `most` queued at a time.
+
+    All are queued at once, so that Ray's autoscaler starts at once all machines that they need: docs/DECISIONS.md says
+    why nothing is reserved. Raises results that are errors, and `ConfigError` where no machine has what is `needed`.
+    """
+    numbers = iter(range(blocks))
+    queued = [start(number) for number in itertools.islice(numbers, most)]
+    try:
+        require(needed)
+        while queued:
+            done, queued = ray.wait(queued)
+            queued += [start(number) for number in itertools.islice(numbers, len(done))]
+            for result in ray.get(done):
+                yield checked(result)
+    finally:
+        for task in queued:
+            ray.cancel(task)
+
+
+def require(needed: machines.Bundle) -> None:
+    """Raise `ConfigError` where the cluster neither has a machine with what is `needed` nor can start one."""
+    if not machines.can_have(needed):
+        asked = " and ".join(f"{amount:g} {kind}" for kind, amount in needed.items())
+        raise ConfigError(
+            f"the cluster has no machine with {asked} and cannot start one; add such a type of machine to the cluster"
+        )
+
+
+def checked(result: Any) -> Any:
+    """Return the result of a task. Raises it when it is an error."""
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 @contextlib.contextmanager
@@ -89,10 +126,7 @@ def answers(dataset: ray.data.Dataset) -> Iterator[Any]:
     """Yield the objects in rows of `answer_row` as they come. Raises those that are errors."""
     with as_they_come(dataset) as tables:
         for answer in (answer for table in tables for answer in table["answer"]):
-            result = pickle.loads(answer.as_py())  # noqa: S301 - from our own workers
-            if isinstance(result, Exception):
-                raise result
-            yield result
+            yield checked(pickle.loads(answer.as_py()))  # noqa: S301 - from our own workers
 
 
 def block_size(tracks: int, limit: int) -> int:
@@ -103,39 +137,18 @@ def block_size(tracks: int, limit: int) -> int:
     return min(limit, max(1, -(-tracks // _MIN_BLOCKS)))
 
 
-def first_blocks(blocks: int, cpus: int) -> list[int]:
-    """Return the first block of each task, and at the end the number of blocks.
-
-    Tasks become smaller towards the end, so that all CPUs finish at about the same time: Polychronopoulos and Kuck,
-    "Guided self-scheduling", IEEE Transactions on Computers C-36(12), 1987.
-    """
-    firsts = [0]
-    while (left := blocks - firsts[-1]) > 0:
-        firsts.append(firsts[-1] + min(_MAX_BLOCKS_PER_TASK, -(-left // (2 * cpus))))
-    return firsts
-
-
-def _do_blocks(
-    numbers: pa.Table,
-    listed: list[ray.ObjectRef],
-    firsts: list[int],
-    size: int,
-    work: Work,
-    columns: Sequence[str] | None,
-) -> Iterator[pa.Table]:
-    """Yield a row for each block of the task: the pickled result, or the error, which Ray would wrap in its own."""
-    (task,) = numbers["id"].to_pylist()
-    tracks = ray.get(listed[0])
-    for block in range(firsts[task], firsts[task + 1]):
-        try:
-            result = work(tracks.slice(block * size, size))
-            answer = answer_row(result.select(columns) if columns else result)
-        except Exception as error:
-            yield answer_row(portable(error))
-            return
-        yield answer
-
-
-def _cpus_of_a_block(tracks: pa.Table) -> float:
+def cpus_of_a_block(tracks: pa.Table) -> float:
     """Return 1 for local files and 0.5 for others, so that a CPU decodes one block while another waits for bytes."""
-    return 1.0 if Location.of(members.file_of(tracks["path"][0].as_py())).is_local else 0.5
+    return 1.0 if Location.of(tracks["path"][0].as_py()).is_local else 0.5
+
+
+def _do_block(
+    block: int, arguments: tuple[list[ray.ObjectRef[pa.Table]], int, Work, Sequence[str] | None]
+) -> pa.Table | Exception:
+    """Return the result of the block with this number, or the error, which Ray would wrap in its own."""
+    listed, size, work, columns = arguments
+    try:
+        result = work(ray.get(listed[0]).slice(block * size, size))
+        return result.select(columns) if columns else result
+    except Exception as error:
+        return portable(error)
