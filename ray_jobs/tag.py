@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import itertools
 import multiprocessing
 import os
 import signal
@@ -123,23 +122,6 @@ class _Worker:
         return tag_table.tag_files(self._tagger, files, self._known)
 
 
-class _ClusterWorker:
-    """A worker of `stream`: reads the files to tag and the known contents from the memory of its machine."""
-
-    def __init__(self, models: list[str], limits: DecodingSettings, shared: list[Any], device: str, size: int) -> None:
-        import ray
-
-        self._pending, known = ray.get(shared)
-        self._size = size
-        self._worker = _Worker(models, limits, known, device)
-
-    def __call__(self, task: pa.Table) -> Iterator[pa.Table]:
-        """Yield the rows of each block of a task, which names its first file and that after its last."""
-        ((begin, end),) = zip(task["begin"].to_pylist(), task["end"].to_pylist(), strict=True)
-        for start in range(begin, min(end, len(self._pending)), self._size):
-            yield self._worker(self._pending.slice(start, self._size))
-
-
 def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending: pa.Table) -> None:
     """Tag all pending files with one tagger for each CPU, of the cluster or, in a light install, of this machine."""
     from ray_jobs.engine.progress import TrackProgress
@@ -164,9 +146,9 @@ def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending:
 def local_stream(
     config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents
 ) -> Generator[pa.Table, None, None]:
-    """Like `stream`, in processes of this machine and without Ray."""
+    """Like `tagging.stream`, in processes of this machine and without Ray."""
     cpus = config.cluster.cpus or len(os.sched_getaffinity(0))
-    size = _block_size(config.tag, len(pending), cpus)
+    size = audio_files.block_size(len(pending), config.tag.batch_files, cpus)
     starts = range(0, len(pending), size)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
@@ -206,55 +188,15 @@ def _tag_block(files: pa.Table) -> pa.Table:
     return _worker(files)
 
 
-def _block_size(settings: TagSettings, files: int, cpus: int) -> int:
-    """Return the number of files in a block, small enough that every CPU gets some of a small collection."""
-    return min(settings.batch_files, max(1, -(-files // (4 * cpus))))
-
-
 def _cluster_stream(
     config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents
 ) -> Iterator[pa.Table]:
-    """Like `stream`, on a Ray that is connected for it."""
-    from ray_jobs.engine import cluster, reach
+    """Like `tagging.stream`, on a Ray that is connected for it."""
+    from ray_jobs.engine import cluster, reach, tagging
 
     with cluster.connected(config):
         reach.check_readable(pending["path"][0].as_py(), "inputs")
-        yield from stream(config, ensemble, pending, known)
-
-
-def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents) -> Iterator[pa.Table]:
-    """Yield rows of `tag_table.tag_files` for the pending files in the order of completion, on the connected Ray.
-
-    One actor on each CPU decodes and tags. Decoding is most of the work, and two pools of actors on the same CPUs
-    would only add the transfer between them. Where there is a GPU, the actors share it.
-    """
-    from ray_jobs.engine import capacity, cluster  # isort: skip - before ray
-    import ray
-
-    from ray_jobs.engine.blocks import as_they_come, first_blocks
-
-    cpus = capacity.cpus()
-    size = _block_size(config.tag, len(pending), cpus)
-    firsts = first_blocks(-(-len(pending) // size), cpus)
-    tasks = [pa.table({"begin": [begin * size], "end": [end * size]}) for begin, end in itertools.pairwise(firsts)]
-    workers = min(cpus, len(tasks))
-    gpus = 0 if config.device == "cpu" or ensemble.is_exported else capacity.gpus()
-    data = cluster.data()
-    # once in the shared memory of each machine; in a list, because Ray replaces a direct argument by the object
-    shared = [ray.put(pending), ray.put(known)]
-    dataset = data.from_arrow(tasks).map_batches(
-        _ClusterWorker,
-        fn_constructor_args=(ensemble.addresses, config.decoding, shared, "cuda" if gpus else "cpu", size),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=data.ActorPoolStrategy(size=workers),
-        num_cpus=1,
-        num_gpus=min(1.0, gpus / workers),
-    )
-    dataset.context.target_max_block_size = 1  # each block is sent at once, not at the end of the task
-    with as_they_come(dataset) as tables:
-        for rows in tables:
-            yield rows.cast(tag_table.SCHEMA)
+        yield from tagging.stream(config, ensemble, pending, known)
 
 
 def _require_folder(config: Config) -> None:

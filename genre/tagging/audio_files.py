@@ -43,3 +43,11 @@ def file_row(location: Location) -> dict[str, Any]:
         return {"path": str(location), "size": status.st_size, "modified": status.st_mtime}
     size, modified = corpora.size_and_time(location.filesystem.get_file_info(location.path))
     return {"path": str(location), "size": size, "modified": modified}
+
+
+def block_size(files: int, limit: int, processes: int) -> int:
+    """Return the number of files in a block: at most `limit`, fewer in a small collection, so that all processes work.
+
+    Each process has several blocks, so that all end at about the same time.
+    """
+    return min(limit, max(1, -(-files // (4 * processes))))

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.config import fingerprint
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, AudioError
 from genre.features.columns import combined, replaced
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
@@ -177,28 +179,50 @@ class TagTable:
         return pa.concat_tables([rows.filter(pc.invert(is_copy)), pa.table(columns, schema=SCHEMA)])
 
 
-def tag_files(tagger: Tagger, files: pa.Table, known: KnownContents) -> pa.Table:
-    """Return rows of the tag table for `files`.
+@dataclass(frozen=True)
+class DecodedFile:
+    """A row of the tag table without tags, and the decoded track that they are computed from.
 
-    A file whose content is `known` is not decoded; its row has neither tags nor a reason.
+    There is no track where the content is known, or the file could not be read.
     """
-    rows: list[dict[str, Any]] = files.select(FILES.names).to_pylist()
-    unknown = []
-    for row in rows:
-        content = _content(row["path"]) if known.has_size(row["size"]) else None
-        if content in known:
-            row["content"] = content
-        else:
-            unknown.append(row)
-    for row, tags in zip(unknown, tagger.tag([row["path"] for row in unknown]), strict=True):
-        row |= tag_columns(tags, tagger.classes)
-    return pa.Table.from_pylist(rows, SCHEMA)
+
+    row: dict[str, Any]
+    track: Any = None
+
+
+def decode_files(decode: Callable[[str], Any], files: pa.Table, known: KnownContents) -> list[DecodedFile]:
+    """Decode `files`; `decode` raises `AudioError`. One whose content is `known` is only read."""
+    return [_decoded(decode, row, known) for row in files.select(FILES.names).to_pylist()]
+
+
+def name_files(tagger: Tagger, files: list[DecodedFile]) -> pa.Table:
+    """Return rows of the tag table for decoded files. One whose content is known has neither tags nor a reason."""
+    readable = [file for file in files if file.track is not None]
+    tags = tagger.name_all([file.row["path"] for file in readable], [file.track for file in readable])
+    for file, named in zip(readable, tags, strict=True):
+        file.row.update(tag_columns(named, tagger.classes))
+    return pa.Table.from_pylist([file.row for file in files], SCHEMA)
+
+
+def tag_files(tagger: Tagger, files: pa.Table, known: KnownContents) -> pa.Table:
+    """Decode and name `files` in one process."""
+    return name_files(tagger, decode_files(tagger.decode, files, known))
+
+
+def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownContents) -> DecodedFile:
+    path = row["path"]
+    content = _content(path) if known.has_size(row["size"]) else None
+    if content in known:
+        return DecodedFile(row | {"content": content})
+    try:
+        return DecodedFile(row, decode(path))
+    except AudioError as error:
+        message = " ".join(str(error).split())
+        return DecodedFile(row | {"content": _content(path), "reason": error.reason.value, "message": message})
 
 
 def tag_columns(tags: Tags, classes: list[str]) -> dict[str, Any]:
-    """Return the columns of the tag table that hold the tags of a file, or its failure."""
-    if tags.reason is not None:
-        return {"content": _content(tags.path), "reason": tags.reason, "message": tags.message}
+    """Return the columns of the tag table that hold the tags of a file."""
     timeline = [
         {"start": moment.start, "end": moment.end, "probabilities": _in_order(moment.genres, classes)}
         for moment in tags.timeline

@@ -126,7 +126,7 @@ class Tagger:
             except AudioError as error:
                 message = " ".join(str(error).split())
                 results[number] = Tags(path, reason=error.reason.value, message=message)
-        tags = self._name([os.fspath(paths[number]) for number in tracks], list(tracks.values()))
+        tags = self.name_all([os.fspath(paths[number]) for number in tracks], list(tracks.values()))
         results |= dict(zip(tracks, tags, strict=True))
         return [results[number] for number in range(len(paths))]
 
@@ -136,23 +136,24 @@ class Tagger:
         Raises `AudioError` when a waveform is silent, too short or not finite.
         """
         tracks = [self._ensemble.waveform(np.asarray(wave), sample_rate) for wave in waveforms]
-        return self._name([""] * len(tracks), tracks)
+        return self.name_all([""] * len(tracks), tracks)
 
     def name(self, path: str, track: Any) -> Tags:
         """Return the genres of a track that was decoded for these models, or for others with the same features."""
-        return self._name([path], [track])[0]
+        return self.name_all([path], [track])[0]
 
-    def probabilities(self, tracks: Sequence[Any]) -> Float32:
-        """Return the mean over the models for each clip of decoded tracks, not calibrated: (clips, classes)."""
-        return self._ensemble.probabilities(tracks)
-
-    def _name(self, paths: Sequence[str], tracks: list[Any]) -> list[Tags]:
+    def name_all(self, paths: Sequence[str], tracks: Sequence[Any]) -> list[Tags]:
+        """Return the genres of several tracks, like `name`."""
         if not tracks:
             return []
         by_clip = self.probabilities(tracks)
         ends = np.cumsum([len(track.clips) for track in tracks])
         groups = np.split(by_clip, ends[:-1])
         return [self._tags(*each) for each in zip(paths, tracks, groups, strict=True)]
+
+    def probabilities(self, tracks: Sequence[Any]) -> Float32:
+        """Return the mean over the models for each clip of decoded tracks, not calibrated: (clips, classes)."""
+        return self._ensemble.probabilities(tracks)
 
     def _tags(self, path: str, track: Any, by_clip: Float32) -> Tags:
         answer = self.calibration(by_clip.mean(axis=0))

@@ -22,7 +22,7 @@ from ray_jobs.engine import cluster, machines, reach
 
 Work = Callable[[pa.Table], pa.Table]
 _MIN_BLOCKS = 16  # of a corpus with as many tracks, so that 16 CPUs share a small one
-_MOST_QUEUED = 1000  # blocks, and so CPUs that a cluster without limits is asked for
+MOST_QUEUED = 1000  # blocks, and so CPUs that a cluster without limits is asked for
 _THREAD_SECONDS = 10
 
 
@@ -58,7 +58,7 @@ class Workers:
         yield from completed(
             lambda block: task.remote(block, arguments),
             blocks=-(-len(tracks) // size),
-            most=int(self._config.cluster.max_cpus / share) or _MOST_QUEUED,
+            most=int(self._config.cluster.max_cpus / share) or MOST_QUEUED,
             needed={"CPU": share},
         )
 

@@ -1,0 +1,173 @@
+"""Tag a collection on Ray: decoded and answered by the same processes, or decoded on CPUs and answered on GPUs.
+
+Decoding is most of the work. Without a GPU each process loads the models and does both, because two kinds of processes
+on the same CPUs would only add the transfer between them. Where there are GPUs, every CPU of every machine decodes, and
+an actor on each GPU names the genres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from genre import memory
+from genre.audio.isolation import portable
+from genre.model.saved_model import SavedEnsemble
+from genre.settings import Config, DecodingSettings
+from genre.tagging import tag_table
+from genre.tagging.audio_files import block_size
+from genre.tagging.known_contents import KnownContents
+from genre.tagging.tag_table import DecodedFile
+from genre.tagging.tagger import Tagger
+from ray_jobs.engine import blocks, capacity
+from ray_jobs.engine.capacity import Capacity
+
+_CPUS_PER_GPU = 64  # of which a GPU names the files at least as fast as they decode them
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The files to tag, cut into blocks, and how. The objects are once in the memory of each machine."""
+
+    objects: list[ray.ObjectRef[Any]]  # in a list, because Ray replaces a direct argument by the object
+    limits: DecodingSettings
+    files: int
+    size: int  # files in a block
+
+    @classmethod
+    def of(
+        cls, config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents, workers: int
+    ) -> Collection:
+        """Cut `pending` into blocks for `workers` processes."""
+        size = block_size(len(pending), config.tag.batch_files, workers)
+        objects = [ray.put(ensemble), ray.put(pending), ray.put(known)]
+        return cls(objects, config.decoding, len(pending), size)
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks."""
+        return -(-self.files // self.size)
+
+    def decode(self, block: int, decoder: Callable[[str], Any] | None = None) -> list[DecodedFile]:
+        """Decode the files of a block, with the `decoder` of the models by default."""
+        ensemble, pending, known = ray.get(self.objects)
+        decoder = decoder or ensemble.decoder(self.limits)
+        return tag_table.decode_files(decoder, pending.slice(block * self.size, self.size), known)
+
+
+def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents) -> Iterator[pa.Table]:
+    """Yield rows of `tag_table.tag_files` for the pending files in the order of completion, on the connected Ray.
+
+    Raises `ConfigError` where the cluster has no machine for the work and cannot start one.
+    """
+    limits = Capacity.of(config.cluster)
+    # loading the models takes a CPU of a cluster, which may have to be started, as long as a full block
+    wanted = -(-len(pending) // config.tag.batch_files) if capacity.is_cluster() else len(pending)
+    workers = limits.workers(min(wanted, blocks.MOST_QUEUED))
+    share = blocks.cpus_of_a_block(pending)
+    if not ensemble.is_exported and limits.gives_gpu(config.device):
+        gpus = int(min(limits.gpus, max(capacity.gpus(), -(-workers // _CPUS_PER_GPU))))
+        workers = min(workers, gpus * _CPUS_PER_GPU)
+        collection = Collection.of(config, ensemble, pending, known, workers)
+        yield from on_both(collection, min(gpus, collection.blocks), workers, share, "cuda")
+    else:
+        collection = Collection.of(config, ensemble, pending, known, workers)
+        yield from _on_cpus(collection, workers if capacity.is_cluster() else collection.blocks)
+
+
+def _on_cpus(collection: Collection, most: int) -> Iterator[pa.Table]:
+    """Decode and name the blocks in the same processes, with `most` blocks queued at a time."""
+    task = ray.remote(num_cpus=1, max_retries=-1)(_tag_block)
+    yield from blocks.completed(lambda block: task.remote(collection, block), collection.blocks, most, {"CPU": 1})
+
+
+def on_both(collection: Collection, gpus: int, workers: int, share: float, device: str) -> Iterator[pa.Table]:
+    """Decode the blocks in tasks with a `share` of a CPU each, and name the genres by an actor on each of the `gpus`.
+
+    At most `workers` blocks are being decoded, and at most as many more wait for an actor. `device` is what the actors
+    compute on.
+    """
+    decode = ray.remote(num_cpus=share, max_retries=-1)(_decode_block)
+    # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
+    actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(_Answerer)
+    answerers = [actor.remote(collection, device) for _ in range(gpus)]
+    left = iter(range(collection.blocks))
+    decoding: list[ray.ObjectRef[Any]] = []
+    naming: dict[ray.ObjectRef[Any], Any] = {}
+    is_checked = False
+    try:
+        while True:
+            room = min(workers - len(decoding), 2 * workers - len(decoding) - len(naming))
+            decoding += [decode.remote(collection, block) for _, block in zip(range(room), left, strict=False)]
+            if not is_checked:  # when everything is queued, so that all machines start at once
+                blocks.require({"CPU": share})
+                blocks.require({"GPU": 1})
+                is_checked = True
+            if not (decoding or naming):
+                return
+            ((done,), _) = ray.wait([*naming, *decoding])
+            if naming.pop(done, None) is not None:
+                yield blocks.checked(ray.get(done))
+                continue
+            decoding.remove(done)
+            busy = list(naming.values())
+            free = min(answerers, key=busy.count)
+            naming[free.name.remote(done)] = free
+    finally:
+        for task in decoding:
+            ray.cancel(task)
+        for answerer in answerers:
+            ray.kill(answerer)
+
+
+class _Answerer:
+    """An actor that loads the models once and names the genres of decoded files."""
+
+    def __init__(self, collection: Collection, device: str) -> None:
+        self._collection, self._device = collection, device
+
+    def name(self, files: list[DecodedFile] | Exception) -> pa.Table | Exception:
+        """Return the rows of a decoded block, or the error, which Ray would wrap in its own."""
+        if isinstance(files, Exception):
+            return files
+        try:
+            return tag_table.name_files(_tagger(self._collection, self._device), files)
+        except Exception as error:
+            return portable(error)
+
+
+def _decode_block(collection: Collection, block: int) -> list[DecodedFile] | Exception:
+    try:
+        memory.keep_freed()
+        return collection.decode(block)
+    except Exception as error:
+        return portable(error)
+
+
+def _tag_block(collection: Collection, block: int) -> pa.Table | Exception:
+    try:
+        tagger = _tagger(collection, "cpu")
+        return tag_table.name_files(tagger, collection.decode(block, tagger.decode))
+    except Exception as error:
+        return portable(error)
+
+
+def _tagger(collection: Collection, device: str) -> Tagger:
+    """Return the tagger of this process, which is loaded once."""
+    ensemble: SavedEnsemble = ray.get(collection.objects[0])
+    return _loaded(tuple(ensemble.addresses), collection.limits, device)
+
+
+@lru_cache(maxsize=1)
+def _loaded(models: tuple[str, ...], limits: DecodingSettings, device: str) -> Tagger:
+    if device == "cuda":
+        from genre import devices  # needs torch, which an exported model does not
+
+        devices.check_gpu()
+    memory.keep_freed()
+    return Tagger.load(models, limits=limits, device=device, threads=1)
