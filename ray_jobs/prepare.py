@@ -11,7 +11,7 @@ import time
 
 import pyarrow as pa
 
-from genre import corpora, memory
+from genre import memory
 from genre.errors import GenreError
 from genre.features import balance, duplicates
 from genre.features.finishing import finish
@@ -33,11 +33,6 @@ def run(config: Config) -> None:
     """Prepare `config.corpus` into OUTPUT/features. Raises `GenreError` when too many tracks are rejected."""
     memory.return_freed()
     prepare(config)
-
-
-def forecast(config: Config) -> None:
-    """Print what the corpus has to say of its tracks, such as the genres of a library. Nothing is decoded."""
-    corpora.report(config.corpus, cli.console().print)
 
 
 def prepare(config: Config, workers: Workers | None = None) -> Manifest:

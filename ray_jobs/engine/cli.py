@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import re
 import shlex
 import sys
@@ -101,6 +102,7 @@ def _parser(program: str) -> _Parser:
     parser.add_argument("settings", nargs="*")
     parser.add_argument("--config")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--price-per-core-hour", type=_price)
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--help-all", action="store_true")
@@ -109,6 +111,8 @@ def _parser(program: str) -> _Parser:
 
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
+    if options.price_per_core_hour is not None and not (options.dry_run and job.is_priced):
+        raise ConfigError("--price-per-core-hour belongs to `prepare --dry-run` and `tag --dry-run`; leave it out")
     settings = config.load(options.config or job.shipped, _with_bare_key(options.settings, job.bare))
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
@@ -116,8 +120,8 @@ def _run(name: str, options: argparse.Namespace) -> None:
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), networks=job.builds)
     if options.dry_run:
         printing.show(config.to_yaml(settings).rstrip("\n"))
-        if job.forecasts:
-            _forecast(name, settings)
+        if job.forecast:
+            _forecast(job, settings, options.price_per_core_hour)
         return
     jobs.load(name)(settings)
 
@@ -135,12 +139,22 @@ def _require_features(output: str) -> None:
     manifest.read(Location.of(output) / "features")
 
 
-def _forecast(name: str, settings: Config) -> None:
+def _forecast(job: jobs.Job, settings: Config, price: float | None) -> None:
     """Print what the job would do and how long it would take, or why this is not known yet."""
     try:
-        jobs.load(name, "forecast")(settings)
+        jobs.load_forecast(job)(settings, *([price] if job.is_priced else []))
     except ArtifactError as error:
         console().print(f"no forecast yet: {error}")
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}, must be a number of at least 0")
+    return price
 
 
 def _with_bare_key(arguments: list[str], bare: str) -> list[str]:

@@ -28,7 +28,8 @@ class Job:
     builds: bool = False  # the job builds networks, so `architectures.*` is checked first
     needs_features: bool = False  # OUTPUT/features must be complete
     extra: str = "train"  # extra of this package with what the job imports
-    forecasts: bool = False  # the module has a `forecast(config)` for --dry-run
+    forecast: str = ""  # function for --dry-run, by its name in this package
+    is_priced: bool = False  # that function takes the price of a core-hour as well
     shipped: str | None = None  # the configuration file unless --config names one
 
 
@@ -39,7 +40,12 @@ _NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model
 
 # tests/ray/test_settings_read.py compares this table with what the jobs read
 JOBS = {
-    "prepare": Job(("output", "corpus", "prepare"), ("decoding", "audio", "spectrogram", "cluster"), forecasts=True),
+    "prepare": Job(
+        ("output", "corpus", "prepare"),
+        ("decoding", "audio", "spectrogram", "cluster"),
+        forecast="engine.forecast.prepare",
+        is_priced=True,
+    ),
     "train": Job(
         ("output", "architecture", "architectures", "train"),
         ("device", "seed", "audio", "spectrogram", "cache", "cluster"),
@@ -51,7 +57,7 @@ JOBS = {
         ("device", "seed", "train", "audio", "spectrogram", "cache", *_LIMITS, "cluster"),
         builds=True,
         needs_features=True,
-        forecasts=True,
+        forecast="tune.forecast",
     ),
     "evaluate": Job(("output", "model", "evaluate"), ("device", "seed", "cluster")),
     "leaderboard": Job(("output", "leaderboard")),
@@ -59,6 +65,8 @@ JOBS = {
         ("inputs", "output", "model", "min_precision", "tag"),
         ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
+        forecast="engine.forecast.tag",
+        is_priced=True,
     ),
     "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
@@ -67,7 +75,7 @@ JOBS = {
         ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
         ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "cache", "train", "tune", "architectures"),
         builds=True,
-        forecasts=True,
+        forecast="demo.forecast",
         shipped=str(Path(__file__).parents[1] / "demo.yaml"),
     ),
 }
@@ -82,7 +90,14 @@ def purpose(name: str) -> str:
         return ast.get_docstring(ast.parse(source.read())) or ""
 
 
-def load(name: str, function: str = "run") -> Callable[[Config], None]:
-    """Import the job and return its `run`, or its `forecast`."""
-    loaded: Callable[[Config], None] = getattr(importlib.import_module(f"ray_jobs.{name}"), function)
+def load(name: str) -> Callable[[Config], None]:
+    """Import the job and return its `run`."""
+    loaded: Callable[[Config], None] = importlib.import_module(f"ray_jobs.{name}").run
+    return loaded
+
+
+def load_forecast(job: Job) -> Callable[..., None]:
+    """Import the function that prints the job's forecast. It takes the settings, and a price if the job is priced."""
+    module, _, function = job.forecast.rpartition(".")
+    loaded: Callable[..., None] = getattr(importlib.import_module(f"ray_jobs.{module}"), function)
     return loaded

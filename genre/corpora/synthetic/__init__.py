@@ -102,6 +102,12 @@ def sample(params: Params, number: int) -> bytes:
     return _content(next(itertools.islice(_items(params), number, None)), params)
 
 
+def is_composed(settings: CorpusSettings) -> bool:
+    """Return whether an earlier scan has written all files."""
+    marker = _folder(settings, Params.model_validate(settings.params)) / MARKER
+    return marker.exists() and bool(marker.read_json()["complete"])
+
+
 def _folder(settings: CorpusSettings, params: Params) -> Location:
     root = settings.root or os.path.join(_cache(), "genre", f"synthetic-{_version(params)}")
     if "://" in root:

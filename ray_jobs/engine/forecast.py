@@ -1,0 +1,151 @@
+"""What `prepare` and `tag` would do, how long it takes and what it costs, from a sample decoded on this machine.
+
+Needs no Ray, except to ask a cluster how many CPUs it has.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre import corpora, registry
+from genre.errors import ArtifactError, ConfigError
+from genre.features.ledger import Ledger, select_pending
+from genre.features.preparation import prepare_block
+from genre.features.recipe import Recipe
+from genre.features.scan import scan
+from genre.model.saved_model import SavedEnsemble
+from genre.settings import Config
+from genre.storage import Location
+from genre.tagging import audio_files, tag_table
+from genre.tagging.known_contents import KnownContents
+from genre.tagging.tag_table import TagTable
+from genre.tagging.tagger import Tagger
+from genre.wording import duration, plural
+from ray_jobs.engine import cli
+from ray_jobs.engine.models import find_models
+
+_SAMPLE = 32  # tracks
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The work on all tracks that are to do, by that on a sample of them."""
+
+    tracks: int
+    sampled: int
+    music_seconds: float
+    core_seconds: float
+
+    @classmethod
+    def of(cls, tracks: int, sampled: int, music_seconds: float, core_seconds: float) -> Forecast:
+        """Scale the seconds of a sample to all `tracks`."""
+        scale = tracks / max(1, sampled)
+        return cls(tracks, sampled, music_seconds * scale, core_seconds * scale)
+
+    def lines(self, cpus_now: int, max_cpus: int, price: float | None) -> Iterator[str]:
+        """Yield what to print: amounts, times on the CPUs of now and on `max_cpus` (0: no limit), and the price."""
+        core_hours = self.core_seconds / 3600
+        yield (
+            f"{plural(self.tracks, 'track')} to do, {self.music_seconds / 3600:.1f} hours of music, "
+            f"{core_hours:.2f} core-hours by a sample of {self.sampled} on this machine"
+        )
+        times = [f"about {duration(self.core_seconds / cpus_now)} on {plural(cpus_now, 'CPU')} now"] if cpus_now else []
+        if max_cpus:
+            times.append(f"about {duration(self.core_seconds / max_cpus)} on cluster.max_cpus={max_cpus}")
+        yield "; ".join(times) or "no CPU is up now; cluster.max_cpus gives a number to compute the time with"
+        if price is not None:
+            yield f"price: {core_hours * price:.2f} at {price:g} a core-hour, without the time that machines boot"
+
+
+def prepare(config: Config, price: float | None) -> None:
+    """Print the forecast of `prepare`. Raises `ArtifactError` where the corpus cannot be listed yet."""
+    plugin = registry.load("genre.corpora", config.corpus.kind)
+    if hasattr(plugin, "is_composed") and not plugin.is_composed(config.corpus):
+        raise ArtifactError(f"prepare composes the corpus {config.corpus.kind} first")
+    recipe = Recipe.of(config)
+    with _nothing_yet():
+        scanned = scan(config.corpus)
+        corpora.report(config.corpus, cli.console().print)
+    ledger = Ledger(Location.of(config.output) / "features", recipe)
+    pending = select_pending(scanned, ledger.reusable_outcomes())
+    if not len(pending):
+        cli.console().print("prepare: nothing to do")
+        return
+    sample = _sample(pending)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Location.of(folder)
+        prepare_block(sample.slice(0, 1), recipe, target, run=1)  # starts the decoder, which is not counted
+        started = time.perf_counter()
+        outcomes = prepare_block(sample, recipe, target, run=2)
+        seconds = time.perf_counter() - started
+        size = sum(os.path.getsize(file.path) for file in (target / "clips").files(".parquet") if "00002-" in file.name)
+    music = pc.sum(outcomes["seconds"]).as_py() or 0.0
+    _show("prepare", Forecast.of(len(pending), len(sample), music, seconds), config, price)
+    cli.console().print(f"prepare: features of {size * len(pending) / len(sample) / 1e9:.3f} GB")
+
+
+def tag(config: Config, price: float | None) -> None:
+    """Print the forecast of `tag`, whose models answer on the CPU. Raises `ArtifactError` where inputs are missing."""
+    with _nothing_yet():
+        ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
+        pending = audio_files.list_files(config.inputs)
+    folder = Location.of(config.output) / "tags"
+    if (folder / "models.json").exists():
+        pending = TagTable(folder, ensemble).pending(pending, config.decoding.retry_rejects)
+    if not len(pending):
+        cli.console().print("tag: nothing to do")
+        return
+    sample = _sample(pending)
+    tagger = Tagger.load(ensemble.addresses, limits=config.decoding, threads=1)
+    tag_table.tag_files(tagger, sample.slice(0, 1), KnownContents.none())  # starts the decoder, which is not counted
+    started = time.perf_counter()
+    decoded = tag_table.decode_files(tagger.decode, sample, KnownContents.none())
+    decoding = time.perf_counter() - started
+    rows = tag_table.name_files(tagger, decoded)
+    seconds = time.perf_counter() - started
+    music = pc.sum(rows["seconds"]).as_py() or 0.0
+    _show("tag", Forecast.of(len(pending), len(sample), music, seconds), config, price)
+    cli.console().print(
+        f"tag: {1 - decoding / max(seconds, 1e-9):.0%} of it for the models, which a GPU does if there is one"
+    )
+
+
+def _show(job: str, forecast: Forecast, config: Config, price: float | None) -> None:
+    for line in forecast.lines(_cpus_now(config), config.cluster.max_cpus, price):
+        cli.console().print(f"{job}: {line}")
+
+
+def _sample(tracks: pa.Table) -> pa.Table:
+    """Return a few tracks, evenly spaced."""
+    places = np.linspace(0, max(0, len(tracks) - 1), min(_SAMPLE, len(tracks))).astype(np.int64)
+    return tracks.take(pa.array(places))
+
+
+def _cpus_now(config: Config) -> int:
+    """Return the CPUs that are up: of the cluster of RAY_ADDRESS, or those that the job uses of this machine."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return config.cluster.cpus or len(os.sched_getaffinity(0))
+    from ray_jobs.engine import cluster
+
+    with cluster.connected(config):
+        import ray
+
+        return int(ray.cluster_resources().get("CPU", 0))
+
+
+@contextmanager
+def _nothing_yet() -> Iterator[None]:
+    """Turn a `ConfigError` for music or a model that is missing into an `ArtifactError`: the settings may be right."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ArtifactError(str(error)) from None
