@@ -51,11 +51,11 @@ class Forecast:
         scale = tracks / max(1, sampled)
         return cls(tracks, sampled, music_seconds * scale, core_seconds * scale)
 
-    def lines(self, cpus_now: int, max_cpus: int, price: float | None) -> Iterator[str]:
+    def lines(self, cpus_now: int, max_cpus: int, price: float | None, noun: str = "track") -> Iterator[str]:
         """Yield what to print: amounts, times on the CPUs of now and on `max_cpus` (0: no limit), and the price."""
         core_hours = self.core_seconds / 3600
         yield (
-            f"{plural(self.tracks, 'track')} to do, {self.music_seconds / 3600:.1f} hours of music, "
+            f"{plural(self.tracks, noun)} to do, {self.music_seconds / 3600:.1f} hours of music, "
             f"{core_hours:.2f} core-hours by a sample of {self.sampled} on this machine"
         )
         times = [f"about {duration(self.core_seconds / cpus_now)} on {plural(cpus_now, 'CPU')} now"] if cpus_now else []
@@ -120,7 +120,8 @@ def tag(config: Config, price: float | None) -> None:
 
 
 def _show(job: str, forecast: Forecast, config: Config, price: float | None) -> None:
-    for line in forecast.lines(_cpus_now(config), config.cluster.max_cpus, price):
+    noun = "file" if job == "tag" else "track"
+    for line in forecast.lines(_cpus_now(config), config.cluster.max_cpus, price, noun):
         cli.console().print(f"{job}: {line}")
 
 

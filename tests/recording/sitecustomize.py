@@ -67,8 +67,8 @@ def _validate(schema: type[S], values: Mapping[str, Any], prefix: str = "") -> S
     return _mark(settings) if schema is Config and _dumped else settings
 
 
-def _load(name: str, function: str = "run") -> Callable[[Config], None]:
-    run = _original_load(name, function)
+def _load(name: str) -> Callable[[Config], None]:
+    run = _original_load(name)
 
     return lambda settings: run(_mark(settings))
 
