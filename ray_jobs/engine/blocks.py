@@ -51,7 +51,7 @@ class Workers:
             reach.check_readable(members.file_of(tracks["path"][0].as_py()), "corpus.root")
         size = block_size(len(tracks), limit)
         share = cpus_of_a_block(tracks)
-        task = ray.remote(num_cpus=share, max_retries=-1)(_do_block)
+        task = ray.remote(num_cpus=share, max_retries=-1)(do_block)
         # The table is once in the shared memory of each node, and blocks are views of it. The reference is in a list,
         # because Ray replaces a direct argument by the table itself.
         arguments = ray.put(([ray.put(tracks)], size, work, columns))
@@ -142,7 +142,7 @@ def cpus_of_a_block(tracks: pa.Table) -> float:
     return 1.0 if Location.of(tracks["path"][0].as_py()).is_local else 0.5
 
 
-def _do_block(
+def do_block(
     block: int, arguments: tuple[list[ray.ObjectRef[pa.Table]], int, Work, Sequence[str] | None]
 ) -> pa.Table | Exception:
     """Return the result of the block with this number, or the error, which Ray would wrap in its own."""

@@ -82,7 +82,7 @@ def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: Kn
 
 def _on_cpus(collection: Collection, most: int) -> Iterator[pa.Table]:
     """Decode and name the blocks in the same processes, with `most` blocks queued at a time."""
-    task = ray.remote(num_cpus=1, max_retries=-1)(_tag_block)
+    task = ray.remote(num_cpus=1, max_retries=-1)(tag_block)
     yield from blocks.completed(lambda block: task.remote(collection, block), collection.blocks, most, {"CPU": 1})
 
 
@@ -92,9 +92,9 @@ def on_both(collection: Collection, gpus: int, workers: int, share: float, devic
     At most `workers` blocks are being decoded, and at most as many more wait for an actor. `device` is what the actors
     compute on.
     """
-    decode = ray.remote(num_cpus=share, max_retries=-1)(_decode_block)
+    decode = ray.remote(num_cpus=share, max_retries=-1)(decode_block)
     # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
-    actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(_Answerer)
+    actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(Answerer)
     answerers = [actor.remote(collection, device) for _ in range(gpus)]
     left = iter(range(collection.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
@@ -125,7 +125,7 @@ def on_both(collection: Collection, gpus: int, workers: int, share: float, devic
             ray.kill(answerer)
 
 
-class _Answerer:
+class Answerer:
     """An actor that loads the models once and names the genres of decoded files."""
 
     def __init__(self, collection: Collection, device: str) -> None:
@@ -141,7 +141,7 @@ class _Answerer:
             return portable(error)
 
 
-def _decode_block(collection: Collection, block: int) -> list[DecodedFile] | Exception:
+def decode_block(collection: Collection, block: int) -> list[DecodedFile] | Exception:
     try:
         memory.keep_freed()
         return collection.decode(block)
@@ -149,7 +149,7 @@ def _decode_block(collection: Collection, block: int) -> list[DecodedFile] | Exc
         return portable(error)
 
 
-def _tag_block(collection: Collection, block: int) -> pa.Table | Exception:
+def tag_block(collection: Collection, block: int) -> pa.Table | Exception:
     try:
         tagger = _tagger(collection, "cpu")
         return tag_table.name_files(tagger, collection.decode(block, tagger.decode))
