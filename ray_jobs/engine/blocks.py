@@ -139,7 +139,7 @@ def block_size(tracks: int, limit: int) -> int:
 
 def cpus_of_a_block(tracks: pa.Table) -> float:
     """Return 1 for local files and 0.5 for others, so that a CPU decodes one block while another waits for bytes."""
-    return 1.0 if Location.of(tracks["path"][0].as_py()).is_local else 0.5
+    return 1.0 if Location.of(members.file_of(tracks["path"][0].as_py())).is_local else 0.5
 
 
 def do_block(

