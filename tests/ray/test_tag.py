@@ -15,9 +15,16 @@ import pytest
 from conftest import REPOSITORY
 from saving import CLASSES, save_answers, save_model, song
 
+from genre import Tagger
+from genre.config import load
+from genre.errors import ArtifactError
+from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import file_tags, result_tables
-from ray_jobs.engine import cli
+from genre.tagging import audio_files, file_tags, result_tables, tag_table
+from genre.tagging.known_contents import KnownContents
+from ray_jobs.engine import cli, tagging
+
+import ray  # isort: skip - after ray_jobs, which sets its environment
 
 ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
 
@@ -284,3 +291,26 @@ def test_a_run_resumes_with_names_that_look_like_formulas(tmp_path: Path, capsys
     assert run(*settings) == 0
     assert "1 file, 1 already done, 0 to do" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out/tags").glob("*.csv")} == before
+
+
+@pytest.mark.ray
+def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_path: Path) -> None:
+    """The GPU exists on paper only, so that the models compute on the CPU."""
+    for number in range(12):
+        song(tmp_path / "music" / f"{number:02}.wav", hertz=200 + 50 * number, seconds=2.5)
+    (tmp_path / "music" / "bad.mp3").write_bytes(b"no music")
+    files = audio_files.list_files(str(tmp_path / "music"))
+    expected = tag_table.tag_files(Tagger.load(model, threads=1), files, KnownContents.none()).sort_by("path")
+    config, ensemble = load(None, ["tag.batch_files=2"]), SavedEnsemble.read([Location.of(model)], 0.8)
+    ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
+    try:
+        collection = tagging.Collection.of(config, ensemble, files, KnownContents.none(), workers=2)
+        rows = pa.concat_tables(tagging.on_both(collection, 1, 2, 1.0, "cpu")).sort_by("path")
+        with pytest.raises(ArtifactError, match="torch sees no GPU"):
+            list(tagging.on_both(collection, 1, 2, 1.0, "cuda"))
+    finally:
+        ray.shutdown()
+    names = ["path", "content", "seconds", "reason", "message"]
+    assert rows.select(names).equals(expected.select(names))
+    for row, other in zip(rows.to_pylist(), expected.to_pylist(), strict=True):
+        assert row["probabilities"] == (other["probabilities"] and pytest.approx(other["probabilities"], abs=1e-5))
