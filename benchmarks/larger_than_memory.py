@@ -1,11 +1,12 @@
 """Train on features that memory does not hold: speed of the copy on disk, and memory of complete jobs.
 
-    python benchmarks/larger_than_memory.py write FOLDER --clips 100000
+    python benchmarks/larger_than_memory.py write FOLDER --clips 100000 [--small]
     python benchmarks/larger_than_memory.py speed FOLDER [--memory 2]
     python benchmarks/larger_than_memory.py jobs FOLDER --memory 4
 
 `write` writes FOLDER/features with clips of 128 x 1292 bytes: 64 distinct ones of ten genres, repeated, so that a
-network can learn them, in parts of 64 tracks as `prepare` writes them.
+network can learn them, in parts of 64 tracks as `prepare` writes them. With --small the clips are of 16 x 160 bytes, in
+parts of 4,096 tracks, for the memory that a long table of tracks takes.
 
 `speed` compares, in turns within one run:
 - an epoch of `Trainer` on the mapped copy with one on the same clips in arrays, for the smallest and the largest of the
@@ -54,9 +55,11 @@ from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Trainer
 
 SHAPE = Shape(128, 1292, 80.0, 512 / 22050)
+SMALL = Shape(16, 160, 80.0, 512 / 22050)
 GENRES = [f"genre{number}" for number in range(10)]
 SPLITS = ["train"] * 13 + ["valid"] * 3 + ["test"] * 4  # 65, 15 and 20 per cent
 PART = 64
+SMALL_PART = 4096
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny": ("cnn", {"width": 8, "depth": 4}),
     "cnn": ("cnn", {}),
@@ -77,40 +80,43 @@ JOBS = {
 SHORT = ["train.windows_per_clip=1", "train.eval_windows=1", "train.window_seconds=3", "train.batch_size=64"]
 
 
-def write(folder: Path, clips: int) -> None:
+def write(folder: Path, clips: int, shape: Shape, part: int) -> None:
     """Write the features; track, genre and split of a clip follow from its number."""
     rng = np.random.default_rng(0)
     (folder / "features/clips").mkdir(parents=True)
-    noise = rng.integers(0, 100, (PART, SHAPE.frames, SHAPE.bins), dtype=np.uint8)
+    noise = rng.integers(0, 100, (part, shape.frames, shape.bins), dtype=np.uint8)
     ids = [f"{GENRES[number % 10]}/artist {number // 50:05d}/{number:07d}.mp3" for number in range(clips)]
     order = sorted(range(clips), key=lambda number: ids[number])
-    parts = []
-    for begin in range(0, clips, PART):
-        numbers = order[begin : begin + PART]
+    parts, band = [], shape.bins // 10
+    for begin in range(0, clips, part):
+        numbers = order[begin : begin + part]
         bright = noise[: len(numbers)].copy()
         for row, number in enumerate(numbers):
-            bright[row, :, 12 * (number % 10) : 12 * (number % 10) + 12] += 100
+            bright[row, :, band * (number % 10) : band * (number % 10) + band] += 100
         table = pa.table(
             {
                 "track_id": [ids[number] for number in numbers],
                 "clip": pa.array([0] * len(numbers), pa.int32()),
                 "start_seconds": pa.array([0.0] * len(numbers), pa.float32()),
                 "peak_db": pa.array(rng.uniform(-10, 10, len(numbers)), pa.float32()),
-                "spectrogram": pa.array([clip.tobytes() for clip in bright], pa.binary(SHAPE.bytes)),
+                "spectrogram": pa.array([clip.tobytes() for clip in bright], pa.binary(shape.bytes)),
             },
-            schema=SHAPE.clip_schema(),
+            schema=shape.clip_schema(),
         )
         (Location.of(folder) / "features" / "clips" / f"{begin:07d}.parquet").write_table(table, **WRITE_OPTIONS)
         parts += [f"{begin:07d}.parquet"] * len(numbers)
     tracks = {
         "track_id": [ids[number] for number in order],
+        "path": [f"/music/{ids[number]}" for number in order],
+        "group": [f"artist {number // 10:06d}" for number in order],
+        "sound": [f"{number:032x}" for number in order],
         "genre": [GENRES[number % 10] for number in order],
         "split": [SPLITS[number // 10 % len(SPLITS)] for number in order],
         "clips": pa.array([1] * clips, pa.int32()),
         "part": parts,
     }
     (Location.of(folder) / "features" / "tracks.parquet").write_table(pa.table(tracks))
-    manifest = {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(SHAPE), "classes": GENRES}
+    manifest = {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(shape), "classes": GENRES}
     (Location.of(folder) / "features" / "manifest.json").write_json(manifest)
 
 
@@ -233,13 +239,15 @@ def main() -> None:
     parser.add_argument("part", choices=["write", "speed", "jobs"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=100_000)
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--memory", type=float, default=0.0, help="limit in GiB")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.part == "write":
-        write(options.folder, options.clips)
+        layout = (SMALL, SMALL_PART) if options.small else (SHAPE, PART)
+        write(options.folder, options.clips, *layout)
     elif options.part == "speed":
         speed(options.folder, options.memory, options.rounds)
     else:

@@ -118,7 +118,9 @@ def trainer_loop(name: str, steps: int, batch: int, device: torch.device, precis
     clips = noise_clips(steps * batch, bins)
     normaliser = (np.full(bins, -40, np.float32), np.full(bins, 23, np.float32))
     classifier = Classifier(network, *normaliser, clips.shape.range_db).to(device)
-    settings = TrainSettings(epochs=10_000, batch_size=batch, window_seconds=3.0, dtype=precision, **recipe)
+    settings = TrainSettings(
+        epochs=10_000, batch_size=batch, window_seconds=3.0, windows_per_clip=1, dtype=precision, **recipe
+    )
     trainer = Trainer(classifier, clips, clips, CLASSES, settings)
     epochs = iter(range(1, settings.epochs))
 

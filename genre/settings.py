@@ -184,6 +184,9 @@ class TuneSettings(Settings):
 
     architectures: list[str] = Field([], description="architectures to compare; empty: all")
     trials: int = Field(8, ge=1, description="trials of each architecture")
+    sample: float = Field(
+        1.0, gt=0, le=1, description="share of the tracks that trials see; the best settings are trained on all"
+    )
     sampler: Literal["random", "tpe"] = Field(
         "random", description="random: independent draws; tpe: guided by earlier trials (genre[tpe])"
     )

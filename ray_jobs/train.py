@@ -17,8 +17,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from genre import devices
-from genre.errors import ConfigError, GenreError, TrainingError
+from genre.errors import ConfigError, TrainingError
 from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.windows import Shard
@@ -26,8 +25,8 @@ from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.settings import Config
 from genre.storage import Location
-from genre.training import experiment, workers
-from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
+from genre.training import experiment, sharing
+from genre.training.experiment import EXECUTION_SETTINGS, Experiment
 from genre.training.run_record import RunRecord
 from ray_jobs.engine import cli, cluster, machines, metrics, reporter
 from ray_jobs.engine.capacity import Capacity, is_cluster
@@ -73,6 +72,8 @@ def run(config: Config) -> None:
         f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres"
     )
     cache = ClipCache.of(features, config.cache)
+    if not is_cluster():  # on a cluster the first worker finds out
+        cache.check_size()
     with cluster.connected(config) as capacity:
         failure = _fit(planned, cache, model, folder, _resources(config, capacity))
     record.end(None if failure else model)
@@ -126,9 +127,11 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
     shard = Shard(context.get_world_rank(), context.get_world_size())
     # batch statistics are averaged by the trainer, once an epoch; DDP would send them with every step
     wrap = functools.partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
-    data, failure = _open(setup)
-    if data is None or failure:
-        return failure
+    try:
+        node = ray.get_runtime_context().get_node_id()
+        data, shard = sharing.open_data(setup.cache, shard, node, setup.mailbox.put.remote, setup.use_gpu)
+    except TrainingError as error:
+        return str(error)
     card, trainer = experiment.trainer_for(setup.experiment, data, get_device(), shard, wrap)
     last = ray.train.get_checkpoint()
     if last is not None:
@@ -149,21 +152,8 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
                 ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(path))
     except TrainingError as error:
         return str(error)
-    if not shard.rank:
-        experiment.save_best(setup.model, card, trainer)
+    experiment.save_best(setup.model, card, trainer)
     return None
-
-
-def _open(setup: WorkerSetup) -> tuple[Data | None, str]:
-    """Return the clips, and the message of the first worker that could not open them: then none trains."""
-    data, failure = None, ""
-    try:
-        if setup.use_gpu:
-            devices.check_gpu()
-        data = Data.open(setup.cache, setup.mailbox.put.remote)
-    except GenreError as error:
-        failure = str(error)
-    return data, next(filter(None, workers.gather(failure)), "")
 
 
 def _unlisted_state(run: Location) -> Location | None:

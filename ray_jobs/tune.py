@@ -1,9 +1,8 @@
 """Search all architectures concurrently, train the best of each with more seeds, and write the leaderboard.
 
 The search uses only the training and validation splits. The best configuration of each architecture is trained with
-several seeds, of which the search did the first, and scored once on the test split. Run again after an interruption,
-it resumes after the last finished epoch of each trial; more trials, seeds or architectures reuse those that ran. Write
-OUTPUT/models and OUTPUT/leaderboard.
+several seeds and scored once on the test split. Run again after an interruption, it resumes after the last finished
+epoch of each trial, and reuses trials that ran. Write OUTPUT/models and OUTPUT/leaderboard.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from genre.errors import TrainingError
 from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.report import Search
-from genre.settings import Config
+from genre.settings import Config, TuneSettings
 from genre.storage import Location
 from genre.training import experiment
 from genre.wording import plural
 from ray_jobs.engine import cli, cluster, judging
+from ray_jobs.engine.capacity import is_cluster
 from ray_jobs.search import decision, finals, results, samplers, slots, space, timing, tracking
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.decision import Decider, Decision
@@ -50,10 +50,13 @@ def run(config: Config, known: Forecast | None = None) -> None:
         f"tune: {plural(len(features.tracks('train')), 'track')} of {plural(len(features.classes), 'genre')}, "
         f"validated on {len(features.tracks('valid'))}"
     )
+    searched = features.sampled(config.tune.sample, config.seed)
+    if not is_cluster():  # on a cluster the first trials find out
+        ClipCache.of(features, config.cache).check_size()
     with cluster.connected(config) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
-        runner = Runner(config, ClipCache.of(features, config.cache), resources)
+        runner = Runner(config, ClipCache.of(searched, config.cache), resources)
         decider = Decider(config, timing.workload_of(features), features.manifest.contents, resources)
         decided = decider.decide(known)
         baseline = judging.fit_baseline.remote(features, config.train.class_weights, capacity)
@@ -104,7 +107,8 @@ def find_winners(runner: Runner, plan: Plan) -> SearchResult:
     if missing:
         if len(missing) < len(trials):
             cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
-        runner.make_copy()
+        if config.tune.workers_per_trial == 1:  # several may keep a share each
+            runner.make_copy()
         sampling = samplers.sampling(config.tune, config.seed, plan, trials, missing)
         trials = runner.run("search", trials, missing, **sampling)
     for trial in trials:
@@ -114,7 +118,7 @@ def find_winners(runner: Runner, plan: Plan) -> SearchResult:
     interrupted = not all(trial.has_ended for trial in trials)
     if not winners and not interrupted:
         raise TrainingError("no trial finished an epoch; the failures above say why")
-    facts = results.for_report(trials, concurrent, _budget(plan, config.tune.minutes))
+    facts = results.for_report(trials, concurrent, _budget(plan, config.tune))
     shown = [f"{name} {value}" for name, value in facts.summary() if name not in ("all architectures", "budget")]
     cli.console().print(f"  {', '.join(shown)}")
     return SearchResult(winners, facts, interrupted)
@@ -127,7 +131,8 @@ def _open(config: Config) -> Features:
     experiment.check_settings(config.audio, config.spectrogram, features)
     for name in space.architecture_names(config.tune):
         space.experiment(config, {"architecture": name})
-    experiment.check_batches(config.train, features, config.tune.workers_per_trial)
+    sample = features.sampled(config.tune.sample, config.seed)
+    experiment.check_batches(config.train, sample, config.tune.workers_per_trial)
     return features
 
 
@@ -146,7 +151,7 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     """After an interruption, score the best trials so far on the validation split, in OUTPUT/leaderboard/so-far."""
     if not result.winners:
         return
-    config, features = runner.base, runner.cache.features
+    config, features = runner.base, runner.cache.features.complete()
     output = Location.of(config.output)
     saved = [
         finals.best_epoch(runner, winner, output / "tune" / "so-far" / winner.architecture) for winner in result.winners
@@ -164,12 +169,13 @@ def _saved(config: Config, winners: Sequence[Winner], trained: Finals) -> list[s
     return [winner.architecture for winner in winners if finals.label(config, winner) in labels]
 
 
-def _budget(plan: Plan, minutes: float) -> str:
+def _budget(plan: Plan, settings: TuneSettings) -> str:
     """Return in words what each architecture is given."""
     epochs = sorted(set(plan.epochs.values()))
     most = f"{epochs[0]} to {epochs[-1]} epochs" if len(epochs) > 1 else f"at most {plural(epochs[0], 'epoch')}"
-    total = f", {minutes:g} minutes in all" if minutes else ""
-    return f"{plural(plan.trials, 'trial')} of {most} an architecture{total}"
+    seen = f" on {settings.sample:.0%} of the tracks" if settings.sample < 1 else ""
+    total = f", {settings.minutes:g} minutes in all" if settings.minutes else ""
+    return f"{plural(plan.trials, 'trial')} of {most} an architecture{seen}{total}"
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ once is there for the next job. The first process that needs a copy makes it whi
     FOLDER/features-KEY/header.json     statistics, and sizes and times of the files below; written last
     FOLDER/features-KEY/SPLIT.clips     (clips, frames, bins) bytes, in the order of tracks and clips
     FOLDER/features-KEY/SPLIT.peaks     (clips,) float32, dB
-    FOLDER/features-KEY/SPLIT.tracks    Arrow: track_id, group, label, clips
+    FOLDER/features-KEY/SPLIT.tracks    Arrow: track_id, group, label, clips, here (whether the clips are in the copy)
 
-The key depends on everything that the clips follow from, with the names, sizes and times of the files in `clips/`.
-Readers hold a shared lock on the header, and a copy whose header is locked is not deleted.
+Where the clips are too many for a machine, it keeps the share of its workers (`Share`); the table of tracks is always
+complete. The key depends on everything that the clips follow from, with the names, sizes and times of the files in
+`clips/`. Readers hold a shared lock on the header, and a copy whose header is locked is not deleted.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import json
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,26 +36,26 @@ from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import cache_folder
 from genre.features.cache_folder import Report
-from genre.features.clips import ClipIndex, Clips, Ints, check_peaks, spectrograms_of
+from genre.features.clips import ClipRows, Clips, Ints, check_peaks, spectrograms_of
 from genre.features.columns import combined
-from genre.features.encoding import Bytes, Float32
+from genre.features.encoding import Bytes
 from genre.features.folder import Features
 from genre.features.mapped import MappedFile
+from genre.features.sampling import Share
 from genre.features.schema import Shape
 from genre.features.statistics import LevelStatistics
 from genre.settings import CacheSettings
 
-_FORMAT = 1  # of the files; part of the key
+_FORMAT = 2  # of the files; part of the key
 _WORTH_A_MESSAGE = 1e9  # bytes; copying less takes a few seconds
 
 
 @dataclass(frozen=True)
 class CachedClips:
-    """The clips of a copy by split, and the level statistics of the first split."""
+    """The clips of a copy by split, and the level statistics of its clips of the first split."""
 
     clips: dict[str, Clips]
-    mean: Float32  # (bins,) dB
-    std: Float32  # (bins,) dB
+    statistics: LevelStatistics
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,36 @@ class ClipCache:
     settings: CacheSettings
     splits: tuple[str, ...]
     key: str
+    share: Share | None = None  # of a machine; None: all tracks
 
     @classmethod
     def of(cls, features: Features, settings: CacheSettings, splits: tuple[str, ...] = ("train", "valid")) -> ClipCache:
         """Return the address of `splits` of a features folder as it is now. Nothing is copied yet."""
         return cls(features, settings, splits, _key(features, splits))
+
+    def of_share(self, share: Share) -> ClipCache:
+        """Return the address of the share of a machine."""
+        return replace(self, share=share, key=_key(self.features, self.splits, share))
+
+    def check_size(self) -> None:
+        """Raise `ArtifactError` where this machine has no copy, and its disk or cache.max_gb is too small for one.
+
+        Copies of other features do not count, since those that are not in use are deleted. Raises `ConfigError` like
+        `open`.
+        """
+        folder = cache_folder.of(self.settings)
+        if not (folder / self._name / cache_folder.HEADER).exists():
+            cache_folder.check_size(folder, self._size(), self.settings.max_gb, str(self.features.folder))
+
+    def tracks(self, split: str) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+        """Return all tracks of a split, and which of them have their clips in the copy, (tracks,)."""
+        tracks = self.features.tracks(split)
+        return tracks, np.ones(len(tracks), dtype=bool) if self.share is None else self.share.holds(tracks)
+
+    def _size(self) -> int:
+        """Return the bytes of the clips."""
+        splits = map(self.tracks, self.splits)
+        return sum(int(tracks["clips"].to_numpy()[here].sum()) for tracks, here in splits) * self.features.shape.bytes
 
     @property
     def _name(self) -> str:
@@ -96,7 +123,7 @@ class ClipCache:
         """Copy the clips to `folder`, where this process holds the lock."""
         self._check_unchanged()
         shutil.rmtree(folder / self._name, ignore_errors=True)  # altered
-        size = sum(map(self.features.clip_count, self.splits)) * self.features.shape.bytes
+        size = self._size()
         cache_folder.make_room(folder, size, self.settings.max_gb, str(self.features.folder))
         if size > _WORTH_A_MESSAGE:
             report(f"copying {size / 1e9:.1f} GB of features to {folder}")
@@ -122,7 +149,7 @@ class ClipCache:
         features = self.features
         statistics = LevelStatistics(features.shape)
         with contextlib.ExitStack() as stack:
-            writers = [stack.enter_context(_SplitWriter(target, split, features)) for split in self.splits]
+            writers = [stack.enter_context(_SplitWriter(target, split, self)) for split in self.splits]
             tracks = features.tracks()
             used = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(self.splits, pa.string())))
             # one thread writes a row group while this one reads and sums the next
@@ -142,7 +169,7 @@ class ClipCache:
         return statistics
 
     def _check_unchanged(self) -> None:
-        if _key(Features.open(self.features.folder), self.splits) != self.key:
+        if _key(self.features.reopened(), self.splits, self.share) != self.key:
             raise ArtifactError(
                 f"{self.features.folder}: the features were prepared again while this job ran; run it again"
             )
@@ -151,12 +178,14 @@ class ClipCache:
 class _SplitWriter:
     """Writes the clips of one split, each to its position."""
 
-    def __init__(self, target: Path, split: str, features: Features) -> None:
-        self._tracks, self._shape = features.tracks(split), features.shape
+    def __init__(self, target: Path, split: str, cache: ClipCache) -> None:
+        features = cache.features
+        self._tracks, self._here = cache.tracks(split)
+        self._shape = features.shape
         self._labels = features.labels(self._tracks)
         self._source = f"{features.folder}, split {split!r}"
-        self._index = ClipIndex(self._source, self._tracks)
-        self._peaks = np.full(len(self._index), np.nan, dtype=np.float32)
+        self._rows = ClipRows(self._source, self._tracks.filter(pa.array(self._here)))
+        self._peaks = np.full(len(self._rows), np.nan, dtype=np.float32)
         self._path = target / split
 
     def __enter__(self) -> _SplitWriter:
@@ -167,9 +196,14 @@ class _SplitWriter:
         self._file.close()
 
     def take(self, file: str, rows: pa.RecordBatch) -> tuple[Bytes, Ints, Ints]:
-        """Return the spectrograms of `rows`, which of them belong to the split, and their positions. Keep the peaks."""
-        chosen, positions = self._index.locate(file, rows)
-        self._peaks[positions] = rows["peak_db"].to_numpy(zero_copy_only=False)[chosen]
+        """Return the spectrograms of `rows`, which of them belong to the split, and their positions.
+
+        Keep the peaks. Raises `ArtifactError` when one is unknown, or a clip is repeated.
+        """
+        chosen, positions = self._rows.locate(file, rows)
+        peaks = rows["peak_db"].to_numpy(zero_copy_only=False)[chosen]
+        check_peaks(self._source, peaks)
+        self._peaks[positions] = peaks
         return spectrograms_of(rows, self._shape), chosen, positions
 
     def write(self, spectrograms: Bytes, chosen: Ints, positions: Ints) -> None:
@@ -181,15 +215,15 @@ class _SplitWriter:
                 _write_at(self._file, int(positions[run[0]]) * self._shape.bytes, content.reshape(-1).data)
 
     def finish(self) -> None:
-        """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing or has no peak."""
-        self._index.check_complete()
-        check_peaks(self._source, self._peaks)
+        """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing."""
+        self._rows.check_complete()
         os.fsync(self._file.fileno())
         self._path.with_suffix(".peaks").write_bytes(self._peaks.tobytes())
         ids, groups = combined(self._tracks["track_id"]), combined(self._tracks["group"])
         counts = combined(self._tracks["clips"]).cast(pa.int64())
         tracks = pa.record_batch(
-            [ids, pc.coalesce(groups, ids), self._labels, counts], ["track_id", "group", "label", "clips"]
+            [ids, pc.coalesce(groups, ids), self._labels, counts, pa.array(self._here)],
+            ["track_id", "group", "label", "clips", "here"],
         )
         with pa.ipc.new_file(str(self._path.with_suffix(".tracks")), tracks.schema) as writer:
             writer.write_batch(tracks)
@@ -208,8 +242,7 @@ def _write_at(file: IO[bytes], offset: int, content: memoryview) -> None:
 
 def _write_header(folder: Path, statistics: LevelStatistics) -> None:
     """Write the header, from which a reader sees whether the other files are complete and unchanged."""
-    mean, std = statistics.mean_and_std()
-    header = {"mean": mean.tolist(), "std": std.tolist(), "files": _files(folder)}
+    header = {"statistics": statistics.to_json(), "files": _files(folder)}
     with (folder / cache_folder.HEADER).open("w", encoding="utf-8") as file:
         json.dump(header, file)
         file.flush()
@@ -234,28 +267,29 @@ def _mapped(folder: Path, cache: ClipCache) -> CachedClips | None:
         return None
     os.utime(folder)  # it was used now
     clips = {split: _split(folder / split, cache.features.shape, lock) for split in cache.splits}
-    return CachedClips(clips, np.array(header["mean"], np.float32), np.array(header["std"], np.float32))
+    return CachedClips(clips, LevelStatistics.merged(cache.features.shape, [header["statistics"]]))
 
 
 def _split(path: Path, shape: Shape, lock: object) -> Clips:
     """Return the mapped clips of a split; they hold `lock`."""
     tracks = pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".tracks")))).get_batch(0)
-    counts = tracks["clips"].to_numpy()
+    counts, here = tracks["clips"].to_numpy(), np.flatnonzero(tracks["here"].to_numpy(zero_copy_only=False))
     source = MappedFile(path.with_suffix(".clips"), lock)
-    total = int(counts.sum())
+    total = int(counts[here].sum())
     return Clips(
         spectrograms=source.array(np.uint8, (total, shape.frames, shape.bins)),
         peak_db=MappedFile(path.with_suffix(".peaks")).array(np.float32, (total,)),
-        track=np.repeat(np.arange(len(counts)), counts),
+        track=np.repeat(here, counts[here]),
         track_ids=tracks["track_id"],
         labels=tracks["label"].to_numpy(),
         groups=tracks["group"],
         shape=shape,
         source=source,
+        everywhere=None if len(here) == len(counts) else counts,
     )
 
 
-def _key(features: Features, splits: tuple[str, ...]) -> str:
+def _key(features: Features, splits: tuple[str, ...], share: Share | None = None) -> str:
     """Return 16 hex digits that change with the clips, their labels and their order."""
     manifest = features.manifest
     files = [(info.base_name, info.size, info.mtime_ns) for info in (features.folder / "clips").children()]
@@ -266,6 +300,7 @@ def _key(features: Features, splits: tuple[str, ...]) -> str:
         "contents": manifest.contents,
         "classes": manifest.classes,
         "splits": splits,
+        "parts": [part and asdict(part) for part in (features.sample, share)],
         "files": files,
     }
     return fingerprint(content)

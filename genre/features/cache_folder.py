@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import getpass
 import os
+import pwd
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,10 @@ _SHARE_OF_DISK = 0.9
 
 
 def of(settings: CacheSettings) -> Path:
-    """Return the folder of all copies, which is made. Raises `ConfigError` where it cannot be written."""
+    """Return the folder of all copies, which is made.
+
+    Raises `ConfigError` where it cannot be written, or belongs to another user, who could change the copies.
+    """
     default = os.environ.get("GENRE_CACHE") or f"/var/tmp/genre-{getpass.getuser()}"
     folder = Path(settings.folder or default).expanduser()
     try:
@@ -33,6 +37,12 @@ def of(settings: CacheSettings) -> Path:
         raise ConfigError(
             f"cache.folder={folder}: cannot be written ({error.strerror}); name a folder on each machine's local disk"
         ) from None
+    owner = folder.stat().st_uid
+    if owner != os.getuid():
+        raise ConfigError(
+            f"cache.folder={folder}: belongs to another user ({_user(owner)}); name a folder of your own, such as "
+            f"{folder / f'genre-{getpass.getuser()}'}"
+        )
     return folder
 
 
@@ -48,6 +58,13 @@ def exclusive(folder: Path, report: Report) -> Iterator[None]:
         yield
 
 
+def check_size(folder: Path, size: int, max_gb: float, source: str) -> None:
+    """Raise `ArtifactError` where `size` bytes would not fit even if all other copies were deleted."""
+    held = sum(_sizes(folder).values())
+    disk = shutil.disk_usage(folder).free + held
+    _check_room(folder, size, min(disk, _limit(folder, max_gb, held)), source)
+
+
 def make_room(folder: Path, size: int, max_gb: float, source: str) -> None:
     """Delete unfinished copies, then those that were used least recently, until `size` more bytes fit.
 
@@ -55,21 +72,48 @@ def make_room(folder: Path, size: int, max_gb: float, source: str) -> None:
     """
     for unfinished in folder.glob(f"{PREFIX}*{UNFINISHED}"):
         shutil.rmtree(unfinished)
-    copies = sorted(folder.glob(f"{PREFIX}*"), key=lambda path: path.stat().st_mtime)
-    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in copies}
+    sizes = _sizes(folder)
     held = sum(sizes.values())
-    limit = max_gb * 1e9 or _SHARE_OF_DISK * (shutil.disk_usage(folder).free + held)
-    for path in copies:
+    limit = _limit(folder, max_gb, held)
+    for path in sizes:
         if held + size <= limit:
             return
         if _delete_unused(path):
             held -= sizes[path]
-    if held + size > limit:
-        in_use = f", besides {held / 1e9:.1f} GB that other jobs use" if held else ""
-        raise ArtifactError(
-            f"cache.folder={folder}: the clips of {source} take {size / 1e9:.1f} GB, and {limit / 1e9:.1f} GB are "
-            f"available{in_use}; set cache.folder to a larger disk, or raise cache.max_gb"
-        )
+    _check_room(folder, size, limit, source, held)
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Return the bytes of each copy, the least recently used first."""
+    sizes: dict[Path, tuple[float, int]] = {}
+    for path in folder.glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process deletes or renames it
+            sizes[path] = (path.stat().st_mtime, sum(file.stat().st_size for file in path.iterdir()))
+    return {path: size for path, (_, size) in sorted(sizes.items(), key=lambda item: item[1])}
+
+
+def _limit(folder: Path, max_gb: float, held: int) -> float:
+    """Return the bytes that all copies may take, of which `held` are taken."""
+    return max_gb * 1e9 or _SHARE_OF_DISK * (shutil.disk_usage(folder).free + held)
+
+
+def _check_room(folder: Path, size: int, limit: float, source: str, held: int = 0) -> None:
+    if held + size <= limit:
+        return
+    in_use = f", besides {held / 1e9:.1f} GB that other jobs use" if held else ""
+    raise ArtifactError(
+        f"cache.folder={folder}: the clips of {source} take {size / 1e9:.1f} GB, and {limit / 1e9:.1f} GB are "
+        f"available{in_use}, enough for {max(0.0, limit - held) / size:.0%} of them; set cache.folder to a larger "
+        "disk, or raise cache.max_gb; train.workers on several machines keep a share each, tune.sample searches on a "
+        "part"
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _delete_unused(copy: Path) -> bool:

@@ -45,9 +45,21 @@ class Clips:
     groups: pa.StringArray  # (tracks,) the track_id where no group is known
     shape: Shape
     source: MappedFile | None = None  # of the spectrograms, where they are mapped from a file
+    everywhere: Ints | None = None  # (tracks,) clips of each track, where other machines hold a part of them
 
     def __len__(self) -> int:
         return len(self.spectrograms)
+
+    @property
+    def total(self) -> int:
+        """The number of clips on all machines."""
+        return len(self) if self.everywhere is None else int(self.everywhere.sum())
+
+    def class_counts(self, classes: int) -> Ints:
+        """Return the number of clips of each class on all machines, (classes,)."""
+        if self.everywhere is None:
+            return np.bincount(self.clip_labels(), minlength=classes)
+        return np.bincount(self.labels, self.everywhere, classes).astype(np.int64)
 
     def clip_labels(self) -> Ints:
         """Return (clips,) indices into the folder's classes."""
@@ -77,6 +89,41 @@ class Clips:
 
 
 class ClipIndex:
+    """Gives each clip of `tracks` a position, in the order of tracks and clip numbers, and accepts each clip once.
+
+    `clips` is the number of clips of each track; `source` names the tracks in errors. Methods raise `ArtifactError`.
+    """
+
+    def __init__(self, source: str, clips: Ints) -> None:
+        self._source, self._counts = source, clips
+        self._first = np.cumsum(clips) - clips
+        self._found = np.zeros(int(clips.sum()), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def mark(self, file: str, track: Ints, clip: Ints) -> Ints:
+        """Return the positions of clips, given by the row of their track and their number within it, (clips,) each."""
+        beyond = (clip < 0) | (clip >= self._counts[track])
+        position = self._first[track] + clip
+        if beyond.any() or self._found[position].any() or len(np.unique(position)) < len(position):
+            raise ArtifactError(
+                f"{self._source}: {file} holds a clip twice, or more clips of a track than tracks.parquet counts; "
+                "number the clips of a track 0, 1, 2, ..., or prepare it again"
+            )
+        self._found[position] = True
+        return position
+
+    def check_complete(self) -> None:
+        """Check that `mark` was called with every clip."""
+        missing = len(self._found) - np.count_nonzero(self._found)
+        if missing:
+            raise ArtifactError(
+                f"{self._source}: {missing} of {len(self._found)} clips are missing; prepare the features again"
+            )
+
+
+class ClipRows:
     """Finds the position of each row of Parquet among all clips of `tracks`, in the order of tracks and clip numbers.
 
     `tracks` has the columns track_id, clips (how many) and part (the file that holds them, null: any); `source` names
@@ -88,12 +135,10 @@ class ClipIndex:
         ids = tracks["track_id"].to_pylist()
         self._row = dict(zip(ids, range(len(ids)), strict=True))
         self._parts = tracks["part"].to_pylist()
-        self._counts: Ints = tracks["clips"].to_numpy().astype(np.int64)
-        self._first = np.cumsum(self._counts) - self._counts
-        self._found = np.zeros(int(self._counts.sum()), dtype=bool)
+        self._index = ClipIndex(source, tracks["clips"].to_numpy().astype(np.int64))
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._index)
 
     def locate(self, file: str, rows: pa.RecordBatch) -> tuple[Ints, Ints]:
         """Return the rows that hold clips of these tracks, and their positions, (n,) each.
@@ -103,17 +148,11 @@ class ClipIndex:
         check_no_nulls(f"{self._source}: {file}", rows)
         tracks = np.array([self._find(file, track) for track in rows["track_id"].to_pylist()], dtype=np.int64)
         used = np.flatnonzero(tracks >= 0)
-        track, clip = tracks[used], rows["clip"].to_numpy()[used]
-        beyond = (clip < 0) | (clip >= self._counts[track])
-        position = self._first[track] + clip
-        if beyond.any() or self._found[position].any() or len(np.unique(position)) < len(position):
-            raise repeated(f"{self._source}: {file}")
-        self._found[position] = True
-        return used, position
+        return used, self._index.mark(file, tracks[used], rows["clip"].to_numpy()[used].astype(np.int64))
 
     def check_complete(self) -> None:
         """Check that `locate` was called with every clip."""
-        check_all_found(self._source, self._found)
+        self._index.check_complete()
 
     def _find(self, file: str, track: str) -> int:
         row = self._row.get(track, -1)
@@ -131,21 +170,6 @@ def check_peaks(source: str, peak_db: Float32) -> None:
     """Raise `ArtifactError` when a peak level is unknown."""
     if not np.isfinite(peak_db).all():
         raise ArtifactError(f"{source}: peak_db holds NaN or nulls; those spectrograms are unusable, remove them")
-
-
-def check_all_found(source: str, found: npt.NDArray[np.bool_]) -> None:
-    """Raise `ArtifactError` unless all clips were found."""
-    missing = len(found) - np.count_nonzero(found)
-    if missing:
-        raise ArtifactError(f"{source}: {missing} of {len(found)} clips are missing; prepare the features again")
-
-
-def repeated(source: str) -> ArtifactError:
-    """Return the error for clip rows that repeat a clip, or exceed the number of the track's clips."""
-    return ArtifactError(
-        f"{source} holds a clip twice, or more clips of a track than tracks.parquet counts; "
-        "number the clips of a track 0, 1, 2, ..., or prepare it again"
-    )
 
 
 def spectrograms_of(rows: pa.RecordBatch, shape: Shape) -> Bytes:

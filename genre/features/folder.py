@@ -12,6 +12,7 @@ from genre.errors import ArtifactError
 from genre.features import manifest
 from genre.features.columns import combined
 from genre.features.manifest import Manifest
+from genre.features.sampling import Sample
 from genre.features.schema import ROW_GROUP, Shape
 from genre.storage import Location
 
@@ -21,14 +22,19 @@ _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of
 
 
 class Features:
-    """A finished features folder. A job opens it once and passes it on; its pickle holds only address and manifest.
+    """A finished features folder, or a sample of its tracks.
+
+    A job opens it once and passes it on; its pickle holds only address, manifest and the rule of the sample.
 
     All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
     """
 
-    def __init__(self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None) -> None:
+    def __init__(
+        self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None, sample: Sample | None = None
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.sample = sample
         self._tracks = tracks
 
     @classmethod
@@ -40,8 +46,23 @@ class Features:
         tracks = _read_tracks(folder)
         return cls(folder, Manifest.from_json(manifest.with_defaults(content, tracks, folder)), tracks)
 
-    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest]]:
-        return Features, (self.folder, self.manifest)
+    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, Sample | None]]:
+        return Features, (self.folder, self.manifest, None, self.sample)
+
+    def sampled(self, share: float, seed: int) -> Features:
+        """Return this folder with a sample of its training and validation tracks; itself for a share of 1."""
+        if share == 1:
+            return self
+        sample = Sample(share, seed)
+        return Features(self.folder, self.manifest, sample.of(self.tracks()), sample)
+
+    def complete(self) -> Features:
+        """Return this folder with all tracks."""
+        return self if self.sample is None else Features(self.folder, self.manifest)
+
+    def reopened(self) -> Features:
+        """Return the folder, or the same sample of it, as it is now."""
+        return Features(self.folder, Features.open(self.folder).manifest, sample=self.sample)
 
     @property
     def shape(self) -> Shape:
@@ -58,10 +79,11 @@ class Features:
 
         Columns that a folder of others lacks are null; `clips` is counted.
         """
-        if self._tracks is None:
-            self._tracks = _read_tracks(self.folder)
-        if "clips" not in self._tracks.column_names:
-            self._tracks = self._tracks.append_column("clips", self._count_clips(self._tracks))
+        if self._tracks is None or "clips" not in self._tracks.column_names:
+            tracks = _read_tracks(self.folder) if self._tracks is None else self._tracks
+            if "clips" not in tracks.column_names:
+                tracks = tracks.append_column("clips", self._count_clips(tracks))
+            self._tracks = tracks if self.sample is None else self.sample.of(tracks)
         return self._tracks if split is None else self._tracks.filter(pc.equal(self._tracks["split"], split))
 
     def clip_count(self, split: str) -> int:

@@ -52,7 +52,7 @@ def assign(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None 
     split[units[known]] = published[known]
     shares = np.array(wanted_shares(settings))
     counted = allocation.Units.of(units, _sorted_codes(table["genre"]), split)
-    drawn = allocation.allocate(counted, shares, _drawn_order(names, settings.split_seed))
+    drawn = allocation.allocate(counted, shares, drawn_order(names, settings.split_seed))
     codes[active] = np.where(known, published, drawn[units])
     splits = pa.array([*SPLITS, *UNUSED]).take(pa.array(codes))
     return tracks.set_column(tracks.schema.get_field_index("split"), "split", splits)
@@ -177,7 +177,7 @@ def _earlier_splits(table: pa.Table, units: Ints, count: int, history: pa.Table 
     return np.where(split == later, -1, split)
 
 
-def _drawn_order(names: pa.StringArray, seed: int) -> Ints:
+def drawn_order(names: pa.StringArray, seed: int) -> Ints:
     """Return an order of names drawn from the names and the seed alone: that of their keyed BLAKE2 hashes."""
     key = str(seed).encode()
     hashes = (

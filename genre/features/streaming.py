@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.features import clips as clip_rows
-from genre.features.clips import Clips, Ints
+from genre.features.clips import ClipIndex, Clips, Ints
 from genre.features.columns import combined
 from genre.features.encoding import Bytes, Float32
 from genre.features.folder import Features
@@ -126,15 +126,13 @@ class TrackMeans:
     def __init__(self, source: str, tracks: pa.Table) -> None:
         """Prepare for `tracks`, whose column `clips` tells how many each one has; `source` names them in errors."""
         clips = tracks["clips"].to_numpy().astype(np.int64)
-        self._source, self._counts = source, clips
-        self._first = np.cumsum(clips) - clips
-        self._found = np.zeros(int(clips.sum()), dtype=bool)
+        self._counts, self._index = clips, ClipIndex(source, clips)
         self._means: list[Float32] = []
         self._incomplete: dict[int, list[tuple[tuple[str, int, int], int, list[Float32]]]] = {}
 
     def add(self, chunk: ChunkMeans) -> int:
         """Add a chunk and return the number of tracks that it completed. Raises `ArtifactError` for a repeated clip."""
-        self._mark(chunk)
+        self._index.mark(chunk.order[0], chunk.tracks[chunk.track], chunk.numbers)
         if not self._means:
             self._means = [np.zeros((len(self._counts), each.shape[1]), np.float32) for each in chunk.values]
         clips = np.bincount(chunk.track, minlength=len(chunk.tracks))
@@ -153,16 +151,8 @@ class TrackMeans:
 
     def result(self) -> list[Float32]:
         """Return each value of all tracks, (tracks, width). Raises `ArtifactError` when a clip is missing."""
-        clip_rows.check_all_found(self._source, self._found)
+        self._index.check_complete()
         return self._means
-
-    def _mark(self, chunk: ChunkMeans) -> None:
-        tracks = chunk.tracks[chunk.track]
-        positions = self._first[tracks] + chunk.numbers
-        beyond = (chunk.numbers < 0) | (chunk.numbers >= self._counts[tracks])
-        if beyond.any() or self._found[positions].any() or len(np.unique(positions)) < len(positions):
-            raise clip_rows.repeated(f"{self._source}: {chunk.order[0]}")
-        self._found[positions] = True
 
     def _complete(self, row: int, pieces: list[tuple[tuple[str, int, int], int, list[Float32]]]) -> None:
         """Average the pieces of a track in the order of the units, so that the sum is the same each time."""

@@ -36,6 +36,12 @@ class Shard:
 
     rank: int = 0
     world: int = 1
+    peers: Shard | None = None  # which of the workers of its machine, where each machine has its own share of the clips
+
+    @property
+    def of_clips(self) -> Shard:
+        """Which of the workers this is that divide the clips of this machine among them."""
+        return self.peers or self
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,16 @@ def training_windows(
     """Yield one epoch of random windows. The workers' shares of a batch are disjoint and of equal size.
 
     `seed` decides everything, so an epoch can be repeated. Windows that do not fill the last batch are left out; the
-    order is different in each epoch.
+    order is different in each epoch. Where each machine has its own clips, a machine with fewer than its part of the
+    batches repeats some windows, from other positions.
     """
-    epoch = plan(len(clips), per_clip, batch_size, shard.world)
+    epoch, peers = plan(clips.total, per_clip, batch_size, shard.world), shard.of_clips
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.repeat(np.arange(len(clips)), per_clip))
+    batch = epoch.share * peers.world if shard.peers else epoch.batch
+    order = np.resize(order, max(len(order), epoch.steps * batch))
     starts = rng.integers(0, clips.shape.frames - frames + 1, size=len(order))
-    begins = range(shard.rank * epoch.share, epoch.steps * epoch.batch, epoch.batch)
+    begins = range(peers.rank * epoch.share, epoch.steps * batch, batch)
     shares = (slice(begin, begin + epoch.share) for begin in begins)
     return _cut_each(clips, ((order[rows], starts[rows]) for rows in shares), frames)
 
@@ -105,7 +114,8 @@ def evaluation_windows(
     of_track = np.bincount(clips.track, minlength=len(clips.track_ids)) * len(starts)
     group = ((np.cumsum(of_track) - of_track) // batch_size)[clips.track]
     order = np.argsort(group, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)[shard.rank :: shard.world]
+    peers = shard.of_clips
+    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)[peers.rank :: peers.world]
     return _cut_each(clips, _evaluation_batches(members, starts, 2 * batch_size), frames)
 
 

@@ -16,10 +16,11 @@ from genre.errors import ArtifactError
 from genre.features import SPLITS, Clips, Features, Float32, Manifest, splits, windows
 from genre.features.cache import ClipCache
 from genre.features.cache_folder import Report
+from genre.features.statistics import LevelStatistics
 from genre.features.windows import Shard
 from genre.model import calibration, checkpoint, finetuning
 from genre.model.card import ModelCard
-from genre.model.classifier import Classifier, predict
+from genre.model.classifier import Classifier
 from genre.settings import AudioSettings, Config, SpectrogramSettings, TrainSettings
 from genre.storage import Location
 from genre.training.trainer import Trainer
@@ -68,7 +69,12 @@ class Data:
     def open(cls, cache: ClipCache, report: Report = lambda message: None) -> Data:
         """Open this machine's copy of the training and validation clips. `report` and errors as in `ClipCache.open`."""
         copy = cache.open(report)
-        return cls(copy.clips["train"], copy.clips["valid"], copy.mean, copy.std, cache.features.manifest)
+        return cls.of(copy.clips, copy.statistics, cache.features.manifest)
+
+    @classmethod
+    def of(cls, clips: dict[str, Clips], statistics: LevelStatistics, manifest: Manifest) -> Data:
+        """Return the clips of the splits with the statistics of the training split."""
+        return cls(clips["train"], clips["valid"], *statistics.mean_and_std(), manifest)
 
 
 def check_tracks(features: Features, needed: Sequence[str] = SPLITS) -> None:
@@ -139,7 +145,14 @@ def trainer_for(
 
 
 def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
-    """Save the weights of the best epoch with the facts of the training and the answers on the validation tracks."""
+    """Save the weights of the best epoch with the facts of the training and the answers on the validation tracks.
+
+    The first worker saves. Where each machine has a share of the clips, all workers have to call this.
+    """
+    if trainer.shard.rank:
+        if trainer.shard.peers:
+            trainer.best_answers()
+        return
     history = [asdict(epoch) for epoch in trainer.history]
     last = history[-1]
     facts = {
@@ -152,9 +165,8 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
         "settings": {"train": trainer.settings.model_dump(mode="json"), "params": card.params},
         "history": history,
     }
-    best = trainer.use_best()
-    checkpoint.save(folder, replace(card, facts=facts), best)
-    probabilities = predict(best, trainer.valid, card.frames(), card.eval_windows)
+    probabilities = trainer.best_answers()
+    checkpoint.save(folder, replace(card, facts=facts), trainer.use_best())
     calibration.save(folder, trainer.valid.track_ids.to_pylist(), trainer.valid.labels, probabilities)
 
 

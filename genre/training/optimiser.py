@@ -43,6 +43,6 @@ def moving_average(classifier: Classifier, decay: float) -> AveragedModel | None
 
 def class_weights(clips: Clips, classes: int) -> Tensor:
     """Return the inverse frequency of each class among the training clips, (classes,), with mean one over the clips."""
-    counts = np.bincount(clips.clip_labels(), minlength=classes)
-    weights = len(clips) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    counts = clips.class_counts(classes)
+    weights = clips.total / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return torch.from_numpy(weights.astype(np.float32))

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from genre import memory
 from genre.errors import TrainingError
 from genre.evaluation.metrics import Scores
-from genre.features import Clips, windows
+from genre.features import Clips, Float32, windows
 from genre.features.windows import Shard
-from genre.model.classifier import Classifier, to_device
+from genre.model.classifier import Classifier, predict, to_device
 from genre.settings import TrainSettings
 from genre.training import optimiser, workers
 from genre.training.augmentation import Augmentation
@@ -60,10 +60,11 @@ class TrainingPass:
 class Trainer:
     """Trains a classifier and keeps the weights of its best validated epoch.
 
-    With several workers each holds the same data and trains its share of every global batch; `wrap` makes the network
-    average its gradients. `batch_size` is the global batch and `learning_rate` belongs to it, so neither depends on
-    the number of workers. Batch norm normalises each worker's share by itself, as in Goyal et al., "Accurate, large
-    minibatch SGD", arXiv 1706.02677; its running statistics are averaged over the workers after each epoch.
+    With several workers each holds the same data, or the share of its machine, and trains its share of every global
+    batch; `wrap` makes the network average its gradients. `batch_size` is the global batch and `learning_rate` belongs
+    to it, so neither depends on the number of workers. Batch norm normalises each worker's share by itself, as in Goyal
+    et al., "Accurate, large minibatch SGD", arXiv 1706.02677; its running statistics are averaged over the workers
+    after each epoch.
 
     Raises `ConfigError` when a worker's share of a batch is too small for batch norm.
     """
@@ -81,19 +82,19 @@ class Trainer:
     ) -> None:
         self.classifier = classifier
         self.valid = valid
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.shard = settings, seed, shard
         self.history: list[Epoch] = []
         self.best: State = {}  # weights of the best epoch
-        self._train, self._classes, self._shard = train, classes, shard
+        self._train, self._classes = train, classes
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.dtype, self._device, classifier)
         self._frames = train.shape.frames_in(settings.window_seconds)
         self._per_clip = windows.per_epoch(settings.windows_per_clip, self._frames, train.shape.frames)
-        self._plan = windows.plan(len(train), self._per_clip, settings.batch_size, shard.world)
+        self._plan = windows.plan(train.total, self._per_clip, settings.batch_size, shard.world)
         self._validator = Validator(valid, classes, self._frames, settings.eval_windows, shard, self._autocast)
         self._epochs_per_validation = epochs_per_validation(
-            len(train) * self._per_clip,
-            len(valid) * len(windows.eval_starts(self._frames, valid.shape.frames, settings.eval_windows)),
+            train.total * self._per_clip,
+            valid.total * len(windows.eval_starts(self._frames, valid.shape.frames, settings.eval_windows)),
         )
         self._network = wrap(classifier.network)
         self._parameters = list(classifier.parameters())
@@ -129,7 +130,7 @@ class Trainer:
     def train_epoch(self, number: int) -> TrainingPass:
         """Train epoch `number` (1, 2, ...) without validation. Raises `TrainingError` when the loss is not finite."""
         # all random numbers follow from the epoch's number, so that a resumed run equals an uninterrupted one
-        entropy = np.random.SeedSequence((self.seed, number, self._shard.rank))
+        entropy = np.random.SeedSequence((self.seed, number, self.shard.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         batch_shape = (self._plan.share, self._train.shape.bins, self._frames)
         augment = Augmentation(
@@ -141,16 +142,30 @@ class Trainer:
         for spectrograms, peak_db, labels in batches:
             total += self._step(*augment(spectrograms, peak_db, labels))
         # the only point of an epoch at which the host waits for the device
-        mean = float(workers.sum_over_workers(total)) / (self._plan.steps * self._shard.world)
+        mean = float(workers.sum_over_workers(total)) / (self._plan.steps * self.shard.world)
         if not math.isfinite(mean):
             raise TrainingError(f"the loss is {mean} in epoch {number}; lower train.learning_rate")
-        return TrainingPass(mean, self._plan.steps * self._plan.share * self._shard.world, batches.wait_seconds)
+        return TrainingPass(mean, self._plan.steps * self._plan.share * self.shard.world, batches.wait_seconds)
 
     def use_best(self) -> Classifier:
         """Put the weights of the best epoch into the classifier and return it."""
         self.classifier.load_state_dict(self.best)
         self.classifier.eval()
         return self.classifier
+
+    def best_answers(self) -> Float32:
+        """Return the probabilities of the best epoch for all validation tracks, (tracks, classes).
+
+        Where each machine has a share of them, all workers have to call this.
+        """
+        best, settings = self.use_best(), self.settings
+        if self.shard.peers is None:
+            return predict(best, self.valid, self._frames, settings.eval_windows)
+        own = predict(best, self.valid, self._frames, settings.eval_windows, shard=self.shard)
+        padded = np.zeros((len(own), self._classes), np.float32)
+        padded[:, : own.shape[1]] = own
+        answers: Float32 = workers.sum_over_workers(torch.from_numpy(padded).to(self._device)).cpu().numpy()
+        return answers
 
     def state(self) -> State:
         """Return everything needed to resume, as tensors and plain values.
@@ -207,7 +222,7 @@ class Trainer:
     def _batches(self, number: int) -> Iterator[list[Tensor]]:
         """Yield spectrograms, peaks and labels of this worker's share of each batch, on the device."""
         for batch in windows.training_windows(
-            self._train, self._frames, self._per_clip, self.settings.batch_size, (self.seed, number), self._shard
+            self._train, self._frames, self._per_clip, self.settings.batch_size, (self.seed, number), self.shard
         ):
             yield to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels)
 
@@ -238,7 +253,7 @@ class Trainer:
     def _validate(self) -> tuple[float, Scores]:
         """Return loss and scores of the evaluated weights."""
         averaged = [self.evaluated.network] if self._average else []
-        workers.average_batch_statistics([self.classifier.network, *averaged], self._shard.world)
+        workers.average_batch_statistics([self.classifier.network, *averaged], self.shard.world)
         return self._validator(self.evaluated)
 
     def _epochs_done(self) -> int:

@@ -66,12 +66,18 @@ class Forecast:
         return Plan.of(self.train, self.tune, self.costs)
 
     def estimate(self, plan: Plan) -> Estimate:
-        """Return the expected wall time of `plan`, where the trials of the winners finish and are the first seed."""
-        trials_only = replace(plan, seeds=1)
-        full = [self._seconds(name, epochs) for name, epochs in plan.epochs.items()]
-        searched = [self._work(name, epochs, trials_only) for name, epochs in plan.epochs.items()]
-        finals = [(plan.seeds - 1) * (seconds + _BETWEEN_TRIALS) for seconds in full]
-        return Estimate(self._wall_time(searched, full), self._wall_time(finals, full), self._judging(plan))
+        """Return the expected wall time of `plan`, where the trials of the winners finish."""
+        trial = [self._seconds(name, epochs, self.searched) for name, epochs in plan.epochs.items()]
+        final = [self._seconds(name, epochs, self.workload) for name, epochs in plan.epochs.items()]
+        searched = [self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
+        finals = [self._final_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
+        return Estimate(self._wall_time(searched, trial), self._wall_time(finals, final), self._judging(plan))
+
+    @property
+    def searched(self) -> Workload:
+        """The clips that a trial sees: those of tune.sample."""
+        train, valid = (max(1, round(clips * self.tune.sample)) for clips in (self.workload.train, self.workload.valid))
+        return replace(self.workload, train=train, valid=valid)
 
     def shares(self, plan: Plan) -> dict[str, float]:
         """Return the share of each architecture in the time of all trainings."""
@@ -85,7 +91,7 @@ class Forecast:
         fewer += [replace(full, trials=1, seeds=seeds) for seeds in range(full.seeds - 1, 0, -1)]
         plans = (self._longest(plan, seconds) for plan in fewer)
         plan = next((plan for plan in plans if self._is_long(plan)), self._longest(fewer[-1], seconds))
-        searched = max(self._work(name, epochs, replace(plan, seeds=1)) for name, epochs in plan.epochs.items())
+        searched = max(self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items())
         return replace(plan, minutes=_LENIENCE * searched / 60)
 
     def halving(self, plan: Plan) -> list[str]:
@@ -130,9 +136,16 @@ class Forecast:
 
     def _work(self, name: str, epochs: int, plan: Plan) -> float:
         """Return the seconds of all trainings of an architecture, one after another."""
-        training = self._seconds(name, epochs)
-        trainings = plan.trials * self._kept(plan.trials, epochs) + plan.seeds - 1
-        return trainings * training + (plan.trials + plan.seeds - 1) * _BETWEEN_TRIALS
+        return self._search_work(name, epochs, plan) + self._final_work(name, epochs, plan)
+
+    def _search_work(self, name: str, epochs: int, plan: Plan) -> float:
+        trainings = plan.trials * self._kept(plan.trials, epochs)
+        return trainings * self._seconds(name, epochs, self.searched) + plan.trials * _BETWEEN_TRIALS
+
+    def _final_work(self, name: str, epochs: int, plan: Plan) -> float:
+        # the trial of the winner is the first seed, unless it saw only a sample
+        trainings = plan.seeds - (self.tune.sample == 1)
+        return trainings * (self._seconds(name, epochs, self.workload) + _BETWEEN_TRIALS)
 
     def _kept(self, trials: int, epochs: int) -> float:
         """Return the expected share of the epochs of `trials` trials that remain with early stopping.
@@ -148,11 +161,11 @@ class Forecast:
             milestone = following
         return done / (trials * epochs)
 
-    def _seconds(self, name: str, epochs: int) -> float:
+    def _seconds(self, name: str, epochs: int, workload: Workload) -> float:
         """Return the seconds of one training."""
         settings, workers = self.train.model_copy(update={"epochs": epochs}), self.tune.workers_per_trial
-        reports = costs.validations(settings, self.workload) * _REPORT
-        return costs.trial_seconds(settings, self.workload, self.costs[name], workers) + reports
+        reports = costs.validations(settings, workload) * _REPORT
+        return costs.trial_seconds(settings, workload, self.costs[name], workers) + reports
 
     def _wall_time(self, work: list[float], trials: list[float]) -> float:
         """Return the wall time of `work` run concurrently; towards the end some workers wait for the last trial."""

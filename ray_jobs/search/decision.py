@@ -72,12 +72,14 @@ class Decider:
         plan, limit = decision.plan, 60 * self.config.tune.minutes
         if not limit or decision.seeds_decided:
             return plan.seeds
+        sample = self.config.tune.sample
+        trainings = [winner.training_seconds / sample for winner in winners]
         seeds = budget.seeds_within(
             limit - seconds - decision.judging,
             plan.seeds,
             self.resources.concurrent_trials(),
-            trainings=[winner.training_seconds for winner in winners],
-            remaining=[winner.remaining_seconds for winner in winners],
+            trainings=trainings,
+            remaining=[winner.remaining_seconds for winner in winners] if sample == 1 else trainings,
         )
         if seeds < plan.seeds:
             left = f"{seeds} of {plural(plan.seeds, 'seed')}" if seeds else "no further training"

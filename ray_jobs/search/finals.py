@@ -35,14 +35,15 @@ class Finals:
 
 
 def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
-    """Train each winner with `seeds` seeds to its end, and save the models in OUTPUT/models.
+    """Train each winner with `seeds` seeds to its end on all tracks, and save the models in OUTPUT/models.
 
-    A finished trial of the search is the training with the search's own seed, and one that was stopped is resumed. A
-    training that fails leaves its seed out, with a note for the report. Raises `TrainingError` when all failed.
+    A finished trial of a search on all tracks is the training with the search's own seed, and one that was stopped is
+    resumed. A training that fails leaves its seed out, with a note for the report. Raises `TrainingError` when all
+    failed.
     """
     first = trials.base.seed
     slots = {
-        (winner.architecture, seed): _slot(winner, seed, is_first=seed == first)
+        (winner.architecture, seed): _slot(winner, seed, is_trial=seed == first and not trials.is_on_sample)
         for winner in winners
         for seed in range(first, first + seeds)
     }
@@ -50,7 +51,7 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
     if missing:
         settings = {winner.architecture: winner.settings for winner in winners}
         specs = [slot.spec(settings[name] | {"seed": seed}) for (name, seed), slot in slots.items() if slot in missing]
-        trained = trials.run("final", list(slots.values()), missing, **runner.listed(specs))
+        trained = trials.on_all().run("final", list(slots.values()), missing, **runner.listed(specs))
         slots = dict(zip(slots, trained, strict=True))
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
@@ -65,6 +66,11 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
         target = parent / f"seed-{config.seed}"
         finals.saved.append(best_epoch(trials, winner, target))
         _delete_others(parent, {target.name})
+        if trials.is_on_sample:
+            finals.notes.append(
+                f"{winner.architecture}: tune.minutes left no time to train it on all tracks; its model is that of the "
+                f"search, trained on {config.tune.sample:.0%} of them."
+            )
         record = winner.slot.record
         if record is not None and record.ended != "finished":
             finals.notes.append(
@@ -101,12 +107,12 @@ def label(config: Config, winner: Winner) -> str:
     return space.experiment(config, winner.settings).label
 
 
-def _slot(winner: Winner, seed: int, is_first: bool) -> Slot:
-    """Return the slot of a winner's training with `seed`: with the search's seed, the trial itself if it finished."""
-    if is_first and winner.slot.is_finished:
+def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
+    """Return the slot of a winner's training with `seed`: where it is the trial's, the trial itself if it finished."""
+    if is_trial and winner.slot.is_finished:
         return winner.slot
     slot = winner.slot.final(seed)
-    if is_first:
+    if is_trial:
         slot.folder.start_from(winner.slot.folder)
     return slot
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -30,6 +30,16 @@ class Runner:
     base: Config
     cache: ClipCache
     resources: TrialResources
+
+    @property
+    def is_on_sample(self) -> bool:
+        """Whether the trials see only tune.sample of the tracks."""
+        return self.cache.features.sample is not None
+
+    def on_all(self) -> Runner:
+        """Return a runner of trials on all tracks."""
+        features, settings, splits = self.cache.features, self.cache.settings, self.cache.splits
+        return replace(self, cache=ClipCache.of(features.complete(), settings, splits)) if self.is_on_sample else self
 
     def make_copy(self) -> None:
         """Make the copy of the clips on one machine, so that a disk that is too small ends a search at its start.

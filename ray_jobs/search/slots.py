@@ -99,6 +99,7 @@ def _parent(config: Config, manifest: Manifest, architecture: str, epochs: int) 
         "sampler": config.tune.sampler,
         "stopping": [config.tune.grace_epochs, config.tune.reduction],
         "seed": planned.seed,
+        "sample": config.tune.sample,
         "features": [manifest.fingerprint, manifest.contents],
     }
     return Location.of(config.output) / "tune" / f"{architecture}-{fingerprint(settings)}"

@@ -75,8 +75,9 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     expected, limit = forecast.estimate(plan), forecast.tune.minutes
     shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
     text = [f"{name} is left out: {reason}" for name, reason in forecast.failures.items()]
+    seen = f" on {forecast.tune.sample:.0%} of the tracks" if forecast.tune.sample < 1 else ""
     text += [
-        f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}, the best with "
+        f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}{seen}, the best with "
         f"{plural(plan.seeds, 'seed')}, {plural(forecast.concurrent, 'training')} at a time",
         f"about {duration(expected.total)}: search {duration(expected.search)}, "
         f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import asdict, replace
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -15,7 +16,7 @@ from genre.features.windows import Shard
 from genre.model.card import ModelCard
 from genre.settings import Config
 from genre.storage import Location
-from genre.training import experiment
+from genre.training import experiment, sharing
 from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Trainer
 from ray_jobs.search import distributed, exits, space
@@ -47,10 +48,10 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
             report = {"epoch": record.epochs, "best_f1": record.best_f1 or 0.0, "trial_seconds": record.seconds}
             tune.report(report | {"failure": str(error)})
             return
+        experiment.save_best(folder.model, card, trainer)
     if len(trainer.history) == earlier:  # only the model is missing; Tune needs a report of each trial
         # before the end is written: this report may stop a trial that train.patience ended
         tune.report(asdict(trainer.history[-1]) | {"trial_seconds": record.seconds})
-    experiment.save_best(folder.model, card, trainer)
     folder.write(replace(record.reached(trainer.history), ended="finished"))
 
 
@@ -67,11 +68,12 @@ def trainer_for(
 def _follow(
     shard: Shard, planned: Experiment, cache: ClipCache, folder: TrialFolder, resources: TrialResources
 ) -> None:
-    """Train the share of a process other than the first, which alone reports and saves."""
-    _, trainer = _trainer(shard, planned, cache, folder, resources)
+    """Train the share of a process other than the first, which alone reports and writes."""
+    card, trainer = _trainer(shard, planned, cache, folder, resources)
     with contextlib.suppress(TrainingError):  # the loss is the same in all processes, and the first reports it
         for _ in trainer.run():
             pass
+        experiment.save_best(folder.model, card, trainer)
 
 
 def _trainer(
@@ -79,5 +81,6 @@ def _trainer(
 ) -> tuple[ModelCard, Trainer]:
     """Return the trainer of one process of a trial."""
     torch.set_num_threads(resources.threads)
-    device = resources.torch_device()
-    return trainer_for(planned, Data.open(cache), device, folder, shard=shard, wrap=distributed.averaging)
+    machine = ray.get_runtime_context().get_node_id()
+    data, shard = sharing.open_data(cache, shard, machine)
+    return trainer_for(planned, data, resources.torch_device(), folder, shard=shard, wrap=distributed.averaging)

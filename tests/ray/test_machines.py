@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import REPOSITORY
@@ -19,6 +22,8 @@ from music import InTurn, config_of, tables, write_music
 from ray.cluster_utils import Cluster
 from running import ENVIRONMENT, SETTINGS, command, job, make_home
 
+from genre.features import Features
+from genre.storage import Location
 from ray_jobs.prepare import prepare  # sets what Ray reads when it is imported
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -136,6 +141,48 @@ def test_two_machines_with_a_copy_of_the_clips_each_lose_one_at_any_time(tmp_pat
     assert running.returncode == 0, output
     assert [len(list(cache.glob("features-*"))) for cache in caches] == [1, 0, 1, 1]
     assert losses(home) == pytest.approx(undisturbed_losses(home, "cluster.cpus=2"), abs=1e-5)
+
+
+def test_machines_that_are_too_small_keep_a_share_each(tmp_path: Path) -> None:
+    """The copy of all clips is larger than `cache.max_gb`. The training is killed and resumed."""
+    home, epochs = make_home(tmp_path), 12
+    features = Features.open(Location.of(home / "out/features"))
+    size = sum(features.clip_count(split) for split in ("train", "valid")) * features.shape.bytes
+    settings = SETTINGS["train"] | {"epochs": epochs, "learning_rate": 0.001, "dtype": "fp32", "workers": 2}
+    configuration = yaml.safe_load((home / "run.yaml").read_text()) | {"train": settings}
+    (home / "run.yaml").write_text(yaml.safe_dump(configuration | {"cache": {"max_gb": 0.7 * size / 1e9}}))
+    caches = [tmp_path / "cache0", tmp_path / "cache1"]
+    with machines(env_vars={"GENRE_CACHE": str(caches[0])}) as cluster:
+        cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[1])})
+        with started("train", home, cluster, "architecture=crnn") as running:
+            assert running.stderr
+            lines = [running.stderr.readline()]
+            while "epoch   3/" not in lines[-1]:
+                lines.append(running.stderr.readline())
+                assert lines[-1], lines
+        assert "each of 2 machines keeps a share" in "".join(lines)
+        parts = [tracks_in(cache) for cache in caches]
+        assert abs(len(parts[0]) - len(parts[1])) <= 2
+        assert not parts[0] & parts[1]
+        assert parts[0] | parts[1] == {
+            track for split in ("train", "valid") for track in features.tracks(split)["track_id"].to_pylist()
+        }
+        with started("train", home, cluster, "architecture=crnn") as running:
+            output = running.communicate(timeout=300)[1]
+        assert running.returncode == 0, output
+    assert "epoch   1/" not in output
+    assert len(losses(home)) == epochs
+    assert losses(home)[-1] < losses(home)[0]
+    answers = pq.read_table(home / "out/models/crnn/validation.parquet")
+    assert len(answers) == len(features.tracks("valid"))
+    assert np.allclose([sum(row) for row in answers["probabilities"].to_pylist()], 1, atol=1e-3)  # of both machines
+
+
+def tracks_in(cache: Path) -> set[str]:
+    """Return the tracks whose clips are in the only copy of a machine."""
+    (copy,) = cache.glob("features-*")
+    tables = [pa.ipc.open_file(copy / f"{split}.tracks").read_all() for split in ("train", "valid")]
+    return {track for table in tables for track in table.filter(table["here"])["track_id"].to_pylist()}
 
 
 def losses(home: Path) -> list[float]:

@@ -62,6 +62,21 @@ def test_no_size_of_cluster_deadlocks(home: Path, output: Path, cpus: int, more:
     assert "failed" not in done.stderr
 
 
+def test_a_search_on_a_sample_trains_its_winners_on_all_tracks(home: Path, output: Path, tmp_path: Path) -> None:
+    settings = (*ONE, f"output={output}", "tune.sample=0.5", f"cache.folder={tmp_path / 'cache'}")
+    done = job("tune", home, *settings)
+    assert done.stderr.count("on 50% of the tracks") > 0  # the estimate
+    (parent,) = (output / "tune").glob("cnn-*")
+    assert {folder.name for folder in parent.iterdir()} == {"000", "000-seed-0"}
+    final, trial = (Location.of(parent / name / "model") for name in ("000-seed-0", "000"))
+    saved = (output / "models/cnn/model.json").read_bytes()
+    assert saved == (final / "model.json").read_bytes() != (trial / "model.json").read_bytes()
+    assert len(list((tmp_path / "cache").glob("features-*"))) == 2
+    board = read_board(Location.of(output / "leaderboard"))
+    assert board.search is not None
+    assert "on 50% of the tracks" in board.search.budget
+
+
 @pytest.mark.parametrize(
     "setting", ["tune.cpus_per_trial=64", "tune.workers_per_trial=3", "tune.gpus_per_trial=0.5", "device=cuda"]
 )

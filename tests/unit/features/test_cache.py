@@ -26,6 +26,8 @@ from genre.errors import ArtifactError, ConfigError
 from genre.features import Clips, Features, Shape, decode
 from genre.features.cache import ClipCache
 from genre.features.manifest import SCHEMA_VERSION
+from genre.features.sampling import Share
+from genre.features.statistics import LevelStatistics
 from genre.features.windows import Windows, evaluation_windows, training_windows
 from genre.settings import CacheSettings
 from genre.storage import Location
@@ -105,8 +107,9 @@ class TestContent:
         copy = ClipCache.of(features, settings).open()
         train = copy.clips["train"]
         levels = decode(train.spectrograms, train.peak_db, SHAPE.range_db).astype(np.float64)
-        np.testing.assert_allclose(copy.mean, levels.mean(axis=(0, 2)), rtol=1e-6)
-        np.testing.assert_allclose(copy.std, levels.std(axis=(0, 2)), rtol=1e-6)
+        mean, std = copy.statistics.mean_and_std()
+        np.testing.assert_allclose(mean, levels.mean(axis=(0, 2)), rtol=1e-6)
+        np.testing.assert_allclose(std, levels.std(axis=(0, 2)), rtol=1e-6)
 
     def test_windows_equal_those_cut_from_arrays_in_memory(self, features: Features, settings: CacheSettings) -> None:
         mapped = ClipCache.of(features, settings).open().clips["train"]
@@ -145,6 +148,39 @@ class TestContent:
         other = pickle.loads(content)  # noqa: S301 - written above
         assert np.array_equal(other.open().clips["train"].spectrograms, cache.open().clips["train"].spectrograms)
         assert len(copies(settings)) == 1
+
+
+class TestParts:
+    def test_shares_hold_each_clip_once_and_name_all_tracks(self, features: Features, settings: CacheSettings) -> None:
+        cache = ClipCache.of(features, settings)
+        complete = cache.open()
+        parts = [cache.of_share(Share((rank,), 3)).open() for rank in range(3)]
+        assert len(copies(settings)) == 4
+        for split, clips in complete.clips.items():
+            shares = [part.clips[split] for part in parts]
+            assert sum(map(len, shares)) == len(clips) == shares[0].total
+            assert all(share.track_ids.equals(clips.track_ids) for share in shares)
+            assert all(np.array_equal(share.class_counts(2), clips.class_counts(2)) for share in shares)
+            for share in shares:
+                for row in range(len(share)):
+                    own = np.flatnonzero(share.track == share.track[row]).tolist().index(row)
+                    other = np.flatnonzero(clips.track == share.track[row])[own]
+                    assert np.array_equal(share.spectrograms[row], clips.spectrograms[other])
+                    assert share.peak_db[row] == clips.peak_db[other]
+
+    def test_statistics_of_shares_add_up_exactly(self, features: Features, settings: CacheSettings) -> None:
+        cache = ClipCache.of(features, settings)
+        sums = [cache.of_share(Share((rank,), 3)).open().statistics.to_json() for rank in (2, 0, 1)]
+        merged = LevelStatistics.merged(SHAPE, sums)
+        assert merged.to_json() == cache.open().statistics.to_json()
+
+    def test_a_sample_has_a_copy_of_its_own(self, features: Features, settings: CacheSettings) -> None:
+        sample = features.sampled(0.5, 0)
+        clips = pickle.loads(pickle.dumps(ClipCache.of(sample, settings))).open().clips["train"]  # noqa: S301
+        assert clips.track_ids.to_pylist() == sample.tracks("train")["track_id"].to_pylist()
+        assert 0.3 < len(clips.track_ids) / len(features.tracks("train")) < 0.7
+        assert len(ClipCache.of(features, settings).open().clips["train"]) > len(clips)
+        assert len(copies(settings)) == 2
 
 
 class TestMaking:
@@ -266,6 +302,28 @@ class TestSpace:
         (tmp_path / "file").touch()
         with pytest.raises(ConfigError, match=r"cache\.folder=.*file/cache: cannot be written"):
             ClipCache.of(features, CacheSettings(folder=str(tmp_path / "file/cache"))).open()
+
+    def test_a_folder_of_another_user_is_refused(self, features: Features, tmp_path: Path) -> None:
+        folder = tmp_path / "cache"
+        folder.mkdir()
+        try:
+            os.chown(folder, os.getuid() + 1, -1)
+        except PermissionError:
+            pytest.skip("needs the right to give a folder away")
+        with pytest.raises(
+            ConfigError, match=r"cache\.folder=.*: belongs to another user .*; name a folder of your own"
+        ):
+            ClipCache.of(features, CacheSettings(folder=str(folder))).open()
+
+    def test_the_size_is_checked_without_a_copy(self, features: Features, settings: CacheSettings) -> None:
+        cache = ClipCache.of(features, settings)
+        cache.check_size()
+        bounded = CacheSettings(folder=settings.folder, max_gb=0.5 * self.gigabytes(features))
+        with pytest.raises(ArtifactError, match="enough for 50% of them"):
+            ClipCache.of(features, bounded).check_size()
+        assert copies(settings) == []
+        cache.open()
+        ClipCache.of(features, bounded).check_size()
 
     def test_a_full_disk_is_one_line_and_leaves_nothing(self, features: Features, small_disk: Path) -> None:
         with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):

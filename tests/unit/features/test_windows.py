@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -159,6 +161,55 @@ def test_workers_share_the_batches_of_a_single_worker(world: int) -> None:
     for step, batch in enumerate(batches):
         together = np.concatenate([worker[step].spectrograms for worker in parts])
         assert np.array_equal(together, batch.spectrograms)
+
+
+# --- shares of several machines
+
+
+def part_of(clips: Clips, rows: list[int]) -> Clips:
+    """Return the clips of a machine that holds these rows."""
+    return replace(
+        clips,
+        spectrograms=clips.spectrograms[rows],
+        peak_db=clips.peak_db[rows],
+        track=clips.track[rows],
+        everywhere=np.bincount(clips.track),
+    )
+
+
+def test_machines_with_shares_draw_their_part_of_every_batch_from_their_own_clips() -> None:
+    clips = numbered_clips(tracks=25, per_track=1, frames=40)
+    parts = [part_of(clips, [row for row in range(25) if row % 3 in held]) for held in ((0, 1), (2,))]
+    shards = [(0, Shard(0, 3, Shard(0, 2))), (0, Shard(1, 3, Shard(1, 2))), (1, Shard(2, 3, Shard(0, 1)))]
+    epochs = [list(windows.training_windows(parts[m], 16, 2, 12, (0, 1), shard)) for m, shard in shards]
+    plan = windows.plan(25, 2, 12, 3)
+    assert [len(batches) for batches in epochs] == [plan.steps] * 3
+    for (machine, _), batches in zip(shards, epochs, strict=True):
+        for batch in batches:
+            assert len(batch.labels) == plan.share
+            assert set(batch.spectrograms[:, 0, 0]) <= set(parts[machine].spectrograms[:, 0, 0])
+            check_windows(batch, clips, 16)
+    cut = [tuple(window) for batches in epochs[:2] for batch in batches for window in batch.spectrograms[:, 0]]
+    assert len(set(cut)) > 0.9 * len(cut)  # the two workers of a machine share its windows
+
+
+def test_a_machine_with_too_few_clips_repeats_some() -> None:
+    clips = numbered_clips(tracks=20, per_track=1, frames=40)
+    shard = Shard(0, 2, Shard(0, 1))
+    batches = list(windows.training_windows(part_of(clips, [0, 1, 2]), 16, 2, 8, (0, 1), shard))
+    assert [len(batch.labels) for batch in batches] == [4] * 5
+
+
+def test_shares_are_evaluated_once_by_the_workers_of_their_machine() -> None:
+    clips = numbered_clips(tracks=20, per_track=2, frames=40)
+    seen: list[int] = []
+    for held in range(2):
+        part = part_of(clips, [row for row in range(40) if row // 2 % 2 == held])
+        for rank in range(2):
+            for batch in windows.evaluation_windows(part, 40, 1, 5, Shard(2 * held + rank, 4, Shard(rank, 2))):
+                check_windows(batch, clips, 40)
+                seen += batch.spectrograms[:, 0, 0].tolist()
+    assert sorted(seen) == list(range(40))
 
 
 # --- evaluation

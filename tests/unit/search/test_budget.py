@@ -46,6 +46,15 @@ def test_each_architecture_gets_an_equal_share_of_a_tight_time() -> None:
     assert plan.epochs["cnn"] >= plan.epochs["resnet"] >= plan.epochs["vgg19"]
 
 
+def test_a_sample_shortens_the_search_and_every_seed_is_trained_again() -> None:
+    whole, sample = forecast(), forecast("tune.sample=0.25")
+    plan = whole.full()
+    expected, found = whole.estimate(plan), sample.estimate(plan)
+    assert 0.2 < found.search / expected.search < 0.3
+    assert found.finals == pytest.approx(expected.finals * plan.seeds / (plan.seeds - 1), rel=0.05)
+    assert sample.estimate(replace(plan, seeds=1)).finals > 0
+
+
 def test_more_time_never_shortens_a_training() -> None:
     predicted = forecast()
     plans = [predicted.fit(60 * minutes) for minutes in (5, 10, 20, 40, 80, 160, 10_000)]

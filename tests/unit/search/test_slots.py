@@ -46,6 +46,7 @@ def test_other_numbers_of_trials_seeds_and_architectures_reuse_the_same_trials(t
         "architectures.cnn.width=4",
         "tune.sampler=tpe",
         "tune.grace_epochs=2",
+        "tune.sample=0.5",
         "tune.space={cnn: {train.mixup: 0.5}}",
     ],
 )

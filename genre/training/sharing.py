@@ -1,0 +1,76 @@
+"""What the machines of one training keep: all clips each, or where these do not fit, a share each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from genre import devices
+from genre.errors import ArtifactError, GenreError, TrainingError
+from genre.features.cache import CachedClips, ClipCache
+from genre.features.cache_folder import Report
+from genre.features.sampling import Share
+from genre.features.statistics import LevelStatistics
+from genre.features.windows import Shard
+from genre.training import workers
+from genre.training.experiment import Data
+from genre.wording import plural
+
+
+def open_data(
+    cache: ClipCache, shard: Shard, machine: str, report: Report = lambda message: None, use_gpu: bool = False
+) -> tuple[Data, Shard]:
+    """Open this machine's copy of the clips, and return the clips with which of their workers this is.
+
+    All workers of a training call this; `machine` names the one of each. Each machine keeps all clips if they fit on
+    every one of them, else those of its workers (`Share`). With other workers the shares are others, and made again.
+    Raises `TrainingError` in all workers where one cannot open its copy, or lacks the GPU that `use_gpu` needs.
+    """
+    fits, failure = _fits(cache, use_gpu)
+    answers = [json.loads(text) for text in workers.gather(json.dumps([machine, fits, failure]))]
+    _raise_first([failure for _, _, failure in answers])
+    names = [name for name, _, _ in answers]
+    count = len(set(names))
+    manifest = cache.features.manifest
+    if count == 1 or all(fits for _, fits, _ in answers):
+        copy = _open(cache, report)
+        return Data.of(copy.clips, copy.statistics, manifest), shard
+    if not shard.rank:
+        report(f"not every machine can keep all clips: each of {plural(count, 'machine')} keeps a share")
+    ranks = tuple(rank for rank, name in enumerate(names) if name == machine)
+    copy = _open(cache.of_share(Share(ranks, shard.world)), report)
+    sums = workers.gather(json.dumps(copy.statistics.to_json()))
+    of_machines = [json.loads(sums[names.index(name)]) for name in dict.fromkeys(names)]
+    statistics = LevelStatistics.merged(cache.features.shape, of_machines)
+    peers = Shard(ranks.index(shard.rank), len(ranks))
+    return Data.of(copy.clips, statistics, manifest), replace(shard, peers=peers)
+
+
+def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:
+    """Return whether this machine can keep all clips, and why it cannot train at all."""
+    try:
+        if use_gpu:
+            devices.check_gpu()
+        cache.check_size()
+    except ArtifactError:
+        return False, ""
+    except GenreError as error:
+        return False, str(error)
+    return True, ""
+
+
+def _open(cache: ClipCache, report: Report) -> CachedClips:
+    """Open a copy in each worker. Raises the same `TrainingError` in all of them where one cannot."""
+    copy, failure = None, ""
+    try:
+        copy = cache.open(report)
+    except GenreError as error:
+        failure = str(error)
+    _raise_first(workers.gather(failure))
+    assert copy is not None
+    return copy
+
+
+def _raise_first(failures: list[str]) -> None:
+    for failure in filter(None, failures):
+        raise TrainingError(failure)
