@@ -39,7 +39,7 @@ from genre.settings import CorpusSettings, require_known
 
 __all__ = [
     "EXCLUDED", "MISSING", "SPLITS", "UNLABELLED", "UNUSED", "AudioFile", "Track", "classes", "is_audio",
-    "is_system_file", "open_folder", "open_root", "report", "scan", "size_and_time", "walk",
+    "is_system_file", "open_folder", "open_root", "scan", "size_and_time", "walk",
 ]  # fmt: skip
 
 
@@ -74,13 +74,6 @@ def scan(settings: CorpusSettings, report: Callable[[str], None] | None = None) 
         yield from module.scan_with_report(settings, params, report)
     else:
         yield from module.scan(settings, params)
-
-
-def report(settings: CorpusSettings, line: Callable[[str], None]) -> None:
-    """Call `line` with what a corpus has to say, without preparing it; nothing for a corpus that says nothing."""
-    if hasattr(registry.load(__name__, settings.kind), "scan_with_report"):
-        for _ in scan(settings, line):
-            pass
 
 
 def classes(settings: CorpusSettings) -> list[str] | None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import corpora, registry
+from genre import registry
 from genre.errors import ArtifactError, ConfigError
 from genre.features.ledger import Ledger, select_pending
 from genre.features.preparation import prepare_block
@@ -73,8 +73,7 @@ def prepare(config: Config, price: float | None) -> None:
         raise ArtifactError(f"prepare composes the corpus {config.corpus.kind} first")
     recipe = Recipe.of(config)
     with _nothing_yet():
-        scanned = scan(config.corpus)
-        corpora.report(config.corpus, cli.console().print)
+        scanned = scan(config.corpus, cli.console().print)
     ledger = Ledger(Location.of(config.output) / "features", recipe)
     pending = select_pending(scanned, ledger.reusable_outcomes())
     if not len(pending):

@@ -41,7 +41,7 @@ def genres(tracks: list[Track]) -> dict[str, str | None]:
 
 def report(root: Path, **params: Any) -> list[str]:
     lines: list[str] = []
-    corpora.report(settings("tags", root, **params), lines.append)
+    list(corpora.scan(settings("tags", root, **params), lines.append))
     return lines
 
 

@@ -243,7 +243,7 @@ class TestWebDataset:
 
 def lines(root: Path, **params: Any) -> list[str]:
     found: list[str] = []
-    corpora.report(settings("webdataset", root, **params), found.append)
+    list(corpora.scan(settings("webdataset", root, **params), found.append))
     return found
 
 
