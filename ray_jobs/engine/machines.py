@@ -26,6 +26,7 @@ from genre.errors import ConfigError, GenreError
 Bundle = Mapping[str, float]  # what one process needs on a machine, such as {"CPU": 1, "GPU": 1}
 _POLL_SECONDS = 0.5
 _SILENCE_SECONDS = 30.0  # after which a cluster has no autoscaler that reports; it does so every 5 s
+_NO_AUTOSCALER_SECONDS = 2.0
 
 
 def running() -> list[dict[str, float]]:
@@ -93,8 +94,12 @@ class _Request:
         state, report = reply.cluster_resource_state, reply.autoscaling_state
         if not self.version and self._is_in(state.pending_gang_resource_requests):
             self.version = state.cluster_resource_state_version
-        if not self.version or report.last_seen_cluster_resource_state_version < self.version:
-            return True if time.monotonic() - self.began > _SILENCE_SECONDS else None
+        seen = report.last_seen_cluster_resource_state_version
+        if not self.version or seen < self.version:
+            # workers that came up without any report were not started by an autoscaler that reports
+            has_none = not seen and any(machine.get("CPU") for machine in running())
+            silence = _NO_AUTOSCALER_SECONDS if has_none else _SILENCE_SECONDS
+            return True if time.monotonic() - self.began > silence else None
         if not self._is_in(report.infeasible_gang_resource_requests):
             return False
         # a machine that is about to join may be large enough
