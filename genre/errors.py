@@ -20,6 +20,10 @@ class ArtifactError(GenreError):
     """A folder of features, a model or results is missing, unfinished, altered or does not fit."""
 
 
+class StorageError(GenreError):
+    """A storage is away, does not answer or refuses all requests. This says nothing about the file that was asked for."""
+
+
 class TrainingError(GenreError):
     """A training cannot continue, for example because its loss is not finite."""
 

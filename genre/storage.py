@@ -1,4 +1,9 @@
-"""Files and folders at any address that pyarrow can open: local paths, s3://, gs://, ..."""
+"""Files and folders at any address that pyarrow can open: local paths, s3://, gs://, ...
+
+A file is written completely or not at all. A local file is written under a hidden name next to its own, forced to the
+disk and renamed. A file of an object store is written to a temporary file of this machine and uploaded when it is
+complete: pyarrow publishes what was written so far when an error ends the writing, and has no call to abandon it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,10 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,12 +27,16 @@ from pyarrow import fs
 from genre.errors import ArtifactError
 
 _CHUNK_BYTES = 1 << 20
+_COPIED_BYTES = 16 << 20
 _WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no effect
+# Requests that S3 answers with 503, stalls for 3 s or cuts are repeated by the AWS SDK: 6 times, over some 15 s. A tenth
+# of requests that fail then leave one failure in a million.
+_S3_ATTEMPTS = 6
 
 
 @dataclass(frozen=True)
 class Location:
-    """The address of a file or folder; `location / "name"` is below it. A file is written completely or not at all."""
+    """The address of a file or folder; `location / "name"` is below it. Other processes get the address only."""
 
     filesystem: fs.FileSystem
     path: str
@@ -56,6 +67,10 @@ class Location:
 
     def __str__(self) -> str:
         return self.address
+
+    def __reduce__(self) -> tuple[Callable[[str], Location], tuple[str]]:
+        # the pickle of a file system loses its retries, and each copy would connect on its own
+        return Location.of, (self.address,)
 
     @property
     def name(self) -> str:
@@ -137,7 +152,7 @@ class Location:
     @contextlib.contextmanager
     def open_output(self) -> Iterator[pa.NativeFile]:
         """Open a file to write it in pieces. It appears when the block ends without an error."""
-        with self._atomic() as target, self.filesystem.open_output_stream(target) as stream:
+        with self._complete() as path, pa.OSFile(path, "wb") as stream:
             yield stream
 
     def write_text(self, content: str) -> None:
@@ -146,17 +161,16 @@ class Location:
     def write_json(self, content: Any) -> None:
         self.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
-    def write_table(self, table: pa.Table, **options: Any) -> None:
-        with self._atomic() as target:
-            pq.write_table(table, target, filesystem=self.filesystem, **options)
+    def write_table(self, table: pa.Table, **options: Any) -> int:
+        """Write a Parquet file, and return its size in bytes."""
+        with self._complete() as path:
+            pq.write_table(table, path, **options)
+            return os.path.getsize(path)
 
     @contextlib.contextmanager
     def table_writer(self, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
         """Open a Parquet file to write it in pieces. It appears when the block ends without an error."""
-        with (
-            self._atomic() as target,
-            pq.ParquetWriter(target, schema, filesystem=self.filesystem, **options) as writer,
-        ):
+        with self._complete() as path, pq.ParquetWriter(path, schema, **options) as writer:
             yield writer
 
     def delete(self) -> None:
@@ -170,48 +184,69 @@ class Location:
     def _type(self) -> fs.FileType:
         return self.filesystem.get_file_info(self.path).type
 
-    def _atomic(self) -> _AtomicFile:
-        return _AtomicFile(self)
+    @contextlib.contextmanager
+    def _complete(self) -> Iterator[str]:
+        """Yield the path of a local file to write, which becomes this file when the block ends without an error."""
+        folder, _, name = self.path.rpartition("/")
+        if self.is_local:
+            os.makedirs(folder or "/", exist_ok=True)
+            target = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
+        else:
+            descriptor, target = tempfile.mkstemp(prefix="genre-")
+            os.close(descriptor)
+        try:
+            yield target
+            if self.is_local:
+                _sync(target)
+                os.replace(target, self.path)
+                _sync(folder or "/")
+            else:
+                self._upload(target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(target)
+
+    def _upload(self, path: str) -> None:
+        """Copy a local file here. In a thread, because an interrupt after opening would publish an empty file."""
+        if self.filesystem.type_name not in _WITHOUT_FOLDERS:
+            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_copy, path, self.filesystem, self.path).result()
 
 
-class _AtomicFile:
-    """The path to write to so that a file appears complete: a hidden file next to it, which is renamed at the end.
+def _sync(path: str) -> None:
+    """Wait until the disk holds a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
-    An object store shows an object when its upload is complete, so there it is the path itself.
-    """
 
-    def __init__(self, location: Location) -> None:
-        self._location = location
-        folder, _, name = location.path.rpartition("/")
-        self._folder = folder
-        self._target = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}" if location.is_local else location.path
-
-    def __enter__(self) -> str:
-        if self._location.filesystem.type_name not in _WITHOUT_FOLDERS:
-            self._location.filesystem.create_dir(self._folder, recursive=True)
-        return self._target
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._location.is_local:
-            return
-        if kind is None:
-            self._location.filesystem.move(self._target, self._location.path)
-        elif os.path.exists(self._target):
-            os.remove(self._target)
+def _copy(path: str, filesystem: fs.FileSystem, target: str) -> None:
+    """Copy a local file. pyarrow's `copy_files` reports no error when the last piece of an upload fails."""
+    with filesystem.open_output_stream(target) as stream, pa.OSFile(path) as source:
+        while piece := source.read_buffer(_COPIED_BYTES):
+            stream.write(piece)
 
 
 def _parse(address: str) -> tuple[fs.FileSystem, str]:
     """Return the file system and the path of a URI. Locations of a bucket share a client and its connections."""
     parts = urlsplit(address)
-    if parts.scheme != "s3":
-        filesystem, path = fs.FileSystem.from_uri(address)
-        return filesystem, str(path)
-    return _s3(parts.netloc, parts.query), unquote(f"{parts.netloc.rpartition('@')[2]}{parts.path}")
+    filesystem, root = _client(parts.scheme, parts.netloc, parts.query)
+    return filesystem, root + unquote(parts.path.lstrip("/"))
 
 
 @lru_cache(maxsize=64)
-def _s3(bucket: str, query: str) -> fs.FileSystem:
-    return fs.FileSystem.from_uri(urlunsplit(("s3", bucket, "", query, "")))[0]
+def _client(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
+    """Return a file system and the path of its root, which ends in a slash."""
+    filesystem, path = fs.FileSystem.from_uri(urlunsplit((scheme, host, "/x", query, "")))
+    if scheme == "s3":
+        # an address has no setting for the retries; with a delayed opening a small file takes one request, not three
+        rebuild, (options,) = filesystem.__reduce__()
+        retries = fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)
+        filesystem = rebuild(options | {"retry_strategy": retries, "allow_delayed_open": True})
+    return filesystem, str(path).removesuffix("x")
 
 
 def _first_line(error: Exception) -> str:

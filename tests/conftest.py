@@ -71,7 +71,7 @@ def bucket_server() -> Iterator[dict[str, str]]:
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ |= variables
-    storage._s3.cache_clear()  # drop the clients of an earlier server
+    storage._client.cache_clear()  # drop the clients of an earlier server
     client, _ = fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")
     client.create_dir("bucket")
     yield variables

@@ -8,5 +8,6 @@ Independent of corpora, labels and folders of features. Decoding runs in a child
     recordings             bytes to a mono waveform and its clips
     spectrogram, kernels   clips to log-mel spectrograms; their compiled loops
     isolation, channel     a function in a child process; messages to it
+    phases                 whether that process reads or decodes
     excerpt                the start of a file as a small MP3
 """

@@ -10,7 +10,6 @@ import soundfile
 from genre.audio import recordings
 from genre.audio.isolation import IsolatedKernel
 from genre.settings import AudioSettings, DecodingSettings
-from genre.storage import Location
 
 _SETTINGS = AudioSettings(sample_rate=22050)  # a rate at which every browser plays MP3
 
@@ -20,7 +19,7 @@ class _Cutter:
         self._seconds, self._limits = seconds, limits
 
     def __call__(self, address: str) -> bytes:
-        recording = recordings.load(Location.of(address).read_bytes(), _SETTINGS, self._limits)
+        recording = recordings.load(recordings.read(address), _SETTINGS, self._limits)
         wave = recording.wave[: round(self._seconds * _SETTINGS.sample_rate)]
         buffer = io.BytesIO()
         soundfile.write(buffer, wave, _SETTINGS.sample_rate, format="MP3", subtype="MPEG_LAYER_III")

@@ -10,7 +10,9 @@ Possible failures, and the `AudioError` that the parent raises:
   thousand. An error in the function itself rejects all files, and the job fails by `prepare.max_reject_fraction`;
 - it needs more memory than allowed: absurd_header, or crashed where a library does not check its allocations;
 - the child dies twice: crashed. The first time, the item is tried again: the kill may have had another cause;
-- it takes too long: timed_out.
+- decoding takes too long: timed_out.
+
+A fault of the storage, or a read that takes too long, is no property of the file: the parent raises `StorageError`.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genre.audio import phases
 from genre.audio.channel import Channel
-from genre.errors import AudioError, Reason
+from genre.audio.phases import Phase
+from genre.errors import AudioError, Reason, StorageError
 
 _START_SECONDS = 120.0  # importing the decoders on a busy machine
 _TRIES = 2  # before a file is considered the cause of a crash
@@ -79,7 +83,10 @@ class IsolatedKernel:
         return self._child.pid if self._child else None
 
     def __call__(self, item: Any, timeout: float) -> Any:
-        """Return the function's result. Raises `AudioError`, or the exception of the factory in the child."""
+        """Return the function's result. Reading a file and decoding it may each take `timeout` seconds.
+
+        Raises `AudioError`, `StorageError`, or the exception of the factory in the child.
+        """
         with self._lock:
             for attempt in range(1, _TRIES + 1):
                 try:
@@ -103,9 +110,14 @@ class IsolatedKernel:
         channel = self._channel or self._start()
         try:
             channel.send((item, timeout))
-            if not channel.poll(timeout):
-                raise AudioError(Reason.TIMED_OUT, f"took longer than decoding.file_timeout_s={timeout:g}")
-            return channel.receive()
+            phase = Phase.DECODING
+            while True:
+                if not channel.poll(timeout):
+                    raise _overdue(item, phase, timeout)
+                answer = channel.receive()
+                if not isinstance(answer, Phase):
+                    return answer
+                phase = answer
         except (EOFError, ConnectionError):
             raise
         except BaseException:  # also an interrupt: the next answer of this child would belong to this item
@@ -170,6 +182,15 @@ def environment() -> dict[str, str]:
     return _KEEP_MEMORY | os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
+def _overdue(item: Any, phase: Phase, timeout: float) -> Exception:
+    limit = f"decoding.file_timeout_s={timeout:g}"
+    if phase is Phase.READING:
+        return StorageError(
+            f"{item} was not read within {limit}; run the same command again when its storage answers"
+        )
+    return AudioError(Reason.TIMED_OUT, f"took longer than {limit}")
+
+
 def _start_error(cause: str) -> RuntimeError:
     return RuntimeError(f"the decoding process did not start ({cause}); run the command again with --verbose")
 
@@ -197,12 +218,13 @@ def _serve(parent: int, descriptors: list[int]) -> None:
         channel.send((False, portable(error)))
         return
     channel.send((True, None))
+    phases.listen(channel.send)
     _silence_stderr()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             item, timeout = channel.receive()
             # ends the child if the parent dies while a decoder holds the GIL, when no thread here could notice
-            signal.alarm(math.ceil(timeout) + 10)
+            signal.alarm(2 * math.ceil(timeout) + 10)
             _answer(channel, function, item)
             signal.alarm(0)
 
@@ -212,7 +234,7 @@ def _answer(channel: Channel, function: Callable[[Any], Any], item: Any) -> None
         channel.send((True, function(item)))
     except ConnectionError:
         raise
-    except AudioError as error:
+    except (AudioError, StorageError) as error:
         channel.send((False, error))
     except MemoryError:
         message = "needs more than decoding.max_file_memory_mb to decode"

@@ -71,6 +71,9 @@ def _read_row(file: str, column: str, group: int, row: int) -> bytes:
                 rows.close()
             rows = _local.rows = _Rows(*key)
         value = rows.value(row)
+    except OSError:
+        _local.rows = None  # its reader cannot continue where it failed
+        raise
     except (ArtifactError, pa.ArrowException, IndexError) as error:
         raise AudioError(Reason.UNREADABLE, " ".join(str(error).split())) from None
     return _bytes_of(value)

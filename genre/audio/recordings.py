@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from genre.audio import members
+from genre.audio import members, phases
 from genre.audio.decoders import Block, Stream, open_stream
 from genre.errors import AudioError, Reason
+from genre.faults import describe, retry
 from genre.settings import AudioSettings, DecodingSettings
+from genre.storage import Location
 
 Samples = npt.NDArray[np.float32]
 
@@ -52,15 +54,18 @@ class Clip:
     start_seconds: float
 
 
-def read(address: str) -> bytes:
+def read(address: str, seconds: float = 0.0) -> bytes:
     """Return the bytes of the recording at an address: of a file, or inside one, see `members`.
 
-    Raises `AudioError` (unreadable, truncated).
+    After a fault of the storage, try again for `seconds`. Raises `AudioError` (unreadable, truncated) when the file is
+    the reason, and `StorageError` when the storage is.
     """
+    file = Location.of(members.file_of(address))
     try:
-        return members.read(address)
+        with phases.reading():
+            return retry(lambda: members.read(address), file, seconds)
     except OSError as error:
-        raise AudioError(Reason.UNREADABLE, error.strerror or str(error)) from None
+        raise AudioError(Reason.UNREADABLE, describe(error)) from None
 
 
 def load(content: bytes, settings: AudioSettings, limits: DecodingSettings = DecodingSettings()) -> Recording:

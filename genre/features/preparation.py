@@ -21,12 +21,15 @@ from genre.audio.isolation import IsolatedKernel
 from genre.audio.recordings import Recording
 from genre.audio.spectrogram import LogMel
 from genre.config import fingerprint
-from genre.errors import AudioError
+from genre.corpora import MISSING
+from genre.errors import AudioError, Reason
 from genre.features.clips import StoredClip
 from genre.features.encoding import encode
 from genre.features.recipe import Recipe
 from genre.features.schema import OUTCOME_SCHEMA, ROW_GROUP, WRITE_OPTIONS, Shape
 from genre.storage import Location
+
+_COMPARING_SECONDS = 120.0  # that a storage may be away while files are compared with what was prepared
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class TrackKernel:
         self._encoder = ClipEncoder(recipe)
 
     def __call__(self, address: str) -> PreparedTrack:
-        """Decode a file. Raises `AudioError`."""
-        content = recordings.read(address)
+        """Decode a file. Raises `AudioError`, and `StorageError` when it cannot be reached."""
+        content = recordings.read(address, self._recipe.decoding.file_timeout_s)
         recording = recordings.load(content, self._recipe.audio, self._recipe.decoding)
         clips = self._encoder(recording)
         sound = hashlib.sha256()
@@ -101,7 +104,7 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
         writer = _ClipWriter(stack, folder / "clips" / name, recipe.shape())
         for track in tracks.select(["track_id", "path", "size", "modified"]).to_pylist():
             try:
-                prepared = kernel(track["path"], recipe.decoding.file_timeout_s)
+                prepared = _prepared(kernel, track, recipe.decoding.file_timeout_s)
             except AudioError as error:
                 outcomes.append(track | {"reason": error.reason.value, "message": " ".join(str(error).split())})
                 continue
@@ -112,6 +115,14 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
     table = pa.Table.from_pylist(outcomes, OUTCOME_SCHEMA)
     target.write_table(table)
     return table
+
+
+def _prepared(kernel: IsolatedKernel, track: dict[str, Any], timeout: float) -> PreparedTrack:
+    """Decode a track. Raises `AudioError`, and `StorageError` when a file that was listed cannot be reached."""
+    if track["size"] == MISSING:
+        raise AudioError(Reason.UNREADABLE, "there was no file when the corpus was listed")
+    prepared: PreparedTrack = kernel(track["path"], timeout)
+    return prepared
 
 
 def select_unchanged(tracks: pa.Table) -> pa.Table:
@@ -151,8 +162,8 @@ class _ClipWriter:
 
 def _has_content(address: str, digest: str) -> bool:
     try:
-        return hashlib.sha256(recordings.read(address)).hexdigest() == digest
-    except AudioError:
+        return hashlib.sha256(recordings.read(address, _COMPARING_SECONDS)).hexdigest() == digest
+    except AudioError:  # the file is gone or closed to us: decoding it says why
         return False
 
 

@@ -32,7 +32,7 @@ class WaveformKernel:
         self._recipe = recipe
 
     def __call__(self, address: str) -> WaveformTrack:
-        content = recordings.read(address)
+        content = recordings.read(address, self._recipe.decoding.file_timeout_s)
         recording = recordings.load(content, self._recipe.audio, self._recipe.decoding)
         clips = recordings.cut(recording, self._recipe.audio)
         return WaveformTrack(hashlib.sha256(content).hexdigest(), recording.seconds, clips)

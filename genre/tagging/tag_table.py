@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.config import fingerprint
-from genre.errors import ArtifactError, AudioError
+from genre.corpora import MISSING
+from genre.errors import ArtifactError, AudioError, Reason
 from genre.features.columns import combined, replaced
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
@@ -191,7 +192,7 @@ class DecodedFile:
 
 
 def decode_files(decode: Callable[[str], Any], files: pa.Table, known: KnownContents) -> list[DecodedFile]:
-    """Decode `files`; `decode` raises `AudioError`. One whose content is `known` is only read."""
+    """Decode `files`; `decode` raises `AudioError`, or `StorageError`, which ends this. One whose content is `known` is only read."""
     return [_decoded(decode, row, known) for row in files.select(FILES.names).to_pylist()]
 
 
@@ -211,6 +212,9 @@ def tag_files(tagger: Tagger, files: pa.Table, known: KnownContents) -> pa.Table
 
 def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownContents) -> DecodedFile:
     path = row["path"]
+    if row["size"] == MISSING:
+        message = "there was no file when the folder was listed"
+        return DecodedFile(row | {"reason": Reason.UNREADABLE.value, "message": message})
     content = _content(path) if known.has_size(row["size"]) else None
     if content in known:
         return DecodedFile(row | {"content": content})

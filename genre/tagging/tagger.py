@@ -9,6 +9,7 @@ print(tags.genre, tags.genres[:3])
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genre.errors import AudioError, ConfigError
+from genre.errors import AudioError, ConfigError, Reason
+from genre.faults import retry
 from genre.features import Float32
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
@@ -113,7 +115,10 @@ class Tagger:
         return self.name(os.fspath(path), self.decode(path))
 
     def decode(self, path: str | os.PathLike[str]) -> Any:
-        """Decode one file into the clips that the models take. Raises `AudioError`."""
+        """Decode one file into the clips that the models take. Raises `AudioError`, or `StorageError`."""
+        file = Location.of(path)
+        if not retry(file.exists, file):
+            raise AudioError(Reason.UNREADABLE, os.strerror(errno.ENOENT))
         return self._ensemble.decode(os.fspath(path))
 
     def tag(self, paths: Sequence[str | os.PathLike[str]]) -> list[Tags]:

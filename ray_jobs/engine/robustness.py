@@ -18,7 +18,7 @@ import ray
 import torch
 
 from genre.audio.isolation import IsolatedKernel
-from genre.errors import AudioError
+from genre.errors import AudioError, StorageError
 from genre.evaluation import robustness, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.changes import CHANGES
@@ -170,6 +170,9 @@ def _predict_changed(
             track = kernel(path, limits.file_timeout_s)
         except AudioError as error:
             failures.append(f"{path}: {error.line}")
+            continue
+        except StorageError as error:  # the music may have been removed after its features were made
+            failures.append(str(error))
             continue
         measured.append(row)
         predictions.append(robustness.predict_changed(track, recipe.shape(), models))

@@ -1,0 +1,77 @@
+"""What a storage did, separated from what a file is.
+
+A file may be missing or closed to us: that is a property of the file, and stays. A connection that fails, a request that
+is answered with 503, an expired token or a folder that is away is a fault of the storage, and passes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pyarrow import fs
+
+from genre.errors import StorageError
+from genre.storage import Location
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+_DENIED = (errno.EACCES, errno.EPERM)
+_OF_THE_FILE = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+T = TypeVar("T")
+
+
+def retry(action: Callable[[], T], file: Location, seconds: float = 0.0) -> T:
+    """Return `action()`, which reads `file`. After a fault of its storage, try again with growing pauses until `seconds` have passed.
+
+    Raises the `OSError` of the action when the file is the reason, and `StorageError` when the storage is.
+    """
+    end = time.monotonic() + seconds
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if not is_fault(error, file):
+                raise
+            if time.monotonic() + pause > end:
+                raise StorageError(
+                    f"{file} cannot be reached ({describe(error)}); run the same command again when the storage answers"
+                ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def is_fault(error: OSError, file: Location) -> bool:
+    """Return whether an error in reading `file`, which existed, is due to the storage.
+
+    A file that is missing or denied is the reason itself where others of its folder can be listed.
+    """
+    if isinstance(error, FileNotFoundError) or error.errno in (*_MISSING, *_DENIED) or "ACCESS_DENIED" in str(error):
+        return not _can_list(_folder_of(file))
+    return error.errno not in _OF_THE_FILE and not (file.is_local and error.errno is None)
+
+
+def describe(error: OSError) -> str:
+    """Return the reason of an error in one line."""
+    return error.strerror or " ".join(str(error).split())
+
+
+def _folder_of(file: Location) -> Location:
+    path = file.path.rpartition("/")[0]
+    return Location(file.filesystem, path or "/", path or "/")
+
+
+def _can_list(folder: Location) -> bool:
+    """Return whether a folder holds anything that we may see. A mount point whose storage is away is empty."""
+    try:
+        if folder.is_local:
+            with os.scandir(folder.path) as entries:
+                return any(True for _ in entries)
+        return bool(folder.filesystem.get_file_info(folder.path).type == fs.FileType.Directory)
+    except OSError:
+        return False
