@@ -1,7 +1,7 @@
 """What a storage did, separated from what a file is.
 
-A file may be missing or closed to us: that is a property of the file, and stays. A connection that fails, a request that
-is answered with 503, an expired token or a folder that is away is a fault of the storage, and passes.
+A file may be missing or closed to us: that is a property of the file, and stays. A failed connection, an answer 503, an
+expired token or a folder that is away is a fault of the storage, and passes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def is_fault(error: OSError, file: Location) -> bool:
 
 def describe(error: OSError) -> str:
     """Return the reason of an error in one line."""
-    return error.strerror or " ".join(str(error).split())
+    return os.strerror(error.errno) if error.errno else " ".join(str(error).split())
 
 
 def _folder_of(file: Location) -> Location:

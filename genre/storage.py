@@ -8,6 +8,7 @@ complete: pyarrow publishes what was written so far when an error ends the writi
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,8 +30,8 @@ from genre.errors import ArtifactError
 _CHUNK_BYTES = 1 << 20
 _COPIED_BYTES = 16 << 20
 _WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no effect
-# Requests that S3 answers with 503, stalls for 3 s or cuts are repeated by the AWS SDK: 6 times, over some 15 s. A tenth
-# of requests that fail then leave one failure in a million.
+# The AWS SDK repeats requests that are answered with 503, stall for 3 s or are cut, over some 15 s. Where a tenth of
+# all requests fails, one in a million does so six times.
 _S3_ATTEMPTS = 6
 
 
@@ -85,6 +86,13 @@ class Location:
 
     def is_folder(self) -> bool:
         return bool(self._type() == fs.FileType.Directory)
+
+    def size(self) -> int:
+        """Return the bytes of this file. Raises `FileNotFoundError`."""
+        info = self.filesystem.get_file_info(self.path)
+        if info.type != fs.FileType.File:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+        return int(info.size)
 
     def children(self) -> list[fs.FileInfo]:
         """Return the entries of this folder, sorted by name; none when the folder does not exist."""
@@ -161,11 +169,9 @@ class Location:
     def write_json(self, content: Any) -> None:
         self.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
-    def write_table(self, table: pa.Table, **options: Any) -> int:
-        """Write a Parquet file, and return its size in bytes."""
+    def write_table(self, table: pa.Table, **options: Any) -> None:
         with self._complete() as path:
             pq.write_table(table, path, **options)
-            return os.path.getsize(path)
 
     @contextlib.contextmanager
     def table_writer(self, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
@@ -242,10 +248,9 @@ def _client(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
     """Return a file system and the path of its root, which ends in a slash."""
     filesystem, path = fs.FileSystem.from_uri(urlunsplit((scheme, host, "/x", query, "")))
     if scheme == "s3":
-        # an address has no setting for the retries; with a delayed opening a small file takes one request, not three
+        # an address has no setting for the retries
         rebuild, (options,) = filesystem.__reduce__()
-        retries = fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)
-        filesystem = rebuild(options | {"retry_strategy": retries, "allow_delayed_open": True})
+        filesystem = rebuild(options | {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)})
     return filesystem, str(path).removesuffix("x")
 
 

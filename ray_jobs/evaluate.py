@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from pyarrow import fs
 
+from genre import lease
 from genre.errors import ArtifactError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint
@@ -38,9 +39,9 @@ def run(config: Config) -> None:
     experiment.check_leakage(features)  # the report says that it passed
     names = ", ".join(runs.label for runs in saved)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
-    with cluster.connected(config) as capacity:
+    with lease.held(config.output, "evaluate"), cluster.connected(config) as capacity:
         board = judging.judge(features, config.evaluate.split, saved, config.seed, capacity, device=config.device)
-    judging.publish(board, output / "evaluation", [])
+        judging.publish(board, output / "evaluation", [])
 
 
 def _check_split(split: Part, features: Features) -> None:

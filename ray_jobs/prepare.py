@@ -11,7 +11,7 @@ import time
 
 import pyarrow as pa
 
-from genre import memory
+from genre import lease, memory
 from genre.errors import GenreError
 from genre.features import balance, duplicates
 from genre.features.finishing import finish
@@ -32,7 +32,8 @@ from ray_jobs.engine.progress import TrackProgress
 def run(config: Config) -> None:
     """Prepare `config.corpus` into OUTPUT/features. Raises `GenreError` when too many tracks are rejected."""
     memory.return_freed()
-    prepare(config)
+    with lease.held(config.output, "prepare"):
+        prepare(config)
 
 
 def prepare(config: Config, workers: Workers | None = None) -> Manifest:

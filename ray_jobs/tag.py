@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import memory
+from genre import lease, memory
 from genre.errors import AudioError, ConfigError, GenreError
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
@@ -62,10 +62,11 @@ def run(config: Config) -> None:
         return
     ensemble.check_weights()
     files = audio_files.list_files(config.inputs)
-    table = TagTable(Location.of(config.output) / "tags", ensemble)
-    rows = _tag_pending(config, ensemble, table, files, song)
-    if writes_genres:
-        _write_genres(config.tag, table, rows)
+    with lease.held(config.output, "tag"):
+        table = TagTable(Location.of(config.output) / "tags", ensemble)
+        rows = _tag_pending(config, ensemble, table, files, song)
+        if writes_genres:
+            _write_genres(config.tag, table, rows)
     _check_any_readable(rows, table.folder / "failures.csv")
 
 
@@ -195,7 +196,7 @@ def _cluster_stream(
     from ray_jobs.engine import cluster, reach, tagging
 
     with cluster.connected(config):
-        reach.check_readable(pending["path"][0].as_py(), "inputs")
+        reach.check_seen(pending, "inputs")
         yield from tagging.stream(config, ensemble, pending, known)
 
 

@@ -17,6 +17,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
+from genre import lease
 from genre.errors import ConfigError, TrainingError
 from genre.features import Features
 from genre.features.cache import ClipCache
@@ -55,13 +56,18 @@ def run(config: Config) -> None:
             f"model={config.model}: train makes a new model; choose its network with architecture=NAME, "
             "or start from a saved model with init_from=FOLDER"
         )
-    output = Location.of(config.output)
-    features = Features.open(output / "features")
+    features = Features.open(Location.of(config.output) / "features")
     experiment.check_tracks(features, ("train", "valid"))
     experiment.check_settings(config.audio, config.spectrogram, features)
     planned = Experiment.of(config)
     # before any worker starts, so that settings or weights that do not fit are refused at once
     card = experiment.check(planned, features, config.train.workers)
+    with lease.held(config.output, "train"):
+        _train(config, planned, card, features)
+
+
+def _train(config: Config, planned: Experiment, card: ModelCard, features: Features) -> None:
+    output = Location.of(config.output)
     model, folder = output / "models" / card.label, output / "runs" / card.label
     record = RunRecord.claim(folder, _deciding_settings(planned, card, features), config.train.resume)
     if record.is_complete(model):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from genre import lease
 from genre.errors import TrainingError
 from genre.features import Features
 from genre.features.cache import ClipCache
@@ -43,9 +44,14 @@ class SearchResult:
 
 def run(config: Config, known: Forecast | None = None) -> None:
     """Write OUTPUT/models/ and OUTPUT/leaderboard/. `known` is a forecast that was measured and printed before."""
-    started, output = time.monotonic(), Location.of(config.output)
     tracking.check(config.tune.mlflow)
     features = _open(config)
+    with lease.held(config.output, "tune"):
+        _tune(config, features, known)
+
+
+def _tune(config: Config, features: Features, known: Forecast | None) -> None:
+    started, output = time.monotonic(), Location.of(config.output)
     cli.console().print(
         f"tune: {plural(len(features.tracks('train')), 'track')} of {plural(len(features.classes), 'genre')}, "
         f"validated on {len(features.tracks('valid'))}"

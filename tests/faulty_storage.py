@@ -7,11 +7,14 @@ import http.client
 import itertools
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Fault = Callable[["Handler", int], bool]  # takes the request and its number; returns whether it answered
+Fault = Callable[
+    ["Handler", int], bool
+]  # takes a request and its number among those of its kind; returns whether it answered
 
 _OF_THE_CONNECTION = ("connection", "transfer-encoding", "content-length", "expect")
 
@@ -23,10 +26,12 @@ class Handler(BaseHTTPRequestHandler):
     server: Proxy
 
     def respond(self) -> None:
-        number = self.server.count()
+        number = self.server.count(self.command)
         self.body = self._read_body()
         self.server.requests.append(f"{self.command} {self.path}")
-        if not self.server.fault(self, number):
+        if self.server.fault(self, number):
+            self.server.faults += 1
+        else:
             self.forward()
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = respond  # noqa: N815 - names of the standard library
@@ -87,12 +92,14 @@ class Proxy(ThreadingHTTPServer):
         self.behind = host, int(port)
         self.fault = fault
         self.requests: list[str] = []
-        self._numbers = itertools.count()
+        self.faults = 0
+        self._numbers: dict[str, Iterator[int]] = defaultdict(itertools.count)
         self._lock = threading.Lock()
 
-    def count(self) -> int:
+    def count(self, command: str) -> int:
+        """Return the number of earlier requests with this command."""
         with self._lock:
-            return next(self._numbers)
+            return next(self._numbers[command])
 
     @property
     def address(self) -> str:
@@ -125,9 +132,9 @@ def busy(request: Handler, number: int) -> bool:
 
 
 def stalling(request: Handler, number: int) -> bool:
-    """Accept every fifteenth request and say nothing for ten seconds."""
-    if number % 15 == 7:
-        time.sleep(10)
+    """Accept every fortieth request and say nothing, longer than a client waits."""
+    if number % 40 == 7:
+        time.sleep(6)
         request.close_connection = True
         return True
     return False

@@ -71,9 +71,10 @@ def clip_rows(output: Path | str) -> pa.Table:
 
 
 def tables(output: Path | str) -> dict[str, pa.Table]:
-    """Return all tables of a prepared folder, without the names of part files, which depend on the run."""
+    """Return all tables of a prepared folder, without names and sizes of part files, which depend on the runs."""
     folder = Location.of(output) / "features"
     final = {name: (folder / f"{name}.parquet").read_table() for name in ("tracks", "rejects", "duplicates")}
-    return {name: t.drop_columns(["part"]) if "part" in t.column_names else t for name, t in final.items()} | {
+    parts = {"part", "part_bytes", "part_rows"}
+    return {name: t.select([c for c in t.column_names if c not in parts]) for name, t in final.items()} | {
         "clips": clip_rows(output)
     }

@@ -185,9 +185,7 @@ def environment() -> dict[str, str]:
 def _overdue(item: Any, phase: Phase, timeout: float) -> Exception:
     limit = f"decoding.file_timeout_s={timeout:g}"
     if phase is Phase.READING:
-        return StorageError(
-            f"{item} was not read within {limit}; run the same command again when its storage answers"
-        )
+        return StorageError(f"{item} was not read within {limit}; run the same command again when its storage answers")
     return AudioError(Reason.TIMED_OUT, f"took longer than {limit}")
 
 

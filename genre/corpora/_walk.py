@@ -6,9 +6,12 @@ are skipped silently, as are hidden files and folders (`.git`, macOS `._01 Song.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pyarrow import fs
@@ -20,6 +23,9 @@ AUDIO = frozenset(
     ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "m4a", "mp4", "aac", "wma", "caf")
 )
 MISSING = -1  # size of a listed file that does not exist: a row of a table, a broken link
+
+_LISTING_THREADS = 16  # a network folder answers one thread a few thousand times a second
+_LISTED_AHEAD = 32  # folders at each level
 
 _SYSTEM_FILES = frozenset(("Thumbs.db", "__MACOSX"))
 _log = logging.getLogger(__name__)
@@ -41,6 +47,7 @@ class _Entry:
     is_folder: bool
     size: int = MISSING
     modified: float = 0.0
+    is_refused_link: bool = False
 
 
 def is_audio(name: str) -> bool:
@@ -80,7 +87,8 @@ def open_folder(address: str, setting: str = "corpus.root") -> Location:
 def walk(root: Location, setting: str = "corpus.root") -> Iterator[AudioFile]:
     r"""Yield every audio file at any depth below `root`, with files and folders sorted together by name (code points).
 
-    Memory holds one listing for each level of the current folder, never the complete tree. On local paths a
+    Local folders are listed by several threads, a few folders ahead. Of an object store all names are requested at
+    once, a thousand with each request, and held in memory until they are sorted. On local paths a
     link to a file inside `root` is a file (git-annex). Links to folders and links that leave `root` are not followed,
     so no link can make a loop; one warning counts them. A local name that is not UTF-8 is yielded escaped
     (`caf\xe9.wav`) and as MISSING: Parquet cannot hold the name, but the file must end in the rejects.
@@ -89,9 +97,10 @@ def walk(root: Location, setting: str = "corpus.root") -> Iterator[AudioFile]:
     """
     walker = _Walker(root, setting)
     is_empty = True
-    for audio in walker.below(root, ""):
-        is_empty = False
-        yield audio
+    with contextlib.closing(walker.files()) as files:
+        for audio in files:
+            is_empty = False
+            yield audio
     if walker.links:
         _log.warning(
             "%s=%s: %d links not followed, the first is %s; link to files inside the root, or mount the others there",
@@ -110,25 +119,72 @@ def size_and_time(info: fs.FileInfo) -> tuple[int, float]:
 
 class _Walker:
     def __init__(self, root: Location, setting: str) -> None:
-        self._setting = setting
+        self._root, self._setting = root, setting
         self._real_root = os.path.join(os.path.realpath(root.path), "") if root.is_local else ""
         self.links = 0  # not followed
         self.first_link = ""
 
-    def below(self, folder: Location, relative: str) -> Iterator[AudioFile]:
+    def files(self) -> Generator[AudioFile]:
+        """Yield the audio files below the root, in order."""
+        if self._root.is_local:
+            pool = ThreadPoolExecutor(_LISTING_THREADS)
+            try:
+                yield from self._below(self._root, "", pool.submit(self._local, self._root.path), pool)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        else:
+            yield from self._remote()
+
+    def _below(
+        self, folder: Location, relative: str, listing: Future[list[_Entry]], pool: ThreadPoolExecutor
+    ) -> Iterator[AudioFile]:
         """Yield the audio files below `folder`; `relative` is its path below the root, empty or ending in "/"."""
+        with self._explained(folder):
+            entries = sorted(listing.result(), key=lambda entry: entry.name)
+        links = [entry.name for entry in entries if entry.is_refused_link]
+        self.links += len(links)
+        self.first_link = self.first_link or "/".join([folder.path, *links[:1]] if links else [])
+        entries = [entry for entry in entries if not entry.is_refused_link]
+        folders = (folder / entry.name for entry in entries if entry.is_folder)
+        ahead: deque[Future[list[_Entry]]] = deque()
+        for entry in entries:
+            location = folder / entry.name
+            if not entry.is_folder:
+                yield _audio_file(str(location), relative + entry.name, entry)
+                continue
+            while len(ahead) < _LISTED_AHEAD and (following := next(folders, None)):
+                ahead.append(pool.submit(self._local, following.path))
+            yield from self._below(location, f"{relative}{entry.name}/", ahead.popleft(), pool)
+
+    def _remote(self) -> Iterator[AudioFile]:
+        """Yield the audio files of any file system from one listing, in the order of a walk through its folders."""
+        selector = fs.FileSelector(self._root.path, recursive=True, allow_not_found=True)
+        with self._explained(self._root):
+            infos = self._root.filesystem.get_file_info(selector)
+        start = len(self._root.path.rstrip("/")) + 1
+        listed = [
+            (names, info)
+            for info in infos
+            if info.type == fs.FileType.File
+            and is_audio((names := str(info.path)[start:].split("/"))[-1])
+            and not any(map(is_system_file, names[:-1]))
+        ]
+        del infos
+        listed.sort(key=lambda pair: pair[0])
+        for names, info in listed:
+            location = self._root
+            for name in names:
+                location = location / name
+            yield AudioFile(str(location), "/".join(names), *size_and_time(info))
+
+    @contextlib.contextmanager
+    def _explained(self, folder: Location) -> Iterator[None]:
         try:
-            entries = self._local(folder.path) if folder.is_local else _remote(folder)
+            yield
         except OSError as error:
             raise ConfigError(
                 f"{self._setting}: {folder} cannot be listed ({_short(error)}); give read access to it or move it away"
             ) from None
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            location = folder / entry.name
-            if entry.is_folder:
-                yield from self.below(location, f"{relative}{entry.name}/")
-            else:
-                yield _audio_file(str(location), relative + entry.name, entry)
 
     def _local(self, folder: str) -> list[_Entry]:
         """Return the folders and audio files in a local folder.
@@ -143,8 +199,7 @@ class _Walker:
                 if item.is_dir(follow_symlinks=False):
                     entries.append(_Entry(item.name, is_folder=True))
                 elif item.is_symlink() and not self._follow(item):
-                    self.links += 1
-                    self.first_link = self.first_link or item.path
+                    entries.append(_Entry(item.name, is_folder=False, is_refused_link=True))
                 elif is_audio(item.name) and (item.is_symlink() or item.is_file()):
                     entries.append(_Entry(item.name, False, *_stat(item)))
         return entries
@@ -153,17 +208,6 @@ class _Walker:
         return not link.is_dir() and (
             not is_audio(link.name) or os.path.realpath(link.path).startswith(self._real_root)
         )
-
-
-def _remote(folder: Location) -> list[_Entry]:
-    """Return the folders and audio files in a folder of any file system."""
-    entries = []
-    for info in folder.children():
-        if info.type == fs.FileType.Directory and not is_system_file(info.base_name):
-            entries.append(_Entry(info.base_name, is_folder=True))
-        elif info.type == fs.FileType.File and is_audio(info.base_name):
-            entries.append(_Entry(info.base_name, False, *size_and_time(info)))
-    return entries
 
 
 def _stat(item: os.DirEntry[str]) -> tuple[int, float]:

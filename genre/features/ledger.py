@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from genre.config import differences
 from genre.errors import ArtifactError
+from genre.features import parts
 from genre.features.columns import combined
 from genre.features.recipe import Recipe
 from genre.features.schema import OUTCOME_SCHEMA
@@ -62,22 +63,31 @@ class Ledger:
         return 1 + max([self._finished_run, *map(_run_of, names)])
 
     def outcomes(self) -> pa.Table:
-        """Return the latest outcome of each track, sorted by track_id, without those whose clips are missing."""
+        """Return the latest outcome of each track, sorted by track_id, without those whose clips are missing or cut.
+
+        The sizes of all parts are compared; those that no finished run has used are also opened.
+        """
         tables = []
         for name in ("tracks.parquet", "rejects.parquet"):
             if (self.folder / name).exists():
-                tables.append((self.folder / name).read_table().select(OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA))
-        files = (self.folder / "outcomes").files(".parquet")
-        if paths := [file.path for file in files if _run_of(file.name) > self._finished_run]:
-            # as one data set, whose files are read in parallel: a large job killed at its end has ten thousand
-            import pyarrow.dataset  # it imports pandas, which no worker needs
+                tables.append(_as_outcomes((self.folder / name).read_table()))
+        recent = self._recent_outcomes()
+        if wrong := parts.with_wrong_rows(self.folder, recent):
+            recent = recent.filter(pc.invert(pc.is_in(recent["part"], value_set=pa.array(wrong, pa.string()))))
+        table = pa.concat_tables([*tables, recent])
+        return _latest(table, np.flatnonzero(parts.have_parts(self.folder, table)))
 
-            source = pyarrow.dataset.dataset(paths, OUTCOME_SCHEMA, format="parquet", filesystem=self.folder.filesystem)
-            tables.append(source.to_table(cache_metadata=False))
-        table = pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
-        parts = pa.array([file.name for file in (self.folder / "clips").files(".parquet")], pa.string())
-        complete = pc.or_(pc.is_valid(table["reason"]), pc.is_in(table["part"], value_set=parts))
-        return _latest(table, np.flatnonzero(complete.to_numpy()))
+    def _recent_outcomes(self) -> pa.Table:
+        """Return the outcomes that are not in the folder's tables."""
+        files = (self.folder / "outcomes").files(".parquet")
+        paths = [file.path for file in files if _run_of(file.name) > self._finished_run]
+        if not paths:
+            return OUTCOME_SCHEMA.empty_table()
+        # as one data set, whose files are read in parallel: a large job killed at its end has ten thousand
+        import pyarrow.dataset  # it imports pandas, which no worker needs
+
+        source = pyarrow.dataset.dataset(paths, OUTCOME_SCHEMA, format="parquet", filesystem=self.folder.filesystem)
+        return source.to_table(cache_metadata=False)
 
     def reusable_outcomes(self) -> pa.Table:
         """Return the outcomes that are valid under this recipe.
@@ -153,6 +163,15 @@ def _run_of(name: str) -> int:
     """Return the number of the run that wrote a file; 0 for a file that no run wrote."""
     number = name.split("-")[0]
     return int(number) if number.isdecimal() else 0
+
+
+def _as_outcomes(table: pa.Table) -> pa.Table:
+    """Return the columns of an outcome. Earlier versions wrote fewer, whose values are unknown."""
+    columns = {
+        field.name: table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in OUTCOME_SCHEMA
+    }
+    return pa.table(columns).cast(OUTCOME_SCHEMA)
 
 
 def _latest(table: pa.Table, rows: npt.NDArray[np.intp]) -> pa.Table:

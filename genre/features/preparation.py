@@ -23,6 +23,7 @@ from genre.audio.spectrogram import LogMel
 from genre.config import fingerprint
 from genre.corpora import MISSING
 from genre.errors import AudioError, Reason
+from genre.features import parts
 from genre.features.clips import StoredClip
 from genre.features.encoding import encode
 from genre.features.recipe import Recipe
@@ -96,7 +97,9 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
     name = f"{run:05d}-{_digest(tracks, recipe)}.parquet"
     target = folder / "outcomes" / name
     if target.exists():
-        return target.read_table()
+        done: pa.Table = target.read_table()
+        if parts.have_parts(folder, done).all():
+            return done
     memory.keep_freed()
     kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
     outcomes: list[dict[str, Any]] = []
@@ -112,6 +115,9 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
             facts = {key: value for key, value in vars(prepared).items() if key != "clips"}
             outcomes.append(track | facts | {"clips": len(prepared.clips), "part": name})
         writer.finish()
+    if writer.rows:
+        part = {"part_bytes": (folder / "clips" / name).size(), "part_rows": writer.rows}
+        outcomes = [outcome | part if outcome.get("part") else outcome for outcome in outcomes]
     table = pa.Table.from_pylist(outcomes, OUTCOME_SCHEMA)
     target.write_table(table)
     return table
@@ -138,6 +144,7 @@ class _ClipWriter:
     """
 
     def __init__(self, stack: contextlib.ExitStack, target: Location, shape: Shape) -> None:
+        self.rows = 0  # written so far
         self._stack, self._target, self._schema = stack, target, shape.clip_schema()
         self._file: pq.ParquetWriter | None = None
         self._waiting: list[tuple[str, int, StoredClip]] = []
@@ -157,6 +164,7 @@ class _ClipWriter:
             self._file = self._stack.enter_context(writer)
         rows = [{"track_id": track, "clip": number} | vars(clip) for track, number, clip in self._waiting[:count]]
         self._file.write_table(pa.Table.from_pylist(rows, self._schema))
+        self.rows += count
         del self._waiting[:count]
 
 

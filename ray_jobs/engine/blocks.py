@@ -13,7 +13,6 @@ from typing import Any, Self
 import pyarrow as pa
 import ray
 
-from genre.audio import members
 from genre.audio.isolation import portable
 from genre.errors import ConfigError
 from genre.settings import Config
@@ -48,7 +47,7 @@ class Workers:
         if not self._connected:
             self._connected = True
             self._stack.enter_context(cluster.connected(self._config))
-            reach.check_readable(members.file_of(tracks["path"][0].as_py()), "corpus.root")
+            reach.check_seen(tracks, "corpus.root")
         size = block_size(len(tracks), limit)
         share = cpus_of_a_block(tracks)
         task = ray.remote(num_cpus=share, max_retries=-1)(do_block)

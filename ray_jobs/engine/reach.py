@@ -9,9 +9,13 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from genre.audio import members
+from genre.corpora import MISSING
 from genre.errors import ConfigError
 from genre.storage import Location
 from ray_jobs.engine import capacity
@@ -33,6 +37,13 @@ def check_readable(address: str, setting: str) -> None:
             f"{setting}: {machine} cannot read {address} ({problem}); use an address that all machines reach, "
             "such as s3://bucket/music or a mounted folder"
         )
+
+
+def check_seen(files: pa.Table, setting: str) -> None:
+    """Raise `ConfigError` unless every machine can read the first of `files` (path, size) that existed when listed."""
+    first = pc.index(pc.not_equal(files["size"], MISSING), True).as_py()
+    if first >= 0:
+        check_readable(members.file_of(files["path"][first].as_py()), setting)
 
 
 def check_writable(output: str) -> None:

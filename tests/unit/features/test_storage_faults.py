@@ -1,0 +1,228 @@
+"""`prepare` on storage with faults: the features are in the end those of storage without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import faulty_storage
+import pyarrow as pa
+import pytest
+from faulty_storage import Fault, refusing
+from music import InTurn, config_of, tables, write_music
+from pyarrow import fs
+
+from genre import storage
+from genre.audio import isolation
+from genre.errors import ConfigError, StorageError
+from genre.features.folder import Features
+from genre.settings import Config
+from genre.storage import Location
+from ray_jobs.engine.blocks import Work
+from ray_jobs.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of songs, one of which is no music."""
+    folder = tmp_path_factory.mktemp("storage") / "music"
+    write_music(folder)
+    (folder / "genre1/bad.wav").write_bytes(b"no music")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the features of undisturbed storage."""
+    output = tmp_path_factory.mktemp("expected")
+    prepare(config_of(music, output), InTurn())
+    return output
+
+
+def upload(music: Path) -> None:
+    bucket, _ = fs.FileSystem.from_uri("s3://bucket")
+    for path in music.rglob("*.wav"):
+        with bucket.open_output_stream(f"bucket/music/{path.relative_to(music)}") as stream:
+            stream.write(path.read_bytes())
+
+
+def check_equal(output: Path | str, expected: Path) -> None:
+    made, right = tables(output), tables(expected)
+    assert made["clips"] == right["clips"]
+    for name in ("tracks", "rejects"):
+        columns = [name for name in right[name].column_names if name not in ("path", "modified")]
+        assert made[name].select(columns) == right[name].select(columns)
+
+
+def use(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process and the next child that decodes connect to `endpoint`."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    storage._client.cache_clear()
+    for kernel in isolation._shared.values():
+        kernel.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["busy", "stalling", "cutting"])
+def test_passing_faults_do_not_change_the_features(
+    bucket_server: dict[str, str], music: Path, expected: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    upload(music)
+    fault: Fault = getattr(faulty_storage, name)
+    with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], fault) as proxy:
+        use(proxy.address, monkeypatch)
+        prepare(config_of("s3://bucket/music", f"s3://bucket/{name}"), InTurn())
+        assert proxy.faults
+    use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
+    check_equal(f"s3://bucket/{name}", expected)
+
+
+def test_refused_reads_fail_the_job_and_leave_the_tracks_to_do(
+    bucket_server: dict[str, str], music: Path, expected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with an expired token: after it was renewed, the same command does what is missing."""
+    upload(music)
+    config = config_of("s3://bucket/music", "s3://bucket/expired", file_timeout_s=1)
+    expired = refusing(400, "ExpiredToken", lambda request: request.command == "GET" and "genre2" in request.path)
+    with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], expired) as proxy:
+        use(proxy.address, monkeypatch)
+        with pytest.raises(StorageError, match=r"genre2/.*run the same command again"):
+            prepare(config, InTurn())
+    use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
+    again = InTurn()
+    prepare(config, again)
+    assert 6 <= again.tracks < 19
+    check_equal("s3://bucket/expired", expected)
+
+
+class Away(InTurn):
+    """Moves the corpus away after the first block."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def map(self, work: Work, tracks: pa.Table, limit: int, columns: object = None) -> Iterator[pa.Table]:
+        for result in super().map(work, tracks, limit, columns):
+            yield result
+            os.rename(self._folder, f"{self._folder}.away")
+
+
+def test_a_folder_that_is_away_fails_the_job_and_rejects_nothing(music: Path, expected: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "music"
+    corpus.symlink_to(music)
+    config = config_of(corpus, tmp_path / "out", file_timeout_s=1)
+    with pytest.raises(StorageError, match=r"cannot be reached \(No such file or directory\)"):
+        prepare(config, Away(corpus))
+    with pytest.raises(ConfigError, match=r"corpus.root=.* does not exist"):
+        prepare(config, InTurn())
+    os.rename(f"{corpus}.away", corpus)
+    again = InTurn()
+    prepare(config, again)
+    assert 0 < again.tracks < 19
+    check_equal(tmp_path / "out", expected)
+
+
+def test_a_part_that_was_cut_in_half_is_made_again(music: Path, expected: Path, tmp_path: Path) -> None:
+    config = config_of(music, tmp_path)
+    prepare(config, InTurn())
+    part = next(iter((Location.of(tmp_path) / "features" / "clips").files()))
+    with open(part.path, "r+b") as file:
+        file.truncate(part.size() // 2)
+    again = InTurn()
+    prepare(config, again)
+    assert 0 < again.tracks < 19
+    check_equal(tmp_path, expected)
+    assert len(Features.open(Location.of(tmp_path) / "features").tracks("train"))
+
+
+class Interrupted(InTurn):
+    """Ends after the second block, with a part of the second cut in half and garbage of the right size in the first."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self._clips = Location.of(config.output) / "features" / "clips"
+
+    def map(self, work: Work, tracks: pa.Table, limit: int, columns: object = None) -> Iterator[pa.Table]:
+        results = super().map(work, tracks, limit, columns)
+        yield next(results)
+        yield next(results)
+        whole, cut = self._clips.files()
+        whole.write_bytes(bytes(whole.size()))
+        with open(cut.path, "r+b") as file:
+            file.truncate(cut.size() // 2)
+        raise KeyboardInterrupt
+
+
+def test_parts_of_an_interrupted_run_are_not_trusted_by_name(music: Path, expected: Path, tmp_path: Path) -> None:
+    config = config_of(music, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config, Interrupted(config))
+    again = InTurn()
+    prepare(config, again)
+    assert again.tracks == 19
+    check_equal(tmp_path, expected)
+
+
+def test_a_bucket_that_cannot_be_listed_is_reported(
+    bucket_server: dict[str, str], music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(music)
+    closed = refusing(403, "AccessDenied", lambda request: "list-type" in request.path)
+    with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], closed) as proxy:
+        use(proxy.address, monkeypatch)
+        with pytest.raises(ConfigError, match=r"corpus.root.*s3://bucket/music cannot be .*ACCESS_DENIED.*access"):
+            prepare(config_of("s3://bucket/music", tmp_path), InTurn())
+    use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
+
+
+def test_an_output_that_is_read_only_is_reported(
+    bucket_server: dict[str, str], music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = refusing(403, "AccessDenied", lambda request: request.command in ("PUT", "POST"))
+    with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], closed) as proxy:
+        use(proxy.address, monkeypatch)
+        with pytest.raises(ConfigError, match=r"output=s3://bucket/closed cannot be written \(.*ACCESS_DENIED"):
+            prepare(config_of(music, "s3://bucket/closed"), InTurn())
+    use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
+    with pytest.raises(ConfigError, match=r"output=/proc/nothing cannot be written"):
+        prepare(config_of(music, "/proc/nothing"), InTurn())
+
+
+def test_a_time_in_the_future_is_a_time(tmp_path: Path) -> None:
+    (song, *_) = write_music(tmp_path / "music", genres=1, per_genre=2)
+    os.utime(song, (4e9, 4e9))
+    config = config_of(tmp_path / "music", tmp_path / "out")
+    prepare(config, InTurn())
+    again = InTurn()
+    prepare(config, again)
+    assert again.tracks == 0
+    song.write_bytes(song.read_bytes()[:-100])  # its time is now earlier than before
+    prepare(config, again)
+    assert again.tracks == 1
+
+
+class Changed(InTurn):
+    """Replaces a song after the scan, before it is read."""
+
+    def __init__(self, song: Path) -> None:
+        super().__init__()
+        self._song = song
+
+    def map(self, work: Work, tracks: pa.Table, limit: int, columns: object = None) -> Iterator[pa.Table]:
+        content = self._song.read_bytes()
+        self._song.write_bytes(content[: len(content) // 2])
+        yield from super().map(work, tracks, limit, columns)
+        self._song.write_bytes(content[: len(content) // 2])
+
+
+def test_a_file_that_changes_while_the_job_runs_is_read_again(tmp_path: Path) -> None:
+    songs = write_music(tmp_path / "music", genres=1, per_genre=2)
+    config = config_of(tmp_path / "music", tmp_path / "out")
+    prepare(config, Changed(songs[0]))
+    again = InTurn()
+    prepare(config, again)
+    assert again.tracks == 1
+    prepare(config_of(tmp_path / "music", tmp_path / "right"), InTurn())
+    assert tables(tmp_path / "out")["clips"] == tables(tmp_path / "right")["clips"]

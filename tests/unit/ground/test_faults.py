@@ -1,0 +1,127 @@
+"""Faults of a storage, separated from what a file is: with an S3 server behind a proxy, and with folders."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import faulty_storage
+import pytest
+from faulty_storage import Fault, Handler, Proxy, refusing
+
+from genre import storage
+from genre.errors import StorageError
+from genre.faults import is_fault, retry
+from genre.storage import Location
+
+SONG = bytes(range(256)) * 4096
+
+
+@contextmanager
+def behind(variables: dict[str, str], fault: Fault, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Send the requests of this process through a proxy with a fault."""
+    with faulty_storage.proxy(variables["AWS_ENDPOINT_URL"], fault) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        storage._client.cache_clear()
+        yield proxy
+    storage._client.cache_clear()
+
+
+def song(name: str = "song.wav") -> Location:
+    return Location.of(f"s3://bucket/music/{name}")
+
+
+@pytest.mark.parametrize("fault", [faulty_storage.busy, faulty_storage.cutting], ids=["busy", "cutting"])
+def test_requests_that_fail_now_and_then_are_repeated(
+    bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    with behind(bucket_server, fault, monkeypatch) as proxy:
+        song().write_bytes(SONG)
+        assert all(retry(Location.read_bytes, song()) == SONG for _ in range(8))
+        assert proxy.faults
+
+
+def test_a_denied_file_is_a_file_and_a_denied_bucket_a_fault(
+    bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song().write_bytes(SONG)
+    one = refusing(403, "AccessDenied", lambda request: "song.wav" in request.path)
+    with behind(bucket_server, one, monkeypatch), pytest.raises(OSError, match="ACCESS_DENIED"):
+        retry(Location.read_bytes, song())
+    every = refusing(403, "AccessDenied", lambda request: True)
+    with behind(bucket_server, every, monkeypatch), pytest.raises(StorageError, match=r"song.* cannot be reached"):
+        retry(Location.read_bytes, song())
+
+
+def test_an_expired_token_is_a_fault(bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    song().write_bytes(SONG)
+    expired = refusing(400, "ExpiredToken", lambda request: True)
+    with behind(bucket_server, expired, monkeypatch), pytest.raises(StorageError, match="run the same command again"):
+        retry(Location.read_bytes, song())
+
+
+def test_a_missing_object_is_a_file(bucket_server: dict[str, str]) -> None:
+    song().write_bytes(SONG)
+    with pytest.raises(FileNotFoundError):
+        retry(Location.read_bytes, song("other.wav"), seconds=60)
+
+
+def test_a_missing_file_is_no_fault_unless_its_folder_is_away(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    (folder / "other.wav").write_bytes(SONG)
+    file = Location.of(folder / "song.wav")
+    with pytest.raises(FileNotFoundError):
+        retry(Location.read_bytes, file, seconds=60)
+    (folder / "other.wav").unlink()  # what a mount point looks like without its storage
+    with pytest.raises(StorageError, match="No such file"):
+        retry(Location.read_bytes, file)
+    folder.rmdir()
+    with pytest.raises(StorageError, match="No such file"):
+        retry(Location.read_bytes, file)
+
+
+def test_a_folder_that_comes_back_in_time_is_read(tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away/song.wav").write_bytes(SONG)
+    back = threading.Timer(1, os.rename, (tmp_path / "away", tmp_path / "music"))
+    back.start()
+    assert retry(Location.read_bytes, Location.of(tmp_path / "music/song.wav"), seconds=60) == SONG
+    back.join()
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT])
+def test_errors_of_network_folders_are_faults(tmp_path: Path, number: int) -> None:
+    assert is_fault(OSError(number, os.strerror(number)), Location.of(tmp_path / "song.wav"))
+
+
+@pytest.mark.parametrize("number", [errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG])
+def test_errors_of_names_and_kinds_are_files(tmp_path: Path, number: int) -> None:
+    assert not is_fault(OSError(number, os.strerror(number)), Location.of(tmp_path / "song.wav"))
+
+
+def test_a_file_is_uploaded_completely_or_not_at_all(
+    bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Location.of("s3://bucket/out/large.bin")
+    with pytest.raises(ZeroDivisionError), target.open_output() as stream:  # noqa: PT012
+        stream.write(SONG)
+        raise ZeroDivisionError
+    assert not target.exists()
+
+    def second_part(request: Handler) -> bool:
+        return "partNumber=2" in request.path
+
+    content = SONG * 25  # more than two parts of an upload
+    with behind(bucket_server, refusing(403, "AccessDenied", second_part), monkeypatch):
+        with pytest.raises(OSError, match="ACCESS_DENIED"):
+            Location.of(target.address).write_bytes(content)
+        time.sleep(0.5)
+        assert not target.exists()
+    target.write_bytes(content)
+    assert target.size() == len(content)
