@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def retry(action: Callable[[], T], file: Location, seconds: float = 0.0) -> T:
-    """Return `action()`, which reads `file`. After a fault of its storage, try again with growing pauses until `seconds` have passed.
+    """Return `action()`, which reads `file`. After a fault of its storage, try again until `seconds` have passed.
 
     Raises the `OSError` of the action when the file is the reason, and `StorageError` when the storage is.
     """

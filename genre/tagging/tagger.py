@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genre.audio import members
 from genre.errors import AudioError, ConfigError, Reason
 from genre.faults import retry
 from genre.features import Float32
@@ -116,7 +117,7 @@ class Tagger:
 
     def decode(self, path: str | os.PathLike[str]) -> Any:
         """Decode one file into the clips that the models take. Raises `AudioError`, or `StorageError`."""
-        file = Location.of(path)
+        file = Location.of(members.file_of(os.fspath(path)))
         if not retry(file.exists, file):
             raise AudioError(Reason.UNREADABLE, os.strerror(errno.ENOENT))
         return self._ensemble.decode(os.fspath(path))

@@ -13,6 +13,7 @@ from typing import Any, Self
 import pyarrow as pa
 import ray
 
+from genre.audio import members
 from genre.audio.isolation import portable
 from genre.errors import ConfigError
 from genre.settings import Config

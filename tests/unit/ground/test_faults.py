@@ -32,6 +32,10 @@ def behind(variables: dict[str, str], fault: Fault, monkeypatch: pytest.MonkeyPa
     storage._client.cache_clear()
 
 
+def read(file: Location, seconds: float = 0.0) -> bytes:
+    return retry(file.read_bytes, file, seconds)
+
+
 def song(name: str = "song.wav") -> Location:
     return Location.of(f"s3://bucket/music/{name}")
 
@@ -42,7 +46,7 @@ def test_requests_that_fail_now_and_then_are_repeated(
 ) -> None:
     with behind(bucket_server, fault, monkeypatch) as proxy:
         song().write_bytes(SONG)
-        assert all(retry(Location.read_bytes, song()) == SONG for _ in range(8))
+        assert all(read(song()) == SONG for _ in range(8))
         assert proxy.faults
 
 
@@ -52,23 +56,23 @@ def test_a_denied_file_is_a_file_and_a_denied_bucket_a_fault(
     song().write_bytes(SONG)
     one = refusing(403, "AccessDenied", lambda request: "song.wav" in request.path)
     with behind(bucket_server, one, monkeypatch), pytest.raises(OSError, match="ACCESS_DENIED"):
-        retry(Location.read_bytes, song())
+        read(song())
     every = refusing(403, "AccessDenied", lambda request: True)
     with behind(bucket_server, every, monkeypatch), pytest.raises(StorageError, match=r"song.* cannot be reached"):
-        retry(Location.read_bytes, song())
+        read(song())
 
 
 def test_an_expired_token_is_a_fault(bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     song().write_bytes(SONG)
     expired = refusing(400, "ExpiredToken", lambda request: True)
     with behind(bucket_server, expired, monkeypatch), pytest.raises(StorageError, match="run the same command again"):
-        retry(Location.read_bytes, song())
+        read(song())
 
 
 def test_a_missing_object_is_a_file(bucket_server: dict[str, str]) -> None:
     song().write_bytes(SONG)
     with pytest.raises(FileNotFoundError):
-        retry(Location.read_bytes, song("other.wav"), seconds=60)
+        read(song("other.wav"), seconds=60)
 
 
 def test_a_missing_file_is_no_fault_unless_its_folder_is_away(tmp_path: Path) -> None:
@@ -77,13 +81,13 @@ def test_a_missing_file_is_no_fault_unless_its_folder_is_away(tmp_path: Path) ->
     (folder / "other.wav").write_bytes(SONG)
     file = Location.of(folder / "song.wav")
     with pytest.raises(FileNotFoundError):
-        retry(Location.read_bytes, file, seconds=60)
+        read(file, seconds=60)
     (folder / "other.wav").unlink()  # what a mount point looks like without its storage
     with pytest.raises(StorageError, match="No such file"):
-        retry(Location.read_bytes, file)
+        read(file)
     folder.rmdir()
     with pytest.raises(StorageError, match="No such file"):
-        retry(Location.read_bytes, file)
+        read(file)
 
 
 def test_a_folder_that_comes_back_in_time_is_read(tmp_path: Path) -> None:
@@ -91,7 +95,7 @@ def test_a_folder_that_comes_back_in_time_is_read(tmp_path: Path) -> None:
     (tmp_path / "away/song.wav").write_bytes(SONG)
     back = threading.Timer(1, os.rename, (tmp_path / "away", tmp_path / "music"))
     back.start()
-    assert retry(Location.read_bytes, Location.of(tmp_path / "music/song.wav"), seconds=60) == SONG
+    assert read(Location.of(tmp_path / "music/song.wav"), seconds=60) == SONG
     back.join()
 
 
