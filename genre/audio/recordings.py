@@ -9,6 +9,8 @@ beyond full scale are accepted.
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,9 +65,15 @@ def read(address: str, seconds: float = 0.0) -> bytes:
     file = Location.of(members.file_of(address))
     try:
         with phases.reading():
-            return retry(lambda: members.read(address), file, seconds)
+            return retry(lambda: _read(address, file), file, seconds)
     except OSError as error:
         raise AudioError(Reason.UNREADABLE, describe(error)) from None
+
+
+def _read(address: str, file: Location) -> bytes:
+    if file.is_local and stat.S_ISFIFO(os.stat(file.path).st_mode):  # opening it would wait for a writer
+        raise AudioError(Reason.UNREADABLE, "is a pipe, not a file")
+    return members.read(address)
 
 
 def load(content: bytes, settings: AudioSettings, limits: DecodingSettings = DecodingSettings()) -> Recording:
