@@ -113,13 +113,13 @@ class Tagger:
 
     def __call__(self, path: str | os.PathLike[str]) -> Tags:
         """Return the genres of one file. Raises `AudioError` when it cannot be read."""
+        file = Location.of(members.file_of(os.fspath(path)))
+        if not retry(file.exists, file):  # a wrong path, not a folder that is away and awaited
+            raise AudioError(Reason.UNREADABLE, os.strerror(errno.ENOENT))
         return self.name(os.fspath(path), self.decode(path))
 
     def decode(self, path: str | os.PathLike[str]) -> Any:
         """Decode one file into the clips that the models take. Raises `AudioError`, or `StorageError`."""
-        file = Location.of(members.file_of(os.fspath(path)))
-        if not retry(file.exists, file):
-            raise AudioError(Reason.UNREADABLE, os.strerror(errno.ENOENT))
         return self._ensemble.decode(os.fspath(path))
 
     def tag(self, paths: Sequence[str | os.PathLike[str]]) -> list[Tags]:
