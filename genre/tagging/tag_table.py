@@ -192,7 +192,7 @@ class DecodedFile:
 
 
 def decode_files(decode: Callable[[str], Any], files: pa.Table, known: KnownContents) -> list[DecodedFile]:
-    """Decode `files`; `decode` raises `AudioError`, or `StorageError`, which ends this. One whose content is `known` is only read."""
+    """Decode `files`; a `StorageError` of `decode` ends this. One whose content is `known` is only read."""
     return [_decoded(decode, row, known) for row in files.select(FILES.names).to_pylist()]
 
 
