@@ -37,7 +37,7 @@ def read(file: Location, seconds: float = 0.0) -> bytes:
 
 
 def song(name: str = "song.wav") -> Location:
-    return Location.of(f"s3://bucket/music/{name}")
+    return Location.of(f"s3://bucket/faults/{name}")
 
 
 @pytest.mark.parametrize("fault", [faulty_storage.busy, faulty_storage.cutting], ids=["busy", "cutting"])
