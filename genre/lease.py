@@ -81,7 +81,7 @@ def held(output: str, job: str) -> Iterator[None]:
     thread.start()
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # SystemExit: while Ray starts, SIGTERM has its handler
         if lease.lost_to is not None:
             raise _refusal(output, lease.lost_to) from None
         raise

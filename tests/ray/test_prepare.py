@@ -333,7 +333,7 @@ class TestOnRay:
         assert "0 to do" in done.stderr
 
     def test_an_error_on_a_worker_is_told_as_it_is(self, tmp_path: Path) -> None:
-        tracks = pa.table({"path": ["/a", "/b"]})
+        tracks = pa.table({"path": ["/a", "/b"], "size": [1, 1]})
         fails = functools.partial(pa.Table.column, i="no such column")
         with Workers(config_of("", tmp_path)) as workers:
             with pytest.raises(KeyError, match="no such column"):
@@ -342,7 +342,7 @@ class TestOnRay:
             assert not running_threads("iter_threaded", "StreamingExecutor", "ray-data-metadata")
 
     def test_a_consumer_that_stops_leaves_no_thread_of_ray_data(self, tmp_path: Path) -> None:
-        tracks = pa.table({"path": [f"/{number}" for number in range(64)]})
+        tracks = pa.table({"path": [f"/{number}" for number in range(64)], "size": [1] * 64})
         with Workers(config_of("", tmp_path)) as workers:
             for _ in workers.map(pa.Table.combine_chunks, tracks, limit=1):
                 break
@@ -356,7 +356,7 @@ class TestOnRay:
                 time.sleep(0.05)
             return tracks
 
-        tracks = pa.table({"path": [f"/{number}" for number in range(8)]})
+        tracks = pa.table({"path": [f"/{number}" for number in range(8)], "size": [1] * 8})
         with Workers(config_of("", tmp_path).model_copy(update={"cluster": ClusterSettings(cpus=1)})) as workers:
             answers = workers.map(wait_for_the_first_answer, tracks, limit=1)
             assert next(answers)["path"].to_pylist() == ["/0"]
