@@ -44,7 +44,7 @@ from genre.settings import Config
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from genre.tagging.known_contents import KnownContents
-from ray_jobs.engine import capacity, cluster, tagging
+from ray_jobs.engine import cluster, machines, tagging
 
 _NICE = 15  # of Ray's workers
 
@@ -105,7 +105,8 @@ def job(config: Config, ensemble: SavedEnsemble, files: pa.Table) -> Speed:
     marks = []
     for rows in tagging.stream(config, ensemble, files, KnownContents.none()):
         marks.append((time.perf_counter(), _cpu_seconds(), len(rows), sum(rows["seconds"].to_pylist())))
-    begin, end = capacity.cpus() - 1, len(marks) - capacity.cpus()
+    workers = machines.slots({"CPU": 1})
+    begin, end = workers - 1, len(marks) - workers
     between = marks[begin + 1 : end + 1]
     return Speed(
         files=sum(mark[2] for mark in between),

@@ -55,13 +55,3 @@ def has_no_worker_yet() -> bool:
     """Return whether the cluster is a head without CPUs: its workers are still to be started, and cannot be asked."""
     up = machines.running()
     return len(up) == 1 and not up[0].get("CPU")
-
-
-def cpus() -> int:
-    """Return the number of CPUs that are up, at least one."""
-    return max(1, int(ray.cluster_resources().get("CPU", 0)))
-
-
-def gpus() -> int:
-    """Return the number of GPUs that are up."""
-    return int(ray.cluster_resources().get("GPU", 0))

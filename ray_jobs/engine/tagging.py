@@ -24,7 +24,7 @@ from genre.tagging.audio_files import block_size
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import DecodedFile
 from genre.tagging.tagger import Tagger
-from ray_jobs.engine import blocks, capacity
+from ray_jobs.engine import blocks, capacity, machines
 from ray_jobs.engine.capacity import Capacity
 
 _CPUS_PER_GPU = 64  # of which a GPU names the files at least as fast as they decode them
@@ -71,7 +71,7 @@ def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: Kn
     workers = limits.workers(min(wanted, blocks.MOST_QUEUED))
     share = blocks.cpus_of_a_block(pending)
     if not ensemble.is_exported and limits.gives_gpu(config.device):
-        gpus = int(min(limits.gpus, max(capacity.gpus(), -(-workers // _CPUS_PER_GPU))))
+        gpus = int(min(limits.gpus, max(machines.slots({"GPU": 1}), -(-workers // _CPUS_PER_GPU))))
         workers = min(workers, gpus * _CPUS_PER_GPU)
         collection = Collection.of(config, ensemble, pending, known, workers)
         yield from on_both(collection, min(gpus, collection.blocks), workers, share, "cuda")
