@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -29,10 +29,10 @@ SUBMIT = [RAY, "job", "submit", "--working-dir", ".", "--runtime-env", "configs/
 class Head:
     """A running cluster of one machine, and the commands of its user.
 
-    `variables` are added to the environment of the cluster and its jobs, `options` to `ray start`.
+    `variables` are added to the environment of the cluster and its jobs.
     """
 
-    def __init__(self, folder: Path, variables: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         self.folder, self.checkout = folder, copy_checkout(folder / "checkout")
         # Not below `folder`: the path of a socket may have at most 107 bytes.
         self.temporary = Path(tempfile.mkdtemp(prefix="ray-"))
@@ -50,7 +50,6 @@ class Head:
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={self.temporary}"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
         command += [f"--metrics-export-port={self.metrics_port}", "--num-cpus=2", "--object-store-memory=100000000"]
-        command += options
         with open(folder / "head.log", "wb") as log:
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, start_new_session=True

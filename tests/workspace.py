@@ -42,7 +42,7 @@ SMALL = {
     "prepare": FEATURES,
     "train": TRAINING,
     "tune": (
-        f"{TRAINING} tune.trials=1 tune.seeds=1 tune.grace_epochs=1 tune.robustness=false "
+        f"{TRAINING} tune.gpus_per_trial=0 tune.trials=1 tune.seeds=1 tune.grace_epochs=1 tune.robustness=false "
         "'tune.architectures=[crnn_attention, resnet]'"
     ),
     "evaluate": TRAINING,

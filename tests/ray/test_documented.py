@@ -191,7 +191,7 @@ def test_commands(workspace: Workspace, line: Block) -> None:
 def cluster(
     workspace: Workspace, bucket_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workspace]:
-    """A running cluster with a GPU that Ray assumes without a check, and a bucket with music."""
+    """A running cluster and a bucket with music."""
     bucket, _ = fs.FileSystem.from_uri("s3://bucket")
     data, music = Path(workspace.values["/data"]), Path(workspace.values["/music"])
     for root, name in ((data / "fma", "fma"), (music / "unsorted", "new")):
@@ -199,7 +199,7 @@ def cluster(
             with bucket.open_output_stream(f"bucket/{name}/{path.relative_to(root)}") as stream:
                 stream.write(path.read_bytes())
     folder = tmp_path_factory.mktemp("head")
-    with Head(folder, bucket_server, ["--num-gpus=1"]) as head:
+    with Head(folder, bucket_server) as head:
         port = head.environment["RAY_API_SERVER_ADDRESS"].rpartition(":")[2]
         # `ray status` and `ray memory` look for the only Ray of the machine; other tests may run another
         environment = head.environment | {"RAY_ADDRESS": head.address}
