@@ -15,11 +15,11 @@ from genre.model.calibration import Calibration, Labels
 PRECISION = 0.8
 
 
-def drawn(rng: np.random.Generator, tracks: int, sureness: float) -> tuple[Float32, Labels]:
+def drawn(rng: np.random.Generator, tracks: int, separation: float) -> tuple[Float32, Labels]:
     """Return answers on tracks of eight genres, of which some are harder than others, and the true genres."""
     labels = rng.integers(0, 8, tracks)
     logits = rng.normal(size=(tracks, 8))
-    logits[np.arange(tracks), labels] += sureness * np.linspace(0.5, 1.6, 8)[labels] * rng.uniform(0.2, 1.6, tracks)
+    logits[np.arange(tracks), labels] += separation * np.linspace(0.5, 1.6, 8)[labels] * rng.uniform(0.2, 1.6, tracks)
     powers = np.exp(2 * logits)
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), labels
 
@@ -29,14 +29,14 @@ def reported(probabilities: Float32, limits: tuple[float, ...]) -> np.ndarray:
     return np.array([calibration.accepts(int(row.argmax()), float(row.max())) for row in probabilities])
 
 
-@pytest.mark.parametrize(("tracks", "sureness", "least"), [(100, 1.5, 0.02), (100, 2.7, 0.5), (600, 2.0, 0.3)])
-def test_the_precision_holds_on_new_tracks_in_nine_of_ten_corpora(tracks: int, sureness: float, least: float) -> None:
+@pytest.mark.parametrize(("tracks", "separation", "least"), [(100, 1.5, 0.02), (100, 2.7, 0.5), (600, 2.0, 0.3)])
+def test_the_precision_holds_on_new_tracks_in_nine_of_ten_corpora(tracks: int, separation: float, least: float) -> None:
     rng = np.random.default_rng(0)
-    new, truth = drawn(rng, 3000, sureness)
+    new, truth = drawn(rng, 3000, separation)
     right = new.argmax(axis=1) == truth
     kept, shares = 0, []
     for _ in range(100):
-        named = reported(new, thresholds.fit(*drawn(rng, tracks, sureness), PRECISION))
+        named = reported(new, thresholds.fit(*drawn(rng, tracks, separation), PRECISION))
         kept += not named.any() or right[named].mean() >= PRECISION
         shares.append(named.mean())
     assert kept >= 90
