@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -71,6 +72,8 @@ def bucket_server() -> Iterator[dict[str, str]]:
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ |= variables
+    # all servers of a process share their buckets: drop what an earlier module left
+    urlopen(Request(f"{variables['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")).close()
     storage._client.cache_clear()  # drop the clients of an earlier server
     client, _ = fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")
     client.create_dir("bucket")
