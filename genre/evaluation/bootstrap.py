@@ -96,17 +96,29 @@ def p_value_of_no_difference(differences: FloatArray) -> float:
     return min(1.0, 2 * (smaller_tail + 1) / (len(differences) + 1))
 
 
-def holm(p_values: npt.ArrayLike) -> FloatArray:
-    """Return p-values corrected for multiple tests, in the given order (Holm, Scand. J. Statist. 6, 1979).
+def max_t(replicates: npt.ArrayLike) -> FloatArray:
+    """Return the p-value of no difference for each pair of models, corrected for all pairs: (models, models).
 
-    Rejecting those below a threshold keeps the chance of any false rejection below that threshold.
+    `replicates` is (models, draws) of one score, paired. Each pair's difference is divided by its standard error, and
+    compared with the largest such statistic of all pairs in replicates that are centred at no difference (Westfall and
+    Young, "Resampling-Based Multiple Testing", 1993, algorithm 2.8, which steps down). Since all pairs are covered, the
+    best model may be compared with others although the same tracks made it the best. The diagonal is 1.
     """
-    raw = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(raw, kind="stable")
-    stepped = raw[order] * np.arange(len(raw), 0, -1)
-    corrected = np.empty_like(raw)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
-    return corrected
+    drawn = np.atleast_2d(np.asarray(replicates, dtype=np.float64))
+    models, draws = drawn.shape
+    p_values = np.ones((models, models))
+    first, second = np.triu_indices(models, 1)
+    if not len(first):
+        return p_values
+    differences = drawn[first] - drawn[second]
+    mean, error = differences.mean(axis=1), np.maximum(differences.std(axis=1), _ROUNDING)
+    statistic = np.abs(mean) / error
+    order = np.argsort(-statistic, kind="stable")
+    null = np.abs(differences - mean[:, None])[order] / error[order, None]
+    largest = np.maximum.accumulate(null[::-1])[::-1]  # of a pair and all that differ less
+    stepped = (1 + (largest >= statistic[order, None]).sum(axis=1)) / (draws + 1)
+    p_values[first[order], second[order]] = np.maximum.accumulate(stepped)
+    return np.minimum(p_values, p_values.T)
 
 
 def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Iterator[Float32]:

@@ -17,6 +17,7 @@ from genre.wording import plural
 FASTER = 1.5  # ratio of clips per second
 SMALLER = 2.0  # ratio of parameters
 FRAGILE = 0.05  # macro F1 lost on changed tracks
+GROUPS = 20  # test groups (or tracks) below which a bootstrap of them is unreliable
 SEEDS = 3  # seed runs of every network from which a ranking is not provisional
 LATE = 0.8  # share of its epochs: a training whose best epoch comes later was still improving
 
@@ -48,7 +49,7 @@ def advise(table: Table) -> Advice:
         return _no_better_than_baseline(best, table, caveats)
     others = [row for row in networks if row is not best]
     reasons = [*caveats, *_against_networks(best, others), *_against_baseline(best, table), *_ensemble(best, table)]
-    reasons += [*_robustness(best), *_majority(majority), *_resolution(best, table)]
+    reasons += [*_robustness(best), *_majority(majority), *_few_groups(table), *_resolution(best, table)]
     provisional = " for now" if caveats and others else ""
     return Advice(f"Use {best.entry.name}{provisional}: {_scores(best, table)}.", reasons, best)
 
@@ -64,7 +65,7 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
         relation = "not significantly lower" if equal else "significantly lower"
         reasons.append(f"The best network is {first.entry.name}: {_scores(first, table)}; {relation}.")
         pick = first if equal else None
-    reasons += [*caveats, *_majority(table.of("majority")), *_resolution(best, table)]
+    reasons += [*caveats, *_majority(table.of("majority")), *_few_groups(table), *_resolution(best, table)]
     return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick)
 
 
@@ -160,6 +161,14 @@ def _robustness(best: Row) -> Iterator[str]:
 def _majority(rows: list[Row]) -> Iterator[str]:
     for row in rows[:1]:
         yield f"Always predicting the commonest genre reaches macro F1 {row.f1.mean:.2f}."
+
+
+def _few_groups(table: Table) -> Iterator[str]:
+    """Warn when so few groups or tracks were scored that intervals from drawing them again are too narrow."""
+    board = table.board
+    units, name = (len(set(board.groups)), "group") if board.groups else (len(board.track_ids), "track")
+    if units < GROUPS:
+        yield f"Intervals and ranks come from only {plural(units, name)}; below {GROUPS} they are too optimistic."
 
 
 def _resolution(best: Row, table: Table) -> Iterator[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from genre.evaluation.metrics import SCORES
 from genre.evaluation.robustness import UNCHANGED
 from genre.report.facts import DIGITS
@@ -25,7 +27,7 @@ KINDS = {  # the note on rows that are not candidates
 def records(table: Table) -> list[Record]:
     """Return a flat dict per row, best first; floats have five decimals, unknown values are None."""
     changes = changes_of(table)
-    return [_record(row, changes) for row in table.rows]
+    return [_record(row, changes) | _worst(row, table.board.classes) for row in table.rows]
 
 
 def changes_of(table: Table) -> list[str]:
@@ -60,9 +62,18 @@ def _record(row: Row, changes: list[str]) -> Record:
     return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in record.items()}
 
 
+def _worst(row: Row, classes: list[str]) -> Record:
+    """Return the lowest F1 of a genre that has tracks, and the first such genre."""
+    present = np.flatnonzero(row.per_class.support)
+    if not len(present):
+        return {"worst_f1": None, "worst_genre": None}
+    index = present[row.per_class.f1[present].argmin()]
+    return {"worst_f1": round(float(row.per_class.f1[index]), DIGITS), "worst_genre": classes[index]}
+
+
 @dataclass(frozen=True)
 class Column:
-    """How one key of a record is shown; with `interval`, together with its `_low` and `_high`."""
+    """How one key of a record is shown: with its `_low` and `_high` where it has an `interval`, or with a `detail`."""
 
     key: str
     heading: str
@@ -70,16 +81,17 @@ class Column:
     show: Callable[[float], str]
     interval: bool = False
     less_is_better: bool = False
+    detail: str = ""
 
     def text(self, record: Record) -> str:
         """Return the value of `record`, or a dash."""
         value = record[self.key]
         return self.show(value) if isinstance(value, int | float) else DASH
 
-    def range(self, record: Record) -> str:
-        """Return both ends of the interval, or "" for a column without."""
+    def note(self, record: Record) -> str:
+        """Return both ends of the interval or the detail, or "" for a column without."""
         if not self.interval:
-            return ""
+            return str(record[self.detail] or "") if self.detail else ""
         low, high = (record[f"{self.key}_{end}"] for end in ("low", "high"))
         return f"{self.show(low)}–{self.show(high)}" if isinstance(low, float) and isinstance(high, float) else ""
 
@@ -93,6 +105,9 @@ SCORE_COLUMNS = (
     Column("accuracy", "Accuracy", "share of tracks classified correctly. Below: 95 % interval", score, True),
     Column("precision", "Precision", "precision averaged over genres. Below: 95 % interval", score, True),
     Column("recall", "Recall", "recall averaged over genres. Below: 95 % interval", score, True),
+    Column(
+        "worst_f1", "Worst genre", "F1 of the genre with the lowest. Below: that genre", score, detail="worst_genre"
+    ),
     Column("f1_std", "Spread", "standard deviation of macro F1 over seeds", score, less_is_better=True),
     Column("p_value_vs_best", "p vs best", "p-value of no difference from the first ranked row", p_value, False, True),
     Column("calibration_error", "Calibration", "expected calibration error; 0 is ideal", score, less_is_better=True),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genre.errors import ArtifactError
-from genre.report import prediction_files
+from genre.report import label_issues, prediction_files
 from genre.report.board import Board, Entry, Run
 from genre.report.columns import records
 from genre.report.facts import DIGITS, Compared, ComparedRow, CorpusFacts
@@ -32,20 +32,21 @@ _OF_RUN = "probabilities"
 
 
 def write(board: Board, folder: Location) -> Table:
-    """Write the predictions, then `leaderboard.csv`, `.md`, `.html` and at last `.json` into `folder`, each atomically.
+    """Write predictions, `label_issues.csv`, `leaderboard.csv`, `.md`, `.html` and at last `.json` into `folder`.
 
-    Predictions of models that are no longer on the board are deleted. Returns the table.
+    Each file is written atomically. Predictions of models that have left the board are deleted. Returns the table.
     """
     table = tabulate(board)
     files = prediction_files.write(board, folder)
     contents = {
-        "csv": csv_text(table),
-        "md": markdown(table),
-        "html": html(table),
-        "json": json_text(table, files),
+        "label_issues.csv": label_issues.csv_text(label_issues.label_issues(table)),
+        f"{NAME}.csv": csv_text(table),
+        f"{NAME}.md": markdown(table),
+        f"{NAME}.html": html(table),
+        f"{NAME}.json": json_text(table, files),
     }
-    for suffix, content in contents.items():
-        (folder / f"{NAME}.{suffix}").write_text(content)
+    for name, content in contents.items():
+        (folder / name).write_text(content)
     prediction_files.delete_others(folder, files)
     return table
 

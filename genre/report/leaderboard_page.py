@@ -20,7 +20,7 @@ from genre.report.columns import (
 )
 from genre.report.comparison import comparison_rows, mean_gaps
 from genre.report.formats import DASH, score, seconds
-from genre.report.hard_tracks import hard_tracks
+from genre.report.label_issues import MOST, label_issues
 from genre.report.learning_curves import learning_curves
 from genre.report.rendering import html_page
 from genre.report.search import STATUS_TEXT
@@ -64,7 +64,8 @@ def _content(table: Table) -> dict[str, Any]:
         "models": [_model(row, row is advice.pick) for row in table.rows],
         "cost_plots": [plot for cost in COSTS if (plot := cost_plot(table.rows, cost))],
         "curves": learning_curves(row.entry for row in table.rows),
-        "hard_tracks": hard_tracks(table),
+        "label_issues": label_issues(table),
+        "most_issues": MOST,
         "comparison": comparison_rows(table),
         "mean_gaps": list(mean_gaps(table)),
         "search_summary": board.search.summary() if board.search else [],

@@ -66,7 +66,7 @@ def _scores(table: Table, rows: list[Record]) -> Lines:
     lines = [["Rank", "Model", *(column.heading for column in columns)]]
     for row, record in zip(table.rows, rows, strict=True):
         name = f"{row.entry.name} ({KINDS[row.entry.kind]})" if row.entry.is_reference else row.entry.name
-        lines.append([rank_text(row), name, *(_with_note(c.text(record), c.range(record)) for c in columns)])
+        lines.append([rank_text(row), name, *(_with_note(c.text(record), c.note(record)) for c in columns)])
     return lines
 
 

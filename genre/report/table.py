@@ -16,8 +16,8 @@ ALPHA = 0.05  # corrected p-value below which a difference is significant
 
 RANK_RULE = (
     "Rows are ordered by macro F1. A row starts a new rank when its macro F1 is significantly lower than that of the "
-    f"best row of the rank above: p < {ALPHA} in a paired bootstrap over the same tracks ({DRAWS} draws), after Holm's "
-    "correction. Otherwise it shares that rank. An ensemble combines other rows and has no rank."
+    f"best row of the rank above: p < {ALPHA} in a paired bootstrap over the same tracks ({DRAWS} draws), corrected "
+    "for all pairs of rows (max-T). Otherwise it shares that rank. An ensemble combines other rows and has no rank."
 )
 
 
@@ -41,9 +41,9 @@ class Row:
     """A row of the leaderboard.
 
     `rank` uses competition ranking (1, 1, 3), None for an ensemble; `tied` is whether others share it. `p_value` is
-    that of no difference from the first ranked row, with Holm's correction for the number of ranked rows (for an
-    ensemble without correction), None for that first row. `confusion` is (classes, classes) with a row per true
-    genre, mean over seeds. `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
+    that of no difference from the first ranked row, corrected for all pairs of ranked rows (for an ensemble without
+    correction), None for that first row. `confusion` is (classes, classes) with a row per true genre, mean over seeds.
+    `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
     """
 
     entry: Entry
@@ -93,18 +93,14 @@ def tabulate(board: Board) -> Table:
 
 def _rank(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, float | None]]:
     """Return rank by `RANK_RULE` and p-value against the first, by name; `f1_draws` are ordered, best first."""
-    draws, names = list(f1_draws.values()), list(f1_draws)
+    p_values = bootstrap.max_t(list(f1_draws.values())) if f1_draws else np.ones((0, 0))
     ranks: list[int] = []
-    against_first: list[float | None] = []
-    while len(ranks) < len(draws):
+    while len(ranks) < len(p_values):
         leader = len(ranks)
-        others = draws[leader + 1 :]
-        p_values = bootstrap.holm(
-            [bootstrap.p_value_of_no_difference(draws[leader] - other) for other in others]
-        ).tolist()
-        against_first = against_first or [None, *p_values]
-        ranks += [leader + 1] * (1 + next((i for i, p in enumerate(p_values) if p < ALPHA), len(p_values)))
-    return dict(zip(names, ranks, strict=True)), dict(zip(names, against_first, strict=True))
+        lower = np.flatnonzero(p_values[leader, leader:] < ALPHA)
+        ranks += [leader + 1] * int(lower[0] if len(lower) else len(p_values) - leader)
+    against_first = [None, *p_values[0, 1:].tolist()] if len(p_values) else []
+    return dict(zip(f1_draws, ranks, strict=True)), dict(zip(f1_draws, against_first, strict=True))
 
 
 def _row(

@@ -23,6 +23,18 @@ def p_value(truth: IntArray, first: IntArray, second: IntArray, draws: int = 200
     return bootstrap.p_value_of_no_difference(drawn[0] - drawn[1])
 
 
+def equal_models(rng: np.random.Generator, models: int) -> tuple[IntArray, dict[str, IntArray]]:
+    """Return 60 tracks, and answers of models that are equally often right, mostly on the same tracks."""
+    truth = np.repeat(np.arange(CLASSES), 10)
+    hard = rng.random(len(truth))
+
+    def model() -> IntArray:
+        right = hard + 0.5 * rng.random(len(truth)) < 0.85
+        return np.where(right, truth, rng.integers(0, CLASSES, len(truth)))
+
+    return truth, {f"model {number}": model() for number in range(models)}
+
+
 def test_bootstrap_scores_equal_scores_of_the_resampled_tracks(rng: np.random.Generator) -> None:
     truth, predicted = predictions(rng, 40)
     drawn = drawn_scores(truth, predicted, draws=5, seed=3)
@@ -105,18 +117,43 @@ def test_paired_draws_distinguish_a_better_model_and_not_a_copy(rng: np.random.G
 
 def test_paired_draws_keep_their_level(rng: np.random.Generator) -> None:
     """About one in twenty pairs of equally good models on the same 60 tracks differs significantly."""
-    truth = np.repeat(np.arange(CLASSES), 10)
-    hard = rng.random(len(truth))
-
-    def model() -> IntArray:
-        right = hard + 0.5 * rng.random(len(truth)) < 0.85
-        return np.where(right, truth, rng.integers(0, CLASSES, len(truth)))
-
-    p_values = [p_value(truth, model(), model(), draws=400) for _ in range(300)]
+    p_values = []
+    for _ in range(300):
+        truth, predicted = equal_models(rng, 2)
+        p_values.append(p_value(truth, predicted["model 0"], predicted["model 1"], draws=400))
     assert np.mean(np.array(p_values) < 0.05) < 0.1
 
 
-def test_holm_steps_down() -> None:
-    np.testing.assert_allclose(bootstrap.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(bootstrap.holm([0.6, 0.9]), [1, 1])
-    assert bootstrap.holm([]).shape == (0,)
+def test_max_t_of_two_models_is_the_studentised_test_of_one_pair(rng: np.random.Generator) -> None:
+    drawn = rng.normal([[0.0], [1.5]], size=(2, 4000))
+    difference = drawn[0] - drawn[1]
+    expected = np.mean(np.abs(difference - difference.mean()) >= abs(difference.mean()))
+    assert bootstrap.max_t(drawn) == pytest.approx(np.array([[1, expected], [expected, 1]]), abs=1e-3)
+
+
+def test_max_t_is_symmetric_and_never_below_the_test_of_the_pair_alone(rng: np.random.Generator) -> None:
+    drawn = rng.normal(size=(5, 500)) + np.arange(5)[:, None] * 0.7
+    together = bootstrap.max_t(drawn)
+    np.testing.assert_array_equal(together, together.T)
+    for first in range(5):
+        for second in range(first):
+            assert together[first, second] >= bootstrap.max_t(drawn[[first, second]])[0, 1]
+    order = [3, 0, 4, 2, 1]
+    np.testing.assert_allclose(bootstrap.max_t(drawn[order]), together[np.ix_(order, order)])
+
+
+def test_max_t_distinguishes_no_copy_and_any_constant_difference() -> None:
+    same = np.tile(np.linspace(0, 1, 100), (3, 1))
+    np.testing.assert_array_equal(bootstrap.max_t(same), np.ones((3, 3)))
+    assert bootstrap.max_t(same + np.array([[0.0], [0.0], [0.1]]))[0, 2] == pytest.approx(1 / 101)
+    assert bootstrap.max_t(same[:1]).tolist() == [[1.0]]
+
+
+def test_max_t_parts_equal_models_in_one_of_twenty_corpora_at_most(rng: np.random.Generator) -> None:
+    """The best of six equally good models differs from any other in at most 5 % of corpora, though it was chosen."""
+    parted = 0
+    for _ in range(200):
+        truth, predicted = equal_models(rng, 6)
+        drawn = bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=300)
+        parted += bool((bootstrap.max_t([scores["f1"] for scores in drawn.values()]) < 0.05).any())
+    assert parted <= stats.binom.ppf(0.999, 200, 0.05)

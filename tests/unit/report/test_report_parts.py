@@ -10,8 +10,10 @@ import pytest
 from boards import EVIL
 
 from genre.report import Board, Entry, Search, Trial, describe_hardware, tabulate, text_table
+from genre.report.advice import advise
 from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
-from genre.report.hard_tracks import hard_tracks
+from genre.report.columns import records
+from genre.report.label_issues import csv_text, label_issues
 from genre.report.search_plots import by_architecture
 from genre.report.svg import Scale, element
 
@@ -34,14 +36,42 @@ def test_the_terminal_shows_the_mean_difference_on_another_split() -> None:
     assert "the same networks score" in text.splitlines()[-1]
 
 
-def test_hard_tracks_are_misclassified_by_at_least_half_of_the_networks(full: Board) -> None:
-    tracks = hard_tracks(tabulate(full))
-    assert tracks
-    assert all(track.wrong * 2 >= track.models == 3 for track in tracks)
-    assert [track.wrong for track in tracks] == sorted((track.wrong for track in tracks), reverse=True)
-    worst = tracks[0]
-    assert sorted(name for _, names in worst.answers for name in names) == ["cnn", "resnet", "vgg16"]
-    assert worst.truth == worst.track.split("/")[0]
+def test_a_planted_wrong_label_is_an_issue_that_all_networks_report(full: Board) -> None:
+    issues = label_issues(tabulate(full))
+    names = {issue.track_id for issue in issues}
+    right = full.entries[0].predicted[0] == full.truth
+    planted = next(index for index, name in enumerate(full.track_ids) if right[index] and name not in names)
+    truth = full.truth.copy()
+    truth[planted] = (truth[planted] + 1) % 4
+    found = label_issues(tabulate(dataclasses.replace(full, truth=truth)))
+    issue = next(issue for issue in found if issue.track_id == full.track_ids[planted])
+    assert issue.suggested == full.classes[full.truth[planted]]
+    assert issue.genre == full.classes[truth[planted]]
+    assert issue.agreeing <= issue.networks == 3
+    assert label_issues(tabulate(dataclasses.replace(full, truth=truth, part="train"))) == []
+    assert label_issues(tabulate(boards.board(boards.majority()))) == []
+
+
+def test_label_issues_as_csv_run_nothing_in_a_spreadsheet(full: Board) -> None:
+    named = dataclasses.replace(full, track_ids=[f"=1+1\n{name}" for name in full.track_ids])
+    issues = label_issues(tabulate(named))
+    lines = csv_text(issues).splitlines()
+    assert lines[0] == "track_id,genre,suggested,p_genre,p_suggested,agreeing,networks"
+    assert len(lines) == 1 + len(issues) > 1
+    assert all(line.startswith("'=1+1 ") for line in lines[1:])
+
+
+def test_the_worst_genre_is_named(full: Board) -> None:
+    for row, record in zip(tabulate(full).rows, records(tabulate(full)), strict=True):
+        assert record["worst_f1"] == pytest.approx(row.per_class.f1.min(), abs=1e-5)
+        assert row.per_class.f1[full.classes.index(str(record["worst_genre"]))] == row.per_class.f1.min()
+
+
+def test_few_groups_are_a_warning(full: Board) -> None:
+    few = dataclasses.replace(full, groups=[f"artist {index % 19}" for index in range(100)])
+    enough = dataclasses.replace(full, groups=[f"artist {index % 20}" for index in range(100)])
+    assert any("only 19 groups" in reason for reason in advise(tabulate(few)).reasons)
+    assert not any("only" in reason and "groups" in reason for reason in advise(tabulate(enough)).reasons)
 
 
 def test_the_pareto_front_holds_the_points_that_no_other_dominates(full: Board) -> None:

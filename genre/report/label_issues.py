@@ -1,0 +1,70 @@
+"""Tracks whose label is probably wrong, for people to listen to."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+
+from genre.evaluation.label_issues import find_label_issues
+from genre.evaluation.metrics import decisions
+from genre.report.table import Table
+from genre.spreadsheet import inert
+
+MOST = 25  # tracks on the page; the CSV lists all
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """A track, its label `genre`, the genre that the networks suggest, and the mean probabilities of both.
+
+    `agreeing` of `networks` networks answer with the suggested genre.
+    """
+
+    track_id: str
+    genre: str
+    suggested: str
+    p_genre: float
+    p_suggested: float
+    agreeing: int
+    networks: int
+
+
+def label_issues(table: Table) -> list[LabelIssue]:
+    """Return the tracks whose label is probably wrong, the most certain first.
+
+    The networks' probabilities are averaged over seeds, then over networks. There are none for the training split,
+    whose labels the networks have learned.
+    """
+    board, rows = table.board, table.of("network")
+    if not rows or board.part == "train":
+        return []
+    by_network = np.stack([row.entry.mean_probabilities for row in rows])
+    answers = decisions(by_network)
+    issues = find_label_issues(board.truth, by_network.mean(axis=0))
+    return [
+        LabelIssue(
+            track_id=board.track_ids[track],
+            genre=board.classes[board.truth[track]],
+            suggested=board.classes[suggested],
+            p_genre=round(float(p_label), 3),
+            p_suggested=round(float(p_suggested), 3),
+            agreeing=int((answers[:, track] == suggested).sum()),
+            networks=len(rows),
+        )
+        for track, suggested, p_label, p_suggested in zip(
+            issues.tracks, issues.suggested, issues.p_label, issues.p_suggested, strict=True
+        )
+    ]
+
+
+def csv_text(issues: list[LabelIssue]) -> str:
+    """Return a line per issue. Text is made `inert`, so that a spreadsheet runs nothing in it."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(field.name for field in fields(LabelIssue))
+    for issue in issues:
+        writer.writerow(inert(" ".join(cell.split())) if isinstance(cell, str) else cell for cell in astuple(issue))
+    return out.getvalue()
