@@ -15,7 +15,7 @@ from genre.report.formats import count, score
 from genre.report.svg import Scale
 from genre.report.table import Estimate, Row
 
-MARK_WIDTH, MARK_HEIGHT = 150, 26
+MARK_WIDTH, MARK_HEIGHT = 100, 26
 PLOT_WIDTH, PLOT_HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 124, 14, 40  # margins for tick labels, and on the right for the names
 LETTERS = 16  # of a name that fit into the right margin

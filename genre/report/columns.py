@@ -105,9 +105,7 @@ SCORE_COLUMNS = (
     Column("accuracy", "Accuracy", "share of tracks classified correctly. Below: 95 % interval", score, True),
     Column("precision", "Precision", "precision averaged over genres. Below: 95 % interval", score, True),
     Column("recall", "Recall", "recall averaged over genres. Below: 95 % interval", score, True),
-    Column(
-        "worst_f1", "Worst genre", "F1 of the genre with the lowest. Below: that genre", score, detail="worst_genre"
-    ),
+    Column("worst_f1", "Worst", "F1 of the genre with the lowest. Below: that genre", score, detail="worst_genre"),
     Column("f1_std", "Spread", "standard deviation of macro F1 over seeds", score, less_is_better=True),
     Column("p_value_vs_best", "p vs best", "p-value of no difference from the first ranked row", p_value, False, True),
     Column("calibration_error", "Calibration", "expected calibration error; 0 is ideal", score, less_is_better=True),
