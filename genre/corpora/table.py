@@ -1,7 +1,7 @@
 """A list of tracks: a CSV, TSV or Parquet file with one row per track. `corpus.root` is its address.
 
     path      the file: relative to the table's folder, an absolute path, or an address (s3://...)
-    genre     its class
+    genre     its class; empty: the track is unlabelled, so that nothing learns from it
     group     optional: artist or album; all its tracks are in the same split
     split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`
     track_id  optional: unique and stable; default: the path as written
@@ -30,7 +30,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from genre.corpora import EXCLUDED, MISSING, SPLITS, Track, open_root, size_and_time
+from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
 from genre.errors import ConfigError
 from genre.faults import describe
 from genre.settings import CorpusSettings, Settings
@@ -68,8 +68,8 @@ def classes(settings: CorpusSettings, params: Params) -> None:
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every row, in the order of the table.
 
-    Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without path or genre, with an
-    unknown split, or with the track id of an earlier row; the message names the row (from 1) and the value.
+    Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without a path, with an unknown
+    split, or with the track id of an earlier row; the message names the row (from 1) and the value.
     """
     table = open_root(settings.root)
     reader = _Table(table, params)
@@ -85,12 +85,14 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             found = finder.find([row.path for row in checked])
         for row, (path, size, modified) in zip(checked, found, strict=True):
             split = None if settings.split == "random" else row.split
+            if row.genre is None and split != EXCLUDED:
+                split = UNLABELLED
             yield Track(row.track_id, path, row.genre, size, modified, row.group, split)
 
 
 class _Row(NamedTuple):
     path: str
-    genre: str
+    genre: str | None
     group: str | None
     split: str | None
     track_id: str
@@ -100,9 +102,8 @@ class _Row(NamedTuple):
 
 def _checked(values: dict[str, str | None], where: str, seen: set[int]) -> _Row:
     path, genre, split, track_id = values["path"], values["genre"], values["split"], values["track_id"]
-    if not path or not genre or not track_id:
-        missing = "genre" if path else "path"
-        raise ConfigError(f"{where} has no {missing}; fill it in or remove the row")
+    if not path or not track_id:
+        raise ConfigError(f"{where} has no path; fill it in or remove the row")
     if split is not None and split not in _SPLITS:
         raise ConfigError(f"{where}: split {split!r} is not known; use {', '.join(_SPLITS)} or nothing")
     digest = int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "little")

@@ -313,6 +313,13 @@ class TestTable:
         assert {track.split for track in scan("table", table, "random")} == {None}
         assert ids(scan("table", table, "official"))
 
+    @pytest.mark.parametrize("split", ["auto", "random"])
+    def test_a_row_without_a_genre_is_unlabelled(self, tmp_path: Path, split: str) -> None:
+        table = self.write(tmp_path, "path,genre,split", "a.wav,rock,train", "b.wav, ,test", "c.wav,,")
+        tracks = scan("table", table, split)
+        assert [track.genre for track in tracks] == ["rock", None, None]
+        assert [track.split for track in tracks][1:] == ["unlabelled", "unlabelled"]
+
     def test_tsv_and_a_byte_order_mark(self, tmp_path: Path) -> None:
         table = self.write(tmp_path, "\ufeffpath\tgenre", "a.wav\trock, hard", name="tracks.TSV")
         assert [track.genre for track in scan("table", table)] == ["rock, hard"]
@@ -330,7 +337,6 @@ class TestTable:
         ("lines", "message"),
         [
             (["path,label", "a.wav,rock"], "has no column 'genre'; it has path, label; set corpus.params.genre_column"),
-            (["path,genre", "a.wav,rock", "b.wav, "], "row 2 has no genre"),
             (["path,genre", ",rock"], "row 1 has no path"),
             (["path,genre,split", "a.wav,rock,dev"], "row 1: split 'dev' is not known; use train, valid, test"),
             (
