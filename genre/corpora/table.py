@@ -68,8 +68,8 @@ def classes(settings: CorpusSettings, params: Params) -> None:
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every row, in the order of the table.
 
-    Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without a path, with an unknown
-    split, or with the track id of an earlier row; the message names the row (from 1) and the value.
+    Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without a path, with an
+    unknown split, or with the track id of an earlier row; the message names the row (from 1) and the value.
     """
     table = open_root(settings.root)
     reader = _Table(table, params)
