@@ -24,7 +24,7 @@ from genre.report.label_issues import MOST, label_issues
 from genre.report.learning_curves import learning_curves
 from genre.report.rendering import html_page
 from genre.report.search import STATUS_TEXT
-from genre.report.search_plots import by_architecture, last_part, setting_text
+from genre.report.search_plots import budgets, by_architecture, last_part, setting_text
 from genre.report.table import RANK_RULE, Row, Table
 from genre.wording import plural
 
@@ -70,6 +70,7 @@ def _content(table: Table) -> dict[str, Any]:
         "mean_gaps": list(mean_gaps(table)),
         "search_summary": board.search.summary() if board.search else [],
         "searches": by_architecture(board.search) if board.search else [],
+        "budgets": budgets(board.search) if board.search else [],
     }
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from genre.report import svg
 from genre.report.facts import Setting
 from genre.report.formats import count, score
-from genre.report.search import STATUS_TEXT, Search, Trial, status_counts
+from genre.report.search import STATUS_TEXT, Search, Trial, expected_best, status_counts
 from genre.report.svg import Scale
 
 WIDTH, HEIGHT = 230, 170
@@ -38,6 +38,17 @@ class ArchitectureSearch:
     def status_counts(self) -> str:
         """Such as "12 trials: 3 completed, 9 stopped early"."""
         return status_counts(self.trials)
+
+    def expected_best(self, tried: int) -> float | None:
+        """The best validation macro F1 that a search of `tried` trials finds on average."""
+        return expected_best(self.trials, tried)
+
+
+def budgets(search: Search) -> list[int]:
+    """Return numbers of trials to compare, doubling from 1 up to the most that an architecture has with a score."""
+    scored = [trial.architecture for trial in search.trials if trial.valid_f1 is not None]
+    most = max((scored.count(name) for name in search.architectures), default=0)
+    return sorted({2**power for power in range(most.bit_length()) if 2**power < most} | {most} - {0})
 
 
 def by_architecture(search: Search) -> list[ArchitectureSearch]:

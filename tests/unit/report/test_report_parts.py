@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+import statistics
 from itertools import pairwise
 from typing import Any
 
 import boards
 import pytest
 from boards import EVIL
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genre.report import Board, Entry, Search, Trial, describe_hardware, tabulate, text_table
 from genre.report.advice import advise
 from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
 from genre.report.columns import records
 from genre.report.label_issues import csv_text, label_issues
-from genre.report.search_plots import by_architecture
+from genre.report.search import expected_best
+from genre.report.search_plots import budgets, by_architecture
 from genre.report.svg import Scale, element
 
 
@@ -102,6 +107,21 @@ def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full: Board) -> N
     assert all(below - above >= 13 for above, below in pairwise(heights))
     assert min(heights) > 10
     assert max(heights) < PLOT_HEIGHT - BOTTOM + 10
+
+
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=7), data=st.data())
+def test_the_expected_best_is_the_mean_of_the_best_of_every_choice(scores: list[float], data: st.DataObject) -> None:
+    tried = data.draw(st.integers(1, len(scores)))
+    trials = [Trial("cnn", {}, "finished", score) for score in scores]
+    rounded = [trial.valid_f1 or 0.0 for trial in trials]
+    expected = statistics.fmean(max(chosen) for chosen in itertools.combinations(rounded, tried))
+    assert expected_best([*trials, Trial("cnn", {}, "failed")], tried) == pytest.approx(expected)
+    assert expected_best(trials, len(scores) + 1) is None
+
+
+def test_budgets_double_up_to_the_most_trials_of_an_architecture() -> None:
+    assert budgets(boards.search(("cnn", "resnet"), trials=8)) == [1, 2, 4, 7]  # one trial of each has no score
+    assert budgets(Search()) == []
 
 
 def test_each_panel_of_the_search_has_a_mark_per_trial() -> None:
