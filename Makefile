@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # a process for each core, each test file in one of them: a test that starts Ray waits as much as it computes
-TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --durations 12
 
 # the code paths of a processor without AVX-512 and bf16, on any other
 PLAIN := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OPENCV_IPP=avx2
