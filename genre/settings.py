@@ -242,6 +242,9 @@ class TagSettings(Settings):
         "the changes",
     )
     replace_genres: bool = Field(False, description="with write_genres: replace a genre that a file already has")
+    undo: str = Field(
+        "", description="do nothing but take back what this OUTPUT/tags/written.csv lists; also written as undo="
+    )
 
 
 class ExplainSettings(Settings):

@@ -78,6 +78,16 @@ class Location:
         return self.path.rstrip("/").rsplit("/", 1)[-1]
 
     @property
+    def parent(self) -> Location:
+        """The folder that this file or folder is in."""
+        parts = urlsplit(self.address)
+        if "://" in self.address:
+            address = urlunsplit(parts._replace(path=parts.path.rstrip("/").rpartition("/")[0]))
+        else:
+            address = os.path.dirname(self.address)
+        return Location(self.filesystem, self.path.rstrip("/").rpartition("/")[0], address)
+
+    @property
     def is_local(self) -> bool:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 

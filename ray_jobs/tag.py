@@ -26,14 +26,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import lease, memory
-from genre.errors import AudioError, ConfigError, GenreError
+from genre.errors import ArtifactError, AudioError, ConfigError, GenreError
+from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config, DecodingSettings, TagSettings
 from genre.storage import Location
-from genre.tagging import audio_files, file_tags, tag_table
+from genre.tagging import audio_files, file_tags, tag_table, written_table
+from genre.tagging.file_tags import Action
 from genre.tagging.known_contents import KnownContents
-from genre.tagging.result_tables import csv_bytes
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
 from ray_jobs.engine import cli, tag_report
@@ -50,6 +51,9 @@ def run(config: Config) -> None:
 
     Raises `GenreError`, after everything is written, when no file could be read.
     """
+    if config.tag.undo:
+        _undo(config.tag)
+        return
     writes_genres = config.tag.write_genres != "never"
     if writes_genres:
         _require_folder(config)
@@ -210,7 +214,7 @@ def _require_folder(config: Config) -> None:
 
 def _require_precision(config: Config, ensemble: SavedEnsemble) -> None:
     """Raise `ConfigError` unless the precision of the genres that would be written is known."""
-    file_tags.require()
+    file_tags.require("tag.write_genres")
     if not ensemble.calibration.tracks or not config.min_precision:
         why = "min_precision=0 asks for none" if ensemble.calibration.tracks else "the model has no validation answers"
         raise ConfigError(
@@ -222,24 +226,28 @@ def _require_precision(config: Config, ensemble: SavedEnsemble) -> None:
 def _write_genres(settings: TagSettings, table: TagTable, rows: pa.Table) -> None:
     """Write the genres of `rows` into their files, and list in OUTPUT/tags/written.csv what was done."""
     readable = rows.filter(pc.is_null(rows["reason"]))
-    named = readable.filter(pc.not_equal(readable["genre"], UNKNOWN)).select(["path", "genre"])
-    schema = pa.schema([(name, pa.string()) for name in tag_report.WRITTEN_COLUMNS])
-    batches = [_write_some(settings, batch, schema) for batch in named.to_batches(max_chunksize=10_000)]
-    written = pa.Table.from_batches(batches, schema)
-    target = table.folder / "written.csv"
-    target.write_bytes(csv_bytes(written))
-    table.refresh(written.filter(pc.equal(written["action"], file_tags.Action.WRITTEN.value))["path"])
-    tag_report.show_written(written, target, unknown=len(readable) - len(named))
+    named = readable.filter(pc.not_equal(readable["genre"], UNKNOWN))
+    genres = pa.ListArray.from_arrays(pa.array(range(len(named) + 1), pa.int32()), combined(named["genre"]))
+    listed = pa.table({"path": named["path"], "genres": genres})
+    written = written_table.plan(table.folder, listed, "genre", settings.replace_genres)
+    if settings.write_genres == "write":
+        written = written_table.write(table.folder, written)
+        table.refresh(written.filter(pc.equal(written["action"], Action.WRITTEN.value))["path"])
+    tag_report.show_written(written, table.folder / written_table.NAME, unknown=len(readable) - len(named))
 
 
-def _write_some(settings: TagSettings, named: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Write the genres of some files, and return what was done with each."""
-    preview = settings.write_genres == "preview"
-    results = [
-        tag | vars(file_tags.write_genre(tag["path"], tag["genre"], settings.replace_genres, preview))
-        for tag in named.to_pylist()
-    ]
-    return pa.RecordBatch.from_pylist(results, schema)
+def _undo(settings: TagSettings) -> None:
+    """Take back the genres that the written.csv at `tag.undo` lists."""
+    file_tags.require("tag.undo")
+    file = Location.of(settings.undo)
+    folder = file.parent
+    if not file.exists():
+        raise ArtifactError(f"tag.undo={file} does not exist; name the written.csv in OUTPUT/tags")
+    output = folder.parent if folder.name == "tags" else folder  # a copy of the list may be anywhere
+    with lease.held(str(output), "tag"):
+        undone = written_table.undo(file)
+        tag_table.refresh(folder, undone.filter(pc.equal(undone["action"], Action.RESTORED.value))["path"])
+    tag_report.show_undone(undone, folder / written_table.UNDONE_NAME)
 
 
 def _check_any_readable(rows: pa.Table, failures: Location) -> None:

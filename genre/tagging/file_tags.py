@@ -1,4 +1,4 @@
-"""The genre in a music file's own tags (ID3, Vorbis comments, MP4, ASF), read and written with mutagen.
+"""Genres in a music file's own tags: written, and taken back.
 
 A file is never changed in place: a copy next to it is written, and replaces it when the copy is complete.
 """
@@ -6,15 +6,17 @@ A file is never changed in place: a copy next to it is written, and replaces it 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from genre.audio import tags
 from genre.storage import Location
+from genre.tagging.tag_fields import Field, State, TagFile, is_same, texts
 
 
 class Action(StrEnum):
@@ -22,8 +24,33 @@ class Action(StrEnum):
 
     WRITTEN = "written"
     WOULD_WRITE = "would write"
-    KEPT = "kept"  # it already has a genre
+    KEPT = "kept"  # the field already has a value
+    RESTORED = "restored"  # to what it was before genres were written
+    UNCHANGED = "unchanged"  # it is as it was before
+    LEFT = "left"  # another program changed the field since
     FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is written to a file, with all that is needed to take it back."""
+
+    field: Field
+    ours: list[list[str]]  # what we wrote into the field: the last one, and what it replaced of ours
+    before: State  # the field before the first of them
+    is_tagged: bool  # whether the file had a block of tags at all
+
+    def to_json(self) -> str:
+        """Return the change as ASCII text."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Change:
+        """Return the change that `to_json` wrote. Raises `ValueError` for another text."""
+        try:
+            return cls(**json.loads(text))
+        except TypeError:
+            raise ValueError(f"not a change: {text[:80]}") from None
 
 
 @dataclass(frozen=True)
@@ -31,32 +58,35 @@ class Result:
     """What was done with a file, and why if it failed."""
 
     action: Action
-    before: str | None = None  # the genre that the file had
+    before: str | None = None  # what the field had, several values separated by "; "
     message: str | None = None
+    change: Change | None = None
 
 
-def require() -> None:
-    """Raise `ConfigError` unless mutagen is installed."""
-    tags.require("tag.write_genres")
+def require(setting: str) -> None:
+    """Raise `ConfigError` unless mutagen, which `setting` needs, is installed."""
+    tags.require(setting)
 
 
-def write_genre(path: str, genre: str, replace: bool = False, preview: bool = False) -> Result:
-    """Write `genre` into the local file at `path`, unless the file has a genre and `replace` is off.
+def plan(
+    path: str, values: list[str], field: Field = "genre", overwrite: bool = False, earlier: Change | None = None
+) -> Result:
+    """Return what `write` would do with the local file at `path`; nothing is written.
 
-    Return what was done. A failure is returned, not raised, so that a job continues with the next file.
+    The file is kept if the field has a value, unless `overwrite` is on or the value is of the `earlier` change: ours.
+    A failure is returned, not raised, so that a job continues with the next file.
     """
-    path = os.path.realpath(path)  # the target of a link inside the collection, never the link itself
-    try:
-        before = read_genre(path)
-        if before and (not replace or before == genre):
-            return Result(Action.KEPT, before)
-        if preview:
-            return Result(Action.WOULD_WRITE, before)
-        _replace(path, genre)
-    except Exception as error:  # mutagen raises many kinds of exceptions for damaged files
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Result(Action.FAILED, message=" ".join(text.split()))
-    return Result(Action.WRITTEN, before)
+    return _guarded(lambda: _planned(path, values, field, overwrite, earlier))
+
+
+def write(path: str, change: Change) -> Result:
+    """Do a planned change. It fails when the field was changed since."""
+    return _guarded(lambda: _written(path, change))
+
+
+def undo(path: str, change: Change) -> Result:
+    """Restore what the field had before the change, unless another program changed the field since."""
+    return _guarded(lambda: _restored(path, change))
 
 
 def read_genre(path: str) -> str | None:
@@ -64,43 +94,74 @@ def read_genre(path: str) -> str | None:
     return next(iter(tags.read(Location.of(path)).genres), None)
 
 
-def _replace(path: str, genre: str) -> None:
-    """Replace a file by a copy with `genre` in its tags."""
-    folder, name = os.path.split(path)
+def _guarded(action: Callable[[], Result]) -> Result:
+    try:
+        return action()
+    except Exception as error:  # mutagen raises many kinds of exceptions for damaged files
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Result(Action.FAILED, message=" ".join(text.split()))
+
+
+def _planned(path: str, values: list[str], field: Field, overwrite: bool, earlier: Change | None) -> Result:
+    file = TagFile(path)
+    state = file.state(field)
+    present = texts(state)
+    if field == "genre" and not present:  # in tags that we do not write: APE, RIFF
+        present = list(tags.read(Location.of(path)).genres)
+    before = "; ".join(present) or None
+    is_ours = earlier is not None and texts(state) in earlier.ours
+    if present and (present == values or not (overwrite or is_ours)):
+        return Result(Action.KEPT, before, change=earlier if is_ours else None)
+    if is_ours and earlier:
+        change = replace(earlier, ours=[values, *(each for each in earlier.ours if each != values)])
+    else:
+        change = Change(field, [values], state, file.is_tagged)
+    return Result(Action.WOULD_WRITE, before, change=change)
+
+
+def _written(path: str, change: Change) -> Result:
+    state = TagFile(path).state(change.field)
+    if not (is_same(state, change.before) or texts(state) in change.ours[1:]):
+        raise ValueError("another program changed the field while genres were written; run again")
+
+    def edit(file: TagFile) -> None:
+        file.set(change.field, change.ours[0])
+        file.save()
+
+    _replace(path, edit)
+    return Result(Action.WRITTEN, "; ".join(texts(state)) or None, change=change)
+
+
+def _restored(path: str, change: Change) -> Result:
+    state = TagFile(path).state(change.field)
+    before = "; ".join(texts(state)) or None
+    if is_same(state, change.before):
+        return Result(Action.UNCHANGED, before)
+    if texts(state) not in change.ours:
+        return Result(Action.LEFT, before, "another program changed the field since; it is left as it is")
+
+    def edit(file: TagFile) -> None:
+        file.restore(change.field, change.before)
+        file.save(keep_empty=change.is_tagged)
+
+    _replace(path, edit)
+    return Result(Action.RESTORED, before)
+
+
+def _replace(path: str, edit: Callable[[TagFile], None]) -> None:
+    """Replace a file by a copy that was edited."""
+    path = os.path.realpath(path)  # the target of a link inside the collection, never the link itself
     if not os.access(path, os.W_OK):
         raise PermissionError(None, "the file is write-protected")
     # mutagen recognises some formats by the suffix; the leading dot hides the copy from other programs
-    descriptor, copy = tempfile.mkstemp(prefix=".", suffix=f"-{name}"[-80:], dir=folder)
+    descriptor, copy = tempfile.mkstemp(prefix=".", suffix=os.path.splitext(path)[1], dir=os.path.dirname(path))
     os.close(descriptor)
     try:
         shutil.copy2(path, copy)
-        file = _open(copy)
-        if file.tags is None:
-            file.add_tags()
-        if _has_frames(file.tags):
-            from mutagen.id3 import TCON
-
-            file.tags.setall("TCON", [TCON(encoding=3, text=[genre])])  # type: ignore[no-untyped-call]
-        else:
-            file.tags["genre"] = [genre]
-        file.save()
+        edit(TagFile(copy))
         with open(copy, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(copy, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(copy)
-
-
-def _open(path: str) -> Any:
-    import mutagen
-
-    file = mutagen.File(path, easy=True)
-    if file is None:
-        raise ValueError("mutagen knows no tags for this format")
-    return file
-
-
-def _has_frames(tags: Any) -> bool:
-    """Return whether these are bare ID3 frames, as in WAV and AIFF, which mutagen's easy interface does not cover."""
-    return hasattr(tags, "getall")

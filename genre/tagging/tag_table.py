@@ -114,13 +114,8 @@ class TagTable:
 
     def refresh(self, paths: pa.ChunkedArray) -> None:
         """Record that this job changed the files at `paths`, so that it does not tag them again."""
-        if len(paths):
-            changed = pc.is_in(self._index["path"], value_set=combined(paths))
-            with (self.folder / "ledger.parquet").table_writer(SCHEMA) as writer:
-                for begin in range(0, len(self._index), _CHUNK):
-                    rows = self._take(self._index.slice(begin, _CHUNK))
-                    writer.write_table(_refreshed(rows, combined(changed.slice(begin, _CHUNK))))
-            self._use_ledger()
+        refresh(self.folder, paths)
+        self._use_ledger()
 
     def finish(self, files: pa.Table, inputs: Location, top_k: int) -> pa.Table:
         """Write all tables. Rows of files that no longer exist in `inputs` are removed.
@@ -178,6 +173,19 @@ class TagTable:
         tagged = self._take(same.take([place[content] for content in copies["content"].to_pylist()]))
         columns = [(copies if name in FILES.names else tagged)[name] for name in SCHEMA.names]
         return pa.concat_tables([rows.filter(pc.invert(is_copy)), pa.table(columns, schema=SCHEMA)])
+
+
+def refresh(folder: Location, paths: pa.ChunkedArray) -> None:
+    """Record in the ledger of `folder`, if there is one, that a job changed the files at `paths`."""
+    ledger = folder / "ledger.parquet"
+    if not len(paths) or not ledger.exists():
+        return
+    files, count = RowFiles(SCHEMA, [ledger]), len(ledger.read_table(["path"]))
+    with ledger.table_writer(SCHEMA) as writer:
+        for begin in range(0, count, _CHUNK):
+            numbers = np.arange(begin, min(begin + _CHUNK, count))
+            rows = files.take(np.zeros(len(numbers), np.int32), numbers)
+            writer.write_table(_refreshed(rows, combined(pc.is_in(rows["path"], value_set=combined(paths)))))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from genre.storage import Location
 from genre.wording import plural
 from ray_jobs.engine import cli
 
-WRITTEN_COLUMNS = ("path", "genre", "action", "before", "message")
 _BAR_WIDTH = 40
 _MOST_LINES = 24  # of a timeline on the screen
 
@@ -68,6 +67,12 @@ def show_written(table: pa.Table, target: Location, unknown: int) -> None:
     counts = _counts(table["action"])
     parts = [f"{number} {action}" for action, number in counts.most_common()]
     _say(f"tag: genres in the files: {', '.join(parts) or 'none'}, {unknown} unchanged because unknown -> {target}")
+
+
+def show_undone(table: pa.Table, target: Location) -> None:
+    counts = _counts(table["action"])
+    parts = [f"{number} {action}" for action, number in counts.most_common()]
+    _say(f"tag: taken back: {', '.join(parts) or 'nothing was written'} -> {target}")
 
 
 def _counts(column: pa.ChunkedArray) -> Counter[str]:

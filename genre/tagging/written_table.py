@@ -1,0 +1,147 @@
+"""OUTPUT/tags/written.csv: the files in which genres were to be written, what was done, and how to take it back.
+
+The table is saved before the first file is changed, and again at the end, so that a killed job can be taken back as
+well. It keeps what earlier runs wrote: the column `undo` leads to the field as it was before the first run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from genre.errors import ArtifactError
+from genre.features.columns import combined, replaced
+from genre.storage import Location
+from genre.tagging import file_tags
+from genre.tagging.file_tags import Action, Change, Result
+from genre.tagging.result_tables import csv_bytes
+from genre.tagging.tag_fields import Field
+
+NAME, UNDONE_NAME = "written.csv", "undone.csv"
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("genre", pa.string()),  # several separated by "; "
+        ("field", pa.string()),
+        ("action", pa.string()),
+        ("before", pa.string()),
+        ("message", pa.string()),
+        ("undo", pa.string()),  # a `Change` as JSON; null where nothing of ours is in the field
+    ]
+)
+_RESULT = pa.schema([SCHEMA.field(name) for name in ("action", "before", "message", "undo")])
+_BATCH = 10_000  # files that are objects at a time
+_LONGEST_ROW = 1 << 26  # bytes
+
+
+def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> pa.Table:
+    """Save in `folder` what would be written into the files of `genres` (path, genres), and return it."""
+    file = folder / NAME
+    earlier = _read(file) if file.exists() else SCHEMA.empty_table()
+    ours = earlier.filter(pc.equal(earlier["field"], field))
+    undo = combined(ours["undo"]).take(combined(pc.index_in(genres["path"], value_set=combined(ours["path"]))))
+    results = _results(genres.append_column("undo", pa.chunked_array([undo])), lambda row: _plan(row, field, overwrite))
+    columns = {
+        "path": combined(genres["path"]),
+        "genre": pc.binary_join(combined(genres["genres"]), "; "),
+        "field": pa.array([field] * len(genres), pa.string()),
+    }
+    planned = pa.table(columns | dict(zip(_RESULT.names, results.columns, strict=True))).cast(SCHEMA)
+    _save(file, planned, earlier)
+    return planned
+
+
+def write(folder: Location, planned: pa.Table) -> pa.Table:
+    """Write the genres that `plan` returned, save what was done, and return it."""
+    file = folder / NAME
+    would = pc.equal(planned["action"], Action.WOULD_WRITE.value)
+    rows = planned.filter(would)
+    results = _results(rows, lambda row: _with_change(row["undo"], lambda change: file_tags.write(row["path"], change)))
+    done = replaced(replaced(rows, "action", results["action"]), "message", results["message"])
+    written = pa.concat_tables([done, planned.filter(pc.invert(would))]).sort_by("path")
+    _save(file, written, _read(file))
+    return written
+
+
+def undo(file: Location) -> pa.Table:
+    """Take back what the table at `file` lists. Save in undone.csv next to it what was done, and return it.
+
+    Raises `ArtifactError` when it is no such table.
+    """
+    rows = _read(file)
+    rows = rows.filter(pc.is_valid(rows["undo"]))
+    results = _results(rows, lambda row: _with_change(row["undo"], lambda change: file_tags.undo(row["path"], change)))
+    undone = rows.select(["path", "field"])
+    for name in ("action", "before", "message"):
+        undone = undone.append_column(name, results[name])
+    (file.parent / UNDONE_NAME).write_bytes(csv_bytes(undone))
+    return undone
+
+
+def _plan(row: dict[str, Any], field: Field, overwrite: bool) -> Result:
+    if not row["undo"]:
+        return file_tags.plan(row["path"], row["genres"], field, overwrite)
+
+    def again(earlier: Change) -> Result:
+        result = file_tags.plan(row["path"], row["genres"], field, overwrite, earlier)
+        # a file that cannot be read now can still be taken back later
+        return replace(result, change=earlier) if result.action == Action.FAILED else result
+
+    return _with_change(row["undo"], again)
+
+
+def _with_change(text: str, action: Callable[[Change], Result]) -> Result:
+    try:
+        change = Change.from_json(text)
+    except ValueError:
+        return Result(Action.FAILED, message=f"the column undo was altered: {text[:80]}")
+    return action(change)
+
+
+def _results(rows: pa.Table, action: Callable[[dict[str, Any]], Result]) -> pa.Table:
+    """Return the result of `action` for each row, as columns of `_RESULT`."""
+    batches = []
+    for batch in rows.to_batches(max_chunksize=_BATCH):
+        results = []
+        for row in batch.to_pylist():
+            result = action(row)
+            undo = result.change.to_json() if result.change else row["undo"] if result.action == Action.FAILED else None
+            results.append({"action": result.action, "before": result.before, "message": result.message, "undo": undo})
+        batches.append(pa.RecordBatch.from_pylist(results, _RESULT))
+    return pa.Table.from_batches(batches, _RESULT)
+
+
+def _read(file: Location) -> pa.Table:
+    """Return the table at `file`. A text that a spreadsheet would run keeps the apostrophe in front of it."""
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(file.read_bytes()),
+            pyarrow.csv.ReadOptions(block_size=_LONGEST_ROW),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=SCHEMA, null_values=[""], strings_can_be_null=True, include_columns=SCHEMA.names
+            ),
+        )
+    except OSError as error:
+        raise ArtifactError(
+            f"{file}: cannot be read ({error.strerror or error}); name the written.csv of tag"
+        ) from None
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{file}: not the written.csv of this version of tag ({reason}); name another") from None
+    return table.cast(SCHEMA)
+
+
+def _save(file: Location, rows: pa.Table, earlier: pa.Table) -> None:
+    """Write `rows`, and those of the `earlier` ones that can be taken back and are not of the same files and field."""
+    again = pc.and_(
+        pc.is_in(earlier["path"], value_set=combined(rows["path"])),
+        pc.is_in(earlier["field"], value_set=combined(rows["field"])),
+    )
+    kept = earlier.filter(pc.and_(pc.is_valid(earlier["undo"]), pc.invert(again)))
+    file.write_bytes(csv_bytes(pa.concat_tables([rows, kept])))
