@@ -88,7 +88,8 @@ ENTRIES: list[Entry] = [
     Scenario("gtzan", r"genre \w+ --config configs/gtzan(_random)?.yaml.*"),
     Scenario("fma", r"genre \w+ --config configs/fma_small.yaml( corpus.root=/data/fma)?"),
     Scenario(
-        "models", r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|mlp|flat|corpus.kind=)).*(outputs/|\.onnx).*"
+        "models",
+        r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|mlp|flat|corpus.kind=|undo=)).*(outputs/|\.onnx).*",
     ),
     Scenario("fine-tuning", r"genre \w+ --config configs/my_music.yaml .*output=outputs/other.*"),
     Scenario("own features", r".*\bmy_run\b.*"),
@@ -105,6 +106,7 @@ ENTRIES: list[Entry] = [
         "tests/contract/test_corpora_contract.py",
         r'"\1": small_\1',
     ),
+    Covered(r"genre tag undo=\S+", "tests/ray/test_tag.py", "undo={out / 'tags/written.csv'}"),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
     Covered(

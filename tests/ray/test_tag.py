@@ -153,6 +153,22 @@ def test_genres_are_written_only_on_request_and_never_over_another(
     assert file_tags.read_genre(str(music / "0.flac")) == tags["0.flac"]
 
 
+def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, out = certain(tmp_path), tmp_path / "out"
+    wanted = (str(music), f"model={model}", f"output={out}", "min_precision=0.5")
+    assert run(*wanted, "tag.write_genres=write") == 0
+    capsys.readouterr()
+    for expected in ("3 restored", "3 unchanged"):
+        assert run(f"undo={out / 'tags/written.csv'}") == 0
+        assert f"tag: taken back: {expected} -> {out / 'tags/undone.csv'}" in capsys.readouterr().err
+        assert [file_tags.read_genre(str(path)) for path in sorted(music.iterdir())] == [None] * 3
+    # the job knows the files that it changed itself
+    assert run(*wanted) == 0
+    assert "3 already done, 0 to do" in capsys.readouterr().err
+    assert run("undo=nowhere.csv") == 1
+    assert "nowhere.csv does not exist; name the written.csv in OUTPUT/tags" in capsys.readouterr().err
+
+
 def test_unknown_genres_are_not_written(
     model: str, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,158 @@
+"""The table of written genres: what it keeps, and that everything in it can be taken back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from library import tone, write_tags
+
+from genre.errors import ArtifactError
+from genre.storage import Location
+from genre.tagging import file_tags, written_table
+from genre.tagging.tag_fields import Field, TagFile, texts
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> list[Path]:
+    """Return three files without a genre and one with, whose names are difficult in a CSV file."""
+    names = ("1, one.mp3", '2 "two".flac', "3\nthree.ogg", "4.wav")
+    files = [tone(tmp_path / "music" / name, seed=number) for number, name in enumerate(names)]
+    write_tags(files[3], genre=["Folk", "Ska"])
+    return files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Location:
+    return Location.of(tmp_path / "tags")
+
+
+def listed(files: list[Path], *genres: str) -> pa.Table:
+    return pa.table({"path": [str(file) for file in files], "genres": [list(genres)] * len(files)})
+
+
+def do(folder: Location, files: list[Path], *genres: str, field: Field = "genre", overwrite: bool = False) -> list[str]:
+    """Write genres, and return the actions in the order of the paths."""
+    planned = written_table.plan(folder, listed(files, *genres), field, overwrite)
+    actions: list[str] = written_table.write(folder, planned)["action"].to_pylist()
+    return actions
+
+
+def take_back(folder: Location) -> list[str]:
+    actions: list[str] = written_table.undo(folder / "written.csv")["action"].to_pylist()
+    return actions
+
+
+def states(files: list[Path]) -> list[list[list[str]]]:
+    return [[texts(TagFile(str(file)).state(field)) for field in ("genre", "custom")] for file in files]
+
+
+def test_all_runs_are_taken_back_together(folder: Location, music: list[Path]) -> None:
+    before = states(music)
+    assert do(folder, music, "=Jazz") == ["written", "written", "written", "kept"]
+    assert do(folder, music[:1], "Rock", "Pop") == ["written"]  # over our own answer
+    assert do(folder, music, "Rock", field="custom") == ["written"] * 4
+    assert do(folder, music[3:], "Rock", overwrite=True) == ["written"]
+    assert states(music) == [[["Rock", "Pop"], ["Rock"]], *[[["=Jazz"], ["Rock"]]] * 2, [["Rock"], ["Rock"]]]
+    assert sorted(take_back(folder)) == ["restored"] * 8
+    assert states(music) == before
+    assert take_back(folder) == ["unchanged"] * 8
+    assert (Location.of(folder.path) / "undone.csv").exists()
+
+
+def test_a_preview_changes_no_file_and_loses_no_earlier_run(folder: Location, music: list[Path]) -> None:
+    before = states(music)
+    do(folder, music, "Jazz")
+    written = [file.read_bytes() for file in music]
+    planned = written_table.plan(folder, listed(music, "Rock"), "genre", overwrite=False)
+    assert planned["action"].to_pylist() == ["would write"] * 3 + ["kept"]
+    assert planned["before"].to_pylist() == ["Jazz"] * 3 + ["Folk; Ska"]
+    assert [file.read_bytes() for file in music] == written
+    take_back(folder)
+    assert states(music) == before
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_killed_job_can_be_taken_back_or_resumed(
+    folder: Location, music: list[Path], done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies between two files, after the table was saved."""
+    before, real, calls = states(music), file_tags.write, iter(range(10))
+
+    def dying(path: str, change: file_tags.Change) -> file_tags.Result:
+        if next(calls) == done:
+            raise KeyboardInterrupt
+        return real(path, change)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(file_tags, "write", dying)
+        do(folder, music, "Jazz")
+    taken = take_back(folder)
+    assert (taken.count("restored"), taken.count("unchanged")) == (done, 3 - done)
+    assert states(music) == before
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(file_tags, "write", dying)
+        calls = iter(range(10))
+        do(folder, music, "Jazz")
+    assert do(folder, music, "Jazz").count("kept") == done + 1
+    assert take_back(folder) == ["restored"] * 3
+    assert states(music) == before
+
+
+def test_a_write_protected_file_is_a_line_and_nothing_is_lost(
+    folder: Location, music: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions are simulated, since root may write everything."""
+    before, real, protected = states(music), os.access, set[str]()
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in protected and real(path, mode))
+    content = music[1].read_bytes()
+    protected.add(str(music[1]))
+    assert do(folder, music, "Jazz") == ["written", "failed", "written", "kept"]
+    assert music[1].read_bytes() == content
+    assert "the file is write-protected" in Path(folder.path, "written.csv").read_text()
+    protected.clear()
+    assert do(folder, music, "Jazz") == ["kept", "written", "kept", "kept"]
+    protected.add(str(music[1]))
+    assert take_back(folder) == ["restored", "failed", "restored"]
+    protected.clear()
+    assert take_back(folder) == ["unchanged", "restored", "unchanged"]
+    assert states(music) == before
+
+
+def test_a_file_that_is_away_during_a_run_can_be_taken_back_later(folder: Location, music: list[Path]) -> None:
+    before = states(music)
+    do(folder, music, "Jazz")
+    music[0].rename(music[0].with_suffix(".away"))
+    assert do(folder, music, "Rock")[0] == "failed"
+    music[0].with_suffix(".away").rename(music[0])
+    take_back(folder)
+    assert states(music) == before
+
+
+def test_what_another_program_wrote_since_is_left(folder: Location, music: list[Path]) -> None:
+    do(folder, music, "Jazz")
+    write_tags(music[0], genre="Blues")
+    undone = written_table.undo(folder / "written.csv").to_pylist()
+    assert [row["action"] for row in undone] == ["left", "restored", "restored"]
+    assert (undone[0]["before"], undone[0]["message"]) == (
+        "Blues", "another program changed the field since; it is left as it is"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"", b"path,genre,action\na,b,written\n", b"\x00\xff"])
+def test_another_file_is_refused_by_name(folder: Location, content: bytes) -> None:
+    (folder / "written.csv").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"written.csv: not the written.csv of this version") as error:
+        written_table.undo(folder / "written.csv")
+    assert "\n" not in str(error.value)
+
+
+def test_an_altered_row_is_a_line(folder: Location, music: list[Path]) -> None:
+    do(folder, music, "Jazz")
+    file = Path(folder.path, "written.csv")
+    file.write_text(file.read_text().replace('{""field""', '{""feld""', 1))
+    undone = written_table.undo(folder / "written.csv").to_pylist()
+    assert [row["action"] for row in undone] == ["failed", "restored", "restored"]
+    assert undone[0]["message"].startswith("the column undo was altered")
