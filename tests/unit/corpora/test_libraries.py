@@ -22,7 +22,7 @@ from genre.corpora.tags import group_of
 from genre.features import Features
 from genre.features.splits import require_trainable
 from genre.storage import Location
-from genre.tagging.file_tags import Action, write_genre
+from genre.tagging import file_tags
 from ray_jobs import prepare
 from ray_jobs.engine import cli
 
@@ -274,7 +274,9 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     monkeypatch.setattr(prepare, "Workers", lambda _: workers)
     for track in tracks:
         if track["genre"] is None:
-            assert write_genre(track["path"], truth[track["track_id"]]).action == Action.WRITTEN
+            planned = file_tags.plan(track["path"], [truth[track["track_id"]]])
+            assert planned.change
+            assert file_tags.write(track["path"], planned.change).action == file_tags.Action.WRITTEN
     assert cli.main("prepare", arguments) == cli.OK
     after = {
         track["track_id"]: track for track in Features.open(Location.of(tmp_path / "out/features")).tracks().to_pylist()
