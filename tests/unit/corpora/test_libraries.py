@@ -274,9 +274,9 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     monkeypatch.setattr(prepare, "Workers", lambda _: workers)
     for track in tracks:
         if track["genre"] is None:
-            planned = file_tags.plan(track["path"], [truth[track["track_id"]]])
-            assert planned.change
-            assert file_tags.write(track["path"], planned.change).action == file_tags.Action.WRITTEN
+            change = file_tags.plan(track["path"], [truth[track["track_id"]]]).change
+            assert change
+            assert file_tags.write(track["path"], change).action == file_tags.Action.WRITTEN
     assert cli.main("prepare", arguments) == cli.OK
     after = {
         track["track_id"]: track for track in Features.open(Location.of(tmp_path / "out/features")).tracks().to_pylist()
