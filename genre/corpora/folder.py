@@ -1,11 +1,13 @@
 """Your own music: a folder per genre, with any folders below it.
 
     root/<genre>/.../<file>            genre: the first folder below the root
-    root/<genre>/<group>/.../<file>    group: the first folder below the genre (an artist, or an album)
+    root/<genre>/<group>/.../<file>    group: the first folder below the genre that may be an artist or an album
 
 All tracks of a group are in the same split. The group is the name of the folder alone, so an artist in the folders of
-two genres is one group: the same voice in two splits is leakage, whatever the genre. `params.group_pattern` reads
-the group from the path instead; a file that it does not match has no group.
+two genres is one group: the same voice in two splits is leakage, whatever the genre. Names are compared without case,
+accents, punctuation and featured artists. "CD1", "A-C" and "Various Artists" are no artist; the next folder is.
+`params.group_pattern` reads the group from the path instead, as it stands there; a file that it does not match has no
+group.
 
 `track_id` is the path below the root with its extension. It does not change when the root moves, and `a.wav` and
 `a.mp3` are two tracks. Genre and group are in Unicode's composed form (NFC): macOS stores names decomposed, and the
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from pydantic import Field, field_validator
 
 from genre.corpora import Track, open_folder, walk
+from genre.corpora._artists import artist_of_folder
 from genre.errors import ConfigError
 from genre.settings import CorpusSettings, Settings
 
@@ -95,10 +98,9 @@ def _group(path: str, below_genre: str, pattern: re.Pattern[str] | None) -> str 
     if pattern:
         match = pattern.search(path)
         name = match["group"] if match else None
-    else:
-        folder, below, _ = below_genre.partition("/")
-        name = folder if below else None
-    return _composed(name) if name else None
+        return _composed(name) if name else None
+    folders = below_genre.split("/")[:-1]
+    return next((artist for folder in folders if (artist := artist_of_folder(folder))), None)
 
 
 def _composed(name: str) -> str:

@@ -25,6 +25,7 @@ from pydantic import Field
 
 from genre.audio.members import row_address
 from genre.corpora import UNLABELLED, Track
+from genre.corpora._artists import artist_key
 from genre.corpora._shards import Shard, find_shards
 from genre.errors import ArtifactError, ConfigError
 from genre.settings import CorpusSettings, Settings
@@ -78,7 +79,7 @@ def _tracks(reader: pq.ParquetFile, shard: Shard, params: Params) -> Iterator[Tr
                 genre=name,
                 size=shard.size,
                 modified=shard.modified,
-                group=artist,
+                group=artist_key(artist),
                 split=shard.split if name else UNLABELLED,
             )
         first += len(genres)

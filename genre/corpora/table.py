@@ -2,7 +2,8 @@
 
     path      the file: relative to the table's folder, an absolute path, or an address (s3://...)
     genre     its class; empty: the track is unlabelled, so that nothing learns from it
-    group     optional: artist or album; all its tracks are in the same split
+    group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
+              accents, punctuation and featured artists, and "Various Artists" and the like are nobody
     split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`
     track_id  optional: unique and stable; default: the path as written
     size      optional: bytes of the file; with `modified`, no file is looked up before it is decoded
@@ -31,6 +32,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
+from genre.corpora._artists import artist_key
 from genre.errors import ConfigError
 from genre.faults import describe
 from genre.settings import CorpusSettings, Settings
@@ -87,7 +89,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             split = None if settings.split == "random" else row.split
             if row.genre is None and split != EXCLUDED:
                 split = UNLABELLED
-            yield Track(row.track_id, path, row.genre, size, modified, row.group, split)
+            yield Track(row.track_id, path, row.genre, size, modified, artist_key(row.group), split)
 
 
 class _Row(NamedTuple):

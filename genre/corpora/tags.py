@@ -18,7 +18,6 @@ published split.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from pydantic import Field
 from genre.audio import tags
 from genre.audio.tags import Tags
 from genre.corpora import MISSING, UNLABELLED, AudioFile, Track, open_folder, walk
+from genre.corpora._artists import artist_key
 from genre.corpora._genre_names import GenreNames, fold
 from genre.corpora._library_report import LibraryFile, LibraryReport
 from genre.errors import ConfigError
@@ -37,13 +37,6 @@ from genre.storage import Location
 _THREADS = 32  # they wait for disks and networks; reading itself takes 0.1 to 0.3 ms
 _CHUNK = 64  # files that a thread reads before it reports
 _REPORT_SECONDS = 10.0
-_FEATURED = re.compile(r"(\s+|\s*[(\[]\s*)(feat|ft|featuring)\b.*", re.IGNORECASE)
-_ARTICLE = re.compile(r"^the\s+|,\s*the$", re.IGNORECASE)
-_NOBODY = frozenset(
-    ("va", "various", "variousartists", "variousartist", "unknown", "unknownartist", "artist", "noartist", "none",
-     "verschiedene", "verschiedeneinterpreten", "diverse", "artistesvarios", "variosartistas", "varios",
-     "artistesdivers", "artistivari", "soundtrack", "ost", "sampler", "compilation", "разныеисполнители")
-)  # fmt: skip
 
 
 class Params(Settings):
@@ -82,9 +75,8 @@ def scan_with_report(settings: CorpusSettings, params: Params, report: Callable[
 def group_of(found: Tags) -> str | None:
     """Return the artist, or without one the album, in the form in which names are compared; None without either."""
     for artist in (found.album_artist, found.artist):
-        name = _ARTICLE.sub("", _FEATURED.sub("", artist.partition(";")[0]).strip())
-        if (folded := fold(name)) and folded not in _NOBODY:
-            return folded
+        if key := artist_key(artist.partition(";")[0]):
+            return key
     album = fold(found.album)
     return f"album {album}" if album else None
 

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from genre.audio.members import range_address
 from genre.corpora import UNLABELLED, Track, is_audio
+from genre.corpora._artists import artist_key
 from genre.corpora._shards import Shard, find_shards
 from genre.errors import ConfigError
 from genre.settings import CorpusSettings, Settings
@@ -88,7 +89,7 @@ def _tracks(contents: _Contents, params: Params) -> Iterator[Track]:
             genre=genre,
             size=shard.size,
             modified=shard.modified,
-            group=_text(labels.get(params.group_key)),
+            group=artist_key(_text(labels.get(params.group_key))),
             split=shard.split if genre else UNLABELLED,
         )
 

@@ -149,12 +149,27 @@ class TestFolder:
     def test_genre_group_and_id(self, tmp_path: Path) -> None:
         touch(tmp_path, "rock/a.wav", "rock/a.mp3", "rock/Band/x.wav", "folk/Band/Album/CD 1/x.wav")
         assert [(track.track_id, track.genre, track.group, track.split) for track in scan("folder", tmp_path)] == [
-            ("folk/Band/Album/CD 1/x.wav", "folk", "Band", None),
-            ("rock/Band/x.wav", "rock", "Band", None),
+            ("folk/Band/Album/CD 1/x.wav", "folk", "band", None),
+            ("rock/Band/x.wav", "rock", "band", None),
             ("rock/a.mp3", "rock", None, None),
             ("rock/a.wav", "rock", None, None),
         ]
         assert corpora.classes(settings("folder", tmp_path)) is None
+
+    @pytest.mark.parametrize(
+        ("path", "group"),
+        [
+            ("rock/A/Abba/x.wav", "abba"),
+            ("rock/0-9/2 Unlimited/CD1/x.wav", "2unlimited"),
+            ("rock/CD 2/x.wav", None),
+            ("rock/Various Artists/Hits Vol. 3/x.wav", "hitsvol3"),
+            ("rock/Beyoncé feat. Jay-Z/x.wav", "beyonce"),
+            ("rock/U2/x.wav", "u2"),
+        ],
+    )
+    def test_a_shelf_and_nobody_are_no_artist(self, tmp_path: Path, path: str, group: str | None) -> None:
+        (track,) = scan("folder", touch(tmp_path, path))
+        assert track.group == group
 
     def test_decomposed_names_give_the_same_genre_and_group(self, tmp_path: Path) -> None:
         touch(tmp_path, "Électro/Zoé/a.wav", "E\u0301lectro/Zoe\u0301/b.wav")
@@ -307,7 +322,7 @@ class TestTable:
         assert [(t.track_id, t.path, t.genre, t.group, t.split, t.size) for t in scan("table", table)] == [
             ("sub/b.wav", str(tmp_path / "music/sub/b.wav"), "rock", "007", "train", 1),
             ("a.wav", str(tmp_path / "music/a.wav"), "NA", None, None, 1),
-            (str(elsewhere), str(elsewhere), "folk", "The Band", "excluded", 3),
+            (str(elsewhere), str(elsewhere), "folk", "band", "excluded", 3),
             ("gone.wav", str(tmp_path / "music/gone.wav"), "folk", None, "test", -1),
         ]
         assert {track.split for track in scan("table", table, "random")} == {None}
