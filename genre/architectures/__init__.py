@@ -6,7 +6,7 @@ packages add architectures with the entry point `genre.architectures`. An archit
 `class Params(Settings)`
     Its own settings with defaults, bounds and descriptions, set as `architectures.<name>.<key>`.
 `SEARCH: dict[str, Domain]`
-    What `tune` varies, by setting: `train.<key>` for settings of training, `params.<key>` for those of `Params`. Each
+    The settings that `tune` varies: `train.<key>` for settings of training, `params.<key>` for those of `Params`. Each
     value is a `Choice`, a `Uniform` or a `LogUniform`.
 `build(params: Params, bins: int, classes: int) -> torch.nn.Module`
     A network with random weights from torch's global generator. Its `forward` takes normalised log-mel windows
@@ -16,8 +16,8 @@ packages add architectures with the entry point `genre.architectures`. An archit
     Loads the pretrained weights that `params` ask for into a new network. Only training calls it: a saved model holds
     its own weights.
 
-`tests/contract/test_architectures_contract.py` checks every architecture. This package itself does not import torch,
-so that jobs that only decode audio never load it.
+`tests/contract/test_architectures_contract.py` checks every architecture. Importing this package does not import torch,
+which jobs that only decode audio do not need.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def names() -> tuple[str, ...]:
 
 
 def params(name: str, values: dict[str, Any]) -> Settings:
-    """Return `values` as the settings of an architecture, with its defaults. Raises `ConfigError`."""
+    """Return the settings of an architecture: `values`, and defaults for the rest. Raises `ConfigError`."""
     resolved: Settings = validate(_module(name).Params, values, f"architectures.{name}.")
     return resolved
 
 
 def search_space(name: str) -> dict[str, Domain]:
-    """Return what the search varies for an architecture, by dotted key; `params.*` are its own settings."""
+    """Return the domain of each setting that the search varies, as in the `SEARCH` of the architecture."""
     space: dict[str, Domain] = _module(name).SEARCH
     return space
 
@@ -74,8 +74,8 @@ def load_pretrained(name: str, values: dict[str, Any], network: torch.nn.Module)
 def label(name: str, values: dict[str, Any]) -> str:
     """Return the label of models with these settings: `resnet`, `resnet-imagenet` or `resnet-pretrained` (from a file).
 
-    It names the model's folder, its run and its row on the leaderboard: initial weights of different origin are
-    compared as different models.
+    It is the name of the model's folder, of its run and of its row on the leaderboard: models with different initial
+    weights are compared as different models.
     """
     source = values.get("pretrained")
     if not source:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def conv_block(in_channels: int, out_channels: int, pool: tuple[int, int]) -> nn.Sequential:
     """3 x 3 convolution, max pooling (bins, frames), batch norm, ReLU.
 
-    Pooling rounds up, so that an input of any size is valid. It comes before norm and ReLU, which then process a
-    quarter of the values (with 2 x 2); no loss of accuracy was measured.
+    Pooling rounds up, so that an input of any size is valid. It comes before norm and ReLU, which then process fewer
+    values (a quarter with 2 x 2); no loss of accuracy was measured.
     """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
@@ -23,8 +23,8 @@ def conv_block(in_channels: int, out_channels: int, pool: tuple[int, int]) -> nn
 class ConvRecurrent(nn.Module):
     """Convolutions that shorten the frequency axis, then a bidirectional GRU along time.
 
-    (batch, 1, bins, frames) -> (batch, ceil(frames / 4), 2 * hidden). Only the first two blocks pool over time: at a
-    hop of 23 ms a step is 93 ms long, short enough for rhythm.
+    (batch, 1, bins, frames) -> (batch, ceil(frames / 4), 2 * hidden). Only the first two blocks pool over time: with
+    a hop of 23 ms a step of the GRU is 93 ms long, short enough for rhythm.
     """
 
     def __init__(self, bins: int, width: int, depth: int, hidden: int, layers: int, dropout: float) -> None:

@@ -41,12 +41,12 @@ class PretrainedParams(Settings):
 def load(network: nn.Module, source: str, published: str, first: str, head: str) -> None:
     """Load weights in torchvision's layout into `network`, except those of the head; do nothing if `source` is empty.
 
-    `published` is torchvision's name of the network, `first` that of its first convolution, and `head` that of the
-    layers that belong to the published classes; the head of `network` keeps its weights.
+    `source` is the setting `pretrained`. `published` is torchvision's name of the network, `first` that of its first
+    convolution, and `head` that of the layers for the published classes; the head of `network` keeps its weights.
 
-    A spectrogram has one channel. The first convolution gets the sum of the kernels of the three colours: this equals
-    feeding the spectrogram to all three, so that activations and batch statistics have the published scale. The mean
-    of the kernels would give a third of that scale.
+    A spectrogram has one channel. The first convolution gets the sum of the kernels of the three colours. This is the
+    same as feeding the spectrogram to all three, so activations and batch statistics have the published scale; the mean
+    of the kernels would give a third of it.
 
     Raises `ConfigError` when the weights cannot be found or read, or do not fit.
     """

@@ -1,4 +1,4 @@
-"""The domains of a search, independent of any search library."""
+"""The domains of a search space, independent of any search library."""
 
 from __future__ import annotations
 

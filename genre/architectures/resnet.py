@@ -2,9 +2,9 @@
 Blocks from torchvision, under torchvision's names, so that its state dictionaries fit at full width.
 
 The published stem, a 7 x 7 convolution with stride 2 and max pooling with stride 2, is made for photographs of 224 x
-224 pixels. A window of a spectrogram has only 40 to 128 rows, of which it leaves a quarter. The small stem has a 3 x 3
-convolution with stride 1, as in the paper for small pictures (section 4.2), and keeps the pooling. On real
-spectrograms it was ten points more accurate (docs/LOG.md), at four times the cost.
+224 pixels. It reduces the 40 to 128 rows of a spectrogram window to a quarter. The small stem has a 3 x 3 convolution
+with stride 1, as in the paper for small pictures (section 4.2), and keeps the pooling. On real spectrograms it was ten
+percentage points more accurate (docs/LOG.md), at four times the cost.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ResNet(nn.Module):
 def _stage(
     block: type[BasicBlock | Bottleneck], in_channels: int, planes: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    """Return `blocks` residual blocks; the first changes size and channels, its shortcut as well."""
+    """Return `blocks` residual blocks; the first one and its shortcut change size and channels."""
     out_channels = planes * block.expansion
     shortcut = None
     if stride != 1 or in_channels != out_channels:

@@ -95,11 +95,12 @@ def load(content: bytes, settings: AudioSettings, limits: DecodingSettings = Dec
 
 
 def of_samples(samples: Samples, sample_rate: int, settings: AudioSettings) -> Recording:
-    """Return the recording of samples (frames, channels) at `sample_rate` Hz, processed like a file.
+    """Return the recording of samples (frames,) or (frames, channels) at `sample_rate` Hz, processed like a file.
 
     Raises `AudioError` (empty, absurd_header, non_finite, silent).
     """
-    stream = Stream(sample_rate, samples.shape[1], len(samples), iter([samples]))
+    frames = (samples[:, None] if samples.ndim == 1 else samples).astype(np.float32, copy=False)
+    stream = Stream(sample_rate, frames.shape[1], len(frames), iter([frames]))
     return _normalised(_gather(stream, settings, DecodingSettings(max_track_seconds=math.inf)))
 
 

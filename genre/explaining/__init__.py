@@ -1,7 +1,7 @@
 """Explain a prediction: which seconds and which frequencies of a track were evidence for its genre.
 
-Input: a model and a decoded track. Output: a relevance map over the spectrogram, as arrays, a picture and a page to
-listen to. It does not change the model. Independent of training.
+Input: a model and a decoded track. Output: a relevance map over the spectrogram, as arrays, as a picture and as a page
+that plays the music. Independent of training.
 """
 
 from genre.explaining.attribution import Explanation, attention, explain, integrated_gradients

@@ -2,9 +2,9 @@
 
 Integrated gradients (Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017,
 arXiv 1703.01365) of the genre's log-probability, from the mean spectrogram of the training split to the music.
-The relevances of a window sum to the difference that the window makes to that log-probability: positive values are
-evidence for the genre, negative ones against it. A test with random weights checks that the map depends on the model
-and not only on the music (Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018, arXiv 1810.03292).
+The relevance of a window sums to its log-probability minus that of the mean spectrogram: positive values are evidence
+for the genre, negative ones against it. A test with random weights checks that the map depends on the model and
+not only on the music (Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018, arXiv 1810.03292).
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from genre.features.preparation import PreparedTrack
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
 from genre.model.spectrogram_decoder import clips_of
-from genre.settings import SpectrogramSettings
 
 _BATCH = 16  # windows
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The evidence for `genre` in a track: maps over its frames, from `start` seconds of the file."""
+    """The evidence for `genre` in a track: maps over its frames, which begin `start` seconds into the file."""
 
     genre: str
     start: float
@@ -44,17 +43,21 @@ class Explanation:
         """Duration of the maps."""
         return float(self.levels.shape[1] * self.frame_seconds)
 
+    @property
+    def frames_per_second(self) -> int:
+        """Frames that are shown together as one second; at least 1."""
+        return max(1, round(1 / self.frame_seconds))
+
     def by_second(self) -> list[tuple[float, float]]:
-        """Return the start in the file and the sum of the relevance of each second."""
-        frames = max(1, round(1 / self.frame_seconds))  # of a second
-        total = self.relevance.sum(axis=0)
+        """Return for each second its start in the file, in seconds, and the sum of its relevance."""
+        frames, total = self.frames_per_second, self.relevance.sum(axis=0)
         return [
             (self.start + begin * self.frame_seconds, float(total[begin : begin + frames].sum()))
             for begin in range(0, len(total), frames)
         ]
 
     def by_band(self, bands: int = 8) -> list[tuple[float, float, float]]:
-        """Return the lowest and highest Hz and the sum of the relevance of groups of neighbouring mel bands."""
+        """Return the lowest and highest centre frequency in Hz and the sum of the relevance of groups of mel bands."""
         groups = np.array_split(np.arange(len(self.hertz)), min(bands, len(self.hertz)))
         return [
             (float(self.hertz[group[0]]), float(self.hertz[group[-1]]), float(self.relevance[group].sum()))
@@ -65,9 +68,9 @@ class Explanation:
 def explain(
     card: ModelCard, classifier: Classifier, track: PreparedTrack, genre: str, steps: int = 16, max_seconds: float = 120
 ) -> Explanation:
-    """Return the evidence for `genre` in a track decoded with the model's recipe, of its first `max_seconds`.
+    """Return the evidence for `genre` in the first `max_seconds` of a track that was decoded with the model's recipe.
 
-    `steps` is the number of points on the path of the integration. Raises `ConfigError` for an unknown genre.
+    `steps` is the number of points on the path of integration. Raises `ConfigError` for a genre that `card` lacks.
     """
     if genre not in card.classes:
         raise ConfigError(f"explain.genre={genre}: unknown; the model knows {', '.join(card.classes)}")
@@ -95,7 +98,7 @@ def explain(
 
 
 def integrated_gradients(classifier: Classifier, levels: Tensor, target: int, steps: int) -> Tensor:
-    """Return the relevance of windows in dB (batch, bins, frames) for class `target`, in the same shape."""
+    """Return the relevance (batch, bins, frames) of windows in dB, of the same shape, for class `target`."""
     classifier.eval()
     baseline = classifier.mean.expand_as(levels)
     total = torch.zeros_like(levels)
@@ -108,7 +111,7 @@ def integrated_gradients(classifier: Classifier, levels: Tensor, target: int, st
 
 
 def attention(classifier: Classifier, levels: Tensor) -> Tensor | None:
-    """Return the attention (batch, frames) to windows (batch, bins, frames), None for a network without."""
+    """Return the attention (batch, frames) to windows in dB (batch, bins, frames); None for a network without."""
     attend = getattr(classifier.network, "attention", None)
     if attend is None:
         return None
@@ -121,7 +124,10 @@ def attention(classifier: Classifier, levels: Tensor) -> Tensor | None:
 def _clip_maps(
     classifier: Classifier, clip: Tensor, frames: int, target: int, steps: int
 ) -> tuple[Float32, Float32 | None]:
-    """Return relevance (bins, frames of the clip) and attention, from adjacent windows; the last one may overlap."""
+    """Return relevance (bins, length) and attention (length,) of a clip (bins, length), from windows of `frames`.
+
+    The windows are adjacent; the last one may overlap the one before.
+    """
     length = clip.shape[1]
     starts = list(range(0, length - frames + 1, frames))
     if starts[-1] + frames < length:
@@ -151,7 +157,8 @@ def _clips_in(card: ModelCard, max_seconds: float) -> int:
 
 
 def _centre_frequencies(card: ModelCard) -> Float32:
-    settings = SpectrogramSettings(**card.features["spectrogram"])
-    rate = card.features["audio"]["sample_rate"]
+    """Return the frequency in Hz of the largest value of each mel filter, (bins,)."""
+    recipe = card.recipe()
+    rate, settings = recipe.audio.sample_rate, recipe.spectrogram
     centres: Float32 = (mel_filters(rate, settings).argmax(axis=1) * rate / settings.n_fft).astype(np.float32)
     return centres

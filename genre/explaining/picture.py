@@ -15,15 +15,15 @@ from genre.features import Float32
 Pixels = npt.NDArray[np.uint8]
 
 _FOR, _AGAINST = np.array([255, 150, 30]), np.array([60, 140, 255])
-_SMOOTH = (5, 9)  # bins, frames; gradients vary more from point to point than what can be heard
-_FULL = 99.0  # percentile of the relevance that is drawn in full colour
+_SMOOTH = (5, 9)  # bins and frames to average over: gradients vary more from point to point than the sound
+_FULL = 99.0  # percentile of the absolute relevance from which the colour is full
 _HEIGHT, _WIDEST = 320, 4000  # pixels
 _LEFT, _BELOW, _ABOVE = 64, 34, 30  # margins in pixels
 _TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)  # Hz
 
 
 def png(explanation: Explanation, title: str = "", axes: bool = True) -> bytes:
-    """Return a PNG of the map, with axes and a title unless `axes` is false."""
+    """Return a PNG of the map, with axes and `title` if `axes`."""
     image = _map(explanation)
     if axes:
         image = _framed(image, explanation, title)
@@ -33,7 +33,7 @@ def png(explanation: Explanation, title: str = "", axes: bool = True) -> bytes:
 
 
 def colours(levels: Float32, relevance: Float32) -> Pixels:
-    """Return the colours (bins, frames, 3) of `levels` in dB and their `relevance`, both (bins, frames)."""
+    """Return RGB colours (bins, frames, 3) for `levels` in dB and their `relevance`, both (bins, frames)."""
     grey = (levels - levels.min()) / max(float(np.ptp(levels)), 1e-9)
     smooth = uniform_filter(relevance, _SMOOTH)
     strength = np.clip(np.abs(smooth) / max(float(np.percentile(np.abs(smooth), _FULL)), 1e-12), 0, 1)[..., None]
@@ -50,7 +50,7 @@ def _map(explanation: Explanation) -> Image.Image:
 
 
 def _framed(image: Image.Image, explanation: Explanation, title: str) -> Image.Image:
-    """Return the map with its title, frequencies on the left, and minutes and seconds of the file below."""
+    """Add the title above, frequencies on the left, and the time in the file below the map."""
     width, height = image.size
     sheet = Image.new("RGB", (width + _LEFT + 12, height + _ABOVE + _BELOW), "white")
     sheet.paste(image, (_LEFT, _ABOVE))
@@ -67,12 +67,17 @@ def _framed(image: Image.Image, explanation: Explanation, title: str) -> Image.I
     for second in time_ticks(explanation):
         x = _LEFT + width * (second - explanation.start) / explanation.seconds
         draw.line((x, _ABOVE + height, x, _ABOVE + height + 5), "black")
-        draw.text((x, _ABOVE + height + 8), f"{second // 60}:{second % 60:02d}", "black", font, anchor="mt")
+        draw.text((x, _ABOVE + height + 8), clock(second), "black", font, anchor="mt")
     return sheet
 
 
+def clock(second: float) -> str:
+    """Return a time in minutes and seconds, such as "1:05"."""
+    return f"{int(second) // 60}:{int(second) % 60:02d}"
+
+
 def time_ticks(explanation: Explanation) -> list[int]:
-    """Return the seconds to label, at most 12 round values."""
+    """Return the times to label, in whole seconds: about 12 at most, at multiples of a round step."""
     step = next(step for step in (1, 2, 5, 10, 15, 30, 60, 300, 3600) if explanation.seconds / step <= 12)
     first = int(np.ceil(explanation.start / step)) * step
     return list(range(first, int(explanation.start + explanation.seconds) + 1, step))

@@ -6,11 +6,11 @@ Independent of training loops, corpora and reports.
     classifier, layout        the network with its normaliser, in torch
     card                      model.json: the only reader and writer
     checkpoint                a model's folder: card and weights; a trainer's state
-    calibration               validation.parquet: temperature and threshold
-    finetuning                start from a saved model on other genres
-    saved_model               one or several saved models without their weights: `SavedModel`, `SavedEnsemble`
-    torch_ensemble            folders, loaded; their files are decoded by `spectrogram_decoder`
-    onnx_ensemble             exported files, loaded; their files are decoded by `waveform_decoder`
+    calibration, thresholds   validation.parquet: the temperature, and from which probability a genre is reported
+    finetuning                train a saved model further, on the same or on other genres
+    saved_model               cards and calibration of saved models: `SavedModel`, `SavedEnsemble`; no weights
+    torch_ensemble            predictions of models in folders, for what `spectrogram_decoder` decodes
+    onnx_ensemble             predictions of exported models, for what `waveform_decoder` decodes
     waveform_classifier       the graph that is exported
     graph_export, onnx_file   write an exported file; read its metadata
 """

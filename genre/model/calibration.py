@@ -1,8 +1,8 @@
 """Calibrated probabilities, and the thresholds below which the best genre is reported as "unknown".
 
 A saved model has `validation.parquet`: its probabilities for the validation tracks, which it was not trained on.
-Temperature and thresholds are computed from them when the model is loaded, so that they always match the weights, and
-can be fitted for several models together and for any precision.
+Temperature and thresholds are computed from these when the model is loaded, so they always match the weights. They can
+be fitted for several models together, and for any precision.
 
 The calibrated quantity is the reported one: the mean of a track's probabilities over its windows. Its logarithm takes
 the place of the logits in temperature scaling (Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural
@@ -30,12 +30,12 @@ UNKNOWN = "unknown"  # in place of a genre whose probability is below its thresh
 Labels = npt.NDArray[np.int64]
 
 _SMALLEST = 1e-6  # smaller probabilities are raised to it, so that logarithms stay finite
-_TEMPERATURES = (0.05, 20.0)
-_HALVINGS = 50
+_TEMPERATURES = (0.05, 20.0)  # the range that is searched
+_HALVINGS = 50  # of this range
 
 
 @dataclass(frozen=True)
-class Answers:
+class ValidationPredictions:
     """A model's probabilities for its validation tracks."""
 
     tracks: npt.NDArray[np.str_]  # (tracks,) hashes of their names, which may be private
@@ -48,30 +48,30 @@ class Answers:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a model's probabilities are corrected, and the probability from which its best genre is accepted."""
+    """The temperature of a model's probabilities, and the thresholds from which its best genre is reported."""
 
     temperature: float = 1.0  # above 1 flattens, below 1 sharpens
-    thresholds: tuple[float, ...] = ()  # of the calibrated probability of each genre, see `thresholds`; none: no limit
-    precision: float = 0.0  # required
-    tracks: int = 0  # that temperature and thresholds were fitted on; 0: not calibrated
+    thresholds: tuple[float, ...] = ()  # calibrated probability, for each genre; empty: every genre is reported
+    precision: float = 0.0  # that the thresholds were fitted for
+    tracks: int = 0  # number that temperature and thresholds were fitted on; 0: not calibrated
 
     def __call__(self, probabilities: Float32) -> Float32:
         """Return calibrated probabilities of the same shape (..., classes)."""
         return scale(probabilities, self.temperature) if self.tracks else probabilities
 
     def accepts(self, genre: int, probability: float) -> bool:
-        """Return whether the best genre, an index, is reported with this calibrated probability, not `UNKNOWN`."""
+        """Return whether `genre` (an index) with this calibrated `probability` is reported, not `UNKNOWN`."""
         return not self.thresholds or probability >= self.thresholds[genre]
 
 
-def fit(answers: Sequence[Answers | None], precision: float) -> Calibration:
+def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -> Calibration:
     """Return the calibration of one model, or of the mean of several, with thresholds for `precision` (0: none).
 
-    Several models are calibrated on the tracks that all of them were validated on, since none was trained on those.
-    Without such tracks probabilities are not changed, and every genre is accepted.
+    Several models are calibrated on the validation tracks that they have in common, on which none was trained. Without
+    such tracks probabilities are not changed, and every genre is accepted.
     """
-    known = [each for each in answers if each is not None]
-    if not known or len(known) < len(answers):
+    known = [each for each in predictions if each is not None]
+    if not known or len(known) < len(predictions):
         return Calibration(precision=precision)
     joint = known[0] if len(known) == 1 else _in_common(known)
     if not len(joint):
@@ -108,7 +108,10 @@ def scale(probabilities: Float32, temperature: float) -> Float32:
 
 
 def save(folder: Location, track_ids: Sequence[str], labels: Labels, probabilities: Float32) -> None:
-    """Write the validation answers of the model saved in `folder`, with the hash of its weights."""
+    """Write the validation predictions of the model saved in `folder`, with the hash of its weights.
+
+    `labels` are (tracks,), `probabilities` (tracks, classes).
+    """
     ids = [hashlib.sha256(track.encode()).hexdigest()[:16] for track in track_ids]
     rows = pa.array(probabilities.astype(np.float32).tolist(), pa.list_(pa.float32()))
     table = pa.table({"track": ids, "label": pa.array(labels, pa.int64()), "probabilities": rows})
@@ -116,10 +119,10 @@ def save(folder: Location, track_ids: Sequence[str], labels: Labels, probabiliti
     (folder / FILE).write_table(table.replace_schema_metadata({"weights": weights}))
 
 
-def load(folder: Location, weights: str, classes: int) -> Answers | None:
-    """Return the answers of the model in `folder` whose weights have the SHA-256 `weights`; None when it has none.
+def load(folder: Location, weights: str, classes: int) -> ValidationPredictions | None:
+    """Return the validation predictions of the model in `folder`; None when it has none.
 
-    Raises `ArtifactError` when they belong to other weights or are altered.
+    Raises `ArtifactError` when they do not belong to the weights with the SHA-256 `weights`, or are altered.
     """
     path = folder / FILE
     if not path.exists():
@@ -128,29 +131,29 @@ def load(folder: Location, weights: str, classes: int) -> Answers | None:
         return of_table(reader.read(), weights, classes, str(path))
 
 
-def of_table(table: pa.Table, weights: str, classes: int, source: str) -> Answers:
-    """Return the answers in a `validation.parquet` that comes from `source`. Raises `ArtifactError` like `load`."""
+def of_table(table: pa.Table, weights: str, classes: int, source: str) -> ValidationPredictions:
+    """Return the predictions in a `validation.parquet` that comes from `source`. Raises `ArtifactError` like `load`."""
     if (table.schema.metadata or {}).get(b"weights", b"").decode() != weights:
-        raise ArtifactError(f"{source}: not of the weights that {CARD} lists; copy the complete folder again")
+        raise ArtifactError(f"{source}: belongs to other weights than {CARD} lists; copy the complete folder again")
     try:
         # through lists: pyarrow's own conversion to numpy imports pandas, a tenth of the time of tagging one song
         labels = np.array(table["label"].to_pylist(), np.int64)
         probabilities = np.array(table["probabilities"].to_pylist(), np.float32).reshape(len(table), classes)
-        return Answers(np.array(table["track"].to_pylist(), np.str_), labels, probabilities)
+        return ValidationPredictions(np.array(table["track"].to_pylist(), np.str_), labels, probabilities)
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{source}: altered or cut short ({error}); copy the complete folder again") from None
 
 
-def _in_common(answers: Sequence[Answers]) -> Answers:
-    """Return the mean answers on the tracks that all `answers` contain."""
-    shared = set(answers[0].tracks.tolist()).intersection(*(each.tracks.tolist() for each in answers[1:]))
+def _in_common(predictions: Sequence[ValidationPredictions]) -> ValidationPredictions:
+    """Return the mean predictions on the tracks that all models have in common."""
+    shared = set(predictions[0].tracks.tolist()).intersection(*(each.tracks.tolist() for each in predictions[1:]))
     rows = []
-    for each in answers:
+    for each in predictions:
         index = {track: row for row, track in enumerate(each.tracks.tolist())}
         rows.append(np.array([index[track] for track in sorted(shared)], np.int64))
-    first = answers[0]
-    mean = np.mean([each.probabilities[row] for each, row in zip(answers, rows, strict=True)], axis=0)
-    return Answers(first.tracks[rows[0]], first.labels[rows[0]], mean.astype(np.float32))
+    first = predictions[0]
+    mean = np.mean([each.probabilities[row] for each, row in zip(predictions, rows, strict=True)], axis=0)
+    return ValidationPredictions(first.tracks[rows[0]], first.labels[rows[0]], mean.astype(np.float32))
 
 
 def _log(probabilities: Float32) -> npt.NDArray[np.float64]:

@@ -36,10 +36,10 @@ class ModelCard:
     shape: Shape
     window_seconds: float
     eval_windows: int
-    facts: dict[str, Any] = field(default_factory=dict)  # scores, seed, versions: for people, never for decisions
+    facts: dict[str, Any] = field(default_factory=dict)  # how it was trained: scores, seed, time, settings
 
     def frames(self) -> int:
-        """Frames of a window."""
+        """Return the number of frames in a window."""
         return self.shape.frames_in(self.window_seconds)
 
     @property
@@ -51,7 +51,7 @@ class ModelCard:
         """Return the settings with which audio becomes the features that the model was trained on.
 
         Raises `ArtifactError` when the model was trained on precomputed spectrograms, or when the settings do not match
-        the card's fingerprint and shape: the model would answer, and be wrong.
+        the card's fingerprint and shape: predictions on other features would be wrong.
         """
         try:
             recipe = Recipe.from_settings(self.features, limits)
@@ -63,13 +63,15 @@ class ModelCard:
                 "train one on features that prepare made"
             )
         known = {recipe.fingerprint(version) for version in range(1, KERNEL_VERSION + 1)}
-        if recipe.shape() != self.shape or self.fingerprint not in known:
-            raise _altered(f"{recipe.shape()}, its weights take {self.shape}")
+        if recipe.shape() != self.shape:
+            raise _altered(f"they give {recipe.shape()}, its weights take {self.shape}")
+        if self.fingerprint not in known:
+            raise _altered("their fingerprint is another one")
         return recipe
 
 
 def is_exported(location: Location) -> bool:
-    """Return whether this is the address of an exported file, not of a model's folder."""
+    """Return whether `location` names an exported file, not a model's folder."""
     return location.name.lower().endswith(_EXPORTED)
 
 
@@ -87,7 +89,7 @@ def read_card(folder: Location) -> tuple[ModelCard, str]:
 
 
 def weights_of(folder: Location) -> str | None:
-    """Return the SHA-256 of the weights of the model in `folder`, unchecked; None where there is no model."""
+    """Return the SHA-256 that the card in `folder` states for its weights; None if there is no card."""
     path = folder / CARD
     return str(path.read_json()["weights"]) if path.exists() else None
 
@@ -120,5 +122,5 @@ def has_card(folder: Location) -> bool:
 def _altered(fault: str) -> ArtifactError:
     return ArtifactError(
         f"the feature settings in {CARD} do not fit the model ({fault}); "
-        "the file was altered or is of a newer version, copy the complete model again"
+        "the file was altered or is from a newer version; copy the complete model again"
     )

@@ -71,7 +71,7 @@ def load(folder: Location) -> tuple[ModelCard, Classifier]:
 
 
 def check_features(card: ModelCard, features: Features) -> None:
-    """Raise `ArtifactError`, naming what differs, unless the features are of the kind that the model was trained on."""
+    """Raise `ArtifactError`, naming the first difference, unless `features` fit the model of `card`."""
     manifest = features.manifest
     if manifest.fingerprint != card.fingerprint:
         changes = differences(card.features, manifest.settings)
@@ -100,7 +100,7 @@ def load_state(path: Location) -> dict[str, Any]:
 
 
 def is_complete(path: Location) -> bool:
-    """Return whether a trainer's state was written to its end: torch writes archives, with their index last."""
+    """Return whether a trainer's state was written completely: it is a ZIP archive, whose index comes last."""
     return path.exists() and zipfile.is_zipfile(io.BytesIO(path.read_bytes()))
 
 

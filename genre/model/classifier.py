@@ -50,9 +50,9 @@ class Classifier(nn.Module):
         return _bins_first(spectrograms) * (self.range_db / 255) + (peak_db - self.range_db).reshape(-1, 1, 1)
 
     def normalised(self, spectrograms: Tensor, peak_db: Tensor) -> Tensor:
-        """Return `normalise(levels(...))`, (batch, bins, frames), in fewer passes, which a small network notices.
+        """Return `normalise(levels(...))`, (batch, bins, frames), in fewer passes over memory.
 
-        Here `peak_db` may also differ between bins: (batch,) or (batch, bins).
+        Small networks train noticeably faster with it. `peak_db` is (batch,), or (batch, bins) to differ between bins.
         """
         floor = (peak_db - self.range_db).reshape(len(peak_db), -1, 1)
         # torch.addcmul computes the same, and takes twice as long with broadcast operands

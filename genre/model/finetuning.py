@@ -1,4 +1,4 @@
-"""Start from a saved model on other genres: with its body and normaliser, a new last layer, the body frozen or not."""
+"""Fine-tuning: start from the weights and the normaliser of a saved model, with a new last layer for other genres."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genre.storage import Location
 def card_from(source: ModelCard, card: ModelCard, location: Location) -> ModelCard:
     """Return `card` with the network of `source`, the card of the model saved in `location`.
 
-    Raises `ArtifactError` when its features or its architecture differ.
+    Raises `ArtifactError` when features or architecture differ.
     """
     if source.fingerprint != card.fingerprint:
         different = next(iter(differences(source.features, card.features)), "made by another version")
@@ -54,7 +54,7 @@ def start_from(classifier: Classifier, saved: Classifier, same_genres: bool, fre
 
 
 def freeze_body(classifier: Classifier, head: str) -> None:
-    """Train only the layer called `head`."""
+    """Let only the layer called `head` be trained."""
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
     for module in classifier.modules():

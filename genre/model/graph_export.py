@@ -1,8 +1,8 @@
-"""Export a saved model to one file that needs neither this package nor, as ONNX, torch.
+"""Export a saved model to one file that works without this package; an ONNX file also works without torch.
 
-The file holds the graph of `waveform_classifier`. The steps before it are a few lines in any language and stay
-outside: decode, mix to mono, resample, trim, scale to a peak of 1, cut into clips. `docs/USING_MODELS.md` states each;
-`examples/onnx_without_genre.py` does them. `onnx_file` reads the metadata again.
+The file holds the graph of `waveform_classifier`. It does not hold the steps before: decode, mix to mono, resample,
+trim, scale to a peak of 1, cut into clips. `docs/USING_MODELS.md` describes them, `examples/onnx_without_genre.py`
+implements them. `onnx_file` reads the metadata.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from genre.model.classifier import Classifier
 from genre.model.onnx_file import INPUT, OUTPUT
 from genre.model.waveform_classifier import WaveformClassifier
 
-OPSET = 18  # what torch's exporter is written for
+OPSET = 18  # the version that torch's exporter implements
 
 
 def to_program(card: ModelCard, classifier: Classifier) -> torch.export.ExportedProgram:
-    """Return the graph for any batch size and length."""
+    """Return the graph, for clips (batch, samples) of any number and length. Raises like `ModelCard.recipe`."""
     module = WaveformClassifier(classifier, card).eval()
     audio = card.recipe().audio
-    samples = max(round(audio.clip_seconds * audio.sample_rate), module.smallest)
-    shapes = {INPUT: {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=max(module.smallest, 2))}}
+    samples = max(round(audio.clip_seconds * audio.sample_rate), module.min_samples)
+    shapes = {INPUT: {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=max(module.min_samples, 2))}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about a GRU, whose weights are stored twice
         return torch.export.export(module, (torch.zeros(2, samples),), dynamic_shapes=shapes)
@@ -77,14 +77,14 @@ def to_onnx(
     _name_axes(model.graph)
     for key, value in (metadata(card, calibration) | dict(model_metadata)).items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
-    model.doc_string = "Music genres from the waveform of a clip; the metadata says what comes before and after."
+    model.doc_string = "Music genres from the waveform of a clip; the metadata describes the steps before and after."
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
 
 
 def metadata(card: ModelCard, calibration: Calibration) -> dict[str, Any]:
-    """Return everything that a user who has only the file must know."""
+    """Return what is needed to use the file without this package."""
     audio = card.recipe().audio
     return {
         "format": "genre-waveform-classifier 1",
@@ -111,7 +111,7 @@ def metadata(card: ModelCard, calibration: Calibration) -> dict[str, Any]:
 
 
 def _name_axes(graph: Any) -> None:
-    """Name the free axes of input and output `batch` and `samples`; torch names them s16 and the like."""
+    """Name the dynamic axes of input and output `batch` and `samples`, in place of torch's names such as s16."""
     sizes = graph.input[0].type.tensor_type.shape.dim
     names = {sizes[0].dim_param: "batch", sizes[1].dim_param: "samples"}
     for value in (*graph.input, *graph.output, *graph.value_info):

@@ -1,4 +1,4 @@
-"""Exported models that answer together, computed by onnxruntime. The counterpart for folders is `torch_ensemble`."""
+"""Predictions of one or several exported models, by onnxruntime. The counterpart for folders is `torch_ensemble`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genre.model.saved_model import SavedModel
 from genre.model.waveform_decoder import WaveformDecoder, WaveformTrack
 from genre.settings import DecodingSettings
 
-_BATCH = 2  # clips: more only take more memory
+_BATCH = 2  # clips; larger batches take more memory and are not faster
 
 
 class OnnxEnsemble:
@@ -26,9 +26,9 @@ class OnnxEnsemble:
         self._decoder = WaveformDecoder(self.cards[0].recipe(limits))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # waiting threads sleep: spinning takes a fifth more processor time, and more time altogether on a busy machine
+        # let idle threads sleep: spinning costs a fifth more CPU time, and is slower on a busy machine
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors, which are raised as well
+        options.log_severity_level = 3  # only errors, which are also raised
         self._sessions = [_session(model, options) for model in models]
 
     def decode(self, path: str) -> WaveformTrack:
@@ -56,4 +56,4 @@ def _session(model: SavedModel, options: onnxruntime.SessionOptions) -> onnxrunt
         return onnxruntime.InferenceSession(model.location.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base class
         reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{model.location}: onnxruntime refuses it ({reason}); export it again") from None
+        raise ArtifactError(f"{model.location}: onnxruntime cannot load it ({reason}); export it again") from None

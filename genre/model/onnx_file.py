@@ -1,7 +1,7 @@
-"""What an exported `.onnx` file says about itself, read in a millisecond without onnxruntime.
+"""The metadata of an exported `.onnx` file, read in a millisecond without onnxruntime.
 
-Its metadata holds `model.json` and `validation.parquet` of the folder that it was made from, so that it is
-calibrated, and combined with others, as that folder is.
+It holds `model.json` and `validation.parquet` of the folder that was exported, so that the file is calibrated and
+combined with other models in the same way as the folder.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import pyarrow.parquet as pq
 
 from genre.errors import ArtifactError
 from genre.model import calibration
-from genre.model.calibration import Answers
+from genre.model.calibration import ValidationPredictions
 from genre.model.card import CARD, ModelCard, parse_card
 from genre.storage import Location
 
 INPUT, OUTPUT = "waveform", "probabilities"
-CARD_KEY, ANSWERS_KEY = "model", "validation"  # of the metadata
+CARD_KEY, VALIDATION_KEY = "model", "validation"  # of the metadata
 _METADATA = 14  # the field `metadata_props` of ModelProto, and below it `key` and `value` (onnx.proto)
 _KEY, _VALUE = 1, 2
 
 
-def read(location: Location) -> tuple[ModelCard, str, Answers | None]:
-    """Return the card of an exported file, the SHA-256 of the weights it was made from, and its validation answers.
+def read(location: Location) -> tuple[ModelCard, str, ValidationPredictions | None]:
+    """Return the card of an exported file, the SHA-256 of the exported weights, and its validation predictions.
 
     Raises `ArtifactError` when the file is missing, altered or not an exported model.
     """
     if not location.exists() or location.is_folder():
-        raise ArtifactError(f"{location}: there is no such file; export a model, or point model= at a model's folder")
+        raise ArtifactError(f"{location}: no such file; export a model, or point model= at a model's folder")
     facts = metadata(location)
     if CARD_KEY not in facts:
-        raise ArtifactError(f"{location}: was not written by this version's export; export the model again")
+        raise ArtifactError(f"{location}: holds no model card; export the model again with this version")
     try:
         content = json.loads(facts[CARD_KEY])
     except ValueError as error:
         raise ArtifactError(f"{location}: its card is altered ({error}); export the model again") from None
     card, weights = parse_card(content, str(location))
-    return card, weights, _answers(facts, weights, card, location)
+    return card, weights, _validation(facts, weights, card, location)
 
 
 def metadata_of(folder: Location) -> dict[str, str]:
     """Return the metadata for an exported file of the model in `folder`, as `read` expects it."""
     texts = {CARD_KEY: (folder / CARD).read_bytes().decode()}
     if (folder / calibration.FILE).exists():
-        texts[ANSWERS_KEY] = base64.b64encode((folder / calibration.FILE).read_bytes()).decode()
+        texts[VALIDATION_KEY] = base64.b64encode((folder / calibration.FILE).read_bytes()).decode()
     return texts
 
 
@@ -65,21 +65,23 @@ def metadata(location: Location) -> dict[str, str]:
     return entries
 
 
-def _answers(facts: Mapping[str, str], weights: str, card: ModelCard, location: Location) -> Answers | None:
-    if ANSWERS_KEY not in facts:
+def _validation(
+    facts: Mapping[str, str], weights: str, card: ModelCard, location: Location
+) -> ValidationPredictions | None:
+    if VALIDATION_KEY not in facts:
         return None
     try:
         # not read_table, which imports pandas where it is installed
-        table = pq.ParquetFile(io.BytesIO(base64.b64decode(facts[ANSWERS_KEY]))).read()
+        table = pq.ParquetFile(io.BytesIO(base64.b64decode(facts[VALIDATION_KEY]))).read()
     except (ValueError, pa.ArrowException) as error:
         raise ArtifactError(
-            f"{location}: its validation answers are altered ({error}); export the model again"
+            f"{location}: its validation predictions are altered ({error}); export the model again"
         ) from None
     return calibration.of_table(table, weights, len(card.classes), str(location))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and content of each length-delimited field of a protobuf message; skip the other fields."""
+    """Yield number and content of each length-delimited field of a protobuf message; skip other wire types."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -101,7 +103,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Return the number that begins at `position`, and the position after it."""
+    """Return the variable-length integer at `position`, and the position after it."""
     value = shift = 0
     while True:
         byte = message[position]

@@ -1,7 +1,7 @@
-"""Saved models without their weights: what a job must know before it loads them. Imports neither torch nor onnxruntime.
+"""Saved models before their weights are loaded: card and calibration. Imports neither torch nor onnxruntime.
 
-A saved model is a folder (`card`, `checkpoint`, `calibration`) or an exported file (`onnx_file`). Several answer
-together as an ensemble, whose probabilities are averaged and calibrated as one.
+A saved model is a folder (`card`, `checkpoint`, `calibration`) or an exported file (`onnx_file`). Several models are an
+ensemble: their probabilities are averaged, and the mean is calibrated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from genre.config import differences
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Float32
 from genre.model import calibration, onnx_file
-from genre.model.calibration import Answers, Calibration
+from genre.model.calibration import Calibration, ValidationPredictions
 from genre.model.card import CARD, ModelCard, is_exported, read_card
 from genre.settings import DecodingSettings
 from genre.storage import Location
@@ -25,7 +25,7 @@ WEIGHTS = "weights.safetensors"
 
 
 class Ensemble(Protocol):
-    """Loaded models that answer together: `TorchEnsemble` or `OnnxEnsemble`.
+    """One or several loaded models whose predictions are averaged: `TorchEnsemble` or `OnnxEnsemble`.
 
     A decoded track has `content` (SHA-256 of the file), `seconds` and `clips`.
     """
@@ -45,12 +45,12 @@ class SavedModel:
 
     location: Location
     card: ModelCard
-    weights: str  # SHA-256 of the weights; an exported file has that of the model it was made from
-    answers: Answers | None  # on the validation tracks
+    weights: str  # SHA-256 of the weights; for an exported file, of those that were exported
+    validation: ValidationPredictions | None
 
     @classmethod
     def read(cls, location: Location) -> SavedModel:
-        """Raises `ArtifactError` when the model is missing, altered or from another version."""
+        """Read the model at `location`. Raises `ArtifactError` when it is missing, altered or from another version."""
         if is_exported(location):
             return cls(location, *onnx_file.read(location))
         card, weights = read_card(location)
@@ -63,7 +63,7 @@ class SavedModel:
 
 @dataclass(frozen=True)
 class SavedEnsemble:
-    """One or several saved models that answer together, without their weights, and their common calibration."""
+    """One or several saved models whose predictions are averaged, and the calibration of the mean; no weights."""
 
     models: list[SavedModel]
     calibration: Calibration
@@ -78,7 +78,7 @@ class SavedEnsemble:
         for location in locations:
             models.append(SavedModel.read(location))
             _check_fits(models[0], models[-1])
-        return cls(models, calibration.fit([model.answers for model in models], precision))
+        return cls(models, calibration.fit([model.validation for model in models], precision))
 
     @property
     def classes(self) -> list[str]:
@@ -102,9 +102,9 @@ class SavedEnsemble:
         return self.models[0].is_exported
 
     def check_weights(self) -> None:
-        """Raise `ArtifactError` when weights are missing or altered, so that no cluster starts for them."""
+        """Raise `ArtifactError` when weights are missing or altered. To be called before a cluster is started."""
         for model in self.models:
-            if not model.is_exported:  # an exported file was read already
+            if not model.is_exported:  # an exported file was read completely
                 read_weights(model.location, model.weights)
 
     def decoder(self, limits: DecodingSettings) -> Callable[[str], Any]:
@@ -121,7 +121,7 @@ class SavedEnsemble:
         return SpectrogramDecoder(self.models[0].card.recipe(limits))
 
     def load(self, limits: DecodingSettings, device: str = "cpu", threads: int = 0) -> Ensemble:
-        """Load the weights. An exported model answers on the CPU; with `threads` 0 the library chooses their number.
+        """Load the weights to `device`; exported models always compute on the CPU. `threads` 0: the library's default.
 
         Raises `ArtifactError` when weights are missing or altered or the models take no audio, and `ConfigError` when
         a model is a folder and torch is not installed.
@@ -136,7 +136,7 @@ class SavedEnsemble:
 
     @contextmanager
     def _full_install(self) -> Iterator[None]:
-        """Turn a failed import within `with` into a `ConfigError` that says what to install."""
+        """Raise `ConfigError` with the extra to install when an import in the block fails."""
         try:
             yield
         except ModuleNotFoundError as error:
@@ -158,20 +158,20 @@ def read_weights(folder: Location, digest: str) -> bytes:
 
 
 def _check_fits(first: SavedModel, other: SavedModel) -> None:
-    """Raise `ArtifactError` unless inputs and outputs of both models mean the same."""
+    """Raise `ArtifactError` unless both models have the same kind, genres and features."""
     if other.is_exported != first.is_exported:
         raise ArtifactError(
-            f"{other.location} and {first.location}: a folder and an exported file do not answer together; "
+            f"{other.location} and {first.location}: a folder and an exported file cannot be combined; "
             "name only folders or only files"
         )
     if other.card.classes != first.card.classes:
         raise ArtifactError(
             f"{other.location} knows the genres {', '.join(other.card.classes)}, {first.location} "
-            f"{', '.join(first.card.classes)}; only models of the same genres answer together"
+            f"{', '.join(first.card.classes)}; only models of the same genres can be combined"
         )
     if other.card.fingerprint != first.card.fingerprint:
         changes = differences(first.card.features, other.card.features)
         raise ArtifactError(
             f"{other.location} takes other features than {first.location}: "
-            f"{next(iter(changes), 'made by another version')}; only models of the same features answer together"
+            f"{next(iter(changes), 'made by another version')}; only models of the same features can be combined"
         )

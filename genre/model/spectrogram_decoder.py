@@ -1,11 +1,9 @@
-"""Files -> the spectrograms that a model in a folder takes. Imports no torch, so that it can start while torch loads.
+"""Decode files to the spectrograms that a model in a folder takes. Imports no torch: it can start while torch loads.
 
 The counterpart for exported files is `waveform_decoder`.
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from genre.audio import recordings
 from genre.audio.isolation import IsolatedKernel
@@ -28,8 +26,7 @@ class SpectrogramDecoder:
 
     def waveform(self, samples: Float32, sample_rate: int) -> PreparedTrack:
         """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
-        frames = samples.reshape(len(samples), -1).astype(np.float32, copy=False)
-        recording = recordings.of_samples(frames, sample_rate, self.recipe.audio)
+        recording = recordings.of_samples(samples, sample_rate, self.recipe.audio)
         return PreparedTrack(
             content="",
             sound="",
@@ -42,5 +39,5 @@ class SpectrogramDecoder:
 
 
 def clips_of(tracks: list[PreparedTrack], shape: Shape) -> Clips:
-    """Return the clips of `tracks` in memory, each as a track of its own without a label, so that each is answered."""
+    """Return the clips of `tracks` in memory, each as a track of its own without a label: each gets a prediction."""
     return Clips.unlabelled([[clip] for track in tracks for clip in track.clips], shape)

@@ -1,4 +1,4 @@
-"""Models in folders that answer together, computed by torch. The counterpart for exported files is `onnx_ensemble`."""
+"""Predictions of one or several models in folders, by torch. The counterpart for exported files is `onnx_ensemble`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from genre.model.saved_model import SavedModel
 from genre.model.spectrogram_decoder import SpectrogramDecoder, clips_of
 from genre.settings import DecodingSettings
 
-_BATCH_CPU, _BATCH_GPU = 16, 128  # windows: on a CPU more only take more memory
+_BATCH_CPU, _BATCH_GPU = 16, 128  # windows; on a CPU larger batches take more memory and are not faster
 
 
 class TorchEnsemble:
-    """One or several models' folders, whose probabilities are averaged. See `saved_model.Ensemble`."""
+    """One or several models in folders, whose probabilities are averaged. See `saved_model.Ensemble`."""
 
     def __init__(self, models: Sequence[SavedModel], limits: DecodingSettings, device: str, threads: int) -> None:
         if threads:

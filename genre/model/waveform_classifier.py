@@ -1,7 +1,7 @@
 """A classifier that takes waveforms: the graph that is exported.
 
-It holds every step from the waveform of a clip to probabilities: log-mel spectrogram, its `range_db` below the peak
-in 256 steps as features are stored, normalisation, evenly spaced windows, network, softmax, mean over the windows.
+It holds every step from the waveform of a clip to probabilities: log-mel spectrogram, rounding to the 256 levels of
+stored features, evenly spaced windows, normalisation, network, softmax, mean over the windows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from genre.model.classifier import Classifier
 class WaveformClassifier(nn.Module):
     """Waveforms (batch, samples) with a peak of 1 -> probabilities (batch, classes), not calibrated.
 
-    All waveforms of a batch have the same length, at least `smallest` samples. Equal to `spectrogram.LogMel`,
-    `features.encode` and `classifier.predict` in sequence, for a clip of any length that holds as many different
-    windows as are averaged.
+    All waveforms of a batch have the same length, at least `min_samples`. The result is that of `spectrogram.LogMel`,
+    `features.encode` and `classifier.predict` in sequence, for every clip that has room for `eval_windows` windows at
+    different positions.
     """
 
     filters: Tensor  # (bins of `PowerSpectrum`, mel bands)
@@ -41,8 +41,8 @@ class WaveformClassifier(nn.Module):
         self.register_buffer("filters", filters[self.spectrum.bins] * self.spectrum.shares.unsqueeze(1))
 
     @property
-    def smallest(self) -> int:
-        """Samples of the shortest clip, which is one window long."""
+    def min_samples(self) -> int:
+        """Number of samples in one window, the shortest clip."""
         return (self.frames - 1) * self.hop
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -72,20 +72,20 @@ class PowerSpectrum(nn.Module):
     """Waveforms (batch, samples) -> power of each frame's spectrum (batch, frames, len(bins)), in the order of `bins`.
 
     Frames are centred on multiples of the hop, with zeros outside the signal and a periodic Hann window. The
-    transform is two steps of Cooley and Tukey (1965) as matrix products: onnxruntime's own DFT takes eight times
+    transform is two steps of Cooley and Tukey (1965) as matrix products: the DFT of onnxruntime takes eight times
     as long and uses one core. With n_fft = rows * row, sample `row * i + j` and bin `k + rows * m`,
 
         X[k + rows m] = sum over j of e(j (k + rows m) / n_fft) * sum over i of e(i k / rows) * x[row i + j]
 
-    where e(t) = exp(-2 pi i t). The signal is real, so the first half of the k is enough. A bin that then occurs
+    where e(t) = exp(-2 pi i t). The signal is real, so only k <= rows / 2 are computed. A bin that then occurs
     twice, as itself and as its mirror image, has a share of one half each time.
     """
 
     first: Tensor  # (2 * kept, rows, 1, 1): real parts, then imaginary parts
     second: Tensor  # (2, kept, row, 2 * row): contributions of real and imaginary parts to both
     window: Tensor  # (rows, 1, row)
-    bins: Tensor
-    shares: Tensor
+    bins: Tensor  # (kept * row,): the bin of each output
+    shares: Tensor  # (kept * row,): the share of each output in its bin
 
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Files -> the waveforms that an exported model takes. Imports neither torch nor OpenCV: a light install has none.
+"""Decode files to the waveforms that an exported model takes. Imports neither torch nor OpenCV, for light installs.
 
 The counterpart for models in folders is `spectrogram_decoder`.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-
-import numpy as np
 
 from genre.audio import recordings
 from genre.audio.isolation import IsolatedKernel
@@ -52,6 +50,5 @@ class WaveformDecoder:
 
     def waveform(self, samples: Samples, sample_rate: int) -> WaveformTrack:
         """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
-        frames = samples.reshape(len(samples), -1).astype(np.float32, copy=False)
-        recording = recordings.of_samples(frames, sample_rate, self.recipe.audio)
+        recording = recordings.of_samples(samples, sample_rate, self.recipe.audio)
         return WaveformTrack("", recording.seconds, recordings.cut(recording, self.recipe.audio))

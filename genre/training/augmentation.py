@@ -22,8 +22,8 @@ _STEPS_PER_DRAW = 16  # steps whose random numbers are drawn together
 class Augmentation:
     """The augmentation of one epoch of one worker.
 
-    Random numbers come from `rng` and from torch's global generator; each step takes the next ones. What is switched
-    off in `settings` costs nothing.
+    Random numbers come from `rng` and from torch's global generator; each step takes the next ones. Augmentations that
+    are switched off in `settings` are skipped.
     """
 
     def __init__(
@@ -43,7 +43,10 @@ class Augmentation:
         self._masks = masks(batch, bins, frames, settings.mel_mask, settings.time_mask, self._device)
 
     def __call__(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised windows (batch, bins, frames) of stored bytes, and their targets (batch, classes)."""
+        """Return augmented windows (batch, bins, frames), normalised, and their targets (batch, classes).
+
+        Takes stored bytes (batch, frames, bins), peaks in dB (batch,) and labels (batch,).
+        """
         settings, targets = self._settings, self._one_hot[labels]
         if settings.gain_db or settings.equaliser_db:
             peak_db = peak_db.unsqueeze(1) + next(self._levels)
@@ -61,7 +64,7 @@ class Augmentation:
 
 
 def level_changes(batch: int, bins: int, gain_db: float, equaliser_db: float, device: torch.device) -> Iterator[Tensor]:
-    """Yield for each step changes of level in dB, (batch, bins), to be added to the peaks.
+    """Yield for each step changes of level in dB (batch, bins), to be added to the peaks of the windows.
 
     A change is a gain, uniform within +- `gain_db`, plus a curve over the bins that is constant in time: straight
     lines between six evenly spaced points, each uniform within +- `equaliser_db`. It imitates another mastering.
@@ -76,27 +79,27 @@ def level_changes(batch: int, bins: int, gain_db: float, equaliser_db: float, de
 
 
 def mixstyle(x: Tensor, weights: Tensor) -> Tensor:
-    """Mix the mean and deviation over time of each bin with those of the next window; targets stay as they are.
+    """Mix the mean and deviation over time of each bin with those of the next window; the targets do not change.
 
-    These statistics carry how and by whom a track was recorded, and the model learns to rely less on them. `weights`,
-    (batch,), is the share of a window's own statistics. Zhou et al., "Domain generalization with MixStyle", ICLR 2021
-    (arXiv 2104.02008), along frequency as in Kim et al., Interspeech 2021 (arXiv 2111.06531).
+    These statistics depend on the recording and the mastering, and the model learns to rely less on them. `weights`
+    (batch,) are the shares of the windows' own statistics. Zhou et al., "Domain generalization with MixStyle", ICLR
+    2021 (arXiv 2104.02008), along frequency as in Kim et al., Interspeech 2021 (arXiv 2111.06531).
     """
     mean = x.mean(dim=2, keepdim=True)
-    # from a sum of squares, thirty times as fast as torch.std on a CPU; x is normalised, so this is accurate enough
+    # thirty times as fast as torch.std on a CPU, and accurate enough since x is normalised
     square = torch.linalg.vector_norm(x, dim=2, keepdim=True).square() / x.shape[2]
     deviation = (square - mean.square()).clamp(min=0).sqrt() + 1e-2  # a constant bin has none
-    kept = weights.reshape(-1, 1, 1)
-    scale = torch.lerp(deviation.roll(-1, dims=0), deviation, kept) / deviation
-    offset = torch.lerp(mean.roll(-1, dims=0), mean, kept) - mean * scale
+    own = weights.reshape(-1, 1, 1)
+    scale = torch.lerp(deviation.roll(-1, dims=0), deviation, own) / deviation
+    offset = torch.lerp(mean.roll(-1, dims=0), mean, own) - mean * scale
     return x.mul(scale).add_(offset)
 
 
 def mixup(x: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """Blend each window and its targets with the previous one: Zhang et al., "mixup", arXiv 1710.09412.
 
-    A batch is in random order already, so neighbours are random partners. `targets` are (batch, classes); `weight`
-    is each window's own share, drawn by the caller from a beta distribution.
+    The order of a batch is random, so neighbours are random partners. `targets` are (batch, classes); `weight` is the
+    share of each window itself, drawn by the caller from a beta distribution.
     """
     return x.roll(1, dims=0).lerp_(x, weight), targets.roll(1, dims=0).lerp_(targets, weight)
 
@@ -104,7 +107,7 @@ def mixup(x: Tensor, targets: Tensor, weight: float) -> tuple[Tensor, Tensor]:
 def masks(
     batch: int, bins: int, frames: int, bin_share: float, frame_share: float, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield for each step the masks of SpecAugment, (batch, bins, 1) and (batch, 1, frames), to be multiplied.
+    """Yield for each step the masks of SpecAugment, (batch, bins, 1) and (batch, 1, frames), to multiply windows with.
 
     They are ones with bands of zeros; in normalised windows zero is the mean. `bin_share` and `frame_share` bound the
     width of a band as a share of the axis. There is no time warping. Park et al., arXiv 1904.08779.

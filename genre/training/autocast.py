@@ -1,4 +1,4 @@
-"""The type that a network computes in: bfloat16 where a device computes it natively, else float32."""
+"""The floating-point type that a network computes in: bfloat16 where the device supports it natively, else float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from genre.model import layout
 
 
 def autocast_type(dtype: str, device: torch.device, network: nn.Module) -> torch.dtype | None:
-    """Return the reduced type to compute in, or None for float32."""
+    """Return the type for `torch.autocast`, None for float32; `dtype` is the setting train.dtype."""
     if dtype == "bf16":
         return torch.bfloat16
     return torch.bfloat16 if dtype == "auto" and _computes_bf16(device, network) else None
@@ -18,12 +18,12 @@ def autocast_type(dtype: str, device: torch.device, network: nn.Module) -> torch
 def _computes_bf16(device: torch.device, network: nn.Module) -> bool:
     """Return whether `device` computes bfloat16 natively and safely.
 
-    On CPUs it corrupted memory in ResNets of 4 and 8 channels: those that `layout.safe` excludes.
+    On CPUs it corrupted memory in ResNets of 4 and 8 channels, which `layout.safe` excludes.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    # instructions that ONEDNN_MAX_CPU_ISA forbids are emulated by oneDNN, ten times slower than float32
+    # oneDNN emulates instructions that ONEDNN_MAX_CPU_ISA forbids, ten times slower than float32
     native = native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return bool(native and layout.safe(network))

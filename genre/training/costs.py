@@ -1,7 +1,7 @@
 """Seconds that training and prediction take on this machine, estimated from a few steps of each architecture.
 
-`probe` measures an architecture on noise of the corpus's shape. The other functions turn its result into the duration
-of a training or of the test. Nothing here reads the corpus.
+`probe` measures an architecture on random clips of the corpus's shape. The other functions compute from its result how
+long a training or the test takes. Nothing here reads the corpus.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from genre.training import experiment
 from genre.training.experiment import Data, Experiment
 from genre.training.validation import epochs_per_validation
 
-_SMALL_BATCH = 2  # windows of the first steps: one step of the largest network may take seconds
-_FAST_STEP = 0.25  # seconds of a step with a small batch, below which full batches are measured as well
+_SMALL_BATCH = 2  # windows in the first steps: a full batch of the largest network may take seconds
+_FAST_STEP = 0.25  # seconds: if a step with a small batch takes less, full batches are measured as well
 _STEPS = 12
-_MAX_SECONDS = 1.0  # after which the measurement ends, with fewer steps
+_MAX_SECONDS = 1.0  # the measurement ends after this time, with fewer steps
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The number of clips that a search trains, validates and tests on; `shape` is that of one clip.
+    """The numbers of clips that a search trains, validates and tests on; `shape` is that of one clip.
 
-    Changed audio is measured by the track, so that the number of test tracks counts as well.
+    `test_tracks` is the number of test tracks, of which robustness takes a sample.
     """
 
     train: int
@@ -44,19 +44,19 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one process for one window: to train on it, and to predict it."""
+    """Seconds that one process takes to train on a window, and to predict it."""
 
     train: float
     predict: float
 
 
-def probe(experiment: Experiment, workload: Workload, device: torch.device) -> Cost:
-    """Measure a few steps of `experiment` in this process; this takes a few seconds."""
-    batch_size = experiment.train.batch_size
-    cost = _measure(experiment, workload, min(_SMALL_BATCH, batch_size), device)
+def probe(planned: Experiment, workload: Workload, device: torch.device) -> Cost:
+    """Measure a few steps of the planned experiment in this process, which takes a few seconds."""
+    batch_size = planned.train.batch_size
+    cost = _measure(planned, workload, min(_SMALL_BATCH, batch_size), device)
     if cost.train * _SMALL_BATCH > _FAST_STEP or batch_size <= _SMALL_BATCH:
         return cost
-    return _measure(experiment, workload, batch_size, device)
+    return _measure(planned, workload, batch_size, device)
 
 
 def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int = 1) -> float:
@@ -91,17 +91,17 @@ def _eval_windows(settings: TrainSettings, workload: Workload) -> int:
     return len(windows.eval_starts(frames, workload.shape.frames, settings.eval_windows))
 
 
-def _measure(measured: Experiment, workload: Workload, batch: int, device: torch.device) -> Cost:
+def _measure(planned: Experiment, workload: Workload, batch: int, device: torch.device) -> Cost:
     """Return the median seconds per window in a few steps of `batch` windows; the first step is not counted."""
     size = {"batch_size": batch, "windows_per_clip": 1, "eval_windows": 1, "epochs": _STEPS + 1}
     neutral = {"patience": 0, "init_from": "", "freeze": False}
-    measured = replace(measured, train=measured.train.model_copy(update=size | neutral))
+    short = replace(planned, train=planned.train.model_copy(update=size | neutral))
     noise, bins = _noise(workload, batch), workload.shape.bins
     manifest = Manifest(
         fingerprint="", shape=workload.shape, classes=[str(number) for number in range(workload.classes)]
     )
     data = Data(noise, _noise(workload, 1), np.zeros(bins, np.float32), np.ones(bins, np.float32), manifest)
-    card, trainer = experiment.trainer_for(measured, data, device)
+    card, trainer = experiment.trainer_for(short, data, device)
     started = time.perf_counter()
     seconds = []  # per window
     for epoch in trainer.run():  # an epoch is one step

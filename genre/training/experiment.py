@@ -1,4 +1,4 @@
-"""The steps from a features folder to a trained and saved model that several jobs share."""
+"""From a features folder to a saved model: check settings and data, build the trainer, save the best weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXECUTION_SETTINGS = {"resume", "workers"}
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything besides the data that decides a training."""
+    """Everything that determines the result of a training, except the data."""
 
     architecture: str
     params: dict[str, Any]  # all settings of the architecture
@@ -40,20 +40,20 @@ class Experiment:
 
     @classmethod
     def of(cls, config: Config) -> Experiment:
-        """Return the experiment that `config` describes. Raises `ConfigError` for settings the architecture lacks."""
+        """Return the experiment of `config`. Raises `ConfigError` for invalid settings of its architecture."""
         name = config.architecture
         params = architectures.params(name, config.architectures.get(name, {}))
         return cls(name, params.model_dump(mode="json"), config.train, config.seed)
 
     @property
     def label(self) -> str:
-        """Name of the model's folder and of its row: the architecture, and what it starts from unless from scratch."""
+        """Name of the model's folder and of its row in reports. See `architectures.label`."""
         return architectures.label(self.architecture, self.params)
 
 
 @dataclass(frozen=True)
 class Data:
-    """What training needs from a features folder: clips in memory or mapped from this machine's copy."""
+    """What training needs from a features folder: clips, in memory or mapped from this machine's copy."""
 
     train: Clips
     valid: Clips
@@ -78,9 +78,9 @@ class Data:
 
 
 def check_tracks(features: Features, needed: Sequence[str] = SPLITS) -> None:
-    """Check that no track, group or audio is in two splits and that every class has enough training tracks.
+    """Check that the splits are disjoint, and that every class has enough tracks in the splits `needed`.
 
-    Raises `ArtifactError` or `ConfigError`.
+    Raises `ArtifactError` when a track, group or audio is in two splits, and `ConfigError` for too few tracks.
     """
     check_leakage(features)
     splits.require_trainable(features.tracks(), features.classes, needed)
@@ -107,9 +107,9 @@ def check_settings(audio: AudioSettings, spectrogram: SpectrogramSettings, featu
 
 
 def check(experiment: Experiment, features: Features, workers: int = 1) -> ModelCard:
-    """Return the card of the model that `experiment` makes from these features, without reading a clip.
+    """Return the card of the model that `experiment` would train on these features. No clips are read.
 
-    Raises `ConfigError` or `ArtifactError` for settings, or weights to start from, that do not fit.
+    Raises `ConfigError` for settings and `ArtifactError` for initial weights that do not fit.
     """
     check_batches(experiment.train, features, workers)
     zeros = np.zeros(features.shape.bins, np.float32)
@@ -117,7 +117,7 @@ def check(experiment: Experiment, features: Features, workers: int = 1) -> Model
 
 
 def check_batches(settings: TrainSettings, features: Features, workers: int) -> None:
-    """Raise `ConfigError` when a batch of these features leaves too few windows for a worker."""
+    """Raise `ConfigError` when each worker's share of a batch is too small."""
     frames = features.shape.frames_in(settings.window_seconds)
     per_clip = windows.per_epoch(settings.windows_per_clip, frames, features.shape.frames)
     windows.plan(features.clip_count("train"), per_clip, settings.batch_size, workers)
@@ -130,9 +130,10 @@ def trainer_for(
     shard: Shard = Shard(),
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
 ) -> tuple[ModelCard, Trainer]:
-    """Return a trainer on `device` and the card of its model.
+    """Return the card of the model to train, and its trainer on `device`.
 
-    The weights follow from the seed, or come from the saved model that `train.init_from` names.
+    The initial weights are random, from the seed, or those of the saved model that `train.init_from` names. `shard` and
+    `wrap` are as in `Trainer`.
     """
     memory.reset_peak()
     torch.manual_seed(experiment.seed)
@@ -145,13 +146,13 @@ def trainer_for(
 
 
 def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
-    """Save the weights of the best epoch with the facts of the training and the answers on the validation tracks.
+    """Save the weights of the best epoch, the facts of the training, and the predictions for the validation tracks.
 
-    The first worker saves. Where each machine has a share of the clips, all workers have to call this.
+    The first worker saves. All workers have to call this, since each machine may have only a share of the clips.
     """
     if trainer.shard.rank:
         if trainer.shard.peers:
-            trainer.best_answers()
+            trainer.best_predictions()
         return
     history = [asdict(epoch) for epoch in trainer.history]
     last = history[-1]
@@ -165,7 +166,7 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
         "settings": {"train": trainer.settings.model_dump(mode="json"), "params": card.params},
         "history": history,
     }
-    probabilities = trainer.best_answers()
+    probabilities = trainer.best_predictions()
     checkpoint.save(folder, replace(card, facts=facts), trainer.use_best())
     calibration.save(folder, trainer.valid.track_ids.to_pylist(), trainer.valid.labels, probabilities)
 
@@ -184,7 +185,7 @@ def _card(experiment: Experiment, manifest: Manifest) -> ModelCard:
 
 
 def _initial(settings: TrainSettings, card: ModelCard, mean: Float32, std: Float32) -> tuple[ModelCard, Classifier]:
-    """Return the classifier that training starts from, and the card that describes it."""
+    """Return the card and the classifier that training starts from."""
     if not settings.init_from:
         return card, checkpoint.build(card, mean, std)
     source_folder = Location.of(settings.init_from)

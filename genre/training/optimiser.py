@@ -1,4 +1,4 @@
-"""The parts of the optimisation: AdamW, the schedule of the learning rate, the moving average and the class weights."""
+"""AdamW, the learning-rate schedule, the moving average of the weights, and the class weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genre.settings import TrainSettings
 
 
 def adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
-    """Return AdamW (arXiv 1711.05101) with weight decay on matrices and kernels, not on biases and norms."""
+    """Return AdamW (arXiv 1711.05101); matrices and kernels have weight decay, biases and norms have none."""
     decayed = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -22,7 +22,7 @@ def adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.opti
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int) -> OneCycleLR:
-    """Return a schedule that rises to the peak rate in the first `warmup` of the steps and then falls to nearly zero.
+    """Return a schedule that rises to `learning_rate` over the share `warmup` of `steps`, then falls to nearly zero.
 
     Both parts follow a cosine; the rise takes at least one step. Smith and Topin, "Super-convergence",
     arXiv 1708.07120.
@@ -42,7 +42,7 @@ def moving_average(classifier: Classifier, decay: float) -> AveragedModel | None
 
 
 def class_weights(clips: Clips, classes: int) -> Tensor:
-    """Return the inverse frequency of each class among the training clips, (classes,), with mean one over the clips."""
+    """Return the inverse frequency of each class (classes,), scaled so that the mean over the training clips is 1."""
     counts = clips.class_counts(classes)
     weights = clips.total / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return torch.from_numpy(weights.astype(np.float32))

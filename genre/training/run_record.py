@@ -1,4 +1,4 @@
-"""The record of a run of `train`: the settings that decide its result, whether it ended, and its model."""
+"""The record of a run of `train`: the settings that determine its result, whether it ended, and its model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RunRecord:
     def claim(cls, run: Location, settings: dict[str, Any], resume: bool) -> RunRecord:
         """Make `run` the folder of a run with `settings` and return its record.
 
-        A run with the same settings stays and can be resumed. A run with other settings is replaced, unless it was
-        interrupted and `resume` is set: its epochs would be lost, so `ConfigError` names what differs.
+        An earlier run with the same settings is kept if `resume` is set, and can be resumed. Every other run is
+        deleted. Raises `ConfigError` when `resume` is set and an interrupted run with other settings would be lost.
         """
         record = cls(run / "run.json")
         if record.file.exists():
@@ -40,11 +40,11 @@ class RunRecord:
         return record
 
     def end(self, model: Location | None) -> None:
-        """Record that the run ended, and the weights of the model that it saved (None: it failed)."""
+        """Record that the run ended, and the SHA-256 of the weights in `model` (None: it failed)."""
         weights = weights_of(model) if model is not None else None
         self.file.write_json(self.file.read_json() | {"ended": True, "weights": weights})
 
     def is_complete(self, model: Location) -> bool:
-        """Return whether the run ended and the model that it saved still exists."""
+        """Return whether the run ended, and `model` still holds the weights that it saved."""
         weights = self.file.read_json()["weights"]
         return weights is not None and weights == weights_of(model)

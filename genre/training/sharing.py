@@ -1,4 +1,4 @@
-"""What the machines of one training keep: all clips each, or where these do not fit, a share each."""
+"""Distribute the clips of a training with several workers: each machine keeps all clips if they fit, else a share."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from genre.wording import plural
 def open_data(
     cache: ClipCache, shard: Shard, machine: str, report: Report = lambda message: None, use_gpu: bool = False
 ) -> tuple[Data, Shard]:
-    """Open this machine's copy of the clips, and return the clips with which of their workers this is.
+    """Open this machine's copy of the clips, and return it with the shard of this worker.
 
-    All workers of a training call this; `machine` names the one of each. Each machine keeps all clips if they fit on
-    every one of them, else those of its workers (`Share`). With other workers the shares are others, and made again.
-    Raises `TrainingError` in all workers where one cannot open its copy, or lacks the GPU that `use_gpu` needs.
+    All workers of a training have to call this, each with the name of its `machine`. If the clips fit on every machine,
+    each keeps all of them, else the clips of its workers (`Share`). A share depends on the number of workers and where
+    they run, and is copied again when these change. The returned shard then has `peers`: the place of this worker among
+    those of its machine.
+
+    Raises `TrainingError` in all workers when one cannot open its copy, or lacks the GPU that `use_gpu` requires.
     """
     fits, failure = _fits(cache, use_gpu)
-    answers = [json.loads(text) for text in workers.gather(json.dumps([machine, fits, failure]))]
-    _raise_first([failure for _, _, failure in answers])
-    names = [name for name, _, _ in answers]
+    states = [json.loads(text) for text in workers.gather(json.dumps([machine, fits, failure]))]
+    _raise_first([failure for _, _, failure in states])
+    names = [name for name, _, _ in states]
     count = len(set(names))
     manifest = cache.features.manifest
-    if count == 1 or all(fits for _, fits, _ in answers):
+    if count == 1 or all(fits for _, fits, _ in states):
         copy = _open(cache, report)
         return Data.of(copy.clips, copy.statistics, manifest), shard
     if not shard.rank:
@@ -47,7 +50,7 @@ def open_data(
 
 
 def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:
-    """Return whether this machine can keep all clips, and why it cannot train at all."""
+    """Return whether this machine can keep all clips, and why it cannot train ("" if it can)."""
     try:
         if use_gpu:
             devices.check_gpu()
@@ -60,7 +63,7 @@ def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:
 
 
 def _open(cache: ClipCache, report: Report) -> CachedClips:
-    """Open a copy in each worker. Raises the same `TrainingError` in all of them where one cannot."""
+    """Return the copy of this worker. Raises the same `TrainingError` in all workers when one cannot open its own."""
     copy, failure = None, ""
     try:
         copy = cache.open(report)

@@ -30,7 +30,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Epoch:
-    """Results of a validated epoch. The scores are those of the evaluated weights on the validation tracks.
+    """Results of a validated epoch, with the scores of the evaluated weights on the validation tracks.
 
     `train_loss`, `seconds`, `windows_per_second` and `data_wait_seconds` cover all epochs since the last validation.
     """
@@ -45,7 +45,7 @@ class Epoch:
     learning_rate: float
     seconds: float
     windows_per_second: float
-    data_wait_seconds: float  # in which training waited for windows
+    data_wait_seconds: float  # time that training waited for windows
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class TrainingPass:
 class Trainer:
     """Trains a classifier and keeps the weights of its best validated epoch.
 
-    With several workers each holds the same data, or the share of its machine, and trains its share of every global
-    batch; `wrap` makes the network average its gradients. `batch_size` is the global batch and `learning_rate` belongs
-    to it, so neither depends on the number of workers. Batch norm normalises each worker's share by itself, as in Goyal
-    et al., "Accurate, large minibatch SGD", arXiv 1706.02677; its running statistics are averaged over the workers
-    after each epoch.
+    With several workers each has all data, or the share of its machine, and trains on its share of every batch; `wrap`
+    returns a network that averages its gradients over the workers. `batch_size` and `learning_rate` are those of the
+    global batch, so neither depends on the number of workers. Batch norm normalises each worker's share separately, as
+    in Goyal et al., "Accurate, large minibatch SGD", arXiv 1706.02677; its running statistics are averaged over the
+    workers before each validation.
 
     Raises `ConfigError` when a worker's share of a batch is too small for batch norm.
     """
@@ -117,8 +117,8 @@ class Trainer:
     def run(self) -> Iterator[Epoch]:
         """Train from the end of `history`; yield each validated epoch.
 
-        Validation follows every epoch, or every few where it would otherwise take more than a fifth of the work.
-        The last epoch is always validated. Raises `TrainingError` when a loss is not finite.
+        Every epoch is validated, or every few epochs where validation would take more than a fifth of the work. The
+        last epoch is always validated. Raises `TrainingError` when a loss is not finite.
         """
         memory.keep_freed()
         while self._epochs_done() < self.settings.epochs and not self._out_of_patience():
@@ -148,15 +148,15 @@ class Trainer:
         return TrainingPass(mean, self._plan.steps * self._plan.share * self.shard.world, batches.wait_seconds)
 
     def use_best(self) -> Classifier:
-        """Put the weights of the best epoch into the classifier and return it."""
+        """Load the weights of the best epoch into the classifier and return it."""
         self.classifier.load_state_dict(self.best)
         self.classifier.eval()
         return self.classifier
 
-    def best_answers(self) -> Float32:
+    def best_predictions(self) -> Float32:
         """Return the probabilities of the best epoch for all validation tracks, (tracks, classes).
 
-        Where each machine has a share of them, all workers have to call this.
+        All workers have to call this when each machine has a share of the tracks.
         """
         best, settings = self.use_best(), self.settings
         if self.shard.peers is None:
@@ -164,8 +164,8 @@ class Trainer:
         own = predict(best, self.valid, self._frames, settings.eval_windows, shard=self.shard)
         padded = np.zeros((len(own), self._classes), np.float32)
         padded[:, : own.shape[1]] = own
-        answers: Float32 = workers.sum_over_workers(torch.from_numpy(padded).to(self._device)).cpu().numpy()
-        return answers
+        total: Float32 = workers.sum_over_workers(torch.from_numpy(padded).to(self._device)).cpu().numpy()
+        return total
 
     def state(self) -> State:
         """Return everything needed to resume, as tensors and plain values.
@@ -182,7 +182,7 @@ class Trainer:
         }
 
     def restore(self, state: State) -> None:
-        """Resume from a `state` of a training with the same settings."""
+        """Continue from the `state` of a training with the same settings."""
         self.classifier.load_state_dict(state["classifier"])
         if self._average:
             self._average.load_state_dict(state["average"])
@@ -192,7 +192,7 @@ class Trainer:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
     def _train_and_validate(self, epochs: range) -> Epoch:
-        """Train `epochs`, then validate, and keep the weights where they are the best so far."""
+        """Train `epochs`, then validate; keep the weights if they are the best so far."""
         started, number = time.perf_counter(), epochs[-1]
         passes = [self.train_epoch(epoch) for epoch in epochs]
         train_seconds = time.perf_counter() - started
@@ -242,9 +242,10 @@ class Trainer:
         return loss.detach()
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross entropy of (batch, classes), divided by the number of windows, not by their class weights.
+        """Return the mean cross entropy over windows; logits and targets are (batch, classes).
 
-        A mean over the class weights would not be the mean of the means over several workers' shares.
+        The sum is divided by the number of windows, not by the sum of their class weights, so that the mean over the
+        equal shares of several workers is the mean over the batch.
         """
         return nn.functional.cross_entropy(
             logits, targets, self._class_weights, label_smoothing=self.settings.label_smoothing

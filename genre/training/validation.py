@@ -1,4 +1,4 @@
-"""Validation during a training: the loss and the scores on the validation tracks, and how often they are computed."""
+"""Validation during training: loss and scores on the validation tracks, and how often they are computed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from genre.model.classifier import Classifier, predict
 from genre.training import workers
 
 _BATCH = 64  # windows
-_LARGEST_SHARE = 0.2  # of the work of a training
-_TRAINING_COST = 3.0  # of a window, in forward passes: one forward, and a backward pass that costs two
+_LARGEST_SHARE = 0.2  # of the work of a training that validation may take
+_TRAINING_COST = 3.0  # of a window, in forward passes: one forward pass, and a backward pass that costs two
 
 
 @dataclass(frozen=True)
 class Validator:
-    """Computes loss and scores on `clips`; with several workers each predicts its shard of the tracks."""
+    """Computes loss and scores on `clips`; each of several workers predicts its shard of the tracks."""
 
     clips: Clips
     classes: int
@@ -49,9 +49,9 @@ class Validator:
 
 
 def epochs_per_validation(train_windows: int, valid_windows: int) -> int:
-    """Return the number of epochs from one validation to the next: validation takes at most a fifth of the work.
+    """Return the number of epochs from one validation to the next, so that it takes at most a fifth of the work.
 
-    The work is counted in windows, not measured, so that the same training validates the same epochs on every machine.
+    The work is counted in windows and not measured, so that every machine validates the same epochs of a training.
     """
     epochs = valid_windows * (1 / _LARGEST_SHARE - 1) / (_TRAINING_COST * train_windows)
     return max(1, math.ceil(epochs))

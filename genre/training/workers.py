@@ -1,4 +1,4 @@
-"""What the processes of one training exchange besides gradients."""
+"""Collective operations of the workers of one training, except the averaging of gradients."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 def sum_over_workers(values: Tensor) -> Tensor:
-    """Return `values` summed over all workers; `values` itself where there is one."""
+    """Return the sum of `values` over all workers, computed in place; all workers have to call this."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(values)
     return values
 
 
 def gather(text: str) -> list[str]:
-    """Return the texts of all workers, in the order of their ranks."""
+    """Return the texts of all workers, in the order of their ranks; all workers have to call this."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [text]
     texts = [""] * torch.distributed.get_world_size()
@@ -23,7 +23,7 @@ def gather(text: str) -> list[str]:
 
 
 def average_batch_statistics(networks: list[nn.Module], workers: int) -> None:
-    """Replace batch norm's running statistics by their mean over the workers, so that all evaluate the same network."""
+    """Replace the running statistics of batch norm by their mean over the workers, so that all networks are equal."""
     buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
     if workers == 1 or not buffers:
         return

@@ -258,7 +258,7 @@ def test_models_of_other_genres_are_refused_before_any_work(
         other = save_model(tmp_path / str(number), classes=classes)
         assert run(str(music), f"model={model},{other}", f"output={tmp_path / 'out'}") == 1
         output = capsys.readouterr().err
-        assert "only models of the same genres answer together" in output
+        assert "only models of the same genres can be combined" in output
         assert output.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

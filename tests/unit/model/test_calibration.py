@@ -1,4 +1,4 @@
-"""Temperature and threshold, and the validation answers that they are fitted on."""
+"""Temperature and threshold, and the validation predictions that they are fitted on."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from genre.errors import ArtifactError
 from genre.evaluation import metrics
 from genre.features import Float32, Manifest
 from genre.model import calibration
-from genre.model.calibration import Answers, Labels
+from genre.model.calibration import Labels, ValidationPredictions
 from genre.model.saved_model import SavedModel
 from genre.storage import Location
 from genre.training import experiment
 
 
-def saved_answers(folder: Path) -> Answers:
-    answers = SavedModel.read(Location.of(folder)).answers
-    assert answers is not None
-    return answers
+def saved_predictions(folder: Path) -> ValidationPredictions:
+    predictions = SavedModel.read(Location.of(folder)).validation
+    assert predictions is not None
+    return predictions
 
 
 def drawn(rng: np.random.Generator, tracks: int = 4000, sharpness: float = 1.0) -> tuple[Float32, Labels]:
@@ -87,10 +87,10 @@ def test_without_validation_answers_nothing_changes(rng: np.random.Generator) ->
 def test_several_models_are_calibrated_on_their_common_validation_tracks(rng: np.random.Generator) -> None:
     probabilities, labels = drawn(rng, tracks=200)
     ids = np.array([f"{n:04d}" for n in range(200)])
-    first = Answers(ids[:150], labels[:150], probabilities[:150])
-    second = Answers(ids[:49:-1], labels[:49:-1], probabilities[:49:-1])
+    first = ValidationPredictions(ids[:150], labels[:150], probabilities[:150])
+    second = ValidationPredictions(ids[:49:-1], labels[:49:-1], probabilities[:49:-1])
     joint = calibration.fit([first, second], 0.5)
-    alone = calibration.fit([Answers(ids[50:150], labels[50:150], probabilities[50:150])], 0.5)
+    alone = calibration.fit([ValidationPredictions(ids[50:150], labels[50:150], probabilities[50:150])], 0.5)
     assert joint.tracks == 100
     assert joint.temperature == pytest.approx(alone.temperature)
     assert joint.thresholds == alone.thresholds
@@ -100,10 +100,10 @@ def test_several_models_are_calibrated_on_their_common_validation_tracks(rng: np
 def test_answers_of_other_weights_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "a", seed=0)
     save_model(tmp_path / "b", seed=1)
-    assert len(saved_answers(tmp_path / "a")) == 60
+    assert len(saved_predictions(tmp_path / "a")) == 60
     (tmp_path / "b" / calibration.FILE).write_bytes((tmp_path / "a" / calibration.FILE).read_bytes())
-    with pytest.raises(ArtifactError, match=r"not of the weights that model\.json lists"):
-        saved_answers(tmp_path / "b")
+    with pytest.raises(ArtifactError, match=r"belongs to other weights than model\.json lists"):
+        saved_predictions(tmp_path / "b")
 
 
 def test_a_model_does_not_hold_the_names_of_tracks(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_training_saves_validation_answers_with_the_weights(tmp_path: Path) -> N
     card, trainer = experiment.trainer_for(experiment.Experiment.of(config), data, devices.device_for("cpu"))
     list(trainer.run())
     experiment.save_best(Location.of(tmp_path), card, trainer)
-    answers = saved_answers(tmp_path)
-    assert np.array_equal(answers.labels, clips.labels)
-    assert np.allclose(answers.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert calibration.fit([answers], 0.5).tracks == 12
+    predictions = saved_predictions(tmp_path)
+    assert np.array_equal(predictions.labels, clips.labels)
+    assert np.allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert calibration.fit([predictions], 0.5).tracks == 12

@@ -95,7 +95,7 @@ def test_any_length_and_any_batch_size(exported: Exported, rng: np.random.Genera
     folder, card, classifier = exported
     session = onnxruntime.InferenceSession(folder / "cnn.onnx")
     module = waveform_classifier.WaveformClassifier(classifier, card)
-    for batch, samples in ((1, module.smallest), (3, RATE), (1, 7 * RATE + 123)):
+    for batch, samples in ((1, module.min_samples), (3, RATE), (1, 7 * RATE + 123)):
         waves = rng.normal(0, 0.2, (batch, samples)).astype(np.float32)
         (result,) = session.run(None, {"waveform": waves})
         assert result.shape == (batch, 3)
