@@ -236,14 +236,25 @@ class TagSettings(Settings):
 
     top_k: int = Field(3, ge=1, description="number of genres listed for each file, the most probable first")
     batch_files: int = Field(16, ge=1, description="maximum number of files per batch, the unit of work of a process")
+    album: Literal["ignore", "agree"] = Field(
+        "ignore", description="agree: the tracks of an album that are unknown get its genre, if that is sure"
+    )
     write_genres: Literal["never", "preview", "write"] = Field(
         "never",
         description="write the genre into the tags of the audio files, except where it is unknown; preview: only list "
         "the changes",
     )
     replace_genres: bool = Field(False, description="with write_genres: replace a genre that a file already has")
+    field: Literal["genre", "comment", "grouping", "custom"] = Field(
+        "genre", description="with write_genres: the field that is written; custom: GENRE_PREDICTED, for no player"
+    )
+    values: int = Field(
+        1,
+        ge=1,
+        description="with write_genres: maximum number of genres written, all at least half as probable as the best",
+    )
     undo: str = Field(
-        "", description="do nothing but take back what this OUTPUT/tags/written.csv lists; also written as undo="
+        "", description="only restore the files that this OUTPUT/tags/written.csv lists; also written as undo="
     )
 
 
@@ -285,7 +296,10 @@ class Config(Settings):
     """All settings: those that several jobs read, and a section for each topic."""
 
     output: str = Field("outputs/run", description="folder or address for everything that the jobs write and share")
-    inputs: str = Field("", description="file, folder or address of the music to tag or explain")
+    inputs: str = Field(
+        "",
+        description="file, folder or address of the music to tag or explain; for tag also -: paths from find -print0",
+    )
     model: str = Field(
         "",
         description="folder of a saved model, or exported .onnx file; an ensemble: several, separated by commas; "

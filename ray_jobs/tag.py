@@ -2,6 +2,8 @@
 
     genre tag song.mp3
     genre tag inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
+    find ~/Music -newer seen -print0 | genre tag - output=outputs/mine
+    genre tag undo=outputs/mine/tags/written.csv
 
 Write OUTPUT/tags: the genres and a timeline of each file (Parquet and CSV), and the files that could not be read, with
 the reason. Run again after an interruption, or after adding files, it does only new content.
@@ -26,18 +28,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import lease, memory
-from genre.errors import ArtifactError, AudioError, ConfigError, GenreError
-from genre.features.columns import combined
-from genre.model.calibration import UNKNOWN
+from genre.errors import AudioError, GenreError
 from genre.model.saved_model import SavedEnsemble
-from genre.settings import Config, DecodingSettings, TagSettings
+from genre.settings import Config, DecodingSettings
 from genre.storage import Location
-from genre.tagging import audio_files, file_tags, tag_table, written_table
-from genre.tagging.file_tags import Action
+from genre.tagging import audio_files, tag_table
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
-from ray_jobs.engine import cli, tag_report
+from ray_jobs.engine import cli, genre_writing, tag_report
 from ray_jobs.engine.models import find_models
 
 _SAVE_SECONDS = 10.0  # of work that a killed job loses at most
@@ -52,14 +51,13 @@ def run(config: Config) -> None:
     Raises `GenreError`, after everything is written, when no file could be read.
     """
     if config.tag.undo:
-        _undo(config.tag)
+        genre_writing.undo(config.tag.undo)
         return
     writes_genres = config.tag.write_genres != "never"
     if writes_genres:
-        _require_folder(config)
+        genre_writing.require_local(config)
     ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
-    if writes_genres:
-        _require_precision(config, ensemble)
+    genre_writing.require_precision(config, ensemble)
     song = audio_files.single_file(config.inputs)
     if song and not writes_genres and "output" not in config.model_fields_set:
         tag_report.show_song(_tag_song(config.decoding, ensemble, song), ensemble)
@@ -70,7 +68,7 @@ def run(config: Config) -> None:
         table = TagTable(Location.of(config.output) / "tags", ensemble)
         rows = _tag_pending(config, ensemble, table, files, song)
         if writes_genres:
-            _write_genres(config.tag, table, rows)
+            genre_writing.write(config.tag, table, rows)
     _check_any_readable(rows, table.folder / "failures.csv")
 
 
@@ -87,7 +85,8 @@ def _tag_pending(
         _tag_many(config, ensemble, table, pending)
     elif len(pending):
         table.add(_Worker(ensemble.addresses, config.decoding, table.known(pending), "cpu")(pending))
-    rows = table.finish(files, Location.of(config.inputs), config.tag.top_k)
+    folder = None if config.inputs == audio_files.STDIN else Location.of(config.inputs)
+    rows = table.finish(files, folder, config.tag.top_k, config.tag.album == "agree", config.tag.values)
     if song:
         tag_report.show_song(table.row(str(song)), ensemble)
     new = rows.filter(pc.is_in(rows["path"], pending["path"].combine_chunks()))
@@ -202,52 +201,6 @@ def _cluster_stream(
     with cluster.connected(config):
         reach.check_seen(pending, "inputs")
         yield from tagging.stream(config, ensemble, pending, known)
-
-
-def _require_folder(config: Config) -> None:
-    if "://" in config.inputs:
-        raise ConfigError(
-            f"tag.write_genres={config.tag.write_genres} changes files in local folders only, found "
-            f"inputs={config.inputs}; copy the music to this machine, or leave tag.write_genres out"
-        )
-
-
-def _require_precision(config: Config, ensemble: SavedEnsemble) -> None:
-    """Raise `ConfigError` unless the precision of the genres that would be written is known."""
-    file_tags.require("tag.write_genres")
-    if not ensemble.calibration.tracks or not config.min_precision:
-        why = "min_precision=0 asks for none" if ensemble.calibration.tracks else "the model has no validation answers"
-        raise ConfigError(
-            f"tag.write_genres={config.tag.write_genres} needs a known precision, but {why}; "
-            "set min_precision, or train the model again with this version"
-        )
-
-
-def _write_genres(settings: TagSettings, table: TagTable, rows: pa.Table) -> None:
-    """Write the genres of `rows` into their files, and list in OUTPUT/tags/written.csv what was done."""
-    readable = rows.filter(pc.is_null(rows["reason"]))
-    named = readable.filter(pc.not_equal(readable["genre"], UNKNOWN))
-    genres = pa.ListArray.from_arrays(pa.array(range(len(named) + 1), pa.int32()), combined(named["genre"]))
-    listed = pa.table({"path": named["path"], "genres": genres})
-    written = written_table.plan(table.folder, listed, "genre", settings.replace_genres)
-    if settings.write_genres == "write":
-        written = written_table.write(table.folder, written)
-        table.refresh(written.filter(pc.equal(written["action"], Action.WRITTEN.value))["path"])
-    tag_report.show_written(written, table.folder / written_table.NAME, unknown=len(readable) - len(named))
-
-
-def _undo(settings: TagSettings) -> None:
-    """Take back the genres that the written.csv at `tag.undo` lists."""
-    file_tags.require("tag.undo")
-    file = Location.of(settings.undo)
-    folder = file.parent
-    if not file.exists():
-        raise ArtifactError(f"tag.undo={file} does not exist; name the written.csv in OUTPUT/tags")
-    output = folder.parent if folder.name == "tags" else folder  # a copy of the list may be anywhere
-    with lease.held(str(output), "tag"):
-        undone = written_table.undo(file)
-        tag_table.refresh(folder, undone.filter(pc.equal(undone["action"], Action.RESTORED.value))["path"])
-    tag_report.show_undone(undone, folder / written_table.UNDONE_NAME)
 
 
 def _check_any_readable(rows: pa.Table, failures: Location) -> None:

@@ -1,25 +1,32 @@
-"""The audio files to tag: one file, or every audio file of a collection."""
+"""The audio files to tag: one file, every audio file of a collection, or those whose paths are on standard input."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import sys
 from typing import Any
 
 import pyarrow as pa
 
 from genre import corpora
+from genre.corpora import MISSING
+from genre.errors import ConfigError
 from genre.storage import Location
 
 FILES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.float64())])
+STDIN = "-"  # as `inputs`
 _BATCH = 10_000  # files that are objects at a time
 
 
 def list_files(inputs: str) -> pa.Table:
     """Return every audio file below `inputs`, or `inputs` itself when it is a file: a row of `FILES` each.
 
-    Raises `ConfigError` when there is none.
+    With `STDIN`: the paths on standard input, each ended by a NUL, as `find -print0` writes them. Raises `ConfigError`
+    when there is no file.
     """
+    if inputs == STDIN:
+        return _listed(sys.stdin.buffer.read())
     if (song := single_file(inputs)) is not None:
         return pa.Table.from_pylist([file_row(song)], FILES)
     files = iter(corpora.walk(corpora.open_folder(inputs, "inputs"), "inputs"))
@@ -30,8 +37,35 @@ def list_files(inputs: str) -> pa.Table:
     return pa.Table.from_batches(batches, FILES)
 
 
+def _listed(paths: bytes) -> pa.Table:
+    """Return the audio files at these paths, each once. Folders and other files, as `find` lists them, are skipped."""
+    texts = dict.fromkeys(os.fsdecode(path) for path in paths.split(b"\0") if path)
+    rows = [row for text in texts if corpora.is_audio(os.path.basename(text)) and (row := _listed_row(text))]
+    if not rows:
+        found = f"found {len(texts)} paths, of which none is an audio file" if texts else "found nothing"
+        raise ConfigError(f"inputs={STDIN} reads paths that end in a NUL: find FOLDER -print0 | genre tag -; {found}")
+    return pa.Table.from_pylist(list({row["path"]: row for row in rows}.values()), FILES).sort_by("path")
+
+
+def _listed_row(text: str) -> dict[str, Any] | None:
+    """Return the row of a listed file, with the size MISSING if there is none; None for a folder."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Parquet cannot hold the name
+        return {"path": os.fsencode(text).decode(errors="backslashreplace"), "size": MISSING, "modified": 0.0}
+    location = Location.of(text)
+    if location.is_folder():
+        return None
+    try:
+        return file_row(location)
+    except FileNotFoundError:
+        return {"path": str(location), "size": MISSING, "modified": 0.0}
+
+
 def single_file(inputs: str) -> Location | None:
-    """Return the location that `inputs` names when it is a file, None when it is a folder or missing."""
+    """Return the location that `inputs` names when it is a file, None when it is a folder, missing or `STDIN`."""
+    if inputs == STDIN:
+        return None
     location = corpora.open_root(inputs, "inputs")
     return location if location.exists() and not location.is_folder() else None
 

@@ -63,11 +63,6 @@ class Result:
     change: Change | None = None
 
 
-def require(setting: str) -> None:
-    """Raise `ConfigError` unless mutagen, which `setting` needs, is installed."""
-    tags.require(setting)
-
-
 def plan(
     path: str, values: list[str], field: Field = "genre", overwrite: bool = False, earlier: Change | None = None
 ) -> Result:

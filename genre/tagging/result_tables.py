@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,28 +14,64 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from genre.features import Float32
+from genre.features.clips import Ints
 from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.spreadsheet import FORMULA
 from genre.storage import Location
+from genre.tagging.albums import Albums, reported
+
+_SHARE = 0.5  # of the probability of the reported genre, from which a further genre is written
 
 
-def tags_table(rows: pa.Table, classes: list[str], calibration: Calibration, top_k: int) -> pa.Table:
-    """Return path, genre (or unknown), its probability, best (always a genre), the next best genres, seconds."""
-    probabilities = _matrix(combined(rows["probabilities"]), classes)
-    accepted = pa.array([calibration.accepts(int(row.argmax()), float(row.max())) for row in probabilities], pa.bool_())
-    ranked = _ranked_columns(probabilities, classes, top_k)
-    best = ranked.pop("genre")
-    probability = ranked.pop("probability")
-    first = {"path": rows["path"], "genre": pc.if_else(accepted, best, UNKNOWN), "probability": probability}
-    return pa.table(first | {"best": best} | ranked | {"seconds": rows["seconds"]})
+@dataclass(frozen=True)
+class Answers:
+    """What is reported for the readable files of a collection."""
+
+    probabilities: Float32  # (files, classes), calibrated
+    genre: Ints  # (files,) index of the class, or -1: unknown
+    album: list[str | None] | None = None  # how it relates to the album's, see `Albums.decide`
+
+    @classmethod
+    def of(cls, probabilities: Float32, calibration: Calibration) -> Answers:
+        """Return the answers of the files by themselves."""
+        return cls(probabilities, reported(probabilities, calibration))
+
+    def with_albums(self, albums: Albums, tracks: Ints) -> Answers:
+        """Return the answers after those of the albums; `tracks` are the places of the files in their list."""
+        return Answers(self.probabilities, *albums.decide(tracks, self.genre))
+
+    def genres(self, classes: list[str], most: int) -> list[list[str]]:
+        """Return what to write into each file: the reported genre, then others, at most `most`; none when unknown.
+
+        Others have at least half of its probability. With a genre from the album there are none.
+        """
+        result = []
+        for genre, row in zip(self.genre.tolist(), self.probabilities, strict=True):
+            order = np.argsort(-row, kind="stable")[:most]
+            others = order[row[order] >= _SHARE * row[genre]].tolist() if genre == order[0] else [genre]
+            result.append([classes[index] for index in others] if genre >= 0 else [])
+        return result
+
+
+def tags_table(rows: pa.Table, classes: list[str], answers: Answers, top_k: int) -> pa.Table:
+    """Return path, genre (or unknown), its probability, best (always a genre), the next best genres, seconds.
+
+    With albums, the last column says how the genre relates to that of the album.
+    """
+    ranked = _ranked_columns(answers.probabilities, classes, top_k)
+    best, probability = ranked.pop("genre"), ranked.pop("probability")
+    names = pa.array([*classes, UNKNOWN], pa.string()).take(pa.array(answers.genre % (len(classes) + 1)))
+    first = {"path": rows["path"], "genre": names, "probability": probability, "best": best}
+    album = {} if answers.album is None else {"album": pa.array(answers.album, pa.string())}
+    return pa.table(first | ranked | {"seconds": rows["seconds"]} | album)
 
 
 def timeline_table(rows: pa.Table, classes: list[str], top_k: int) -> pa.Table:
     """Return path, start and end in seconds, and the best genres of each clip."""
     timelines = combined(rows["timeline"])
     moments = pc.list_flatten(timelines)
-    probabilities = _matrix(pc.struct_field(moments, "probabilities"), classes)
+    probabilities = matrix(pc.struct_field(moments, "probabilities"), len(classes))
     columns = {
         "path": combined(rows["path"]).take(pc.list_parent_indices(timelines)),
         "start": pc.struct_field(moments, "start"),
@@ -43,35 +81,35 @@ def timeline_table(rows: pa.Table, classes: list[str], top_k: int) -> pa.Table:
 
 
 class ResultFiles:
-    """Writes tags and timeline (Parquet and CSV) and failures (CSV), some rows of the tag table at a time.
+    """Writes tags (Parquet, CSV, JSON Lines), timeline (Parquet, CSV) and failures (CSV), some rows at a time.
 
     The files appear when `stack` closes without an error.
     """
 
-    def __init__(
-        self, stack: contextlib.ExitStack, folder: Location, classes: list[str], calibration: Calibration, top_k: int
-    ) -> None:
+    def __init__(self, stack: contextlib.ExitStack, folder: Location, classes: list[str], top_k: int) -> None:
         self._stack, self._folder = stack, folder
-        self._classes, self._calibration, self._top_k = classes, calibration, top_k
+        self._classes, self._top_k = classes, top_k
         self._writers: dict[str, Any] = {}
 
-    def write(self, rows: pa.Table) -> pa.Array:
-        """Write the results of `rows`, and return the genre of each, null where it could not be read."""
-        readable = pc.is_null(rows["reason"])
-        tagged, failed = rows.filter(readable), rows.filter(pc.invert(readable))
-        tags = tags_table(tagged, self._classes, self._calibration, self._top_k)
+    def write(self, tagged: pa.Table, answers: Answers, failed: pa.Table) -> None:
+        """Write rows of the tag table: those of readable files with their answers, and the others."""
+        tags = tags_table(tagged, self._classes, answers, self._top_k)
         tables = {"tags": tags, "timeline": timeline_table(tagged, self._classes, self._top_k)}
         for name, table in tables.items():
             self._write_table(f"{name}.parquet", table)
             self._write_csv(f"{name}.csv", table)
+        self._write_lines("tags.jsonl", tags)
         self._write_csv("failures.csv", failed.select(["path", "reason", "message"]))
-        mask = readable.to_numpy()
-        return combined(tags["genre"]).take(pa.array(np.cumsum(mask) - 1, mask=~mask))
 
     def _write_table(self, name: str, table: pa.Table) -> None:
         if name not in self._writers:
             self._writers[name] = self._stack.enter_context((self._folder / name).table_writer(table.schema))
         self._writers[name].write_table(table)
+
+    def _write_lines(self, name: str, table: pa.Table) -> None:
+        if name not in self._writers:
+            self._writers[name] = self._stack.enter_context((self._folder / name).open_output())
+        self._writers[name].write(json_lines(table))
 
     def _write_csv(self, name: str, table: pa.Table) -> None:
         if name not in self._writers:
@@ -87,6 +125,14 @@ def csv_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def json_lines(table: pa.Table) -> bytes:
+    """Return an object for each row, in a line each; probabilities with six decimals."""
+    for number, column in enumerate(table.columns):
+        if pa.types.is_float32(column.type):
+            table = table.set_column(number, table.column_names[number], pc.round(column.cast(pa.float64()), 6))
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in table.to_pylist()).encode()
+
+
 def _inert(table: pa.Table) -> pa.Table:
     for number, column in enumerate(table.columns):
         if pa.types.is_string(column.type):
@@ -96,10 +142,10 @@ def _inert(table: pa.Table) -> pa.Table:
     return table
 
 
-def _matrix(probabilities: pa.ListArray, classes: list[str]) -> Float32:
+def matrix(probabilities: pa.ListArray, classes: int) -> Float32:
     """Return a column of lists as (rows, classes)."""
     values: Float32 = pc.list_flatten(probabilities).to_numpy(zero_copy_only=False)
-    return values.reshape(-1, len(classes))
+    return values.reshape(-1, classes)
 
 
 def _ranked_columns(probabilities: Float32, classes: list[str], top_k: int) -> dict[str, pa.Array]:

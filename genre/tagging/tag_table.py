@@ -4,7 +4,7 @@
       models.json              the models whose tags these are; others are refused
       parts/*.parquet          rows of the current run; removed when it ends
       ledger.parquet           the tag table: content, every probability and the timeline of each file, or a reason
-      tags.parquet, .csv       one row for each readable file: its genre and the next best genres
+      tags.parquet, .csv, .jsonl   one row for each readable file: its genre and the next best genres
       timeline.parquet, .csv   one row for each clip of these files
       failures.csv             one row for each file that could not be read, with the reason
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,11 +28,13 @@ from genre.config import fingerprint
 from genre.corpora import MISSING
 from genre.errors import ArtifactError, AudioError, Reason
 from genre.features.columns import combined, replaced
+from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
+from genre.tagging.albums import Albums, read_numbers
 from genre.tagging.audio_files import FILES, file_row
 from genre.tagging.known_contents import KnownContents
-from genre.tagging.result_tables import ResultFiles
+from genre.tagging.result_tables import Answers, ResultFiles, matrix
 from genre.tagging.row_files import RowFiles
 
 if TYPE_CHECKING:
@@ -117,32 +120,55 @@ class TagTable:
         refresh(self.folder, paths)
         self._use_ledger()
 
-    def finish(self, files: pa.Table, inputs: Location, top_k: int) -> pa.Table:
-        """Write all tables. Rows of files that no longer exist in `inputs` are removed.
+    def finish(
+        self, files: pa.Table, inputs: Location | None, top_k: int, with_albums: bool = False, values: int = 1
+    ) -> pa.Table:
+        """Write all tables. Rows of files below `inputs` that no longer exist are removed.
 
-        Return path, seconds, reason, message and genre (null where there is a reason) of each of `files`.
+        Return path, seconds, reason, message, genre (null where there is a reason) and genres (a list: what to write
+        into the file, at most `values`) of each of `files`.
         """
         index = _newest(pa.concat_tables([self._index, *self._added]))
-        listed = pc.is_in(index["path"], value_set=combined(files["path"]))
-        below = pc.starts_with(index["path"], f"{str(inputs).rstrip('/')}/")
-        self._index = index.filter(pc.or_(listed, pc.invert(below))).sort_by("path")
+        if inputs:
+            listed = pc.is_in(index["path"], value_set=combined(files["path"]))
+            below = pc.starts_with(index["path"], f"{str(inputs).rstrip('/')}/")
+            index = index.filter(pc.or_(listed, pc.invert(below)))
+        self._index = index.sort_by("path")
         self._added = []
-        results = self._write(top_k)
+        results = self._write(top_k, self._albums() if with_albums else None, values)
         self._use_ledger()
         (self.folder / "parts").delete()
         return results.filter(pc.is_in(results["path"], value_set=combined(files["path"])))
 
-    def _write(self, top_k: int) -> pa.Table:
+    def _albums(self) -> Albums:
+        """Return the answers of the albums that the files of the index are in, by their places in it."""
+        classes = len(self._ensemble.classes)
+        albums = Albums(read_numbers(self._index["path"].to_pylist()), classes, self._ensemble.calibration)
+        for begin in range(0, len(self._index), _CHUNK):
+            rows = self._take(self._index.slice(begin, _CHUNK))
+            readable = pc.is_null(rows["reason"])
+            tracks = begin + np.flatnonzero(readable.to_numpy())
+            albums.add(tracks, matrix(combined(rows.filter(readable)["probabilities"]), classes))
+        return albums
+
+    def _write(self, top_k: int, albums: Albums | None, values: int) -> pa.Table:
         """Write the ledger and the results from the rows of the index, in its order."""
         results: list[pa.Table] = []
+        classes, calibration = self._ensemble.classes, self._ensemble.calibration
         with contextlib.ExitStack() as stack:
             ledger = stack.enter_context((self.folder / "ledger.parquet").table_writer(SCHEMA))
-            outputs = ResultFiles(stack, self.folder, self._ensemble.classes, self._ensemble.calibration, top_k)
+            outputs = ResultFiles(stack, self.folder, classes, top_k)
             for begin in range(0, max(1, len(self._index)), _CHUNK):
                 rows = self._take(self._index.slice(begin, _CHUNK))
                 ledger.write_table(rows)
-                genre = outputs.write(rows)
-                results.append(rows.select(["path", "seconds", "reason", "message"]).append_column("genre", genre))
+                readable = pc.is_null(rows["reason"])
+                tagged = rows.filter(readable)
+                answers = Answers.of(matrix(combined(tagged["probabilities"]), len(classes)), calibration)
+                mask = readable.to_numpy()
+                if albums:
+                    answers = answers.with_albums(albums, begin + np.flatnonzero(mask))
+                outputs.write(tagged, answers, rows.filter(pc.invert(readable)))
+                results.append(_results(rows, answers.genres(classes, values), mask))
         return pa.concat_tables(results)
 
     def _take(self, index: pa.Table) -> pa.Table:
@@ -268,6 +294,17 @@ def _index_of(rows: pa.Table, file: int) -> pa.Table:
         keys.append_column("file", pa.array(np.full(count, file, np.int32)))
         .append_column("row", pa.array(np.arange(count)))
         .cast(_INDEX)
+    )
+
+
+def _results(rows: pa.Table, genres: list[list[str]], readable: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return what `TagTable.finish` does; `genres` are those of the `readable` rows."""
+    place = pa.array(np.cumsum(readable) - 1, mask=~readable)
+    first = pa.array([each[0] if each else UNKNOWN for each in genres], pa.string())
+    return (
+        rows.select(["path", "seconds", "reason", "message"])
+        .append_column("genre", first.take(place))
+        .append_column("genres", pa.array(genres, pa.list_(pa.string())).take(place))
     )
 
 

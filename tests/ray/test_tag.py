@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from saving import CLASSES, save_answers, save_model, song
 from genre import Tagger
 from genre.config import load
 from genre.errors import ArtifactError
+from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging import audio_files, file_tags, result_tables, tag_table
@@ -167,6 +169,88 @@ def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pyte
     assert "3 already done, 0 to do" in capsys.readouterr().err
     assert run("undo=nowhere.csv") == 1
     assert "nowhere.csv does not exist; name the written.csv in OUTPUT/tags" in capsys.readouterr().err
+
+
+def test_several_genres_are_written_into_a_field_of_choice(music: Path, tmp_path: Path) -> None:
+    model, out = certain(tmp_path), tmp_path / "out"
+    wanted = (str(music), f"model={model}", f"output={out}", "min_precision=0.5", "tag.values=3")
+    assert run(*wanted) == 0
+    edit_probabilities(out, [[0.9, 0.05, 0.05], [0.5, 0.3, 0.2], [0.3, 0.4, 0.3]])
+    assert run(*wanted, "tag.write_genres=preview", "tag.field=custom") == 0
+    planned = [row["genre"].split("; ") for row in rows(out / "tags/written.csv")]
+    first, second, third = CLASSES
+    assert planned == [[first], [first, second], [second, first, third]]
+    for field in ("custom", "comment"):
+        assert run(*wanted, "tag.write_genres=write", f"tag.field={field}") == 0
+    files = [mutagen.File(path) for path in sorted(music.iterdir())]
+    assert [file["genre_predicted"] for file in files] == [file["comment"] for file in files] == planned
+    assert not any("genre" in file for file in files)
+    assert run(f"undo={out / 'tags/written.csv'}") == 0
+    assert not any(mutagen.File(path).tags for path in music.iterdir())
+
+
+def test_an_album_agrees_on_request(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The three files are in one folder and have no tags: an album. Two are surely of one genre."""
+    model, out = certain(tmp_path), tmp_path / "out"
+    wanted = (str(music), f"model={model}", f"output={out}")
+    assert run(*wanted, "min_precision=0", "tag.album=agree") == cli.WRONG_USE
+    assert "tag.album=agree needs a known precision, but min_precision=0 asks for none" in capsys.readouterr().err
+    assert run(*wanted, "min_precision=0.5") == 0
+    assert "album" not in rows(out / "tags/tags.csv")[0]
+    edit_probabilities(out, [[0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.3, 0.4, 0.3]])
+    monkeypatch.setattr(Calibration, "accepts", lambda self, genre, probability: probability >= 0.5)
+    assert run(*wanted, "min_precision=0.5") == 0
+    assert [row["genre"] for row in rows(out / "tags/tags.csv")] == [CLASSES[0], CLASSES[0], "unknown"]
+    assert run(*wanted, "min_precision=0.5", "tag.album=agree", "tag.write_genres=write", "tag.values=3") == 0
+    tags = rows(out / "tags/tags.csv")
+    assert [row["genre"] for row in tags] == [CLASSES[0]] * 3
+    assert [(row["album"], row["best"]) for row in tags] == [("agrees", CLASSES[0])] * 2 + [("filled", CLASSES[1])]
+    assert mutagen.File(music / "2.flac")["genre"] == [CLASSES[0]]
+
+
+def edit_probabilities(out: Path, probabilities: list[list[float]]) -> None:
+    ledger = out / "tags/ledger.parquet"
+    table = pq.read_table(ledger)
+    column = pa.array(probabilities, pa.list_(pa.float32()))
+    pq.write_table(table.set_column(table.column_names.index("probabilities"), "probabilities", column), ledger)
+
+
+def test_paths_from_find_are_tagged(
+    model: str, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With folders and covers among them, each path once; files that were tagged before keep their rows."""
+    (music / "cover.jpg").write_bytes(b"no music")
+    (music / "1.flac").rename(music / "new\nline.flac")
+    settings = (f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0")
+    assert run(str(music / "0.flac"), *settings) == 0
+    found = subprocess.run(["find", music, "-not", "-name", "0*", "-print0"], capture_output=True, check=True).stdout
+    for paths, message in (
+        (found + found + b"gone.flac\0", "3 files, 0 already done, 3 to do"),
+        (found, "2 files, 2 already done, 0 to do"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(paths)))
+        assert run("-", *settings) == 0
+        assert message in capsys.readouterr().err
+        named = [Path(row["path"]).name for row in rows(tmp_path / "out/tags/tags.csv")]
+        assert named == ["0.flac", "2.flac", "new\nline.flac"]
+    assert "gone.flac" in (tmp_path / "out/tags/failures.csv").read_text()
+    for paths, message in ((b"", "found nothing"), (b"cover.jpg\0", "found 1 paths, of which none is an audio file")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(paths)))
+        assert run("-", *settings) == cli.WRONG_USE
+        assert message in capsys.readouterr().err
+
+
+def test_json_lines_have_the_rows_of_the_table(model: str, music: Path, tmp_path: Path) -> None:
+    (music / "0.flac").rename(music / 'a "quoted" ü\n.flac')
+    assert run(str(music), f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0") == 0
+    lines = (tmp_path / "out/tags/tags.jsonl").read_text(encoding="utf-8").splitlines()
+    table = pq.read_table(tmp_path / "out/tags/tags.parquet").to_pylist()
+    assert [json.loads(line) for line in lines] == [
+        {name: pytest.approx(value, abs=1e-6) if isinstance(value, float) else value for name, value in row.items()}
+        for row in table
+    ]
 
 
 def test_unknown_genres_are_not_written(

@@ -1,0 +1,76 @@
+"""Genres written into the files that were tagged, and taken back."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre import lease
+from genre.audio import tags
+from genre.errors import ArtifactError, ConfigError
+from genre.model.calibration import UNKNOWN
+from genre.model.saved_model import SavedEnsemble
+from genre.settings import Config, TagSettings
+from genre.storage import Location
+from genre.tagging import tag_table, written_table
+from genre.tagging.file_tags import Action
+from genre.tagging.tag_table import TagTable
+from ray_jobs.engine import tag_report
+
+
+def require_local(config: Config) -> None:
+    """Raise `ConfigError` when the files are not on this machine."""
+    if "://" in config.inputs:
+        raise ConfigError(
+            f"tag.write_genres={config.tag.write_genres} changes files in local folders only, found "
+            f"inputs={config.inputs}; copy the music to this machine, or leave tag.write_genres out"
+        )
+
+
+def require_precision(config: Config, ensemble: SavedEnsemble) -> None:
+    """Raise `ConfigError` if genres are to be written, or taken from albums, and their precision is not known."""
+    for setting, is_set in (
+        (f"tag.write_genres={config.tag.write_genres}", config.tag.write_genres != "never"),
+        (f"tag.album={config.tag.album}", config.tag.album == "agree"),
+    ):
+        if not is_set:
+            continue
+        tags.require(setting)
+        if not ensemble.calibration.tracks or not config.min_precision:
+            why = (
+                "min_precision=0 asks for none"
+                if ensemble.calibration.tracks
+                else "the model has no validation answers"
+            )
+            raise ConfigError(
+                f"{setting} needs a known precision, but {why}; set min_precision, or train the model again with this "
+                "version"
+            )
+
+
+def write(settings: TagSettings, table: TagTable, rows: pa.Table) -> None:
+    """Write the genres of `rows`, as `TagTable.finish` returns them, into their files, or list what would be written.
+
+    OUTPUT/tags/written.csv says what was done.
+    """
+    readable = rows.filter(pc.is_null(rows["reason"]))
+    named = readable.filter(pc.not_equal(readable["genre"], UNKNOWN)).select(["path", "genres"])
+    written = written_table.plan(table.folder, named, settings.field, settings.replace_genres)
+    if settings.write_genres == "write":
+        written = written_table.write(table.folder, written)
+        table.refresh(written.filter(pc.equal(written["action"], Action.WRITTEN.value))["path"])
+    tag_report.show_written(written, table.folder / written_table.NAME, unknown=len(readable) - len(named))
+
+
+def undo(address: str) -> None:
+    """Take back the genres that the written.csv at `address` lists. Raises `ArtifactError` when it is no such file."""
+    tags.require("tag.undo")
+    file = Location.of(address)
+    folder = file.parent
+    if not file.exists():
+        raise ArtifactError(f"tag.undo={file} does not exist; name the written.csv in OUTPUT/tags")
+    output = folder.parent if folder.name == "tags" else folder  # a copy of the list may be anywhere
+    with lease.held(str(output), "tag"):
+        undone = written_table.undo(file)
+        tag_table.refresh(folder, undone.filter(pc.equal(undone["action"], Action.RESTORED.value))["path"])
+    tag_report.show_undone(undone, folder / written_table.UNDONE_NAME)
