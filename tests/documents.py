@@ -106,6 +106,7 @@ ENTRIES: list[Entry] = [
         "tests/contract/test_corpora_contract.py",
         r'"\1": small_\1',
     ),
+    Covered(r"find ~/Music .*-print0 \| genre tag - .*", "tests/ray/test_tag.py", '"find", music'),
     Covered(r"genre tag undo=\S+", "tests/ray/test_tag.py", "undo={out / 'tags/written.csv'}"),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
@@ -125,6 +126,7 @@ ENTRIES: list[Entry] = [
     NotRun(r"aws .*|for role in .*|done", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"gcloud .*", "Google Cloud, with an account"),
     NotRun(r"docker (build -f configs/cluster/.*|push .*)", "needs docker and a registry; see test_dockerfiles.py"),
+    NotRun(r"docker (build -t genre \.|run .*genre-light tag /music .*)", "needs docker; see test_dockerfiles.py"),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
     NotRun(r"kubectl apply", "Kubernetes; tests/contract/test_cluster_files.py checks the manifests"),
 ]
