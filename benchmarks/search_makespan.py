@@ -97,7 +97,7 @@ def run_search(config: Config, cache: ClipCache, concurrent: int) -> Measured:
         with cluster.connected(own) as capacity:
             runner = Runner(own, cache, TrialResources.of(own.tune, own.device, capacity))
             with CpuMeter() as meter:
-                result = tune.find_winners(runner, plan)
+                result = tune.find_winners(runner, space.experiments(own), plan)
     makespan = result.facts.makespan_seconds or 0.0
     return Measured(result.facts, makespan, meter.seconds(trials=True), meter.seconds(trials=False))
 

@@ -23,7 +23,7 @@ from genre.wording import duration
 from ray_jobs import prepare, tune
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.search import timing
+from ray_jobs.search import space, timing
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.resources import TrialResources
 
@@ -50,7 +50,7 @@ def _forecast(config: Config, capacity: Capacity) -> Forecast:
     """Time a few tracks and a few steps of each architecture; print and return the forecast of the search."""
     prepared = _features_seconds(config)
     resources = TrialResources.of(config.tune, config.device, capacity)
-    search = timing.measure(config, _workload(config), resources)
+    search = timing.measure(space.experiments(config), config.tune, _workload(config), resources)
     plan = search.plan()
     timing.show(search, plan)
     total = prepared + search.estimate(plan).total

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from genre import lease
@@ -20,6 +20,7 @@ from genre.report import Search
 from genre.settings import Config, TuneSettings
 from genre.storage import Location
 from genre.training import experiment
+from genre.training.experiment import Experiment
 from genre.wording import plural
 from ray_jobs.engine import cli, cluster, judging
 from ray_jobs.engine.capacity import is_cluster
@@ -45,12 +46,13 @@ class SearchResult:
 def run(config: Config, known: Forecast | None = None) -> None:
     """Write OUTPUT/models/ and OUTPUT/leaderboard/. `known` is a forecast that was measured and printed before."""
     tracking.check(config.tune.mlflow)
+    experiments = space.experiments(config)
     features = _open(config)
     with lease.held(config.output, "tune"):
-        _tune(config, features, known)
+        _tune(config, experiments, features, known)
 
 
-def _tune(config: Config, features: Features, known: Forecast | None) -> None:
+def _tune(config: Config, experiments: Mapping[str, Experiment], features: Features, known: Forecast | None) -> None:
     started, output = time.monotonic(), Location.of(config.output)
     cli.console().print(
         f"tune: {plural(len(features.tracks('train')), 'track')} of {plural(len(features.classes), 'genre')}, "
@@ -63,10 +65,12 @@ def _tune(config: Config, features: Features, known: Forecast | None) -> None:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
         runner = Runner(config, ClipCache.of(searched, config.cache), resources)
-        decider = Decider(config, timing.workload_of(features), features.manifest.contents, resources)
+        workload = timing.workload_of(features)
+        file = decision.file_of(config, workload, features.manifest.contents)
+        decider = Decider(file, experiments, config.tune, workload, resources)
         decided = decider.decide(known)
         baseline = judging.fit_baseline.remote(features, config.train.class_weights, capacity)
-        result = find_winners(runner, decided.plan)
+        result = find_winners(runner, experiments, decided.plan)
         trained = _train_finals(runner, decider, decided, result, started)
         if trained.interrupted:
             _publish_best_so_far(runner, result)
@@ -94,21 +98,23 @@ def _tune(config: Config, features: Features, known: Forecast | None) -> None:
 
 def forecast(config: Config) -> None:
     """Print what `run` would train and how long that would take, from a few steps of each architecture."""
+    experiments = space.experiments(config)
     features = _open(config)
     with cluster.connected(config) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
-        measured = timing.measure(config, timing.workload_of(features), resources)
+        measured = timing.measure(experiments, config.tune, timing.workload_of(features), resources)
         timing.show(measured, measured.plan())
 
 
-def find_winners(runner: Runner, plan: Plan) -> SearchResult:
+def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Plan) -> SearchResult:
     """Run the trials of `plan` that are missing, and return the best trial of each architecture.
 
     Raises `TrainingError` where no trial finished an epoch.
     """
     config, concurrent = runner.base, runner.resources.concurrent_trials()
-    trials = slots.planned(config, runner.cache.features.manifest, plan)
+    folder = Location.of(config.output) / "tune"
+    trials = slots.planned(folder, experiments, config.tune, runner.cache.features.manifest, plan)
     missing = slots.unsettled(trials, plan.minutes)
     if missing:
         if len(missing) < len(trials):
@@ -131,12 +137,10 @@ def find_winners(runner: Runner, plan: Plan) -> SearchResult:
 
 
 def _open(config: Config) -> Features:
-    """Return the features, after checking that every architecture can train on them."""
+    """Return the features, after checking that the search can train on them."""
     features = Features.open(Location.of(config.output) / "features")
     experiment.check_tracks(features)
     experiment.check_settings(config.audio, config.spectrogram, features)
-    for name in space.architecture_names(config.tune):
-        space.experiment(config, {"architecture": name})
     sample = features.sampled(config.tune.sample, config.seed)
     experiment.check_batches(config.train, sample, config.tune.workers_per_trial)
     return features

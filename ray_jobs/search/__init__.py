@@ -4,13 +4,13 @@ Input: the configuration and the training data. Output: the models of the winner
 search for the report. Independent of the test split.
 
     plan         what is trained             budget       how long a plan takes, and which one fits into the time
-    timing       cost of a step              decision     the plan that a search follows, kept for its resumption
+    timing       cost of a step              decision     the plan that a search follows, stored for resumption
     space        settings that vary          samplers     chooses the settings of trials
-    slots        the numbered trials         trial_spec   what one trial is given
+    slots        the numbered trials         trial_spec   the input of one trial
     trial        trains one configuration    trial_folder the files of a trial
     resources    CPUs and GPUs of a trial    distributed  several processes of one trial
     runner       runs trials with Ray Tune   stopper      early stopping and the time limit
     results      winners and failures        finals       the models of the winners
-    progress     what is shown meanwhile     tracking     MLflow
+    progress     progress on the terminal    tracking     MLflow
     exits        why a process died
 """

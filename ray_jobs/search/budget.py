@@ -1,8 +1,8 @@
 """Predicts how long a search takes, and finds the longest plan that fits into `tune.minutes`.
 
-The prediction follows from the measured cost of a step of each architecture. With `tune.minutes` each architecture
-gets an equal share of the time, and its trainings are as long as the share allows: first the epochs shrink, to a third
-of `train.epochs`, then the number of trials, then the number of seeds.
+The prediction is computed from the measured cost of a step of each architecture. With `tune.minutes` each architecture
+gets an equal share of the time. Where this is too short for the settings, first the epochs are reduced, to a third of
+`train.epochs`, then the number of trials, then the number of seeds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _BETWEEN_TRIALS = 1.0  # seconds from the end of a trial to the first step of th
 _REPORT = 0.05  # seconds to save and report a validated epoch
 _CHANGED_AUDIO = 0.003  # seconds of one core to change, decode and transform a second of audio
 _JUDGING = 6.0  # seconds to finish fitting the baseline, to measure costs and to write the report
-_SHORTEST = 1 / 3  # of train.epochs: below it, fewer trials are better than shorter ones
-_SAFETY = 0.95  # share of the time that is planned, since trials that run side by side do not end together
-_LENIENCE = 1.25  # times its expected time, after which a search stops an architecture
-_BISECTIONS = 30  # of the interval that holds the share of an architecture
+_SHORTEST = 1 / 3  # of train.epochs: rather than shorter trials, there are fewer
+_SAFETY = 0.95  # share of the time that is planned, since concurrent trials do not end at the same time
+_TOLERANCE = 1.25  # an architecture is stopped after its expected time, times this
+_BISECTIONS = 30  # to find the share of time of an architecture
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predicts the time of plans for one corpus, from the measured costs of its architectures.
+    """Predicts how long plans take for one corpus, from the measured costs of the architectures.
 
-    `concurrent` is the number of trials that run at a time, `failures` says why architectures without costs have none.
+    `concurrent` is the number of trials that run at a time. `failures` has the reason for each architecture without
+    costs, by name.
     """
 
     train: TrainSettings
@@ -58,15 +59,15 @@ class Forecast:
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self) -> Plan:
-        """Return the plan of the settings, within `tune.minutes` where there is such a limit."""
+        """Return the plan of the settings; if tune.minutes is set, the longest one that fits into it."""
         return self.fit(60 * self.tune.minutes) if self.tune.minutes else self.full()
 
     def full(self) -> Plan:
-        """Return the plan without a limit of time."""
+        """Return the plan of the settings without a time limit."""
         return Plan.of(self.train, self.tune, self.costs)
 
     def estimate(self, plan: Plan) -> Estimate:
-        """Return the expected wall time of `plan`, where the trials of the winners finish."""
+        """Return the expected wall time of `plan`, assuming that early stopping does not stop the best trials."""
         trial = [self._seconds(name, epochs, self.searched) for name, epochs in plan.epochs.items()]
         final = [self._seconds(name, epochs, self.workload) for name, epochs in plan.epochs.items()]
         searched = [self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
@@ -85,17 +86,17 @@ class Forecast:
         return {name: seconds / sum(work.values()) for name, seconds in work.items()}
 
     def fit(self, seconds: float) -> Plan:
-        """Return the plan with the longest trainings expected to end within `seconds`; at least one epoch of each."""
+        """Return the plan with the most epochs that is expected to end within `seconds`, with at least one epoch."""
         full = self.full()
         fewer = [replace(full, trials=trials) for trials in range(full.trials, 0, -1)]
         fewer += [replace(full, trials=1, seeds=seeds) for seeds in range(full.seeds - 1, 0, -1)]
         plans = (self._longest(plan, seconds) for plan in fewer)
         plan = next((plan for plan in plans if self._is_long(plan)), self._longest(fewer[-1], seconds))
         searched = max(self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items())
-        return replace(plan, minutes=_LENIENCE * searched / 60)
+        return replace(plan, minutes=_TOLERANCE * searched / 60)
 
     def halving(self, plan: Plan) -> list[str]:
-        """Return settings that would about halve the expected time of `plan`, the one that changes least first."""
+        """Return settings, as on the command line, each of which would about halve the expected time of `plan`."""
         half = 0.55 * self.estimate(plan).total
         name, share = max(self.shares(plan).items(), key=lambda item: item[1])
         others = {key: n for key, n in plan.epochs.items() if key != name}
@@ -109,7 +110,7 @@ class Forecast:
         return [text for text, other in choices.items() if other.epochs and self.estimate(other).total <= half]
 
     def _longest(self, plan: Plan, seconds: float) -> Plan:
-        """Return `plan` with the most epochs that fit where each architecture has an equal share of the time.
+        """Return `plan` with the most epochs that fit if each architecture has an equal share of the time.
 
         An architecture that reaches `train.epochs` leaves the rest of its share to the others.
         """
@@ -123,7 +124,7 @@ class Forecast:
         return self._within(plan, low)
 
     def _within(self, plan: Plan, share: float) -> Plan:
-        """Return `plan` with the most epochs that take each architecture at most `share` seconds; at least one."""
+        """Return `plan` with the most epochs, at least one, so that no architecture takes more than `share` seconds."""
         epochs = {name: self._epochs(name, share, plan) for name in plan.epochs}
         return replace(plan, epochs=epochs)
 
@@ -148,9 +149,9 @@ class Forecast:
         return trainings * (self._seconds(name, epochs, self.workload) + _BETWEEN_TRIALS)
 
     def _kept(self, trials: int, epochs: int) -> float:
-        """Return the expected share of the epochs of `trials` trials that remain with early stopping.
+        """Return the expected share of the epochs of `trials` trials that are trained despite early stopping.
 
-        Of k trials at a milestone about one in `tune.reduction` continues, and always the first to arrive.
+        Of the trials that reach a milestone, about one in `tune.reduction` continues, and always the first.
         """
         milestone = min(self.tune.grace_epochs, epochs)
         passed, done = float(trials), float(trials * milestone)
@@ -168,7 +169,7 @@ class Forecast:
         return costs.trial_seconds(settings, workload, self.costs[name], workers) + reports
 
     def _wall_time(self, work: list[float], trials: list[float]) -> float:
-        """Return the wall time of `work` run concurrently; towards the end some workers wait for the last trial."""
+        """Return the wall time of `work` in concurrent trials, at the end of which some workers are idle."""
         if not any(work):
             return 0.0
         waiting = sum(trials) / len(trials) * (1 - 1 / self.concurrent) / 2
@@ -176,7 +177,7 @@ class Forecast:
 
     def _judging(self, plan: Plan) -> float:
         predictions = sum(costs.test_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
-        changed = len(CHANGES) * self._changed_share()  # how often the test clips are changed and predicted again
+        changed = len(CHANGES) * self._changed_share()  # times that the test clips are changed and predicted again
         audio = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
         work = plan.seeds * predictions * (1 + changed) + changed * audio * _CHANGED_AUDIO
         return work / self.concurrent + _JUDGING
@@ -194,8 +195,8 @@ def seeds_within(
 ) -> int:
     """Return how many seeds of each winner, at most `maximum`, can be trained in `seconds`, `concurrent` at a time.
 
-    `trainings` are the seconds of one training of each winner, `remaining` the seconds that its first seed still
-    needs. Returns 0 where not even these fit.
+    `trainings` are the seconds of one training of each winner, `remaining` those until its first seed is finished.
+    Returns 0 if not even the first seeds fit.
     """
     for count in range(maximum, 0, -1):
         work = sum(remaining) + (count - 1) * sum(trainings)

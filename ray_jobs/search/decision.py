@@ -1,18 +1,18 @@
-"""Decides what a search trains. The decision is kept in OUTPUT/tune/plans, so that a resumed search follows it too.
+"""Decides what a search trains, and stores the decision in OUTPUT/tune/plans for a resumed search.
 
-Without it a resumed search would measure the architectures again, and with other times plan other epochs.
+A resumed search that measured the architectures again would get other times, plan other epochs and reuse no trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from genre.config import fingerprint
-from genre.settings import Config
+from genre.settings import Config, TuneSettings
 from genre.storage import Location
 from genre.training.costs import Workload
-from genre.training.experiment import EXECUTION_SETTINGS
+from genre.training.experiment import EXECUTION_SETTINGS, Experiment
 from genre.wording import duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.search import budget, timing
@@ -21,43 +21,44 @@ from ray_jobs.search.plan import Plan
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.results import Winner
 
-# settings of the search on which its plan does not depend, or that may change between its runs
+# settings of `tune` that do not affect the epochs of a plan, or that may differ when a search is resumed
 _NOT_IN_KEY = {"concurrent", "mlflow", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "trials", "seeds"}
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The plan of a search, and what it was decided from."""
+    """The plan of a search, and what is needed to follow or change it later. Stored as JSON."""
 
     plan: Plan
     judging: float  # seconds that judging the models is expected to take
-    asked: tuple[int, int]  # tune.trials and tune.seeds, of which the plan may have fewer
-    seeds_decided: bool = False  # after the search, by the time that was left
+    asked: tuple[int, int]  # the settings tune.trials and tune.seeds; the plan may have fewer
+    seeds_decided: bool = False  # plan.seeds is final: it was fitted to the time left after the search
     failures: dict[str, str] = field(default_factory=dict)  # why architectures are left out
 
 
 @dataclass(frozen=True)
 class Decider:
-    """Decides on the search of one configuration on one set of features, whose hash is `contents`."""
+    """Decides what one search trains, and stores the decision in `file`, which `file_of` names."""
 
-    config: Config
+    file: Location
+    experiments: Mapping[str, Experiment]  # by architecture, see `space.experiments`
+    settings: TuneSettings
     workload: Workload
-    contents: str
     resources: TrialResources
 
     def decide(self, known: Forecast | None = None) -> Decision:
-        """Return what the search does, and print it; or return what an earlier run of the same search decided.
+        """Return the decision of an earlier run of the same search; if there is none, decide, print and store.
 
-        `known` is a forecast that was printed before. Ray must be connected. Raises like `timing.measure`.
+        `known` is a forecast that was measured and printed before. Ray must be connected. Raises like `timing.measure`.
         """
-        asked = (self.config.tune.trials, self.config.tune.seeds)
-        if self._file.exists():
-            kept = self._file.read_json()
+        asked = (self.settings.trials, self.settings.seeds)
+        if self.file.exists():
+            kept = self.file.read_json()
             decision = Decision(**kept | {"plan": Plan(**kept["plan"]), "asked": tuple(kept["asked"])})
             for name, reason in decision.failures.items():
-                cli.console().print(f"tune: {name} is left out: {reason}; delete {self._file} to try it again")
+                cli.console().print(f"tune: {name} is left out: {reason}; delete {self.file} to try it again")
             return decision if decision.asked == asked else self._changed(decision)
-        forecast = known or timing.measure(self.config, self.workload, self.resources)
+        forecast = known or timing.measure(self.experiments, self.settings, self.workload, self.resources)
         forecast = replace(forecast, workload=self.workload)
         plan = forecast.plan()
         if known is None:
@@ -65,14 +66,15 @@ class Decider:
         return self._keep(Decision(plan, forecast.estimate(plan).judging, asked, failures=dict(forecast.failures)))
 
     def seeds(self, decision: Decision, winners: Sequence[Winner], seconds: float) -> int:
-        """Return the seeds of each winner: those of the plan, or after `seconds` those that tune.minutes still allows.
+        """Return the number of seeds of each winner, at most that of the plan, for which tune.minutes has time left.
 
-        Returns 0 where no time is left to finish the winners. It is decided once; a resumed search keeps to it.
+        `seconds` is the time spent so far. Returns 0 where no time is left to finish the winners. The number is decided
+        once and stored for a resumed search.
         """
-        plan, limit = decision.plan, 60 * self.config.tune.minutes
+        plan, limit = decision.plan, 60 * self.settings.minutes
         if not limit or decision.seeds_decided:
             return plan.seeds
-        sample = self.config.tune.sample
+        sample = self.settings.sample
         trainings = [winner.training_seconds / sample for winner in winners]
         seeds = budget.seeds_within(
             limit - seconds - decision.judging,
@@ -83,42 +85,45 @@ class Decider:
         )
         if seeds < plan.seeds:
             left = f"{seeds} of {plural(plan.seeds, 'seed')}" if seeds else "no further training"
-            cli.console().print(f"tune: tune.minutes={self.config.tune.minutes:g} leaves time for {left}")
+            cli.console().print(f"tune: tune.minutes={self.settings.minutes:g} leaves time for {left}")
         self._keep(replace(decision, plan=replace(plan, seeds=seeds), seeds_decided=True))
         return seeds
 
     def _changed(self, earlier: Decision) -> Decision:
-        """Return the earlier decision with other trials or seeds. The epochs stay, so that its trials are reused."""
-        trials, seeds = self.config.tune.trials, self.config.tune.seeds
+        """Return the earlier decision with other trials or seeds, and the same epochs, so that trials are reused."""
+        trials, seeds = self.settings.trials, self.settings.seeds
         plan = replace(
             earlier.plan,
             trials=trials if trials != earlier.asked[0] else earlier.plan.trials,
             seeds=seeds if seeds != earlier.asked[1] else max(1, earlier.plan.seeds),
         )
-        if self.config.tune.minutes:
+        if self.settings.minutes:
             counts = f"{plural(plan.trials, 'trial')} and {plural(plan.seeds, 'seed')} of each"
             cli.console().print(
                 f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them"
             )
         return self._keep(replace(earlier, plan=plan, asked=(trials, seeds), seeds_decided=True))
 
-    @property
-    def _file(self) -> Location:
-        """The file of the decision, named after everything that the epochs of a plan depend on except the machines."""
-        config = self.config
-        train = config.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
-        tune = config.tune.model_dump(mode="json", exclude=_NOT_IN_KEY)
-        rest = {"architectures": config.architectures, "seed": config.seed, "workload": asdict(self.workload)}
-        key = fingerprint(train, tune, rest | {"features": self.contents})
-        return Location.of(config.output) / "tune" / "plans" / f"{key}.json"
-
     def _keep(self, decision: Decision) -> Decision:
-        self._file.write_json(asdict(decision))
+        self.file.write_json(asdict(decision))
         return decision
 
 
+def file_of(config: Config, workload: Workload, contents: str) -> Location:
+    """Return the file of a search's decision: its name is a hash of what the epochs of a plan depend on.
+
+    `contents` is the hash of the features' contents. The machines are left out, so that a search can be resumed on
+    others.
+    """
+    train = config.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
+    tune = config.tune.model_dump(mode="json", exclude=_NOT_IN_KEY)
+    rest = {"architectures": config.architectures, "seed": config.seed, "workload": asdict(workload)}
+    key = fingerprint(train, tune, rest | {"features": contents})
+    return Location.of(config.output) / "tune" / "plans" / f"{key}.json"
+
+
 def overrun_notes(minutes: float, seconds: float) -> list[str]:
-    """Print and return a note for the report where the search took much longer than tune.minutes."""
+    """Print and return a note for the report if the search took much longer than tune.minutes."""
     if not minutes or seconds <= timing.TOO_LONG * 60 * minutes:
         return []
     note = f"The search took {duration(seconds)}, longer than tune.minutes={minutes:g}."

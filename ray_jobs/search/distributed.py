@@ -1,8 +1,8 @@
-"""Several processes that train one trial of the search together: one in each bundle of its placement group.
+"""Train one trial of the search in several processes: one in each bundle of its placement group.
 
-A TorchTrainer inside a trial would request resources in addition to the trial's own: on a small cluster trials then
-wait for each other, and a stopped trial leaves its group behind. Here Tune reserves the resources of all processes at
-once or not at all; the trial is the first process, and the others are tasks that end with it.
+A TorchTrainer inside a trial would request resources in addition to those of the trial: on a small cluster trials would
+wait for each other, and a stopped trial would leave its placement group behind. Here Tune reserves the resources of all
+processes at once; the trial is the first process, and the others are tasks that end with it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from genre.features.windows import Shard
 
-# for a process that does not answer, such as one that copies the clips to its machine; one that died is noticed at once
+# the longest wait for another process, which may be copying the clips to its machine; a dead one is noticed at once
 _TIMEOUT = timedelta(minutes=30)
-_ERRORS_SECONDS = 2.0  # to wait for the errors of processes that ended
-_END_SECONDS = 10.0  # to wait for the end of processes that have nothing left to do, or were cancelled
+_ERRORS_SECONDS = 2.0  # wait for the errors of processes that ended
+_END_SECONDS = 10.0  # wait for processes to end that are done, or were cancelled
 
 Follow = Callable[..., object]
 
 
 @contextlib.contextmanager
-def together(follow: Follow, *arguments: Any) -> Iterator[Shard]:
-    """Run the other processes of this trial, which call `follow(shard, *arguments)`, while the context is open.
+def process_group(follow: Follow, *arguments: Any) -> Iterator[Shard]:
+    """Within the block, run `follow(shard, *arguments)` in the other processes of this trial, if it has any.
 
-    Yields the shard of this process, the first. A trial of one bundle has no others. An error here that follows from
-    the end of another process is replaced by the error of that process.
+    Yields the shard of this process, the first. When the block fails because another process failed, raises the error
+    of that process.
     """
     group = ray.util.get_current_placement_group()
     if group is None or group.bundle_count == 1:
@@ -55,15 +55,15 @@ def together(follow: Follow, *arguments: Any) -> Iterator[Shard]:
             yield shard
         ray.wait(others, num_returns=len(others), timeout=_END_SECONDS)
     except RuntimeError as lost:
-        raise _reason(others, lost) from None
+        raise _first_cause(others, lost) from None
     finally:
         _end(others)
 
 
-def averaging(network: nn.Module) -> nn.Module:
-    """Return `network` with its gradients averaged over the processes of this trial, where there are several.
+def average_gradients(network: nn.Module) -> nn.Module:
+    """Return `network` so that its gradients are averaged over the processes of this trial, if there are several.
 
-    Batch statistics are not sent with every step; the trainer averages them once an epoch.
+    Batch statistics are not sent with every step; the trainer averages them before each validation.
     """
     return DistributedDataParallel(network, broadcast_buffers=False) if distributed.is_initialized() else network
 
@@ -82,9 +82,9 @@ def _start(
 
 
 def _end(others: list[ray.ObjectRef[None]]) -> None:
-    """End the processes that still run, and wait for it.
+    """Cancel the processes that still run, and wait until they have ended.
 
-    One that has ended is not cancelled: Ray may have given its process to the next trial, which the kill would reach.
+    A task that has ended is not cancelled: Ray may already run the next trial in its process, which would be killed.
     """
     _, running = ray.wait(others, num_returns=len(others), timeout=0)
     for other in running:
@@ -93,15 +93,15 @@ def _end(others: list[ray.ObjectRef[None]]) -> None:
         ray.wait(running, num_returns=len(running), timeout=_END_SECONDS)
 
 
-def _reason(others: list[ray.ObjectRef[None]], lost: RuntimeError) -> Exception:
-    """Return the error of the first process that failed by itself, not by losing its connection to the others."""
+def _first_cause(others: list[ray.ObjectRef[None]], lost: RuntimeError) -> Exception:
+    """Return the error of the first process that did not fail for a lost connection; `lost` if there is none."""
     ended, _ = ray.wait(others, num_returns=len(others), timeout=_ERRORS_SECONDS)
     for other in ended:
         try:
             ray.get(other)
         except ray.exceptions.RayError as error:
             cause: Exception = getattr(error, "cause", error)
-            if type(cause) is not RuntimeError:  # what gloo and NCCL raise for a lost connection
+            if type(cause) is not RuntimeError:  # gloo and NCCL raise this for a lost connection
                 return cause
     return lost
 

@@ -1,4 +1,4 @@
-"""Why the process of a trial died. Ray reports that it is gone, but not which signal ended it."""
+"""Find out why the process of a trial died: Ray reports that it died, but not by which signal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 from genre.settings import Config
 from genre.storage import Location
 
-TRIES = 2  # of a trial whose process dies or raises
+TRIES = 2  # how often a trial is started whose process dies or raises
 
 # what Python's faulthandler writes first (CPython's Modules/faulthandler.c); the hyphen came with 3.13
 _FAULTS = {
@@ -31,10 +31,10 @@ _FAULTS = {
 Train = Callable[..., None]
 
 
-def recorded(train: Train) -> Train:
-    """Wrap `train` to have a file in OUTPUT/tune/exits while it runs, to which faulthandler writes a fatal signal.
+def record_faults(train: Train) -> Train:
+    """Wrap `train` so that faulthandler writes fatal signals to a file in OUTPUT/tune/exits while it runs.
 
-    Without effect where OUTPUT is an object store, since a dying process cannot upload.
+    Without effect where OUTPUT is in an object store, since a dying process cannot upload.
     """
 
     @functools.wraps(train)
@@ -47,7 +47,7 @@ def recorded(train: Train) -> Train:
 
 
 def reason(output: Location, result: tune.Result) -> str:
-    """Return in one line why a trial ended with an error, and how often it was tried."""
+    """Return in one line why a trial ended with an error, and how often it was started."""
     error, file = result.error, _file(output, result.path)
     why = last_line(error)
     if isinstance(error, RayActorError):
@@ -55,7 +55,7 @@ def reason(output: Location, result: tune.Result) -> str:
         if file and file.exists():
             fault = next(iter(file.read_text("utf-8", errors="replace").splitlines()), "")
             number = _FAULTS.get(fault)
-            # no process can record a SIGKILL, which the kernel sends where memory runs out
+            # a process cannot record SIGKILL, which the kernel sends when memory runs out
             why = (
                 f"killed by signal {number} ({number.name})"
                 if number
@@ -72,13 +72,13 @@ def cause(error: RayError) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last line of an error's text, which names it, without the traceback above."""
+    """Return the last line of an error's text: Ray puts a traceback above the message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def _file(output: Location, trial: str) -> Path | None:
-    """Return the fault file of a trial, which has the name of its log folder `trial`; None in an object store."""
+    """Return the fault file of the trial whose log folder is `trial`; None if `output` is in an object store."""
     return Path(output.path, "tune", "exits", f"{PurePosixPath(trial).name}.txt") if output.is_local else None
 
 
@@ -90,5 +90,5 @@ def _faults_to(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            faulthandler.enable(all_threads=False)  # as Ray has it, to the worker's log
+            faulthandler.enable(all_threads=False)  # to the worker's log, as Ray had set it
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The final models of the winners, one for each seed: copied from the search where it trained them, else trained."""
+"""The final models of the winners, one for each seed: copied from the search if it finished them, else trained."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Finals:
 
 
 def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
-    """Train each winner with `seeds` seeds to its end on all tracks, and save the models in OUTPUT/models.
+    """Train each winner completely with `seeds` seeds on all tracks, and save the models in OUTPUT/models.
 
-    A finished trial of a search on all tracks is the training with the search's own seed, and one that was stopped is
-    resumed. A training that fails leaves its seed out, with a note for the report. Raises `TrainingError` when all
-    failed.
+    If the search was on all tracks, the trial itself is the training with the first seed: it is reused if it finished,
+    else resumed. A seed whose training fails is left out, with a note for the report. Raises `TrainingError` when all
+    trainings failed.
     """
     first = trials.base.seed
     slots = {
@@ -59,7 +59,7 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
 
 
 def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
-    """Save the winners in OUTPUT/models without further training: the best epoch of those that have not finished."""
+    """Save the winners in OUTPUT/models without further training; of unfinished ones, the best epoch so far."""
     config, finals = trials.base, Finals()
     for winner in winners:
         parent = Location.of(config.output) / "models" / label(config, winner)
@@ -108,7 +108,11 @@ def label(config: Config, winner: Winner) -> str:
 
 
 def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
-    """Return the slot of a winner's training with `seed`: where it is the trial's, the trial itself if it finished."""
+    """Return the slot of a winner's training with `seed`.
+
+    If this training is the trial itself (`is_trial`), a finished trial is reused, and another one is resumed from its
+    state.
+    """
     if is_trial and winner.slot.is_finished:
         return winner.slot
     slot = winner.slot.final(seed)
@@ -118,11 +122,11 @@ def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
 
 
 def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, int], Slot]) -> Finals:
-    """Copy the models to OUTPUT/models/LABEL/seed-N, and delete the models that an earlier search left there.
+    """Copy the models to OUTPUT/models/LABEL/seed-N, and delete the models of an earlier search.
 
-    Where all seeds of a winner failed, OUTPUT/models/LABEL is deleted: an earlier model there would have other
-    settings than the leaderboard describes. OUTPUT/tune still has the trials of the earlier search, so running that
-    search again restores it. Raises `TrainingError` where all winners failed; then the earlier models stay.
+    If all seeds of a winner failed, OUTPUT/models/LABEL is deleted: an earlier model in it would have other settings
+    than the leaderboard states. The earlier search can be run again to restore it, since OUTPUT/tune keeps its trials.
+    Raises `TrainingError` when all seeds of all winners failed, and keeps the earlier models.
     """
     notes: list[str] = []
     rows: list[tuple[Location, SavedRuns]] = []
@@ -152,7 +156,7 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
 
 
 def _delete_others(parent: Location, kept: set[str]) -> None:
-    """Delete the models of seeds that are not `kept`."""
+    """Delete the models of seeds whose names are not in `kept`."""
     for child in parent.children():
         if child.base_name.startswith("seed-") and child.base_name not in kept:
             (parent / child.base_name).delete()

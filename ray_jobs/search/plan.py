@@ -22,5 +22,5 @@ class Plan:
 
     @classmethod
     def of(cls, train: TrainSettings, tune: TuneSettings, architectures: Iterable[str]) -> Plan:
-        """Return the plan that the settings ask for, without a limit of time."""
+        """Return the plan of the settings without a time limit."""
         return cls(dict.fromkeys(architectures, train.epochs), tune.trials, tune.seeds)

@@ -1,4 +1,4 @@
-"""Shows the progress of a search: a live table on a terminal, a line now and then in a log."""
+"""Show the progress of a search: a live table on a terminal, a line every 15 seconds in a log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ray_jobs.search.trial_spec import TrialSpec
 
 _LOG_EVERY_SECONDS = 15.0
 _STATES = ("waiting", "running", "done", "ended early", "stopped", "failed")  # columns of the table
-_IN_A_LINE = ("done", "ended early", "stopped", "failed", "running", "waiting")
+_STATES_IN_LINE = ("done", "ended early", "stopped", "failed", "running", "waiting")
 
 
 class SearchProgress(Callback):
     """Counts the trials of each architecture by state, and shows the best score so far and the time left.
 
-    "ended early" is a trial that train.patience ended, "stopped" one that the search stopped. The counts are of all
-    `slots`, also of those that ran before; `missing` are those that run now.
+    "ended early" is a trial that train.patience ended, "stopped" one that the search stopped. All `slots` are counted,
+    also those that ran before; `missing` are those that run now.
     """
 
     def __init__(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], concurrent: int) -> None:
@@ -41,12 +41,12 @@ class SearchProgress(Callback):
         ]
         self._earlier_seconds = wall_seconds(slot.record for slot in slots if slot.record is not None)
         self._concurrent = concurrent
-        self._epoch_seconds: dict[str, float] = {}  # of the latest epochs, by architecture
+        self._epoch_seconds: dict[str, float] = {}  # seconds of an epoch in the latest report, by architecture
         self._reached = {str(slot.folder.location): slot.record.epochs for slot in missing if slot.record is not None}
-        self._ended: dict[str, str] = {}  # state of the trials that ended now, by folder
+        self._ended: dict[str, str] = {}  # states of the trials that ended in this run, by folder
 
     def setup(self, **info: Any) -> None:
-        """Open the terminal, which cannot be pickled as Tune pickles callbacks before. See `Callback`."""
+        """Open the terminal: not in the constructor, after which Tune pickles callbacks. See `Callback`."""
         self._console = cli.console()
         self._started = self._logged = time.monotonic()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -54,7 +54,7 @@ class SearchProgress(Callback):
             self._live.start()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Show the progress now and then; called many times a second, also during a long epoch. See `Callback`."""
+        """Show the progress if it is time; called many times a second, also during an epoch. See `Callback`."""
         every = 1.0 if self._live.is_started else _LOG_EVERY_SECONDS
         if time.monotonic() - self._logged < every:
             return
@@ -87,7 +87,7 @@ class SearchProgress(Callback):
         self._console.print(self._line(trials))
 
     def _states(self, architecture: str, trials: list[Trial]) -> Counter[str]:
-        """Count the trials of `architecture` in each state; those that Tune has not created yet are waiting."""
+        """Count the trials of `architecture` by state; trials that Tune has not created yet are waiting."""
         specs = [(trial, TrialSpec.of(trial.config)) for trial in trials]
         own = [self._state(trial, spec) for trial, spec in specs if spec.architecture == architecture]
         states = Counter(own)
@@ -119,7 +119,7 @@ class SearchProgress(Callback):
 
     def _line(self, trials: list[Trial]) -> str:
         total: Counter[str] = sum((self._states(name, trials) for name in self._epochs), Counter())
-        counts = ", ".join(f"{total[key]} {key}" for key in _IN_A_LINE if total[key])
+        counts = ", ".join(f"{total[key]} {key}" for key in _STATES_IN_LINE if total[key])
         best = self._best(trials)
         scores = ", ".join(f"{name} {best[name]:.2f}" for name in self._epochs if name in best)
         return f"{self._phase}: {counts}, {self._time(trials)}; best valid F1: {scores or 'none yet'}"
@@ -130,7 +130,7 @@ class SearchProgress(Callback):
         return duration(seconds) + (f", at most about {duration(left)} left" if left >= 1 else "")
 
     def _left(self, trials: list[Trial]) -> float:
-        """Return the seconds of all epochs to come, each as long as the latest one of its architecture."""
+        """Return the seconds of all remaining epochs, if each takes as long as the latest of its architecture."""
         if not self._epoch_seconds:
             return 0.0
         mean = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)

@@ -65,7 +65,7 @@ class TrialResources:
         return max(1, int(self.cpus))
 
     def torch_device(self) -> torch.device:
-        """Return the device of a trial in this process: the CPU where the trial reserves no GPU."""
+        """Return the device of a trial in this process: the CPU if the trial reserves no GPU."""
         return devices.device_for(self.device)
 
     def bundles(self) -> tune.PlacementGroupFactory:
@@ -73,27 +73,28 @@ class TrialResources:
         return tune.PlacementGroupFactory([self._of_worker()] * self.workers)
 
     def start(self) -> None:
-        """Start the machines for a first trial where the cluster has none. Raises like `machines.start`."""
+        """Start the machines for a first trial if the cluster has none. Raises like `machines.start`."""
         if is_cluster():
             machines.start([self._of_worker()] * self.workers, f"a trial needs {self._wanted()}")
 
     def concurrent_trials(self) -> int:
-        """Return how many trials run at a time: on a cluster without limits, those that the machines now up can hold.
+        """Return how many trials run at a time; on a cluster without limits, on the machines that are up now.
 
-        Raises `ConfigError` where no trial fits, since Ray would wait for ever.
+        Raises `ConfigError` where no trial fits: Ray would wait forever.
         """
-        fitting = machines.slots(self._of_worker())
-        if is_cluster() and (most := self.most_trials()):
-            return most
-        if fitting < self.workers and not is_cluster():
+        workers = machines.slots(self._of_worker())
+        if is_cluster():
+            return self.most_trials() or max(1, workers // self.workers)
+        if workers < self.workers:
             raise ConfigError(
                 f"a trial needs {self._wanted()}, this machine has {self.capacity.cpus:g} CPUs and "
-                f"{self.capacity.gpus:g} GPUs, room for {fitting}; ask for less"
+                f"{self.capacity.gpus:g} GPUs, room for {workers}; ask for less"
             )
-        return max(1, min(fitting // self.workers, self.limit or fitting))
+        fitting = workers // self.workers
+        return min(fitting, self.limit or fitting)
 
     def most_trials(self) -> int | None:
-        """Return the most trials that may run at a time; None for no limit: then machines are started for all.
+        """Return the most trials that may run at a time; None on a cluster without limits, which starts machines.
 
         Raises `ConfigError` where the limits leave no room for a trial.
         """

@@ -1,4 +1,4 @@
-"""The results of trials: the best of each architecture, the reasons of failures, and the facts for the report."""
+"""The results of trials: the best of each architecture, why others have none, and the facts for the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Winner:
     slot: Slot
     settings: dict[str, Any]
     valid_f1: float
-    trials: int  # tried, of which it is the best
+    trials: int  # number of trials of the architecture
 
     @property
     def architecture(self) -> str:
@@ -35,13 +35,13 @@ class Winner:
 
     @property
     def training_seconds(self) -> float:
-        """Expected time of a complete training with these settings."""
+        """Expected seconds of a complete training with these settings."""
         record = self.slot.record
         return record.seconds / record.epochs * self.slot.epochs if record is not None and record.epochs else 0.0
 
     @property
     def remaining_seconds(self) -> float:
-        """Expected time until the trial itself is finished; 0 where it is."""
+        """Expected seconds until the trial itself is finished; 0 if it is."""
         record = self.slot.record
         if record is None or record.ended == "finished":
             return 0.0
@@ -49,9 +49,9 @@ class Winner:
 
 
 def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
-    """Return the trial with the best epoch; None where no trial of the architecture finished an epoch.
+    """Return the trial with the best epoch; None if no trial of the architecture finished an epoch.
 
-    Trials that failed later count only where all did.
+    Trials that failed after that are considered only if all of them failed.
     """
     tried = [(slot, slot.record) for slot in slots if slot.architecture == architecture and slot.record is not None]
     scored = [(slot, record, f1) for slot, record in tried if (f1 := record.best_f1) is not None]
@@ -74,7 +74,7 @@ def for_report(slots: Sequence[Slot], concurrent: int, budget: str) -> Search:
 
 
 def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
-    """Return why searched architectures have no model, by name; `saved` are those that have one."""
+    """Return by name why architectures of the search have no model; `saved` are those that have one."""
     reasons = {
         name: [trial.error for trial in search.trials if trial.architecture == name] for name in search.architectures
     }

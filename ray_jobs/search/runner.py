@@ -1,9 +1,9 @@
-"""Runs trials with Ray Tune. Their results are in their folders, so Tune's own state is never read again."""
+"""Run trials with Ray Tune. Their results are in their folders; Tune's own state is not used to resume a search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ray
@@ -14,7 +14,7 @@ from genre.features.cache import ClipCache
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, reporter
-from ray_jobs.search import exits, tracking
+from ray_jobs.search import exits, tracking, trial_spec
 from ray_jobs.search.progress import SearchProgress
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.slots import Slot
@@ -42,9 +42,9 @@ class Runner:
         return replace(self, cache=ClipCache.of(features.complete(), settings, splits)) if self.is_on_sample else self
 
     def make_copy(self) -> None:
-        """Make the copy of the clips on one machine, so that a disk that is too small ends a search at its start.
+        """Copy the clips to one machine, so that a search does not start if its disk is too small.
 
-        Raises `TrainingError`.
+        Raises `TrainingError` when the copy cannot be made.
         """
         task = _make_copy.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)
         with reporter.listening(lambda message: cli.console().print(f"tune: {message}")) as mailbox:
@@ -55,8 +55,8 @@ class Runner:
     def run(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], **sampling: Any) -> list[Slot]:
         """Run the trials of the `missing` slots, and return all `slots` with their new records.
 
-        `sampling` are arguments of `tune.TuneConfig` and a `param_space`, which give each trial a `TrialSpec`. Tune's
-        logs go to OUTPUT/tune/logs/PHASE, for TensorBoard. After an interruption some slots have not ended.
+        `sampling` are a `param_space` and arguments of `tune.TuneConfig`; they give each trial its `TrialSpec`. Tune
+        writes logs for TensorBoard to OUTPUT/tune/logs/PHASE. After an interruption some slots have not ended.
         """
         output = Location.of(self.base.output)
         logs = output / "tune" / "logs"
@@ -93,7 +93,7 @@ class Runner:
 
 @ray.remote
 def _make_copy(cache: ClipCache, mailbox: Any) -> str:
-    """Return why the copy cannot be made; "" where it is made."""
+    """Copy the clips to this machine. Return why this failed; "" if it did not."""
     try:
         cache.open(mailbox.put.remote)
     except GenreError as error:
@@ -102,5 +102,5 @@ def _make_copy(cache: ClipCache, mailbox: Any) -> str:
 
 
 def listed(specs: Sequence[TrialSpec]) -> dict[str, Any]:
-    """Return the sampling of exactly these trials, in their order."""
-    return {"param_space": {"run": tune.grid_search([spec.to_config()["run"] for spec in specs])}}
+    """Return the sampling for `Runner.run` of exactly these trials, in this order."""
+    return {"param_space": {trial_spec.KEY: tune.grid_search([asdict(spec) for spec in specs])}}

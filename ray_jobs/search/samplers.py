@@ -1,4 +1,4 @@
-"""Chooses the settings of trials: drawn at random, or proposed by TPE from earlier results."""
+"""Choose the settings of trials: drawn at random, or proposed by TPE from earlier results."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def sampling(
 
 
 def draw(settings: TuneSettings, seed: int, slot: Slot) -> dict[str, Any]:
-    """Draw the settings of a trial; they depend on its architecture, its number and the seed alone."""
+    """Draw the settings of a trial; they depend only on its architecture, its number and the seed."""
     rng = np.random.default_rng([seed, slot.number, *slot.architecture.encode()])
     domains = space.domains(settings, slot.architecture)
     return {key: _draw(domain, rng) for key, domain in domains.items()}
 
 
 class PerArchitectureTPE(Searcher):
-    """One TPE study (Bergstra et al. 2011, by Optuna) for each architecture, in turn.
+    """A TPE study (Bergstra et al. 2011, by Optuna) for each architecture, which propose settings in turn.
 
-    A single study would spend its trials on the architecture that leads early, but the comparison needs equally many
-    trials of each. A study knows the settled trials of its architecture, resumes the interrupted ones with their
-    settings, and proposes settings for the rest. Raises `ConfigError` where Optuna is not installed.
+    A single study would spend its trials on the architecture that leads early, but the comparison needs the same number
+    of trials of each. A study knows the settled trials of its architecture, resumes interrupted ones with their
+    settings, and proposes settings for the rest. Raises `ConfigError` if Optuna is not installed.
     """
 
     def __init__(self, settings: TuneSettings, seed: int, slots: Sequence[Slot], missing: Sequence[Slot]) -> None:
@@ -54,7 +54,7 @@ class PerArchitectureTPE(Searcher):
         except ImportError:
             raise ConfigError("tune.sampler=tpe needs Optuna; install the extra genre[tpe]") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # a study first proposes the settings of interrupted trials
+        # interrupted trials first: a study proposes their settings before its own
         self._waiting = sorted(missing, key=lambda slot: slot.settings is None)
         self._studies = {}
         for name in dict.fromkeys(slot.architecture for slot in slots):
@@ -93,7 +93,7 @@ class PerArchitectureTPE(Searcher):
 
 
 def _earlier(slots: Sequence[Slot], minutes: float) -> dict[str, Earlier]:
-    """Return what trials reached in earlier runs, by folder."""
+    """Return the trials that ran earlier, by folder."""
     return {
         str(slot.folder.location): Earlier(slot.architecture, record.scores, record.seconds, record.is_settled(minutes))
         for slot in slots

@@ -1,20 +1,20 @@
-"""The slots of a search: its numbered trials, their folders, and which of them still have something to do.
+"""The slots of a search: its numbered trials, their folders, and which of them still have to run.
 
-The trials of an architecture share a parent folder, whose name holds a hash of everything that they depend on. So a
-search with more trials, other seeds or other architectures reuses the trials that exist, and trains only the rest.
+The trials of an architecture share a parent folder, whose name contains a hash of everything that they depend on. So a
+search with more trials, other seeds or other architectures reuses the trials that exist, and runs only the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from genre.config import fingerprint
 from genre.features import Manifest
-from genre.settings import Config
+from genre.settings import TuneSettings
 from genre.storage import Location
-from genre.training.experiment import EXECUTION_SETTINGS
+from genre.training.experiment import EXECUTION_SETTINGS, Experiment
 from ray_jobs.search import space
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.trial_folder import Record, TrialFolder
@@ -23,7 +23,7 @@ from ray_jobs.search.trial_spec import TrialSpec
 
 @dataclass(frozen=True)
 class Slot:
-    """A trial of the search, or a final training of its settings, with the record of what ran there."""
+    """A place for a trial of the search, or for a final training of its settings, and the record of what ran in it."""
 
     architecture: str
     number: int  # 0, 1, ... within its architecture
@@ -34,7 +34,7 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """Its folder's name, such as "003", or "003-seed-1" for a final training."""
+        """The name of its folder, such as "003", or "003-seed-1" for a final training."""
         return f"{self.number:03d}" if self.seed is None else f"{self.number:03d}-seed-{self.seed}"
 
     @property
@@ -43,12 +43,12 @@ class Slot:
 
     @property
     def log_name(self) -> str:
-        """Its name in Tune's logs, such as "cnn-003"."""
+        """The name in Tune's logs, such as "cnn-003"."""
         return f"{self.architecture}-{self.name}"
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """The settings of a trial that started, by dotted key; None where it did not, or its process died at once."""
+        """The settings of its trial by dotted key; None if it has not started, or its process died at the start."""
         return (self.record.settings or None) if self.record is not None else None
 
     @property
@@ -69,14 +69,22 @@ class Slot:
         return replace(self, seed=seed).read()
 
     def spec(self, settings: dict[str, Any]) -> TrialSpec:
-        """Return what its trial is given, with `settings` by dotted key."""
+        """Return the input of its trial, with `settings` by dotted key."""
         fixed = {"architecture": self.architecture, "train.epochs": self.epochs}
         return TrialSpec(fixed | settings, str(self.folder.location), self.log_name)
 
 
-def planned(config: Config, manifest: Manifest, plan: Plan) -> list[Slot]:
-    """Return the slots of all trials of the search, with the architectures in turn so that all of them start early."""
-    parents = {name: _parent(config, manifest, name, epochs) for name, epochs in plan.epochs.items()}
+def planned(
+    folder: Location, experiments: Mapping[str, Experiment], tune: TuneSettings, manifest: Manifest, plan: Plan
+) -> list[Slot]:
+    """Return the slots of all trials of the search; architectures alternate, so that all of them start early.
+
+    `folder` is OUTPUT/tune; `experiments` are those of `space.experiments`.
+    """
+    parents = {
+        name: folder / f"{name}-{_key(experiments[name], tune, manifest, epochs)}"
+        for name, epochs in plan.epochs.items()
+    }
     return [
         Slot(name, number, plan.epochs[name], parent).read()
         for number in range(plan.trials)
@@ -85,21 +93,21 @@ def planned(config: Config, manifest: Manifest, plan: Plan) -> list[Slot]:
 
 
 def unsettled(slots: Sequence[Slot], minutes: float = 0.0) -> list[Slot]:
-    """Return the slots whose trials have something left to do in a search limited to `minutes`; 0: no limit."""
+    """Return the slots whose trials still have to run in a search limited to `minutes`; 0: no limit."""
     return [slot for slot in slots if slot.record is None or not slot.record.is_settled(minutes)]
 
 
-def _parent(config: Config, manifest: Manifest, architecture: str, epochs: int) -> Location:
-    """Return the folder of an architecture's trials, named after everything that their results depend on."""
-    planned = space.experiment(config, {"architecture": architecture, "train.epochs": epochs})
+def _key(planned: Experiment, tune: TuneSettings, manifest: Manifest, epochs: int) -> str:
+    """Return a hash of everything that the results of an architecture's trials depend on."""
+    train = planned.train.model_copy(update={"epochs": epochs})
     settings = {
-        "train": planned.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
+        "train": train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
         "params": planned.params,
-        "space": {key: asdict(domain) for key, domain in space.domains(config.tune, architecture).items()},
-        "sampler": config.tune.sampler,
-        "stopping": [config.tune.grace_epochs, config.tune.reduction],
+        "space": {key: asdict(domain) for key, domain in space.domains(tune, planned.architecture).items()},
+        "sampler": tune.sampler,
+        "stopping": [tune.grace_epochs, tune.reduction],
         "seed": planned.seed,
-        "sample": config.tune.sample,
+        "sample": tune.sample,
         "features": [manifest.fingerprint, manifest.contents],
     }
-    return Location.of(config.output) / "tune" / f"{architecture}-{fingerprint(settings)}"
+    return fingerprint(settings)

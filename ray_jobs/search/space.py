@@ -26,7 +26,7 @@ def architecture_names(settings: TuneSettings) -> list[str]:
 def domains(settings: TuneSettings, architecture: str) -> dict[str, Domain]:
     """Return the domain of each setting that varies, by dotted key; `tune.space` replaces those of the architecture.
 
-    Raises `ConfigError` where `tune.space` varies the number of epochs, or holds something that is not a domain.
+    Raises `ConfigError` if `tune.space` varies the number of epochs or contains an invalid domain.
     """
     own = settings.space.get(architecture, {})
     if "train.epochs" in own:
@@ -41,6 +41,14 @@ def domains(settings: TuneSettings, architecture: str) -> dict[str, Domain]:
 def sampled(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a trial's settings that the sampler chose."""
     return {key: value for key, value in settings.items() if key not in _FIXED}
+
+
+def experiments(base: Config) -> dict[str, Experiment]:
+    """Return the experiment of each architecture to search, by name, before its settings vary.
+
+    Raises `ConfigError` for invalid settings of an architecture.
+    """
+    return {name: experiment(base, {"architecture": name}) for name in architecture_names(base.tune)}
 
 
 def experiment(base: Config, settings: Mapping[str, Any]) -> Experiment:

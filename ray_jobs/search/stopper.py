@@ -1,4 +1,4 @@
-"""Early stopping: asynchronous successive halving among the trials of each architecture, and a limit of its time."""
+"""Early stopping: asynchronous successive halving within each architecture, and a time limit for each."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ray_jobs.search.plan import Plan
 from ray_jobs.search.trial_folder import TrialFolder
 from ray_jobs.search.trial_spec import TrialSpec
 
-METRIC = "best_f1"  # of the validation split, over the epochs so far
+METRIC = "best_f1"  # the best macro F1 on the validation split so far
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """What a trial reached in earlier runs of the search: scores as (epoch, best F1), and seconds of training."""
+    """A trial of an earlier run of the search: its scores as (epoch, best F1), and its seconds of training."""
 
     architecture: str
     scores: Sequence[tuple[int, float]]
     seconds: float
-    settled: bool  # it does not run again
+    settled: bool  # it is not run again
 
 
 class PerArchitecture(FIFOScheduler):
-    """One scheduler for each architecture, so that a slow starter such as VGG is not compared with a fast CNN.
+    """A scheduler for each architecture, so that one that learns slowly, such as VGG, is not compared with a CNN.
 
-    Within an architecture it is asynchronous successive halving (Li et al., arXiv 1810.05934) over the epochs of the
-    plan. Trials are compared with those that ran `earlier` (by folder) as if all ran together.
+    Each is asynchronous successive halving (Li et al., arXiv 1810.05934) over the epochs of the plan. Trials are
+    compared with those of `earlier` runs (by folder) as if all ran in this one.
 
-    Each architecture has the plan's minutes of training (0: no limit). When they are spent, its running trials stop
+    Each architecture has the plan's minutes of training (0: no limit). When these are spent, running trials are stopped
     after the current epoch, and later ones after their first. A stopped trial is recorded as such in its folder. A
     trial that reports its last epoch is never stopped, since it still has to save its model.
     """
@@ -51,12 +51,12 @@ class PerArchitecture(FIFOScheduler):
             self._seconds.setdefault(trial.architecture, {})[folder] = trial.seconds
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Keep what is optimised for the schedulers, which are made later. See `TrialScheduler`."""
+        """Store what is optimised for the schedulers, which are created later. See `TrialScheduler`."""
         self._goal = (metric, mode, spec)
         return bool(super().set_search_properties(metric, mode, **spec))
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Compare a resumed trial at the epochs that it reached earlier. See `TrialScheduler`."""
+        """Add a trial; report the earlier scores of a resumed one. See `TrialScheduler`."""
         scheduler = self._scheduler(trial)
         scheduler.on_trial_add(tune_controller, trial)
         if (earlier := self._earlier.get(TrialSpec.of(trial.config).folder)) is not None:
@@ -90,7 +90,7 @@ class PerArchitecture(FIFOScheduler):
         self._scheduler(trial).on_trial_remove(tune_controller, trial)
 
     def _scheduler(self, trial: Trial) -> TrialScheduler:
-        """Return the scheduler of the trial's architecture; a new one is first given the trials that ran earlier."""
+        """Return the scheduler of the trial's architecture; a new one first gets the scores of settled trials."""
         name = TrialSpec.of(trial.config).architecture
         if name not in self._schedulers:
             scheduler = self._schedulers[name] = self._halving(name)
@@ -114,6 +114,6 @@ class PerArchitecture(FIFOScheduler):
 
 
 def _replay(scheduler: TrialScheduler, trial: Any, earlier: Earlier) -> None:
-    """Report the earlier scores of a trial to its scheduler, whose decisions on them were carried out then."""
+    """Report the earlier scores of a trial to its scheduler; its decisions are ignored, since they are past."""
     for epoch, f1 in earlier.scores:
         scheduler.on_trial_result(None, trial, {"epoch": epoch, METRIC: f1})

@@ -1,27 +1,29 @@
-"""Times a few training steps of each architecture, and prints what a search trains and how long that takes."""
+"""Time a few training steps of each architecture, and print what a search trains and how long that takes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import ray
 import torch
 
 from genre.errors import ConfigError, TrainingError
 from genre.features import SPLITS, Features
-from genre.settings import Config
+from genre.settings import TuneSettings
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
 from genre.wording import duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.search import exits, space
+from ray_jobs.engine.tasks import POLL_SECONDS
+from ray_jobs.search import exits
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.resources import TrialResources
 
-TOO_LONG = 1.1  # times tune.minutes
+TOO_LONG = 1.1  # a search is late if it takes longer than tune.minutes, times this
 
-_POLL_SECONDS = 1.0
 _LONG_WITHOUT_GPU = 3600.0  # seconds
 
 
@@ -32,23 +34,22 @@ def workload_of(features: Features) -> Workload:
     return Workload(train, valid, test, features.shape, len(features.classes), tested)
 
 
-def measure(config: Config, workload: Workload, resources: TrialResources) -> Forecast:
-    """Time a few training steps of each architecture where its trials will run. Ray must be connected.
+def measure(
+    experiments: Mapping[str, Experiment], tune: TuneSettings, workload: Workload, resources: TrialResources
+) -> Forecast:
+    """Time a few training steps of each architecture in tasks with the resources of a trial. Ray must be connected.
 
-    Raises `ConfigError` where the settings of an architecture are wrong, and `TrainingError` where no architecture can
-    take a step.
+    `experiments` are those of `space.experiments`. Raises `ConfigError` for settings that an architecture refuses, and
+    `TrainingError` if no architecture can take a step.
     """
-    concurrent = resources.concurrent_trials()  # first: where no trial fits, measuring would wait for ever
-    names = space.architecture_names(config.tune)
+    concurrent = resources.concurrent_trials()  # first: if no trial fits, measuring would wait forever
     probe = _probe.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    running = {
-        probe.remote(space.experiment(config, {"architecture": name}), workload, resources): name for name in names
-    }
+    running = {probe.remote(planned, workload, resources): name for name, planned in experiments.items()}
     measured: dict[str, Cost] = {}
     failures: dict[str, str] = {}
-    with JobProgress("timing a few steps of each architecture", len(names)) as progress:
+    with JobProgress("timing a few steps of each architecture", len(experiments)) as progress:
         while running:
-            done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for task in done:
                 name = running.pop(task)
                 try:
@@ -59,9 +60,11 @@ def measure(config: Config, workload: Workload, resources: TrialResources) -> Fo
                     failures[name] = f"it cannot take a training step ({exits.cause(error)})"
             progress.step(len(done))
     if not measured:
-        raise TrainingError("no architecture to search: " + "; ".join(f"{name}: {failures[name]}" for name in names))
-    ordered = {name: measured[name] for name in names if name in measured}
-    return Forecast(config.train, config.tune, workload, ordered, concurrent, bool(resources.gpus), failures)
+        reasons = "; ".join(f"{name}: {failures[name]}" for name in experiments)
+        raise TrainingError(f"no architecture to search: {reasons}")
+    ordered = {name: measured[name] for name in experiments if name in measured}
+    train = next(iter(experiments.values())).train  # all have the same settings of training
+    return Forecast(train, tune, workload, ordered, concurrent, bool(resources.gpus), failures)
 
 
 def show(forecast: Forecast, plan: Plan) -> None:
@@ -71,7 +74,7 @@ def show(forecast: Forecast, plan: Plan) -> None:
 
 
 def lines(forecast: Forecast, plan: Plan) -> list[str]:
-    """Return what `plan` trains, how long that takes, and where that is long, which settings shorten it."""
+    """Return what `plan` trains and how long that takes; if it takes long, also the settings that shorten it."""
     expected, limit = forecast.estimate(plan), forecast.tune.minutes
     shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
     text = [f"{name} is left out: {reason}" for name, reason in forecast.failures.items()]

@@ -1,4 +1,4 @@
-"""Logs trials to an MLflow tracking server or database, in addition to Tune's TensorBoard logs."""
+"""Log trials to an MLflow tracking server or database, in addition to Tune's TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genre.errors import ConfigError
 
 
 def check(address: str) -> None:
-    """Raise `ConfigError` unless MLflow is installed and can use `address`, the value of tune.mlflow; "": not used."""
+    """Raise `ConfigError` unless MLflow is installed and can use `address`, the setting tune.mlflow (may be empty)."""
     if not address:
         return
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
@@ -34,5 +34,5 @@ def check(address: str) -> None:
 
 
 def callbacks(address: str, experiment: str) -> list[Callback]:
-    """Return the callbacks that log each trial and epoch to `experiment` at `address`; none without an address."""
+    """Return the callbacks that log each trial and epoch to `experiment` at `address`; none if it is empty."""
     return [MLflowLoggerCallback(tracking_uri=address, experiment_name=experiment)] if address else []

@@ -1,4 +1,4 @@
-"""One trial: trains one configuration in one process or several, and reports each validated epoch to Tune."""
+"""One trial: train one configuration in one process or several, and report each validated epoch to Tune."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ from ray_jobs.search.trial_folder import Record, TrialFolder
 from ray_jobs.search.trial_spec import TrialSpec
 
 
-@exits.recorded
+@exits.record_faults
 def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources: TrialResources) -> None:
-    """Train `base` with the settings of a `TrialSpec`, from the last epoch in its folder; save the model at the end."""
+    """Train `base` with the settings of a `TrialSpec`, resuming from its folder; save the model at the end.
+
+    `trial` is the `config` of a Tune trial. A loss that is not finite is reported as a result and not raised.
+    """
     spec = TrialSpec.of(trial)
     planned, folder = space.experiment(base, spec.settings), TrialFolder(Location.of(spec.folder))
     record = replace(folder.record() or Record({}), settings=spec.settings).started()
     folder.write(record)
-    with distributed.together(_follow, planned, cache, folder, resources) as shard:
+    with distributed.process_group(_follow, planned, cache, folder, resources) as shard:
         card, trainer = _trainer(shard, planned, cache, folder, resources)
         earlier = len(trainer.history)
         try:
@@ -42,7 +45,7 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
                 folder.write(record)
                 tune.report(asdict(epoch) | {"trial_seconds": record.seconds})
         except TrainingError as error:
-            # a result, not a crash: with the same settings the loss would not be finite again
+            # a result, not a crash: a second try with the same settings would fail in the same way
             record = replace(record.reached(trainer.history), ended="failed", failure=str(error))
             folder.write(record)
             report = {"epoch": record.epochs, "best_f1": record.best_f1 or 0.0, "trial_seconds": record.seconds}
@@ -50,7 +53,7 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
             return
         experiment.save_best(folder.model, card, trainer)
     if len(trainer.history) == earlier:  # only the model is missing; Tune needs a report of each trial
-        # before the end is written: this report may stop a trial that train.patience ended
+        # before the end is recorded: this report may make Tune stop a trial that train.patience ended
         tune.report(asdict(trainer.history[-1]) | {"trial_seconds": record.seconds})
     folder.write(replace(record.reached(trainer.history), ended="finished"))
 
@@ -68,7 +71,7 @@ def trainer_for(
 def _follow(
     shard: Shard, planned: Experiment, cache: ClipCache, folder: TrialFolder, resources: TrialResources
 ) -> None:
-    """Train the share of a process other than the first, which alone reports and writes."""
+    """Train in a process other than the first; only the first one reports and writes."""
     card, trainer = _trainer(shard, planned, cache, folder, resources)
     with contextlib.suppress(TrainingError):  # the loss is the same in all processes, and the first reports it
         for _ in trainer.run():
@@ -83,4 +86,4 @@ def _trainer(
     torch.set_num_threads(resources.threads)
     machine = ray.get_runtime_context().get_node_id()
     data, shard = sharing.open_data(cache, shard, machine)
-    return trainer_for(planned, data, resources.torch_device(), folder, shard=shard, wrap=distributed.averaging)
+    return trainer_for(planned, data, resources.torch_device(), folder, shard=shard, wrap=distributed.average_gradients)

@@ -1,10 +1,10 @@
-"""The folder of a trial: everything that a later run of the same search needs, in files that execute nothing.
+"""The folder of a trial: everything that a later run of the same search needs, in files that contain no code.
 
     trial.json   the trial's settings, its score after each epoch, and how it ended
     state.pt     the trainer's state after the last epoch, deleted when the trial has finished
     model/       the saved model of a finished trial
 
-Each file is written atomically. How the trial ended is written last, so a trial without it is resumed.
+Each file is written atomically. How the trial ended is written last; a trial that has not ended is resumed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from genre.model import checkpoint
 from genre.storage import Location
 from genre.training.trainer import Epoch, State
 
-# finished: with a model, after all epochs or as train.patience ended it; stopped: by early stopping or the time limit
-# failed: its loss was not finite, and would not be again; crashed: it raised or its process died, and it is retried
+# finished: has a model, after all epochs or when train.patience ended it; stopped: by early stopping or the time limit
+# failed: its loss was not finite, so it is not repeated; crashed: it raised or its process died, so it is repeated
 Ended = Literal["finished", "stopped", "failed", "crashed"]
 
 
@@ -31,7 +31,7 @@ class Record:
     scores: list[tuple[int, float]] = field(default_factory=list)  # (epoch, best validation F1 so far)
     sessions: list[tuple[float, float]] = field(default_factory=list)  # (first, last) seconds since 1970 of each start
     ended: Ended | None = None
-    minutes: float = 0.0  # the time limit that stopped it; 0: none
+    minutes: float = 0.0  # the time limit that stopped it; 0: no time limit did
     failure: str = ""  # in one line
 
     @property
@@ -41,7 +41,7 @@ class Record:
 
     @property
     def best_f1(self) -> float | None:
-        """Validation macro F1 of the best epoch; None without any epoch."""
+        """Validation macro F1 of the best epoch; None before the first."""
         return self.scores[-1][1] if self.scores else None
 
     @property
@@ -50,7 +50,7 @@ class Record:
         return sum(last - first for first, last in self.sessions)
 
     def is_settled(self, minutes: float) -> bool:
-        """Return whether a search limited to `minutes` (0: no limit) has nothing left to do for the trial."""
+        """Return whether a search limited to `minutes` (0: no limit) does not have to run the trial again."""
         if self.ended in (None, "crashed"):
             return False
         return not self.minutes or 0 < minutes <= self.minutes
@@ -86,7 +86,7 @@ class TrialFolder:
         return self.location / "state.pt"
 
     def record(self) -> Record | None:
-        """Return the record of the trial; None where it never started."""
+        """Return the record of the trial; None if it never started."""
         file = self.location / "trial.json"
         if not file.exists():
             return None
@@ -110,7 +110,7 @@ class TrialFolder:
         checkpoint.save_state(self._state, state)
 
     def load_state(self) -> State | None:
-        """Return the trainer's state after the last epoch; None where there is none."""
+        """Return the trainer's state after the last epoch; None if there is none."""
         return checkpoint.load_state(self._state) if self._state.exists() else None
 
     def start_from(self, other: TrialFolder) -> None:

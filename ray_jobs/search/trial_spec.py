@@ -1,4 +1,4 @@
-"""What one trial is given. Tune takes it as a plain dictionary, which is also what its logs and MLflow show."""
+"""The input of one trial. Tune takes it as a plain dictionary, which its logs and MLflow show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_KEY = "run"
+KEY = "run"  # of the specification in the `config` of a Tune trial
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TrialSpec:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> TrialSpec:
         """Return the specification in the `config` of a Tune trial."""
-        return cls(**config[_KEY])
+        return cls(**config[KEY])
 
     @property
     def architecture(self) -> str:
@@ -28,4 +28,4 @@ class TrialSpec:
 
     def to_config(self) -> dict[str, Any]:
         """Return the `config` of the Tune trial."""
-        return {_KEY: asdict(self)}
+        return {KEY: asdict(self)}

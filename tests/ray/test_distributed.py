@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import distributed, nn
 
 from genre.features.windows import Shard
-from ray_jobs.search.distributed import averaging, together
+from ray_jobs.search.distributed import average_gradients, process_group
 
 pytestmark = pytest.mark.ray
 
@@ -43,7 +43,7 @@ def in_group(group: PlacementGroup, function: Callable[[], T]) -> T:
 
 def gradient(shard: Shard) -> float:
     """Return the gradient of a weight whose input is rank + 1; the average over ranks 0, 1 and 2 is 2."""
-    network = averaging(nn.Linear(1, 1, bias=False))
+    network = average_gradients(nn.Linear(1, 1, bias=False))
     network(torch.full((1, 1), shard.rank + 1.0)).sum().backward()
     (weight,) = network.parameters()
     assert weight.grad is not None
@@ -60,7 +60,7 @@ def test_gradients_are_averaged_over_all_processes_in_each_trial(group: Placemen
     def trial() -> list[float]:
         gradients = []
         for _ in range(2):  # a reused process joins a new group with each trial
-            with together(gradient) as shard:
+            with process_group(gradient) as shard:
                 gradients.append(gradient(shard))
         return gradients
 
@@ -69,7 +69,7 @@ def test_gradients_are_averaged_over_all_processes_in_each_trial(group: Placemen
 
 def test_the_trial_raises_the_error_of_another_process(group: PlacementGroup) -> None:
     def trial() -> None:
-        with together(fail):
+        with process_group(fail):
             distributed.all_reduce(torch.zeros(1))
 
     with pytest.raises(ValueError, match="rank 2 is out of memory"):
@@ -82,7 +82,7 @@ def test_the_other_processes_end_with_the_trial(group: PlacementGroup) -> None:
         time.sleep(3600)
 
     def trial() -> None:
-        with together(follow):
+        with process_group(follow):
             distributed.barrier()
             raise SystemExit  # as Tune ends a trial that it stops
 
@@ -92,5 +92,5 @@ def test_the_other_processes_end_with_the_trial(group: PlacementGroup) -> None:
 
 
 def average_gradient() -> float:
-    with together(gradient) as shard:
+    with process_group(gradient) as shard:
         return gradient(shard)

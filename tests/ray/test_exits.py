@@ -25,7 +25,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Location, dict[st
     """The output, and what Tune says of a trial for each signal, one that raises and one that ends."""
     output = tmp_path_factory.mktemp("output")
 
-    @exits.recorded
+    @exits.record_faults
     def train(trial: dict[str, Any], base: Config, shared: None) -> None:
         tune.report({"tries": 1})
         if trial["end"].startswith("SIG"):

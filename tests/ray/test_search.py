@@ -16,7 +16,7 @@ from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
 from ray_jobs import train
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.search import timing
+from ray_jobs.search import space, timing
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.resources import TrialResources
 
@@ -115,7 +115,8 @@ def measure(monkeypatch: pytest.MonkeyPatch, names: str) -> Forecast:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find tests
     monkeypatch.setattr(timing, "_probe", ray.remote(probe_without_crnn))
     config = load(overrides=[f"tune.architectures={names}"])
-    return timing.measure(config, WORKLOAD, TrialResources.of(config.tune, "cpu", Capacity.of(config.cluster)))
+    resources = TrialResources.of(config.tune, "cpu", Capacity.of(config.cluster))
+    return timing.measure(space.experiments(config), config.tune, WORKLOAD, resources)
 
 
 def test_an_architecture_that_cannot_take_a_step_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

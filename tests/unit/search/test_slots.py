@@ -9,6 +9,7 @@ import pytest
 from genre.config import load
 from genre.features import Manifest, Shape
 from genre.settings import Config
+from genre.storage import Location
 from ray_jobs.search import slots, space
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.slots import Slot
@@ -21,7 +22,8 @@ def plan_of(config: Config) -> Plan:
 
 
 def slots_of(config: Config) -> list[Slot]:
-    return slots.planned(config, MANIFEST, plan_of(config))
+    folder = Location.of(config.output) / "tune"
+    return slots.planned(folder, space.experiments(config), config.tune, MANIFEST, plan_of(config))
 
 
 def folders(tmp_path: Path, *settings: str) -> list[str]:
