@@ -16,8 +16,8 @@ from genre.features import Features, Float32, streaming
 from genre.features.streaming import ChunkMeans, TrackMeans, Unit
 from ray_jobs.engine.capacity import Capacity
 
-_CLIPS_PER_TASK = 50_000  # the statistics of which take a core about a minute
-_SHARE_OF_CPUS = 1 / 8  # trials of a search run at the same time
+_CLIPS_PER_TASK = 50_000  # whose statistics take a core about a minute
+_SHARE_OF_CPUS = 1 / 8  # the other CPUs are for the trials of a search, which run at the same time
 
 
 @ray.remote(num_cpus=1)
@@ -31,9 +31,9 @@ def fit_baseline(features: Features, class_weights: bool, capacity: Capacity) ->
 
 
 def statistics(features: Features, tracks: pa.Table, capacity: Capacity) -> Float32:
-    """Return the statistics of tracks, (tracks, statistics); of many clips, by tasks on an eighth of `capacity`.
+    """Return the statistics of tracks, (tracks, statistics); for many clips, computed by tasks on some of the CPUs.
 
-    To be called in a task, whose CPU is free while it waits for the others.
+    To be called in a task: Ray lends its CPU to the other tasks while it waits for them.
     """
     units = streaming.units(features, tracks)
     columns = tracks.select(["track_id", "part"]).combine_chunks()
@@ -41,30 +41,30 @@ def statistics(features: Features, tracks: pa.Table, capacity: Capacity) -> Floa
     shares = [units[number::count] for number in range(count)]
     means = TrackMeans(str(features.folder), tracks)
     most = capacity.workers(count) if math.isinf(capacity.cpus) else max(1, int(capacity.cpus * _SHARE_OF_CPUS))
-    for chunk in _in_tasks(features, columns, shares, most) if count > 1 else _of_units(features, columns, units):
+    for chunk in _in_tasks(features, columns, shares, most) if count > 1 else _chunks(features, columns, units):
         means.add(chunk)
     return means.result()[0]
 
 
 def _in_tasks(features: Features, tracks: pa.Table, shares: list[list[Unit]], most: int) -> Iterator[ChunkMeans]:
-    """Yield the statistics of chunks in the order of completion, with a task for each share, `most` at a time."""
+    """Yield the statistics of chunks as they are finished, from a task for each share, at most `most` at a time."""
     shared = ray.put(tracks)
     running: list[ray.ObjectRef[list[ChunkMeans]]] = []
     for share in shares:
         if len(running) == most:
             (done,), running = ray.wait(running)
             yield from ray.get(done)
-        running.append(_of_share.remote(features, shared, share))
+        running.append(_share_of_chunks.remote(features, shared, share))
     for last in running:
         yield from ray.get(last)
 
 
 @ray.remote(num_cpus=1)
-def _of_share(features: Features, tracks: pa.Table, units: list[Unit]) -> list[ChunkMeans]:
-    return list(_of_units(features, tracks, units))
+def _share_of_chunks(features: Features, tracks: pa.Table, units: list[Unit]) -> list[ChunkMeans]:
+    return list(_chunks(features, tracks, units))
 
 
-def _of_units(features: Features, tracks: pa.Table, units: list[Unit]) -> Iterator[ChunkMeans]:
+def _chunks(features: Features, tracks: pa.Table, units: list[Unit]) -> Iterator[ChunkMeans]:
     """Yield the statistics of the tracks in each chunk of clips."""
     for unit in units:
         for chunk in streaming.read(features, tracks, unit):

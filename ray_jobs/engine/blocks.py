@@ -1,4 +1,4 @@
-"""Work on a long list of tracks, cut into blocks, on all workers of a Ray that starts with the first block."""
+"""Run a function on many tracks, divided into blocks, on all workers of a cluster."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from genre.storage import Location
 from ray_jobs.engine import cluster, machines, reach
 
 Work = Callable[[pa.Table], pa.Table]
-_MIN_BLOCKS = 16  # of a corpus with as many tracks, so that 16 CPUs share a small one
-MOST_QUEUED = 1000  # blocks, and so CPUs that a cluster without limits is asked for
+_MIN_BLOCKS = 16  # number of blocks even of a small corpus, so that 16 CPUs can work on it
+MOST_QUEUED = 1000  # blocks in Ray's queue, and so the CPUs that a cluster without limits may start
 _THREAD_SECONDS = 10
 
 
 class Workers:
-    """Runs a function on blocks of tracks. Connects to Ray with the first call, and disconnects on leaving."""
+    """Runs functions on blocks of tracks. Connects to Ray with the first `map`, and disconnects on leaving."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -43,7 +43,8 @@ class Workers:
     def map(self, work: Work, tracks: pa.Table, limit: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the result of `work` for each block of at most `limit` tracks, in any order; only `columns` if given.
 
-        A block whose worker dies is repeated, so `work` should reuse what it has finished. Raises the errors of `work`.
+        If a worker dies, its block is repeated, so `work` should reuse what it has finished. Raises the errors of
+        `work`, and `ConfigError` when a machine cannot read the tracks.
         """
         if not self._connected:
             self._connected = True
@@ -52,8 +53,8 @@ class Workers:
         size = block_size(len(tracks), limit)
         share = cpus_of_a_block(tracks)
         task = ray.remote(num_cpus=share, max_retries=-1)(do_block)
-        # The table is once in the shared memory of each node, and blocks are views of it. The reference is in a list,
-        # because Ray replaces a direct argument by the table itself.
+        # The table is stored once in the shared memory of each node, and blocks are views of it. The reference is in a
+        # list, because Ray replaces a reference that is an argument itself by the table.
         arguments = ray.put(([ray.put(tracks)], size, work, columns))
         yield from completed(
             lambda block: task.remote(block, arguments),
@@ -66,10 +67,10 @@ class Workers:
 def completed(
     start: Callable[[int], ray.ObjectRef[Any]], blocks: int, most: int, needed: machines.Bundle
 ) -> Iterator[Any]:
-    """Yield the results of the tasks that `start` queues for each block, as they come, with `most` queued at a time.
+    """Yield the results of the tasks that `start` queues for each block, in any order; at most `most` are queued.
 
-    All are queued at once, so that Ray's autoscaler starts at once all machines that they need: docs/DECISIONS.md says
-    why nothing is reserved. Raises results that are errors, and `ConfigError` where no machine has what is `needed`.
+    They are queued before machines are up, so that Ray's autoscaler starts all machines at once: docs/DECISIONS.md says
+    why nothing is reserved. Raises results that are errors, and `ConfigError` if no machine can have what is `needed`.
     """
     numbers = iter(range(blocks))
     queued = [start(number) for number in itertools.islice(numbers, most)]
@@ -86,7 +87,7 @@ def completed(
 
 
 def require(needed: machines.Bundle) -> None:
-    """Raise `ConfigError` where the cluster neither has a machine with what is `needed` nor can start one."""
+    """Raise `ConfigError` if the cluster neither has a machine with what is `needed` nor can start one."""
     if not machines.can_have(needed):
         asked = " and ".join(f"{amount:g} {kind}" for kind, amount in needed.items())
         raise ConfigError(
@@ -103,9 +104,9 @@ def checked(result: Any) -> Any:
 
 @contextlib.contextmanager
 def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
-    """Iterate over the blocks of `dataset` in any order. On leaving, its execution and its threads have ended.
+    """Yield an iterator over the blocks of `dataset` in any order. On leaving, stop its execution and its threads.
 
-    A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a message, or starts another Ray.
+    A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a message, or starts Ray again.
     """
     batches = iter(dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"))
     try:
@@ -118,12 +119,12 @@ def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
 
 
 def answer_row(answer: Any) -> pa.Table:
-    """Return a row with an object, such as an error, which Ray Data would wrap in its own if it were raised."""
+    """Return a row that holds an object, such as an error: if it were raised, Ray Data would wrap it in its own."""
     return pa.table({"answer": pa.array([pickle.dumps(answer)], pa.binary())})
 
 
 def answers(dataset: ray.data.Dataset) -> Iterator[Any]:
-    """Yield the objects in rows of `answer_row` as they come. Raises those that are errors."""
+    """Yield the objects in the rows of `answer_row` in any order. Raises an object that is an error."""
     with as_they_come(dataset) as tables:
         for answer in (answer for table in tables for answer in table["answer"]):
             yield checked(pickle.loads(answer.as_py()))  # noqa: S301 - from our own workers
@@ -132,20 +133,20 @@ def answers(dataset: ray.data.Dataset) -> Iterator[Any]:
 def block_size(tracks: int, limit: int) -> int:
     """Return the number of tracks in a block: at most `limit`, fewer in a small corpus.
 
-    It depends only on the number of tracks, so that the blocks of a corpus are the same on any cluster.
+    It does not depend on the cluster, so that a corpus is divided into the same blocks on any of them.
     """
     return min(limit, max(1, -(-tracks // _MIN_BLOCKS)))
 
 
 def cpus_of_a_block(tracks: pa.Table) -> float:
-    """Return 1 for local files and 0.5 for others, so that a CPU decodes one block while another waits for bytes."""
+    """Return 1 for local files and 0.5 for remote ones: a CPU decodes one block while another waits for bytes."""
     return 1.0 if Location.of(members.file_of(tracks["path"][0].as_py())).is_local else 0.5
 
 
 def do_block(
     block: int, arguments: tuple[list[ray.ObjectRef[pa.Table]], int, Work, Sequence[str] | None]
 ) -> pa.Table | Exception:
-    """Return the result of the block with this number, or the error, which Ray would wrap in its own."""
+    """Return the result of the block with this number, or its error: if it were raised, Ray would wrap it."""
     listed, size, work, columns = arguments
     try:
         result = work(ray.get(listed[0]).slice(block * size, size))

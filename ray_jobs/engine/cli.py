@@ -29,7 +29,7 @@ def main(name: str, arguments: Sequence[str] | None = None, program: str = "") -
     """Parse the arguments and run the job `name`. Report its error, if any, in one line on standard error.
 
     `program` is the name of the command in messages. Return the exit code: 0 for success, 1 if the job failed, 2 if the
-    command or the configuration is wrong. The job's module is imported after its settings were checked.
+    command or the configuration is wrong. The job's module is imported only after its settings are checked.
     """
     program = program or f"python -m ray_jobs.{name}"
     try:
@@ -58,9 +58,9 @@ def reported(action: Callable[[], None], program: str, verbose: bool = False) ->
 
 
 def check_plugins(settings: Config, corpus: bool = True, networks: bool = True) -> Config:
-    """Return `settings` with those of the corpus filled in, after checking them and, if `networks`, the architectures'.
+    """Check the settings of the corpus and, if `networks`, of the architectures; add the defaults of the corpus.
 
-    If not `corpus`, a corpus that needs packages which are not installed is left as it is.
+    If not `corpus`, the check of a corpus whose packages are not installed is left out. Raises `ConfigError`.
     """
     for name, values in settings.architectures.items() if networks else ():
         architectures.params(name, values)
@@ -76,7 +76,7 @@ def check_plugins(settings: Config, corpus: bool = True, networks: bool = True) 
 
 
 def command_line() -> str:
-    """Return the command of this process as it is typed in a shell."""
+    """Return the command line of this process, quoted for a shell."""
     module = sys.modules["__main__"].__spec__
     if module is None or module.name == "ray_jobs.engine.command":
         program = ["genre"] if module else [Path(sys.argv[0]).name]
@@ -86,7 +86,7 @@ def command_line() -> str:
 
 
 def console() -> Console:
-    """Return a console for messages: on standard error, so that output can be piped; plain text unless a terminal."""
+    """Return a console for messages on standard error, so that output can be piped. It has no colours in a log."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -132,7 +132,7 @@ def _can_train() -> bool:
 
 
 def _require_features(output: str) -> None:
-    """Raise `ArtifactError` unless there are complete features, before the job's imports, which take seconds."""
+    """Raise `ArtifactError` unless there are complete features: before the imports of the job, which take seconds."""
     from genre.features import manifest  # needs pyarrow, which the help does not
     from genre.storage import Location
 
@@ -158,7 +158,7 @@ def _price(text: str) -> float:
 
 
 def _with_bare_key(arguments: list[str], bare: str) -> list[str]:
-    """Return the arguments with `inputs=song.mp3` for `song.mp3`: one without `key=` is the value of the key `bare`."""
+    """Return the arguments with the key `bare` in front of one without `key=`: `song.mp3` is `inputs=song.mp3`."""
     if not bare:
         return arguments
     plain = [text for text in arguments if not re.match(r"[\w.]+=", text)]

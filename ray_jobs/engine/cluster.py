@@ -1,4 +1,4 @@
-"""The Ray of a job: it joins the cluster of RAY_ADDRESS, or starts Ray on this machine and stops it at the end."""
+"""Connect a job to Ray: to the cluster of RAY_ADDRESS, or to a local Ray that is stopped at the end."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from ray_jobs.engine.interrupts import interruptible
 
 @contextlib.contextmanager
 def connected(config: Config) -> Iterator[Capacity]:
-    """Connect to Ray within the block, after checking that all machines can write the output. Yield the job's limits.
+    """Within the block, be connected to Ray; all machines can write the output. Yield the limits of the job.
 
-    Within another `connected`, for example of a job that runs several, nothing is done.
+    Blocks can be nested, as in a job that runs others; the outermost one connects. Raises `ConfigError` when no cluster
+    answers, or a machine cannot write the output.
     """
     if ray.is_initialized():
         yield Capacity.of(config.cluster)
@@ -48,7 +49,7 @@ def connected(config: Config) -> Iterator[Capacity]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Discard standard error, to which Ray's core writes that it was told to be quiet. Errors are raised as ever."""
+    """Discard standard error, on which Ray's core reports that its logs are switched off. Errors are still raised."""
     sys.stderr.flush()
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -63,8 +64,8 @@ def _no_stderr() -> Iterator[None]:
 def data() -> ModuleType:
     """Return Ray Data, configured to print nothing.
 
-    To be called when Ray is connected: importing Ray Data and pandas takes longer than importing Ray, whose processes
-    start on the other CPUs in the meantime.
+    To be called when Ray is connected: the import of Ray Data and pandas takes longer than that of Ray, whose processes
+    start at the same time on the other CPUs.
     """
     import ray.data
 
@@ -78,9 +79,11 @@ def data() -> ModuleType:
 
 def _join() -> None:
     address = os.environ["RAY_ADDRESS"]
-    if re.fullmatch(r"[^/]+:\d+", address) and not head.answers(address):
-        raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there; start one, or unset it to work without")
-    # `ray job submit --working-dir` sends the code to the workers; a driver that was started by hand must do so itself
+    if re.fullmatch(r"[^/]+:\d+", address) and not head.is_listening(address):
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: no cluster answers there; start one, or unset it to use this machine"
+        )
+    # `ray job submit --working-dir` sends the code to the workers; a driver that was started by hand has to send it
     modules = None if reach.is_submitted() else {"py_modules": [genre, ray_jobs]}
     ray.init(log_to_driver=False, logging_level="error", runtime_env=modules)
 

@@ -1,4 +1,4 @@
-"""The command `genre <job> [key=value ...]`. It imports a job only to run it, so that help and errors are quick."""
+"""The command `genre <job> [key=value ...]`. It imports a job only to run it, so that help and errors are fast."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job that the first argument names. Return the exit code: see `cli.main`; 2 without a known job."""
+    """Run the job that the first argument names. Return the exit code of `cli.main`; 2 if the job is unknown."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name in jobs.JOBS:
         from ray_jobs.engine import cli

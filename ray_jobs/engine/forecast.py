@@ -1,6 +1,6 @@
-"""What `prepare` and `tag` would do, how long it takes and what it costs, from a sample decoded on this machine.
+"""Forecast the work, time and price of `prepare` and `tag` from a sample that is decoded on this machine.
 
-Needs no Ray, except to ask a cluster how many CPUs it has.
+Needs no Ray, except to find out how many CPUs a cluster has.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SAMPLE = 32  # tracks
 
 @dataclass(frozen=True)
 class Forecast:
-    """The work on all tracks that are to do, by that on a sample of them."""
+    """The work on all pending tracks, estimated from a sample of them."""
 
     tracks: int
     sampled: int
@@ -47,12 +47,15 @@ class Forecast:
 
     @classmethod
     def of(cls, tracks: int, sampled: int, music_seconds: float, core_seconds: float) -> Forecast:
-        """Scale the seconds of a sample to all `tracks`."""
+        """Return the forecast for `tracks` tracks from the seconds that `sampled` of them took."""
         scale = tracks / max(1, sampled)
         return cls(tracks, sampled, music_seconds * scale, core_seconds * scale)
 
     def lines(self, cpus_now: int, max_cpus: int, price: float | None, noun: str = "track") -> Iterator[str]:
-        """Yield what to print: amounts, times on the CPUs of now and on `max_cpus` (0: no limit), and the price."""
+        """Yield the lines to print: amounts, times with `cpus_now` and with `max_cpus` (0: no limit), and the price.
+
+        `price` is that of a core-hour, None without a price.
+        """
         core_hours = self.core_seconds / 3600
         yield (
             f"{plural(self.tracks, noun)} to do, {self.music_seconds / 3600:.1f} hours of music, "
@@ -61,7 +64,7 @@ class Forecast:
         times = [f"about {duration(self.core_seconds / cpus_now)} on {plural(cpus_now, 'CPU')} now"] if cpus_now else []
         if max_cpus:
             times.append(f"about {duration(self.core_seconds / max_cpus)} on cluster.max_cpus={max_cpus}")
-        yield "; ".join(times) or "no CPU is up now; cluster.max_cpus gives a number to compute the time with"
+        yield "; ".join(times) or "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
         if price is not None:
             yield f"price: {core_hours * price:.2f} at {price:g} a core-hour, without the time that machines boot"
 
@@ -93,7 +96,7 @@ def prepare(config: Config, price: float | None) -> None:
 
 
 def tag(config: Config, price: float | None) -> None:
-    """Print the forecast of `tag`, whose models answer on the CPU. Raises `ArtifactError` where inputs are missing."""
+    """Print the forecast of `tag` with models on the CPU. Raises `ArtifactError` where inputs are missing."""
     with _nothing_yet():
         ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
         pending = audio_files.list_files(config.inputs)
@@ -114,7 +117,7 @@ def tag(config: Config, price: float | None) -> None:
     music = pc.sum(rows["seconds"]).as_py() or 0.0
     _show("tag", Forecast.of(len(pending), len(sample), music, seconds), config, price)
     cli.console().print(
-        f"tag: {1 - decoding / max(seconds, 1e-9):.0%} of it for the models, which a GPU does if there is one"
+        f"tag: {1 - decoding / max(seconds, 1e-9):.0%} of it for the models, which run on a GPU if there is one"
     )
 
 
@@ -125,13 +128,13 @@ def _show(job: str, forecast: Forecast, config: Config, price: float | None) -> 
 
 
 def _sample(tracks: pa.Table) -> pa.Table:
-    """Return a few tracks, evenly spaced."""
+    """Return at most `_SAMPLE` tracks, evenly spaced."""
     places = np.linspace(0, max(0, len(tracks) - 1), min(_SAMPLE, len(tracks))).astype(np.int64)
     return tracks.take(pa.array(places))
 
 
 def _cpus_now(config: Config) -> int:
-    """Return the CPUs that are up: of the cluster of RAY_ADDRESS, or those that the job uses of this machine."""
+    """Return the number of CPUs now: of the cluster of RAY_ADDRESS, or of this machine as far as a job may use it."""
     if not os.environ.get("RAY_ADDRESS"):
         return config.cluster.cpus or len(os.sched_getaffinity(0))
     from ray_jobs.engine import cluster
@@ -144,7 +147,7 @@ def _cpus_now(config: Config) -> int:
 
 @contextmanager
 def _nothing_yet() -> Iterator[None]:
-    """Turn a `ConfigError` for music or a model that is missing into an `ArtifactError`: the settings may be right."""
+    """Raise `ArtifactError` for a `ConfigError`: the settings may be right, and music or model not there yet."""
     try:
         yield
     except ConfigError as error:

@@ -15,7 +15,7 @@ _EVERY_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
 
 
-def answers(address: str) -> bool:
+def is_listening(address: str) -> bool:
     """Return whether a process listens at `address`, a host and a port."""
     host, _, port = address.rpartition(":")
     try:
@@ -29,7 +29,7 @@ def answers(address: str) -> bool:
 def watched(address: str) -> Iterator[None]:
     """Within the block, end this process with a message when the head at `address` stops answering.
 
-    Errors that follow from that are not reported. The process exits at once: `ray.shutdown` would not return.
+    Errors that this causes are not reported. The process exits at once: `ray.shutdown` would not return.
     """
     done = threading.Event()
 
@@ -50,7 +50,7 @@ def watched(address: str) -> Iterator[None]:
 def _require(address: str) -> None:
     """Wait until the head answers. End this process if it does not within `PATIENCE_SECONDS`."""
     began = time.monotonic()
-    while not answers(address):
+    while not is_listening(address):
         if time.monotonic() - began > PATIENCE_SECONDS:
             message = (
                 f"error: the head of the cluster, {address}, has not answered for {PATIENCE_SECONDS:.0f} s; "

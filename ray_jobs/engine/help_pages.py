@@ -19,7 +19,7 @@ Row = tuple[str, str, str]  # key, value as it is written on the command line, m
 
 
 def page(name: str, program: str) -> str:
-    """Return the purpose of a job, and the settings that it reads with their defaults."""
+    """Return the purpose of a job, and the settings that it reads, with their defaults."""
     job = jobs.JOBS[name]
     rows = list(config.describe(config.load(job.shipped)))
     bare = f" [{job.bare.upper()}]" if job.bare else ""

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block, SIGTERM raises `KeyboardInterrupt` like Ctrl-C, so that everything is cleaned up.
+    """Within the block, SIGTERM raises `KeyboardInterrupt`, as Ctrl-C does, so that everything is cleaned up.
 
-    To be entered again after Ray has started: Ray replaces the handler, and its own prints a stack of C++ functions.
+    Has to be entered again after Ray has started: Ray installs a handler that prints a stack of C++ functions.
     """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
         yield

@@ -1,8 +1,8 @@
-"""Machines that a cluster has, and those that its autoscaler starts when they are asked for.
+"""The machines that a cluster has, and those that its autoscaler can start.
 
-Nobody tells a job which machines a cluster can start: Ray's autoscaler keeps that to itself, and on Kubernetes there is
-no file. So a job asks for what it needs, and reads whether the autoscaler has refused it. Ray has no public name for
-that; this module alone reads it, and tests/ray/test_from_zero.py notices when it changes.
+Ray does not say which machines a cluster can start. So a job requests what it needs, and reads in the state of the
+autoscaler whether the request is infeasible. Ray has no public API for this; only this module uses the internal one,
+and tests/ray/test_from_zero.py fails when it changes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from genre.errors import ConfigError, GenreError
 
 Bundle = Mapping[str, float]  # what one process needs on a machine, such as {"CPU": 1, "GPU": 1}
 _POLL_SECONDS = 0.5
-_SILENCE_SECONDS = 30.0  # after which a cluster has no autoscaler that reports; it does so every 5 s
-_NO_AUTOSCALER_SECONDS = 2.0
+_SILENCE_SECONDS = 30.0  # without a report, the cluster has no autoscaler; one reports every 5 s
+_NO_AUTOSCALER_SECONDS = 2.0  # the same, where workers are up that no autoscaler started
 
 
 def running() -> list[dict[str, float]]:
@@ -35,14 +35,14 @@ def running() -> list[dict[str, float]]:
 
 
 def slots(needed: Bundle) -> int:
-    """Return how many times `needed` fits into the machines that are up, each time on a single one."""
+    """Return how many processes that each need `needed` fit on the machines that are up."""
     return sum(
         int(min(machine.get(kind, 0) / amount for kind, amount in needed.items()) + 1e-9) for machine in running()
     )
 
 
 def can_have(needed: Bundle) -> bool:
-    """Return whether a machine with `needed` is up or can be started; asking starts it."""
+    """Return whether a machine with `needed` is up or can be started; the request may start it."""
     if slots(needed):
         return True
     with _requested([needed]) as request:
@@ -52,10 +52,10 @@ def can_have(needed: Bundle) -> bool:
 
 
 def start(bundles: Sequence[Bundle], setting: str) -> None:
-    """Wait until machines for all `bundles` at once are up, and start those that are missing.
+    """Start the machines that are missing for all `bundles`, which have the same size, and wait until they are up.
 
-    Raises `ConfigError`, with the `setting` that asks for them, when the cluster cannot start them, and `ArtifactError`
-    when torch does not see a GPU of theirs.
+    Raises `ConfigError`, which begins with `setting`, when the cluster cannot start them, and `ArtifactError` when
+    torch does not see the GPU of one.
     """
     with _requested(bundles) as request:
         while not request.group.wait(_POLL_SECONDS):
@@ -78,17 +78,17 @@ def start(bundles: Sequence[Bundle], setting: str) -> None:
 
 @dataclass
 class _Request:
-    """A placement group that is asked for, and what the autoscaler reports of it."""
+    """A placement group that is requested, and what the autoscaler reports about it."""
 
     group: PlacementGroup
     bundles: Sequence[Bundle]
-    version: int = 0  # of the first state of the cluster that the request is in
+    version: int = 0  # of the first state of the cluster that contains the request; 0: not yet
     began: float = field(default_factory=time.monotonic)
 
     def is_refused(self) -> bool | None:
-        """Return whether the cluster never has machines for the request; None while that is not known."""
+        """Return whether the cluster cannot have machines for the request; None while this is not known."""
         if slots(self.bundles[0]) >= len(self.bundles):
-            return False  # it waits for another job
+            return False  # the machines are up and busy with another job
         reply = GetClusterStatusReply()
         reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
         state, report = reply.cluster_resource_state, reply.autoscaling_state
@@ -102,7 +102,7 @@ class _Request:
             return True if time.monotonic() - self.began > silence else None
         if not self._is_in(report.infeasible_gang_resource_requests):
             return False
-        # a machine that is about to join may be large enough
+        # a machine that is starting may be large enough
         return None if report.pending_instances or report.pending_instance_requests else True
 
     def _is_in(self, requests: Sequence[object]) -> bool:
@@ -111,7 +111,7 @@ class _Request:
 
 @contextlib.contextmanager
 def _requested(bundles: Sequence[Bundle]) -> Iterator[_Request]:
-    """Ask for machines that hold all `bundles`, all of the same size. On leaving, the request is withdrawn."""
+    """Within the block, request machines for all `bundles`, which have the same size."""
     group = placement_group([dict(bundle) for bundle in bundles])
     try:
         yield _Request(group, bundles)

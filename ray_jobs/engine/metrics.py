@@ -1,4 +1,4 @@
-"""Metrics of the jobs at Ray's Prometheus endpoint, next to Ray's own (docs/OPERATIONS.md). Called on workers."""
+"""Metrics of the jobs at Ray's Prometheus endpoint (docs/OPERATIONS.md). The functions are called on workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genre.storage import Location
 
 
 def prepare_and_count(tracks: pa.Table, recipe: Recipe, folder: Location, run: int) -> pa.Table:
-    """Run `prepare_block` and count its outcomes. Not in the job's module, whose imports would slow every worker."""
+    """Run `prepare_block` and count its outcomes. Not in the module of the job, which workers would have to import."""
     outcomes = prepare_block(tracks, recipe, folder, run)
     count_tracks(outcomes)
     return outcomes
@@ -28,7 +28,7 @@ def count_tracks(outcomes: pa.Table) -> None:
 
 
 def report_epoch(windows_per_second: float, data_wait_seconds: float) -> None:
-    """Set the gauges of the last epoch of a training worker: its speed, and how long it waited for data."""
+    """Set the gauges of a training worker: speed and waiting time of its last epoch."""
     _gauge("train_windows_per_second", "training windows a second, last epoch").set(windows_per_second)
     _gauge("train_data_wait_seconds", "time the last epoch waited for its data").set(data_wait_seconds)
 

@@ -10,9 +10,9 @@ from genre.storage import Location
 
 
 def find_models(config: Config) -> list[Location]:
-    """Return the models that `model` names, or else the best network of OUTPUT/leaderboard.
+    """Return the addresses of the models in the setting `model`; if empty, of the best network of the leaderboard.
 
-    Without a leaderboard it is the model that `train` makes with these settings. Raises `ArtifactError` when there is
+    Without a leaderboard it is the model that `train` saves with these settings. Raises `ArtifactError` when there is
     none.
     """
     if config.model:
@@ -23,13 +23,13 @@ def find_models(config: Config) -> list[Location]:
     label = architectures.label(config.architecture, config.architectures.get(config.architecture, {}))
     if not has_card(output / "models" / label):
         raise ArtifactError(
-            f"{output}: neither a leaderboard nor models/{label} is here; train a model, or name one with model=FOLDER"
+            f"{output}: holds neither a leaderboard nor models/{label}; train a model, or name one with model=FOLDER"
         )
     return [output / "models" / label]
 
 
 def find_model(config: Config, job: str) -> Location:
-    """Like `find_models`, for a job that takes one model. Raises `ConfigError` when several are named."""
+    """Return the only model of `find_models`, for a `job` that takes one. Raises `ConfigError` if there are several."""
     locations = find_models(config)
     if len(locations) > 1:
         raise ConfigError(f"{job} takes one model; name one with model=FOLDER")
@@ -43,7 +43,7 @@ def _named(model: str) -> list[Location]:
 
 
 def _best(output: Location) -> Location:
-    from genre import report  # takes long to import, and a named model needs no report
+    from genre import report  # slow to import, and not needed for a named model
 
     network = report.best_network(output / "leaderboard")
     if network is None:

@@ -1,4 +1,4 @@
-"""What jobs print on standard output: text that is read, piped or cut off by `head`."""
+"""Print the results of a job on standard output, which may be a pipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def show(text: str) -> None:
-    """Print `text`. A reader that closes the pipe early ends the output, not the job."""
+    """Print `text`. If the reader, such as `head`, closes the pipe early, the rest is discarded without an error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Progress of a job: a live bar on a terminal, or a line every 15 seconds in a log."""
+"""Show the progress of a job: a bar on a terminal, a line every 15 seconds in a log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class JobProgress:
         self._bar.stop()
 
     def step(self, parts: int = 0, detail: str | None = None) -> None:
-        """Add `parts`. To be called every few seconds, also with none, so that a log gets its lines."""
+        """Add `parts` that are done. To be called every few seconds, also without parts, so that a log gets lines."""
         self._done += parts
         self._detail = self._detail if detail is None else detail
         self._bar.update(self._task, completed=self._done, detail=self._detail)

@@ -1,4 +1,4 @@
-"""Checks that all machines of a cluster reach the output and the music of a job, before it does any work."""
+"""Check that all machines of a cluster can access the output and the music of a job, before the work starts."""
 
 from __future__ import annotations
 
@@ -40,20 +40,23 @@ def check_readable(address: str, setting: str) -> None:
 
 
 def check_seen(files: pa.Table, setting: str) -> None:
-    """Raise `ConfigError` unless every machine can read the first of `files` (path, size) that existed when listed."""
+    """Raise `ConfigError` unless every machine can read the first of `files` (path, size) whose size is known."""
     first = pc.index(pc.not_equal(files["size"], MISSING), True).as_py()
     if first >= 0:
         check_readable(members.file_of(files["path"][first].as_py()), setting)
 
 
 def check_writable(output: str) -> None:
-    """Raise `ConfigError` unless this machine can write the output. For jobs with much to do before Ray starts."""
+    """Raise `ConfigError` unless this machine can write the output. For jobs that work long before Ray starts."""
     with _probe(output):
         pass
 
 
 def check_output(output: str) -> None:
-    """Raise `ConfigError` unless all machines can write the output, and it outlives the job. Ray must be connected."""
+    """Raise `ConfigError` unless all machines can write the output, and Ray does not delete it after the job.
+
+    Ray must be connected.
+    """
     location = Location.of(output)
     remedy = "use an address that all machines reach, such as s3://bucket/run or a mounted folder"
     if is_submitted() and location.is_local and location.path.startswith(os.path.join(os.getcwd(), "")):
@@ -84,7 +87,7 @@ def _ask_others(address: str, write: bool) -> Iterator[tuple[str, str]]:
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
     asked = {_try.options(**_on(node)).remote(address, write): node for node in others}
-    # a machine that is lost or slow says nothing about the address, and the job tolerates it
+    # a machine that is lost or slow is ignored: this is no fault of the address, and the job tolerates it
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
     for answer in answered:
         with contextlib.suppress(ray.exceptions.RayError):
@@ -98,7 +101,7 @@ def _try(address: str, write: bool) -> str:
     location = Location.of(address)
     try:
         if not location.exists():
-            return "it does not see what this machine sees there"
+            return "it finds nothing at this address"
         if write:
             location.write_text(socket.gethostname())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Messages from workers to the driver, in order and without Ray's prefixes."""
+"""Send messages from workers to the driver: in order, and without the prefixes of Ray's own logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Mailbox:
 
 @contextlib.contextmanager
 def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Iterator[Any]:
-    """Yield a mailbox for workers. `receive` is called in this process with each message, also on leaving."""
+    """Yield a mailbox for workers. A thread of this process calls `receive` with each message, the last on leaving."""
     # on the driver's machine, so that the loss of another machine does not end it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -38,7 +38,7 @@ def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Ite
 
     def listen() -> None:
         while not done.wait(every_seconds):
-            with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # a passing state; it keeps its messages
+            with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # temporary; the mailbox keeps its messages
                 for message in ray.get(mailbox.take.remote()):
                     receive(message)
 

@@ -1,6 +1,6 @@
 """Score saved models on changed audio of a sample of the test tracks, in Ray tasks.
 
-What cannot be measured is a note of the report: a search has trained for hours when its models are scored.
+Tracks that cannot be scored are noted in the report and do not raise errors, after a search that may have taken hours.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from genre.model import checkpoint
 from genre.model.classifier import predict
 from genre.storage import Location
 from genre.wording import plural
+from ray_jobs.engine import tasks
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.tasks import POLL_SECONDS
 
-BASELINE = "baseline"  # its name among the rows of the robustness
+BASELINE = "baseline"  # the row of the baseline in `Scores`
 _MAX_TRACKS_PER_TASK = 16
-_TRACKS_PER_CPU = 4  # at least: loading the models takes as long as one
+_TRACKS_PER_CPU = 4  # at least, since a task also has to load the models
 
 Scores = dict[str, dict[str, float]]  # macro F1 by row and change
 
 
 @dataclass(frozen=True)
 class ChangedAudio:
-    """The sampled test tracks, and how their features are made."""
+    """A sample of the test tracks, and the recipe of their features."""
 
-    rows: IntArray  # (tracks,) of all `total` test tracks, in ascending order
+    rows: IntArray  # (sampled,) their rows among all `total` test tracks, ascending
     paths: list[str]
     total: int
     recipe: Recipe
 
     @classmethod
     def sample(cls, tracks: pa.Table, count: int, seed: int, recipe: Recipe) -> ChangedAudio:
-        """Draw about `count` of the test `tracks`, which have the columns path and genre; all of them for 0."""
+        """Draw about `count` of the test `tracks` (columns path, genre), each genre in proportion; 0: take all."""
         labels = pc.rank(tracks["genre"], tiebreaker="dense").to_numpy().astype(np.int64) - 1
         rows = robustness.sample(labels, count, seed)
         return cls(rows, tracks["path"].take(rows).to_pylist(), len(tracks), recipe)
@@ -60,7 +60,7 @@ class ChangedAudio:
 
 @dataclass(frozen=True)
 class Block:
-    """What a task measured: predictions (models, changes, tracks, classes) of `rows`, and why others have none."""
+    """The result of a task: predictions (models, changes, tracks, classes) for `rows`, and why others have none."""
 
     rows: list[int] = field(default_factory=list)
     predictions: Float32 | None = None  # None where no track could be decoded
@@ -97,10 +97,10 @@ class Measurement:
         baseline: str,
         progress: JobProgress,
     ) -> tuple[Scores, list[str]]:
-        """Return macro F1 by row and change, and notes on the tracks that it was measured on.
+        """Wait for the tasks. Return macro F1 by row and change, and notes on the tracks that it was measured on.
 
-        `truth` (tracks,) and `unchanged`, (tracks, classes) of each model, are those of all test tracks. The models are
-        in the order of `robustness.scores_by_row`.
+        `truth` are the labels (tracks,) and `unchanged` the predictions (tracks, classes) of each model for all test
+        tracks. The models are in the order of `robustness.scores_by_row`.
         """
         parts = self._collect(progress)
         measured = [part for part in parts if part.predictions is not None]
@@ -115,12 +115,9 @@ class Measurement:
         return scores, self._notes(len(rows), failures)
 
     def _collect(self, progress: JobProgress) -> list[Block]:
-        """Return the results of all tasks; a task that failed left out all its tracks."""
-        waiting, done = list(self.tasks), 0
-        while waiting:
-            ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
-            done += len(ready)
-            progress.step(len(ready), f"{done} of {len(self.tasks)} blocks of changed audio scored")
+        """Return the results of all tasks; the tracks of a task that failed are failures."""
+        for _ in tasks.finished(self.tasks, progress, "blocks of changed audio scored"):
+            pass
         return [self._result(task, block) for task, block in zip(self.tasks, self.blocks, strict=True)]
 
     def _result(self, task: ray.ObjectRef[Block], block: list[int]) -> Block:
@@ -128,7 +125,7 @@ class Measurement:
             result: Block = ray.get(task)
             return result
         except ray.exceptions.RayError as error:
-            # such as a worker that was killed for its memory, or a decoding process that did not start
+            # for example, the worker was killed for its memory, or a decoding process did not start
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             return Block(failures=[f"{self.audio.paths[position]}: {cause}" for position in block])
 
@@ -146,7 +143,7 @@ class Measurement:
 
 
 def even_blocks(items: list[int], cpus: int) -> list[list[int]]:
-    """Split `items` into blocks of equal size that keep all CPUs busy to the end."""
+    """Split `items` into blocks of about equal size, whose number is a multiple of `cpus` where there are enough."""
     rounds = math.ceil(len(items) / (cpus * _MAX_TRACKS_PER_TASK))
     count = min(len(items), rounds * cpus)
     bounds = [len(items) * number // max(1, count) for number in range(count + 1)]
@@ -157,7 +154,7 @@ def even_blocks(items: list[int], cpus: int) -> list[list[int]]:
 def _predict_changed(
     rows: list[int], paths: list[str], recipe: Recipe, folders: list[Location], fitted: Baseline | None
 ) -> Block:
-    """Return the predictions of all models, the baseline last, for the tracks that can be decoded, one at a time."""
+    """Return the predictions of all models, the baseline last, for the tracks that can be decoded."""
     torch.set_num_threads(1)
     models: list[robustness.PredictClips] = [_load_predict(str(folder)) for folder in folders]
     if fitted is not None:
@@ -171,7 +168,7 @@ def _predict_changed(
         except AudioError as error:
             failures.append(f"{path}: {error.line}")
             continue
-        except StorageError as error:  # the music may have been removed after its features were made
+        except StorageError as error:  # the file may have been removed since `prepare`
             failures.append(str(error))
             continue
         measured.append(row)
@@ -185,6 +182,6 @@ def _predict_of(baseline: Baseline) -> robustness.PredictClips:
 
 @lru_cache(maxsize=64)
 def _load_predict(address: str) -> robustness.PredictClips:
-    """Return the prediction function of the model at `address`, which each process reads once."""
+    """Return the prediction function of the model at `address`; each process loads it once."""
     card, classifier = checkpoint.load(Location.of(address))
     return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
