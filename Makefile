@@ -58,8 +58,8 @@ docs: $(READY)  ## build the documentation site in build/site; a broken link is 
 cluster-smoke: $(READY)  ## ray up, every job and ray down on machines made of namespaces (root; some minutes)
 	$(RUN) -m pytest -m cluster tests/cluster
 
-chaos: $(READY)  ## kill workers, machines and drivers at random and compare the results (long)
-	$(RUN) benchmarks/chaos.py outputs/chaos --kills 30
+chaos: $(READY)  ## kill workers, machines, drivers and the head at random and compare the results (long)
+	$(RUN) benchmarks/chaos.py outputs/chaos --rounds 60
 
 # requirements-light.lock: tagging with an exported model; requirements.lock: every job; requirements-dev.lock: developing
 LOCK := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

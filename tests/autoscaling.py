@@ -40,6 +40,11 @@ class Autoscaled:
     address: str
     environment: dict[str, str]
     folder: Path
+    mark: str  # in the environment of each of its processes
+
+    def processes(self) -> list[int]:
+        """Return the ids of the processes of all machines, without those of tasks and actors."""
+        return _marked(self.mark)
 
     def workers(self) -> list[str]:
         """Return the node types of the machines that are up, the head excluded, sorted."""
@@ -95,7 +100,7 @@ def autoscaled(
         stack.callback(head.wait)
         stack.callback(_end, mark)
         _wait_for_head(head, address, folder)
-        yield Autoscaled(address, environment | {"RAY_ADDRESS": address}, folder)
+        yield Autoscaled(address, environment | {"RAY_ADDRESS": address}, folder, mark)
 
 
 class SlowNodes(node_provider.FakeMultiNodeProvider):  # type: ignore[misc]

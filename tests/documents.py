@@ -113,7 +113,9 @@ ENTRIES: list[Entry] = [
     Covered(
         r"apt-get install openssh-server iproute2 rsync", ".ci/run", "openssh-server openssh-client iproute2 rsync"
     ),
-    Covered(r"python benchmarks/chaos.py FOLDER --kills 30", "tests/ray/test_chaos.py", "benchmarks/chaos.py"),
+    Covered(
+        r"python benchmarks/chaos.py FOLDER --(rounds 60|soak 30)", "tests/ray/test_chaos.py", "benchmarks/chaos.py"
+    ),
     Covered(r"python tests/cluster/hosts.py /tmp/hosts", RAY_UP, "hosts.py"),
     Covered(r"ray up( cluster.yaml| configs/cluster/onprem.yaml)?", RAY_UP, "ray up --yes"),
     Covered(r"ray down( cluster.yaml)?", RAY_UP, "ray down --yes"),

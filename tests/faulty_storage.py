@@ -36,13 +36,18 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = respond  # noqa: N815 - names of the standard library
 
-    def forward(self, share: float = 1.0) -> None:
-        """Send the server's answer; with a `share` below 1 only that part of the body, then cut the connection."""
+    def ask(self) -> tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer of the server and its body."""
         connection = http.client.HTTPConnection(*self.server.behind)
         headers = {name: text for name, text in self.headers.items() if name.lower() not in _OF_THE_CONNECTION}
         connection.request(self.command, self.path, self.body, headers | {"Content-Length": str(len(self.body))})
-        answer = connection.getresponse()
-        content = answer.read()
+        with contextlib.closing(connection):
+            answer = connection.getresponse()
+            return answer, answer.read()
+
+    def forward(self, share: float = 1.0) -> None:
+        """Send the server's answer; with a `share` below 1 only that part of the body, then cut the connection."""
+        answer, content = self.ask()
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in _OF_THE_CONNECTION:
@@ -51,7 +56,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         self.wfile.write(content[: int(share * len(content))])
-        connection.close()
         if share < 1:
             self.close_connection = True
 
@@ -144,6 +148,15 @@ def cutting(request: Handler, number: int) -> bool:
     """Cut the connection in the middle of the body of every tenth answer."""
     if request.command == "GET" and number % 10 == 3:
         request.forward(share=0.5)
+        return True
+    return False
+
+
+def losing(request: Handler, number: int) -> bool:
+    """Do what every tenth request to write or delete asks for, and cut the connection instead of an answer."""
+    if request.command in ("PUT", "DELETE") and number % 10 == 3:
+        request.ask()
+        request.close_connection = True
         return True
     return False
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -29,17 +30,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("job", ["prepare", "train", "tune"])
-def test_random_kills_do_not_change_the_results(job: str, tmp_path: Path) -> None:
-    jobs = ["prepare"] if job == "prepare" else ["prepare", job]
-    command = [sys.executable, "benchmarks/chaos.py", str(tmp_path), "--kills", str(2 * len(jobs)), "--jobs", *jobs]
-    done = subprocess.run(
-        [*command, "--kills-per-run", "2"], capture_output=True, text=True, cwd=REPOSITORY, check=False
-    )
+def test_random_kills_and_faults_do_not_change_the_results(tmp_path: Path) -> None:
+    jobs = ["prepare", "train", "tag"]
+    command = [sys.executable, "benchmarks/chaos.py", str(tmp_path / "chaos"), "--rounds", "3", "--jobs", *jobs]
+    done = subprocess.run([*command, "--kills", "2"], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    # Rounds repeat until all kills are done. Each prints one line for each job.
-    assert done.stdout.count("equal to the undisturbed run") % len(jobs) == 0
-    assert done.stdout.count("starts; ") == done.stdout.count("equal to the undisturbed run") > 0
+    rounds = [json.loads(line) for line in (tmp_path / "chaos/rounds.jsonl").read_text().splitlines()]
+    assert [record["job"] for record in rounds] == jobs
+    assert sum(len(record["kills"]) for record in rounds) > 0
+    assert sum(sum(record["faults"].values()) for record in rounds) > 0
 
 
 # Runs in a mount namespace of its own, so that the small disk vanishes with it.
