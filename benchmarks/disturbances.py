@@ -158,34 +158,32 @@ class Kill:
     line: str
 
 
-def kill_something(run: Run, dice: random.Random, kinds: list[str]) -> tuple[str, str]:
-    """Kill one of `kinds` of processes; return the kind and the name of the victim, "" where there was none."""
-    kind = dice.choice(kinds)
+def kill(kind: str, run: Run, dice: random.Random) -> str:
+    """Kill a process of this kind, and return its name; "" where there is none now."""
     if kind == "driver":
-        return kind, run.kill()
+        return run.kill()
     if kind == "head":
-        return kind, run.machines.kill_head()
-    return kind, run.machines.kill_worker(dice) if kind == "worker" else run.machines.kill_machine(dice)
+        return run.machines.kill_head()
+    return run.machines.kill_worker(dice) if kind == "worker" else run.machines.kill_machine(dice)
 
 
 def disturb(run: Run, most: int, dice: random.Random) -> list[Kill]:
     """Run a job until it succeeds, with up to `most` kills some seconds apart. Raises `TimeoutError` when it hangs."""
+    plan = dice.sample(["worker", "worker", "machine", "machine", "driver", "driver", "head"], most)
     kills: list[Kill] = []
-    kinds = ["worker", "worker", "machine", "machine", "driver", "driver", "head"]
     began = time.monotonic()
-    following = began + dice.uniform(2, 12)
+    following = began + dice.uniform(2, 15)
     while not run.succeeded():
         now = time.monotonic()
         if now - began > LONGEST_RUN:
             run.kill()
             raise TimeoutError(f"hangs: {run.last_line()}")
-        if len(kills) < most and now >= following:
+        if plan and now >= following:
             line = run.last_line()
-            kind, name = kill_something(run, dice, kinds)
-            if name:
-                kills.append(Kill(kind, name, round(now - began, 1), line))
-                following = now + dice.uniform(2, 12)
-            if kind == "head":  # one a job: a driver takes its time to see it
-                kinds.remove("head")
+            if name := kill(plan[-1], run, dice):
+                kills.append(Kill(plan.pop(), name, round(now - began, 1), line))
+                following = now + dice.uniform(2, 15)
+            else:  # not the first moment of a process, which would be killed each time
+                following = now + dice.uniform(0, 5)
         time.sleep(0.1)
     return kills
