@@ -1,10 +1,11 @@
-"""Divide units of tracks among train, validation and test so that every genre gets the shares that were asked for.
+"""Divide units of tracks among splits, or folds, so that every genre gets the shares that were asked for.
 
 A *unit* (an artist, an album, a track without either) is in one split. The cost of a division is, summed over genres
 and splits, the squared deviation from the wanted number of tracks divided by that number (chi-square, as a share of the
-genre's tracks), plus a penalty for a validation or test split that deviates by more than a fifth, and a larger one for
-an empty split. Units are placed one by one, the largest first, where they cost least; single tracks fill what remains.
-Then each genre that still has a penalty gets the best of all divisions of its smallest units.
+genre's tracks), plus a penalty for a split that deviates by more than a fifth (of train, validation and test, the
+training split may), and a larger one for an empty split. Units are placed one by one, the largest first, where they cost
+least; single tracks fill what remains. Then each genre that still has a penalty gets the best of all divisions of its
+smallest units.
 """
 
 from __future__ import annotations
@@ -21,9 +22,31 @@ Floats = npt.NDArray[np.float64]
 TOLERANCE = 0.2  # of the wanted number of tracks
 
 _DISPERSED = 100.0  # penalty for a split out of tolerance: more than any chi-square term
-_EMPTY = np.array([1e8, 1e6, 1e7])  # of train, validation, test: which a genre of too few units does without last
-_REARRANGED = 9  # units of a genre: 3**9 divisions are compared
+_EMPTY = (1e8, 1e6, 1e7)  # of train, validation, test: which a genre of too few units does without last
+_EMPTY_FOLD = 1e6
+_DIVISIONS = 3**9  # that are compared: of nine units of a genre among three splits, of six among five folds
+_TIE = 1e-9  # of a fold's share of all tracks: less than any other difference in cost
 _PASSES = 5
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What is wanted of each split."""
+
+    shares: Floats  # (splits,) of the tracks of each genre
+    empty: Floats  # (splits,) penalty where a genre has no track
+    checked: slice  # splits that are penalised for a deviation of more than a fifth
+    fills_all: bool  # whether the split with the fewest tracks of all genres is preferred where several cost the same
+
+    @classmethod
+    def of_splits(cls, shares: tuple[float, float, float]) -> Aims:
+        """Return the aims for train, validation and test."""
+        return cls(np.array(shares), np.array(_EMPTY), slice(1, None), fills_all=False)
+
+    @classmethod
+    def of_folds(cls, count: int) -> Aims:
+        """Return the aims for `count` folds of equal size."""
+        return cls(np.full(count, 1 / count), np.full(count, _EMPTY_FOLD), slice(None), fills_all=True)
 
 
 @dataclass(frozen=True)
@@ -47,22 +70,20 @@ class Units:
         return cls(unit, genre, tracks.astype(np.int64), split)
 
 
-def allocate(units: Units, shares: Floats, order: Ints) -> Ints:
-    """Return the split of each unit; those that have one keep it.
-
-    `shares` are the wanted shares of tracks of the splits, (3,). Units of equal size are placed in `order`, (units,).
-    """
-    return _Allocation(units, shares, order).run()
+def allocate(units: Units, aims: Aims, order: Ints) -> Ints:
+    """Return the split of each unit; those that have one keep it. Units of equal size are placed in `order`, (units,)."""
+    return _Allocation(units, aims, order).run()
 
 
 class _Allocation:
-    def __init__(self, units: Units, shares: Floats, order: Ints) -> None:
-        self._units, self._order = units, order
+    def __init__(self, units: Units, aims: Aims, order: Ints) -> None:
+        self._units, self._aims, self._order = units, aims, order
+        self._splits = len(aims.shares)
         self._split = units.split.copy()
         self._free = units.split < 0
         self._rows = np.searchsorted(units.unit, np.arange(len(units.split) + 1))  # of each unit: [i], [i + 1]
         totals = np.bincount(units.genre, units.tracks)
-        self._wanted = np.maximum(totals[:, None] * shares, 1e-9)  # (genres, splits)
+        self._wanted = np.maximum(totals[:, None] * aims.shares, 1e-9)  # (genres, splits)
         self._counts = np.zeros_like(self._wanted)
         placed = self._split[units.unit]
         known = placed >= 0
@@ -86,7 +107,7 @@ class _Allocation:
         genres, tracks = self._units.genre[rows], self._units.tracks[rows, None]
         wanted, counts = self._wanted[genres], self._counts[genres]
         cost = tracks * (2 * (counts - wanted) + tracks) / wanted / wanted.sum(axis=1, keepdims=True)
-        split = int(cost.sum(axis=0).argmin())
+        split = int((cost.sum(axis=0) + self._ties()).argmin())
         self._counts[genres, split] += tracks[:, 0]
         self._split[unit] = split
 
@@ -97,13 +118,20 @@ class _Allocation:
         present, first = np.unique(np.sort(genres), return_index=True)
         for genre, members in zip(present, np.split(by_genre, first[1:]), strict=False):
             lacking = np.maximum(self._wanted[genre] - self._counts[genre], 0)
-            number = _rounded(lacking / lacking.sum() * len(members), len(members))
-            self._split[members] = np.repeat([1, 0, 2], number[[1, 0, 2]])
+            exact = lacking / lacking.sum() * len(members)
+            number = _rounded(exact, len(members), np.argsort(self._ties(), kind="stable"))
+            sequence = [1, 0, *range(2, self._splits)]
+            self._split[members] = np.repeat(sequence, number[sequence])
             self._counts[genre] += number
+
+    def _ties(self) -> Floats:
+        """Return a cost of each split, (splits,), that decides between equal ones."""
+        filled = self._counts.sum(axis=0) / self._wanted.sum()
+        return np.asarray(_TIE * filled if self._aims.fills_all else np.zeros(self._splits))
 
     def _rearrange_penalised(self, smallest_first: Ints) -> bool:
         """Divide the smallest units of each penalised genre in the best way. Return whether any division improved."""
-        penalised = np.flatnonzero(_cost(self._counts, self._wanted) >= _DISPERSED)
+        penalised = np.flatnonzero(self._cost(self._counts, self._wanted) >= _DISPERSED)
         if not len(penalised):
             return False
         rank = np.full(len(self._split), len(self._split))
@@ -111,9 +139,10 @@ class _Allocation:
         rows = np.argsort(rank[self._units.unit], kind="stable")
         rows = rows[self._free[self._units.unit[rows]]]
         improved = False
+        most = int(np.log(_DIVISIONS) / np.log(self._splits) + 1e-9)
         for genre in penalised:
             of_genre = rows[self._units.genre[rows] == genre]
-            improved |= self._rearrange(self._units.unit[of_genre[:_REARRANGED]])
+            improved |= self._rearrange(self._units.unit[of_genre[:most]])
         return improved
 
     def _rearrange(self, members: Ints) -> bool:
@@ -126,35 +155,32 @@ class _Allocation:
         others = self._counts[genres]  # a copy: the tracks of all units but the members
         for member, split in enumerate(self._split[members]):
             others[:, split] -= tracks[member]
-        divisions = np.array(list(itertools.product(range(3), repeat=len(members))), dtype=np.int64)
-        counts = np.stack([others[:, split] + (divisions == split) @ tracks for split in range(3)], axis=-1)
-        cost = _cost(counts, self._wanted[genres]).sum(axis=-1)
+        divisions = np.array(list(itertools.product(range(self._splits), repeat=len(members))), dtype=np.int64)
+        counts = np.stack([others[:, split] + (divisions == split) @ tracks for split in range(self._splits)], axis=-1)
+        cost = self._cost(counts, self._wanted[genres]).sum(axis=-1)
         best = int(cost.argmin())
-        if cost[best] > _cost(self._counts[genres], self._wanted[genres]).sum() - 1e-9:
+        if cost[best] > self._cost(self._counts[genres], self._wanted[genres]).sum() - 1e-9:
             return False
         self._split[members] = divisions[best]
         self._counts[genres] = counts[best]
         return True
 
+    def _cost(self, counts: Floats, wanted: Floats) -> Floats:
+        """Return the cost of each genre, (..., genres), from the tracks in each split, (..., genres, splits)."""
+        chi_square = ((counts - wanted) ** 2 / wanted).sum(axis=-1) / wanted.sum(axis=-1)
+        checked = self._aims.checked
+        dispersed = is_dispersed(counts[..., checked], wanted[..., checked]).sum(axis=-1)
+        return np.asarray(chi_square + _DISPERSED * dispersed + (counts < 0.5) @ self._aims.empty)
+
 
 def is_dispersed(counts: Floats, wanted: Floats) -> npt.NDArray[np.bool_]:
-    """Return which validation and test splits, (..., 2), deviate by more than a fifth and by a track or more.
-
-    Both arguments are numbers of tracks, (..., splits).
-    """
-    deviation = np.abs(counts - wanted)[..., 1:]
-    return np.asarray(deviation > np.maximum(TOLERANCE * wanted[..., 1:], 1) - 1e-9)
+    """Return which splits deviate by more than a fifth and by a track or more; arguments are numbers of tracks."""
+    return np.asarray(np.abs(counts - wanted) > np.maximum(TOLERANCE * wanted, 1) - 1e-9)
 
 
-def _cost(counts: Floats, wanted: Floats) -> Floats:
-    """Return the cost of each genre, (..., genres), from the tracks in each split, (..., genres, splits)."""
-    chi_square = ((counts - wanted) ** 2 / wanted).sum(axis=-1) / wanted.sum(axis=-1)
-    penalties = _DISPERSED * is_dispersed(counts, wanted).sum(axis=-1) + (counts < 0.5) @ _EMPTY
-    return np.asarray(chi_square + penalties)
-
-
-def _rounded(exact: Floats, total: int) -> Ints:
-    """Return integers near `exact` whose sum is `total` (largest remainder)."""
+def _rounded(exact: Floats, total: int, first: Ints) -> Ints:
+    """Return integers near `exact` whose sum is `total` (largest remainder); of equal ones `first` are rounded up."""
     number = np.floor(exact + 1e-9).astype(np.int64)
-    number[np.argsort(number - exact, kind="stable")[: total - number.sum()]] += 1
+    largest = np.argsort((number - exact)[first], kind="stable")
+    number[first[largest[: total - number.sum()]]] += 1
     return number

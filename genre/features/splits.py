@@ -45,14 +45,14 @@ def assign(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None 
     codes = _codes(tracks["split"])
     active = np.flatnonzero(codes < len(SPLITS))
     table = tracks.take(pa.array(active))
-    units, names = _units(table)
+    units, names = units_of(table)
     published = codes[active]
     known = published >= 0
     split = _earlier_splits(table, units, len(names), history)
     split[units[known]] = published[known]
-    shares = np.array(wanted_shares(settings))
-    counted = allocation.Units.of(units, _sorted_codes(table["genre"]), split)
-    drawn = allocation.allocate(counted, shares, drawn_order(names, settings.split_seed))
+    counted = allocation.Units.of(units, sorted_codes(table["genre"]), split)
+    aims = allocation.Aims.of_splits(wanted_shares(settings))
+    drawn = allocation.allocate(counted, aims, drawn_order(names, settings.split_seed))
     codes[active] = np.where(known, published, drawn[units])
     splits = pa.array([*SPLITS, *UNUSED]).take(pa.array(codes))
     return tracks.set_column(tracks.schema.get_field_index("split"), "split", splits)
@@ -127,7 +127,7 @@ def _codes(split: pa.ChunkedArray) -> Ints:
     return np.array(pc.fill_null(codes, -1).to_numpy(), dtype=np.int64)
 
 
-def _units(table: pa.Table) -> tuple[Ints, pa.StringArray]:
+def units_of(table: pa.Table) -> tuple[Ints, pa.StringArray]:
     """Return the unit of each row and the name of each unit; a prefix separates groups and tracks of the same name."""
     group = pc.binary_join_element_wise("group", table["group"], "\0")
     track = pc.binary_join_element_wise("track", table["track_id"], "\0")
@@ -141,7 +141,7 @@ def _units(table: pa.Table) -> tuple[Ints, pa.StringArray]:
 def _joined(units: Ints, names: pa.StringArray, content: pa.ChunkedArray) -> tuple[Ints, pa.StringArray]:
     """Return the units after joining those that share content; each is named after its first member in sorted order."""
     known = pc.is_valid(content).to_numpy()
-    audio = _sorted_codes(content.filter(content.is_valid()))
+    audio = sorted_codes(content.filter(content.is_valid()))
     if not len(audio) or np.bincount(audio).max() == 1:  # nothing is shared: saves the half second of importing scipy
         component = np.arange(len(names))
     else:
@@ -204,7 +204,7 @@ def _describe_leaks(tracks: pa.Table, column: str, noun: str) -> str:
     return "; ".join(examples) + more
 
 
-def _sorted_codes(column: pa.ChunkedArray) -> Ints:
+def sorted_codes(column: pa.ChunkedArray) -> Ints:
     """Return the rank of each value among the sorted distinct values, independent of the order of rows."""
     encoded = combined(column).dictionary_encode()
     if not len(encoded):

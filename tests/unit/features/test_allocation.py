@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genre.features.allocation import Floats, Ints, Units, allocate, is_dispersed
+from genre.features.allocation import Aims, Floats, Ints, Units, allocate, is_dispersed
 
-SHARES = np.array([0.65, 0.15, 0.2])
+AIMS = Aims.of_splits((0.65, 0.15, 0.2))
 
 
 def units_of(sizes: list[int], split: list[int] | None = None) -> Units:
@@ -25,20 +25,20 @@ def counted(sizes: list[int], split: Ints) -> Floats:
 @settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=6))
 def test_no_division_of_a_few_units_keeps_more_splits_within_a_fifth(sizes: list[int]) -> None:
-    wanted = sum(sizes) * SHARES
+    wanted = sum(sizes) * AIMS.shares
     divisions = [np.array(each) for each in itertools.product(range(3), repeat=len(sizes))]
     complete = [counts for each in divisions if (counts := counted(sizes, each)).min() > 0]
-    fewest = min(int(is_dispersed(counts, wanted).sum()) for counts in complete)
-    counts = counted(sizes, allocate(units_of(sizes), SHARES, np.arange(len(sizes))))
+    fewest = min(int(is_dispersed(counts[1:], wanted[1:]).sum()) for counts in complete)
+    counts = counted(sizes, allocate(units_of(sizes), AIMS, np.arange(len(sizes))))
     assert counts.min() > 0
-    assert is_dispersed(counts, wanted).sum() == fewest
+    assert is_dispersed(counts[1:], wanted[1:]).sum() == fewest
 
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 60), min_size=25, max_size=60))
 def test_many_units_are_divided_within_a_fifth(sizes: list[int]) -> None:
-    counts = counted(sizes, allocate(units_of(sizes), SHARES, np.arange(len(sizes))))
-    assert not is_dispersed(counts, sum(sizes) * SHARES).any()
+    counts = counted(sizes, allocate(units_of(sizes), AIMS, np.arange(len(sizes))))
+    assert not is_dispersed(counts[1:], sum(sizes) * AIMS.shares[1:]).any()
 
 
 @settings(max_examples=40)
@@ -46,6 +46,6 @@ def test_many_units_are_divided_within_a_fifth(sizes: list[int]) -> None:
 def test_units_that_have_a_split_keep_it(rows: list[tuple[int, int]], seed: int) -> None:
     sizes, split = [row[0] for row in rows], [row[1] for row in rows]
     order = np.random.default_rng(seed).permutation(len(rows))
-    result = allocate(units_of(sizes, split), SHARES, order)
+    result = allocate(units_of(sizes, split), AIMS, order)
     assert result.min() >= 0
     assert all(after == before for before, after in zip(split, result, strict=True) if before >= 0)
