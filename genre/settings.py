@@ -107,7 +107,7 @@ class DecodingSettings(Settings):
 
 
 class CacheSettings(Settings):
-    """The copy of the training clips that each machine keeps on a local disk. Read by `train` and `tune`."""
+    """The copy of the clips that each machine keeps on a local disk to train on. Read by `train`, `tune`, `evaluate`."""
 
     folder: str = Field(
         "",
@@ -223,6 +223,13 @@ class EvaluateSettings(Settings):
 
     split: Literal["train", "valid", "test"] = Field("test", description="split that the saved models are scored on")
     features: str = Field("", description="features folder to score on; empty: OUTPUT/features")
+    folds: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="cross-validation: folds of all labelled tracks, divided by group; one training for each model and "
+        "fold; 0: score the saved models on evaluate.split",
+    )
 
 
 class LeaderboardSettings(Settings):
@@ -321,7 +328,7 @@ class Config(Settings):
         description="share of reported genres that should be correct, with 90 % confidence by the validation split; "
         "less certain files are 'unknown'; 0: report a genre for every file",
     )
-    seed: int = Field(0, ge=0, description="seed of initial weights, windows and augmentation")
+    seed: int = Field(0, ge=0, description="seed of initial weights, windows, augmentation and folds")
     corpus: CorpusSettings = CorpusSettings()
     audio: AudioSettings = AudioSettings()
     spectrogram: SpectrogramSettings = SpectrogramSettings()
@@ -367,6 +374,10 @@ class Config(Settings):
             )
         if (self.spectrogram.f_max or half) <= self.spectrogram.f_min:
             raise ConfigError(f"spectrogram.f_min={self.spectrogram.f_min} is not below f_max; use 0")
+        if self.evaluate.folds == 1:
+            raise ConfigError(
+                "evaluate.folds=1 leaves nothing to train on; use 2 or more, or 0 for no cross-validation"
+            )
         if self.corpus.valid_fraction + self.corpus.test_fraction >= 0.9:
             raise ConfigError(
                 "corpus.valid_fraction + corpus.test_fraction leave 0.1 or less for training; lower one of them"

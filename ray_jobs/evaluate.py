@@ -1,6 +1,10 @@
 """Score saved models on prepared features again, and write their report to OUTPUT/evaluation.
 
 With model=FOLDER it scores that model, otherwise every model below OUTPUT/models.
+
+With evaluate.folds=5 it divides all labelled tracks into 5 folds by group, trains each model again for every fold, on
+the tracks of the others, and scores each track by the networks that never saw its group. It writes the report and the
+folds to OUTPUT/cross_validation. Run again after an interruption, it trains only what is missing.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from ray_jobs.engine import cli, cluster, judging
+from ray_jobs.engine.cross_validation import CrossValidation
 
 
 def run(config: Config) -> None:
@@ -35,13 +40,34 @@ def run(config: Config) -> None:
         for model in runs.folders:
             card, _ = checkpoint.load(model)
             checkpoint.check_features(card, features)
+    if config.evaluate.folds:
+        _cross_validate(config, features, saved)
+    else:
+        _score(config, features, saved)
+
+
+def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
+    """Score the models on one split."""
     _check_split(config.evaluate.split, features)
     experiment.check_leakage(features)  # the report says that it passed
-    names = ", ".join(runs.label for runs in saved)
-    cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {folder}")
+    names, output = ", ".join(runs.label for runs in saved), Location.of(config.output)
+    cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {features.folder}")
     with lease.held(config.output, "evaluate"), cluster.connected(config) as capacity:
         board = judging.judge(features, config.evaluate.split, saved, config.seed, capacity, device=config.device)
         judging.publish(board, output / "evaluation", [])
+
+
+def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) -> None:
+    """Judge all labelled tracks by networks that are trained for it."""
+    folder = Location.of(config.output) / "cross_validation"
+    planned = CrossValidation.plan(features, saved, config.evaluate.folds, config.seed, folder)
+    missing = planned.missing()
+    names = ", ".join(runs.label for runs in saved)
+    cli.console().print(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")
+    with lease.held(config.output, "evaluate"), cluster.connected(config) as capacity:
+        (folder / "folds.parquet").write_table(planned.tracks)
+        planned.train(missing, config.cache, config.device, capacity)
+        judging.publish(judging.cross_validate(planned, saved, config.seed), folder, [])
 
 
 def _check_split(split: Part, features: Features) -> None:

@@ -71,7 +71,10 @@ class Units:
 
 
 def allocate(units: Units, aims: Aims, order: Ints) -> Ints:
-    """Return the split of each unit; those that have one keep it. Units of equal size are placed in `order`, (units,)."""
+    """Return the split of each unit; those that have one keep it.
+
+    Units of equal size are placed in `order`, (units,).
+    """
     return _Allocation(units, aims, order).run()
 
 

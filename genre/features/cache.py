@@ -300,7 +300,7 @@ def _key(features: Features, splits: tuple[str, ...], share: Share | None = None
         "contents": manifest.contents,
         "classes": manifest.classes,
         "splits": splits,
-        "parts": [part and asdict(part) for part in (features.sample, share)],
+        "parts": [part and asdict(part) for part in (features.view, share)],
         "files": files,
     }
     return fingerprint(content)

@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.corpora import SPLITS
 from genre.errors import ArtifactError
 from genre.features import manifest
 from genre.features.columns import combined
+from genre.features.folds import Fold
 from genre.features.manifest import Manifest
 from genre.features.sampling import Sample
 from genre.features.schema import ROW_GROUP, Shape
@@ -22,19 +24,19 @@ _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of
 
 
 class Features:
-    """A finished features folder, or a sample of its tracks.
+    """A finished features folder, or a view of it: a sample of its tracks, or a fold in place of its splits.
 
-    A job opens it once and passes it on; its pickle holds only address, manifest and the rule of the sample.
+    A job opens it once and passes it on; its pickle holds only address, manifest and the rule of the view.
 
     All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
     """
 
     def __init__(
-        self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None, sample: Sample | None = None
+        self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None, view: Sample | Fold | None = None
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.sample = sample
+        self.view = view
         self._tracks = tracks
 
     @classmethod
@@ -46,8 +48,8 @@ class Features:
         tracks = _read_tracks(folder)
         return cls(folder, Manifest.from_json(manifest.with_defaults(content, tracks, folder)), tracks)
 
-    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, Sample | None]]:
-        return Features, (self.folder, self.manifest, None, self.sample)
+    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, Sample | Fold | None]]:
+        return Features, (self.folder, self.manifest, None, self.view)
 
     def sampled(self, share: float, seed: int) -> Features:
         """Return this folder with a sample of its training and validation tracks; itself for a share of 1."""
@@ -56,13 +58,17 @@ class Features:
         sample = Sample(share, seed)
         return Features(self.folder, self.manifest, sample.of(self.tracks()), sample)
 
+    def of_fold(self, fold: Fold) -> Features:
+        """Return this folder with the tracks of a fold as the validation split, and those of the others to train on."""
+        return Features(self.folder, self.manifest, fold.of(self.complete().tracks()), fold)
+
     def complete(self) -> Features:
-        """Return this folder with all tracks."""
-        return self if self.sample is None else Features(self.folder, self.manifest)
+        """Return this folder with all tracks in their own splits."""
+        return self if self.view is None else Features(self.folder, self.manifest)
 
     def reopened(self) -> Features:
-        """Return the folder, or the same sample of it, as it is now."""
-        return Features(self.folder, Features.open(self.folder).manifest, sample=self.sample)
+        """Return the folder, or the same view of it, as it is now."""
+        return Features(self.folder, Features.open(self.folder).manifest, view=self.view)
 
     @property
     def shape(self) -> Shape:
@@ -83,8 +89,13 @@ class Features:
             tracks = _read_tracks(self.folder) if self._tracks is None else self._tracks
             if "clips" not in tracks.column_names:
                 tracks = tracks.append_column("clips", self._count_clips(tracks))
-            self._tracks = tracks if self.sample is None else self.sample.of(tracks)
+            self._tracks = tracks if self.view is None else self.view.of(tracks)
         return self._tracks if split is None else self._tracks.filter(pc.equal(self._tracks["split"], split))
+
+    def labelled(self) -> pa.Table:
+        """Return the tracks of all splits, sorted by track_id."""
+        tracks = self.tracks()
+        return tracks.filter(pc.is_in(tracks["split"], pa.array(SPLITS)))
 
     def clip_count(self, split: str) -> int:
         """Return the number of clips of a split."""

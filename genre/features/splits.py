@@ -67,14 +67,18 @@ def check(tracks: pa.Table) -> None:
     """Raise `ArtifactError` when a track, group or content is in more than one split (leakage)."""
     if tracks["split"].null_count:
         raise ArtifactError(f"{tracks['split'].null_count} tracks have no split; prepare the features again")
+    if found := leaks(tracks):
+        raise ArtifactError(f"leakage: {found}; correct the corpus or use corpus.split=random, then prepare again")
+
+
+def leaks(tracks: pa.Table) -> str:
+    """Return text about tracks, groups or content in more than one split, or fold; empty if there are none."""
     active = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED))))
-    for column, noun in (("track_id", "track"), ("group", "group"), ("content", "the same audio")):
-        if column in active.column_names:
-            leaks = _describe_leaks(active, column, noun)
-            if leaks:
-                raise ArtifactError(
-                    f"leakage: {leaks}; correct the corpus or use corpus.split=random, then prepare again"
-                )
+    nouns = {"track_id": "track", "group": "group", "content": "the same audio"}
+    described = (
+        _describe_leaks(active, column, noun) for column, noun in nouns.items() if column in active.column_names
+    )
+    return next(filter(None, described), "")
 
 
 def summary(tracks: pa.Table) -> dict[str, dict[str, int]]:

@@ -103,10 +103,11 @@ class Entry:
 class Board:
     """The content of one report.
 
-    `truth` is (tracks,) class indices. `part` names the split that the tracks belong to; only `test` had no influence
-    on the models. `groups` names the artist of each track. `commit` is that of the code. `compared` holds results on
-    other test sets, such as another split (see `merging.merge`). `missing` gives, by name, why an architecture that
-    was searched has no entry. Raises `ArtifactError` when the parts do not fit together.
+    `truth` is (tracks,) class indices. `part` names the split that the tracks belong to; only `test`, and `all`
+    in a cross-validation, had no influence on the models. `groups` names the artist of each track. `commit` is that of
+    the code. `compared` holds results on other test sets, such as another split (see `merging.merge`). `missing` gives,
+    by name, why an architecture that was searched has no entry. Raises `ArtifactError` when the parts do not fit
+    together.
     """
 
     title: str

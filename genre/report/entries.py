@@ -124,7 +124,7 @@ def board(
     search: Search | None,
 ) -> Board:
     """Return the board of `entries`, whose predictions are those for the tracks of `part` in their order."""
-    tracks = features.tracks(part)
+    tracks = features.labelled() if part == "all" else features.tracks(part)
     groups = pc.coalesce(tracks["group"], tracks["track_id"])  # the track itself where no group is known
     grouped = pc.count_distinct(groups).as_py() < len(tracks)
     corpus = corpus_facts(features)

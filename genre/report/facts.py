@@ -8,9 +8,10 @@ from typing import Literal
 
 Kind = Literal["network", "classical", "majority", "ensemble"]
 Setting = str | int | float | bool | None | list[str]
-Part = Literal["train", "valid", "test"]
+Part = Literal["train", "valid", "test", "all"]
 
-PARTS: dict[Part, str] = {"train": "training", "valid": "validation", "test": "test"}  # as the report writes them
+# as the report writes them; all: of a cross-validation
+PARTS: dict[Part, str] = {"train": "training", "valid": "validation", "test": "test", "all": "labelled"}
 DIGITS = 5  # decimals of every measured number
 
 

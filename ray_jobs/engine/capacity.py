@@ -11,6 +11,8 @@ import ray
 from genre.settings import ClusterSettings
 from ray_jobs.engine import machines
 
+SHARE_OF_GPU = 0.25  # of a training in one process: a small network leaves most of a GPU idle
+
 
 @dataclass(frozen=True)
 class Capacity:

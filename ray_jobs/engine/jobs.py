@@ -59,7 +59,7 @@ JOBS = {
         needs_features=True,
         forecast="tune.forecast",
     ),
-    "evaluate": Job(("output", "model", "evaluate"), ("device", "seed", "cluster")),
+    "evaluate": Job(("output", "model", "evaluate"), ("device", "seed", "cache", "cluster")),
     "leaderboard": Job(("output", "leaderboard")),
     "tag": Job(
         ("inputs", "output", "model", "min_precision", "tag"),

@@ -9,16 +9,18 @@ from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
 from genre.features import Features
 from genre.features.recipe import Recipe
-from genre.report import PARTS, Board, Part, Search, entries, model_card
+from genre.report import PARTS, Board, Part, Search, cross_validation, entries, model_card
 from genre.report.entries import SavedRuns
 from genre.settings import DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine import cli, printing, scoring
 from ray_jobs.engine.baseline import fit_baseline
 from ray_jobs.engine.capacity import Capacity
+from ray_jobs.engine.cross_validation import CrossValidation
+from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio
 
-__all__ = ["fit_baseline", "judge", "publish"]
+__all__ = ["cross_validate", "fit_baseline", "judge", "publish"]
 
 
 def judge(
@@ -57,6 +59,19 @@ def judge(
     if split != "test":
         notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
     board = entries.board(features, split, rows, seed, notes, search)
+    board.commands.append(cli.command_line())
+    return board
+
+
+def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int) -> Board:
+    """Return the board of a cross-validation whose trainings have ended, with the costs of the `saved` models."""
+    features = planned.features
+    with JobProgress("judging", len(saved)) as progress:
+        clips = features.of_fold(planned.trainings[0].fold)  # of any fold: costs do not depend on the music
+        costs = scoring.measure_costs(saved, clips, "valid", progress)
+    answers = planned.answers()
+    rows = [entries.network(runs, answers[runs.label], costs[runs.label], {}) for runs in saved]
+    board = cross_validation.board(features, planned.tracks, rows, seed)
     board.commands.append(cli.command_line())
     return board
 

@@ -65,9 +65,16 @@ def score(
             name = BASELINE if baselines else ""
             truth = features.labels(features.tracks(split)).to_numpy()
             f1, notes = measurement.finish(truth, seeds, unchanged, name, progress)
-        costs = _stream(_measure_costs.remote([runs.folders[0] for runs in saved], features, split), progress)
-        costs_by_row = {runs.label: cost for runs, cost in zip(saved, costs, strict=True)}
-    return Scored(answers, costs_by_row, scored_baselines[0] if scored_baselines else None, f1, notes)
+        costs = measure_costs(saved, features, split, progress)
+    return Scored(answers, costs, scored_baselines[0] if scored_baselines else None, f1, notes)
+
+
+def measure_costs(
+    saved: Sequence[SavedRuns], features: Features, split: str, progress: JobProgress
+) -> dict[str, InferenceCost]:
+    """Return the cost of each row, that of the first of its models, measured on clips of `split`."""
+    costs = _stream(_measure_costs.remote([runs.folders[0] for runs in saved], features, split), progress)
+    return {runs.label: cost for runs, cost in zip(saved, costs, strict=True)}
 
 
 @ray.remote(num_cpus=1, num_returns="streaming")

@@ -12,9 +12,7 @@ from genre import devices
 from genre.errors import ConfigError
 from genre.settings import TuneSettings
 from ray_jobs.engine import machines
-from ray_jobs.engine.capacity import Capacity, is_cluster
-
-_SHARE_OF_GPU = 0.25  # of a trial with one worker: a small network leaves most of a GPU idle
+from ray_jobs.engine.capacity import SHARE_OF_GPU, Capacity, is_cluster
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class TrialResources:
                 "workers of a trial cannot share a GPU; use 1, or one worker"
             )
         if requested is None:
-            requested = (1.0 if several else _SHARE_OF_GPU) if capacity.gives_gpu(device) else 0.0
+            requested = (1.0 if several else SHARE_OF_GPU) if capacity.gives_gpu(device) else 0.0
         return cls(
             settings.cpus_per_trial,
             requested,

@@ -34,7 +34,7 @@ class Runner:
     @property
     def is_on_sample(self) -> bool:
         """Whether the trials see only tune.sample of the tracks."""
-        return self.cache.features.sample is not None
+        return self.cache.features.view is not None
 
     def on_all(self) -> Runner:
         """Return a runner of trials on all tracks."""

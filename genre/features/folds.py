@@ -1,0 +1,99 @@
+"""Folds of a cross-validation: each labelled track is in one, so that it is judged once by networks that never saw it.
+
+Folds consist of the same units as splits: all tracks of a group, and tracks with equal audio, are in one fold. Each
+genre is divided as evenly as its units allow. Folds follow from the tracks and a seed alone, so that every process and
+every run makes the same ones. They are numbered from 1; 0 stands for a track that is in no split and so in no fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.corpora import SPLITS
+from genre.errors import ArtifactError, ConfigError
+from genre.features import allocation, splits
+from genre.features.columns import replaced
+from genre.wording import plural
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Fold `number` of `count`, as a view of a features folder: its tracks are held out, those of the others train."""
+
+    number: int
+    count: int
+    seed: int
+
+    def of(self, tracks: pa.Table) -> pa.Table:
+        """Return `tracks` with the split valid for those of this fold, and train for those of the others.
+
+        The test split is empty. Tracks in no split are unchanged.
+        """
+        fold = assign(tracks, self.count, self.seed)
+        held_out = pa.array(np.where(fold == self.number, "valid", "train"))
+        return replaced(tracks, "split", pc.if_else(pa.array(fold > 0), held_out, tracks["split"]))
+
+    def __str__(self) -> str:
+        return f"fold {self.number} of {self.count}"
+
+
+def assign(tracks: pa.Table, count: int, seed: int) -> Ints:
+    """Return the fold of each track, (tracks,), 1 to `count`, or 0 for a track that is in no split.
+
+    `tracks` has the columns track_id, genre, group, split and sound, as in a features folder.
+    """
+    active = np.flatnonzero(pc.is_in(tracks["split"], pa.array(SPLITS)).to_numpy())
+    table = _with_content(tracks.take(pa.array(active)))
+    units, names = splits.units_of(table)
+    counted = allocation.Units.of(units, splits.sorted_codes(table["genre"]), np.full(len(names), -1))
+    drawn = allocation.allocate(counted, allocation.Aims.of_folds(count), splits.drawn_order(names, seed))
+    folds = np.zeros(len(tracks), dtype=np.int64)
+    folds[active] = drawn[units] + 1
+    return folds
+
+
+def check(tracks: pa.Table, folds: Ints, classes: Sequence[str]) -> None:
+    """Check that `folds`, (tracks,), separate no group or audio, and that networks can learn every genre for each.
+
+    Raises `ArtifactError` for a track, a group or audio in two folds, and `ConfigError` for an empty fold, or a genre
+    that is in one fold only.
+    """
+    used = tracks.filter(pa.array(folds > 0))
+    folds = folds[folds > 0]
+    named = _with_content(replaced(used, "split", pa.array([f"fold {fold}" for fold in folds.tolist()], pa.string())))
+    if leaks := splits.leaks(named):
+        raise ArtifactError(f"leakage: {leaks}; networks would be judged on what they learned, so none is trained")
+    count = int(folds.max(initial=0))
+    sizes = np.bincount(folds, minlength=count + 1)[1:]
+    if count < 2 or not sizes.all():
+        raise ConfigError(
+            f"evaluate.folds: {plural(int((sizes > 0).sum()), 'fold')} would have tracks, since there are "
+            f"{plural(len(splits.units_of(named)[1]), 'group')}; use fewer folds, or add tracks of other groups"
+        )
+    for genre in classes:
+        of_genre = np.unique(folds[pc.equal(used["genre"], genre).to_numpy()])
+        if len(of_genre) < 2:
+            state = "one group" if len(of_genre) else "no track"
+            raise ConfigError(
+                f"evaluate.folds: genre {genre!r} has {state}, so that it cannot be learned without what is judged; "
+                "give it more groups, or leave it out of the corpus"
+            )
+
+
+def table(tracks: pa.Table, folds: Ints) -> pa.Table:
+    """Return the tracks that are in a fold, with the column `fold`: track_id, path where known, genre, group, fold."""
+    names = [name for name in ("track_id", "path", "genre", "group") if name in tracks.column_names]
+    return tracks.select(names).append_column("fold", pa.array(folds, pa.int32())).filter(pa.array(folds > 0))
+
+
+def _with_content(tracks: pa.Table) -> pa.Table:
+    """Return the columns that splits read, with the audio of each track as `content`."""
+    return tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])

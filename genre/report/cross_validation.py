@@ -1,0 +1,79 @@
+"""The board of a cross-validation: predictions for all labelled tracks, each by networks that never saw its group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.features import SPLITS, Features
+from genre.report import entries
+from genre.report.board import Board, Entry, Run
+from genre.report.facts import CorpusFacts
+from genre.wording import plural
+
+
+def board(features: Features, tracks: pa.Table, rows: list[Entry], seed: int) -> Board:
+    """Return the board of the networks in `rows`, whose predictions are those for `tracks` in their order.
+
+    `tracks` are the labelled tracks of `features`, in their order, with the column `fold`.
+    """
+    references = [entries.ensemble(rows, {})] if len(rows) > 1 else []
+    references.append(_majority(features, tracks))
+    made = entries.board(features, "all", [*rows, *references], seed, _notes(features, tracks, rows), None)
+    return replace(made, corpus=_facts(features, tracks, made.corpus))
+
+
+def _majority(features: Features, tracks: pa.Table) -> Entry:
+    """Return the entry that predicts for each track the class frequencies of the other folds."""
+    fold, labels = tracks["fold"].to_numpy(), features.labels(tracks).to_numpy()
+    classes = len(features.classes)
+    shares = [np.bincount(labels[fold != number], minlength=classes) for number in range(fold.max() + 1)]
+    frequencies = np.stack([counts / counts.sum() for counts in shares]).astype(np.float32)
+    return Entry(name="majority", kind="majority", runs=[Run(0, frequencies[fold])])
+
+
+def _facts(features: Features, tracks: pa.Table, corpus: CorpusFacts) -> CorpusFacts:
+    """Return the facts of the corpus with the folds in place of the splits."""
+    fold, labels = tracks["fold"].to_numpy(), features.labels(tracks).to_numpy()
+    names = {f"fold {number}": fold == number for number in range(1, fold.max() + 1)}
+    counts = {name: np.bincount(labels[own], minlength=len(features.classes)) for name, own in names.items()}
+    groups = {name: pc.count_distinct(tracks["group"].filter(pa.array(own))).as_py() for name, own in names.items()}
+    return replace(
+        corpus,
+        split=f"{len(names)}-fold",
+        split_rule="cross-validation: groups and tracks with equal audio stay in one fold, genres are divided evenly",
+        tracks={name: dict(zip(features.classes, each.tolist(), strict=True)) for name, each in counts.items()},
+        groups=groups if corpus.groups else {},
+        leakage="passed: no track, group or equal audio is in two folds",
+    )
+
+
+def _notes(features: Features, tracks: pa.Table, rows: Sequence[Entry]) -> list[str]:
+    """Return what was judged and how that differs from scores on the test split, in sentences."""
+    counts = {split: len(features.tracks(split)) for split in SPLITS}
+    parts = ", ".join(f"{split} {count}" for split, count in counts.items())
+    notes = [
+        f"Cross-validation over {plural(pc.max(tracks['fold']).as_py(), 'fold')}: each of the {len(tracks)} labelled "
+        f"tracks ({parts}) was judged once, by networks that learned from the other folds with the settings, seed and "
+        "number of epochs of the saved models, and so from no track of its group.",
+        "Scores on the test split are those of the saved models, which learned from the training split only; these are "
+        "those of the same way of training with more tracks. Validation scores, learning curves, training times and "
+        "costs are those of the saved models.",
+        "Settings and numbers of epochs were chosen by the validation tracks, which are judged as well: the scores may "
+        "be a little too high.",
+    ]
+    if tracks["group"].null_count == len(tracks):
+        notes.append(
+            "Artists are unknown: tracks of one artist may be in several folds, which makes scores too high. A "
+            "published split may separate artists where these folds do not."
+        )
+    started = [row.name for row in rows if row.settings.get("train.init_from")]
+    if started:
+        notes.append(
+            f"{', '.join(started)}: the training starts from a saved model; what that one learned from was not checked."
+        )
+    return notes

@@ -1,0 +1,70 @@
+"""Repeat the training of a saved model on other tracks, such as the folds of a cross-validation.
+
+The network, all settings, the seed and the number of epochs are those that the model's card records. Nothing is chosen
+again, so no track has to be held out for it: the weights after the last epoch are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from genre import memory
+from genre.config import validate
+from genre.errors import ArtifactError, ConfigError
+from genre.features import Float32
+from genre.model.card import ModelCard
+from genre.model.classifier import predict
+from genre.settings import TrainSettings
+from genre.storage import Location
+from genre.training import experiment
+from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """The training of a saved model: its experiment, and the number of `epochs` of the weights that were saved.
+
+    The schedule is that of the complete training, so that it is left where the saved weights left it.
+    """
+
+    experiment: Experiment
+    epochs: int
+    seconds_per_epoch: float  # as measured in the training of the saved model, with its validations
+
+    @classmethod
+    def of(cls, card: ModelCard, source: Location) -> Repetition:
+        """Return the training of the model in `source`. Raises `ArtifactError` when its card does not record it."""
+        facts = card.facts
+        try:
+            settings = validate(TrainSettings, facts["settings"]["train"], "train.")
+            repeated = Experiment(card.architecture, card.params, settings, int(facts["seed"]))
+            seconds = float(facts["train_seconds"]) / int(facts["history"][-1]["epoch"])
+            return cls(repeated, int(facts["best_epoch"]), seconds)
+        except (KeyError, IndexError, TypeError, ConfigError) as error:
+            raise ArtifactError(
+                f"{source}: model.json does not say how the model was trained ({error}); train it again"
+            ) from None
+
+    def deciding(self) -> dict[str, Any]:
+        """Return everything but the data that decides the answers, in plain types."""
+        return {
+            "architecture": self.experiment.architecture,
+            "params": self.experiment.params,
+            "train": self.experiment.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
+            "seed": self.experiment.seed,
+            "epochs": self.epochs,
+        }
+
+    def answers(self, data: Data, device: torch.device) -> Float32:
+        """Train on `data.train`; return the probabilities of the tracks of `data.valid`, (tracks, classes).
+
+        Raises `TrainingError` when a loss is not finite.
+        """
+        card, trainer = experiment.trainer_for(self.experiment, data, device)
+        memory.keep_freed()
+        for epoch in range(1, self.epochs + 1):
+            trainer.train_epoch(epoch)
+        return predict(trainer.evaluated, data.valid, card.frames(), card.eval_windows)

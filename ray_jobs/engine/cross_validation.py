@@ -1,0 +1,190 @@
+"""Cross-validation of saved models: each is trained again for every fold, in Ray tasks, and judges the tracks of it.
+
+    OUTPUT/cross_validation/answers/<model>-<seed>-<key>/fold-<n>.parquet   track_id, probabilities (list of float32)
+
+The key depends on everything that the answers follow from, and a file is written when its training has ended, so that
+the same command trains only what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+
+from genre import devices
+from genre.audio.isolation import portable
+from genre.config import fingerprint
+from genre.errors import ArtifactError, ConfigError
+from genre.features import Features, Float32, folds
+from genre.features.cache import ClipCache
+from genre.features.columns import combined
+from genre.features.folds import Fold
+from genre.model.card import ModelCard, read_card
+from genre.report.entries import SavedRuns
+from genre.settings import CacheSettings
+from genre.storage import Location
+from genre.training import experiment
+from genre.training.experiment import Data
+from genre.training.repetition import Repetition
+from genre.wording import duration, plural
+from ray_jobs.engine import blocks, cli
+from ray_jobs.engine.capacity import SHARE_OF_GPU, Capacity, is_cluster
+from ray_jobs.engine.progress import JobProgress
+
+
+@dataclass(frozen=True)
+class FoldTraining:
+    """The training of one model for one fold, and the file of its answers."""
+
+    label: str
+    repetition: Repetition
+    fold: Fold
+    file: Location
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, seed {self.repetition.experiment.seed}, {self.fold}"
+
+    def run(self, features: Features, cache: CacheSettings, device: torch.device) -> int:
+        """Train on the other folds and write the answers for this one. Return how many of them are right.
+
+        Raises `ArtifactError` when the view of this process has a track, a group or audio in two folds.
+        """
+        view = features.of_fold(self.fold)
+        experiment.check_leakage(view)
+        data = Data.open(ClipCache.of(view, cache))
+        probabilities = self.repetition.answers(data, device)
+        rows = pa.array(probabilities.tolist(), pa.list_(pa.float32()))
+        self.file.write_table(pa.table({"track_id": data.valid.track_ids, "probabilities": rows}))
+        return int((probabilities.argmax(axis=1) == data.valid.labels).sum())
+
+    def answers(self) -> tuple[pa.Array, Float32]:
+        """Return the ids of the tracks of the fold, and their probabilities, (tracks, classes)."""
+        table = self.file.read_table()
+        return combined(table["track_id"]), np.array(table["probabilities"].to_pylist(), np.float32)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The trainings of all saved models, one for each fold. A model is a pair of its card and its trainings."""
+
+    features: Features
+    tracks: pa.Table  # with the column `fold`
+    models: dict[str, list[tuple[ModelCard, list[FoldTraining]]]]  # by label, one for each seed
+
+    @classmethod
+    def plan(
+        cls, features: Features, saved: Sequence[SavedRuns], count: int, seed: int, folder: Location
+    ) -> CrossValidation:
+        """Divide the labelled tracks into `count` folds and list the trainings.
+
+        Raises `ConfigError` where the tracks do not suffice, and `ArtifactError` for a model whose card does not
+        record its training.
+        """
+        tracks = features.tracks()
+        of_tracks = folds.assign(tracks, count, seed)
+        folds.check(tracks, of_tracks, features.classes)
+        all_folds = [Fold(number, count, seed) for number in range(1, count + 1)]
+        models = {
+            runs.label: [_planned(runs.label, model, features, all_folds, folder) for model in runs.folders]
+            for runs in saved
+        }
+        return cls(features, folds.table(tracks, of_tracks), models)
+
+    @property
+    def trainings(self) -> list[FoldTraining]:
+        return [training for runs in self.models.values() for _, trainings in runs for training in trainings]
+
+    def missing(self) -> list[FoldTraining]:
+        """Return the trainings without answers, the longest first, so that none of these is left at the end."""
+        missing = [training for training in self.trainings if not training.file.exists()]
+        return sorted(missing, key=lambda training: -self._seconds(training))
+
+    def cost(self, missing: Sequence[FoldTraining]) -> str:
+        """Return in one line what there is to train and how long that takes."""
+        total = len(self.trainings)
+        before = f", {total - len(missing)} of them finished before" if len(missing) < total else ""
+        sizes = np.bincount(self.tracks["fold"].to_numpy())[1:]
+        seconds = duration(sum(map(self._seconds, missing)))
+        return (
+            f"{plural(total, 'training')} over {len(sizes)} folds of {sizes.min()} to {sizes.max()} tracks{before}; "
+            f"about {seconds} of training in one process, as long as the saved models took"
+        )
+
+    def train(self, missing: Sequence[FoldTraining], cache: CacheSettings, device: str, capacity: Capacity) -> None:
+        """Run the `missing` trainings. Raises the error of the first that fails; those that ended are kept."""
+        use_gpu = capacity.gives_gpu(device)
+        if device == "cuda" and not use_gpu:
+            raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
+        cpus = 1 if is_cluster() or not missing else max(1, int(capacity.cpus // len(missing)))
+        needed = {"CPU": float(cpus)} | ({"GPU": SHARE_OF_GPU} if use_gpu else {})
+        task = _run.options(num_cpus=cpus, num_gpus=needed.get("GPU", 0))
+        shared = ray.put((self.features, cache, cpus, "cuda" if use_gpu else "cpu"))
+        most = min(capacity.cpus / cpus, capacity.gpus / SHARE_OF_GPU if use_gpu else np.inf, blocks.MOST_QUEUED)
+        results = blocks.completed(
+            lambda number: task.remote(number, missing[number], shared), len(missing), max(1, int(most)), needed
+        )
+        with JobProgress("cross-validation", len(missing)) as progress:
+            for number, right, seconds in results:
+                training = missing[number]
+                judged = pc.sum(pc.equal(self.tracks["fold"], training.fold.number)).as_py()
+                cli.console().print(f"  {training.name}: {right} of {judged} right, {duration(seconds)}")
+                progress.step(1, training.name)
+
+    def answers(self) -> dict[str, list[tuple[ModelCard, Float32]]]:
+        """Return by label the card of each saved model and the probabilities of all tracks, (tracks, classes)."""
+        return {
+            label: [(card, self._joined(trainings)) for card, trainings in runs] for label, runs in self.models.items()
+        }
+
+    def _joined(self, trainings: Sequence[FoldTraining]) -> Float32:
+        """Return the answers of all folds in the order of the tracks. Raises `ArtifactError` where some are missing."""
+        joined = np.full((len(self.tracks), len(self.features.classes)), np.nan, np.float32)
+        for training in trainings:
+            ids, probabilities = training.answers()
+            joined[pc.index_in(ids, combined(self.tracks["track_id"])).to_numpy()] = probabilities
+        if np.isnan(joined).any():
+            folder = "/".join(str(trainings[0].file).split("/")[:-1])
+            raise ArtifactError(f"{folder}: answers of some tracks are missing; delete the folder and run again")
+        return joined
+
+    def _seconds(self, training: FoldTraining) -> float:
+        """Return the seconds of a training as they follow from that of the saved model, which had other tracks."""
+        of_fold = pc.not_equal(self.tracks["fold"], training.fold.number)
+        ratio = pc.sum(of_fold).as_py() / max(1, len(self.features.tracks("train")))
+        return training.repetition.epochs * training.repetition.seconds_per_epoch * float(ratio)
+
+
+def _planned(
+    label: str, model: Location, features: Features, all_folds: Sequence[Fold], folder: Location
+) -> tuple[ModelCard, list[FoldTraining]]:
+    """Return the card of a saved model and its trainings."""
+    card, _ = read_card(model)
+    repetition = Repetition.of(card, model)
+    manifest = features.manifest
+    deciding = repetition.deciding() | {"features": [manifest.fingerprint, manifest.contents]}
+    folds_key = {key: value for key, value in asdict(all_folds[0]).items() if key != "number"}
+    answers = folder / "answers" / f"{label}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
+    return card, [FoldTraining(label, repetition, fold, answers / f"fold-{fold.number}.parquet") for fold in all_folds]
+
+
+@ray.remote
+def _run(
+    number: int, training: FoldTraining, shared: tuple[Features, CacheSettings, int, str]
+) -> tuple[int, int, float] | Exception:
+    """Run a training; return its number, how many answers are right, and its seconds, or the error."""
+    features, cache, threads, device = shared
+    started = time.monotonic()
+    try:
+        torch.set_num_threads(threads)
+        right = training.run(features, cache, devices.device_for(device))
+    except Exception as error:
+        return portable(error)
+    return number, right, time.monotonic() - started
