@@ -107,7 +107,7 @@ class DecodingSettings(Settings):
 
 
 class CacheSettings(Settings):
-    """The copy of the clips that each machine keeps on a local disk to train on. Read by `train`, `tune`, `evaluate`."""
+    """The copy of clips that each machine keeps on a local disk to train on. Read by `train`, `tune` and `evaluate`."""
 
     folder: str = Field(
         "",

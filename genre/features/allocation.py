@@ -2,10 +2,9 @@
 
 A *unit* (an artist, an album, a track without either) is in one split. The cost of a division is, summed over genres
 and splits, the squared deviation from the wanted number of tracks divided by that number (chi-square, as a share of the
-genre's tracks), plus a penalty for a split that deviates by more than a fifth (of train, validation and test, the
-training split may), and a larger one for an empty split. Units are placed one by one, the largest first, where they cost
-least; single tracks fill what remains. Then each genre that still has a penalty gets the best of all divisions of its
-smallest units.
+genre's tracks), plus a penalty for a split that deviates by more than a fifth (the training split may), and a larger
+one for an empty split. Units are placed one by one, the largest first, where they cost least; single tracks fill what
+remains. Then each genre that still has a penalty gets the best of all divisions of its smallest units.
 """
 
 from __future__ import annotations
