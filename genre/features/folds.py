@@ -60,8 +60,8 @@ def assign(tracks: pa.Table, count: int, seed: int) -> Ints:
     return folds
 
 
-def check(tracks: pa.Table, folds: Ints, classes: Sequence[str]) -> None:
-    """Check that `folds`, (tracks,), separate no group or audio, and that networks can learn every genre for each.
+def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str]) -> None:
+    """Check that `count` `folds`, (tracks,), separate no group or audio, and that networks can learn every genre for each.
 
     Raises `ArtifactError` for a track, a group or audio in two folds, and `ConfigError` for an empty fold, or a genre
     that is in one fold only.
@@ -71,12 +71,10 @@ def check(tracks: pa.Table, folds: Ints, classes: Sequence[str]) -> None:
     named = _with_content(replaced(used, "split", pa.array([f"fold {fold}" for fold in folds.tolist()], pa.string())))
     if leaks := splits.leaks(named):
         raise ArtifactError(f"leakage: {leaks}; networks would be judged on what they learned, so none is trained")
-    count = int(folds.max(initial=0))
-    sizes = np.bincount(folds, minlength=count + 1)[1:]
-    if count < 2 or not sizes.all():
+    if not np.bincount(folds, minlength=count + 1)[1:].all():
         raise ConfigError(
-            f"evaluate.folds: {plural(int((sizes > 0).sum()), 'fold')} would have tracks, since there are "
-            f"{plural(len(splits.units_of(named)[1]), 'group')}; use fewer folds, or add tracks of other groups"
+            f"evaluate.folds={count}, but there are only {plural(len(splits.units_of(named)[1]), 'group')} of tracks; "
+            "use fewer folds, or add tracks of other groups"
         )
     for genre in classes:
         of_genre = np.unique(folds[pc.equal(used["genre"], genre).to_numpy()])

@@ -90,7 +90,7 @@ class CrossValidation:
         """
         tracks = features.tracks()
         of_tracks = folds.assign(tracks, count, seed)
-        folds.check(tracks, of_tracks, features.classes)
+        folds.check(tracks, of_tracks, count, features.classes)
         all_folds = [Fold(number, count, seed) for number in range(1, count + 1)]
         models = {
             runs.label: [_planned(runs.label, model, features, all_folds, folder) for model in runs.folders]
