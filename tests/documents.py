@@ -108,6 +108,7 @@ ENTRIES: list[Entry] = [
     ),
     Covered(r"find ~/Music .*-print0 \| genre tag - .*", "tests/ray/test_tag.py", '"find", music'),
     Covered(r"genre tag undo=\S+", "tests/ray/test_tag.py", "undo={out / 'tags/written.csv'}"),
+    Covered(r"genre evaluate evaluate.folds=5", "tests/ray/test_cross_validation.py", '"evaluate.folds=2"'),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
     Covered(

@@ -128,5 +128,5 @@ def test_folds_that_nothing_can_be_learned_from_are_refused() -> None:
     tracks = table(["rock", "folk"] * 4, ["x", "y"] * 2 + ["x", "z"] * 2)
     with pytest.raises(ConfigError, match="'rock' has one group"):
         folds.check(tracks, folds.assign(tracks, 2, 0), 2, ["folk", "rock"])
-    with pytest.raises(ConfigError, match="evaluate.folds=6, but there are only 3 groups"):
+    with pytest.raises(ConfigError, match=r"evaluate\.folds=6, but there are only 3 groups"):
         folds.check(tracks, folds.assign(tracks, 6, 0), 6, ["folk", "rock"])

@@ -1,0 +1,85 @@
+"""Cross-validation by the job: every labelled track is judged once, and a second run trains only what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import ray
+import torch
+from grouped import save_trained, write_grouped
+
+from genre import config, report
+from genre.features import Features
+from genre.features.cache import ClipCache
+from genre.features.folds import Fold
+from genre.model.card import read_card
+from genre.settings import CacheSettings, Config
+from genre.storage import Location
+from genre.training.experiment import Data
+from genre.training.repetition import Repetition
+from ray_jobs import evaluate
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Location]:
+    """Yield an output with features and a small model, after its cross-validation over two folds."""
+    home = tmp_path_factory.mktemp("cross")
+    output = Location.of(home)
+    features = write_grouped(home / "features")
+    save_trained(output / "models" / "cnn", Data.open(ClipCache.of(features, CacheSettings())))
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    evaluate.run(settings(output))
+    yield output
+    ray.shutdown()
+
+
+def settings(output: Location) -> Config:
+    return config.load(None, [f"output={output}", "evaluate.folds=2", "device=cpu"])
+
+
+def answers(output: Location) -> list[Path]:
+    return sorted(Path(str(output)).glob("cross_validation/answers/*/fold-*.parquet"))
+
+
+def test_every_labelled_track_is_judged_by_a_network_of_the_other_fold(output: Location) -> None:
+    features = Features.open(output / "features")
+    tracks = (output / "cross_validation" / "folds.parquet").read_table()
+    board = report.read_board(output / "cross_validation")
+    assert board.track_ids == tracks["track_id"].to_pylist() == features.labelled()["track_id"].to_pylist()
+    assert board.part == "all"
+    assert board.corpus.split == "2-fold"
+    repetition = Repetition.of(read_card(output / "models" / "cnn")[0], output)
+    run = next(entry.runs[0] for entry in board.entries if entry.name == "cnn")
+    for number in (1, 2):
+        data = Data.open(ClipCache.of(features.of_fold(Fold(number, 2, 0)), CacheSettings()))
+        held_out = pc.equal(tracks["fold"], number).to_numpy()
+        assert (
+            tracks.filter(pc.equal(tracks["fold"], number))["track_id"].to_pylist() == data.valid.track_ids.to_pylist()
+        )
+        expected = repetition.answers(data, torch.device("cpu"))
+        np.testing.assert_allclose(run.probabilities[held_out], expected, atol=1e-5)
+
+
+def test_the_report_says_what_was_judged(output: Location) -> None:
+    text = (output / "cross_validation" / "leaderboard.md").read_bytes().decode()
+    assert "Cross-validation over 2 folds: each of the 35 labelled tracks" in text
+    assert "35 labelled tracks" in (output / "cross_validation" / "leaderboard.html").read_bytes().decode()
+
+
+def test_a_second_run_trains_only_the_folds_that_are_missing(
+    output: Location, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, lost = answers(output)
+    before, content = kept.stat().st_mtime_ns, lost.read_bytes()
+    lost.unlink()
+    evaluate.run(settings(output))
+    assert "2 trainings over 2 folds of 17 to 18 tracks, 1 of them finished before" in capsys.readouterr().err
+    assert answers(output) == [kept, lost]
+    assert kept.stat().st_mtime_ns == before
+    assert lost.read_bytes() == content
