@@ -61,10 +61,10 @@ def assign(tracks: pa.Table, count: int, seed: int) -> Ints:
 
 
 def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str]) -> None:
-    """Check that `count` `folds`, (tracks,), separate no group or audio, and that networks can learn every genre for each.
+    """Check that `count` folds separate no group or audio, and that every genre can be learned for each of them.
 
-    Raises `ArtifactError` for a track, a group or audio in two folds, and `ConfigError` for an empty fold, or a genre
-    that is in one fold only.
+    `folds` is (tracks,), as `assign` returns it. Raises `ArtifactError` for a track, a group or audio in two folds, and
+    `ConfigError` for an empty fold, or a genre that is in one fold only.
     """
     used = tracks.filter(pa.array(folds > 0))
     folds = folds[folds > 0]
