@@ -116,7 +116,7 @@ def test_every_track_is_held_out_once_and_its_group_with_it() -> None:
 @pytest.mark.parametrize("column", ["group", "sound"])
 def test_a_group_or_audio_in_two_folds_is_refused(column: str) -> None:
     shared = ["shared", "shared", *[None] * 18]
-    tracks = table(["rock", "folk"] * 10, **({"group": [None] * 20} | {column: shared}))  # type: ignore[arg-type]
+    tracks = table(["rock", "folk"] * 10, **({"group": [None] * 20} | {column: shared}))
     fold = folds.assign(tracks, 2, 0)
     folds.check(tracks, fold, 2, ["folk", "rock"])
     fold[0] = 3 - fold[0]
