@@ -123,7 +123,8 @@ class CrossValidation:
         use_gpu = capacity.gives_gpu(device)
         if device == "cuda" and not use_gpu:
             raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
-        cpus = 1 if is_cluster() or not missing else max(1, int(capacity.cpus // len(missing)))
+        # not of the missing ones: the last bits of answers depend on the number of threads
+        cpus = 1 if is_cluster() else max(1, int(capacity.cpus // len(self.trainings)))
         needed = {"CPU": float(cpus)} | ({"GPU": SHARE_OF_GPU} if use_gpu else {})
         task = _run.options(num_cpus=cpus, num_gpus=needed.get("GPU", 0))
         shared = ray.put((self.features, cache, cpus, "cuda" if use_gpu else "cpu"))
