@@ -49,7 +49,7 @@ class Repetition:
             ) from None
 
     def deciding(self) -> dict[str, Any]:
-        """Return everything but the data that decides the answers, in plain types."""
+        """Return everything but the data that decides the predictions, in plain types."""
         return {
             "architecture": self.experiment.architecture,
             "params": self.experiment.params,
@@ -58,7 +58,7 @@ class Repetition:
             "epochs": self.epochs,
         }
 
-    def answers(self, data: Data, device: torch.device) -> Float32:
+    def predictions(self, data: Data, device: torch.device) -> Float32:
         """Train on `data.train`; return the probabilities of the tracks of `data.valid`, (tracks, classes).
 
         Raises `TrainingError` when a loss is not finite.

@@ -1,9 +1,9 @@
 """Cross-validation of saved models: each is trained again for every fold, in Ray tasks, and judges the tracks of it.
 
-    OUTPUT/cross_validation/answers/<model>-<seed>-<key>/fold-<n>.parquet   track_id, probabilities (list of float32)
+    OUTPUT/cross_validation/fold_predictions/<model>-<seed>-<key>/fold-<n>.parquet   track_id, list of probabilities
 
-The key depends on everything that the answers follow from, and a file is written when its training has ended, so that
-the same command trains only what is missing.
+The key depends on everything that the predictions follow from, and a file is written when its training has ended, so
+that the same command trains only what is missing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ray_jobs.engine.progress import JobProgress
 
 @dataclass(frozen=True)
 class FoldTraining:
-    """The training of one model for one fold, and the file of its answers."""
+    """The training of one model for one fold, and the file of its predictions."""
 
     label: str
     repetition: Repetition
@@ -53,19 +53,19 @@ class FoldTraining:
         return f"{self.label}, seed {self.repetition.experiment.seed}, {self.fold}"
 
     def run(self, features: Features, cache: CacheSettings, device: torch.device) -> int:
-        """Train on the other folds and write the answers for this one. Return how many of them are right.
+        """Train on the other folds and write the predictions for this one. Return how many of them are right.
 
         Raises `ArtifactError` when the view of this process has a track, a group or audio in two folds.
         """
         view = features.of_fold(self.fold)
         experiment.check_leakage(view)
         data = Data.open(ClipCache.of(view, cache))
-        probabilities = self.repetition.answers(data, device)
+        probabilities = self.repetition.predictions(data, device)
         rows = pa.array(probabilities.tolist(), pa.list_(pa.float32()))
         self.file.write_table(pa.table({"track_id": data.valid.track_ids, "probabilities": rows}))
         return int((probabilities.argmax(axis=1) == data.valid.labels).sum())
 
-    def answers(self) -> tuple[pa.Array, Float32]:
+    def predictions(self) -> tuple[pa.Array, Float32]:
         """Return the ids of the tracks of the fold, and their probabilities, (tracks, classes)."""
         table = self.file.read_table()
         return combined(table["track_id"]), np.array(table["probabilities"].to_pylist(), np.float32)
@@ -103,7 +103,7 @@ class CrossValidation:
         return [training for runs in self.models.values() for _, trainings in runs for training in trainings]
 
     def missing(self) -> list[FoldTraining]:
-        """Return the trainings without answers, the longest first, so that none of these is left at the end."""
+        """Return the trainings without predictions, the longest first, so that none of these is left at the end."""
         missing = [training for training in self.trainings if not training.file.exists()]
         return sorted(missing, key=lambda training: -self._seconds(training))
 
@@ -123,7 +123,7 @@ class CrossValidation:
         use_gpu = capacity.gives_gpu(device)
         if device == "cuda" and not use_gpu:
             raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
-        # not of the missing ones: the last bits of answers depend on the number of threads
+        # not of the missing ones: the last bits of predictions depend on the number of threads
         cpus = 1 if is_cluster() else max(1, int(capacity.cpus // len(self.trainings)))
         needed = {"CPU": float(cpus)} | ({"GPU": SHARE_OF_GPU} if use_gpu else {})
         task = _run.options(num_cpus=cpus, num_gpus=needed.get("GPU", 0))
@@ -139,21 +139,21 @@ class CrossValidation:
                 cli.console().print(f"  {training.name}: {right} of {judged} right, {duration(seconds)}")
                 progress.step(1, training.name)
 
-    def answers(self) -> dict[str, list[tuple[ModelCard, Float32]]]:
+    def predictions(self) -> dict[str, list[tuple[ModelCard, Float32]]]:
         """Return by label the card of each saved model and the probabilities of all tracks, (tracks, classes)."""
         return {
             label: [(card, self._joined(trainings)) for card, trainings in runs] for label, runs in self.models.items()
         }
 
     def _joined(self, trainings: Sequence[FoldTraining]) -> Float32:
-        """Return the answers of all folds in the order of the tracks. Raises `ArtifactError` where some are missing."""
+        """Return the predictions of all folds in the order of the tracks. Raises `ArtifactError` where some are missing."""
         joined = np.full((len(self.tracks), len(self.features.classes)), np.nan, np.float32)
         for training in trainings:
-            ids, probabilities = training.answers()
+            ids, probabilities = training.predictions()
             joined[pc.index_in(ids, combined(self.tracks["track_id"])).to_numpy()] = probabilities
         if np.isnan(joined).any():
             folder = "/".join(str(trainings[0].file).split("/")[:-1])
-            raise ArtifactError(f"{folder}: answers of some tracks are missing; delete the folder and run again")
+            raise ArtifactError(f"{folder}: predictions for some tracks are missing; delete the folder and run again")
         return joined
 
     def _seconds(self, training: FoldTraining) -> float:
@@ -172,15 +172,15 @@ def _planned(
     manifest = features.manifest
     deciding = repetition.deciding() | {"features": [manifest.fingerprint, manifest.contents]}
     folds_key = {key: value for key, value in asdict(all_folds[0]).items() if key != "number"}
-    answers = folder / "answers" / f"{label}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
-    return card, [FoldTraining(label, repetition, fold, answers / f"fold-{fold.number}.parquet") for fold in all_folds]
+    parent = folder / "fold_predictions" / f"{label}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
+    return card, [FoldTraining(label, repetition, fold, parent / f"fold-{fold.number}.parquet") for fold in all_folds]
 
 
 @ray.remote
 def _run(
     number: int, training: FoldTraining, shared: tuple[Features, CacheSettings, int, str]
 ) -> tuple[int, int, float] | Exception:
-    """Run a training; return its number, how many answers are right, and its seconds, or the error."""
+    """Run a training; return its number, how many predictions are right, and its seconds, or the error."""
     features, cache, threads, device = shared
     started = time.monotonic()
     try:

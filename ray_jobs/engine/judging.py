@@ -69,8 +69,8 @@ def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int) 
     with JobProgress("judging", len(saved)) as progress:
         clips = features.of_fold(planned.trainings[0].fold)  # of any fold: costs do not depend on the music
         costs = scoring.measure_costs(saved, clips, "valid", progress)
-    answers = planned.answers()
-    rows = [entries.network(runs, answers[runs.label], costs[runs.label], {}) for runs in saved]
+    predicted = planned.predictions()
+    rows = [entries.network(runs, predicted[runs.label], costs[runs.label], {}) for runs in saved]
     board = cross_validation.board(features, planned.tracks, rows, seed)
     board.commands.append(cli.command_line())
     return board

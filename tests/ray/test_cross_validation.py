@@ -43,8 +43,8 @@ def settings(output: Location) -> Config:
     return config.load(None, [f"output={output}", "evaluate.folds=2", "device=cpu"])
 
 
-def answers(output: Location) -> list[Path]:
-    return sorted(Path(str(output)).glob("cross_validation/answers/*/fold-*.parquet"))
+def predictions(output: Location) -> list[Path]:
+    return sorted(Path(str(output)).glob("cross_validation/fold_predictions/*/fold-*.parquet"))
 
 
 def test_every_labelled_track_is_judged_by_a_network_of_the_other_fold(output: Location) -> None:
@@ -62,7 +62,7 @@ def test_every_labelled_track_is_judged_by_a_network_of_the_other_fold(output: L
         assert (
             tracks.filter(pc.equal(tracks["fold"], number))["track_id"].to_pylist() == data.valid.track_ids.to_pylist()
         )
-        expected = repetition.answers(data, torch.device("cpu"))
+        expected = repetition.predictions(data, torch.device("cpu"))
         np.testing.assert_allclose(run.probabilities[held_out], expected, atol=1e-5)
 
 
@@ -75,11 +75,11 @@ def test_the_report_says_what_was_judged(output: Location) -> None:
 def test_a_second_run_trains_only_the_folds_that_are_missing(
     output: Location, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept, lost = answers(output)
+    kept, lost = fold_files(output)
     before, content = kept.stat().st_mtime_ns, lost.read_bytes()
     lost.unlink()
     evaluate.run(settings(output))
     assert "2 trainings over 2 folds of 17 to 18 tracks, 1 of them finished before" in capsys.readouterr().err
-    assert answers(output) == [kept, lost]
+    assert fold_files(output) == [kept, lost]
     assert kept.stat().st_mtime_ns == before
     assert lost.read_bytes() == content

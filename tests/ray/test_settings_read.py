@@ -37,9 +37,11 @@ ARGUMENTS: dict[str, list[str]] = {
 INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
 # They name the model in OUTPUT, unless there is a leaderboard.
 _NETWORK = {"architecture", "architectures"}
-# Read only for a truncated file, when the copy of the clips is made, and when genres are written into files.
+# Read only for a truncated file, when the copy of the clips is made, in a cross-validation, and when genres are written
+# into files.
 SOMETIMES = {
     "tune": {"decoding.min_decoded_fraction", "cache.max_gb"},
+    "evaluate": {"cache.folder", "cache.max_gb"},
     "explain": {"decoding.min_decoded_fraction", *_NETWORK},
     "export": _NETWORK,
     "tag": {"tag.replace_genres", *_NETWORK},

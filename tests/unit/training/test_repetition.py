@@ -41,16 +41,16 @@ def opened(features: Features) -> Data:
     return Data.open(ClipCache.of(features, CacheSettings()))
 
 
-def test_a_repetition_on_the_same_tracks_answers_like_the_saved_model(features: Features, tmp_path: Path) -> None:
+def test_a_repetition_on_the_same_tracks_predicts_like_the_saved_model(features: Features, tmp_path: Path) -> None:
     folder, data = Location.of(tmp_path), opened(features)
     trainer = save_trained(folder, data)
     repetition = Repetition.of(read_card(folder)[0], folder)
     assert repetition.epochs == trainer.history[-1].best_epoch
-    np.testing.assert_array_equal(repetition.answers(data, CPU), trainer.best_answers())
+    np.testing.assert_array_equal(repetition.predictions(data, CPU), trainer.best_predictions())
 
 
-def test_networks_learn_from_no_track_group_or_audio_that_they_answer_for(features: Features) -> None:
-    answered: list[str] = []
+def test_networks_learn_from_no_track_group_or_audio_that_they_predict(features: Features) -> None:
+    predicted: list[str] = []
     for number in range(1, 4):
         data = opened(features.of_fold(Fold(number, 3, 0)))
         trained, judged = data.train.track_ids.to_pylist(), data.valid.track_ids.to_pylist()
@@ -60,17 +60,19 @@ def test_networks_learn_from_no_track_group_or_audio_that_they_answer_for(featur
         mean, std = statistics(data.train)
         np.testing.assert_array_equal(data.mean, mean)
         np.testing.assert_array_equal(data.std, std)
-        answered += judged
-    assert sorted(answered) == features.labelled()["track_id"].to_pylist()
+        predicted += judged
+    assert sorted(predicted) == features.labelled()["track_id"].to_pylist()
 
 
-def test_answers_do_not_depend_on_the_labels_of_the_tracks_that_are_judged(features: Features, model: Location) -> None:
+def test_predictions_do_not_depend_on_the_labels_of_the_tracks_that_are_judged(
+    features: Features, model: Location
+) -> None:
     repetition = Repetition.of(read_card(model)[0], model)
     data = opened(features.of_fold(Fold(1, 3, 0)))
-    answers = repetition.answers(data, CPU)
+    expected = repetition.predictions(data, CPU)
     relabelled = replace(data, valid=replace(data.valid, labels=(data.valid.labels + 1) % 3))
-    np.testing.assert_array_equal(repetition.answers(relabelled, CPU), answers)
-    assert answers.shape == (len(data.valid.track_ids), 3)
+    np.testing.assert_array_equal(repetition.predictions(relabelled, CPU), expected)
+    assert expected.shape == (len(data.valid.track_ids), 3)
 
 
 def test_a_planted_leak_is_refused(features: Features) -> None:
