@@ -43,7 +43,7 @@ def settings(output: Location) -> Config:
     return config.load(None, [f"output={output}", "evaluate.folds=2", "device=cpu"])
 
 
-def predictions(output: Location) -> list[Path]:
+def fold_files(output: Location) -> list[Path]:
     return sorted(Path(str(output)).glob("cross_validation/fold_predictions/*/fold-*.parquet"))
 
 
