@@ -146,7 +146,10 @@ class CrossValidation:
         }
 
     def _joined(self, trainings: Sequence[FoldTraining]) -> Float32:
-        """Return the predictions of all folds in the order of the tracks. Raises `ArtifactError` where some are missing."""
+        """Return the predictions of all folds in the order of the tracks, (tracks, classes).
+
+        Raises `ArtifactError` where some are missing.
+        """
         joined = np.full((len(self.tracks), len(self.features.classes)), np.nan, np.float32)
         for training in trainings:
             ids, probabilities = training.predictions()
