@@ -27,7 +27,10 @@ class CorpusSettings(Settings):
     """Which music is prepared, and how it is split. Read by `prepare`."""
 
     kind: str = Field("synthetic", description="kind of corpus: the name of a module in genre/corpora/ or a plug-in")
-    root: str = Field("", description="folder or address of the music; for table, of the CSV or Parquet file")
+    root: str = Field("",
+        description="folder or address of the music; for table, of the CSV or Parquet file; for `genre fetch`, "
+        "the folder to write, by default data/KIND",
+    )
     split: Literal["auto", "official", "random"] = Field(
         "auto",
         description="official: the corpus's published split; random: drawn by group or track; "
@@ -42,6 +45,15 @@ class CorpusSettings(Settings):
     split_seed: int = Field(0, ge=0, description="random split: seed")
     params: dict[str, Any] = Field(
         {}, description="settings of this kind of corpus, for example corpus.params.subset=small"
+    )
+
+
+class FetchSettings(Settings):
+    """Which published corpus is downloaded. Read by `fetch`."""
+
+    name: str = Field("", description="published corpus to download into corpus.root; empty: list them")
+    table: str = Field(
+        "", description="YAML file of corpora and mirrors to use instead of genre/fetching/published.yaml"
     )
 
 
@@ -330,6 +342,7 @@ class Config(Settings):
     )
     seed: int = Field(0, ge=0, description="seed of initial weights, windows, augmentation and folds")
     corpus: CorpusSettings = CorpusSettings()
+    fetch: FetchSettings = FetchSettings()
     audio: AudioSettings = AudioSettings()
     spectrogram: SpectrogramSettings = SpectrogramSettings()
     prepare: PrepareSettings = PrepareSettings()

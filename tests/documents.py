@@ -125,6 +125,7 @@ ENTRIES: list[Entry] = [
     Covered(r"ray job submit", RAY_UP, "ray job submit"),
     Covered(r"pip install (genre|\.|'\.\[\w+\]')", "tests/contract/test_packaging.py", "requirements-light.lock"),
     NotRun(r"genre (<job>|JOB)( .*)?", "the form of all jobs, whose examples are run"),
+    NotRun(r"genre fetch( \w+)?", "asks servers of others for gigabytes; tests/unit/fetching has a server of its own"),
     NotRun(r"make same( REF=\S+)?", "compares two commits for minutes; whoever changes the code runs it"),
     NotRun(r"aws .*|for role in .*|done", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"gcloud .*", "Google Cloud, with an account"),

@@ -163,7 +163,7 @@ def _with_bare_key(arguments: list[str], bare: str) -> list[str]:
         return arguments
     plain = [text for text in arguments if not re.match(r"[\w.]+=", text)]
     if len(plain) > 1:
-        raise ConfigError(f"{bare}: found {len(plain)} values, {' and '.join(plain)}; name one file or one folder")
+        raise ConfigError(f"{bare}: found {len(plain)} values, {' and '.join(plain)}; name one")
     return [f"{bare}={text}" if text in plain else text for text in arguments]
 
 

@@ -22,7 +22,7 @@ def page(name: str, program: str) -> str:
     """Return the purpose of a job, and the settings that it reads, with their defaults."""
     job = jobs.JOBS[name]
     rows = list(config.describe(config.load(job.shipped)))
-    bare = f" [{job.bare.upper()}]" if job.bare else ""
+    bare = f" [{job.bare.rpartition('.')[2].upper()}]" if job.bare else ""
     parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", jobs.purpose(name)]
     explained = list(_chosen(rows, job.settings))
     others = [row for row in _chosen(rows, job.also) if row not in explained]

@@ -40,6 +40,7 @@ _NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model
 
 # tests/ray/test_settings_read.py compares this table with what the jobs read
 JOBS = {
+    "fetch": Job(("fetch", "corpus.root"), bare="fetch.name", forecast="fetch.forecast"),
     "prepare": Job(
         ("output", "corpus", "prepare"),
         ("decoding", "audio", "spectrogram", "cluster"),

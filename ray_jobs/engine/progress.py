@@ -14,10 +14,10 @@ _LOG_EVERY_SECONDS = 15.0
 
 
 class JobProgress:
-    """Shows how many parts of a job are done, with a short description."""
+    """Shows how many parts of a job are done, with a short description. `unit` names the parts."""
 
-    def __init__(self, job: str, total: int) -> None:
-        self._job, self._total = job, total
+    def __init__(self, job: str, total: int, unit: str = "") -> None:
+        self._job, self._total, self._unit = job, total, f" {unit}" if unit else ""
         self._console = cli.console()
         self._done, self._detail = 0, ""
         self._started = self._logged = time.monotonic()
@@ -25,6 +25,7 @@ class JobProgress:
             TextColumn(f"{job}:"),
             BarColumn(),
             MofNCompleteColumn(),
+            *([TextColumn(unit)] if unit else []),
             TextColumn("{task.fields[detail]}"),
             TimeRemainingColumn(),
             console=self._console,
@@ -48,9 +49,8 @@ class JobProgress:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
-            self._console.print(
-                f"{self._job}: {self._done} of {self._total}" + (f", {self._detail}" if self._detail else "")
-            )
+            detail = f", {self._detail}" if self._detail else ""
+            self._console.print(f"{self._job}: {self._done} of {self._total}{self._unit}{detail}")
 
 
 class TrackProgress(JobProgress):

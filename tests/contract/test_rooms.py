@@ -16,7 +16,7 @@ from ray_jobs.engine import jobs
 FLOORS = [
     ["ground"],  # the modules directly in genre/
     ["audio"],
-    ["corpora"],
+    ["corpora", "fetching"],
     ["features"],
     ["architectures"],
     ["model"],

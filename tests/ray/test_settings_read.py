@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SMALL = SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn"]}}
 # Arguments of each job. The order matters: a job needs what earlier jobs wrote.
 ARGUMENTS: dict[str, list[str]] = {
+    "fetch": [],
     "prepare": [],
     "train": [],
     "tune": [],
@@ -37,9 +38,10 @@ ARGUMENTS: dict[str, list[str]] = {
 INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
 # They name the model in OUTPUT, unless there is a leaderboard.
 _NETWORK = {"architecture", "architectures"}
-# Read only for a truncated file, when the copy of the clips is made, in a cross-validation, and when genres are written
-# into files.
+# Read only where a corpus is named, for a truncated file, when the copy of the clips is made, in a cross-validation, and
+# when genres are written into files.
 SOMETIMES = {
+    "fetch": {"corpus.root"},
     "tune": {"decoding.min_decoded_fraction", "cache.max_gb"},
     "evaluate": {"cache.folder", "cache.max_gb"},
     "explain": {"decoding.min_decoded_fraction", *_NETWORK},

@@ -149,7 +149,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["tun"], "unknown job 'tun'; did you mean 'tune'?"),
         (["leader-board"], "did you mean 'leaderboard'?"),
-        (["dance"], "the jobs are prepare, train,"),
+        (["dance"], "the jobs are fetch, prepare,"),
         (["--hlep"], "unknown option '--hlep'"),
         (["tune", "--configs", "x"], "unrecognized arguments: --configs; `genre tune --help` shows the grammar"),
         (["tune", "--config"], "expected one argument"),
@@ -201,4 +201,4 @@ def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path
 
 def test_a_second_song_is_refused_rather_than_tagged_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["tag", "a.mp3", "b.mp3", "--dry-run"]) == 2
-    assert capsys.readouterr().err == ("error: inputs: found 2 values, a.mp3 and b.mp3; name one file or one folder\n")
+    assert capsys.readouterr().err == ("error: inputs: found 2 values, a.mp3 and b.mp3; name one\n")

@@ -1,0 +1,112 @@
+"""Download a published corpus, check it and unpack it; without a name, list those that there are.
+
+`genre fetch gtzan` writes into corpus.root, or else below data/. The licence is shown first. An interrupted download
+resumes, and a corpus that is there is left as it is. An archive stays next to its content and may be deleted then. One
+that you have already is used if you put it there. No other job downloads anything. Ray is not started.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from genre import fetching, lease
+from genre.errors import ConfigError
+from genre.fetching import Published
+from genre.settings import Config, require_known
+from ray_jobs.engine import cli, printing
+from ray_jobs.engine.progress import JobProgress
+
+_MB = 1_000_000
+_REFRESH_SECONDS = 0.1
+
+
+def run(config: Config) -> None:
+    """Fetch `fetch.name` into `corpus.root`, or list the published corpora."""
+    table = fetching.read_table(config.fetch.table)
+    if not config.fetch.name:
+        printing.show(_listing(table))
+        return
+    name, corpus, root = _chosen(config, table)
+    console = cli.console()
+    if fetching.is_fetched(corpus, root):
+        console.print(f"fetch: {name} is in {root} already; nothing to do")
+    else:
+        _announce(name, corpus, root)
+        with lease.held(str(root), "fetch"):
+            fetching.fetch(corpus, root, _Terminal())
+        archives = [str(root / archive.file) for archive in corpus.archives if (root / archive.file).exists()]
+        console.print(f"fetch: {name} is in {root}; no longer needed: {shlex.join(archives)}")
+    console.print("next:")
+    printing.show(shlex.join(corpus.command(name, str(root))))
+
+
+def forecast(config: Config) -> None:
+    """Print what would be fetched, for --dry-run."""
+    table = fetching.read_table(config.fetch.table)
+    if config.fetch.name:
+        _announce(*_chosen(config, table))
+
+
+def _chosen(config: Config, table: dict[str, Published]) -> tuple[str, Published, Path]:
+    """Return the corpus that is asked for with its name, and the folder to fetch it into."""
+    name = config.fetch.name
+    require_known("fetch.name", name, table)
+    if "://" in config.corpus.root:
+        raise ConfigError(
+            f"corpus.root={config.corpus.root}: archives are unpacked on this machine; name a local folder"
+        )
+    return name, table[name], Path(config.corpus.root or f"data/{table[name].kind}").expanduser()
+
+
+def _announce(name: str, corpus: Published, root: Path) -> None:
+    console = cli.console()
+    need, free = fetching.disk_need(corpus, root), fetching.free_space(root)
+    console.print(f"fetch: {name}: {corpus.title}")
+    console.print(f"       licence: {corpus.licence}")
+    console.print(
+        f"       {root} needs about {need / 1e9:,.1f} GB, unpacked files included; {free / 1e9:,.1f} GB are free"
+    )
+
+
+def _listing(table: dict[str, Published]) -> str:
+    lines = ["published corpora, fetched by `genre fetch NAME`:"]
+    for name, corpus in table.items():
+        size = sum(archive.size for archive in corpus.archives) / 1e9
+        lines += [f"  {name:<12} {size:6,.1f} GB  {corpus.title}", f"{'':25}licence: {corpus.licence}"]
+    return "\n".join(lines)
+
+
+class _Terminal:
+    """Shows lines and bars as other jobs do."""
+
+    def say(self, line: str) -> None:
+        cli.console().print(f"fetch: {line}")
+
+    @contextmanager
+    def bar(self, action: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar in MB within the block. What it yields adds bytes."""
+        arrived, shown, at = 0, 0, time.monotonic()
+        begin = at
+        with JobProgress("fetch", total // _MB, unit="MB") as progress:
+            progress.step(done // _MB, action)
+
+            def advance(count: int) -> None:
+                nonlocal arrived, shown, at
+                arrived += count
+                now = time.monotonic()
+                if now - at >= _REFRESH_SECONDS:
+                    at = now
+                    rate = arrived / _MB / (now - begin)
+                    progress.step(arrived // _MB - shown, f"{action}, {rate:.1f} MB/s")
+                    shown = arrived // _MB
+
+            yield advance
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("fetch"))
