@@ -27,7 +27,8 @@ class CorpusSettings(Settings):
     """Which music is prepared, and how it is split. Read by `prepare`."""
 
     kind: str = Field("synthetic", description="kind of corpus: the name of a module in genre/corpora/ or a plug-in")
-    root: str = Field("",
+    root: str = Field(
+        "",
         description="folder or address of the music; for table, of the CSV or Parquet file; for `genre fetch`, "
         "the folder to write, by default data/KIND",
     )
