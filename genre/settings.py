@@ -278,6 +278,12 @@ class TagSettings(Settings):
     )
 
 
+class SimilarSettings(Settings):
+    """What `similar` prints."""
+
+    n: int = Field(20, ge=1, description="number of tracks to print, the nearest first; also written as n=")
+
+
 class ExplainSettings(Settings):
     """What `explain` shows."""
 
@@ -317,8 +323,7 @@ class Config(Settings):
 
     output: str = Field("outputs/run", description="folder or address for everything that the jobs write and share")
     inputs: str = Field(
-        "",
-        description="file, folder or address of the music to tag or explain; for tag also -: paths from find -print0",
+        "", description="file, folder or address of the music to read; for tag also -: paths from find -print0"
     )
     model: str = Field(
         "",
@@ -354,6 +359,7 @@ class Config(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     leaderboard: LeaderboardSettings = LeaderboardSettings()
     tag: TagSettings = TagSettings()
+    similar: SimilarSettings = SimilarSettings()
     explain: ExplainSettings = ExplainSettings()
     serve: ServeSettings = ServeSettings()
     cluster: ClusterSettings = ClusterSettings()

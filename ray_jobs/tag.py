@@ -66,13 +66,13 @@ def run(config: Config) -> None:
     files = audio_files.list_files(config.inputs)
     with lease.held(config.output, "tag"):
         table = TagTable(Location.of(config.output) / "tags", ensemble)
-        rows = _tag_pending(config, ensemble, table, files, song)
+        rows = tag_pending(config, ensemble, table, files, song)
         if writes_genres:
             genre_writing.write(config.tag, table, rows)
-    _check_any_readable(rows, table.folder / "failures.csv")
+    check_any_readable(rows, table.folder / "failures.csv")
 
 
-def _tag_pending(
+def tag_pending(
     config: Config, ensemble: SavedEnsemble, table: TagTable, files: pa.Table, song: Location | None
 ) -> pa.Table:
     """Tag the files that are not done, write all tables, and return what `TagTable.finish` does."""
@@ -111,7 +111,8 @@ def _tag_song(limits: DecodingSettings, ensemble: SavedEnsemble, song: Location)
             tags = tagger.name(str(song), decoded.result())
         except AudioError as error:
             raise GenreError(f"{song}: {error.line}; nothing to tag") from None
-    return audio_files.file_row(song) | tag_table.tag_columns(tags, tagger.classes)
+    names = tag_table.names_in(str(song))
+    return audio_files.file_row(song) | names | tag_table.tag_columns(tags, tagger.classes)
 
 
 class _Worker:
@@ -203,7 +204,7 @@ def _cluster_stream(
         yield from tagging.stream(config, ensemble, pending, known)
 
 
-def _check_any_readable(rows: pa.Table, failures: Location) -> None:
+def check_any_readable(rows: pa.Table, failures: Location) -> None:
     if rows["reason"].null_count:
         return
     first = rows.slice(0, 1).to_pylist()[0]

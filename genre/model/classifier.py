@@ -6,6 +6,7 @@ evaluation, tagging and export use the same one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,26 @@ class Classifier(nn.Module):
     def forward(self, levels: Tensor) -> Tensor:
         logits: Tensor = self.network(self.normalise(levels).unsqueeze(1))
         return logits
+
+    def embed(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (batch, classes) and embeddings (batch, size).
+
+        The embedding is what the last layer takes, so that this layer applied to it gives the logits.
+        """
+        taken: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda layer, inputs: taken.append(inputs[0]))
+        try:
+            logits: Tensor = self(levels)
+        finally:
+            hook.remove()
+        return logits, taken[-1]
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer, whose outputs are the genres."""
+        layer = self.get_submodule(head_of(self))
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def normalise(self, levels: Tensor) -> Tensor:
         """Return levels with zero mean and unit variance per bin over the training split."""
@@ -73,24 +94,68 @@ def predict(
 
     Rows of another shard's tracks are zero; the result of a shard without tracks has no columns.
     """
+
+    def answer(levels: Tensor) -> Tensor:
+        with torch.autocast(levels.device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            logits = classifier(levels)
+        probabilities: Tensor = logits.float().softmax(dim=1)
+        return probabilities
+
+    return _mean_over_windows(classifier, answer, clips, frames, per_clip, batch_size, shard)
+
+
+@torch.inference_mode()
+def predict_and_embed(
+    classifier: Classifier, clips: Clips, frames: int, per_clip: int, batch_size: int = 64
+) -> tuple[Float32, Float32]:
+    """Return what `predict` does, and the embedding of each track: (tracks, classes) and (tracks, size).
+
+    Embeddings are means over the same windows, not normalised.
+    """
+
+    def answer(levels: Tensor) -> Tensor:
+        logits, embeddings = classifier.embed(levels)
+        return torch.cat([logits.softmax(dim=1), embeddings], dim=1)
+
+    mean = _mean_over_windows(classifier, answer, clips, frames, per_clip, batch_size, windows.Shard())
+    probabilities, embeddings = np.split(mean, [classifier.head.out_features], axis=1)
+    return probabilities, embeddings
+
+
+def _mean_over_windows(
+    classifier: Classifier,
+    answer: Callable[[Tensor], Tensor],
+    clips: Clips,
+    frames: int,
+    per_clip: int,
+    batch_size: int,
+    shard: windows.Shard,
+) -> Float32:
+    """Return the mean over each track's evenly spaced windows of what `answer` makes of their levels.
+
+    `answer` maps (batch, bins, frames) to (batch, columns); the result is (tracks, columns).
+    """
     device = classifier.mean.device
     classifier.eval()
     count = torch.zeros(len(clips.track_ids), device=device)
     total: Tensor | None = None
     for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, shard):
         spectrograms, peak_db, rows = to_device(device, batch.spectrograms, batch.peak_db, batch.tracks)
-        levels = classifier.levels(spectrograms, peak_db)
-        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-            logits = classifier(levels)
-        probabilities = logits.float().softmax(dim=1)
+        answers = answer(classifier.levels(spectrograms, peak_db))
         if total is None:
-            total = torch.zeros(len(clips.track_ids), probabilities.shape[1], device=device)
-        total.index_add_(0, rows, probabilities)
+            total = torch.zeros(len(clips.track_ids), answers.shape[1], device=device)
+        total.index_add_(0, rows, answers)
         count.index_add_(0, rows, torch.ones(len(rows), device=device))
     if total is None:
         return np.zeros((len(clips.track_ids), 0), dtype=np.float32)
     mean: Float32 = (total / count.clamp(min=1).unsqueeze(1)).cpu().numpy()
     return mean
+
+
+def head_of(classifier: Classifier) -> str:
+    """Return the name of the last layer, whose outputs are the genres."""
+    layers: list[str] = [name for name, module in classifier.named_modules() if isinstance(module, nn.Linear)]
+    return layers[-1]
 
 
 def _bins_first(spectrograms: Tensor) -> Tensor:

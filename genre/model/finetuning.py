@@ -10,7 +10,7 @@ from torch import nn
 from genre.config import differences
 from genre.errors import ArtifactError
 from genre.model.card import ModelCard
-from genre.model.classifier import Classifier
+from genre.model.classifier import Classifier, head_of
 from genre.storage import Location
 
 
@@ -61,12 +61,6 @@ def freeze_body(classifier: Classifier, head: str) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             # the trainer calls train() on the classifier, in which batch norm would update its statistics
             module.register_forward_pre_hook(_keep_statistics)
-
-
-def head_of(classifier: Classifier) -> str:
-    """Return the name of the last layer, whose outputs are the genres."""
-    layers: list[str] = [name for name, module in classifier.named_modules() if isinstance(module, nn.Linear)]
-    return layers[-1]
 
 
 def _keep_statistics(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -39,16 +39,15 @@ class OnnxEnsemble:
         """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
         return self._decoder.waveform(samples, sample_rate)
 
-    def probabilities(self, tracks: Sequence[WaveformTrack]) -> Float32:
-        """Return the mean over the models for each clip, not calibrated: (clips, classes)."""
+    def answers(self, tracks: Sequence[WaveformTrack]) -> tuple[Float32, None]:
+        """Return the probabilities of each clip. An exported file gives no embedding."""
         clips = [clip.samples for track in tracks for clip in track.clips]
         rows = []
         for begin in range(0, len(clips), _BATCH):
             waves = np.stack(clips[begin : begin + _BATCH])
             answers = [session.run([OUTPUT], {INPUT: waves})[0] for session in self._sessions]
             rows.append(np.mean(answers, axis=0, dtype=np.float32))
-        joined: Float32 = np.concatenate(rows)
-        return joined
+        return np.concatenate(rows), None
 
 
 def _session(model: SavedModel, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

@@ -36,7 +36,11 @@ class Ensemble(Protocol):
 
     def waveform(self, samples: Float32, sample_rate: int) -> Any: ...
 
-    def probabilities(self, tracks: Sequence[Any]) -> Float32: ...
+    def answers(self, tracks: Sequence[Any]) -> tuple[Float32, Float32 | None]:
+        """Return the mean probabilities over the models for each clip of `tracks`, not calibrated, and embeddings.
+
+        (clips, classes) and (clips, size). Only one model in a folder has embeddings.
+        """
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from genre.features import Float32
 from genre.features.preparation import PreparedTrack
 from genre.model import checkpoint
-from genre.model.classifier import predict
+from genre.model.classifier import predict, predict_and_embed
 from genre.model.saved_model import SavedModel
 from genre.model.spectrogram_decoder import SpectrogramDecoder, clips_of
 from genre.settings import DecodingSettings
@@ -37,13 +37,15 @@ class TorchEnsemble:
         """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
         return self._decoder.waveform(samples, sample_rate)
 
-    def probabilities(self, tracks: Sequence[PreparedTrack]) -> Float32:
-        """Return the mean over the models for each clip, not calibrated: (clips, classes)."""
+    def answers(self, tracks: Sequence[PreparedTrack]) -> tuple[Float32, Float32 | None]:
+        """Return probabilities and embeddings of each clip. Several models have no common embedding."""
         clips = clips_of(list(tracks), self.cards[0].shape)
         batch = _BATCH_CPU if self.classifiers[0].mean.device.type == "cpu" else _BATCH_GPU
+        if len(self.classifiers) == 1:
+            card = self.cards[0]
+            return predict_and_embed(self.classifiers[0], clips, card.frames(), card.eval_windows, batch)
         answers = [
             predict(classifier, clips, card.frames(), card.eval_windows, batch)
             for card, classifier in zip(self.cards, self.classifiers, strict=True)
         ]
-        mean: Float32 = np.mean(answers, axis=0, dtype=np.float32)
-        return mean
+        return np.mean(answers, axis=0, dtype=np.float32), None

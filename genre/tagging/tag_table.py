@@ -3,7 +3,8 @@
     tags/
       models.json              the models whose tags these are; others are refused
       parts/*.parquet          rows of the current run; removed when it ends
-      ledger.parquet           the tag table: content, every probability and the timeline of each file, or a reason
+      ledger.parquet           the tag table: content, every probability, the timeline and the embedding of each file,
+                               or a reason
       tags.parquet, .csv, .jsonl   one row for each readable file: its genre and the next best genres
       timeline.parquet, .csv   one row for each clip of these files
       failures.csv             one row for each file that could not be read, with the reason
@@ -14,8 +15,9 @@ A file is done when the tag table has its path with the same size and time, or i
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.audio import tags as written_tags
 from genre.config import fingerprint
 from genre.corpora import MISSING
+from genre.corpora.tags import group_of
 from genre.errors import ArtifactError, AudioError, Reason
 from genre.features.columns import combined, replaced
 from genre.model.calibration import UNKNOWN
@@ -49,13 +53,18 @@ SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("probabilities", _PROBABILITIES),
         ("timeline", pa.list_(_MOMENT)),
+        ("embedding", pa.list_(pa.float16())),  # null: of several models, or of an exported file
+        ("is_embedded", pa.bool_()),
+        ("artist", pa.string()),  # in the file's own tags; null: not there, or mutagen is not installed
+        ("title", pa.string()),
+        ("group", pa.string()),  # the artist in the form in which names are compared
         ("reason", pa.string()),  # null: the file has tags
         ("message", pa.string()),
     ]
 )
 
 
-_KEYS = [*FILES.names, "content", "reason"]
+_KEYS = [*FILES.names, "content", "reason", "is_embedded"]
 _INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
 _CHUNK = 16_384  # rows that are in memory at a time
 
@@ -67,9 +76,12 @@ class TagTable:
     timelines stay on disk.
     """
 
-    def __init__(self, folder: Location, ensemble: SavedEnsemble) -> None:
-        """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of other models."""
-        self.folder, self._ensemble = folder, ensemble
+    def __init__(self, folder: Location, ensemble: SavedEnsemble, embeds: bool = False) -> None:
+        """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of other models.
+
+        If `embeds`, a file that has tags and no embedding is not done.
+        """
+        self.folder, self._ensemble, self._embeds = folder, ensemble, embeds
         models = folder / "models.json"
         expected = fingerprint({"weights": ensemble.weights})
         if models.exists() and (owner := models.read_json()).get("fingerprint") != expected:
@@ -86,7 +98,7 @@ class TagTable:
     def known(self, files: pa.Table) -> KnownContents:
         """Return the contents that have a row and the size of one of `files`."""
         same_size = pc.is_in(self._index["size"], value_set=combined(files["size"]))
-        rows = self._index.filter(pc.and_(same_size, pc.is_valid(self._index["content"])))
+        rows = self._index.filter(pc.and_(same_size, self._is_done()))
         return KnownContents.of(rows["content"], rows["size"])
 
     def pending(self, files: pa.Table, retry_failures: bool = False) -> pa.Table:
@@ -94,13 +106,20 @@ class TagTable:
 
         Files that could not be opened are always pending, other failures only with `retry_failures`.
         """
-        done = self._index.filter(pc.is_valid(self._index["content"]))
+        done = self._index.filter(self._is_done())
         if retry_failures:
             done = done.filter(pc.is_null(done["reason"]))
         places = pc.index_in(files["path"], value_set=combined(done["path"]))
         earlier = done.select(["size", "modified"]).take(places)
         is_same = pc.and_kleene(*(pc.equal(files[name], earlier[name]) for name in ("size", "modified")))
         return files.filter(pc.invert(pc.fill_null(is_same, False))).sort_by("path")
+
+    def _is_done(self) -> pa.ChunkedArray:
+        """Return for each row of the index whether its file was read and has all that it should have."""
+        is_read = pc.is_valid(self._index["content"])
+        if not self._embeds:
+            return is_read
+        return pc.and_(is_read, pc.or_(self._index["is_embedded"], pc.is_valid(self._index["reason"])))
 
     def add(self, rows: pa.Table) -> None:
         """Save rows on disk. A row with neither tags nor a reason gets those of the file with the same content."""
@@ -114,6 +133,11 @@ class TagTable:
         rows = self._take(self._index.filter(pc.equal(self._index["path"], path)))
         only: dict[str, Any] = rows.to_pylist()[0]
         return only
+
+    def rows(self) -> Iterator[pa.Table]:
+        """Yield all rows after `finish`, sorted by path, some at a time."""
+        for begin in range(0, len(self._index), _CHUNK):
+            yield self._take(self._index.slice(begin, _CHUNK))
 
     def refresh(self, paths: pa.ChunkedArray) -> None:
         """Record that this job changed the files at `paths`, so that it does not tag them again."""
@@ -195,6 +219,7 @@ class TagTable:
         if not len(copies):
             return rows
         same = self._index.filter(pc.is_in(self._index["content"], value_set=combined(copies["content"])))
+        same = same.sort_by("is_embedded")  # of several assignments the last one counts
         place = {content: row for row, content in enumerate(same["content"].to_pylist())}
         tagged = self._take(same.take([place[content] for content in copies["content"].to_pylist()]))
         columns = [(copies if name in FILES.names else tagged)[name] for name in SCHEMA.names]
@@ -253,10 +278,22 @@ def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownCont
     if content in known:
         return DecodedFile(row | {"content": content})
     try:
-        return DecodedFile(row, decode(path))
+        return DecodedFile(row | names_in(path), decode(path))
     except AudioError as error:
         message = " ".join(str(error).split())
         return DecodedFile(row | {"content": _content(path), "reason": error.reason.value, "message": message})
+
+
+def names_in(path: str) -> dict[str, str | None]:
+    """Return artist, title and group in the tags of the file at `path`; {} without tags or without mutagen."""
+    if importlib.util.find_spec("mutagen") is None:
+        return {}
+    try:
+        written = written_tags.read(Location.of(path))
+    except (OSError, ValueError):  # a file without readable tags is tagged all the same
+        return {}
+    artist = written.artist or written.album_artist
+    return {"artist": artist or None, "title": written.title or None, "group": group_of(written)}
 
 
 def tag_columns(tags: Tags, classes: list[str]) -> dict[str, Any]:
@@ -271,6 +308,8 @@ def tag_columns(tags: Tags, classes: list[str]) -> dict[str, Any]:
         "seconds": tags.seconds,
         "probabilities": _in_order(tags.genres, classes),
         "timeline": timeline,
+        "embedding": tags.embedding,
+        "is_embedded": tags.embedding is not None,
     }
 
 
@@ -289,7 +328,7 @@ def _content(path: str) -> str | None:
 def _index_of(rows: pa.Table, file: int) -> pa.Table:
     """Return the index of the rows of a file, given its number."""
     count = len(rows)
-    keys = rows.select(_KEYS)
+    keys = replaced(rows.select(_KEYS), "is_embedded", pc.fill_null(rows["is_embedded"], False))
     return (
         keys.append_column("file", pa.array(np.full(count, file, np.int32)))
         .append_column("row", pa.array(np.arange(count)))

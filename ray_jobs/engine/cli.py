@@ -113,7 +113,8 @@ def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     if options.price_per_core_hour is not None and not (options.dry_run and job.is_priced):
         raise ConfigError("--price-per-core-hour belongs to `prepare --dry-run` and `tag --dry-run`; leave it out")
-    settings = config.load(options.config or job.shipped, _with_bare_key(options.settings, job.bare))
+    arguments = [_with_section(text, name, job.short) for text in _with_bare_key(options.settings, job.bare)]
+    settings = config.load(options.config or job.shipped, arguments)
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
@@ -165,6 +166,11 @@ def _with_bare_key(arguments: list[str], bare: str) -> list[str]:
     if len(plain) > 1:
         raise ConfigError(f"{bare}: found {len(plain)} values, {' and '.join(plain)}; name one")
     return [f"{bare}={text}" if text in plain else text for text in arguments]
+
+
+def _with_section(text: str, section: str, short: tuple[str, ...]) -> str:
+    """Return the argument with `similar.n=20` for `n=20`: one of the keys `short` is of `section`."""
+    return f"{section}.{text}" if text.partition("=")[0].strip() in short else text
 
 
 def _explain(error: BaseException, program: str) -> int:

@@ -25,6 +25,7 @@ class Job:
     settings: tuple[str, ...]  # read by the job and described one by one in its help
     also: tuple[str, ...] = ()  # read by the job and listed in its help with their defaults
     bare: str = ""  # the key of an argument without `key=`
+    short: tuple[str, ...] = ()  # keys of the section of the job's name that are also written without it
     builds: bool = False  # the job builds networks, so `architectures.*` is checked first
     needs_features: bool = False  # OUTPUT/features must be complete
     extra: str = "train"  # extra of this package with what the job imports
@@ -69,6 +70,12 @@ JOBS = {
         forecast="engine.forecast.tag",
         is_priced=True,
     ),
+    "embed": Job(
+        ("inputs", "output", "model", "min_precision", "tag.top_k", "tag.batch_files"),
+        ("decoding", "device", *_NETWORK, "cluster"),
+        bare="inputs",
+    ),
+    "similar": Job(("inputs", "output", "model", "similar"), ("min_precision", *_LIMITS), bare="inputs", short=("n",)),
     "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
     "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster"), extra="serve"),

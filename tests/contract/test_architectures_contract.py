@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 from making import SMALL_MODELS
+from saving import RATE, save_model
 from torch import nn
 
-from genre import architectures, config
+from genre import Tagger, architectures, config
 from genre.architectures import Choice
 from genre.errors import ConfigError
 from genre.features import Shape
 from genre.model import checkpoint
 from genre.model.card import ModelCard
+from genre.model.classifier import Classifier
 from genre.settings import TrainSettings
 from genre.storage import Location
 
@@ -111,6 +113,35 @@ def test_every_value_of_the_search_space_is_a_valid_setting(name: str) -> None:
 def test_the_error_for_an_unknown_setting_names_its_full_key(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"architectures\.{name}\.widht"):
         architectures.params(name, {"widht": 3})
+
+
+@every_architecture
+def test_the_last_layer_applied_to_the_embedding_gives_the_logits(name: str) -> None:
+    network = build(name)
+    network(windows())  # sets the running statistics
+    classifier = Classifier(network, np.full(32, -30, np.float32), np.full(32, 9, np.float32), 80.0).eval()
+    levels = windows().squeeze(1) * 9 - 30
+    with torch.inference_mode():
+        logits, embeddings = classifier.embed(levels)
+        torch.testing.assert_close(classifier.head(embeddings), logits)
+        assert torch.equal(logits, classifier(levels))
+    assert embeddings.shape == (len(levels), classifier.head.in_features)
+    assert torch.isfinite(embeddings).all()
+    assert embeddings.std(dim=0).max() > 0  # different windows have different embeddings
+    assert not classifier.head._forward_pre_hooks
+
+
+@every_architecture
+def test_a_track_has_an_embedding_of_norm_one(name: str, tmp_path: Path) -> None:
+    tagger = Tagger.load(save_model(tmp_path, name))
+    waves = [np.random.default_rng(seed).normal(0, 0.1, 3 * RATE).astype(np.float32) for seed in range(2)]
+    tags = tagger.tag_arrays(waves, RATE)
+    for track, wave in zip(tags, waves, strict=True):
+        assert track.embedding is not None
+        assert track.embedding.dtype == np.float16
+        assert np.linalg.norm(track.embedding.astype(np.float32)) == pytest.approx(1, abs=1e-3)
+        (single,) = tagger.tag_arrays([wave], RATE)
+        assert single.embedding == pytest.approx(track.embedding, abs=2e-3)
 
 
 @every_architecture

@@ -21,7 +21,7 @@ FLOORS = [
     ["architectures"],
     ["model"],
     ["training", "tagging"],
-    ["evaluation"],
+    ["evaluation", "retrieval"],
     ["report"],
     ["explaining"],
     ["ray_jobs.engine"],

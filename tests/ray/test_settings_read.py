@@ -38,7 +38,7 @@ ARGUMENTS: dict[str, list[str]] = {
 INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
 # They name the model in OUTPUT, unless there is a leaderboard.
 _NETWORK = {"architecture", "architectures"}
-# Read only where a corpus is named, for a truncated file, when the copy of the clips is made, in a cross-validation, and
+# Read only where a corpus is named, for a truncated file, when the copy of the clips is made, in cross-validation, and
 # when genres are written into files.
 SOMETIMES = {
     "fetch": {"corpus.root"},

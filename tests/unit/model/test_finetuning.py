@@ -17,7 +17,7 @@ from genre.evaluation import metrics
 from genre.features import Clips, Manifest
 from genre.model import checkpoint, finetuning
 from genre.model.card import ModelCard
-from genre.model.classifier import Classifier, predict
+from genre.model.classifier import Classifier, head_of, predict
 from genre.settings import TrainSettings
 from genre.storage import Location
 from genre.training import experiment
@@ -70,7 +70,7 @@ def test_only_the_last_layer_is_not_copied(name: str) -> None:
             parameter.add_(0.5)
     _, classifier = untrained(name, clips, "abcde")
     not_copied = finetuning.start_from(classifier, saved, same_genres=False, freeze=False)
-    head = finetuning.head_of(classifier)
+    head = head_of(classifier)
     assert set(not_copied) == {f"{head}.weight", f"{head}.bias"}
     assert classifier.get_submodule(head).out_features == 5
     for key, tensor in classifier.state_dict().items():
@@ -96,7 +96,7 @@ def test_with_a_frozen_body_only_the_last_layer_changes(name: str) -> None:
     finetuning.start_from(classifier, saved, same_genres=False, freeze=True)
     before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
     trained = train(classifier, new, 4, epochs=30, rate=0.05)
-    head = finetuning.head_of(classifier)
+    head = head_of(classifier)
     changed = {key for key, tensor in trained.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed == {f"{head}.weight", f"{head}.bias"}
     answers = metrics.decisions(predict(trained, new, 22, 2))
@@ -144,7 +144,7 @@ def test_training_starts_from_the_folder_of_init_from(tmp_path: Path) -> None:
     assert started.params["depth"] == 3
     assert started.classes == list("wxyz")
     list(trainer.run())
-    head = finetuning.head_of(trainer.classifier)
+    head = head_of(trainer.classifier)
     state = trainer.use_best().state_dict()
     for key, tensor in saved.state_dict().items():
         assert key.startswith(f"{head}.") or torch.equal(state[key], tensor)

@@ -1,0 +1,121 @@
+"""The table of embeddings of a collection, which other programs read as well.
+
+    embeddings/
+      embeddings.parquet    one row for each track, sorted by path
+
+A row has the file's path and content (SHA-256), artist, title and group from its own tags, the answer of the model
+(`genre`, or unknown, and its `probability`), `seconds`, and the embedding: float16 of norm 1. The metadata of the file
+name the model, since embeddings of different models cannot be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.errors import ArtifactError
+from genre.features import Float32
+from genre.features.clips import Ints
+from genre.features.columns import combined
+from genre.model.saved_model import SavedEnsemble
+from genre.storage import Location
+from genre.tagging import result_tables
+from genre.tagging.row_files import RowFiles
+
+FILE = "embeddings.parquet"
+_MODEL = b"genre.model"
+_COLUMNS = ("path", "content", "artist", "title", "group", "genre", "probability", "seconds")
+
+
+def write(folder: Location, ensemble: SavedEnsemble, rows: Iterable[pa.Table]) -> EmbeddingTable:
+    """Write the table from rows of the tag table of one model; rows without an embedding are left out.
+
+    Raises `ArtifactError` when no row has one.
+    """
+    embedded = (some.filter(pc.is_valid(some["embedding"])) for some in rows)
+    tables = (_embeddings(some, ensemble) for some in embedded if len(some))
+    first = next(tables, None)
+    if first is None:
+        raise ArtifactError(f"{folder}: no file has an embedding; see the failures above")
+    model = {"weights": ensemble.weights[0], "address": ensemble.addresses[0]}
+    schema = first.schema.with_metadata({_MODEL: json.dumps(model)})
+    # neither dictionary nor compression: vectors hardly shrink, and reading them takes an eighth of the time
+    vectors = {"use_dictionary": ["artist", "group", "genre"], "compression": "none"}
+    with (folder / FILE).table_writer(schema, **vectors) as writer:
+        for table in (first, *tables):
+            writer.write_table(table)
+    return EmbeddingTable.open(folder)
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """A table of embeddings on disk. Memory holds the vectors of one row group at a time."""
+
+    file: Location
+    schema: pa.Schema
+    rows: int
+    model: str  # its address when the table was made
+    weights: str  # SHA-256 of the model's weights
+
+    @classmethod
+    def open(cls, folder: Location) -> EmbeddingTable:
+        """Raises `ArtifactError` when there is no table, or another file in its place."""
+        file = folder / FILE
+        if not file.exists():
+            raise ArtifactError(f"{folder}: no embeddings here; write them with `genre embed` first, with this output")
+        with file.open_parquet() as reader:
+            schema, rows = reader.schema_arrow, reader.metadata.num_rows
+        try:
+            model = json.loads((schema.metadata or {})[_MODEL])
+            return cls(file, schema.remove_metadata(), rows, model["address"], model["weights"])
+        except (KeyError, ValueError):
+            raise ArtifactError(f"{file}: names no model; write it again with `genre embed`") from None
+
+    @property
+    def size(self) -> int:
+        """Numbers of an embedding."""
+        return int(self.schema.field("embedding").type.list_size)
+
+    def blocks(self) -> Iterator[Float32]:
+        """Yield all embeddings in the order of the rows: (rows of a row group, size)."""
+        with self.file.open_parquet() as reader:
+            for group in range(reader.num_row_groups):
+                yield vectors_of(reader.read_row_group(group, columns=["embedding"]))
+
+    def columns(self, *names: str) -> pa.Table:
+        """Return some columns of all rows."""
+        return self.file.read_table(list(names))
+
+    def take(self, rows: Ints) -> pa.Table:
+        """Return the rows with these numbers, in this order."""
+        return RowFiles(self.schema, [self.file]).take(np.zeros_like(rows), rows)
+
+    def row_of(self, path: str, content: str) -> int | None:
+        """Return the number of the row of a file: of its own, else of a file with the same content."""
+        keys = self.columns("path", "content")
+        is_same = pc.equal(keys["content"], content)
+        for candidates in (pc.and_(is_same, pc.equal(keys["path"], path)), is_same):
+            if (row := pc.index(candidates, True).as_py()) >= 0:
+                return int(row)
+        return None
+
+
+def vectors_of(rows: pa.Table) -> Float32:
+    """Return the embeddings of rows of the table: (rows, size)."""
+    column = combined(rows["embedding"])
+    values: Float32 = column.flatten().to_numpy().astype("float32")
+    return values.reshape(len(rows), column.type.list_size)
+
+
+def _embeddings(rows: pa.Table, ensemble: SavedEnsemble) -> pa.Table:
+    """Return rows of the tag table, all with an embedding, as rows of this table."""
+    tags = result_tables.tags_table(rows, ensemble.classes, ensemble.calibration, top_k=1)
+    columns = {name: (tags if name in tags.column_names else rows)[name] for name in _COLUMNS}
+    lists = combined(rows["embedding"])
+    vectors = pa.FixedSizeListArray.from_arrays(pc.list_flatten(lists), len(lists[0]))
+    return pa.table(columns | {"embedding": vectors})

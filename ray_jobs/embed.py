@@ -1,0 +1,45 @@
+"""Write a vector for each audio file below `inputs`, from the layer before the answer of a saved model.
+
+    genre embed inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
+
+Write OUTPUT/embeddings/embeddings.parquet, and OUTPUT/tags as `tag` does, in the same pass. Run again after an
+interruption, or after adding files, it does only new content. `similar` and `playlist` use the result.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from genre import lease
+from genre.errors import ConfigError
+from genre.model.saved_model import SavedEnsemble
+from genre.retrieval import embedding_table
+from genre.settings import Config
+from genre.storage import Location
+from genre.tagging import audio_files
+from genre.tagging.tag_table import TagTable
+from genre.wording import plural
+from ray_jobs import tag
+from ray_jobs.engine import cli
+from ray_jobs.engine.models import find_model
+
+
+def run(config: Config) -> None:
+    """Embed `config.inputs`. Raises `GenreError` when no file could be read, and `ConfigError` for an exported file."""
+    model = find_model(config, "embed")
+    ensemble = SavedEnsemble.read([model], config.min_precision)
+    if ensemble.is_exported:
+        raise ConfigError(f"{model}: an exported file gives no embeddings; name the folder it was made from")
+    ensemble.check_weights()
+    files, output = audio_files.list_files(config.inputs), Location.of(config.output)
+    with lease.held(config.output, "embed"):
+        table = TagTable(output / "tags", ensemble, embeds=True)
+        rows = tag.tag_pending(config, ensemble, table, files, audio_files.single_file(config.inputs))
+        tag.check_any_readable(rows, table.folder / "failures.csv")
+        written = embedding_table.write(output / "embeddings", ensemble, table.rows())
+    size = f"{plural(written.rows, 'embedding')} of {plural(written.size, 'number')}"
+    cli.console().print(f"embed: {size} -> {written.file}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("embed"))
