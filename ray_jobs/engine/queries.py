@@ -71,7 +71,10 @@ def show(rows: pa.Table, cosines: Float32) -> None:
 
 def _check_model(table: EmbeddingTable, model: str) -> None:
     """Raise `ArtifactError` unless `model` is the folder of the model that made the table."""
-    if weights_of(Location.of(model)) != table.weights:
+    weights = weights_of(Location.of(model))
+    if weights is None:
+        raise ArtifactError(f"{table.file}: no model in {model}; name the folder of the model that made it with model=")
+    if weights != table.weights:
         raise ArtifactError(
             f"{table.file}: made by another model than {model}; name its folder with model=, or write the table again "
             "with `genre embed`"

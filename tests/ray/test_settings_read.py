@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from running import ENVIRONMENT, SETTINGS, write_config
 
 from genre import config
-from genre.settings import Config
+from genre.settings import Config, DecodingSettings
 from ray_jobs.engine import jobs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -33,6 +33,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "explain": ["one.wav", "explain.steps=1"],
     "export": [],
     "tag": ["music"],
+    "embed": ["music", "output=embedded", "model=out/models/cnn"],
+    "similar": ["one.wav", "output=embedded", "n=3"],
 }
 # `train` reads `model` to refuse it; the search sets `architecture` itself.
 INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
@@ -47,6 +49,9 @@ SOMETIMES = {
     "explain": {"decoding.min_decoded_fraction", *_NETWORK},
     "export": _NETWORK,
     "tag": {"tag.replace_genres", *_NETWORK},
+    "embed": _NETWORK,
+    # it decodes only a song that is not in the table
+    "similar": {"min_precision", *(f"decoding.{name}" for name in DecodingSettings.model_fields)},
 }
 
 
@@ -79,7 +84,7 @@ def settings_declared(job: str) -> set[str]:
 
 @pytest.mark.parametrize("job", ARGUMENTS)
 def test_a_job_reads_what_it_declares(job: str, home: Path) -> None:
-    if job == "explain":
+    if job in ("explain", "similar"):
         shutil.copy(next((home / "music").glob("*/*.wav")), home / "one.wav")
     read = settings_read(home, job, ARGUMENTS[job])
     assert read - INTERNAL.get(job, set()) <= settings_declared(job), "read, but not in the help"
