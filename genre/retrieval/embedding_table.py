@@ -114,7 +114,9 @@ def vectors_of(rows: pa.Table) -> Float32:
 
 def _embeddings(rows: pa.Table, ensemble: SavedEnsemble) -> pa.Table:
     """Return rows of the tag table, all with an embedding, as rows of this table."""
-    tags = result_tables.tags_table(rows, ensemble.classes, ensemble.calibration, top_k=1)
+    probabilities = result_tables.matrix(combined(rows["probabilities"]), len(ensemble.classes))
+    answers = result_tables.Answers.of(probabilities, ensemble.calibration)
+    tags = result_tables.tags_table(rows, ensemble.classes, answers, top_k=1)
     columns = {name: (tags if name in tags.column_names else rows)[name] for name in _COLUMNS}
     lists = combined(rows["embedding"])
     vectors = pa.FixedSizeListArray.from_arrays(pc.list_flatten(lists), len(lists[0]))

@@ -16,7 +16,7 @@ from genre.errors import ArtifactError
 from genre.fetching.unpacking import unpack
 
 FILES = {"music/000/a.mp3": b"a" * 5000, "music/b.mp3": b"b", "music/README.txt": b"read"}
-MAKERS = {"tar": tar_of, "zip": zip_of}
+MAKERS: dict[str, Callable[[dict[str, bytes]], bytes]] = {"tar": tar_of, "zip": zip_of}
 
 
 class Silent:
