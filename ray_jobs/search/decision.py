@@ -126,6 +126,6 @@ def overrun_notes(minutes: float, seconds: float) -> list[str]:
     """Print and return a note for the report if the search took much longer than tune.minutes."""
     if not minutes or seconds <= timing.TOO_LONG * 60 * minutes:
         return []
-    note = f"The search took {duration(seconds)}, longer than tune.minutes={minutes:g}."
+    note = f"Search and judging took {duration(seconds)}, longer than tune.minutes={minutes:g}."
     cli.console().print(f"tune: {note}")
     return [note]

@@ -26,7 +26,7 @@ def test_a_sample_is_scaled_to_all_tracks() -> None:
 def test_a_cluster_without_machines_has_no_time_of_now() -> None:
     forecast = Forecast.of(tracks=10, sampled=10, music_seconds=36.0, core_seconds=72.0)
     assert list(forecast.lines(cpus_now=0, max_cpus=0, price=None))[1:] == [
-        "no CPU is up now; cluster.max_cpus gives a number to compute the time with"
+        "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
     ]
 
 

@@ -55,6 +55,9 @@ def test_a_planted_wrong_label_is_an_issue_that_all_networks_report(full: Board)
     assert issue.agreeing <= issue.networks == 3
     assert label_issues(tabulate(dataclasses.replace(full, truth=truth, part="train"))) == []
     assert label_issues(tabulate(boards.board(boards.majority()))) == []
+    poor = boards.network("cnn", 0.0)
+    assert label_issues(tabulate(boards.board(poor, boards.majority()))) == []
+    assert label_issues(tabulate(boards.board(poor, boards.classical(0.9)))) == []
 
 
 def test_label_issues_as_csv_run_nothing_in_a_spreadsheet(full: Board) -> None:
