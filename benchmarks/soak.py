@@ -103,7 +103,8 @@ def soak(chaos: Chaos, minutes: float, model: str) -> bool:
     differs = tags_difference(Location.of(f"{OUTPUT}-undisturbed"), Location.of(OUTPUT))
     print(json.dumps({
         "minutes": minutes, "runs": runs, "starts": starts, "kills": kills, "faults": chaos.weather.faults,
-        "files": len(music.files()), "changed": music.changes, "failures": failures, "problems": problems, "difference": differs,
+        "files": len(music.files()), "changed": music.changes, "failures": failures, "problems": problems,
+        "difference": differs,
     }))  # fmt: skip
     return not problems and not differs
 
