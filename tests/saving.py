@@ -36,7 +36,7 @@ def save_model(
     shape = recipe.shape()
     card = ModelCard(
         architecture=name,
-        params=architectures.params(name, SMALL_MODELS[name]).model_dump(mode="json"),
+        params=architectures.params(name, SMALL_MODELS.get(name, {})).model_dump(mode="json"),
         classes=list(classes),
         features=recipe.model_dump(mode="json", include={"audio", "spectrogram"}),
         fingerprint=recipe.fingerprint(),
