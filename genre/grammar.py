@@ -89,6 +89,8 @@ def _closest(schema: type[BaseModel], keys: Sequence[str]) -> tuple[float, list[
             if rest is None:
                 continue
             score, path = score + rest[0], [name, *rest[1]]
+        elif below and score < 0.75:
+            continue  # a section has no value: the name of a setting is more likely
         elif keys[1:] and get_origin(schema.model_fields[name].annotation) is not dict:
             continue  # a single value has no keys below
         if best is None or score > best[0]:
