@@ -34,6 +34,7 @@ from ray_jobs.engine import tag_report
 
 GENRES = ["blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"]
 PART = 2000  # rows that a run saves at a time
+EMBEDDING = 512  # numbers of each track, as resnet has them
 CLIP_SECONDS = 30.0
 
 
@@ -69,6 +70,7 @@ def tagged(begin: int, end: int, clips: int) -> pa.Table:
     )
     ends = np.concatenate([[0], np.cumsum(moments)]).astype(np.int32)
     probabilities = by_clip.take(pa.array(np.minimum(ends[:-1], len(by_clip) - 1), mask=is_failure))
+    embeddings = pa.array([rng.normal(0, 0.04, EMBEDDING).astype(np.float16)], pa.list_(pa.float16()))
     columns = {
         "path": [path_of(n) for n in numbers],
         "size": [30_000_000 + n % 7_000_000 for n in numbers],
@@ -77,6 +79,11 @@ def tagged(begin: int, end: int, clips: int) -> pa.Table:
         "seconds": pa.array(np.full(count, clips * CLIP_SECONDS), mask=is_failure),
         "probabilities": probabilities,
         "timeline": pa.ListArray.from_arrays(pa.array(ends), timeline, mask=pa.array(is_failure)),
+        "embedding": embeddings.take(pa.array(np.zeros(count, np.int64), mask=is_failure)),
+        "is_embedded": ~is_failure,
+        "artist": [f"artist {n // 12}" for n in numbers],
+        "title": [f"song {n}" for n in numbers],
+        "group": [f"artist{n // 12}" for n in numbers],
         "reason": ["unsupported" if failed else None for failed in is_failure],
         "message": ["Format not recognised" if failed else None for failed in is_failure],
     }
