@@ -48,7 +48,7 @@ SOMETIMES = {
     "evaluate": {"cache.folder", "cache.max_gb"},
     "explain": {"decoding.min_decoded_fraction", *_NETWORK},
     "export": _NETWORK,
-    "tag": {"tag.replace_genres", *_NETWORK},
+    "tag": {"tag.replace_genres", "tag.field", *_NETWORK},
     "embed": _NETWORK,
     # it decodes only a song that is not in the table
     "similar": {"min_precision", *(f"decoding.{name}" for name in DecodingSettings.model_fields)},
