@@ -111,6 +111,17 @@ class SlowNodes(node_provider.FakeMultiNodeProvider):  # type: ignore[misc]
         _LateNode.boot_seconds = provider_config["boot_seconds"]
         ray._private.node.Node = _LateNode  # that of this process, the autoscaler
 
+    def non_terminated_nodes(self, tag_filters: dict[str, str]) -> list[str]:
+        """Return the machines that are up or boot, as a cloud does.
+
+        Ray's provider also returns those that were killed. The autoscaler waits an hour for one that has not joined.
+        """
+        with self.lock:
+            for name in [name for name, node in self._nodes.items() if "node" in node and node["node"].is_lost()]:
+                self.terminate_node(name)
+            nodes: list[str] = super().non_terminated_nodes(tag_filters)
+            return nodes
+
 
 class _LateNode:
     """Stands for a `ray._private.node.Node` until it starts."""
@@ -120,6 +131,7 @@ class _LateNode:
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._started: Any = None
+        self._failed = False
         self._lock = threading.Lock()
         self._timer = threading.Timer(self.boot_seconds, self._start, arguments, settings)
         self._timer.daemon = True
@@ -127,7 +139,18 @@ class _LateNode:
 
     def _start(self, *arguments: Any, **settings: Any) -> None:
         with self._lock:
-            self._started = self._node(*arguments, **settings)
+            try:
+                self._started = self._node(*arguments, **settings)
+            except Exception:
+                self._failed = True
+                raise
+
+    def is_lost(self) -> bool:
+        """Return whether the machine did not come up, or its raylet has ended."""
+        if not self._started:
+            return self._failed
+        (raylet,) = self._started.all_processes["raylet"]
+        return bool(raylet.process.poll() is not None)
 
     def kill_all_processes(self, **how: Any) -> None:
         self._timer.cancel()
