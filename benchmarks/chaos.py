@@ -111,6 +111,7 @@ class Chaos:
             differs = difference(job, Location.of(UNDISTURBED), Location.of(output))
         except TimeoutError as error:
             differs = str(error)
+            (self.folder / f"{number:03d}-autoscaler.log").write_text(self.machines.cluster.log())
         self.weather.is_calm = True
         if not differs:
             Location.of(output).delete()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -204,10 +205,17 @@ def _resources(config: Config, capacity: Capacity) -> dict[str, int]:
         machines.start([needed] * count, f"train.workers={count}")
     if use_gpu:
         return needed
-    # the most CPUs, and so torch threads, with which all workers still fit on the machines
     cpus = [int(min(machine.get("CPU", 0), capacity.cpus)) for machine in machines.running()]
-    shares = range(1, int(min(max(cpus), capacity.cpus / count)) + 1)
-    return {"CPU": max(share for share in shares if sum(own // share for own in cpus) >= count)}
+    return {"CPU": cpus_of_a_worker(cpus, count, capacity.cpus)}
+
+
+def cpus_of_a_worker(cpus: Sequence[int], workers: int, most: float) -> int:
+    """Return the most CPUs, and so torch threads, with which all workers fit on machines with `cpus`, `most` in all.
+
+    It is 1 where they do not fit: a machine that was lost since it was started is replaced.
+    """
+    shares = range(1, int(min(max(cpus), most / workers)) + 1)
+    return max((share for share in shares if sum(own // share for own in cpus) >= workers), default=1)
 
 
 def _print_result(model: Location) -> None:
