@@ -66,7 +66,8 @@ class Machines:
         self._clusters.close()
 
     def wait_until_empty(self) -> None:
-        self.cluster.wait(lambda cluster: cluster.workers() == [])
+        """Wait until all machines have ended. Ray Train's requests for some outlive a killed driver by 180 s."""
+        self.cluster.wait(lambda cluster: cluster.workers() == [], seconds=300)
 
     def kill_worker(self, dice: random.Random) -> str:
         """Kill one of the processes that run a task or an actor; return its name, "" where there is none."""
