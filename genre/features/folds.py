@@ -64,8 +64,10 @@ def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str]) -> 
     """Check that `count` folds separate no group or audio, and that every genre can be learned for each of them.
 
     `folds` is (tracks,), as `assign` returns it. Raises `ArtifactError` for a track, a group or audio in two folds, and
-    `ConfigError` for an empty fold, or a genre that is in one fold only.
+    `ConfigError` for a single or empty fold, or a genre that is in one fold only.
     """
+    if count < 2:
+        raise ConfigError(f"evaluate.folds={count} leaves no tracks to learn from; use 2 or more, or 0 for a split")
     used = tracks.filter(pa.array(folds > 0))
     folds = folds[folds > 0]
     named = _with_content(replaced(used, "split", pa.array([f"fold {fold}" for fold in folds.tolist()], pa.string())))

@@ -130,3 +130,5 @@ def test_folds_that_nothing_can_be_learned_from_are_refused() -> None:
         folds.check(tracks, folds.assign(tracks, 2, 0), 2, ["folk", "rock"])
     with pytest.raises(ConfigError, match=r"evaluate\.folds=6, but there are only 3 groups"):
         folds.check(tracks, folds.assign(tracks, 6, 0), 6, ["folk", "rock"])
+    with pytest.raises(ConfigError, match="leaves no tracks to learn from"):
+        folds.check(tracks, folds.assign(tracks, 1, 0), 1, ["folk", "rock"])
