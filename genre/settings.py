@@ -284,6 +284,18 @@ class SimilarSettings(Settings):
     n: int = Field(20, ge=1, description="number of tracks to print, the nearest first; also written as n=")
 
 
+class PlaylistSettings(Settings):
+    """What `playlist` writes."""
+
+    like: str = Field("", description="song that the tracks are similar to; also written as like=")
+    genre: str = Field("", description="genre of the tracks, by the answers of the model; also written as genre=")
+    minutes: float = Field(60.0, gt=0, description="length of the playlist; also written as minutes=")
+    max_cosine: float = Field(
+        0.998, gt=0, le=1, description="a track whose cosine to a chosen one is higher is a near-duplicate, left out"
+    )
+    file: str = Field("", description="playlist to write (.m3u8); empty: in OUTPUT/playlists, named after the choice")
+
+
 class ExplainSettings(Settings):
     """What `explain` shows."""
 
@@ -360,6 +372,7 @@ class Config(Settings):
     leaderboard: LeaderboardSettings = LeaderboardSettings()
     tag: TagSettings = TagSettings()
     similar: SimilarSettings = SimilarSettings()
+    playlist: PlaylistSettings = PlaylistSettings()
     explain: ExplainSettings = ExplainSettings()
     serve: ServeSettings = ServeSettings()
     cluster: ClusterSettings = ClusterSettings()

@@ -3,7 +3,7 @@
     genre embed inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
 
 Write OUTPUT/embeddings/embeddings.parquet, and OUTPUT/tags as `tag` does, in the same pass. Run again after an
-interruption, or after adding files, it does only new content. `similar` searches the result.
+interruption, or after adding files, it does only new content. `similar` and `playlist` search the result.
 """
 
 from __future__ import annotations

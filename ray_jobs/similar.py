@@ -22,7 +22,7 @@ def run(config: Config) -> None:
     query = queries.embed(config, table, config.inputs, "inputs")
     rows, cosines = nearest(table.blocks(), query.vector, config.similar.n + 1)
     others = rows != query.row
-    queries.show(table.take(rows[others][: config.similar.n]), cosines[others])
+    queries.show(table.take(rows[others][: config.similar.n], vectors=False), cosines[others])
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ ENTRIES: list[Entry] = [
     Scenario("fma", r"genre \w+ --config configs/fma_small.yaml( corpus.root=/data/fma)?"),
     Scenario(
         "models",
-        r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|mlp|flat|corpus.kind=|undo=)).*(outputs/|\.onnx).*",
+        r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|genre=jazz|mlp|flat|corpus.kind=|undo=))"
+        r".*(outputs/|\.onnx).*",
     ),
     Scenario("fine-tuning", r"genre \w+ --config configs/my_music.yaml .*output=outputs/other.*"),
     Scenario("own features", r".*\bmy_run\b.*"),
@@ -109,6 +110,7 @@ ENTRIES: list[Entry] = [
     Covered(r"find ~/Music .*-print0 \| genre tag - .*", "tests/ray/test_tag.py", '"find", music'),
     Covered(r"genre tag undo=\S+", "tests/ray/test_tag.py", "undo={out / 'tags/written.csv'}"),
     Covered(r"genre evaluate evaluate.folds=5", "tests/ray/test_cross_validation.py", '"evaluate.folds=2"'),
+    Covered(r"genre playlist genre=jazz .*", "tests/ray/test_embed.py", "genre=jazz"),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
     Covered(

@@ -76,6 +76,9 @@ JOBS = {
         bare="inputs",
     ),
     "similar": Job(("inputs", "output", "model", "similar"), ("min_precision", *_LIMITS), bare="inputs", short=("n",)),
+    "playlist": Job(
+        ("output", "model", "playlist"), ("min_precision", *_LIMITS), short=("like", "genre", "minutes", "file")
+    ),
     "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
     "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster"), extra="serve"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from saving import save_model, song
@@ -106,6 +107,51 @@ def test_another_model_is_refused(
     assert cli.main("similar", [new, f"output={tmp_path / 'out'}", f"model={model}"]) == 0
 
 
+def songs_of(playlist: Path) -> list[str]:
+    """Return the names of the songs of a playlist, after checking that each path leads to a file."""
+    lines = playlist.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#EXTM3U"
+    assert all(line.startswith("#EXTINF:") for line in lines[1::2])
+    assert all((playlist.parent / line).is_file() for line in lines[2::2])
+    assert not any(line.startswith("/") for line in lines[2::2])
+    return [Path(line).name for line in lines[2::2]]
+
+
+def test_a_playlist_like_a_song_begins_with_it(embedded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed, output = embedded / "music/2.flac", f"output={embedded / 'out'}"
+    every = ("playlist.max_cosine=1", "minutes=60")
+    assert cli.main("playlist", [f"like={seed}", output, *every]) == 0
+    assert "4 tracks, 12 s of 60 minutes, all that fit" in capsys.readouterr().err
+    assert cli.main("similar", [str(seed), output]) == 0
+    nearest = [Path(line.split()[-1]).name for line in capsys.readouterr().out.splitlines()]
+    assert songs_of(embedded / "out/playlists/2.flac.m3u8") == ["2.flac", *nearest]
+    target = embedded / "lists/mine.m3u8"
+    assert cli.main("playlist", [f"like={seed}", output, *every[:1], "minutes=0.08", f"file={target}"]) == 0
+    assert songs_of(target) == ["2.flac", nearest[0]]
+    assert cli.main("playlist", [f"like={seed}", output, "playlist.max_cosine=0.000001"]) == 0
+    assert songs_of(embedded / "out/playlists/2.flac.m3u8") == ["2.flac"]
+
+
+def test_a_playlist_of_a_genre_has_the_most_probable_tracks_first(
+    embedded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pq.read_table(embedded / "out/embeddings/embeddings.parquet")
+    changes = {
+        "path": [*rows["path"].to_pylist()[:3], str(embedded / "music/line\nbreak.flac")],
+        "genre": ["jazz", "jazz", "rock", "jazz"],
+        "probability": [0.7, 0.8, 0.99, 0.9],
+    }
+    for name, values in changes.items():
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.field(name), pa.array(values, rows.field(name).type))
+    table = embedded / "jazz/embeddings/embeddings.parquet"
+    table.parent.mkdir(parents=True)
+    pq.write_table(rows, table)
+    assert cli.main("playlist", ["genre=jazz", f"output={embedded / 'jazz'}", "playlist.max_cosine=1"]) == 0
+    assert songs_of(embedded / "jazz/playlists/jazz.m3u8") == ["1.flac", "0.flac"]
+    assert "cannot hold the line break in its name: '" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("job", "arguments", "code", "message"),
     [
@@ -114,6 +160,11 @@ def test_another_model_is_refused(
         ("similar", ["{home}/music/1.flac", "output={home}/empty"], 1, "no embeddings here"),
         ("similar", ["{home}/music/1.flac", "output={out}", "n=0"], 2, "similar.n: found 0"),
         ("similar", ["{bad}", "output={out}"], 1, "bad.mp3: unsupported"),
+        ("playlist", ["output={out}"], 2, "takes one of playlist.like=SONG and playlist.genre=GENRE"),
+        ("playlist", ["output={out}", "like=x.mp3", "genre=jazz"], 2, "takes one of playlist.like=SONG"),
+        ("playlist", ["output={out}", "like=nowhere.mp3"], 2, "playlist.like=nowhere.mp3 is not a file"),
+        ("playlist", ["output={out}", "genre=polka"], 2, "playlist.genre: 'polka' is not known"),
+        ("playlist", ["output={out}", "genre=jazz", "file=song.mp3"], 2, "file=song.mp3 does not end in .m3u8"),
         ("embed", ["{home}/music", "output={home}/o", "model={model},{model}"], 2, "embed takes one model"),
         ("embed", ["{home}/music", "output={home}/o", "model=nowhere"], 1, "no model here"),
     ],

@@ -35,11 +35,14 @@ ARGUMENTS: dict[str, list[str]] = {
     "tag": ["music"],
     "embed": ["music", "output=embedded", "model=out/models/cnn"],
     "similar": ["one.wav", "output=embedded", "n=3"],
+    "playlist": ["like=one.wav", "output=embedded"],
 }
 # `train` reads `model` to refuse it; the search sets `architecture` itself.
 INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
 # They name the model in OUTPUT, unless there is a leaderboard.
 _NETWORK = {"architecture", "architectures"}
+# Read only for a song that is not in the table of embeddings.
+_OF_A_NEW_SONG = {"min_precision", *(f"decoding.{name}" for name in DecodingSettings.model_fields)}
 # Read only where a corpus is named, for a truncated file, when the copy of the clips is made, in cross-validation, and
 # when genres are written into files.
 SOMETIMES = {
@@ -50,8 +53,8 @@ SOMETIMES = {
     "export": _NETWORK,
     "tag": {"tag.replace_genres", "tag.field", *_NETWORK},
     "embed": _NETWORK,
-    # it decodes only a song that is not in the table
-    "similar": {"min_precision", *(f"decoding.{name}" for name in DecodingSettings.model_fields)},
+    "similar": _OF_A_NEW_SONG,
+    "playlist": _OF_A_NEW_SONG,
 }
 
 
@@ -84,7 +87,7 @@ def settings_declared(job: str) -> set[str]:
 
 @pytest.mark.parametrize("job", ARGUMENTS)
 def test_a_job_reads_what_it_declares(job: str, home: Path) -> None:
-    if job in ("explain", "similar"):
+    if job in ("explain", "similar", "playlist"):
         shutil.copy(next((home / "music").glob("*/*.wav")), home / "one.wav")
     read = settings_read(home, job, ARGUMENTS[job])
     assert read - INTERNAL.get(job, set()) <= settings_declared(job), "read, but not in the help"
