@@ -29,7 +29,7 @@ from ray_jobs.engine.cross_validation import CrossValidation
 
 
 def run(config: Config) -> None:
-    """Write the report on `evaluate.split` to OUTPUT/evaluation, or that on `evaluate.folds` to OUTPUT/cross_validation."""
+    """Write the report on one split to OUTPUT/evaluation, or that of a cross-validation to OUTPUT/cross_validation."""
     output = Location.of(config.output)
     folder = Location.of(config.evaluate.features) if config.evaluate.features else output / "features"
     features = Features.open(folder)
