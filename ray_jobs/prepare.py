@@ -1,6 +1,7 @@
 """Turn a corpus into log-mel features: scan, decode, spectrogram, Parquet, in parallel on all workers.
 
-Write OUTPUT/features. Run again after an interruption or with new files, it does only what is missing.
+Write OUTPUT/features. Run again after an interruption or with new files, it does only what is missing. OUTPUT/scan
+keeps what the scan read of files, such as their tags; it may be deleted.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
 
     Return the manifest.
     """
-    folder = Location.of(config.output) / "features"
+    output = Location.of(config.output)
+    folder = output / "features"
     reach.check_writable(config.output)  # before a long scan, or the composing of a corpus
     ledger = Ledger(folder, Recipe.of(config))
     started = time.monotonic()
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
-    scanned = scan(config.corpus, cli.console().print)
+    scanned = scan(config.corpus, cli.console().print, output / "scan")
     number = ledger.next_run()
     with workers or Workers(config) as workers:
         # the list of pending tracks has no name here, so that its memory is free before the tables are written

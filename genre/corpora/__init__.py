@@ -10,8 +10,9 @@ A corpus module has:
   one at a time (a corpus may have a million);
 - `def classes(settings, params) -> list[str] | None`: the genres in fixed order, or None: the genres of the scanned
   tracks, sorted;
-- optionally `def scan_with_report(settings, params, report) -> Iterator[Track]`: what `scan` yields, after it called
-  `report` with lines about the progress of a long scan and about what a person should know of the corpus;
+- optionally `def scan_with_report(settings, params, report, folder) -> Iterator[Track]`: what `scan` yields, after it
+  called `report` with lines about the progress of a long scan and about what a person should know of the corpus. In
+  `folder`, if it is not None, it may keep what it read of files for the next scan;
 - optionally `def faulty() -> dict[str, str]`: the known bad tracks, and what is wrong with each.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
@@ -36,6 +37,7 @@ from genre.corpora._walk import (
     walk,
 )  # fmt: skip
 from genre.settings import CorpusSettings, require_known
+from genre.storage import Location
 
 __all__ = [
     "EXCLUDED", "MISSING", "SPLITS", "UNLABELLED", "UNUSED", "AudioFile", "Track", "classes", "is_audio",
@@ -62,16 +64,19 @@ class Track:
     split: str | None = None  # train, valid, test, excluded or unlabelled; None: decided by genre.features.splits
 
 
-def scan(settings: CorpusSettings, report: Callable[[str], None] | None = None) -> Iterator[Track]:
+def scan(
+    settings: CorpusSettings, report: Callable[[str], None] | None = None, folder: Location | None = None
+) -> Iterator[Track]:
     """Yield every track of a corpus. Raises `ConfigError` when its settings or files are wrong.
 
-    `report` is called with lines for a person, by a corpus that has something to say.
+    `report` is called with lines for a person, by a corpus that has something to say. In `folder`, a corpus that reads
+    files keeps what it read, so that an interrupted scan resumes and a later one reads only new and changed files.
     """
     require_known("corpus.kind", settings.kind, registry.names(__name__))
     module = registry.load(__name__, settings.kind)
     params = validate(module.Params, settings.params, "corpus.params.")
     if report and hasattr(module, "scan_with_report"):
-        yield from module.scan_with_report(settings, params, report)
+        yield from module.scan_with_report(settings, params, report, folder)
     else:
         yield from module.scan(settings, params)
 

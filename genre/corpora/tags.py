@@ -13,14 +13,18 @@ The group is the artist of the album, else of the track, without featured artist
 punctuation. "Various Artists" and the like are nobody; where there is no artist, the album is the group.
 
 `track_id` is the path below the root. Changing tags changes the file, which is then prepared again. There is no
-published split.
+published split. What the tags say is kept in OUTPUT/scan: a scan that was interrupted resumes, and a later one reads
+new and changed files only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 
 from pydantic import Field
 
@@ -28,15 +32,20 @@ from genre.audio import tags
 from genre.audio.tags import Tags
 from genre.corpora import MISSING, UNLABELLED, AudioFile, Track, open_folder, walk
 from genre.corpora._artists import artist_key
+from genre.corpora._findings import Findings
 from genre.corpora._genre_names import GenreNames, fold
 from genre.corpora._library_report import LibraryFile, LibraryReport
 from genre.errors import ConfigError
+from genre.faults import describe, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
 _THREADS = 32  # they wait for disks and networks; reading itself takes 0.1 to 0.3 ms
 _CHUNK = 64  # files that a thread reads before it reports
 _REPORT_SECONDS = 10.0
+_STORAGE_SECONDS = 60.0  # that a storage may be away
+_FOLDER = "tags-1"  # of the findings; a new number when `genre.audio.tags` reads other values
+_NO_TAGS = Tags()
 
 
 class Params(Settings):
@@ -53,16 +62,22 @@ def classes(settings: CorpusSettings, params: Params) -> None:
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every audio file, in the order of `walk`. Raises `ConfigError` as `walk` does."""
-    return scan_with_report(settings, params, lambda line: None)
+    return scan_with_report(settings, params, lambda line: None, None)
 
 
-def scan_with_report(settings: CorpusSettings, params: Params, report: Callable[[str], None]) -> Iterator[Track]:
-    """Yield what `scan` does, after reporting progress, the classes, and what is odd, a line each."""
+def scan_with_report(
+    settings: CorpusSettings, params: Params, report: Callable[[str], None], folder: Location | None
+) -> Iterator[Track]:
+    """Yield what `scan` does, after reporting progress, the classes, and what is odd, a line each.
+
+    What was read is kept in `folder`. Raises `StorageError` when files that were listed cannot be reached.
+    """
     if settings.split == "official":
         raise ConfigError("corpus.split=official: a library has no published split; use random or auto")
     tags.require("corpus.kind=tags")
     names = GenreNames(params.genres)
-    files = list(_read_files(settings, names, report))
+    findings = Findings(folder and folder / _FOLDER)
+    files = [_library_file(audio, found, names) for audio, found in _find_tags(settings, report, findings)]
     counted = LibraryReport(files, names, params.min_tracks, params.min_artists)
     for line in counted.lines():
         report(line)
@@ -81,29 +96,72 @@ def group_of(found: Tags) -> str | None:
     return f"album {album}" if album else None
 
 
-def _read_files(settings: CorpusSettings, names: GenreNames, report: Callable[[str], None]) -> Iterator[LibraryFile]:
-    """Yield each file with its tags, in the order of `walk`, read by several threads."""
+@dataclass(frozen=True)
+class _Found:
+    """What a file says of itself."""
+
+    tags: Tags = _NO_TAGS
+    problem: str = ""  # why the tags could not be read; empty if they could
+    is_final: bool = True  # until the file changes; not so where it was missing or denied
+
+    def to_json(self) -> str:
+        return json.dumps({"problem": self.problem} | asdict(self.tags))
+
+    @classmethod
+    def from_json(cls, text: str) -> _Found:
+        values = json.loads(text)
+        return cls(problem=values.pop("problem"), tags=Tags(**values | {"genres": tuple(values["genres"])}))
+
+
+def _library_file(audio: AudioFile, found: _Found, names: GenreNames) -> LibraryFile:
+    genres = found.tags.genres
+    keys = dict.fromkeys(key for genre in genres for key in names.resolve(genre))
+    return LibraryFile(audio, genres, tuple(keys), group_of(found.tags), found.tags.is_repaired, found.problem)
+
+
+def _find_tags(
+    settings: CorpusSettings, report: Callable[[str], None], findings: Findings
+) -> Iterator[tuple[AudioFile, _Found]]:
+    """Yield each file with what it says, in the order of `walk`. What no earlier scan found is read."""
     listed = list(walk(open_folder(settings.root)))
-    chunks = [listed[begin : begin + _CHUNK] for begin in range(0, len(listed), _CHUNK)]
+    known = findings.known(listed)
+    pending = [audio for audio, text in zip(listed, known, strict=True) if text is None]
+    if len(pending) < len(listed):
+        report(f"tags of {len(listed) - len(pending)} of {len(listed)} files are known from an earlier scan")
+    with contextlib.closing(_read_files(pending, report, findings)) as read:
+        for audio, text in zip(listed, known, strict=True):
+            yield audio, next(read) if text is None else _Found.from_json(text)
+    findings.finish(listed)
+
+
+def _read_files(files: list[AudioFile], report: Callable[[str], None], findings: Findings) -> Generator[_Found]:
+    """Yield what each file says, read by several threads, and keep it."""
+    chunks = [files[begin : begin + _CHUNK] for begin in range(0, len(files), _CHUNK)]
     done, reported = 0, time.monotonic()
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        for read in pool.map(lambda chunk: [_read_file(audio, names) for audio in chunk], chunks):
-            yield from read
-            done += len(read)
-            if time.monotonic() - reported > _REPORT_SECONDS:
-                reported = time.monotonic()
-                report(f"tags of {done} of {len(listed)} files read")
+        with findings.written():
+            for read in pool.map(lambda chunk: [(audio, _read_file(audio)) for audio in chunk], chunks):
+                for audio, found in read:
+                    if found.is_final:
+                        findings.add(audio, found.to_json())
+                yield from (found for _, found in read)
+                done += len(read)
+                if time.monotonic() - reported > _REPORT_SECONDS:
+                    reported = time.monotonic()
+                    report(f"tags of {done} of {len(files)} files read")
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not read
 
 
-def _read_file(audio: AudioFile, names: GenreNames) -> LibraryFile:
-    found, problem = Tags(), ""
-    if audio.size != MISSING:
-        try:
-            found = tags.read(Location.of(audio.path))
-        except (OSError, ValueError) as error:
-            problem = " ".join((getattr(error, "strerror", None) or str(error)).split())
-    keys = dict.fromkeys(key for genre in found.genres for key in names.resolve(genre))
-    return LibraryFile(audio, found.genres, tuple(keys), group_of(found), found.is_repaired, problem)
+def _read_file(audio: AudioFile) -> _Found:
+    """Return what a file says. Raises `StorageError` when its storage is away."""
+    if audio.size == MISSING:
+        return _Found(is_final=False)
+    file = Location.of(audio.path)
+    try:
+        return _Found(retry(lambda: tags.read(file), file, _STORAGE_SECONDS))
+    except ValueError as error:
+        return _Found(problem=" ".join(str(error).split()))
+    except OSError as error:
+        return _Found(problem=describe(error), is_final=False)

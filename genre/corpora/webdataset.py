@@ -7,7 +7,8 @@ Members whose names are equal up to the first dot belong together. Members that 
 skipped; names are only names, since nothing is unpacked. Splits are in the names of the shards, as in `parquet`.
 `track_id` is the path of the shard below the root and the name of the audio in it.
 
-Only headers and labels are read here, by several threads. A worker reads the bytes of a recording from its offset.
+Only headers and labels are read here, by several threads. They are kept in OUTPUT/scan: a later scan, also after an
+interruption, reads new and changed shards only. A worker reads the bytes of a recording from its offset.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ from pydantic import Field
 from genre.audio.members import range_address
 from genre.corpora import UNLABELLED, Track, is_audio
 from genre.corpora._artists import artist_key
+from genre.corpora._findings import Findings
 from genre.corpora._shards import Shard, find_shards
 from genre.errors import ConfigError
+from genre.faults import is_fault, retry
 from genre.settings import CorpusSettings, Settings
+from genre.storage import Location
 from genre.wording import plural
 
 _THREADS = 16
 _BUFFER = 1 << 14  # bytes of a request: a header and the labels next to it
 _LARGEST_LABEL = 1 << 20  # bytes
+_STORAGE_SECONDS = 60.0  # that a storage may be away
+_FOLDER = "webdataset-1"  # of the findings; a new number when other things are read
 
 
 class Params(Settings):
@@ -52,6 +58,13 @@ class _Contents:
     labels: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the name up to the first dot
     problems: list[str] = field(default_factory=list)
 
+    def to_json(self) -> str:
+        return json.dumps([self.audio, self.labels, self.problems])
+
+    @classmethod
+    def from_json(cls, shard: Shard, text: str) -> _Contents:
+        return cls(shard, *json.loads(text))
+
 
 def classes(settings: CorpusSettings, params: Params) -> None:
     """Return None: the genres are those of the labels."""
@@ -59,23 +72,32 @@ def classes(settings: CorpusSettings, params: Params) -> None:
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every recording, in the order of the shards' paths and of their members."""
-    return scan_with_report(settings, params, lambda line: None)
+    return scan_with_report(settings, params, lambda line: None, None)
 
 
-def scan_with_report(settings: CorpusSettings, params: Params, report: Callable[[str], None]) -> Iterator[Track]:
+def scan_with_report(
+    settings: CorpusSettings, params: Params, report: Callable[[str], None], folder: Location | None
+) -> Iterator[Track]:
     """Yield what `scan` does, and report what is odd: shards that are cut, links, labels that are not readable.
 
-    Raises `ConfigError` for a file that is no tar file, or compressed.
+    What was read is kept in `folder`. Raises `ConfigError` for a file that is no tar file, or compressed, and
+    `StorageError` for one that cannot be reached.
     """
     shards = find_shards(settings, ".tar")
+    findings = Findings(folder and folder / _FOLDER)
+    known = findings.known(shards)
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        for contents in pool.map(_read, shards):
-            for problem in contents.problems:
-                report(f"odd: {contents.shard.relative}: {problem}")
-            yield from _tracks(contents, params)
+        with findings.written():
+            for contents, text in zip(pool.map(_contents, shards, known), known, strict=True):
+                if text is None:
+                    findings.add(contents.shard, contents.to_json())
+                for problem in contents.problems:
+                    report(f"odd: {contents.shard.relative}: {problem}")
+                yield from _tracks(contents, params)
     finally:
         pool.shutdown(cancel_futures=True)
+    findings.finish(shards)
 
 
 def _tracks(contents: _Contents, params: Params) -> Iterator[Track]:
@@ -106,8 +128,15 @@ def _text(value: Any) -> str | None:
     return str(value).strip() or None if isinstance(value, str | int) else None
 
 
+def _contents(shard: Shard, known: str | None) -> _Contents:
+    """Return what a shard holds, from a finding or from its headers and labels."""
+    if known is not None:
+        return _Contents.from_json(shard, known)
+    return retry(lambda: _read(shard), shard.file, _STORAGE_SECONDS)
+
+
 def _read(shard: Shard) -> _Contents:
-    """Read the headers and labels of a shard."""
+    """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
     contents, links = _Contents(shard), 0
     with shard.file.filesystem.open_input_file(shard.file.path) as stream:
         try:
@@ -117,6 +146,8 @@ def _read(shard: Shard) -> _Contents:
                     if member.isreg() and not member.issparse():
                         _add(contents, archive, member)
         except (tarfile.TarError, OSError) as error:
+            if isinstance(error, OSError) and is_fault(error, shard.file):
+                raise
             if not contents.audio:
                 reason = " ".join(str(error).split())
                 raise ConfigError(f"corpus.root: {shard.file} is no tar file ({reason}); unpack or copy it") from None

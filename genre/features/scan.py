@@ -13,17 +13,19 @@ from genre.corpora import EXCLUDED, Track
 from genre.errors import ArtifactError
 from genre.features.schema import SCAN_SCHEMA
 from genre.settings import CorpusSettings
+from genre.storage import Location
 
 _BATCH = 10_000  # tracks
 
 
-def scan(settings: CorpusSettings, report: Callable[[str], None] | None = None) -> pa.Table:
+def scan(
+    settings: CorpusSettings, report: Callable[[str], None] | None = None, folder: Location | None = None
+) -> pa.Table:
     """Return the tracks of a corpus, sorted by track_id, without those that its published split excludes.
 
-    `report` is called with what the corpus has to say, a line each. Raises `ArtifactError` when two tracks have the
-    same id.
+    `report` and `folder` are those of `corpora.scan`. Raises `ArtifactError` when two tracks have the same id.
     """
-    table = pa.Table.from_batches(list(_batches(corpora.scan(settings, report))), SCAN_SCHEMA)
+    table = pa.Table.from_batches(list(_batches(corpora.scan(settings, report, folder))), SCAN_SCHEMA)
     table = table.filter(pc.fill_null(pc.not_equal(table["split"], EXCLUDED), True))
     table = table.sort_by("track_id").combine_chunks()
     ids = table["track_id"]
