@@ -97,7 +97,9 @@ def read_tags(root: Path, count: int) -> list[float]:
     for number in range(1, count):
         (root / f"{number}.flac").write_bytes(content)
     settings, folder = CorpusSettings(kind="tags", root=str(root)), Location.of(root.with_name("scan"))
-    return [count / timed(lambda: list(corpora.scan(settings, folder=folder, report=lambda line: None))) for _ in range(2)]
+    return [
+        count / timed(lambda: list(corpora.scan(settings, folder=folder, report=lambda line: None))) for _ in range(2)
+    ]
 
 
 def timed(work: Callable[[], object]) -> float:

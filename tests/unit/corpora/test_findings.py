@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_storage import Handler, Proxy, healthy, proxy, refusing
@@ -100,7 +101,7 @@ class Scanner:
     def __call__(self) -> list[Track]:
         self.read.clear()
         self.lines.clear()
-        params = {"min_tracks": 1, "min_artists": 1} if self.kind == "tags" else {}
+        params: dict[str, Any] = {"min_tracks": 1, "min_artists": 1} if self.kind == "tags" else {}
         return list(corpora.scan(settings(self.kind, self.root, **params), self.lines.append, self.folder))
 
 
