@@ -121,12 +121,19 @@ def max_t(replicates: npt.ArrayLike) -> FloatArray:
     return np.minimum(p_values, p_values.T)
 
 
+def _numbers(groups: Groups) -> npt.NDArray[np.int64]:
+    """Return the place of each group among the sorted ones. An array of names would make each as wide as the longest."""
+    names = list(groups)
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    return np.array([places[name] for name in names], dtype=np.int64)
+
+
 def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Iterator[Float32]:
     """Yield the number of times that each track is in each resampled test set, in blocks of shape (draws, tracks).
 
     Multinomial counts are equivalent to drawing with replacement, and turn scoring into matrix products.
     """
-    unit_of = np.arange(tracks) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    unit_of = np.arange(tracks) if groups is None else _numbers(groups)
     if len(unit_of) != tracks:
         raise ValueError(f"{len(unit_of)} groups for {tracks} tracks; give one for each")
     units = int(unit_of.max()) + 1

@@ -38,7 +38,7 @@ _HALVINGS = 50  # of this range
 class ValidationPredictions:
     """A model's probabilities for its validation tracks."""
 
-    tracks: npt.NDArray[np.str_]  # (tracks,) hashes of their names, which may be private
+    tracks: Sequence[str]  # (tracks,) hashes of their names, which may be private
     labels: Labels  # (tracks,)
     probabilities: Float32  # (tracks, classes), not calibrated
 
@@ -139,21 +139,21 @@ def of_table(table: pa.Table, weights: str, classes: int, source: str) -> Valida
         # through lists: pyarrow's own conversion to numpy imports pandas, a tenth of the time of tagging one song
         labels = np.array(table["label"].to_pylist(), np.int64)
         probabilities = np.array(table["probabilities"].to_pylist(), np.float32).reshape(len(table), classes)
-        return ValidationPredictions(np.array(table["track"].to_pylist(), np.str_), labels, probabilities)
+        return ValidationPredictions(table["track"].to_pylist(), labels, probabilities)
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{source}: altered or cut short ({error}); copy the complete folder again") from None
 
 
 def _in_common(predictions: Sequence[ValidationPredictions]) -> ValidationPredictions:
     """Return the mean predictions on the tracks that all models have in common."""
-    shared = set(predictions[0].tracks.tolist()).intersection(*(each.tracks.tolist() for each in predictions[1:]))
+    shared = sorted(set(predictions[0].tracks).intersection(*(each.tracks for each in predictions[1:])))
     rows = []
     for each in predictions:
-        index = {track: row for row, track in enumerate(each.tracks.tolist())}
-        rows.append(np.array([index[track] for track in sorted(shared)], np.int64))
+        index = {track: row for row, track in enumerate(each.tracks)}
+        rows.append(np.array([index[track] for track in shared], np.int64))
     first = predictions[0]
     mean = np.mean([each.probabilities[row] for each, row in zip(predictions, rows, strict=True)], axis=0)
-    return ValidationPredictions(first.tracks[rows[0]], first.labels[rows[0]], mean.astype(np.float32))
+    return ValidationPredictions(shared, first.labels[rows[0]], mean.astype(np.float32))
 
 
 def _log(probabilities: Float32) -> npt.NDArray[np.float64]:

@@ -114,6 +114,33 @@ def test_the_manifest_has_the_version_and_no_idle_workers(path: Path) -> None:
     assert {worker["serviceAccountName"] for worker in workers} == {"genre-worker"} != {head["serviceAccountName"]}
 
 
+# Fields of KubeRay v1.5.1 to v1.7.0. Kubernetes drops a field that it does not know without an error.
+_CLUSTER = {
+    "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec", "managedBy",
+    "headServiceAnnotations", "rayVersion", "suspend", "upgradeStrategy", "workerGroupSpecs",
+}  # fmt: skip
+_AUTOSCALER = {
+    "env", "envFrom", "idleTimeoutSeconds", "image", "imagePullPolicy", "resources", "securityContext", "upscalingMode",
+    "version", "volumeMounts",
+}  # fmt: skip
+_HEAD = {"enableIngress", "headService", "labels", "rayStartParams", "resources", "serviceType", "template"}
+_WORKERS = {
+    "groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams", "replicas",
+    "resources", "scaleStrategy", "suspend", "template",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=path_in_repository)
+def test_the_manifest_has_only_fields_that_kuberay_knows(path: Path) -> None:
+    cluster = spec(path)
+    assert cluster.keys() <= _CLUSTER
+    assert cluster["autoscalerOptions"].keys() <= _AUTOSCALER
+    assert cluster["autoscalerOptions"]["version"] in ("v1", "v2")
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"].keys() <= _HEAD
+    assert all(group.keys() <= _WORKERS for group in cluster["workerGroupSpecs"])
+
+
 def test_the_runtime_environment_is_valid() -> None:
     from ray.runtime_env import RuntimeEnv
 
