@@ -122,7 +122,7 @@ def max_t(replicates: npt.ArrayLike) -> FloatArray:
 
 
 def _numbers(groups: Groups) -> npt.NDArray[np.int64]:
-    """Return the place of each group among the sorted ones. An array of names would make each as wide as the longest."""
+    """Return the place of each group among the sorted ones. In an array, each name is as wide as the longest."""
     names = list(groups)
     places = {name: place for place, name in enumerate(sorted(set(names)))}
     return np.array([places[name] for name in names], dtype=np.int64)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from genre.config import fingerprint
 from genre.corpora import MISSING
 from genre.corpora.tags import group_of
 from genre.errors import ArtifactError, AudioError, Reason
+from genre.faults import retry
 from genre.features.columns import combined, replaced
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
@@ -67,6 +69,8 @@ SCHEMA = pa.schema(
 _KEYS = [*FILES.names, "content", "reason", "is_embedded"]
 _INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
 _CHUNK = 16_384  # rows that are in memory at a time
+_STORAGE_SECONDS = 60.0  # that a storage may be away
+_log = logging.getLogger(__name__)
 
 
 class TagTable:
@@ -199,13 +203,18 @@ class TagTable:
         return self._files.take(index["file"].to_numpy(), index["row"].to_numpy())
 
     def _read_index(self) -> pa.Table:
-        locations = [self.folder / "ledger.parquet", *(self.folder / "parts").files(".parquet")]
-        tables = [
-            _index_of(location.read_table(_KEYS), self._files.add(location))
-            for location in locations
-            if location.exists()
-        ]
-        return pa.concat_tables([_INDEX.empty_table(), *tables])
+        """Return the index of all rows on disk. The files of a table that is cut in half are tagged again."""
+        tables = [_INDEX.empty_table()]
+        for location in (self.folder / "ledger.parquet", *(self.folder / "parts").files(".parquet")):
+            if not location.exists():
+                continue
+            try:
+                keys = location.read_table(_KEYS)
+            except ArtifactError as error:
+                _log.warning("%s", str(error).replace("make it again", "its files are tagged again"))
+                continue
+            tables.append(_index_of(keys, self._files.add(location)))
+        return pa.concat_tables(tables)
 
     def _use_ledger(self) -> None:
         """Read the index again from the ledger, which holds all rows."""
@@ -285,11 +294,15 @@ def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownCont
 
 
 def names_in(path: str) -> dict[str, str | None]:
-    """Return artist, title and group in the tags of the file at `path`; {} without tags or without mutagen."""
+    """Return artist, title and group in the tags of the file at `path`; {} without tags or without mutagen.
+
+    Raises `StorageError` when its storage is away.
+    """
     if importlib.util.find_spec("mutagen") is None:
         return {}
+    file = Location.of(path)
     try:
-        written = written_tags.read(Location.of(path))
+        written = retry(lambda: written_tags.read(file), file, _STORAGE_SECONDS)
     except (OSError, ValueError):  # a file without readable tags is tagged all the same
         return {}
     artist = written.artist or written.album_artist

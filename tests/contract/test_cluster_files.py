@@ -116,8 +116,8 @@ def test_the_manifest_has_the_version_and_no_idle_workers(path: Path) -> None:
 
 # Fields of KubeRay v1.5.1 to v1.7.0. Kubernetes drops a field that it does not know without an error.
 _CLUSTER = {
-    "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec", "managedBy",
-    "headServiceAnnotations", "rayVersion", "suspend", "upgradeStrategy", "workerGroupSpecs",
+    "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec",
+    "headServiceAnnotations", "managedBy", "rayVersion", "suspend", "upgradeStrategy", "workerGroupSpecs",
 }  # fmt: skip
 _AUTOSCALER = {
     "env", "envFrom", "idleTimeoutSeconds", "image", "imagePullPolicy", "resources", "securityContext", "upscalingMode",
@@ -125,8 +125,8 @@ _AUTOSCALER = {
 }  # fmt: skip
 _HEAD = {"enableIngress", "headService", "labels", "rayStartParams", "resources", "serviceType", "template"}
 _WORKERS = {
-    "groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams", "replicas",
-    "resources", "scaleStrategy", "suspend", "template",
+    "groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams",
+    "replicas", "resources", "scaleStrategy", "suspend", "template",
 }  # fmt: skip
 
 

@@ -80,6 +80,32 @@ def test_rows_of_a_killed_run_are_kept(tmp_path: Path, ensemble: SavedEnsemble, 
     assert [os.path.basename(path) for path in resumed.pending(files)["path"].to_pylist()] == ["2.wav"]
 
 
+def test_files_of_a_part_or_a_ledger_that_was_cut_are_tagged_again(
+    tmp_path: Path, ensemble: SavedEnsemble, tagger: Tagger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a power failure or on a full disk."""
+    music, folder = tmp_path / "music", Location.of(tmp_path / "tags")
+    for number in range(3):
+        song(music / f"{number}.wav", hertz=200 + 100 * number)
+    files = audio_files.list_files(str(music))
+    table = TagTable(folder, ensemble)
+    for number in range(3):
+        table.add(tag_table.tag_files(tagger, files.slice(number, 1), KnownContents.none()))
+    cut_in_half(next(iter((folder / "parts").files())))
+    assert tag_all(tmp_path / "tags", ensemble, tagger, music) == ["0.wav"]
+    expected = (folder / "tags.csv").read_bytes()
+    cut_in_half(folder / "ledger.parquet")
+    assert tag_all(tmp_path / "tags", ensemble, tagger, music) == ["0.wav", "1.wav", "2.wav"]
+    assert (folder / "tags.csv").read_bytes() == expected
+    assert all("its files are tagged again" in record.message for record in caplog.records)
+    assert len(caplog.records) == 2
+
+
+def cut_in_half(file: Location) -> None:
+    with open(file.path, "r+b") as stream:
+        stream.truncate(file.size() // 2)
+
+
 def test_failures_are_retried_on_request(tmp_path: Path, ensemble: SavedEnsemble, tagger: Tagger) -> None:
     music = tmp_path / "music"
     music.mkdir()
