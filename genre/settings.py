@@ -207,7 +207,7 @@ class TuneSettings(Settings):
         0.0,
         ge=0,
         description="time limit of search, final trainings and evaluation together, shared equally by the "
-        "architectures; 0: no limit",
+        "architectures that can learn in it; 0: no limit",
     )
     grace_epochs: int = Field(5, ge=1, description="early stopping: no trial is stopped before this epoch")
     reduction: float = Field(3.0, gt=1, description="early stopping: at each level, one in this many trials continues")

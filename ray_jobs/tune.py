@@ -75,7 +75,8 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         if trained.interrupted:
             _publish_best_so_far(runner, result)
             raise KeyboardInterrupt
-        decoding = config.decoding if config.tune.robustness else None
+        changed_tracks = decider.robustness_tracks(decided, time.monotonic() - started)
+        decoding = config.decoding if changed_tracks else None
         board = judging.judge(
             features,
             "test",
@@ -85,10 +86,12 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             baseline,
             result.facts,
             decoding,
-            config.tune.robustness_tracks,
+            changed_tracks,
             config.device,
         )
     board.notes.extend(trained.notes)
+    if config.tune.robustness and not changed_tracks:
+        board.notes.append(f"Robustness was not measured: tune.minutes={config.tune.minutes:g} left no time for it.")
     board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))
     board.missing.update(decided.failures | results.missing(result.facts, _saved(config, result.winners, trained)))
     judging.publish(board, output / "leaderboard", trained.saved)

@@ -2,7 +2,8 @@
 
 The prediction is computed from the measured cost of a step of each architecture. With `tune.minutes` each architecture
 gets an equal share of the time. Where this is too short for the settings, first the epochs are reduced, to a third of
-`train.epochs`, then the number of trials, then the number of seeds.
+`train.epochs`, then the number of trials, then the number of seeds. Where even that is too short, the slowest
+architectures are left out, unless `tune.architectures` names them: a network of very few epochs tells nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from genre.evaluation.changes import CHANGES
 from genre.settings import TrainSettings, TuneSettings
 from genre.training import costs
 from genre.training.costs import Cost, Workload
+from genre.wording import plural
 from ray_jobs.search.plan import Plan
 
 _BETWEEN_TRIALS = 1.0  # seconds from the end of a trial to the first step of the next
 _REPORT = 0.05  # seconds to save and report a validated epoch
 _CHANGED_AUDIO = 0.003  # seconds of one core to change, decode and transform a second of audio
 _JUDGING = 6.0  # seconds to finish fitting the baseline, to measure costs and to write the report
+_ROBUSTNESS = 0.2  # of tune.minutes: rather than less training, fewer tracks are scored on changed audio
 _SHORTEST = 1 / 3  # of train.epochs: rather than shorter trials, there are fewer
 _SAFETY = 0.95  # share of the time that is planned, since concurrent trials do not end at the same time
 _TOLERANCE = 1.25  # an architecture is stopped after its expected time, times this
@@ -30,11 +33,12 @@ _BISECTIONS = 30  # to find the share of time of an architecture
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected wall time of the parts of a search, in seconds."""
+    """Expected wall time of the parts of a search, in seconds; `robustness` is a part of `judging`."""
 
     search: float
     finals: float
     judging: float
+    robustness: float
 
     @property
     def total(self) -> float:
@@ -72,7 +76,10 @@ class Forecast:
         final = [self._seconds(name, epochs, self.workload) for name, epochs in plan.epochs.items()]
         searched = [self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
         finals = [self._final_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
-        return Estimate(self._wall_time(searched, trial), self._wall_time(finals, final), self._judging(plan))
+        scoring, robustness = self._judging(plan)
+        return Estimate(
+            self._wall_time(searched, trial), self._wall_time(finals, final), scoring + robustness, robustness
+        )
 
     @property
     def searched(self) -> Workload:
@@ -86,14 +93,30 @@ class Forecast:
         return {name: seconds / sum(work.values()) for name, seconds in work.items()}
 
     def fit(self, seconds: float) -> Plan:
-        """Return the plan with the most epochs that is expected to end within `seconds`, with at least one epoch."""
+        """Return the plan with the most epochs that is expected to end within `seconds`, with at least one epoch.
+
+        The slowest architectures are left out as long as any would train for fewer than `fewest_epochs`.
+        """
         full = self.full()
         fewer = [replace(full, trials=trials) for trials in range(full.trials, 0, -1)]
         fewer += [replace(full, trials=1, seeds=seeds) for seeds in range(full.seeds - 1, 0, -1)]
         plans = (self._longest(plan, seconds) for plan in fewer)
-        plan = next((plan for plan in plans if self._is_long(plan)), self._longest(fewer[-1], seconds))
+        plan = next((plan for plan in plans if self._is_long(plan)), None) or self._fastest(fewer[-1], seconds)
         searched = max(self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items())
         return replace(plan, minutes=_TOLERANCE * searched / 60)
+
+    @property
+    def fewest_epochs(self) -> int:
+        """The epochs before which early stopping stops no trial, if `train.epochs` has as many."""
+        return min(self.tune.grace_epochs, self.train.epochs)
+
+    def left_out(self, plan: Plan) -> dict[str, str]:
+        """Return why architectures are not in `plan`, by name."""
+        why = (
+            f"tune.minutes={self.tune.minutes:g} is too short for {plural(self.fewest_epochs, 'epoch')} of it; "
+            "tune.architectures can name it all the same"
+        )
+        return dict(self.failures) | {name: why for name in self.costs if name not in plan.epochs}
 
     def halving(self, plan: Plan) -> list[str]:
         """Return settings, as on the command line, each of which would about halve the expected time of `plan`."""
@@ -108,6 +131,16 @@ class Forecast:
             ),
         }
         return [text for text, other in choices.items() if other.epochs and self.estimate(other).total <= half]
+
+    def _fastest(self, plan: Plan, seconds: float) -> Plan:
+        """Return `plan` with the architectures that can train for `fewest_epochs`, or with the fastest one."""
+        while True:
+            longest = self._longest(plan, seconds)
+            is_chosen = bool(self.tune.architectures) or len(plan.epochs) == 1
+            if is_chosen or min(longest.epochs.values()) >= self.fewest_epochs:
+                return longest
+            slowest = max(plan.epochs, key=lambda name: self._work(name, 1, plan))
+            plan = replace(plan, epochs={name: epochs for name, epochs in plan.epochs.items() if name != slowest})
 
     def _longest(self, plan: Plan, seconds: float) -> Plan:
         """Return `plan` with the most epochs that fit if each architecture has an equal share of the time.
@@ -175,19 +208,31 @@ class Forecast:
         waiting = sum(trials) / len(trials) * (1 - 1 / self.concurrent) / 2
         return max(sum(work) / self.concurrent + waiting, max(trials))
 
-    def _judging(self, plan: Plan) -> float:
-        predictions = sum(costs.test_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
-        changed = len(CHANGES) * self._changed_share()  # times that the test clips are changed and predicted again
-        audio = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
-        work = plan.seeds * predictions * (1 + changed) + changed * audio * _CHANGED_AUDIO
-        return work / self.concurrent + _JUDGING
-
-    def _changed_share(self) -> float:
-        """Return the share of the test tracks whose audio is changed."""
+    def robustness_tracks(self, plan: Plan) -> int:
+        """Return the number of test tracks whose robustness is planned: at most a fifth of tune.minutes is for it."""
         if not self.tune.robustness:
-            return 0.0
-        total = max(1, self.workload.test_tracks)
-        return min(total, self.tune.robustness_tracks or total) / total
+            return 0
+        total = self.workload.test_tracks
+        asked = min(total, self.tune.robustness_tracks or total)
+        if not self.tune.minutes:
+            return asked
+        fitting = int(_ROBUSTNESS * 60 * self.tune.minutes * self.concurrent / self._changed_track(plan))
+        return min(asked, max(fitting, min(asked, self.workload.classes)))
+
+    def _judging(self, plan: Plan) -> tuple[float, float]:
+        """Return the seconds of scoring the models on the test tracks, and on changed audio."""
+        scoring = plan.seeds * self._predictions(plan) / self.concurrent + _JUDGING
+        return scoring, self.robustness_tracks(plan) * self._changed_track(plan) / self.concurrent
+
+    def _changed_track(self, plan: Plan) -> float:
+        """Return the seconds in which one process scores a test track on all changes of its audio."""
+        audio = self.workload.test * self.workload.shape.frames * self.workload.shape.frame_seconds
+        seconds = plan.seeds * self._predictions(plan) + audio * _CHANGED_AUDIO
+        return len(CHANGES) * seconds / max(1, self.workload.test_tracks)
+
+    def _predictions(self, plan: Plan) -> float:
+        """Return the seconds in which one process predicts all test clips with one model of each architecture."""
+        return sum(costs.test_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
 
 
 def seeds_within(

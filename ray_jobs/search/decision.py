@@ -30,10 +30,12 @@ class Decision:
     """The plan of a search, and what is needed to follow or change it later. Stored as JSON."""
 
     plan: Plan
-    judging: float  # seconds that judging the models is expected to take
+    judging: float  # seconds that judging the models is expected to take, robustness included
     asked: tuple[int, int]  # the settings tune.trials and tune.seeds; the plan may have fewer
     seeds_decided: bool = False  # plan.seeds is final: it was fitted to the time left after the search
     failures: dict[str, str] = field(default_factory=dict)  # why architectures are left out
+    robustness: float = 0.0  # the seconds of `judging` that robustness takes
+    robustness_tracks: int = 0  # test tracks that are scored on changed audio in these seconds
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,17 @@ class Decider:
         plan = forecast.plan()
         if known is None:
             timing.show(forecast, plan)
-        return self._keep(Decision(plan, forecast.estimate(plan).judging, asked, failures=dict(forecast.failures)))
+        expected = forecast.estimate(plan)
+        return self._keep(
+            Decision(
+                plan,
+                expected.judging,
+                asked,
+                failures=forecast.left_out(plan),
+                robustness=expected.robustness,
+                robustness_tracks=forecast.robustness_tracks(plan),
+            )
+        )
 
     def seeds(self, decision: Decision, winners: Sequence[Winner], seconds: float) -> int:
         """Return the number of seeds of each winner, at most that of the plan, for which tune.minutes has time left.
@@ -88,6 +100,20 @@ class Decider:
             cli.console().print(f"tune: tune.minutes={self.settings.minutes:g} leaves time for {left}")
         self._keep(replace(decision, plan=replace(plan, seeds=seeds), seeds_decided=True))
         return seeds
+
+    def robustness_tracks(self, decision: Decision, seconds: float) -> int:
+        """Return the number of test tracks, at most those planned, whose robustness fits into tune.minutes.
+
+        `seconds` is the time spent so far. Exceeding the limit by `timing.TOO_LONG` is allowed. Returns 0 if not even
+        one track of each genre fits.
+        """
+        planned = decision.robustness_tracks
+        if not self.settings.minutes or not decision.robustness:
+            return planned
+        scoring = decision.judging - decision.robustness
+        left = timing.TOO_LONG * 60 * self.settings.minutes - seconds - scoring
+        fitting = min(planned, int(planned * left / decision.robustness))
+        return fitting if fitting >= min(planned, self.workload.classes) else 0
 
     def _changed(self, earlier: Decision) -> Decision:
         """Return the earlier decision with other trials or seeds, and the same epochs, so that trials are reused."""

@@ -77,7 +77,7 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     """Return what `plan` trains and how long that takes; if it takes long, also the settings that shorten it."""
     expected, limit = forecast.estimate(plan), forecast.tune.minutes
     shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
-    text = [f"{name} is left out: {reason}" for name, reason in forecast.failures.items()]
+    text = [f"{name} is left out: {reason}" for name, reason in forecast.left_out(plan).items()]
     seen = f" on {forecast.tune.sample:.0%} of the tracks" if forecast.tune.sample < 1 else ""
     text += [
         f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}{seen}, the best with "
@@ -93,7 +93,12 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
             f"{plural(full.seeds, 'seed')}"
         )
     if limit and expected.total > TOO_LONG * 60 * limit:
-        text.append(f"tune.minutes={limit:g} is too short for one epoch of each; name fewer in tune.architectures")
+        text.append(f"tune.minutes={limit:g} is too short for one epoch of {', '.join(plan.epochs)}")
+    elif short := [name for name, epochs in plan.epochs.items() if epochs < forecast.fewest_epochs]:
+        text.append(
+            f"{', '.join(short)}: fewer epochs than tune.grace_epochs={forecast.tune.grace_epochs}, too few to learn "
+            "much; raise tune.minutes or name fewer in tune.architectures"
+        )
     if not limit and not forecast.on_gpus and expected.total > _LONG_WITHOUT_GPU:
         halving = "".join(f"{setting} halves it, " for setting in forecast.halving(plan))
         text.append(f"that is long for machines without a GPU: {halving}tune.minutes=60 limits it to an hour")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from test_budget import COSTS, forecast
+from test_budget import forecast
 
 from genre.training.costs import Cost
 from ray_jobs.search import timing
@@ -45,8 +45,12 @@ def test_a_limit_shows_the_epochs_of_each_and_whether_it_can_be_kept() -> None:
     printed = text(predicted, predicted.plan())
     assert "epochs: cnn 30, resnet 30, vgg19 " in printed
     assert "too short" not in printed
-    slow = replace(forecast("tune.minutes=1"), costs=dict.fromkeys(COSTS, Cost(1, 0.3)))
-    assert "tune.minutes=1 is too short for one epoch of each" in text(slow, slow.plan())
+    slow = replace(forecast("tune.minutes=1"), costs={"cnn": Cost(1, 0.3), "vgg19": Cost(2, 0.3)})
+    printed = text(slow, slow.plan())
+    assert "vgg19 is left out: tune.minutes=1 is too short for 5 epochs of it" in printed
+    assert "tune.minutes=1 is too short for one epoch of cnn" in printed
+    few = forecast("tune.minutes=5", "tune.architectures=[cnn, vgg19]")
+    assert "vgg19: fewer epochs than tune.grace_epochs=5, too few to learn much" in text(few, few.plan())
 
 
 def test_an_architecture_that_cannot_take_a_step_is_named() -> None:
