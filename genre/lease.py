@@ -65,17 +65,17 @@ class Holder:
 
 
 @contextlib.contextmanager
-def held(output: str, job: str) -> Iterator[None]:
-    """Hold the lease of an output within the block.
+def held(output: str, job: str, setting: str = "output") -> Iterator[None]:
+    """Hold the lease of an output, the folder that `setting` names, within the block.
 
     Raises `GenreError` when another job holds it, also when it takes it over because this process was suspended for too
     long, and `ConfigError` when the output cannot be written.
     """
-    lease = _Lease(Location.of(output) / FILE, Holder.this_process(job))
+    lease = _Lease(Location.of(output) / FILE, Holder.this_process(job), setting)
     try:
         lease.take()
     except OSError as error:
-        raise ConfigError(f"output={output} cannot be written ({describe(error)}); choose another") from None
+        raise ConfigError(f"{setting}={output} cannot be written ({describe(error)}); choose another") from None
     over = threading.Event()
     thread = threading.Thread(target=_keep, args=(lease, over), name="lease", daemon=True)
     thread.start()
@@ -83,7 +83,7 @@ def held(output: str, job: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):  # SystemExit: while Ray starts, SIGTERM has its handler
         if lease.lost_to is not None:
-            raise _refusal(output, lease.lost_to) from None
+            raise lease.refusal(lease.lost_to) from None
         raise
     finally:
         over.set()
@@ -110,8 +110,9 @@ def _interrupt_main() -> None:
 
 
 class _Lease:
-    def __init__(self, file: Location, holder: Holder) -> None:
+    def __init__(self, file: Location, holder: Holder, setting: str = "output") -> None:
         self.file = file
+        self._setting = setting  # the one that names the folder of `file`
         self._holder = holder
         self._renewals = 0
         self.lost_to: Holder | None = None
@@ -130,11 +131,17 @@ class _Lease:
             if first is None:
                 first, begin = state, time.monotonic()
             if (holder and holder.is_running()) or state != first:
-                raise _refusal(str(self.file).removesuffix(f"/{FILE}"), holder)
+                raise self.refusal(holder)
             if time.monotonic() - begin > STALE_SECONDS:
                 self.file.delete()
                 continue
             time.sleep(_POLL_SECONDS)
+
+    def refusal(self, holder: Holder | None) -> GenreError:
+        """Return the error that names who writes the folder."""
+        who = f"{holder.job} (process {holder.pid} on {holder.host}, since {holder.since})" if holder else "another job"
+        folder = f"{self._setting}={str(self.file).removesuffix(f'/{FILE}')}"
+        return GenreError(f"{folder} is being written by {who}; wait for its end, or choose another {self._setting}")
 
     def renew(self) -> None:
         """Show that this process lives. Sets `lost_to` when another has taken the lease."""
@@ -196,11 +203,6 @@ def _parsed(state: bytes) -> Holder | None:
         return Holder(**values)
     except (ValueError, TypeError, KeyError):
         return None
-
-
-def _refusal(output: str, holder: Holder | None) -> GenreError:
-    who = f"{holder.job} (process {holder.pid} on {holder.host}, since {holder.since})" if holder else "another job"
-    return GenreError(f"output={output} is being written by {who}; wait for its end, or choose another output")
 
 
 def _machine() -> str:

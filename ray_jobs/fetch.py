@@ -37,7 +37,7 @@ def run(config: Config) -> None:
         console.print(f"fetch: {name} is in {root} already; nothing to do")
     else:
         _announce(name, corpus, root)
-        with lease.held(str(root), "fetch"):
+        with lease.held(str(root), "fetch", "corpus.root"):
             fetching.fetch(corpus, root, _Terminal())
         archives = [str(root / archive.file) for archive in corpus.archives if (root / archive.file).exists()]
         console.print(f"fetch: {name} is in {root}; no longer needed: {shlex.join(archives)}")

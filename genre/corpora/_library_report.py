@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from genre.wording import plural
 _SHOWN = 6  # of a list that may be long
 _NAMED = 60  # genres that are no class
 _MANY_GENRES = 4  # of one artist
+_ALIKE = 0.8  # `difflib` ratio from which a genre may be another one misspelt: "Raggae" and "Reggae" have 0.83
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class LibraryReport:
 
     def _odd(self) -> Iterator[str]:
         yield from (f"odd: {problem}" for problem in self._names.problems)
+        for rare, common in list(self._misspelt())[:_SHOWN]:
+            yield f"odd: {self._titles[rare]} may be {self._titles[common]} misspelt; corpus.params.genres can map it"
         for key in sorted(self._classes):
             first, *others = self._artists[key]
             if not others and not first.startswith("track "):
@@ -132,6 +136,12 @@ class LibraryReport:
         if len(many) > _SHOWN:
             yield f"odd: {len(many) - _SHOWN} more artists with {_MANY_GENRES} genres or more"
         yield from self._odd_files()
+
+    def _misspelt(self) -> Iterator[tuple[str, str]]:
+        """Yield the genres that are no class and are spelled almost as one, with that class."""
+        classes = sorted(self._classes)
+        for key in [key for key, _ in _by_count(self._tracks) if key not in self._classes][:_NAMED]:
+            yield from ((key, near) for near in difflib.get_close_matches(key, classes, n=1, cutoff=_ALIKE))
 
     def _odd_files(self) -> Iterator[str]:
         """Yield a line for each kind of odd files, with the first of them."""

@@ -57,13 +57,18 @@ def advise(table: Table) -> Advice:
 def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Advice:
     """Advise on a board that the classical baseline leads: it cannot tag music, so it is no model to use."""
     baseline = f"the classical baseline {_named([best])}"
-    reasons = ["Collect more labelled tracks or search longer. The baseline is a reference and cannot tag music."]
+    reasons = [
+        "Label more tracks, or search longer with a larger tune.minutes, tune.trials or train.epochs. The baseline is a "
+        "reference and cannot tag music."
+    ]
     networks, pick = table.of("network"), None
     if networks:
         first = networks[0]
         equal = first.rank == best.rank
         relation = "not significantly lower" if equal else "significantly lower"
-        reasons.append(f"The best network is {first.entry.name}: {_scores(first, table)}; {relation}.")
+        reasons.append(
+            f"The best network is {first.entry.name}, which `genre tag` uses: {_scores(first, table)}; {relation}."
+        )
         pick = first if equal else None
     reasons += [*caveats, *_majority(table.of("majority")), *_few_groups(table), *_resolution(best, table)]
     return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick)

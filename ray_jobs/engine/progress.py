@@ -8,6 +8,7 @@ from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from genre.wording import duration
 from ray_jobs.engine import cli
 
 _LOG_EVERY_SECONDS = 15.0
@@ -49,8 +50,14 @@ class JobProgress:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
-            detail = f", {self._detail}" if self._detail else ""
-            self._console.print(f"{self._job}: {self._done} of {self._total}{self._unit}{detail}")
+            details = ", ".join(filter(None, (self._detail, self._left(now))))
+            self._console.print(f"{self._job}: {self._done} of {self._total}{self._unit}, {details}".removesuffix(", "))
+
+    def _left(self, now: float) -> str:
+        """Return the time that the other parts take if they take as long as those that are done."""
+        if not 0 < self._done < self._total:
+            return ""
+        return f"about {duration((now - self._started) * (self._total - self._done) / self._done)} left"
 
 
 class TrackProgress(JobProgress):

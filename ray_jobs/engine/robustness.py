@@ -116,7 +116,7 @@ class Measurement:
 
     def _collect(self, progress: JobProgress) -> list[Block]:
         """Return the results of all tasks; the tracks of a task that failed are failures."""
-        for _ in tasks.finished(self.tasks, progress, "blocks of changed audio scored"):
+        for _ in tasks.finished(self.tasks, progress, "scoring changed audio"):
             pass
         return [self._result(task, block) for task, block in zip(self.tasks, self.blocks, strict=True)]
 

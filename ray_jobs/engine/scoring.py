@@ -55,7 +55,7 @@ def score(
     measurement = Measurement.start(changed, folders, fitted, capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
-        baselines = collect([] if fitted is None else [fitted], progress, "baseline fitted")
+        baselines = collect([] if fitted is None else [fitted], progress, "fitting the baseline")
         scored_baselines = [(each, each.predict(next(remaining))) for each in baselines]
         f1: Scores = {}
         notes: list[str] = []

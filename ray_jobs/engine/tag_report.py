@@ -105,7 +105,7 @@ def _threshold(calibration: Calibration) -> str:
     if not limit:
         return (
             f"{fitted}; no threshold proves min_precision={calibration.precision:g} on them, so every file is "
-            f"{UNKNOWN}; lower min_precision"
+            f"{UNKNOWN}: train longer or on more tracks, or set min_precision=0 for a genre without that promise"
         )
     never = sum(threshold > 1 for threshold in calibration.thresholds)
     rest = f"; {plural(never, 'genre')} never reported" if never else ""

@@ -12,18 +12,17 @@ from ray_jobs.engine.progress import JobProgress
 POLL_SECONDS = 1.0
 
 
-def collect(tasks: Sequence[Any], progress: JobProgress, label: str) -> list[Any]:
+def collect(tasks: Sequence[Any], progress: JobProgress, detail: str) -> list[Any]:
     """Return the results of all tasks, in their order. Raises the error of the first task that failed."""
-    for task in finished(tasks, progress, label):
+    for task in finished(tasks, progress, detail):
         ray.get(task)
     return list(ray.get(list(tasks)))
 
 
-def finished(tasks: Sequence[Any], progress: JobProgress, label: str) -> Iterator[Any]:
-    """Yield each task when it has finished or failed, and show "3 of 7 LABEL" as progress."""
-    waiting, done = list(tasks), 0
+def finished(tasks: Sequence[Any], progress: JobProgress, detail: str) -> Iterator[Any]:
+    """Yield each task when it has finished or failed, and show it as progress, with `detail`: what the tasks do."""
+    waiting = list(tasks)
     while waiting:
         ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
         yield from ready
-        done += len(ready)
-        progress.step(len(ready), f"{done} of {len(tasks)} {label}")
+        progress.step(len(ready), detail)

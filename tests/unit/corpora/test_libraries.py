@@ -214,6 +214,12 @@ class TestScan:
         assert "odd: Jazz has one artist, chameleon" in text
         assert "odd: Rock" not in text
 
+    def test_a_rare_genre_that_is_spelled_almost_as_a_class_is_named(self, tmp_path: Path) -> None:
+        for number, genre in enumerate(["Reggae", "Reggae", "Raggae", "Punk", "Funk", "Funk"]):
+            song(tmp_path, f"{number}.mp3", genre, str(number))
+        odd = [line for line in report(tmp_path, min_tracks=2, min_artists=2) if line.startswith("odd: ")]
+        assert odd == ["odd: Raggae may be Reggae misspelt; corpus.params.genres can map it"]
+
     def test_order_and_classes_do_not_depend_on_threads(self, tmp_path: Path) -> None:
         for number in range(200):
             song(tmp_path, f"{number:03d}.wav", ["Rock", "Jazz"][number % 2], f"a{number % 7}")

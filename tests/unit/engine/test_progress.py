@@ -33,7 +33,7 @@ def test_a_log_is_not_silent_while_nothing_is_done(log: Callable[[float], list[s
         bar.step()
         log(2)
         bar.step()
-        assert log(15) == ["judging: 1 of 4, models scored"]
+        assert log(15) == ["judging: 1 of 4, models scored, about 48 s left"]
         bar.step()
         assert len(log(0)) == 2
 
@@ -42,4 +42,4 @@ def test_tracks_are_counted_with_their_rate(log: Callable[[float], list[str]]) -
     with progress.TrackProgress("prepare", total=100) as bar:
         log(20)
         bar.advance(40, rejected=3)
-        assert log(0) == ["prepare: 40 of 100, 2 tracks/s, 3 rejected"]
+        assert log(0) == ["prepare: 40 of 100, 2 tracks/s, 3 rejected, about 30 s left"]

@@ -17,6 +17,7 @@ from conftest import REPOSITORY
 from mirrors import PIECE, Mirror, checksum_of, tar_of, zip_of
 from scanning import ids, scan
 
+from genre import lease
 from ray_jobs.engine import command
 
 GENRES = ("blues", "rock")
@@ -104,6 +105,17 @@ def test_a_fetch_that_is_ended_continues(number: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert mirror.ranges == ["", f"bytes={arrived}-"]
     assert len(scan("gtzan", tmp_path / "music")) == 4
+
+
+def test_a_second_fetch_into_the_folder_is_refused_by_its_setting(
+    gtzan: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = write_table(tmp_path, archive(gtzan, "genres.tar.gz", "genres"))
+    with lease.held(str(tmp_path / "music"), "fetch", "corpus.root"):
+        assert command.main(arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"corpus.root={tmp_path / 'music'} is being written by fetch" in last
+    assert last.endswith("choose another corpus.root")
 
 
 def test_a_disk_without_room_is_found_before_the_first_request(

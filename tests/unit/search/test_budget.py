@@ -59,9 +59,8 @@ def test_more_time_never_shortens_a_training() -> None:
     predicted = forecast()
     plans = [predicted.fit(60 * minutes) for minutes in (5, 10, 20, 40, 80, 160, 10_000)]
     for shorter, longer in pairwise(plans):
-        if (shorter.trials, shorter.seeds) == (longer.trials, longer.seeds):
-            if shorter.epochs.keys() == longer.epochs.keys():
-                assert all(shorter.epochs[name] <= epochs for name, epochs in longer.epochs.items())
+        if (shorter.trials, shorter.seeds, *shorter.epochs) == (longer.trials, longer.seeds, *longer.epochs):
+            assert all(shorter.epochs[name] <= epochs for name, epochs in longer.epochs.items())
         assert shorter.epochs.keys() <= longer.epochs.keys()
         assert shorter.trials <= longer.trials
     assert replace(plans[-1], minutes=0) == predicted.full()
