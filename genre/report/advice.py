@@ -58,8 +58,8 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
     """Advise on a board that the classical baseline leads: it cannot tag music, so it is no model to use."""
     baseline = f"the classical baseline {_named([best])}"
     reasons = [
-        "Label more tracks, or search longer with a larger tune.minutes, tune.trials or train.epochs. The baseline is a "
-        "reference and cannot tag music."
+        "Label more tracks, or search longer with a larger tune.minutes, tune.trials or train.epochs. "
+        "The baseline is a reference and cannot tag music."
     ]
     networks, pick = table.of("network"), None
     if networks:
