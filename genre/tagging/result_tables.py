@@ -55,7 +55,7 @@ class Answers:
 
 
 def tags_table(rows: pa.Table, classes: list[str], answers: Answers, top_k: int) -> pa.Table:
-    """Return path, genre (or unknown), its probability, best (always a genre), the next best genres, seconds.
+    """Return path, genre (or unknown), its probability, best (always a genre), the next best, seconds, own genre.
 
     With albums, the last column says how the genre relates to that of the album.
     """
@@ -64,7 +64,7 @@ def tags_table(rows: pa.Table, classes: list[str], answers: Answers, top_k: int)
     names = pa.array([*classes, UNKNOWN], pa.string()).take(pa.array(answers.genre % (len(classes) + 1)))
     first = {"path": rows["path"], "genre": names, "probability": probability, "best": best}
     album = {} if answers.album is None else {"album": pa.array(answers.album, pa.string())}
-    return pa.table(first | ranked | {"seconds": rows["seconds"]} | album)
+    return pa.table(first | ranked | {"seconds": rows["seconds"], "own_genre": rows["own_genre"]} | album)
 
 
 def timeline_table(rows: pa.Table, classes: list[str], top_k: int) -> pa.Table:

@@ -59,6 +59,7 @@ SCHEMA = pa.schema(
         ("is_embedded", pa.bool_()),
         ("artist", pa.string()),  # in the file's own tags; null: not there, or mutagen is not installed
         ("title", pa.string()),
+        ("own_genre", pa.string()),  # as the tags write it, several divided by "; "
         ("group", pa.string()),  # the artist in the form in which names are compared
         ("reason", pa.string()),  # null: the file has tags
         ("message", pa.string()),
@@ -69,6 +70,7 @@ SCHEMA = pa.schema(
 _KEYS = [*FILES.names, "content", "reason", "is_embedded"]
 _INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
 _CHUNK = 16_384  # rows that are in memory at a time
+_LONGEST_OWN = 200  # characters of a file's own genre; what is longer is a sentence
 _STORAGE_SECONDS = 60.0  # that a storage may be away
 _log = logging.getLogger(__name__)
 
@@ -87,10 +89,10 @@ class TagTable:
         """
         self.folder, self._ensemble, self._embeds = folder, ensemble, embeds
         models = folder / "models.json"
-        expected = fingerprint({"weights": ensemble.weights})
+        expected = fingerprint({"weights": ensemble.weights, "columns": SCHEMA.names})
         if models.exists() and (owner := models.read_json()).get("fingerprint") != expected:
             raise ArtifactError(
-                f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}; "
+                f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another version; "
                 "choose another output for this model, or delete it"
             )
         if not models.exists():
@@ -294,7 +296,7 @@ def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownCont
 
 
 def names_in(path: str) -> dict[str, str | None]:
-    """Return artist, title and group in the tags of the file at `path`; {} without tags or without mutagen.
+    """Return artist, title, genre and group in the tags of the file at `path`; {} without tags or without mutagen.
 
     Raises `StorageError` when its storage is away.
     """
@@ -305,8 +307,13 @@ def names_in(path: str) -> dict[str, str | None]:
         written = retry(lambda: written_tags.read(file), file, _STORAGE_SECONDS)
     except (OSError, ValueError):  # a file without readable tags is tagged all the same
         return {}
-    artist = written.artist or written.album_artist
-    return {"artist": artist or None, "title": written.title or None, "group": group_of(written)}
+    found = {
+        "artist": written.artist or written.album_artist,
+        "title": written.title,
+        "own_genre": "; ".join(written.genres)[:_LONGEST_OWN],
+        "group": group_of(written),
+    }
+    return {name: text or None for name, text in found.items()}
 
 
 def tag_columns(tags: Tags, classes: list[str]) -> dict[str, Any]:

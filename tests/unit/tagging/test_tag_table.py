@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from library import tone, write_tags
 from saving import CLASSES, save_model, song
 
 from genre import Tagger
@@ -64,9 +65,29 @@ def test_only_new_content_is_tagged(tmp_path: Path, ensemble: SavedEnsemble, tag
     assert tag_all(out, ensemble, tagger, music) == ["1.wav", "new.wav"]
     tags = Location.of(out / "tags.parquet").read_table()
     assert [os.path.basename(path) for path in tags["path"].to_pylist()] == ["1.wav", "2.wav", "new.wav", "renamed.wav"]
-    assert tags.column_names == ["path", "genre", "probability", "best", "genre_2", "probability_2", "seconds"]
+    assert tags.column_names == [
+        "path",
+        "genre",
+        "probability",
+        "best",
+        "genre_2",
+        "probability_2",
+        "seconds",
+        "own_genre",
+    ]
     assert "unsupported" in (out / "failures.csv").read_text()
     assert len(Location.of(out / "timeline.parquet").read_table()) >= len(tags)
+
+
+def test_the_own_genre_of_a_file_is_kept_beside_the_answer(
+    tmp_path: Path, ensemble: SavedEnsemble, tagger: Tagger
+) -> None:
+    song(tmp_path / "music/plain.wav", hertz=200)
+    write_tags(tone(tmp_path / "music/tagged.flac", seed=1, seconds=2), genre=["Free Jazz", "Blues"])
+    write_tags(tone(tmp_path / "music/wordy.mp3", seed=2, seconds=2), genre="x" * 10_000)
+    tag_all(tmp_path / "tags", ensemble, tagger, tmp_path / "music")
+    own = Location.of(tmp_path / "tags/tags.parquet").read_table()["own_genre"].to_pylist()
+    assert own == [None, "Free Jazz; Blues", "x" * 200]
 
 
 def test_rows_of_a_killed_run_are_kept(tmp_path: Path, ensemble: SavedEnsemble, tagger: Tagger) -> None:
