@@ -107,12 +107,13 @@ def tone(path: Path, seed: int = 0, seconds: float = 0.5) -> Path:
 def write_library(root: Path, tracks_per_genre: int, artists: int = 5, seconds: float = 3.0) -> dict[str, str]:
     """Write composed tracks with tags, of which a third lack the genre; return the class of each path below `root`."""
     classes: dict[str, str] = {}
-    containers, spelled = itertools.cycle(CONTAINERS), itertools.count()
+    spelled = itertools.count()
     for number, style in enumerate(SPELLINGS):
         for track in range(tracks_per_genre):
             artist = f"The {style.title()} Artist {track % artists}"
             samples = compose(style, 1000 * number + track % artists, 1000 * number + track, seconds)[:, None]
-            name = f"{artist}/Album {track % 2}/{track:02d} Song.{next(containers)}"
+            container = CONTAINERS[(track + track // 6) % 6]  # every sixth track with another, so that all lack a genre
+            name = f"{artist}/Album {track % 2}/{track:02d} Song.{container}"
             path = write_audio(root / name, samples, SAMPLE_RATE)
             tags: dict[str, str | list[str]] = {
                 "artist": f"{artist.upper() if track % 3 else artist} feat. Someone",
