@@ -59,7 +59,7 @@ def describe(copies: pa.Table) -> list[str]:
         rows = copies.filter(pc.equal(copies["sound"], sound)).to_pylist()
         names = [f"{row['track_id']} ({row['genre'] or 'no genre'}, {row['split']})" for row in rows[:_SHOWN]]
         more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        lines.append(" = ".join(names) + more)
+        lines.append(" ".join((" = ".join(names) + more).splitlines()))  # a name may hold line breaks
     return lines
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
 import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import boards
 import pytest
 from conftest import REPOSITORY
+from installing import install_or_skip, make_environment, run, share
 from saving import CLASSES, save_model, song
 
 from genre import Tagger, report
@@ -25,16 +22,8 @@ from genre.storage import Location
 pytestmark = pytest.mark.slow
 
 SKIPPED = shutil.ignore_patterns(".*", "outputs", "build", "*.egg-info", "__pycache__")
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RAY_"))}
 LIGHT_MEGABYTES = 600
 HEAVY = ("torch", "torchaudio", "torchvision", "ray", "librosa", "scipy", "cv2", "pandas", "sklearn", "numba")
-
-
-def run(*command: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command without the variables of this process's Python and check its exit code."""
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=CLEAN, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 def rows(file_path: Path) -> dict[str, dict[str, str]]:
@@ -53,20 +42,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next((folder / "dist").glob("*.whl"))
 
 
-def make_environment(folder: Path, wheel: Path) -> Path:
-    """Make an environment with the wheel and none of its dependencies; return its bin folder."""
-    venv.create(folder, with_pip=False)
-    run(sys.executable, "-m", "pip", "--python", folder, "install", "--no-deps", "--no-index", wheel, cwd=folder)
-    return folder / "bin"
-
-
 @pytest.fixture(scope="module")
 def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bin folder of an environment with the wheel, which finds all other packages in this environment."""
     folder = tmp_path_factory.mktemp("full")
     commands = make_environment(folder, wheel)
-    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    (site / "shared.pth").write_text(sysconfig.get_path("purelib"))
+    share(folder)
     return commands
 
 
@@ -75,13 +56,7 @@ def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bin folder of an environment with the wheel and the packages of requirements-light.lock."""
     folder = tmp_path_factory.mktemp("light")
     commands = make_environment(folder, wheel)
-    lock = ("--require-hashes", "-r", str(REPOSITORY / "requirements-light.lock"))
-    install = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet", "--retries", "1", *lock]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    if done.returncode:
-        unreachable = ("NewConnectionError", "Max retries", "No matching distribution", "ConnectTimeout")
-        assert any(message in done.stdout + done.stderr for message in unreachable), done.stderr
-        pytest.skip(f"the package registry is not reachable: {done.stderr.strip().splitlines()[-1]}")
+    install_or_skip(folder, "--require-hashes", "-r", REPOSITORY / "requirements-light.lock")
     return commands
 
 
