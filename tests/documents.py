@@ -126,7 +126,9 @@ ENTRIES: list[Entry] = [
     Covered(r"ray (exec|attach) cluster.yaml.*", RAY_UP, r"ray \1"),
     Covered(r"ray job submit", RAY_UP, "ray job submit"),
     Covered(r"pip install (genre|\.|'\.\[\w+\]')", "tests/contract/test_packaging.py", "requirements-light.lock"),
-    Covered(r"pip install ./examples/beets_genremodel", "tests/install/test_beets_plugin.py", "examples/beets_genremodel"),
+    Covered(
+        r"pip install ./examples/beets_genremodel", "tests/install/test_beets_plugin.py", "examples/beets_genremodel"
+    ),
     NotRun(r"genre (<job>|JOB)( .*)?", "the form of all jobs, whose examples are run"),
     NotRun(r"genre fetch( \w+)?", "asks servers of others for gigabytes; tests/unit/fetching has a server of its own"),
     NotRun(r"make same( REF=\S+)?", "compares two commits for minutes; whoever changes the code runs it"),
