@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pyarrow import fs
 
 from genre import lease
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint
 from genre.model.card import has_card
@@ -41,6 +41,8 @@ def run(config: Config) -> None:
             card, _ = checkpoint.load(model)
             checkpoint.check_features(card, features)
     if config.evaluate.folds:
+        if config.evaluate.split != "test":
+            raise ConfigError("evaluate.folds judges the tracks of all splits; leave out evaluate.split, or the folds")
         _cross_validate(config, features, saved)
     else:
         _score(config, features, saved)

@@ -53,7 +53,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     with workers or Workers(config) as workers:
         # the list of pending tracks has no name here, so that its memory is free before the tables are written
         _decode(_find_pending(scanned, config, ledger, number, workers), config, ledger, number, workers)
-    manifest = finish(ledger, scanned, config.corpus)
+    manifest = finish(ledger, scanned, config.corpus, cli.command_line())
     _report(manifest.counts, folder, time.monotonic() - started)
     _report_splits(folder, config.corpus, drawn=manifest.split == "random")
     _check_rejects(manifest.counts, config.prepare, folder)
@@ -126,7 +126,7 @@ def _check_rejects(counts: Counts, settings: PrepareSettings, folder: Location) 
     if counts.rejected / max(1, counts.scanned) > limit:
         raise GenreError(
             f"{counts.rejected} of {plural(counts.scanned, 'track')} were rejected, more than "
-            f"prepare.max_reject_fraction={limit:g} allows; see {folder / 'rejects.parquet'}, or raise the limit"
+            f"prepare.max_reject_fraction={limit:g} allows; see {folder / 'rejects.csv'}, or raise the limit"
         )
 
 

@@ -6,12 +6,13 @@ Every scanned track ends in exactly one of `tracks.parquet` (it has clips) and `
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import corpora
+from genre import corpora, spreadsheet
 from genre.corpora import SPLITS
 from genre.errors import ArtifactError
 from genre.features import duplicates, split_history, splits
@@ -27,8 +28,10 @@ from genre.storage import Location
 _COMPARED = 4096  # rows that are read at a time: a row group
 
 
-def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifest:
+def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings, command: str = "") -> Manifest:
     """Write the final tables and, last, the manifest, which is returned. Delete files that no track needs.
+
+    `command` is the command line to keep in the manifest.
 
     When the tables would not change, nothing is written and the existing manifest is returned. Raises `ArtifactError`
     unless every scanned track is in exactly one of the two tables.
@@ -45,6 +48,7 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifes
     copies = duplicates.find(kept)
     is_published = _is_published(scanned["split"])
     manifest = _manifest(kept, rejected, copies, ledger.recipe, corpus, "official" if is_published else "random")
+    manifest = replace(manifest, command=command)
     if existing := _unchanged(folder, manifest, {"tracks": kept, "rejects": rejected}):
         ledger.mark_finished()
         _delete_unused(folder, kept)
@@ -55,6 +59,8 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings) -> Manifes
     (folder / manifests.FILE).delete()
     for name, table in {"tracks": kept, "rejects": rejected, "duplicates": copies}.items():
         (folder / f"{name}.parquet").write_table(table, **TRACK_WRITE_OPTIONS)
+    readable = rejected.select(["track_id", "path", "reason", "message"])
+    (folder / "rejects.csv").write_bytes(spreadsheet.csv_bytes(readable))  # for people; no job reads it
     ledger.mark_finished()
     (folder / manifests.FILE).write_json(manifest.to_json())
     _delete_unused(folder, kept)
@@ -117,11 +123,11 @@ def _count_reasons(rejected: pa.Table) -> dict[str, int]:
 
 
 def _unchanged(folder: Location, manifest: Manifest, tables: dict[str, pa.Table]) -> Manifest | None:
-    """Return the folder's manifest if it and the folder's tables equal the new ones, apart from date and versions."""
+    """Return the folder's manifest if it and the tables equal the new ones, apart from date, versions and command."""
     path = folder / manifests.FILE
     if not path.exists():
         return None
-    existing, volatile = path.read_json(), {"created": None, "versions": None}
+    existing, volatile = path.read_json(), {"created": None, "versions": None, "command": None}
     if existing | volatile != manifest.to_json() | volatile:
         return None
     if not all(_holds(folder / f"{name}.parquet", table) for name, table in tables.items()):

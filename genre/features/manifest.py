@@ -53,6 +53,7 @@ class Manifest:
     """What the clips of a features folder are. The fields are in the order of the JSON file."""
 
     created: str = ""  # ISO 8601
+    command: str = ""  # of the job that wrote the folder; empty: not known
     fingerprint: str  # of the settings
     contents: str = ""  # of the tracks, see `fingerprint_of_tracks`
     settings: dict[str, Any] = field(default_factory=dict)  # `audio` and `spectrogram`; empty: precomputed

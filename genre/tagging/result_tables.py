@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from genre.features import Float32
 from genre.features.clips import Ints
 from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN, Calibration
-from genre.spreadsheet import FORMULA
+from genre.spreadsheet import inert_table
 from genre.storage import Location
 from genre.tagging.albums import Albums, reported
 
@@ -115,14 +114,7 @@ class ResultFiles:
         if name not in self._writers:
             stream = self._stack.enter_context((self._folder / name).open_output())
             self._writers[name] = self._stack.enter_context(pyarrow.csv.CSVWriter(stream, table.schema))
-        self._writers[name].write_table(_inert(table))
-
-
-def csv_bytes(table: pa.Table) -> bytes:
-    """Return `table` as CSV, with an apostrophe before each text that a spreadsheet would run as a formula."""
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(_inert(table), buffer)
-    return buffer.getvalue()
+        self._writers[name].write_table(inert_table(table))
 
 
 def json_lines(table: pa.Table) -> bytes:
@@ -131,15 +123,6 @@ def json_lines(table: pa.Table) -> bytes:
         if pa.types.is_float32(column.type):
             table = table.set_column(number, table.column_names[number], pc.round(column.cast(pa.float64()), 6))
     return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in table.to_pylist()).encode()
-
-
-def _inert(table: pa.Table) -> pa.Table:
-    for number, column in enumerate(table.columns):
-        if pa.types.is_string(column.type):
-            is_formula = pc.match_substring_regex(column, FORMULA)
-            inert = pc.if_else(is_formula, pc.binary_join_element_wise("'", column, ""), column)
-            table = table.set_column(number, table.field(number), inert)
-    return table
 
 
 def matrix(probabilities: pa.ListArray, classes: int) -> Float32:

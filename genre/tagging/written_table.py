@@ -16,10 +16,10 @@ import pyarrow.csv
 
 from genre.errors import ArtifactError
 from genre.features.columns import combined, replaced
+from genre.spreadsheet import csv_bytes
 from genre.storage import Location
 from genre.tagging import file_tags
 from genre.tagging.file_tags import Action, Change, Result
-from genre.tagging.result_tables import csv_bytes
 from genre.tagging.tag_fields import Field
 
 NAME, UNDONE_NAME = "written.csv", "undone.csv"

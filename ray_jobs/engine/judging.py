@@ -59,7 +59,7 @@ def judge(
     if split != "test":
         notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
     board = entries.board(features, split, rows, seed, notes, search)
-    board.commands.append(cli.command_line())
+    board.commands.extend(_commands(features))
     return board
 
 
@@ -72,8 +72,13 @@ def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int) 
     predicted = planned.predictions()
     rows = [entries.network(runs, predicted[runs.label], costs[runs.label], {}) for runs in saved]
     board = cross_validation.board(features, planned.tracks, rows, seed)
-    board.commands.append(cli.command_line())
+    board.commands.extend(_commands(features))
     return board
+
+
+def _commands(features: Features) -> list[str]:
+    """Return the commands that make a report: those of the features and of this job, which may be one."""
+    return list(dict.fromkeys(filter(None, (features.manifest.command, cli.command_line()))))
 
 
 def publish(board: Board, folder: Location, saved: list[SavedRuns]) -> None:

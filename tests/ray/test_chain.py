@@ -76,6 +76,7 @@ def test_the_leaderboard_has_all_six_architectures_and_the_references(tuned: tup
     names = {entry.name for entry in board.entries}
     assert names == {*architectures.names(), "ensemble", "statistics + svm", "majority"}
     assert len(board.track_ids) == 20
+    assert [command.split()[2].removeprefix("ray_jobs.") for command in board.commands] == ["prepare", "tune"]
     for suffix in ("html", "md", "csv", "json"):
         assert (home / f"out/leaderboard/leaderboard.{suffix}").stat().st_size > 500
     with open(home / "out/leaderboard/leaderboard.csv", encoding="utf-8", newline="") as file:

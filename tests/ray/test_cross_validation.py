@@ -13,6 +13,7 @@ import torch
 from grouped import save_trained, write_grouped
 
 from genre import config, report
+from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.folds import Fold
@@ -70,6 +71,12 @@ def test_the_report_says_what_was_judged(output: Location) -> None:
     text = (output / "cross_validation" / "leaderboard.md").read_bytes().decode()
     assert "Cross-validation over 2 folds: each of the 35 labelled tracks" in text
     assert "35 labelled tracks" in (output / "cross_validation" / "leaderboard.html").read_bytes().decode()
+
+
+def test_a_split_and_folds_are_not_asked_for_together(output: Location) -> None:
+    both = config.load(None, [f"output={output}", "evaluate.folds=2", "evaluate.split=valid"])
+    with pytest.raises(ConfigError, match="leave out evaluate.split, or the folds"):
+        evaluate.run(both)
 
 
 def test_a_second_run_trains_only_the_folds_that_are_missing(

@@ -16,13 +16,13 @@ import pytest
 from conftest import REPOSITORY
 from saving import CLASSES, save_answers, save_model, song
 
-from genre import Tagger
+from genre import Tagger, spreadsheet
 from genre.config import load
 from genre.errors import ArtifactError
 from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import audio_files, file_tags, result_tables, tag_table
+from genre.tagging import audio_files, file_tags, tag_table
 from genre.tagging.known_contents import KnownContents
 from ray_jobs.engine import cli, tagging
 
@@ -375,7 +375,7 @@ def test_genres_that_look_like_formulas_are_text_in_csv(genre: str, music: Path,
 @pytest.mark.parametrize("name", ["=cmd.mp3", "-live.mp3", "song.mp3"])
 def test_texts_of_a_file_are_text_in_csv_and_numbers_are_numbers(name: str) -> None:
     table = pa.table({"path": [name, None], "message": ["@x", "a =b"], "seconds": [-1.5, None]})
-    rows = list(csv.DictReader(io.StringIO(result_tables.csv_bytes(table).decode())))
+    rows = list(csv.DictReader(io.StringIO(spreadsheet.csv_bytes(table).decode())))
     mark = "" if name == "song.mp3" else "'"
     assert rows[0] == {"path": f"{mark}{name}", "message": "'@x", "seconds": "-1.5"}
     assert rows[1] == {"path": "", "message": "a =b", "seconds": ""}

@@ -56,6 +56,17 @@ def test_writes_tables_and_manifest_and_deletes_the_rest(folder: Location, tmp_p
     assert not (folder / "outcomes").exists()
     assert not any(info.base_name.startswith(".") for info in folder.children())
     assert (folder / "tracks.parquet").read_table().schema.names == TRACK_SCHEMA.names
+    header, *rejected = (folder / "rejects.csv").read_bytes().decode().splitlines()
+    assert header == '"track_id","path","reason","message"'
+    assert [line.split(",")[0] for line in rejected] == ['"c"']
+
+
+def test_the_command_is_kept_and_another_one_changes_nothing(folder: Location, tmp_path: Path) -> None:
+    write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b"))
+    ledger, corpus = ledger_of(folder), config_of("m", tmp_path).corpus
+    first = finish(ledger, scanned("ab"), corpus, "genre prepare one")
+    assert first.command == "genre prepare one"
+    assert finish(ledger, scanned("ab"), corpus, "genre prepare two") == first
 
 
 def test_nothing_is_written_when_nothing_changed(

@@ -11,7 +11,7 @@ import pytest
 from library import tone, write_tags
 from saving import CLASSES, save_model, song
 
-from genre import Tagger
+from genre import Tagger, spreadsheet
 from genre.audio.isolation import IsolatedKernel
 from genre.errors import ArtifactError, AudioError, ConfigError, Reason
 from genre.model.saved_model import SavedEnsemble
@@ -223,7 +223,7 @@ def test_results_do_not_depend_on_how_many_rows_are_in_memory(
     assert [row["reason"] for row in results] == [None] * 7 + ["unsupported"]
     tags = Location.of(tmp_path / "tags/tags.parquet").read_table()
     assert tags["path"].to_pylist() == ["/elsewhere/x.mp3", *paths[:5], paths[6], paths[8]]
-    assert (tmp_path / "tags/tags.csv").read_bytes() == result_tables.csv_bytes(tags)
+    assert (tmp_path / "tags/tags.csv").read_bytes() == spreadsheet.csv_bytes(tags)
     ledger = Location.of(tmp_path / "tags/ledger.parquet").read_table()
     assert len(ledger) == 9
     expected = result_tables.timeline_table(ledger.slice(0, 8), ensemble.classes, 2)
