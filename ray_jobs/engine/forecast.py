@@ -34,6 +34,7 @@ from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_models
 
 _SAMPLE = 32  # tracks
+_START_SECONDS = 10  # until Ray and the workers run, on two idle cores, see benchmarks/prepare_start.py
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ class Forecast:
         times = [f"about {duration(self.core_seconds / cpus_now)} on {plural(cpus_now, 'CPU')} now"] if cpus_now else []
         if max_cpus:
             times.append(f"about {duration(self.core_seconds / max_cpus)} on cluster.max_cpus={max_cpus}")
-        yield "; ".join(times) or "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
+        if times:
+            yield f"{'; '.join(times)}; and about {duration(_START_SECONDS)} to start"
+        else:
+            yield "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
         if price is not None:
             yield f"price: {core_hours * price:.2f} at {price:g} a core-hour, without the time that machines boot"
 

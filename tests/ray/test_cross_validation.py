@@ -75,7 +75,7 @@ def test_the_report_says_what_was_judged(output: Location) -> None:
 
 def test_a_split_and_folds_are_not_asked_for_together(output: Location) -> None:
     both = config.load(None, [f"output={output}", "evaluate.folds=2", "evaluate.split=valid"])
-    with pytest.raises(ConfigError, match="leave out evaluate.split, or the folds"):
+    with pytest.raises(ConfigError, match=r"leave out evaluate\.split, or the folds"):
         evaluate.run(both)
 
 
