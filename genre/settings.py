@@ -315,6 +315,17 @@ class ServeSettings(Settings):
     replicas: int = Field(1, ge=1, description="processes that answer requests, each on one CPU")
 
 
+class ReviewSettings(Settings):
+    """The web page that `review` runs."""
+
+    port: int = Field(8001, ge=1, le=65535, description="port on the loopback interface; other machines cannot connect")
+    label_issues: str = Field(
+        "",
+        description="label_issues.csv of a leaderboard: these tracks come first; empty: that of OUTPUT/leaderboard, if "
+        "it exists",
+    )
+
+
 class ClusterSettings(Settings):
     """Ray on this machine, ignored when a job joins the cluster of RAY_ADDRESS, and limits of any Ray."""
 
@@ -375,6 +386,7 @@ class Config(Settings):
     playlist: PlaylistSettings = PlaylistSettings()
     explain: ExplainSettings = ExplainSettings()
     serve: ServeSettings = ServeSettings()
+    review: ReviewSettings = ReviewSettings()
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from genre.report.rendering import html_page
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, cluster
+from ray_jobs.engine.loopback import HEADERS, HOST, RefusedError, check_host
 from ray_jobs.engine.models import find_models
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _TEMPLATES = Path(cli.__file__).parent / "templates"
-_HOST = "127.0.0.1"
-_NAMES = (_HOST, "localhost", "[::1]")  # host names under which the service answers
 
 
 def run(config: Config) -> None:
@@ -54,9 +53,7 @@ def serving(config: Config) -> Iterator[str]:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing it sets another level
     folders = find_models(config)
     with cluster.connected(config):
-        serve.start(
-            http_options={"host": _HOST, "port": config.serve.port}, logging_config={"enable_access_log": False}
-        )
+        serve.start(http_options={"host": HOST, "port": config.serve.port}, logging_config={"enable_access_log": False})
         deployment = serve.deployment(
             name="tagger",
             num_replicas=config.serve.replicas,
@@ -66,17 +63,9 @@ def serving(config: Config) -> Iterator[str]:
         )(Service)
         try:
             serve.run(deployment.bind([str(folder) for folder in folders], config), name="genre", route_prefix="/")
-            yield f"http://{_HOST}:{config.serve.port}"
+            yield f"http://{HOST}:{config.serve.port}"
         finally:
             serve.shutdown()
-
-
-class RefusedError(Exception):
-    """A refused request: its HTTP status, a reason code and a message of one line."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason = status, reason
 
 
 class Service:
@@ -89,8 +78,6 @@ class Service:
 
         torch.set_num_threads(1)
         self._limits = config.serve
-        ports = (f":{config.serve.port}", *([""] if config.serve.port == 80 else []))  # browsers omit port 80
-        self._hosts = {f"{name}{port}" for name in _NAMES for port in ports}
         self._tagger = Tagger.load(
             [Location.of(folder).address for folder in folders], config.min_precision, config.decoding
         )
@@ -102,17 +89,14 @@ class Service:
         from starlette.responses import HTMLResponse, JSONResponse
 
         try:
-            # DNS rebinding: a foreign page can resolve its own host name to 127.0.0.1 and would then read the answer
-            if request.headers.get("host", "").lower() not in self._hosts:
-                raise RefusedError(421, "wrong_host", f"wrong host name; use http://{_HOST}:{self._limits.port}")
+            check_host(request, self._limits.port)
             if request.method == "GET" and request.url.path == "/":
-                return HTMLResponse(self._page)
+                return HTMLResponse(self._page, headers=HEADERS)
             if request.method != "POST" or request.url.path != "/tag":
                 raise RefusedError(404, "not_found", "unknown path; use GET / or POST /tag")
-            return JSONResponse(await self._answer(request))
+            return JSONResponse(await self._answer(request), headers=HEADERS)
         except RefusedError as refusal:
-            content = {"reason": refusal.reason, "message": str(refusal)}
-            return JSONResponse(content, status_code=refusal.status, headers={"Connection": "close"})
+            return refusal.response()
 
     async def _answer(self, request: Request) -> dict[str, Any]:
         # browsers send such a header to another site only after a preflight request, which is refused: no other page

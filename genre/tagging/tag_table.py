@@ -18,7 +18,7 @@ import contextlib
 import importlib.util
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from genre.errors import ArtifactError, AudioError, Reason
 from genre.faults import retry
 from genre.features.columns import combined, replaced
 from genre.model.calibration import UNKNOWN
-from genre.model.saved_model import SavedEnsemble
+from genre.model.saved_model import SavedEnsemble, SavedModel
 from genre.storage import Location
 from genre.tagging.albums import Albums, read_numbers
 from genre.tagging.audio_files import FILES, file_row
@@ -235,6 +235,23 @@ class TagTable:
         tagged = self._take(same.take([place[content] for content in copies["content"].to_pylist()]))
         columns = [(copies if name in FILES.names else tagged)[name] for name in SCHEMA.names]
         return pa.concat_tables([rows.filter(pc.invert(is_copy)), pa.table(columns, schema=SCHEMA)])
+
+
+def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
+    """Return the genres of the models whose tags `folder` holds; `models` says where they are, if they were moved.
+
+    Raises `ArtifactError` when there are no tags, or `models` are missing or others.
+    """
+    if not (folder / "models.json").exists():
+        raise ArtifactError(f"{folder}: holds no tags; tag the collection first, with the same output")
+    owner = (folder / "models.json").read_json()
+    try:
+        saved = [SavedModel.read(model) for model in models or map(Location.of, owner["models"])]
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; if the model of {folder} was moved, name its folder with model=") from None
+    if owner["fingerprint"] != fingerprint({"weights": [model.weights for model in saved]}):
+        raise ArtifactError(f"{folder}: holds tags of other models; name theirs with model=, or leave it out")
+    return saved[0].card.classes
 
 
 def refresh(folder: Location, paths: pa.ChunkedArray) -> None:

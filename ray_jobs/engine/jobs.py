@@ -82,6 +82,7 @@ JOBS = {
     "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
     "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster"), extra="serve"),
+    "review": Job(("output", "model", "review"), extra="serve"),
     "demo": Job(
         ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
         ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "cache", "train", "tune", "architectures"),

@@ -1,0 +1,248 @@
+"""The tracks of a tagged collection in the order in which a person should review them: filters and pages.
+
+Memory holds the columns of the table of tags, without timelines and embeddings: some 200 bytes for each track.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.errors import ArtifactError
+from genre.features.clips import Ints
+from genre.features.columns import combined
+from genre.model.calibration import UNKNOWN
+from genre.storage import Location
+
+PAGE_ROWS = 50
+State = Literal["todo", "suspicious", "unknown", "reviewed", "all"]
+_NAMES = ("path", "artist", "title", "group")
+_NOT_SUSPICIOUS = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which tracks are listed: those that meet all conditions."""
+
+    state: State = "todo"
+    genre: str = ""  # that a person gave or, without one, the best of the model; empty: any
+    text: str = ""  # in path, artist or title, in any case
+    below: float = 1.0  # probability of the best genre; 1: any
+
+
+@dataclass(frozen=True)
+class Track:
+    """A track as it is shown."""
+
+    row: int
+    path: str
+    name: str  # the path below the folder that all tracks share
+    artist: str
+    title: str
+    seconds: float
+    answer: str  # of the model, or unknown
+    guesses: list[tuple[str, float]]  # the best genres and their probabilities
+    label: str | None  # the label of the corpus, if it is suspicious
+    genre: str | None  # that a person gave
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the tracks that match a filter. `previous` and `next` are the first rows of the neighbouring pages."""
+
+    tracks: list[Track]
+    first: int  # number of matching tracks before this page
+    matching: int
+    previous: int | None
+    next: int | None
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A label that is probably wrong."""
+
+    track_id: str
+    label: str
+
+
+@dataclass(eq=False)
+class Collection:
+    """Tracks, numbered in the order of review: suspicious labels, the worst first, then the least certain answers."""
+
+    tags: pa.Table  # the table of tags with artist, title, group and label
+    genres: list[str]  # those of the model, the most frequent answer first, then others
+    is_reviewed: npt.NDArray[np.bool_] = field(init=False)  # (tracks,)
+    _current: Ints = field(init=False)  # (tracks,) index of the genre that a person gave, or else of the best
+    _best: Ints = field(init=False)
+    _unknown: npt.NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._best = combined(pc.index_in(self.tags["best"], pa.array(self.genres, pa.string()))).to_numpy(
+            zero_copy_only=False
+        )
+        self._current = self._best.copy()
+        self._unknown = pc.equal(self.tags["genre"], UNKNOWN).to_numpy(zero_copy_only=False)
+        self.is_reviewed = np.zeros(len(self), np.bool_)
+        ends = pc.min_max(self.tags["path"]).as_py()
+        self._root = os.path.commonprefix([ends["min"], ends["max"]]).rpartition("/")[0] + "/"  # noqa: RUF071 - of addresses as well
+        self._ranks = sum(name.startswith("probability") for name in self.tags.column_names)
+
+    @classmethod
+    def open(cls, folder: Location, classes: list[str], suspicions: Iterable[Suspicion] = ()) -> Collection:
+        """Read the tables in `folder`, OUTPUT/tags; `classes` are the genres of the model.
+
+        Raises `ArtifactError` when they are missing, empty or of another kind.
+        """
+        tags = _read_tags(folder)
+        frequent = pc.value_counts(tags["best"]).to_pylist()
+        counts = {entry["values"]: entry["counts"] for entry in frequent}
+        if strange := sorted(counts.keys() - set(classes)):
+            raise ArtifactError(f"{folder}: has answers ({strange[0]}) that are no genres of the model; name its own")
+        names = _aligned(folder, tags["path"])
+        labels, ranks = _labels(tags["path"], suspicions)
+        for name in names.column_names:
+            tags = tags.append_column(name, names[name])
+        tags = tags.append_column("label", pa.array(labels, pa.string()))
+        order = np.lexsort((tags["probability"].to_numpy(), ranks))
+        ordered = tags.take(pa.array(order)).combine_chunks()
+        return cls(ordered, sorted(classes, key=lambda name: (-counts.get(name, 0), name)))
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def path(self, row: int) -> str:
+        return str(self.tags["path"][row])
+
+    def group(self, row: int) -> str | None:
+        """Return the artist of a track in the form in which names are compared."""
+        group: str | None = self.tags["group"][row].as_py()
+        return group
+
+    def rows_of(self, paths: list[str]) -> list[int | None]:
+        """Return the row of each path, None for a file that is not in the collection."""
+        rows: list[int | None] = pc.index_in(pa.array(paths, pa.string()), combined(self.tags["path"])).to_pylist()
+        return rows
+
+    def set_genre(self, row: int, genre: str | None) -> None:
+        """Record what a person says about a track; None: nothing."""
+        if genre is not None and genre not in self.genres:
+            self.genres.append(genre)
+        self._current[row] = self._best[row] if genre is None else self.genres.index(genre)
+        self.is_reviewed[row] = genre is not None
+
+    def page(self, wanted: Filter, start: int = 0) -> Page:
+        """Return the tracks that match, from the row `start` on."""
+        rows = np.flatnonzero(self._matches(wanted))
+        first = int(np.searchsorted(rows, start))
+        shown = rows[first : first + PAGE_ROWS]
+        before = int(rows[max(0, first - PAGE_ROWS)]) if first else None
+        after = int(rows[first + PAGE_ROWS]) if len(rows) > first + PAGE_ROWS else None
+        return Page(self._tracks(shown), first, len(rows), before, after)
+
+    def _matches(self, wanted: Filter) -> npt.NDArray[np.bool_]:
+        matches: npt.NDArray[np.bool_] = {
+            "todo": ~self.is_reviewed,
+            "suspicious": self.tags["label"].is_valid().to_numpy(),
+            "unknown": self._unknown,
+            "reviewed": self.is_reviewed,
+            "all": np.ones(len(self), np.bool_),
+        }[wanted.state]
+        if wanted.genre:
+            matches = matches & (self._current == self._index(wanted.genre))
+        if wanted.below < 1:
+            matches = matches & (self.tags["probability"].to_numpy() < wanted.below)
+        if wanted.text:
+            found = [
+                pc.fill_null(pc.match_substring(self.tags[name], wanted.text, ignore_case=True), False).to_numpy()
+                for name in ("path", "artist", "title")
+            ]
+            matches = matches & np.logical_or.reduce(found)
+        return matches
+
+    def _index(self, genre: str) -> int:
+        return self.genres.index(genre) if genre in self.genres else -1
+
+    def _tracks(self, rows: Ints) -> list[Track]:
+        shown = self.tags.take(pa.array(rows)).to_pylist()
+        return [self._track(int(row), values) for row, values in zip(rows, shown, strict=True)]
+
+    def _track(self, row: int, values: dict[str, object]) -> Track:
+        guesses = [(values["best"], values["probability"])]
+        guesses += [(values[f"genre_{rank}"], values[f"probability_{rank}"]) for rank in range(2, self._ranks + 1)]
+        path = str(values["path"])
+        return Track(
+            row=row,
+            path=path,
+            name=path.removeprefix(self._root),
+            artist=str(values["artist"] or ""),
+            title=str(values["title"] or ""),
+            seconds=float(str(values["seconds"])),
+            answer=str(values["genre"]),
+            guesses=[(str(genre), round(float(str(share)), 4)) for genre, share in guesses],
+            label=None if values["label"] is None else str(values["label"]),
+            genre=self.genres[self._current[row]] if self.is_reviewed[row] else None,
+        )
+
+
+def read_suspicions(file: Location) -> list[Suspicion]:
+    """Return the rows of a `label_issues.csv`, the most certain first. Raises `ArtifactError` for another file."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        if not {"track_id", "genre"} <= set(rows.fieldnames or ()):
+            raise ValueError("no columns track_id and genre")
+        # an apostrophe protects spreadsheets from a text that looks like a formula
+        return [Suspicion(row["track_id"].removeprefix("'"), row["genre"].removeprefix("'")) for row in rows]
+    except FileNotFoundError:
+        raise ArtifactError(f"{file}: no such file; name the label_issues.csv of a leaderboard") from None
+    except (ValueError, AttributeError, csv.Error) as error:
+        raise ArtifactError(f"{file}: not a label_issues.csv ({error}); name that of a leaderboard") from None
+
+
+def _read_tags(folder: Location) -> pa.Table:
+    file = folder / "tags.parquet"
+    if not file.exists():
+        raise ArtifactError(f"{file}: there is no such file; tag the collection first, with the same output")
+    tags = file.read_table()
+    missing = {"path", "genre", "probability", "best", "seconds"} - set(tags.column_names)
+    if missing:
+        raise ArtifactError(f"{file}: has no column {min(missing)}; tag the collection again")
+    if not len(tags):
+        raise ArtifactError(f"{file}: has no tracks; see failures.csv next to it")
+    return tags
+
+
+def _aligned(folder: Location, paths: pa.ChunkedArray) -> pa.Table:
+    """Return artist, title and group of the files at `paths`, from the ledger."""
+    file = folder / "ledger.parquet"
+    if not file.exists():
+        raise ArtifactError(f"{file}: there is no such file; tag the collection first, with the same output")
+    ledger = file.read_table(list(_NAMES))
+    return ledger.drop_columns("path").take(pc.index_in(paths, value_set=combined(ledger["path"])))
+
+
+def _labels(paths: pa.ChunkedArray, suspicions: Iterable[Suspicion]) -> tuple[list[str | None], Ints]:
+    """Return the suspicious label of each path, and its place in the list.
+
+    A track id is a path below the root of its corpus: it names the files whose path ends in it.
+    """
+    places = {suspicion.track_id.lstrip("/"): (place, suspicion) for place, suspicion in enumerate(suspicions)}
+    labels: list[str | None] = [None] * len(paths)
+    ranks = np.full(len(paths), _NOT_SUSPICIOUS, np.int64)
+    for row, path in enumerate(paths.to_pylist() if places else ()):
+        end = path.lstrip("/")
+        while end:
+            if end in places:
+                ranks[row], labels[row] = places[end][0], places[end][1].label
+                break
+            end = end.partition("/")[2]
+    return labels, ranks

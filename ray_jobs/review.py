@@ -1,0 +1,65 @@
+"""Review the genres of a tagged collection on a page: hear each track, accept or correct its genre with a key.
+
+    genre review output=outputs/mine
+
+Show OUTPUT/tags at http://127.0.0.1:8001, suspicious labels and the least certain answers first. Each decision is saved
+at once in OUTPUT/review/corrections.csv, which `prepare` reads with corpus.kind=table. Only this machine can connect.
+Ctrl-C ends the service; the next start continues there. Needs the extra genre[serve].
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import suppress
+
+from genre import lease
+from genre.reviewing.collection import Collection, Suspicion, read_suspicions
+from genre.reviewing.corrections import NAME, Corrections
+from genre.reviewing.review import Review
+from genre.settings import Config
+from genre.storage import Location
+from genre.tagging import tag_table
+from genre.wording import plural
+from ray_jobs.engine import cli, review_service
+from ray_jobs.engine.models import find_models
+
+
+def run(config: Config) -> None:
+    """Serve until interrupted. Raises `GenreError` when another job holds the output."""
+    with lease.held(config.output, "review"):
+        review = opened(config)
+        with review_service.serving(review, config.review.port, config.output) as address:
+            total, file = len(review.collection), review.corrections.file
+            _say(f"review: {plural(total, 'track')}, {review.reviewed} already reviewed -> {file}")
+            _say(f"review: {address} (Ctrl-C ends it)")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        _say(f"review: ended; {review.reviewed} of {plural(total, 'track')} reviewed")
+
+
+def opened(config: Config) -> Review:
+    """Return the review of OUTPUT/tags, with the decisions of earlier runs."""
+    output = Location.of(config.output)
+    tags = output / "tags"
+    genres = tag_table.genres_of(tags, find_models(config) if config.model else ())
+    collection = Collection.open(tags, genres, _suspicions(config))
+    corrections = Corrections(output / "review" / NAME)
+    if corrections.cut:
+        _say(f"review: {corrections.file}: dropped the incomplete last row {corrections.cut!r}")
+    return Review(collection, corrections)
+
+
+def _suspicions(config: Config) -> list[Suspicion]:
+    if config.review.label_issues:
+        return read_suspicions(Location.of(config.review.label_issues))
+    file = Location.of(config.output) / "leaderboard" / "label_issues.csv"
+    return read_suspicions(file) if file.exists() else []
+
+
+def _say(text: str) -> None:
+    cli.console().print(text, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("review"))
