@@ -1,6 +1,7 @@
 """The tracks of a tagged collection in the order in which a person should review them: filters and pages.
 
-Memory holds the columns of the table of tags, without timelines and embeddings: some 200 bytes for each track.
+Memory holds the table of tags with artists and titles, without all probabilities, timelines and embeddings
+(docs/LOG.md has figures). A filter is evaluated on columns, and only the tracks of a page become objects.
 """
 
 from __future__ import annotations

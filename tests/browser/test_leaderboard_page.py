@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boards
 import pytest
+from browsing import CHROMIUM, launched
 
 from genre.report import Board, tabulate
 from genre.report.leaderboard_page import html
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of genre[dev]")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium")
-SWITCHES = (
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=CHROMIUM, args=[f"--{name}" for name in SWITCHES])
+    with launched() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
