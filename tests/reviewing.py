@@ -24,6 +24,7 @@ class Tagged:
     probability: float
     artist: str | None = None
     title: str | None = None
+    own_genre: str | None = None
 
 
 def write_tags(output: Path, files: Sequence[Tagged], model: Path | None = None) -> None:
@@ -44,6 +45,7 @@ def write_tags(output: Path, files: Sequence[Tagged], model: Path | None = None)
                 "is_embedded": False,
                 "artist": file.artist,
                 "title": file.title,
+                "own_genre": file.own_genre,
                 "group": file.artist and file.artist.lower(),
             }
             for number, (file, row) in enumerate(zip(files, shares, strict=True))

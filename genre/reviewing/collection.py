@@ -53,6 +53,7 @@ class Track:
     answer: str  # of the model, or unknown
     guesses: list[tuple[str, float]]  # the best genres and their probabilities
     label: str | None  # the label of the corpus, if it is suspicious
+    own_genre: str  # in the file's own tags
     genre: str | None  # that a person gave
 
 
@@ -189,6 +190,7 @@ class Collection:
             seconds=float(str(values["seconds"])),
             answer=str(values["genre"]),
             guesses=[(str(genre), round(float(str(share)), 4)) for genre, share in guesses],
+            own_genre=str(values["own_genre"] or ""),
             label=None if values["label"] is None else str(values["label"]),
             genre=self.genres[self._current[row]] if self.is_reviewed[row] else None,
         )
@@ -214,7 +216,7 @@ def _read_tags(folder: Location) -> pa.Table:
     if not file.exists():
         raise ArtifactError(f"{file}: there is no such file; tag the collection first, with the same output")
     tags = file.read_table()
-    missing = {"path", "genre", "probability", "best", "seconds"} - set(tags.column_names)
+    missing = {"path", "genre", "probability", "best", "seconds", "own_genre"} - set(tags.column_names)
     if missing:
         raise ArtifactError(f"{file}: has no column {min(missing)}; tag the collection again")
     if not len(tags):

@@ -89,7 +89,7 @@ class TagTable:
         """
         self.folder, self._ensemble, self._embeds = folder, ensemble, embeds
         models = folder / "models.json"
-        expected = fingerprint({"weights": ensemble.weights, "columns": SCHEMA.names})
+        expected = _owner(ensemble.weights)
         if models.exists() and (owner := models.read_json()).get("fingerprint") != expected:
             raise ArtifactError(
                 f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another version; "
@@ -249,9 +249,16 @@ def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
         saved = [SavedModel.read(model) for model in models or map(Location.of, owner["models"])]
     except ArtifactError as error:
         raise ArtifactError(f"{error}; if the model of {folder} was moved, name its folder with model=") from None
-    if owner["fingerprint"] != fingerprint({"weights": [model.weights for model in saved]}):
-        raise ArtifactError(f"{folder}: holds tags of other models; name theirs with model=, or leave it out")
+    if owner["fingerprint"] != _owner([model.weights for model in saved]):
+        raise ArtifactError(
+            f"{folder}: holds tags of other models, or of another version; name their models with model=, or tag again"
+        )
     return saved[0].card.classes
+
+
+def _owner(weights: Sequence[str]) -> str:
+    """Return the fingerprint of the models and the version of a table."""
+    return fingerprint({"weights": list(weights), "columns": SCHEMA.names})
 
 
 def refresh(folder: Location, paths: pa.ChunkedArray) -> None:

@@ -23,7 +23,7 @@ FLOORS = [
     ["training", "tagging"],
     ["evaluation", "retrieval"],
     ["report"],
-    ["explaining"],
+    ["explaining", "reviewing"],
     ["ray_jobs.engine"],
     ["ray_jobs.search"],
     ["jobs"],  # the modules directly in ray_jobs/

@@ -94,7 +94,7 @@ function line(track, place) {
     "tr",
     "",
     element("th", "track", element("span", "", titleOf(track)), element("small", "", about)),
-    element("td", "label", track.label || ""),
+    element("td", track.label ? "label wrong" : "label", track.label || track.own_genre),
     model,
     element("td", "you", track.genre || ""),
   );
@@ -174,7 +174,8 @@ function showDesk(track) {
   get("accept").disabled = !track;
   get("accept").textContent = track ? `Accept ${track.guesses[0][0]}` : "Accept";
   const hint = track && (STATES[track.state] || (track.label ? `Labelled ${track.label}, probably wrong.` : ""));
-  get("hint").textContent = hint || "";
+  get("hint").textContent = hint || (track && track.own_genre ? `The file says ${track.own_genre}.` : "");
+  get("hint").classList.toggle("wrong", Boolean(hint));
   get("genres").replaceChildren(...(track ? genres.map((name, place) => choice(track, name, place)) : []));
 }
 

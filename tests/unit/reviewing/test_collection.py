@@ -20,7 +20,7 @@ from genre.storage import Location
 from genre.tagging import tag_table
 
 FILES = [
-    Tagged("/music/a/one.mp3", "rock", 0.95, "Ann", "First"),
+    Tagged("/music/a/one.mp3", "rock", 0.95, "Ann", "First", "Pop; Rock"),
     Tagged("/music/a/two.mp3", "rock", 0.4, "Ann", "Second"),
     Tagged("/music/b/three.mp3", "jazz", 0.6, "Ébène", "Été"),
     Tagged("/music/b/four.mp3", "blues", 0.99),
@@ -54,6 +54,7 @@ def test_suspicious_labels_come_first_then_the_least_certain_answers(tags: Locat
     assert sorted(genre for genre, _ in best.guesses) == sorted(CLASSES)
     assert page.tracks[2].answer == "unknown"
     assert (page.tracks[1].artist, page.tracks[1].title, page.tracks[1].seconds) == ("Ann", "First", 3.0)
+    assert [track.own_genre for track in page.tracks] == ["", "Pop; Rock", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def large(count: int, seed: int) -> Collection:
             {
                 "path": [f"/music/{number:04d}.mp3" for number in range(count)], "genre": best, "best": best,
                 "probability": pa.array(rng.random(count), pa.float32()), "seconds": [1.0] * count, "artist": texts,
-                "title": texts, "group": texts, "label": texts,
+                "title": texts, "group": texts, "label": texts, "own_genre": texts,
             }
         ),
         list(CLASSES),
