@@ -78,7 +78,7 @@ DRAWINGS = ("OUTPUT/features/", "level in dB =", "q = round(")
 SUBMIT = "ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- "
 RAY_UP = "tests/cluster/test_ray_up.py"
 ENTRIES: list[Entry] = [
-    Scenario("tutorial", r"genre \w+ .*(tutorial|(labelled|unsorted) |unsorted/|inputs=music).*"),
+    Scenario("tutorial", r"genre (?!review)\w+ .*(tutorial|(labelled|unsorted) |unsorted/|inputs=music).*"),
     Scenario("an architecture", r"(python -m pytest|genre) .*\bmlp\b.*"),
     Scenario("a corpus", r"(python -m pytest|genre) .*\bflat\b.*"),
     Scenario("library", r"genre (prepare corpus.kind=tags corpus.root=~/Music( --dry-run)?|tune|tag ~/Music)"),
@@ -89,7 +89,7 @@ ENTRIES: list[Entry] = [
     Scenario("fma", r"genre \w+ --config configs/fma_small.yaml( corpus.root=/data/fma)?"),
     Scenario(
         "models",
-        r"genre \w+ (?!--config)(?!.*(my_run|tutorial|music/|genre=jazz|mlp|flat|corpus.kind=|undo=))"
+        r"genre (?!review)\w+ (?!--config)(?!.*(outputs/corrected|my_run|tutorial|music/|genre=jazz|mlp|flat|corpus.kind=|undo=))"
         r".*(outputs/|\.onnx).*",
     ),
     Scenario("fine-tuning", r"genre \w+ --config configs/my_music.yaml .*output=outputs/other.*"),
@@ -111,6 +111,14 @@ ENTRIES: list[Entry] = [
     Covered(r"genre tag undo=\S+", "tests/ray/test_tag.py", "undo={out / 'tags/written.csv'}"),
     Covered(r"genre evaluate evaluate.folds=5", "tests/ray/test_cross_validation.py", '"evaluate.folds=2"'),
     Covered(r"genre playlist genre=jazz .*", "tests/ray/test_embed.py", "genre=jazz"),
+    Covered(
+        r"genre review (--config tutorial.yaml|output=outputs/mine)",
+        "tests/unit/engine/test_review_service.py",
+        '"review"',
+    ),
+    Covered(
+        r"genre (prepare|train) .*output=outputs/corrected.*", "tests/browser/test_review_page.py", "init_from={output"
+    ),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
     Covered(

@@ -185,7 +185,9 @@ def test_the_player_plays_seeks_and_goes_on_with_the_next_track(show: Callable[.
     page.keyboard.press("ArrowRight")
     assert page.evaluate("player.currentTime") > 14
     page.keyboard.press("Enter")
-    page.wait_for_function("() => player.getAttribute('src') === '/audio/1' && player.currentTime > 0 && !player.paused")
+    page.wait_for_function(
+        "() => player.getAttribute('src') === '/audio/1' && player.currentTime > 0 && !player.paused"
+    )
     page.keyboard.press("Space")
     assert page.evaluate("player.paused")
 
