@@ -89,8 +89,8 @@ ENTRIES: list[Entry] = [
     Scenario("fma", r"genre \w+ --config configs/fma_small.yaml( corpus.root=/data/fma)?"),
     Scenario(
         "models",
-        r"genre (?!review)\w+ (?!--config)(?!.*(outputs/corrected|my_run|tutorial|music/|genre=jazz|mlp|flat|corpus.kind=|undo=))"
-        r".*(outputs/|\.onnx).*",
+        r"genre (?!review)\w+ (?!--config)"
+        r"(?!.*(outputs/corrected|my_run|tutorial|music/|genre=jazz|mlp|flat|corpus.kind=|undo=)).*(outputs/|\.onnx).*",
     ),
     Scenario("fine-tuning", r"genre \w+ --config configs/my_music.yaml .*output=outputs/other.*"),
     Scenario("own features", r".*\bmy_run\b.*"),
