@@ -39,6 +39,10 @@ def show(browser: Any) -> Iterator[Callable[..., Any]]:
     services: list[Any] = []
     contexts: list[Any] = []
 
+    def check(url: str, address: str) -> None:
+        if not url.startswith((address, "data:")):
+            wrong.append(url)
+
     def opened(output: Path, width: int = 1280, height: int = 900, **options: Any) -> Any:
         (port,) = free_ports(1)
         service = review_service.serving(review.opened(load(None, [f"output={output}"])), port, output.name)
@@ -50,7 +54,7 @@ def show(browser: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: request.url.startswith((address, "data:")) or wrong.append(request.url))
+        page.on("request", lambda request: check(request.url, address))
         page.goto(address)
         page.wait_for_selector("#title:not(:empty)")
         return page
