@@ -366,7 +366,7 @@ class Config(Settings):
         0.8,
         ge=0,
         lt=1,
-        description="share of reported genres that should be correct, with 90 % confidence by the validation split; "
+        description="share of reported genres that should be correct, with 90 % confidence by held-out tracks; "
         "less certain files are 'unknown'; 0: report a genre for every file",
     )
     seed: int = Field(0, ge=0, description="seed of initial weights, windows, augmentation and folds")

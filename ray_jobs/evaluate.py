@@ -4,7 +4,8 @@ With model=FOLDER it scores that model, otherwise every model below OUTPUT/model
 
 With evaluate.folds=5 it divides all labelled tracks into 5 folds by group, trains each model again for every fold, on
 the tracks of the others, and scores each track by the networks that never saw its group. It writes the report and the
-folds to OUTPUT/cross_validation. Run again after an interruption, it trains only what is missing.
+folds to OUTPUT/cross_validation, and calibrates the models below OUTPUT/models by these scores. Run again after an
+interruption, it trains only what is missing.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
     with lease.held(config.output, "evaluate"), cluster.connected(config) as capacity:
         (folder / "folds.parquet").write_table(planned.tracks)
         planned.train(missing, config.cache, config.device, capacity)
-        judging.publish(judging.cross_validate(planned, saved, config.seed), folder, [])
+        board = judging.cross_validate(planned, saved, config.seed, calibrates=not config.model)
+        judging.publish(board, folder, [])
 
 
 def _check_split(split: Part, features: Features) -> None:

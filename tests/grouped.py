@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,10 +25,12 @@ TRAIN = TrainSettings(
 )
 
 
-def write_grouped(folder: Path, tracks: int = 36, group_size: int = 2) -> Features:
+def write_grouped(
+    folder: Path, tracks: int = 36, group_size: int = 2, splits: Sequence[str] = tuple(SPLITS)
+) -> Features:
     """Write `tracks` tracks of three genres with two clips each, in groups of one genre and split, and an unused one.
 
-    The first two tracks, of different groups, sound the same.
+    Groups take turns with `splits`. The first two tracks, of different groups, sound the same.
     """
     clips = make_clips(tracks=tracks, classes=len(CLASSES), per_track=2)
     ids = clips.track_ids.to_pylist()
@@ -45,7 +48,7 @@ def write_grouped(folder: Path, tracks: int = 36, group_size: int = 2) -> Featur
         "track_id": ids,
         "genre": [CLASSES[n] for n in clips.labels],
         "group": groups,
-        "split": [SPLITS[n // (3 * group_size) % 3] for n in range(tracks - 1)] + ["excluded"],
+        "split": [splits[n // (3 * group_size) % len(splits)] for n in range(tracks - 1)] + ["excluded"],
         "sound": ["same" if n in (0, 3 * group_size) else f"sound {n}" for n in range(tracks)],
         "path": [f"music/{track}.flac" for track in ids],
     }

@@ -1,8 +1,10 @@
 """Calibrated probabilities, and the thresholds below which the best genre is reported as "unknown".
 
-A saved model has `validation.parquet`: its probabilities for the validation tracks, which it was not trained on.
-Temperature and thresholds are computed from these when the model is loaded, so they always match the weights. They can
-be fitted for several models together, and for any precision.
+A saved model has `validation.parquet`: probabilities for tracks that were held out. A training writes its own for the
+validation tracks, by which its epoch was chosen. A cross-validation replaces them by those for all labelled tracks,
+each by a network that was trained like the model and never saw the track's group. Temperature and thresholds are
+computed from these when the model is loaded, so they always match the weights. They can be fitted for several models
+together, and for any precision.
 
 The calibrated quantity is the reported one: the mean of a track's probabilities over its windows. Its logarithm takes
 the place of the logits in temperature scaling (Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural
@@ -24,6 +26,7 @@ from genre.features import Float32
 from genre.model import thresholds
 from genre.model.card import CARD, read_card
 from genre.storage import Location
+from genre.wording import plural
 
 FILE = "validation.parquet"
 UNKNOWN = "unknown"  # in place of a genre whose probability is below its threshold
@@ -36,11 +39,12 @@ _HALVINGS = 50  # of this range
 
 @dataclass(frozen=True)
 class ValidationPredictions:
-    """A model's probabilities for its validation tracks."""
+    """Probabilities for tracks that a model, or those of the folds of its cross-validation, was not trained on."""
 
     tracks: Sequence[str]  # (tracks,) hashes of their names, which may be private
     labels: Labels  # (tracks,)
     probabilities: Float32  # (tracks, classes), not calibrated
+    folds: int = 0  # of the cross-validation; 0: validation tracks of the training
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,6 +58,14 @@ class Calibration:
     thresholds: tuple[float, ...] = ()  # calibrated probability, for each genre; empty: every genre is reported
     precision: float = 0.0  # that the thresholds were fitted for
     tracks: int = 0  # number that temperature and thresholds were fitted on; 0: not calibrated
+    folds: int = 0  # of the cross-validation that these tracks come from; 0: validation tracks
+
+    @property
+    def source(self) -> str:
+        """What temperature and thresholds were fitted on, such as "40 validation tracks"."""
+        if not self.folds:
+            return plural(self.tracks, "validation track")
+        return f"{plural(self.tracks, 'track')} of a {self.folds}-fold cross-validation"
 
     def __call__(self, probabilities: Float32) -> Float32:
         """Return calibrated probabilities of the same shape (..., classes)."""
@@ -67,7 +79,7 @@ class Calibration:
 def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -> Calibration:
     """Return the calibration of one model, or of the mean of several, with thresholds for `precision` (0: none).
 
-    Several models are calibrated on the validation tracks that they have in common, on which none was trained. Without
+    Several models are calibrated on the held-out tracks that they have in common, on which none was trained. Without
     such tracks probabilities are not changed, and every genre is accepted.
     """
     known = [each for each in predictions if each is not None]
@@ -79,7 +91,7 @@ def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -
     temperature = fit_temperature(joint.probabilities, joint.labels)
     calibrated = scale(joint.probabilities, temperature)
     limits = thresholds.fit(calibrated, joint.labels, precision) if precision else ()
-    return Calibration(temperature, limits, precision, len(joint))
+    return Calibration(temperature, limits, precision, len(joint), joint.folds)
 
 
 def fit_temperature(probabilities: Float32, labels: Labels) -> float:
@@ -107,16 +119,21 @@ def scale(probabilities: Float32, temperature: float) -> Float32:
     return _softmax(_log(probabilities) / temperature).astype(np.float32)
 
 
-def save(folder: Location, track_ids: Sequence[str], labels: Labels, probabilities: Float32) -> None:
-    """Write the validation predictions of the model saved in `folder`, with the hash of its weights.
+def save(folder: Location, track_ids: Sequence[str], labels: Labels, probabilities: Float32, folds: int = 0) -> None:
+    """Write the held-out predictions of the model saved in `folder`, with the hash of its weights.
 
-    `labels` are (tracks,), `probabilities` (tracks, classes).
+    `labels` are (tracks,), `probabilities` (tracks, classes); `folds` is as in `ValidationPredictions`.
     """
-    ids = [hashlib.sha256(track.encode()).hexdigest()[:16] for track in track_ids]
+    ids = hashed(track_ids)
     rows = pa.array(probabilities.astype(np.float32).tolist(), pa.list_(pa.float32()))
     table = pa.table({"track": ids, "label": pa.array(labels, pa.int64()), "probabilities": rows})
     _, weights = read_card(folder)
-    (folder / FILE).write_table(table.replace_schema_metadata({"weights": weights}))
+    (folder / FILE).write_table(table.replace_schema_metadata({"weights": weights, "folds": str(folds)}))
+
+
+def hashed(track_ids: Sequence[str]) -> list[str]:
+    """Return the hashes by which `ValidationPredictions` name tracks."""
+    return [hashlib.sha256(track.encode()).hexdigest()[:16] for track in track_ids]
 
 
 def load(folder: Location, weights: str, classes: int) -> ValidationPredictions | None:
@@ -133,13 +150,15 @@ def load(folder: Location, weights: str, classes: int) -> ValidationPredictions 
 
 def of_table(table: pa.Table, weights: str, classes: int, source: str) -> ValidationPredictions:
     """Return the predictions in a `validation.parquet` that comes from `source`. Raises `ArtifactError` like `load`."""
-    if (table.schema.metadata or {}).get(b"weights", b"").decode() != weights:
+    metadata = table.schema.metadata or {}
+    if metadata.get(b"weights", b"").decode() != weights:
         raise ArtifactError(f"{source}: belongs to other weights than {CARD} lists; copy the complete folder again")
     try:
         # through lists: pyarrow's own conversion to numpy imports pandas, a tenth of the time of tagging one song
         labels = np.array(table["label"].to_pylist(), np.int64)
         probabilities = np.array(table["probabilities"].to_pylist(), np.float32).reshape(len(table), classes)
-        return ValidationPredictions(table["track"].to_pylist(), labels, probabilities)
+        folds = int(metadata.get(b"folds", b"0"))
+        return ValidationPredictions(table["track"].to_pylist(), labels, probabilities, folds)
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{source}: altered or cut short ({error}); copy the complete folder again") from None
 
@@ -153,7 +172,8 @@ def _in_common(predictions: Sequence[ValidationPredictions]) -> ValidationPredic
         rows.append(np.array([index[track] for track in shared], np.int64))
     first = predictions[0]
     mean = np.mean([each.probabilities[row] for each, row in zip(predictions, rows, strict=True)], axis=0)
-    return ValidationPredictions(shared, first.labels[rows[0]], mean.astype(np.float32))
+    folds = min(each.folds for each in predictions)
+    return ValidationPredictions(shared, first.labels[rows[0]], mean.astype(np.float32), folds)
 
 
 def _log(probabilities: Float32) -> npt.NDArray[np.float64]:

@@ -1,11 +1,14 @@
 """The calibrated probability from which the best genre is reported, for each genre.
 
-A threshold has to hold on new music: with probability `CONFIDENCE`, at least `precision` of the reported genres are
-correct. The lowest threshold that reached this precision on the validation tracks fails on about half of all corpora,
+A threshold has to hold on new music: with probability `CONFIDENCE`, at least `precision` of the answers with a genre
+are correct. The lowest threshold that reached this precision on the held-out tracks fails on about half of all corpora,
 because it was selected among many on these same tracks. So thresholds are tested from high to low, each by an exact
 binomial test, and the last one before the first failure is used (Angelopoulos, Bates, Candès, Jordan, Lei, "Learn then
-test", arXiv 2110.01052: tests in a fixed sequence need no correction for their number). A genre that was predicted for
-at least `ENOUGH` validation tracks has a threshold of its own; the others share one that is fitted on all tracks.
+test", arXiv 2110.01052: tests in a fixed sequence need no correction for their number).
+
+A genre that was predicted for at least `ENOUGH` held-out tracks has a threshold of its own. The others share one, which
+is fitted on the answers with these genres only: fitted on all tracks, an easy frequent genre would prove a precision
+that the rare ones do not have. So the promise holds for each frequent genre and for the rare ones together.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ def fit(probabilities: Float32, labels: npt.NDArray[np.int64], precision: float)
     """
     best = probabilities.argmax(axis=1)
     confidence, correct = probabilities.max(axis=1), best == labels
-    shared = _threshold(confidence, correct, precision)
+    is_frequent = np.bincount(best, minlength=probabilities.shape[1]) >= ENOUGH
+    rare = ~is_frequent[best]
+    shared = _threshold(confidence[rare], correct[rare], precision)
     return tuple(
-        _threshold(confidence[own], correct[own], precision) if (own := best == genre).sum() >= ENOUGH else shared
+        _threshold(confidence[best == genre], correct[best == genre], precision) if is_frequent[genre] else shared
         for genre in range(probabilities.shape[1])
     )
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from genre.errors import ArtifactError
 from genre.evaluation.metrics import IntArray, decisions
+from genre.model.calibration import Calibration
 from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Setting, finite
 from genre.report.search import Search
 from genre.wording import plural
@@ -38,6 +39,7 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int | None = None
     hardware: str = ""  # of the training
+    correction: Calibration | None = None
 
     def __post_init__(self) -> None:
         rounded = np.asarray(self.probabilities, dtype=np.float64).round(DIGITS).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,15 @@ from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Features, Float32
 from genre.features.manifest import versions
 from genre.model.card import ModelCard
+from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board, Entry, Run, describe_hardware
 from genre.report.facts import CorpusFacts, Part
 from genre.report.formats import without_folders
 from genre.report.search import Search
+from genre.settings import Config
 from genre.storage import Location
 
+PRECISION: float = Config.model_fields["min_precision"].default  # that the report's thresholds are for
 Robustness = dict[str, float]
 N = TypeVar("N", int, float)
 _SPLIT_RULES = {
@@ -50,7 +53,10 @@ def network(
     return Entry(
         name=saved.label,
         kind="network",
-        runs=[_run(card, probabilities) for card, probabilities in results],
+        runs=[
+            replace(_run(card, probabilities), correction=SavedEnsemble.read([folder], PRECISION).calibration)
+            for folder, (card, probabilities) in zip(saved.folders, results, strict=True)
+        ],
         settings=_flat(cards[0].facts["settings"]),
         trials=saved.trials,
         valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from genre.errors import ArtifactError
+from genre.model.calibration import Calibration
 from genre.report import label_issues, prediction_files
 from genre.report.board import Board, Entry, Run
 from genre.report.columns import records
@@ -93,12 +94,16 @@ def facts_of(board: Board) -> dict[str, Any]:
     content["search"] = asdict(board.search) if board.search else None
     content["compared"] = [asdict(other) for other in board.compared]
     content["entries"] = [
-        {f.name: getattr(entry, f.name) for f in fields(entry)}
-        | {"runs": [{f.name: getattr(run, f.name) for f in fields(run) if f.name != _OF_RUN} for run in entry.runs]}
+        {f.name: getattr(entry, f.name) for f in fields(entry)} | {"runs": [_facts_of_run(run) for run in entry.runs]}
         for entry in board.entries
     ]
     plain: dict[str, Any] = _plain(content)
     return plain
+
+
+def _facts_of_run(run: Run) -> dict[str, Any]:
+    facts = {f.name: getattr(run, f.name) for f in fields(run) if f.name != _OF_RUN}
+    return facts | {"correction": asdict(run.correction) if run.correction else None}
 
 
 def _read_json(folder: Location) -> tuple[dict[str, Any], Location]:
@@ -132,8 +137,16 @@ def _entry(content: dict[str, Any], folder: Location) -> Entry:
 
 
 def _run(content: dict[str, Any], folder: Location) -> Run:
-    facts = {name: value for name, value in content.items() if name != "predictions"}
-    return Run(**facts, probabilities=prediction_files.read_probabilities(folder, StoredFile(**content["predictions"])))
+    facts = {name: value for name, value in content.items() if name not in ("predictions", "correction")}
+    return Run(
+        **facts,
+        probabilities=prediction_files.read_probabilities(folder, StoredFile(**content["predictions"])),
+        correction=_correction(content.get("correction")),
+    )
+
+
+def _correction(content: dict[str, Any] | None) -> Calibration | None:
+    return Calibration(**content | {"thresholds": tuple(content["thresholds"])}) if content else None
 
 
 def _search(content: dict[str, Any]) -> Search:

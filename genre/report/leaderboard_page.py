@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from genre.report import promises
 from genre.report.advice import advise
 from genre.report.charts import COSTS, cost_plot, interval_mark
 from genre.report.columns import (
@@ -64,6 +65,7 @@ def _content(table: Table) -> dict[str, Any]:
         "models": [_model(row, row is advice.pick) for row in table.rows],
         "cost_plots": [plot for cost in COSTS if (plot := cost_plot(table.rows, cost))],
         "curves": learning_curves(row.entry for row in table.rows),
+        "promises": promises.lines(promises.promises(table)),
         "label_issues": label_issues(table),
         "most_issues": MOST,
         "comparison": comparison_rows(table),

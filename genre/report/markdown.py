@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from genre.report import promises
 from genre.report.advice import advise
 from genre.report.columns import (
     COST_COLUMNS,
@@ -46,6 +47,7 @@ def markdown(table: Table) -> str:
             "costs": _columns(rows, [column for column in COST_COLUMNS if column.is_known(rows)], Column.text),
             "robustness": _columns(rows, robustness_columns(table), _changed_text),
             "genres": _genres(table),
+            "promises": promises.lines(promises.promises(table)),
             "comparison": _comparison(table),
             "mean_gaps": mean_gaps(table),
             "search": _search(board.search) if board.search and board.search.trials else None,

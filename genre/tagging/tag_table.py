@@ -34,6 +34,7 @@ from genre.corpora.tags import group_of
 from genre.errors import ArtifactError, AudioError, Reason
 from genre.faults import retry
 from genre.features.columns import combined, replaced
+from genre.model import calibration
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble, SavedModel
 from genre.storage import Location
@@ -89,11 +90,11 @@ class TagTable:
         """
         self.folder, self._ensemble, self._embeds = folder, ensemble, embeds
         models = folder / "models.json"
-        expected = _owner(ensemble.weights)
+        expected = _owner(ensemble.models)
         if models.exists() and (owner := models.read_json()).get("fingerprint") != expected:
             raise ArtifactError(
-                f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another version; "
-                "choose another output for this model, or delete it"
+                f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another "
+                "version or calibration; choose another output for this model, or delete it"
             )
         if not models.exists():
             models.write_json({"fingerprint": expected, "models": ensemble.addresses})
@@ -249,16 +250,21 @@ def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
         saved = [SavedModel.read(model) for model in models or map(Location.of, owner["models"])]
     except ArtifactError as error:
         raise ArtifactError(f"{error}; if the model of {folder} was moved, name its folder with model=") from None
-    if owner["fingerprint"] != _owner([model.weights for model in saved]):
+    if owner["fingerprint"] != _owner(saved):
         raise ArtifactError(
-            f"{folder}: holds tags of other models, or of another version; name their models with model=, or tag again"
+            f"{folder}: holds tags of other models, or of another version or calibration; name their models with model=, or tag again"
         )
     return saved[0].card.classes
 
 
-def _owner(weights: Sequence[str]) -> str:
-    """Return the fingerprint of the models and the version of a table."""
-    return fingerprint({"weights": list(weights), "columns": SCHEMA.names})
+def _owner(models: Sequence[SavedModel]) -> str:
+    """Return the fingerprint of the models, of their calibration by folds, and of the version of a table.
+
+    Folds may calibrate a model after its tags were made, and probabilities of another temperature do not fit thresholds.
+    """
+    deciding: dict[str, Any] = {"weights": [model.weights for model in models], "columns": SCHEMA.names}
+    fitted = calibration.fit([model.validation for model in models], 0.0)
+    return fingerprint(deciding | ({"temperature": fitted.temperature} if fitted.folds else {}))
 
 
 def refresh(folder: Location, paths: pa.ChunkedArray) -> None:

@@ -81,7 +81,7 @@ class Tagger:
         """Load a model's folder or its exported `.onnx` file, or several folders or several files.
 
         `precision` is the required share of correct genres among those that are named, proven with 90 % confidence on
-        the validation tracks; an answer below its genre's threshold is `UNKNOWN`. With 0 every piece gets a genre.
+        held-out tracks; an answer below its genre's threshold is `UNKNOWN`. With 0 every piece gets a genre.
         `device` is for folders; exported files run on the CPU. `threads` is for the CPU: 0 leaves their number to the
         library; torch has one number for the process.
 

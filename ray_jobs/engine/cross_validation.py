@@ -26,7 +26,9 @@ from genre.features import Features, Float32, folds
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
 from genre.features.folds import Fold
+from genre.model import calibration
 from genre.model.card import ModelCard, read_card
+from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns
 from genre.settings import CacheSettings
 from genre.storage import Location
@@ -37,6 +39,8 @@ from genre.wording import duration, plural
 from ray_jobs.engine import blocks, cli
 from ray_jobs.engine.capacity import SHARE_OF_GPU, Capacity, is_cluster
 from ray_jobs.engine.progress import JobProgress
+
+MOST_MORE = 1.25  # times as many tracks for the networks of the folds as for a model that is calibrated by them
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,37 @@ class CrossValidation:
         return {
             label: [(card, self._joined(trainings)) for card, trainings in runs] for label, runs in self.models.items()
         }
+
+    def calibrate(self, saved: Sequence[SavedRuns]) -> list[str]:
+        """Give the `saved` models these predictions to be calibrated by; return what was done, in sentences.
+
+        A model keeps its own where it comes from other tracks, and where the networks of the folds learned from so
+        many more or fewer tracks that they are no measure of it.
+        """
+        count = self.trainings[0].fold.count
+        more = len(self.tracks) * (1 - 1 / count) / max(1, len(self.features.tracks("train")))
+        if not 1 / MOST_MORE <= more <= MOST_MORE:
+            return [
+                "Calibration and thresholds of the saved models are still those by their validation tracks: the "
+                f"networks of the folds learned from {more:.2f} times as many tracks, and more than {MOST_MORE} times "
+                "as many, or as few, are no measure of the saved models."
+            ]
+        predictions, ids = self.predictions(), self.tracks["track_id"].to_pylist()
+        labels = self.features.labels(self.tracks).to_numpy()
+        hashes, kept, names = set(calibration.hashed(ids)), [], []
+        for runs in saved:
+            for folder, (card, probabilities) in zip(runs.folders, predictions[runs.label], strict=True):
+                name = f"{runs.label}, seed {card.facts['seed']}"
+                own = SavedModel.read(folder).validation
+                if own is None or not hashes.issuperset(own.tracks):
+                    kept.append(f"{name}: not calibrated by these predictions, since its validation tracks are others.")
+                    continue
+                calibration.save(folder, ids, labels, probabilities, count)
+                names.append(name)
+        done = (
+            f"Calibrated by these predictions, which their temperature and thresholds follow from: {'; '.join(names)}."
+        )
+        return ([done] if names else []) + kept
 
     def _joined(self, trainings: Sequence[FoldTraining]) -> Float32:
         """Return the predictions of all folds in the order of the tracks, (tracks, classes).

@@ -63,15 +63,20 @@ def judge(
     return board
 
 
-def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int) -> Board:
-    """Return the board of a cross-validation whose trainings have ended, with the costs of the `saved` models."""
+def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int, calibrates: bool) -> Board:
+    """Return the board of a cross-validation whose trainings have ended, with the costs of the `saved` models.
+
+    If it `calibrates`, the saved models get its predictions to be calibrated by.
+    """
     features = planned.features
     with JobProgress("judging", len(saved)) as progress:
         clips = features.of_fold(planned.trainings[0].fold)  # of any fold: costs do not depend on the music
         costs = scoring.measure_costs(saved, clips, "valid", progress)
+    calibrated = planned.calibrate(saved) if calibrates else []
     predicted = planned.predictions()
     rows = [entries.network(runs, predicted[runs.label], costs[runs.label], {}) for runs in saved]
     board = cross_validation.board(features, planned.tracks, rows, seed)
+    board.notes.extend(calibrated)
     board.commands.extend(_commands(features))
     return board
 

@@ -97,8 +97,7 @@ def _threshold(calibration: Calibration) -> str:
     """Return a sentence on how far the probabilities can be trusted, and which genres are reported as unknown."""
     if not calibration.tracks:
         return "not calibrated, since the model has no validation answers; every file gets a genre"
-    tracks = plural(calibration.tracks, "validation track")
-    fitted = f"calibrated on {tracks} (temperature {calibration.temperature:.2f})"
+    fitted = f"calibrated on {calibration.source} (temperature {calibration.temperature:.2f})"
     if not calibration.precision:
         return f"{fitted}; every file gets a genre (min_precision=0)"
     limit = thresholds.describe(calibration.thresholds)

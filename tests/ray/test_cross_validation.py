@@ -17,12 +17,16 @@ from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.folds import Fold
+from genre.model import calibration
 from genre.model.card import read_card
+from genre.model.saved_model import SavedEnsemble
+from genre.report.entries import PRECISION, SavedRuns
 from genre.settings import CacheSettings, Config
 from genre.storage import Location
 from genre.training.experiment import Data
 from genre.training.repetition import Repetition
 from ray_jobs import evaluate
+from ray_jobs.engine.cross_validation import CrossValidation
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -32,7 +36,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Location]:
     """Yield an output with features and a small model, after its cross-validation over two folds."""
     home = tmp_path_factory.mktemp("cross")
     output = Location.of(home)
-    features = write_grouped(home / "features")
+    features = write_grouped(home / "features", splits=("train", "valid", "train", "test"))
     save_trained(output / "models" / "cnn", Data.open(ClipCache.of(features, CacheSettings())))
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     evaluate.run(settings(output))
@@ -90,3 +94,30 @@ def test_a_second_run_trains_only_the_folds_that_are_missing(
     assert fold_files(output) == [kept, lost]
     assert kept.stat().st_mtime_ns == before
     assert lost.read_bytes() == content
+
+
+def test_the_saved_model_is_calibrated_by_the_predictions_of_the_folds(output: Location) -> None:
+    board = report.read_board(output / "cross_validation")
+    run = next(entry.runs[0] for entry in board.entries if entry.name == "cnn")
+    saved = SavedEnsemble.read([output / "models" / "cnn"], PRECISION)
+    assert saved.calibration == run.correction
+    assert saved.calibration.source == "35 tracks of a 2-fold cross-validation"
+    held_out = saved.models[0].validation
+    assert held_out is not None
+    np.testing.assert_allclose(held_out.probabilities, run.probabilities, atol=1e-5)
+    assert held_out.labels.tolist() == board.truth.tolist()
+    assert any(note.startswith("Calibrated by these predictions") for note in board.notes)
+
+
+def test_a_model_keeps_its_own_calibration_where_folds_are_no_measure_of_it(output: Location) -> None:
+    features = Features.open(output / "features")
+    saved = [SavedRuns("cnn", [output / "models" / "cnn"])]
+    before = (output / "models" / "cnn" / "validation.parquet").read_bytes()
+    many = CrossValidation.plan(features, saved, 5, 0, output / "cross_validation")
+    assert "learned from 1.56 times as many tracks" in many.calibrate(saved)[0]
+    few = CrossValidation.plan(features, saved, 2, 0, output / "cross_validation")
+    missing = ("unknown", *features.labelled()["track_id"].to_pylist()[1:])
+    labels = features.labels(features.labelled()).to_numpy()
+    calibration.save(saved[0].folders[0], missing, labels, np.full((35, 3), 1 / 3, np.float32))
+    assert "its validation tracks are others" in few.calibrate(saved)[0]
+    (output / "models" / "cnn" / "validation.parquet").write_bytes(before)

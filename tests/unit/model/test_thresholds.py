@@ -2,45 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import special
 from scipy.stats import binom
 
 from genre.features import Float32
-from genre.model import thresholds
-from genre.model.calibration import Calibration, Labels
+from genre.model import calibration, thresholds
+from genre.model.calibration import Calibration, Labels, ValidationPredictions
 
 PRECISION = 0.8
 
 
-def drawn(rng: np.random.Generator, tracks: int, separation: float) -> tuple[Float32, Labels]:
-    """Return answers on tracks of eight genres, of which some are harder than others, and the true genres."""
-    labels = rng.integers(0, 8, tracks)
-    logits = rng.normal(size=(tracks, 8))
-    logits[np.arange(tracks), labels] += separation * np.linspace(0.5, 1.6, 8)[labels] * rng.uniform(0.2, 1.6, tracks)
-    powers = np.exp(2 * logits)
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), labels
+UNIFORM, MOST = np.full(8, 1 / 8), np.array([0.5] + [0.5 / 7] * 7)
+
+
+@dataclass(frozen=True)
+class Music:
+    """Music whose true probabilities are known, and a network that reports distorted ones.
+
+    `shares` are those of the genres, `separation` how easily each is recognised. The network raises the true
+    probabilities to the power `sharpness` (above 1: overconfident) and multiplies those of genres by exp(`bias`).
+    """
+
+    shares: np.ndarray
+    separation: np.ndarray
+    sharpness: float = 1.0
+    bias: np.ndarray = field(default_factory=lambda: np.zeros(8))
+
+    def draw(self, rng: np.random.Generator, tracks: int) -> tuple[Float32, Labels, np.ndarray]:
+        """Return answers of the network, labels, and true probabilities."""
+        labels = rng.choice(len(self.shares), tracks, p=self.shares)
+        evidence = rng.normal(size=(tracks, len(self.shares)))
+        evidence[np.arange(tracks), labels] += self.separation[labels]
+        true = special.softmax(evidence * self.separation - self.separation**2 / 2 + np.log(self.shares), axis=1)
+        answers = special.softmax(self.sharpness * np.log(true.clip(1e-9)) + self.bias, axis=1)
+        return answers.astype(np.float32), labels, true
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 3.0])
+@pytest.mark.parametrize(
+    "music",
+    [
+        Music(UNIFORM, np.full(8, 2.2)),
+        Music(UNIFORM, np.linspace(1, 3.5, 8)),
+        Music(MOST, np.array([3.0] + [1.6] * 7)),  # the frequent genre is easy, the rare ones are hard
+        Music(MOST, np.array([1.0] + [3.0] * 7)),
+        Music(MOST, np.full(8, 2.4), bias=np.array([0.0] + [1.5] * 7)),  # rare genres are named too often
+        Music(np.full(2, 0.5), np.full(2, 1.2), bias=np.array([0.5, 0])),
+    ],
+)
+def test_the_precision_holds_on_new_tracks_in_nine_of_ten_corpora(music: Music, sharpness: float) -> None:
+    """Of each frequent genre, of the rare ones together, and of all."""
+    rng = np.random.default_rng(0)
+    music = replace(music, sharpness=sharpness)
+    new, _, true = music.draw(rng, 5_000)
+    best = new.argmax(axis=1)
+    right = true[np.arange(len(true)), best]  # the probability that the answer is right, so that nothing is drawn
+    kept: dict[str, list[bool]] = {}
+    for _ in range(300):
+        answers, labels, _ = music.draw(rng, 100)
+        ids = [str(number) for number in range(100)]
+        fitted = calibration.fit([ValidationPredictions(ids, labels, answers)], PRECISION)
+        named = fitted(new).max(axis=1) >= np.array(fitted.thresholds)[best]
+        frequent = np.bincount(answers.argmax(axis=1), minlength=len(music.shares)) >= thresholds.ENOUGH
+        parts = {"all": named, "rare": named & ~frequent[best]}
+        parts |= {f"genre {genre}": named & (best == genre) for genre in np.flatnonzero(frequent)}
+        for name, part in parts.items():
+            kept.setdefault(name, []).append(not part.any() or right[part].mean() >= PRECISION)
+    for name, each in kept.items():  # a promise of 0.9 is refuted by what happens in one of a thousand simulations
+        assert binom.cdf(sum(each), len(each), thresholds.CONFIDENCE) > 0.001, (name, np.mean(each))
+    assert np.mean(kept["all"]) >= thresholds.CONFIDENCE
+
+
+def test_the_promise_is_not_kept_by_reporting_nothing() -> None:
+    rng = np.random.default_rng(0)
+    music = Music(UNIFORM, np.full(8, 2.2))
+    new = music.draw(rng, 3000)[0]
+    shares = []
+    for _ in range(20):
+        answers, labels, _ = music.draw(rng, 100)
+        shares.append(reported(new, thresholds.fit(answers, labels, PRECISION)).mean())
+    assert np.mean(shares) > 0.5
+
+
+def test_an_easy_frequent_genre_proves_nothing_about_rare_ones() -> None:
+    labels = np.concatenate([np.zeros(200, np.int64), np.arange(60) % 2 + 1])
+    best = np.concatenate([np.zeros(200, np.int64), np.arange(60) % 4 // 2 + 1])  # the rare ones: half are right
+    probabilities = np.where(np.eye(3)[best] == 1, 0.9, 0.05).astype(np.float32)
+    assert (best == labels).mean() > 0.85
+    assert thresholds.fit(probabilities, labels, PRECISION) == (0.0, thresholds.NEVER, thresholds.NEVER)
 
 
 def reported(probabilities: Float32, limits: tuple[float, ...]) -> np.ndarray:
-    calibration = Calibration(thresholds=limits, tracks=1)
-    return np.array([calibration.accepts(int(row.argmax()), float(row.max())) for row in probabilities])
-
-
-@pytest.mark.parametrize(("tracks", "separation", "least"), [(100, 1.5, 0.02), (100, 2.7, 0.5), (600, 2.0, 0.3)])
-def test_the_precision_holds_on_new_tracks_in_nine_of_ten_corpora(tracks: int, separation: float, least: float) -> None:
-    rng = np.random.default_rng(0)
-    new, truth = drawn(rng, 3000, separation)
-    right = new.argmax(axis=1) == truth
-    kept, shares = 0, []
-    for _ in range(100):
-        named = reported(new, thresholds.fit(*drawn(rng, tracks, separation), PRECISION))
-        kept += not named.any() or right[named].mean() >= PRECISION
-        shares.append(named.mean())
-    assert kept >= 90
-    assert np.mean(shares) > least  # and not because nothing is reported
+    fitted = Calibration(thresholds=limits, tracks=1)
+    return np.array([fitted.accepts(int(row.argmax()), float(row.max())) for row in probabilities])
 
 
 def test_a_frequent_genre_has_its_own_threshold_and_rare_ones_share_one() -> None:

@@ -56,7 +56,7 @@ def test_the_card_of_an_evaluated_model_has_its_scores_data_and_limits(card: Mod
     assert "0.712 in epoch 4" in text
     assert "rained on fewer than 50 tracks" not in text
     assert "240 tracks of one corpus" in text
-    assert "temperature 1.25, fitted on 40 validation tracks" in text
+    assert "1.25, fitted on 40 validation tracks" in text
     assert "Below a probability of 0.60" in text
     assert "noise 20 dB" in text
     assert "genre tag inputs=MUSIC_FOLDER model=cnn" in text

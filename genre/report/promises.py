@@ -1,0 +1,78 @@
+"""What the thresholds of saved models promise, and what they keep on the tracks of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genre.model import thresholds
+from genre.model.calibration import Calibration
+from genre.report.board import Run
+from genre.report.formats import DASH
+from genre.report.table import Table
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The thresholds of a network, and the share of this report's tracks that get a genre from its models.
+
+    `correct` is the share of these whose genre is right, None where none gets one. Both are means over all seeds.
+    """
+
+    name: str
+    source: str  # such as "40 validation tracks"
+    temperature: str
+    threshold: str  # as `thresholds.describe`, "" where no genre is ever reported
+    precision: float  # promised
+    named: float
+    correct: float | None
+
+
+def promises(table: Table) -> list[Promise]:
+    """Return what the networks with calibrated models promise, best first."""
+    made = []
+    for row in table.of("network"):
+        runs = [(run, run.correction) for run in row.entry.runs if run.correction and run.correction.thresholds]
+        if runs:
+            made.append(_promise(row.entry.name, runs, table))
+    return made
+
+
+def lines(made: list[Promise]) -> list[list[str]]:
+    """Return the promises as a table with headings, nothing where there is none."""
+    rows = [
+        [
+            each.name,
+            each.source,
+            each.temperature,
+            each.threshold or "all",
+            f"{each.precision:.0%}",
+            f"{each.named:.0%}",
+            DASH if each.correct is None else f"{each.correct:.1%}",
+        ]
+        for each in made
+    ]
+    headings = ["Model", "Fitted on", "Temperature", "Unknown below", "Promised", "Named", "Correct of these"]
+    return [headings, *rows] if rows else []
+
+
+def _promise(name: str, runs: list[tuple[Run, Calibration]], table: Table) -> Promise:
+    named = correct = 0
+    for run, calibration in runs:
+        answers = calibration(run.probabilities)
+        best = answers.argmax(axis=1)
+        is_named = answers.max(axis=1) >= np.asarray(calibration.thresholds)[best]
+        named += int(is_named.sum())
+        correct += int((best == table.board.truth)[is_named].sum())
+    temperatures = [f"{calibration.temperature:.2f}" for _, calibration in runs]
+    limits = [limit for _, calibration in runs for limit in calibration.thresholds]
+    return Promise(
+        name=name,
+        source=runs[0][1].source,
+        temperature=" to ".join(sorted({min(temperatures), max(temperatures)})),
+        threshold=thresholds.describe(tuple(limits)).rstrip(","),
+        precision=runs[0][1].precision,
+        named=named / max(1, len(runs) * len(table.board.truth)),
+        correct=correct / named if named else None,
+    )
