@@ -1,0 +1,58 @@
+"""What thresholds promise, and what they keep on the tracks of a report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import boards
+import numpy as np
+import pytest
+
+from genre import report
+from genre.model.calibration import Calibration
+from genre.report.leaderboard_page import html
+from genre.report.markdown import markdown
+from genre.report.promises import promises
+from genre.report.table import Table, tabulate
+from genre.storage import Location
+
+FITTED = Calibration(temperature=0.5, thresholds=(0.5, 0.9, 0.6, 2.0), precision=0.8, tracks=40, folds=5)
+
+
+@pytest.fixture
+def table() -> Table:
+    entry = boards.network("cnn", 0.8)
+    runs = [replace(run, correction=FITTED) for run in entry.runs]
+    return tabulate(boards.board(replace(entry, runs=runs), boards.network("other", 0.5), boards.majority()))
+
+
+def test_shares_are_those_of_answers_above_the_threshold_of_their_genre(table: Table) -> None:
+    (made,) = promises(table)
+    named = right = total = 0
+    for run in next(row for row in table.rows if row.entry.name == "cnn").entry.runs:
+        for truth, row in zip(table.board.truth, run.probabilities.astype(float), strict=True):
+            answer = row**2 / (row**2).sum()  # temperature 0.5
+            total += 1
+            if answer.max() >= FITTED.thresholds[answer.argmax()]:
+                named += 1
+                right += answer.argmax() == truth
+    assert 0 < right < named < total
+    assert made.named == pytest.approx(named / total)
+    assert made.correct == pytest.approx(right / named)
+
+
+def test_the_page_and_the_text_say_what_was_promised(table: Table) -> None:
+    for text in (html(table), markdown(table)):
+        assert "40 tracks of a 5-fold cross-validation" in text
+        assert "0.50 to 0.90, depending on the genre" in text
+        assert "of the 100 test tracks" in text
+    assert "Certain enough" not in html(tabulate(boards.full()))
+
+
+def test_a_board_keeps_how_its_models_are_calibrated(table: Table, tmp_path: Path) -> None:
+    report.write(table.board, Location.of(tmp_path))
+    again = report.read_board(Location.of(tmp_path))
+    assert [run.correction for run in again.entries[0].runs] == [FITTED, FITTED]
+    assert again.entries[1].runs[0].correction is None
+    assert np.array_equal(again.entries[0].runs[0].probabilities, table.board.entries[0].runs[0].probabilities)
