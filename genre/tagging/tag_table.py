@@ -252,7 +252,8 @@ def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
         raise ArtifactError(f"{error}; if the model of {folder} was moved, name its folder with model=") from None
     if owner["fingerprint"] != _owner(saved):
         raise ArtifactError(
-            f"{folder}: holds tags of other models, or of another version or calibration; name their models with model=, or tag again"
+            f"{folder}: holds tags of other models, or of another version or calibration; name their models with "
+            "model=, or tag again"
         )
     return saved[0].card.classes
 
@@ -260,7 +261,7 @@ def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
 def _owner(models: Sequence[SavedModel]) -> str:
     """Return the fingerprint of the models, of their calibration by folds, and of the version of a table.
 
-    Folds may calibrate a model after its tags were made, and probabilities of another temperature do not fit thresholds.
+    Folds may calibrate a model after its tags were made; probabilities of another temperature do not fit thresholds.
     """
     deciding: dict[str, Any] = {"weights": [model.weights for model in models], "columns": SCHEMA.names}
     fitted = calibration.fit([model.validation for model in models], 0.0)
