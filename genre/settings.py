@@ -278,6 +278,12 @@ class TagSettings(Settings):
     )
 
 
+class EmbedSettings(Settings):
+    """What `embed` writes."""
+
+    clips: bool = Field(False, description="also write a vector for each clip, with its place in the file")
+
+
 class SimilarSettings(Settings):
     """What `similar` prints."""
 
@@ -382,6 +388,7 @@ class Config(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     leaderboard: LeaderboardSettings = LeaderboardSettings()
     tag: TagSettings = TagSettings()
+    embed: EmbedSettings = EmbedSettings()
     similar: SimilarSettings = SimilarSettings()
     playlist: PlaylistSettings = PlaylistSettings()
     explain: ExplainSettings = ExplainSettings()

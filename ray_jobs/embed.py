@@ -2,8 +2,9 @@
 
     genre embed inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
 
-Write OUTPUT/embeddings/embeddings.parquet, and OUTPUT/tags as `tag` does, in the same pass. Run again after an
-interruption, or after adding files, it does only new content. `similar` and `playlist` search the result.
+Write OUTPUT/embeddings/embeddings.parquet, and OUTPUT/tags as `tag` does, in the same pass; with embed.clips=true also
+OUTPUT/embeddings/clips.parquet, a vector for each clip. Run again after an interruption, or after adding files, it does
+only new content. `similar` and `playlist` search the vectors of the files.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ def run(config: Config) -> None:
     ensemble.check_weights()
     files, output = audio_files.list_files(config.inputs), Location.of(config.output)
     with lease.held(config.output, "embed"):
-        table = TagTable(output / "tags", ensemble, embeds=True)
+        table = TagTable(output / "tags", ensemble, embeds=True, clips=config.embed.clips)
         rows = tag.tag_pending(config, ensemble, table, files, audio_files.single_file(config.inputs))
         tag.check_any_readable(rows, table.folder / "failures.csv")
         written = embedding_table.write(output / "embeddings", ensemble, table.rows())
+        clips = embedding_table.write_clips(output / "embeddings", ensemble, table.rows()) if config.embed.clips else 0
     size = f"{plural(written.rows, 'embedding')} of {plural(written.size, 'number')}"
-    cli.console().print(f"embed: {size} -> {written.file}", markup=False)
+    of_clips = f", and {plural(clips, 'embedding')} of clips" if clips else ""
+    cli.console().print(f"embed: {size}{of_clips} -> {written.file}", markup=False)
 
 
 if __name__ == "__main__":

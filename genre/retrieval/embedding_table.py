@@ -2,6 +2,7 @@
 
     embeddings/
       embeddings.parquet    one row for each track, sorted by path
+      clips.parquet         on request, one row for each clip: path, content, start and end in seconds, embedding
 
 A row has the file's path and content (SHA-256), artist, title and group from its own tags, the answer of the model
 (`genre`, or unknown, and its `probability`), `seconds`, and the embedding: float16 of norm 1. The metadata of the file
@@ -10,6 +11,7 @@ name the model, since embeddings of different models cannot be compared.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from genre.storage import Location
 from genre.tagging import result_tables
 from genre.tagging.row_files import RowFiles
 
-FILE = "embeddings.parquet"
+FILE, CLIPS_FILE = "embeddings.parquet", "clips.parquet"
 _MODEL = b"genre.model"
 _COLUMNS = ("path", "content", "artist", "title", "group", "genre", "probability", "seconds")
 
@@ -39,17 +41,37 @@ def write(folder: Location, ensemble: SavedEnsemble, rows: Iterable[pa.Table]) -
     """
     embedded = (some.filter(pc.is_valid(some["embedding"])) for some in rows)
     tables = (_embeddings(some, ensemble) for some in embedded if len(some))
+    if not _write(folder / FILE, ensemble, tables, ["artist", "group", "genre"]):
+        raise ArtifactError(f"{folder}: no file has an embedding; see the failures above")
+    return EmbeddingTable.open(folder)
+
+
+def write_clips(folder: Location, ensemble: SavedEnsemble, rows: Iterable[pa.Table]) -> int:
+    """Write the table of clips from rows of the tag table, and return how many clips it has.
+
+    Tracks without embeddings of their clips are left out.
+    """
+    embedded = (some.filter(pc.is_valid(some["clip_embeddings"])) for some in rows)
+    return _write(folder / CLIPS_FILE, ensemble, (_clips(some) for some in embedded if len(some)), ["path", "content"])
+
+
+def _write(file: Location, ensemble: SavedEnsemble, tables: Iterable[pa.Table], repeated: list[str]) -> int:
+    """Write tables with the model in their metadata, and return the number of rows; without a table there is no file.
+
+    `repeated` are the columns of text in which values occur often.
+    """
+    tables = iter(tables)
     first = next(tables, None)
     if first is None:
-        raise ArtifactError(f"{folder}: no file has an embedding; see the failures above")
+        return 0
     model = {"weights": ensemble.weights[0], "address": ensemble.addresses[0]}
-    schema = first.schema.with_metadata({_MODEL: json.dumps(model)})
-    # neither dictionary nor compression: vectors hardly shrink, and reading them takes an eighth of the time
-    vectors = {"use_dictionary": ["artist", "group", "genre"], "compression": "none"}
-    with (folder / FILE).table_writer(schema, **vectors) as writer:
-        for table in (first, *tables):
+    schema, rows = first.schema.with_metadata({_MODEL: json.dumps(model)}), 0
+    # vectors with neither dictionary nor compression: they hardly shrink, and reading them takes an eighth of the time
+    with file.table_writer(schema, use_dictionary=repeated, compression="none") as writer:
+        for table in itertools.chain([first], tables):
             writer.write_table(table)
-    return EmbeddingTable.open(folder)
+            rows += len(table)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -122,3 +144,19 @@ def _embeddings(rows: pa.Table, ensemble: SavedEnsemble) -> pa.Table:
     lists = combined(rows["embedding"])
     vectors = pa.FixedSizeListArray.from_arrays(pc.list_flatten(lists), len(lists[0]))
     return pa.table(columns | {"embedding": vectors})
+
+
+def _clips(rows: pa.Table) -> pa.Table:
+    """Return rows of the tag table, all with embeddings of their clips, as rows of the table of clips."""
+    timelines = combined(rows["timeline"])
+    track, moments = pc.list_parent_indices(timelines), pc.list_flatten(timelines)
+    lists = pc.list_flatten(combined(rows["clip_embeddings"]))
+    return pa.table(
+        {
+            "path": combined(rows["path"]).take(track),
+            "content": combined(rows["content"]).take(track),
+            "start": pc.struct_field(moments, "start"),
+            "end": pc.struct_field(moments, "end"),
+            "embedding": pa.FixedSizeListArray.from_arrays(pc.list_flatten(lists), len(lists[0])),
+        }
+    )

@@ -58,6 +58,8 @@ SCHEMA = pa.schema(
         ("timeline", pa.list_(_MOMENT)),
         ("embedding", pa.list_(pa.float16())),  # null: of several models, or of an exported file
         ("is_embedded", pa.bool_()),
+        ("clip_embeddings", pa.list_(pa.list_(pa.float16()))),  # of the clips of the timeline; null: not asked for
+        ("has_clips", pa.bool_()),  # whether they are there
         ("artist", pa.string()),  # in the file's own tags; null: not there, or mutagen is not installed
         ("title", pa.string()),
         ("own_genre", pa.string()),  # as the tags write it, several divided by "; "
@@ -68,7 +70,7 @@ SCHEMA = pa.schema(
 )
 
 
-_KEYS = [*FILES.names, "content", "reason", "is_embedded"]
+_KEYS = [*FILES.names, "content", "reason", "is_embedded", "has_clips"]
 _INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
 _CHUNK = 16_384  # rows that are in memory at a time
 _LONGEST_OWN = 200  # characters of a file's own genre; what is longer is a sentence
@@ -83,12 +85,12 @@ class TagTable:
     timelines stay on disk.
     """
 
-    def __init__(self, folder: Location, ensemble: SavedEnsemble, embeds: bool = False) -> None:
+    def __init__(self, folder: Location, ensemble: SavedEnsemble, embeds: bool = False, clips: bool = False) -> None:
         """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of other models.
 
-        If `embeds`, a file that has tags and no embedding is not done.
+        If `embeds`, a file that has tags and no embedding is not done; if `clips`, one without those of its clips.
         """
-        self.folder, self._ensemble, self._embeds = folder, ensemble, embeds
+        self.folder, self._ensemble, self._embeds, self._clips = folder, ensemble, embeds, clips
         models = folder / "models.json"
         expected = _owner(ensemble.models)
         if models.exists() and (owner := models.read_json()).get("fingerprint") != expected:
@@ -124,13 +126,15 @@ class TagTable:
     def _is_done(self) -> pa.ChunkedArray:
         """Return for each row of the index whether its file was read and has all that it should have."""
         is_read = pc.is_valid(self._index["content"])
-        if not self._embeds:
-            return is_read
-        return pc.and_(is_read, pc.or_(self._index["is_embedded"], pc.is_valid(self._index["reason"])))
+        failed = pc.is_valid(self._index["reason"])
+        for wanted, name in ((self._embeds, "is_embedded"), (self._clips, "has_clips")):
+            if wanted:
+                is_read = pc.and_(is_read, pc.or_(self._index[name], failed))
+        return is_read
 
     def add(self, rows: pa.Table) -> None:
         """Save rows on disk. A row with neither tags nor a reason gets those of the file with the same content."""
-        rows = self._resolved(rows)
+        rows = self._resolved(rows if self._clips else _without_clips(rows))
         file = self.folder / "parts" / f"{len(self._added):06d}-{uuid.uuid4().hex}.parquet"
         file.write_table(rows)
         self._added.append(_index_of(rows, self._files.add(file)))
@@ -231,7 +235,9 @@ class TagTable:
         if not len(copies):
             return rows
         same = self._index.filter(pc.is_in(self._index["content"], value_set=combined(copies["content"])))
-        same = same.sort_by("is_embedded")  # of several assignments the last one counts
+        same = same.sort_by(
+            [("is_embedded", "ascending"), ("has_clips", "ascending")]
+        )  # of several assignments the last one counts
         place = {content: row for row, content in enumerate(same["content"].to_pylist())}
         tagged = self._take(same.take([place[content] for content in copies["content"].to_pylist()]))
         columns = [(copies if name in FILES.names else tagged)[name] for name in SCHEMA.names]
@@ -361,6 +367,8 @@ def tag_columns(tags: Tags, classes: list[str]) -> dict[str, Any]:
         "timeline": timeline,
         "embedding": tags.embedding,
         "is_embedded": tags.embedding is not None,
+        "clip_embeddings": None if tags.clip_embeddings is None else list(tags.clip_embeddings),
+        "has_clips": tags.clip_embeddings is not None,
     }
 
 
@@ -376,10 +384,19 @@ def _content(path: str) -> str | None:
         return None
 
 
+def _without_clips(rows: pa.Table) -> pa.Table:
+    """Return rows without the embeddings of clips, which take most of the space of a row."""
+    for name in ("clip_embeddings", "has_clips"):
+        rows = replaced(rows, name, pa.nulls(len(rows), SCHEMA.field(name).type))
+    return rows
+
+
 def _index_of(rows: pa.Table, file: int) -> pa.Table:
     """Return the index of the rows of a file, given its number."""
     count = len(rows)
-    keys = replaced(rows.select(_KEYS), "is_embedded", pc.fill_null(rows["is_embedded"], False))
+    keys = rows.select(_KEYS)
+    for name in ("is_embedded", "has_clips"):
+        keys = replaced(keys, name, pc.fill_null(rows[name], False))
     return (
         keys.append_column("file", pa.array(np.full(count, file, np.int32)))
         .append_column("row", pa.array(np.arange(count)))

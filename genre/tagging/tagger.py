@@ -57,6 +57,7 @@ class Tags:
     content: str | None = None  # SHA-256 of the file
     # (size,) of norm 1, what the last layer takes; None without, see `Ensemble.answers`
     embedding: npt.NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
+    clip_embeddings: npt.NDArray[np.float16] | None = field(default=None, compare=False, repr=False)  # (clips, size)
     reason: str | None = None
     message: str | None = None
 
@@ -158,14 +159,14 @@ class Tagger:
         probabilities, embeddings = self._ensemble.answers(tracks)
         ends = np.cumsum([len(track.clips) for track in tracks])[:-1]
         groups = np.split(probabilities, ends)
-        points = [None] * len(tracks) if embeddings is None else [_mean(clips) for clips in np.split(embeddings, ends)]
+        points = [None] * len(tracks) if embeddings is None else np.split(embeddings, ends)
         return [self._tags(*each) for each in zip(paths, tracks, groups, points, strict=True)]
 
     def probabilities(self, tracks: Sequence[Any]) -> Float32:
         """Return the mean over the models for each clip of decoded tracks, not calibrated: (clips, classes)."""
         return self._ensemble.answers(tracks)[0]
 
-    def _tags(self, path: str, track: Any, by_clip: Float32, embedding: npt.NDArray[np.float16] | None) -> Tags:
+    def _tags(self, path: str, track: Any, by_clip: Float32, points: Float32 | None) -> Tags:
         answer = self.calibration(by_clip.mean(axis=0))
         genres = self._ranked(answer)
         timeline = [
@@ -174,18 +175,19 @@ class Tagger:
         ]
         best, probability = genres[0]
         genre = best if self.calibration.accepts(int(answer.argmax()), probability) else UNKNOWN
-        return Tags(path, genre, genres, timeline, track.seconds, track.content or None, embedding)
+        vectors = (None, None) if points is None else (_unit(points.mean(axis=0, dtype=np.float64)), _unit(points))
+        return Tags(path, genre, genres, timeline, track.seconds, track.content or None, *vectors)
 
     def _ranked(self, row: Float32) -> list[tuple[str, float]]:
         order = np.argsort(-row, kind="stable")
         return [(self.classes[index], float(row[index])) for index in order]
 
 
-def _mean(embeddings: Float32) -> npt.NDArray[np.float16]:
-    """Return the mean of the embeddings of a track's clips, scaled to a norm of 1: (size,).
+def _unit(vectors: Float32) -> npt.NDArray[np.float16]:
+    """Return vectors (..., size) scaled to a norm of 1.
 
     A network whose last layer takes only zeros gives zeros, which are similar to nothing.
     """
-    mean = embeddings.mean(axis=0, dtype=np.float64)
-    scaled: npt.NDArray[np.float16] = (mean / max(float(np.linalg.norm(mean)), 1e-30)).astype(np.float16)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+    scaled: npt.NDArray[np.float16] = (vectors / np.maximum(norms, 1e-30)).astype(np.float16)
     return scaled

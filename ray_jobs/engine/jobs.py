@@ -71,7 +71,17 @@ JOBS = {
         is_priced=True,
     ),
     "embed": Job(
-        ("inputs", "output", "model", "min_precision", "tag.top_k", "tag.values", "tag.album", "tag.batch_files"),
+        (
+            "inputs",
+            "output",
+            "model",
+            "min_precision",
+            "embed",
+            "tag.top_k",
+            "tag.values",
+            "tag.album",
+            "tag.batch_files",
+        ),
         ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
     ),

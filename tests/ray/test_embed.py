@@ -76,6 +76,18 @@ def test_a_song_outside_the_table_is_embedded_by_its_model(
         assert lines[0].endswith("2.flac")
 
 
+def test_clips_are_embedded_on_request(
+    embedded: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(embedded / "music"), f"model={model}", f"output={tmp_path}", "embed.clips=true"]
+    assert cli.main("embed", arguments) == 0
+    clips = pq.read_table(tmp_path / "embeddings/clips.parquet")
+    assert f"4 embeddings of 8 numbers, and {len(clips)} embeddings of clips" in capsys.readouterr().err
+    assert clips["path"].unique().to_pylist() == [str(embedded / f"music/{number}.flac") for number in range(4)]
+    assert clips["start"].to_pylist()[:2] == [0.0, 2.0]
+    assert clips.schema.field("embedding").type == pa.list_(pa.float16(), 8)
+
+
 def test_another_model_is_refused(
     embedded: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

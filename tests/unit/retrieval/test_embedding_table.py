@@ -8,6 +8,7 @@ from pathlib import Path
 import mutagen
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from saving import CLASSES, save_model, song
 
@@ -31,9 +32,11 @@ def tagger(ensemble: SavedEnsemble) -> Tagger:
     return Tagger.load(ensemble.addresses, precision=0)
 
 
-def tag_all(folder: Path, ensemble: SavedEnsemble, tagger: Tagger, music: Path, embeds: bool = True) -> TagTable:
+def tag_all(
+    folder: Path, ensemble: SavedEnsemble, tagger: Tagger, music: Path, embeds: bool = True, clips: bool = False
+) -> TagTable:
     """Do one run of the job, without Ray."""
-    table = TagTable(Location.of(folder), ensemble, embeds)
+    table = TagTable(Location.of(folder), ensemble, embeds, clips)
     files = audio_files.list_files(str(music))
     pending = table.pending(files)
     table.add(tag_table.tag_files(tagger, pending, table.known(pending)))
@@ -107,6 +110,40 @@ def test_files_that_were_tagged_without_embeddings_are_embedded_later(
     again = tag_all(tmp_path / "tags", ensemble, tagger, music)
     assert embedding_table.write(Location.of(tmp_path / "embeddings"), ensemble, again.rows()).rows == 5
     assert len(TagTable(Location.of(tmp_path / "tags"), ensemble, embeds=True).pending(files)) == 0
+
+
+def test_clips_have_rows_of_their_own_on_request(
+    music: Path, tmp_path: Path, ensemble: SavedEnsemble, tagger: Tagger
+) -> None:
+    """The embedding of a track is the mean of its clips' before they were scaled, so it lies between them."""
+    song(music / "long.flac", seconds=7)
+    shutil.copy(music / "long.flac", music / "copy.flac")
+    folder = Location.of(tmp_path / "embeddings")
+    tags = tag_all(tmp_path / "tags", ensemble, tagger, music)
+    assert embedding_table.write_clips(folder, ensemble, tags.rows()) == 0
+    assert not (folder / embedding_table.CLIPS_FILE).exists()
+    tags = tag_all(tmp_path / "tags", ensemble, tagger, music, clips=True)
+    timeline = (Location.of(tmp_path / "tags") / "timeline.parquet").read_table(["path", "start", "end"])
+    assert embedding_table.write_clips(folder, ensemble, tags.rows()) == len(timeline)
+    clips = (folder / embedding_table.CLIPS_FILE).read_table()
+    assert clips.select(["path", "start", "end"]).equals(timeline)
+    of_long = clips.filter(pc.equal(clips["path"], str(music / "long.flac")))
+    assert len(of_long) > 2
+    of_copy = clips.filter(pc.equal(clips["path"], str(music / "copy.flac")))
+    assert vectors_of(of_long) == pytest.approx(vectors_of(of_copy))
+    assert of_long["content"].unique().to_pylist() == [Location.of(music / "copy.flac").sha256()]
+    vectors = vectors_of(of_long)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=2e-3)
+    mean = tagger(music / "long.flac").embedding
+    assert mean is not None
+    assert float(np.min(vectors @ mean)) > float(np.min(vectors @ vectors.T)) - 1e-3
+    # a later run without them keeps those that there are
+    song(music / "new.flac", hertz=900)
+    tags = tag_all(tmp_path / "tags", ensemble, tagger, music)
+    assert embedding_table.write_clips(folder, ensemble, tags.rows()) == len(timeline)
+    files = audio_files.list_files(str(music))
+    pending = TagTable(Location.of(tmp_path / "tags"), ensemble, embeds=True, clips=True).pending(files)
+    assert [Path(path).name for path in pending["path"].to_pylist()] == ["new.flac"]
 
 
 def test_another_file_in_place_of_the_table_is_refused(tmp_path: Path) -> None:
