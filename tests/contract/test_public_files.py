@@ -9,6 +9,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
+from ray_jobs.engine.jobs import JOBS
+
 WORKFLOW = REPOSITORY / ".github/workflows/ci.yml"
 TEMPLATES = sorted((REPOSITORY / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
@@ -33,3 +35,12 @@ def test_the_citation_has_the_version_and_licence_of_the_project() -> None:
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     navigation = (REPOSITORY / "mkdocs.yml").read_text()
     assert all(f" {page.name}\n" in navigation for page in (REPOSITORY / "docs").glob("*.md"))
+
+
+def test_the_drawing_of_the_rooms_has_every_job_and_room() -> None:
+    drawing = (REPOSITORY / "docs/rooms.svg").read_text(encoding="utf-8")
+    rooms = [path.parent.name for path in (REPOSITORY / "genre").glob("*/__init__.py")]
+    ground = [path.stem for path in (REPOSITORY / "genre").glob("*.py") if path.stem != "__init__"]
+    assert [name for name in (*JOBS, *rooms) if f">{name}</text>" not in drawing] == []
+    (names,) = (line for line in drawing.splitlines() if "settings, config" in line)
+    assert [name for name in ground if name not in names] == []
