@@ -19,7 +19,8 @@ import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from genre import lease
-from genre.errors import ConfigError, TrainingError
+from genre.errors import ConfigError, StorageError, TrainingError
+from genre.faults import describe
 from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.windows import Shard
@@ -44,6 +45,7 @@ class WorkerSetup:
     mailbox: Any  # takes messages, and a report of each epoch
     threads: int  # of torch
     use_gpu: bool
+    run: Location  # the folder of the run, where Ray keeps checkpoints
     state: Location | None  # to resume from where Ray knows no checkpoint
 
 
@@ -100,7 +102,8 @@ def _fit(
     use_gpu = "GPU" in resources
     show = functools.partial(_show, epochs=planned.train.epochs)
     with reporter.listening(show) as mailbox:
-        setup = WorkerSetup(planned, cache, model, mailbox, resources["CPU"], use_gpu, _unlisted_state(folder))
+        state = _unlisted_state(folder)
+        setup = WorkerSetup(planned, cache, model, mailbox, resources["CPU"], use_gpu, folder, state)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"setup": setup},
@@ -120,6 +123,8 @@ def _fit(
             failure: str | None = trainer.fit().return_value
         except SystemExit:  # Ray's translation of an interrupt
             raise KeyboardInterrupt from None
+        except ray.train.WorkerGroupError as error:  # its message is the start of a traceback
+            raise error from next(iter(error.worker_failures.values()), None)
     return failure
 
 
@@ -156,11 +161,29 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
             setup.mailbox.put.remote(report)
             with tempfile.TemporaryDirectory() as path:
                 checkpoint.save_state(Location.of(path) / "state.pt", trainer.state())
-                ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(path))
+                saved = ray.train.Checkpoint.from_directory(path)
+                ray.train.report(report, saved, checkpoint_upload_fn=functools.partial(_upload, setup.run))
     except TrainingError as error:
         return str(error)
     experiment.save_best(setup.model, card, trainer)
     return None
+
+
+def _upload(run: Location, saved: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+    """Copy a checkpoint to the folder of the run. Ray's own copy reports no error when an upload fails at its end.
+
+    Raises `StorageError`, after which Ray tries again and then starts the workers again, with the last checkpoint.
+    """
+    target = run / name
+    with saved.as_directory() as path:
+        content = (Location.of(path) / "state.pt").read_bytes()
+    try:
+        (target / "state.pt").write_bytes(content)
+    except OSError as error:
+        raise StorageError(
+            f"{target} cannot be written ({describe(error)}); run the same command again when the storage answers"
+        ) from None
+    return ray.train.Checkpoint(target.path, target.filesystem)
 
 
 def _unlisted_state(run: Location) -> Location | None:

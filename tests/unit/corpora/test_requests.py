@@ -1,0 +1,62 @@
+"""The number of requests that a scan sends to an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from faulty_storage import Proxy, healthy, proxy
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from pyarrow import fs
+from scanning import ids, scan
+
+from genre import storage
+from genre.storage import Location
+
+FOLDERS = 550
+
+
+@pytest.fixture
+def bucket(bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Start a proxy in front of the S3 server that records the requests."""
+    with proxy(bucket_server["AWS_ENDPOINT_URL"], healthy) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        storage._client.cache_clear()
+        yield server
+    storage._client.cache_clear()
+
+
+@pytest.fixture
+def music(bucket: Proxy) -> Location:
+    """Return a folder of a bucket with two songs in each of many folders. They are put into the server's memory."""
+    server = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    for number in range(2 * FOLDERS):
+        server.put_object("bucket", f"music/rock/artist {number // 2}/{number:04d}.wav", b"song")
+    return Location.of("s3://bucket/music")
+
+
+def test_a_listing_costs_a_request_for_each_thousand_files_in_whatever_folders(bucket: Proxy, music: Location) -> None:
+    assert len(set(ids(scan("folder", music)))) == 2 * FOLDERS
+    assert len([request for request in bucket.requests if "max-keys=1000" in request]) == 2
+    assert len(bucket.requests) <= 5  # the others find out what the root is
+
+
+def test_a_table_with_sizes_and_times_asks_for_no_file(bucket: Proxy, music: Location) -> None:
+    """Without these columns each file costs a request."""
+    info = fs.FileSelector(music.path, recursive=True)
+    files = [each for each in music.filesystem.get_file_info(info) if each.type == fs.FileType.File][:60]
+    rows = [f"{each.path.removeprefix('bucket/')},rock,{each.size},{each.mtime.timestamp()}" for each in files]
+    (table := Location.of("s3://bucket/with.csv")).write_text("\n".join(["path,genre,size,modified", *rows]))
+    bucket.requests.clear()
+    listed = scan("table", table)
+    assert [track.size for track in listed] == [4] * 60
+    assert not [request for request in bucket.requests if ".wav" in request]
+    assert len(bucket.requests) <= 8
+    (table := Location.of("s3://bucket/without.csv")).write_text(
+        "\n".join([",".join(row.split(",")[:2]) for row in ["path,genre", *rows]])
+    )
+    bucket.requests.clear()
+    looked_up = scan("table", table)
+    assert len([request for request in bucket.requests if ".wav" in request]) == 60
+    assert {(track.path, track.size) for track in looked_up} == {(track.path, track.size) for track in listed}
