@@ -21,7 +21,7 @@ from genre.storage import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-EPOCHS = 6
+EPOCHS = 6  # two of them are reported together: one would be too short to be validated
 OUTPUT = "s3://bucket/run"
 
 
@@ -33,7 +33,7 @@ def states(bucket: Location) -> list[Location]:
 def test_a_failed_upload_of_a_checkpoint_ends_the_job_and_the_next_one_resumes(
     bucket_server: dict[str, str], tmp_path: Path
 ) -> None:
-    """The server refuses to complete the uploads of states after the second."""
+    """The server refuses to complete the uploads of states after the first."""
     write_features(tmp_path / "features", {name: make_clips(9, seed=9) for name in ("train", "valid", "test")})
     fs.copy_files(str(tmp_path / "features"), f"{OUTPUT}/features")
     settings: dict[str, Any] = SETTINGS | {"output": OUTPUT}
@@ -45,7 +45,7 @@ def test_a_failed_upload_of_a_checkpoint_ends_the_job_and_the_next_one_resumes(
         nonlocal completed
         if request.command == "POST" and "state.pt" in request.path and "uploadId" in request.path:
             completed += 1
-            if completed > 2:
+            if completed > 1:
                 request.refuse(400, "ExpiredToken")
                 return True
         return False
@@ -66,12 +66,12 @@ def test_a_failed_upload_of_a_checkpoint_ends_the_job_and_the_next_one_resumes(
         assert "ExpiredToken" in last
         assert "Traceback" not in failed.stderr
         saved = states(Location.of(OUTPUT))
-        assert len(saved) == 2
+        assert len(saved) == 1
         assert all(checkpoint.is_complete(state) for state in saved)
         server.fault = healthy
         resumed = train()
         assert resumed.returncode == 0, resumed.stderr
         assert "epoch   2/" not in resumed.stderr
-        assert f"epoch   3/{EPOCHS}" in resumed.stderr
+        assert f"epoch   4/{EPOCHS}" in resumed.stderr
     card, _ = checkpoint.load(Location.of(OUTPUT) / "models" / "cnn")
     assert [epoch["epoch"] for epoch in card.facts["history"]] == list(range(1, EPOCHS + 1))

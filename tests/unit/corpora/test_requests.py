@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from faulty_storage import Proxy, healthy, proxy
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from pyarrow import fs
 from scanning import ids, scan
