@@ -74,4 +74,4 @@ def test_a_failed_upload_of_a_checkpoint_ends_the_job_and_the_next_one_resumes(
         assert "epoch   2/" not in resumed.stderr
         assert f"epoch   4/{EPOCHS}" in resumed.stderr
     card, _ = checkpoint.load(Location.of(OUTPUT) / "models" / "cnn")
-    assert [epoch["epoch"] for epoch in card.facts["history"]] == list(range(1, EPOCHS + 1))
+    assert [epoch["epoch"] for epoch in card.facts["history"]] == [2, 4, 6]
