@@ -46,7 +46,7 @@ def test_the_page_and_the_text_say_what_was_promised(table: Table) -> None:
     for text in (html(table), markdown(table)):
         assert "40 tracks of a 5-fold cross-validation" in text
         assert "0.50 to 0.90, depending on the genre" in text
-        assert "of the 100 test tracks" in text
+        assert "the share of the 100 test tracks" in text
     assert "Certain enough" not in html(tabulate(boards.full()))
 
 
