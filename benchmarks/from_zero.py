@@ -10,6 +10,7 @@ are noise of three seconds. The output is in an S3 server in this process. Wall 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -24,9 +25,11 @@ from pyarrow import fs
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from autoscaling import Autoscaled, autoscaled
 
-import ray_jobs  # noqa: F401 - sets Ray's environment
+import ray_jobs  # noqa: F401 - sets Ray's environment, before Ray is imported
+
+# isort: split
+from autoscaling import Autoscaled, autoscaled
 
 RATE = 22050
 OUTPUT = "output=s3://bucket/zero"
@@ -68,6 +71,7 @@ def main() -> None:
     parser.add_argument("--boot", type=float, default=40.0, help="seconds")
     parser.add_argument("--songs", type=int, default=64)
     options = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line for each request
     serve_bucket()
     with tempfile.TemporaryDirectory() as folder:
         noise = np.random.default_rng(0)
