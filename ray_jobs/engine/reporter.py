@@ -13,19 +13,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """Holds messages until the driver takes them."""
+    """Holds messages until the driver has them: an answer of `after` may be lost on its way."""
 
     def __init__(self) -> None:
         self._messages: list[Any] = []
+        self._forgotten = 0
 
     def put(self, message: Any) -> None:
         """Add a message."""
         self._messages.append(message)
 
-    def take(self) -> list[Any]:
-        """Return the messages since the last call."""
-        taken, self._messages = self._messages, []
-        return taken
+    def after(self, received: int) -> list[Any]:
+        """Return the messages after the first `received`, which are forgotten."""
+        del self._messages[: received - self._forgotten]
+        self._forgotten = received
+        return list(self._messages)
 
 
 @contextlib.contextmanager
@@ -34,13 +36,18 @@ def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Ite
     # on the driver's machine, so that the loss of another machine does not end it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-    done = threading.Event()
+    done, received = threading.Event(), 0
+
+    def receive_new() -> None:
+        nonlocal received
+        for message in ray.get(mailbox.after.remote(received)):
+            received += 1
+            receive(message)
 
     def listen() -> None:
         while not done.wait(every_seconds):
             with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # temporary; the mailbox keeps its messages
-                for message in ray.get(mailbox.take.remote()):
-                    receive(message)
+                receive_new()
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
@@ -49,5 +56,4 @@ def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Ite
     finally:
         done.set()
         thread.join()
-        for message in ray.get(mailbox.take.remote()):
-            receive(message)
+        receive_new()
