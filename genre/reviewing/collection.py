@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -177,21 +177,21 @@ class Collection:
         shown = self.tags.take(pa.array(rows)).to_pylist()
         return [self._track(int(row), values) for row, values in zip(rows, shown, strict=True)]
 
-    def _track(self, row: int, values: dict[str, object]) -> Track:
+    def _track(self, row: int, values: dict[str, Any]) -> Track:
         guesses = [(values["best"], values["probability"])]
         guesses += [(values[f"genre_{rank}"], values[f"probability_{rank}"]) for rank in range(2, self._ranks + 1)]
-        path = str(values["path"])
+        path: str = values["path"]
         return Track(
             row=row,
             path=path,
             name=path.removeprefix(self._root),
-            artist=str(values["artist"] or ""),
-            title=str(values["title"] or ""),
-            seconds=float(str(values["seconds"])),
-            answer=str(values["genre"]),
-            guesses=[(str(genre), round(float(str(share)), 4)) for genre, share in guesses],
-            own_genre=str(values["own_genre"] or ""),
-            label=None if values["label"] is None else str(values["label"]),
+            artist=values["artist"] or "",
+            title=values["title"] or "",
+            seconds=values["seconds"],
+            answer=values["genre"],
+            guesses=[(genre, round(share, 4)) for genre, share in guesses],
+            own_genre=values["own_genre"] or "",
+            label=values["label"],
             genre=self.genres[self._current[row]] if self.is_reviewed[row] else None,
         )
 
