@@ -6,8 +6,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-# a process for each core, each test file in one of them: a test that starts Ray waits as much as it computes
-TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --durations 12
+# a process for each core, each test file in one of them: a test that starts Ray waits as much as it computes; one that
+# dies ends the tests, since pytest-xdist has waited without end after such a death
+TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --max-worker-restart 0 --durations 12
 
 # the code paths of a processor without AVX-512 and bf16, on any other
 PLAIN := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OPENCV_IPP=avx2
