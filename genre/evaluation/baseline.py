@@ -1,11 +1,10 @@
 """The classical baseline: a support vector machine on statistics of each track (`track_statistics`).
 
 Up to `EXACT_TRACKS` training tracks it is scikit-learn's SVC with an RBF kernel, whose time grows with the square of
-the tracks. Above, the same kernel is approximated by the Nystroem method (Williams and Seeger, NIPS 2001), and a linear
-machine is fitted by least squares (Suykens and Vandewalle, "Least squares support vector machine classifiers", Neural
-Processing Letters 9, 1999): one pass over the tracks gives the machines of all penalties, and memory holds a batch.
-
-The penalty C is chosen on the validation split, like the best epoch of a network.
+the tracks. With more, the same kernel is approximated by the Nystroem method (Williams and Seeger, NIPS 2001), and a
+linear machine is fitted by least squares (Suykens and Vandewalle, "Least squares support vector machine classifiers",
+Neural Processing Letters 9, 1999): one pass over the tracks gives the machines of all penalties, and memory holds a
+batch. The penalty C is chosen on the validation split, like the best epoch of a network.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from genre.features.clips import Ints
 EXACT_TRACKS = 20_000
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 _COMPONENTS = 1000  # of the Nystroem approximation
-_LANDMARK_TRACKS = 20_000  # of which the components are drawn
+_LANDMARK_TRACKS = 20_000  # at most; the components are drawn from them
 _BATCH = 4096  # tracks
 
 Float64 = npt.NDArray[np.float64]
@@ -150,24 +149,24 @@ def _nystroem(train: Split) -> NystroemMachine:
 
 def _normal_equations(machine: NystroemMachine, train: Split, class_weights: bool) -> tuple[Float64, Float64]:
     """Return the weighted sums over tracks of components by components, and of components by targets of -1 and 1."""
-    rows = np.searchsorted(machine.classes_, train.labels)
-    counts = np.bincount(rows)
-    weights = len(rows) / (len(counts) * counts) if class_weights else np.ones(len(counts))
+    columns = np.searchsorted(machine.classes_, train.labels)  # of the targets, (tracks,)
+    counts = np.bincount(columns)
+    weights = len(columns) / (len(counts) * counts) if class_weights else np.ones(len(counts))
     gram: Float64 = np.zeros((_COMPONENTS + 1, _COMPONENTS + 1))
     right = np.zeros((_COMPONENTS + 1, len(counts)))
-    for begin, batch in enumerate(_batches(train.statistics)):
-        batch_rows = rows[begin * _BATCH :][: len(batch)]
+    for number, batch in enumerate(_batches(train.statistics)):
+        batch_columns = columns[number * _BATCH :][: len(batch)]
         components = machine.components(batch)
-        weighted = components.T * weights[batch_rows]
+        weighted = components.T * weights[batch_columns]
         gram += weighted @ components
-        right += weighted @ np.where(batch_rows[:, None] == np.arange(len(counts)), 1.0, -1.0)
+        right += weighted @ np.where(batch_columns[:, None] == np.arange(len(counts)), 1.0, -1.0)
     return gram, right
 
 
 def _solve(gram: Float64, right: Float64, penalty: float) -> Float64:
-    """Return the weights with the least sum of `penalty` times the squared errors and the squared weights."""
+    """Return the weights that minimise `penalty` times the squared errors plus the squared weights."""
     ridge: Float64 = np.full(len(gram), 1 / penalty)
-    ridge[-1] = 0  # of the bias
+    ridge[-1] = 0  # the bias is not penalised
     solution: Float64 = np.linalg.solve(gram + np.diag(ridge), right).astype(np.float64, copy=False)
     return solution
 

@@ -37,8 +37,8 @@ def bootstrap_scores(
     """Return accuracy, precision, recall and f1 of each model on `draws` resampled test sets, each of shape (draws,).
 
     `predicted` holds (tracks,) or (seeds, tracks) of each model. All of them are scored on the same resampled tracks,
-    so that results are paired; the same `groups`, `draws` and `seed` resample the same tracks. Drawing takes most of
-    the time, and memory holds a few of the test sets at a time.
+    so that results are paired; the same `groups`, `draws` and `seed` resample the same tracks. Memory holds
+    a few of the test sets at a time. Raises `ValueError` for labels, shapes or groups that do not fit.
     """
     true = labels(truth, n_classes)
     models = {name: np.atleast_2d(labels(each, n_classes)) for name, each in predicted.items()}
@@ -74,7 +74,7 @@ def _scores_of_run(
 
 
 def interval(drawn: FloatArray, observed: float, level: float = 0.95) -> tuple[float, float]:
-    """Return the bias-corrected percentile interval of a score `observed`, from its bootstrap replicates, (draws,).
+    """Return the bias-corrected percentile interval of the score `observed` from its replicates `drawn`, (draws,).
 
     The percentiles are shifted by the distance of `observed` from the median replicate; ties count half.
     """
@@ -101,8 +101,8 @@ def max_t(replicates: npt.ArrayLike) -> FloatArray:
 
     `replicates` is (models, draws) of one score, paired. Each pair's difference is divided by its standard error, and
     compared with the largest such statistic of all pairs in replicates that are centred at no difference (Westfall and
-    Young, "Resampling-Based Multiple Testing", 1993, algorithm 2.8, which steps down). Since all pairs are covered, the
-    best model may be compared with others although the same tracks made it the best. The diagonal is 1.
+    Young, "Resampling-Based Multiple Testing", 1993, step-down algorithm 2.8). Since all pairs are covered, the best
+    model may be compared with others although the same tracks made it the best. The diagonal is 1.
     """
     drawn = np.atleast_2d(np.asarray(replicates, dtype=np.float64))
     models, draws = drawn.shape
@@ -115,17 +115,17 @@ def max_t(replicates: npt.ArrayLike) -> FloatArray:
     statistic = np.abs(mean) / error
     order = np.argsort(-statistic, kind="stable")
     null = np.abs(differences - mean[:, None])[order] / error[order, None]
-    largest = np.maximum.accumulate(null[::-1])[::-1]  # of a pair and all that differ less
+    largest = np.maximum.accumulate(null[::-1])[::-1]  # statistic of a pair and of all pairs that differ less
     stepped = (1 + (largest >= statistic[order, None]).sum(axis=1)) / (draws + 1)
     p_values[first[order], second[order]] = np.maximum.accumulate(stepped)
     return np.minimum(p_values, p_values.T)
 
 
-def _numbers(groups: Groups) -> npt.NDArray[np.int64]:
-    """Return the place of each group among the sorted ones. In an array, each name is as wide as the longest."""
-    names = list(groups)
-    places = {name: place for place, name in enumerate(sorted(set(names)))}
-    return np.array([places[name] for name in names], dtype=np.int64)
+def _group_indices(groups: Groups) -> IntArray:
+    """Return the index of each track's group among the sorted groups, (tracks,)."""
+    names = list(groups)  # not np.unique: an array of strings stores each one as wide as the longest
+    indices = {name: index for index, name in enumerate(sorted(set(names)))}
+    return np.array([indices[name] for name in names], dtype=np.int64)
 
 
 def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Iterator[Float32]:
@@ -133,7 +133,7 @@ def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Ite
 
     Multinomial counts are equivalent to drawing with replacement, and turn scoring into matrix products.
     """
-    unit_of = np.arange(tracks) if groups is None else _numbers(groups)
+    unit_of = np.arange(tracks) if groups is None else _group_indices(groups)
     if len(unit_of) != tracks:
         raise ValueError(f"{len(unit_of)} groups for {tracks} tracks; give one for each")
     units = int(unit_of.max()) + 1

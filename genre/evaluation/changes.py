@@ -6,7 +6,7 @@ through mixing down, resampling, trimming, normalisation and cutting like every 
     noise 20 dB     white noise, 20 dB below the track's mean power; the same on all channels, so that mixing down
                     does not weaken it
     mp3 64 kbit/s   encoded by LAME at a constant 64 kbit/s for all channels together, and decoded again
-    -12 dB          a quarter of the amplitude: shows that the level of a file does not matter
+    -12 dB          a quarter of the amplitude; shows whether the level of a file matters
     5 % faster      played faster, which raises the pitch by 5 % (0.84 semitones) and the tempo with it
 
 Every change is deterministic: the same file gives the same result on every machine.
@@ -38,7 +38,7 @@ class Sound:
 
 Change = Callable[[Sound], Sound]
 
-# The limits of MPEG layer III: sample rates in Hz, and the lowest and highest bit rate in kbit/s from each rate upwards
+# MPEG layer III: its sample rates in Hz, and the lowest and highest bit rate in kbit/s from each sample rate upwards
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _MP3_BIT_RATES = {32000: (32, 320), 16000: (8, 160), 0: (8, 64)}
 
@@ -46,7 +46,6 @@ _MP3_BIT_RATES = {32000: (32, 320), 16000: (8, 160), 0: (8, 64)}
 def read(address: str, limits: DecodingSettings = DecodingSettings()) -> Sound:
     """Decode a complete file: changes need all channels at the file's own rate. Raises `AudioError`."""
     with open_stream(recordings.read(address)) as stream:
-        # each block is copied, since the next may overwrite it
         blocks = [_full_scale(block) for block in recordings.limited(stream, limits)]
         samples = np.concatenate(blocks) if blocks else np.zeros((0, stream.channels), np.float32)
         return Sound(samples, stream.sample_rate)
@@ -115,6 +114,7 @@ CHANGES: dict[str, Change] = {
 
 
 def _full_scale(block: Block) -> Samples:
+    """Return a copy of a block, which the next one may overwrite, as float32 of full scale 1."""
     scale = np.float32(1 / 32768 if block.dtype == np.int16 else 1)
     scaled: Samples = block * scale
     return scaled

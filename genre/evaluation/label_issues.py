@@ -1,10 +1,10 @@
 """Labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang, arXiv 1911.00068).
 
 The probabilities must come from models that did not learn from these labels. A model is confident that a track has a
-genre when the probability of that genre is at least its mean over the tracks with that label. How many labels are wrong
-is estimated by the tracks of which the models are confident of other genres only, or more of another one. Which labels
-these are is told better by the probability of the label alone: of the tracks with another answer, those with the lowest
-are listed (as in the paper's "prune by class", but for all genres together).
+genre when the probability of that genre is at least its mean over the tracks with that label. The number of wrong
+labels is estimated by the tracks whose most probable confident genre is not their label. The probability of the label
+alone shows better which they are: of the tracks with another answer, this many with the lowest are listed (as in the
+paper's "prune by class", but for all genres together).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from genre.evaluation.metrics import FloatArray, IntArray, labels
 class LabelIssues:
     """Labels that are probably wrong, the most certain first; each array is (issues,).
 
-    `tracks` holds indices of tracks, `suggested` the class that the models answer. `p_label` and `p_suggested` are the
-    probabilities of both classes.
+    `tracks` holds indices of tracks, `suggested` the class that the models answer, `p_label` and `p_suggested` the
+    probabilities of both.
     """
 
     tracks: IntArray
@@ -34,26 +34,27 @@ class LabelIssues:
 def find_label_issues(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> LabelIssues:
     """Return the issues among the labels `truth`, (tracks,), given `probabilities`, (tracks, classes).
 
-    They are ordered by the probability of the label. A genre without tracks is never suggested.
+    The lowest probability of the label comes first. A genre without tracks is never suggested. Raises `ValueError` when
+    the lengths differ or a label is no class.
     """
     table = np.asarray(probabilities, dtype=np.float64)
     given = labels(truth, table.shape[1])
     if table.shape[:1] != given.shape:
         raise ValueError(f"truth has shape {given.shape} and probabilities {table.shape}; give a row for each track")
-    tracks = np.bincount(given, minlength=table.shape[1])
-    table = np.where(tracks > 0, table, -np.inf)
-    of_label = table[np.arange(len(given)), given]
+    support = np.bincount(given, minlength=table.shape[1])
+    table = np.where(support > 0, table, -np.inf)
+    p_label = table[np.arange(len(given)), given]
     answer = table.argmax(axis=1) if table.size else given
-    other = np.flatnonzero(table[np.arange(len(given)), answer] > of_label)
-    order = np.argsort(of_label[other], kind="stable")[: _wrong(given, table, tracks)]
-    found = other[order]
-    return LabelIssues(found, answer[found], of_label[found], table[found, answer[found]])
+    other = np.flatnonzero(table[np.arange(len(given)), answer] > p_label)
+    order = np.argsort(p_label[other], kind="stable")[: _count_wrong(given, table, support)]
+    tracks = other[order]
+    return LabelIssues(tracks, answer[tracks], p_label[tracks], table[tracks, answer[tracks]])
 
 
-def _wrong(given: IntArray, table: FloatArray, tracks: IntArray) -> int:
-    """Return how many labels are wrong: of the tracks that a genre is confident of, those with another label."""
-    of_label = table[np.arange(len(given)), given]
-    mean = np.bincount(given, weights=of_label, minlength=table.shape[1]) / np.maximum(tracks, 1)
+def _count_wrong(given: IntArray, table: FloatArray, support: IntArray) -> int:
+    """Return the estimated number of wrong labels: the tracks whose most probable confident genre is another one."""
+    p_label = table[np.arange(len(given)), given]
+    mean = np.bincount(given, weights=p_label, minlength=table.shape[1]) / np.maximum(support, 1)
     confident = np.where(table >= mean, table, -np.inf)
     is_confident = np.isfinite(confident.max(axis=1, initial=-np.inf))
     return int((is_confident & (confident.argmax(axis=1) != given)).sum()) if table.size else 0

@@ -58,15 +58,15 @@ def confusion_counts(truth: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: 
 
     Raises `ValueError` for labels outside 0..n_classes-1 or lengths that differ.
     """
-    true, given = labels(truth, n_classes), labels(predicted, n_classes)
-    if true.shape != given.shape or true.ndim != 1:
-        raise ValueError(f"truth has shape {true.shape} and predicted {given.shape}; both must be (tracks,)")
-    flat = np.bincount(true * n_classes + given, minlength=n_classes * n_classes)
+    true, answer = labels(truth, n_classes), labels(predicted, n_classes)
+    if true.shape != answer.shape or true.ndim != 1:
+        raise ValueError(f"truth has shape {true.shape} and predicted {answer.shape}; both must be (tracks,)")
+    flat = np.bincount(true * n_classes + answer, minlength=n_classes * n_classes)
     return flat.reshape(n_classes, n_classes).astype(np.int64)
 
 
 def scores(counts: npt.ArrayLike) -> Scores:
-    """Return the scores of confusion counts of shape (classes, classes), rows truth."""
+    """Return the scores of confusion counts (classes, classes), rows truth. Raises `ValueError` for another shape."""
     table = np.asarray(counts, dtype=np.int64)
     if table.ndim != 2 or table.shape[0] != table.shape[1]:
         raise ValueError(f"counts have shape {table.shape}; must be (classes, classes)")

@@ -1,7 +1,7 @@
 """Robustness: the scores of models on changed test tracks (`changes.py`), next to those on the same tracks unchanged.
 
-A sample of the test tracks is enough: a change is decoded, encoded and predicted by every model, which costs many times
-what scoring an unchanged track does.
+A sample of the test tracks is enough: each change of a track is computed, encoded and predicted by every model, which
+costs many times what scoring an unchanged track does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PredictClips = Callable[[Clips], Float32]  # returns probabilities (tracks, clas
 Changed = Mapping[str, Sequence[StoredClip]]  # the clips of one track by change
 
 ENSEMBLE = "ensemble"  # name of the row of all networks together
-UNCHANGED = "unchanged"  # name among the changes of the score without any
+UNCHANGED = "unchanged"  # key of the score on unchanged tracks among those of the changes
 
 
 class ChangedTrackKernel:
@@ -76,7 +76,7 @@ def scores_by_row(
     """Return the macro F1 of each row of a leaderboard on each change.
 
     `predictions` are probabilities (models, tracks, classes) by change. The models are the runs of each network in
-    turn, as many as `seeds` lists, and at the end the `baseline` where it has a name. The row of the ensemble
+    turn, as many as `seeds` lists, and last the `baseline` unless its name is empty. The row of the ensemble
     averages the networks by seed (`ensemble.mean_by_seed`) and then the scores over the seeds.
     """
     ends = np.cumsum([len(each) for each in seeds.values()])
