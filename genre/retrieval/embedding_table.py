@@ -30,29 +30,30 @@ from genre.tagging import result_tables
 from genre.tagging.row_files import RowFiles
 
 FILE, CLIPS_FILE = "embeddings.parquet", "clips.parquet"
-_MODEL = b"genre.model"
+_MODEL = b"genre.model"  # key of the model in the metadata of a file
 _COLUMNS = ("path", "content", "artist", "title", "group", "genre", "probability", "seconds")
 
 
 def write(folder: Location, ensemble: SavedEnsemble, rows: Iterable[pa.Table]) -> EmbeddingTable:
-    """Write the table from rows of the tag table of one model; rows without an embedding are left out.
+    """Write the table from blocks of rows of the tag table of one model, and return it.
 
-    Raises `ArtifactError` when no row has one.
+    Rows without an embedding are left out. Raises `ArtifactError` when no row has one.
     """
-    embedded = (some.filter(pc.is_valid(some["embedding"])) for some in rows)
-    tables = (_embeddings(some, ensemble) for some in embedded if len(some))
+    embedded = (block.filter(pc.is_valid(block["embedding"])) for block in rows)
+    tables = (_embeddings(block, ensemble) for block in embedded if len(block))
     if not _write(folder / FILE, ensemble, tables, ["artist", "group", "genre"]):
         raise ArtifactError(f"{folder}: no file has an embedding; see the failures above")
     return EmbeddingTable.open(folder)
 
 
 def write_clips(folder: Location, ensemble: SavedEnsemble, rows: Iterable[pa.Table]) -> int:
-    """Write the table of clips from rows of the tag table, and return how many clips it has.
+    """Write the table of clips from blocks of rows of the tag table, and return how many clips it has.
 
     Tracks without embeddings of their clips are left out.
     """
-    embedded = (some.filter(pc.is_valid(some["clip_embeddings"])) for some in rows)
-    return _write(folder / CLIPS_FILE, ensemble, (_clips(some) for some in embedded if len(some)), ["path", "content"])
+    embedded = (block.filter(pc.is_valid(block["clip_embeddings"])) for block in rows)
+    tables = (_clips(block) for block in embedded if len(block))
+    return _write(folder / CLIPS_FILE, ensemble, tables, ["path", "content"])
 
 
 def _write(file: Location, ensemble: SavedEnsemble, tables: Iterable[pa.Table], repeated: list[str]) -> int:
@@ -86,7 +87,7 @@ class EmbeddingTable:
 
     @classmethod
     def open(cls, folder: Location) -> EmbeddingTable:
-        """Raises `ArtifactError` when there is no table, or another file in its place."""
+        """Open the table in `folder`. Raises `ArtifactError` when there is none, or another file in its place."""
         file = folder / FILE
         if not file.exists():
             raise ArtifactError(f"{folder}: no embeddings here; write them with `genre embed` first, with this output")
@@ -100,7 +101,7 @@ class EmbeddingTable:
 
     @property
     def size(self) -> int:
-        """Numbers of an embedding."""
+        """Length of an embedding."""
         return int(self.schema.field("embedding").type.list_size)
 
     def blocks(self) -> Iterator[Float32]:
@@ -114,12 +115,12 @@ class EmbeddingTable:
         return self.file.read_table(list(names))
 
     def take(self, rows: Ints, vectors: bool = True) -> pa.Table:
-        """Return the rows with these numbers, in this order. It is faster without `vectors`, most of the file."""
+        """Return the rows with these numbers, in this order. It is faster without `vectors`, the bulk of the file."""
         schema = self.schema if vectors else self.schema.remove(self.schema.get_field_index("embedding"))
         return RowFiles(schema, [self.file]).take(np.zeros_like(rows), rows)
 
     def row_of(self, path: str, content: str) -> int | None:
-        """Return the number of the row of a file: of its own, else of a file with the same content."""
+        """Return the row number of a file, else of one with the same content; None without either."""
         keys = self.columns("path", "content")
         is_same = pc.equal(keys["content"], content)
         for candidates in (pc.and_(is_same, pc.equal(keys["path"], path)), is_same):

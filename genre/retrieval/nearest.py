@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from genre.features import Float32
 from genre.features.clips import Ints
@@ -21,17 +20,17 @@ def nearest(blocks: Iterable[Float32], query: Float32, count: int) -> tuple[Ints
     """
     rows, cosines, begin = np.zeros(0, np.int64), np.zeros(0, np.float32), 0
     for block in blocks:
-        found = np.round(block @ query, _DIGITS)
-        numbers = np.arange(begin, begin + len(block))
+        block_cosines = np.round(block @ query, _DIGITS)
+        block_rows = np.arange(begin, begin + len(block))
         begin += len(block)
         if len(rows) == count and count:  # most rows of most blocks are worse than all that are kept
-            better = found > cosines[-1]
-            numbers, found = numbers[better], found[better]
-        rows, cosines = _best(np.concatenate([rows, numbers]), np.concatenate([cosines, found]), count)
+            better = block_cosines > cosines[-1]
+            block_rows, block_cosines = block_rows[better], block_cosines[better]
+        rows, cosines = _best(np.concatenate([rows, block_rows]), np.concatenate([cosines, block_cosines]), count)
     return rows, cosines
 
 
-def _best(rows: Ints, cosines: npt.NDArray[np.float32], count: int) -> tuple[Ints, Float32]:
+def _best(rows: Ints, cosines: Float32, count: int) -> tuple[Ints, Float32]:
     """Return the `count` highest cosines, sorted; `rows` ascend where cosines are equal."""
     order = np.argsort(-cosines, kind="stable")[:count]
     return rows[order], cosines[order]

@@ -25,8 +25,8 @@ class Song:
 def choose(candidates: Iterable[Song], seconds: float, bound: float) -> list[Song]:
     """Return the first of `candidates` that last `seconds` together, or all when they are shorter.
 
-    A song whose cosine to a chosen one is above `bound` is left out. No two songs of an artist follow each other if any
-    order of them has none: for that, a song may wait for one of another artist that comes later in `candidates`.
+    A song whose cosine to a chosen one is above `bound` is left out. No two songs of an artist follow each other if an
+    order can avoid it: for that, a song may wait for one of another artist that comes later in `candidates`.
     """
     chosen: list[Song] = []
     waiting: list[Song] = []
@@ -45,7 +45,7 @@ def choose(candidates: Iterable[Song], seconds: float, bound: float) -> list[Son
 def separate(songs: Sequence[Song]) -> list[Song]:
     """Return songs in their order, changed as little as needed so that no artist follows himself.
 
-    Where one artist has more songs than all others and one, as few of them as possible follow each other.
+    Where one artist has more songs than all others together plus one, as few of them as possible follow each other.
     """
     left = list(songs)
     counts = Counter(_artist(song) for song in left)
@@ -79,5 +79,5 @@ def _is_duplicate(song: Song, chosen: Sequence[Song], bound: float) -> bool:
 
 
 def _artist(song: Song) -> object:
-    """Return what songs of an artist have in common, and nothing else has."""
+    """Return a key that a song shares with the songs of the same artist only."""
     return song.artist or song.path

@@ -1,6 +1,6 @@
 """The tracks of a tagged collection in the order in which a person should review them: filters and pages.
 
-Memory holds the table of tags with artists and titles, without all probabilities, timelines and embeddings
+Memory holds `tags.parquet` with artists and titles, without the probabilities of all genres, timelines and embeddings
 (docs/LOG.md has figures). A filter is evaluated on columns, and only the tracks of a page become objects.
 """
 
@@ -26,8 +26,8 @@ from genre.storage import Location
 
 PAGE_ROWS = 50
 State = Literal["todo", "suspicious", "unknown", "reviewed", "all"]
-_NAMES = ("path", "artist", "title", "group")
-_NOT_SUSPICIOUS = np.iinfo(np.int64).max
+_LEDGER_COLUMNS = ("path", "artist", "title", "group")
+_NOT_SUSPICIOUS = np.iinfo(np.int64).max  # rank after all suspicious labels
 
 
 @dataclass(frozen=True)
@@ -80,23 +80,23 @@ class Suspicion:
 class Collection:
     """Tracks, numbered in the order of review: suspicious labels, the worst first, then the least certain answers."""
 
-    tags: pa.Table  # the table of tags with artist, title, group and label
-    genres: list[str]  # those of the model, the most frequent answer first, then others
+    tags: pa.Table  # tags.parquet with artist, title, group and suspicious label
+    genres: list[str]  # those of the model, the most frequent answer first, then those that a person added
     is_reviewed: npt.NDArray[np.bool_] = field(init=False)  # (tracks,)
     _current: Ints = field(init=False)  # (tracks,) index of the genre that a person gave, or else of the best
-    _best: Ints = field(init=False)
-    _unknown: npt.NDArray[np.bool_] = field(init=False)
+    _best: Ints = field(init=False)  # (tracks,) index of the best genre of the model
+    _is_unknown: npt.NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         self._best = combined(pc.index_in(self.tags["best"], pa.array(self.genres, pa.string()))).to_numpy(
             zero_copy_only=False
         )
         self._current = self._best.copy()
-        self._unknown = pc.equal(self.tags["genre"], UNKNOWN).to_numpy(zero_copy_only=False)
+        self._is_unknown = pc.equal(self.tags["genre"], UNKNOWN).to_numpy(zero_copy_only=False)
         self.is_reviewed = np.zeros(len(self), np.bool_)
         ends = pc.min_max(self.tags["path"]).as_py()
         self._root = os.path.commonprefix([ends["min"], ends["max"]]).rpartition("/")[0] + "/"  # noqa: RUF071 - of addresses as well
-        self._ranks = sum(name.startswith("probability") for name in self.tags.column_names)
+        self._top_k = sum(name.startswith("probability") for name in self.tags.column_names)
 
     @classmethod
     def open(cls, folder: Location, classes: list[str], suspicions: Iterable[Suspicion] = ()) -> Collection:
@@ -105,11 +105,10 @@ class Collection:
         Raises `ArtifactError` when they are missing, empty or of another kind.
         """
         tags = _read_tags(folder)
-        frequent = pc.value_counts(tags["best"]).to_pylist()
-        counts = {entry["values"]: entry["counts"] for entry in frequent}
-        if strange := sorted(counts.keys() - set(classes)):
-            raise ArtifactError(f"{folder}: has answers ({strange[0]}) that are no genres of the model; name its own")
-        names = _aligned(folder, tags["path"])
+        counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(tags["best"]).to_pylist()}
+        if foreign := sorted(counts.keys() - set(classes)):
+            raise ArtifactError(f"{folder}: has answers ({foreign[0]}) that are no genres of the model; name its own")
+        names = _read_names(folder, tags["path"])
         labels, ranks = _labels(tags["path"], suspicions)
         for name in names.column_names:
             tags = tags.append_column(name, names[name])
@@ -135,7 +134,7 @@ class Collection:
         return rows
 
     def set_genre(self, row: int, genre: str | None) -> None:
-        """Record what a person says about a track; None: nothing."""
+        """Set the genre that a person gave to a track; None: the track is not reviewed."""
         if genre is not None and genre not in self.genres:
             self.genres.append(genre)
         self._current[row] = self._best[row] if genre is None else self.genres.index(genre)
@@ -154,7 +153,7 @@ class Collection:
         matches: npt.NDArray[np.bool_] = {
             "todo": ~self.is_reviewed,
             "suspicious": self.tags["label"].is_valid().to_numpy(),
-            "unknown": self._unknown,
+            "unknown": self._is_unknown,
             "reviewed": self.is_reviewed,
             "all": np.ones(len(self), np.bool_),
         }[wanted.state]
@@ -179,7 +178,7 @@ class Collection:
 
     def _track(self, row: int, values: dict[str, Any]) -> Track:
         guesses = [(values["best"], values["probability"])]
-        guesses += [(values[f"genre_{rank}"], values[f"probability_{rank}"]) for rank in range(2, self._ranks + 1)]
+        guesses += [(values[f"genre_{rank}"], values[f"probability_{rank}"]) for rank in range(2, self._top_k + 1)]
         path: str = values["path"]
         return Track(
             row=row,
@@ -224,17 +223,17 @@ def _read_tags(folder: Location) -> pa.Table:
     return tags
 
 
-def _aligned(folder: Location, paths: pa.ChunkedArray) -> pa.Table:
-    """Return artist, title and group of the files at `paths`, from the ledger."""
+def _read_names(folder: Location, paths: pa.ChunkedArray) -> pa.Table:
+    """Return artist, title and group of each of `paths`, from the tag table (ledger.parquet)."""
     file = folder / "ledger.parquet"
     if not file.exists():
         raise ArtifactError(f"{file}: there is no such file; tag the collection first, with the same output")
-    ledger = file.read_table(list(_NAMES))
+    ledger = file.read_table(list(_LEDGER_COLUMNS))
     return ledger.drop_columns("path").take(pc.index_in(paths, value_set=combined(ledger["path"])))
 
 
 def _labels(paths: pa.ChunkedArray, suspicions: Iterable[Suspicion]) -> tuple[list[str | None], Ints]:
-    """Return the suspicious label of each path, and its place in the list.
+    """Return the suspicious label of each path, None where it has none, and its place in the list.
 
     A track id is a path below the root of its corpus: it names the files whose path ends in it.
     """

@@ -1,6 +1,6 @@
 """OUTPUT/review/corrections.csv: the genre that a person gave to each file, in the order of the decisions.
 
-    path    the file, as in the table of tags
+    path    the file, as in tags.parquet
     genre   of the person, also where it is the answer of the model
     group   the artist in the form in which names are compared; empty where it is not known
 
@@ -22,13 +22,13 @@ COLUMNS = ("path", "genre", "group")
 
 
 class Corrections:
-    """The rows of the file. `cut` is the incomplete last row that it had when it was opened, and has no more."""
+    """The rows of the file. `cut` is the incomplete last row that opening it removed, "" if there was none."""
 
     def __init__(self, file: Location) -> None:
         """Read `file` if it exists. Raises `ArtifactError` when it is no table of corrections."""
         self.file = file
         self._columns: list[str] = list(COLUMNS)
-        self._lines: dict[str, str] = {}
+        self._lines: dict[str, str] = {}  # rows as CSV, by path
         self.genres: dict[str, str] = {}  # by path
         self.cut = ""
         if file.exists():
@@ -44,7 +44,7 @@ class Corrections:
         return earlier
 
     def restore(self, path: str, line: str | None) -> str | None:
-        """Save the earlier `line` of a file in place of the present one, or none. Return the genre in it."""
+        """Replace the line of a file by its earlier `line`; None removes it. Return the genre in `line`."""
         genre = dict(zip(self._columns, next(csv.reader([line])), strict=True))["genre"] if line else None
         self._save(path, line)
         if genre is None:
@@ -65,10 +65,10 @@ class Corrections:
             text = self.file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise ArtifactError(f"{self.file}: not UTF-8 text; move it away") from None
-        whole = _complete(text)
-        rows = list(csv.reader(io.StringIO(whole, newline="")))
+        complete = _complete(text)
+        rows = list(csv.reader(io.StringIO(complete, newline="")))
         self._columns = rows.pop(0) if rows else []
-        self.cut = text[len(whole) :]
+        self.cut = text[len(complete) :]
         if self.cut and (last := _cells(self.cut, len(self._columns))):  # only the line break is missing
             rows.append(last)
             self.cut = ""
@@ -83,11 +83,11 @@ class Corrections:
             self._lines[row["path"]] = _line(cells)
             self.genres[row["path"]] = row["genre"]
         if self.cut:
-            self.file.write_text(whole)  # otherwise a reader would take the rest for a row
+            self.file.write_text(complete)  # otherwise a reader would take the rest for a row
 
 
 def _cells(text: str, count: int) -> list[str]:
-    """Return the cells of a row without a line break; none unless it has `count`."""
+    """Return the cells of a row that lacks its line break, [] unless there are `count`."""
     cells = next(csv.reader([text])) if text.count('"') % 2 == 0 and "\n" not in text else []
     return cells if len(cells) == count else []
 

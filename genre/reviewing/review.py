@@ -43,6 +43,7 @@ class Review:
 
     @property
     def reviewed(self) -> int:
+        """Number of reviewed tracks."""
         return int(self.collection.is_reviewed.sum())
 
     def decide(self, row: int, text: str, is_new: bool = False) -> Decision:
@@ -58,7 +59,7 @@ class Review:
         return Decision(row, genre)
 
     def undo(self) -> Decision | None:
-        """Take back the last decision of this run, and return what the track is now; None: there is none."""
+        """Take back the last decision of this session, and return the genre of its track now; None: there is none."""
         if not self._undo:
             return None
         row, earlier = self._undo[-1]
