@@ -1,7 +1,7 @@
 """The leaderboard: a `Board` of predictions becomes a table, and the table becomes files and text.
 
 Input: predictions of models on one split, and facts about corpus, search and machine. Output: predictions as Parquet,
-leaderboard.json, .csv, .md and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor scores.
+leaderboard.json, .csv, .md and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor predicts.
 
     board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[Run(0, probabilities)])], ...)
     write(board, Location.of("outputs/run/leaderboard"))

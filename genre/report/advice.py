@@ -13,10 +13,9 @@ from genre.report.formats import listed
 from genre.report.table import ALPHA, Row, Table
 from genre.wording import plural
 
-# differences that are large enough to mention
-FASTER = 1.5  # ratio of clips per second
-SMALLER = 2.0  # ratio of parameters
-FRAGILE = 0.05  # macro F1 lost on changed tracks
+FASTER = 1.5  # ratio of clips per second that is worth mentioning
+SMALLER = 2.0  # ratio of parameters that is worth mentioning
+FRAGILE = 0.05  # loss of macro F1 on changed tracks that is worth mentioning
 GROUPS = 20  # test groups (or tracks) below which a bootstrap of them is unreliable
 SEEDS = 3  # seed runs of every network from which a ranking is not provisional
 LATE = 0.8  # share of its epochs: a training whose best epoch comes later was still improving
@@ -32,7 +31,7 @@ class Advice:
 
 
 def advise(table: Table) -> Advice:
-    """Pick the best network, unless the reference rows are as good.
+    """Pick the best network, unless the classical baseline is significantly better or the majority row is as good.
 
     Rows that share a rank count as equal, so that the sentences agree with the table.
     """
@@ -85,9 +84,9 @@ def _few_seeds(networks: list[Row]) -> Iterator[str]:
     """Warn when there are too few seed runs: the intervals and tests are over tracks and cannot show their spread."""
     fewest = min((len(row.entry.runs) for row in networks), default=SEEDS)
     if fewest < SEEDS and len(networks) > 1:
-        several = len({len(row.entry.runs) for row in networks}) > 1
+        differ = len({len(row.entry.runs) for row in networks}) > 1
         yield (
-            f"This ranking is provisional: {'some networks were' if several else 'each network was'} trained with "
+            f"This ranking is provisional: {'some networks were' if differ else 'each network was'} trained with "
             f"only {plural(fewest, 'seed')}, and other seeds could change the order."
         )
 
@@ -169,7 +168,7 @@ def _majority(rows: list[Row]) -> Iterator[str]:
 
 
 def _few_groups(table: Table) -> Iterator[str]:
-    """Warn when so few groups or tracks were scored that intervals from drawing them again are too narrow."""
+    """Warn when so few groups or tracks were scored that bootstrap intervals are too narrow."""
     board = table.board
     units, name = (len(set(board.groups)), "group") if board.groups else (len(board.track_ids), "track")
     if units < GROUPS:

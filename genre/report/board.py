@@ -39,7 +39,7 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int | None = None
     hardware: str = ""  # of the training
-    correction: Calibration | None = None
+    correction: Calibration | None = None  # that `genre.Tagger` applies; `probabilities` are not corrected
 
     def __post_init__(self) -> None:
         rounded = np.asarray(self.probabilities, dtype=np.float64).round(DIGITS).astype(np.float32)
@@ -74,7 +74,7 @@ class Entry:
     flops: int | None = None
     clips_per_second: float | None = None
     latency_ms: float | None = None
-    memory_mb: float | None = None
+    memory_mb: float | None = None  # peak of the training
     robustness: dict[str, float] = field(default_factory=dict)
     hardware: str = ""  # of the measurement of speed and latency
 

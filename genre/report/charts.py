@@ -112,13 +112,13 @@ def _names(points: list[tuple[float, Row]], x: Scale, y: Scale) -> Iterator[Mark
     """Yield the names in the right margin, ordered by macro F1, with a line from each point to its name."""
     ordered = sorted(points, key=lambda point: -point[1].f1.mean)
     step = min(LINE, (y.start - TOP) / len(ordered))
-    end = float(TOP) - step
+    name_y = float(TOP) - step
     for number, (value, row) in enumerate(ordered):
         lowest = y.start - step * (len(ordered) - 1 - number)  # leaves room for the names below
-        end = min(max(y(row.f1.mean), end + step), lowest)
-        yield svg.line(x(value), y(row.f1.mean), x.end + 4, end, "leader")
+        name_y = min(max(y(row.f1.mean), name_y + step), lowest)
+        yield svg.line(x(value), y(row.f1.mean), x.end + 4, name_y, "leader")
         name = row.entry.name
-        yield svg.text(x.end + 7, end + 4, name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…", "name")
+        yield svg.text(x.end + 7, name_y + 4, name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…", "name")
 
 
 def _point(at: float, y: Scale, row: Row, on_front: bool) -> Markup:

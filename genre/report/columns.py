@@ -25,7 +25,7 @@ KINDS = {  # the note on rows that are not candidates
 
 
 def records(table: Table) -> list[Record]:
-    """Return a flat dict per row, best first; floats have five decimals, unknown values are None."""
+    """Return a flat dict per row, best first; floats have `DIGITS` decimals, unknown values are None."""
     changes = changes_of(table)
     return [_record(row, changes) | _worst(row, table.board.classes) for row in table.rows]
 
@@ -37,9 +37,9 @@ def changes_of(table: Table) -> list[str]:
 
 
 def unchanged_f1(row: Row) -> float | None:
-    """Return macro F1 on the unchanged tracks of those that were changed, None where the row was not measured.
+    """Return macro F1 on the tracks of the robustness sample, unchanged; None where the row has no robustness.
 
-    Reports of earlier versions changed all tracks and do not repeat the score.
+    In reports of earlier versions the sample is all tracks, whose score is not repeated.
     """
     robustness = row.entry.robustness
     return robustness.get(UNCHANGED, row.f1.mean) if robustness else None
@@ -73,7 +73,7 @@ def _worst(row: Row, classes: list[str]) -> Record:
 
 @dataclass(frozen=True)
 class Column:
-    """How one key of a record is shown: with its `_low` and `_high` where it has an `interval`, or with a `detail`."""
+    """How a key of a record is shown: with `_low` and `_high` if `interval`, or with the value of the key `detail`."""
 
     key: str
     heading: str
@@ -89,7 +89,7 @@ class Column:
         return self.show(value) if isinstance(value, int | float) else DASH
 
     def note(self, record: Record) -> str:
-        """Return both ends of the interval or the detail, or "" for a column without."""
+        """Return both ends of the interval or the detail, or "" for a column with neither."""
         if not self.interval:
             return str(record[self.detail] or "") if self.detail else ""
         low, high = (record[f"{self.key}_{end}"] for end in ("low", "high"))

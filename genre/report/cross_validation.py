@@ -17,34 +17,34 @@ from genre.wording import plural
 
 
 def board(features: Features, tracks: pa.Table, rows: list[Entry], seed: int) -> Board:
-    """Return the board of the networks in `rows`, whose predictions are those for `tracks` in their order.
+    """Return the board of the networks `rows`, whose predictions are in the order of `tracks`.
 
-    `tracks` are the labelled tracks of `features`, in their order, with the column `fold`.
+    `tracks` are the labelled tracks of `features` in their order, with the column `fold`, which counts from 1.
     """
     references = [entries.ensemble(rows, {})] if len(rows) > 1 else []
     references.append(_majority(features, tracks))
-    made = entries.board(features, "all", [*rows, *references], seed, _notes(features, tracks, rows), None)
-    return replace(made, corpus=_facts(features, tracks, made.corpus))
+    with_splits = entries.board(features, "all", [*rows, *references], seed, _notes(features, tracks, rows), None)
+    return replace(with_splits, corpus=_facts(features, tracks, with_splits.corpus))
 
 
 def _majority(features: Features, tracks: pa.Table) -> Entry:
     """Return the entry that predicts for each track the class frequencies of the other folds."""
     fold, labels = tracks["fold"].to_numpy(), features.labels(tracks).to_numpy()
     classes = len(features.classes)
-    shares = [np.bincount(labels[fold != number], minlength=classes) for number in range(fold.max() + 1)]
-    frequencies = np.stack([counts / counts.sum() for counts in shares]).astype(np.float32)
+    counts = [np.bincount(labels[fold != number], minlength=classes) for number in range(fold.max() + 1)]
+    frequencies = np.stack([count / count.sum() for count in counts]).astype(np.float32)  # no track is in fold 0
     return Entry(name="majority", kind="majority", runs=[Run(0, frequencies[fold])])
 
 
 def _facts(features: Features, tracks: pa.Table, corpus: CorpusFacts) -> CorpusFacts:
     """Return the facts of the corpus with the folds in place of the splits."""
     fold, labels = tracks["fold"].to_numpy(), features.labels(tracks).to_numpy()
-    names = {f"fold {number}": fold == number for number in range(1, fold.max() + 1)}
-    counts = {name: np.bincount(labels[own], minlength=len(features.classes)) for name, own in names.items()}
-    groups = {name: pc.count_distinct(tracks["group"].filter(pa.array(own))).as_py() for name, own in names.items()}
+    members = {f"fold {number}": fold == number for number in range(1, fold.max() + 1)}
+    counts = {name: np.bincount(labels[mask], minlength=len(features.classes)) for name, mask in members.items()}
+    groups = {name: pc.count_distinct(tracks["group"].filter(pa.array(mask))).as_py() for name, mask in members.items()}
     return replace(
         corpus,
-        split=f"{len(names)}-fold",
+        split=f"{len(members)}-fold",
         split_rule="cross-validation: groups and tracks with equal audio stay in one fold, genres are divided evenly",
         tracks={name: dict(zip(features.classes, each.tolist(), strict=True)) for name, each in counts.items()},
         groups=groups if corpus.groups else {},

@@ -26,7 +26,7 @@ from genre.report.search import Search
 from genre.settings import Config
 from genre.storage import Location
 
-PRECISION: float = Config.model_fields["min_precision"].default  # that the report's thresholds are for
+PRECISION: float = Config.model_fields["min_precision"].default  # that the report's thresholds promise
 Robustness = dict[str, float]
 N = TypeVar("N", int, float)
 _SPLIT_RULES = {
@@ -102,7 +102,7 @@ def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) 
 
 def majority(features: Features, part: Part) -> Entry:
     """Return the entry that predicts the class frequencies of the training split for every track of `part`."""
-    counts = _count(features, "train")
+    counts = _class_counts(features, "train")
     shares = np.array(list(counts.values()), np.float32) / max(1, len(features.tracks("train")))
     return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(features.tracks(part)), 1)))])
 
@@ -114,8 +114,8 @@ def corpus_facts(features: Features) -> CorpusFacts:
         name=f"{manifest.corpus.get('kind', 'features')} {without_folders(manifest.corpus.get('root', ''))}".strip(),
         split=manifest.split,
         split_rule=_SPLIT_RULES.get(manifest.split, "given with the features"),
-        tracks={part: _count(features, part) for part in SPLITS},
-        groups=_groups(features),
+        tracks={part: _class_counts(features, part) for part in SPLITS},
+        groups=_group_counts(features),
         rejects=manifest.counts.reasons,
         leakage="passed: no track, group or equal audio is in two splits",
     )
@@ -132,14 +132,14 @@ def board(
     """Return the board of `entries`, whose predictions are those for the tracks of `part` in their order."""
     tracks = features.labelled() if part == "all" else features.tracks(part)
     groups = pc.coalesce(tracks["group"], tracks["track_id"])  # the track itself where no group is known
-    grouped = pc.count_distinct(groups).as_py() < len(tracks)
+    has_groups = pc.count_distinct(groups).as_py() < len(tracks)
     corpus = corpus_facts(features)
     return Board(
         title=f"Music genres: {corpus.name}",
         classes=features.classes,
         track_ids=tracks["track_id"].to_pylist(),
         truth=features.labels(tracks).to_numpy(),
-        groups=groups.to_pylist() if grouped else None,
+        groups=groups.to_pylist() if has_groups else None,
         entries=entries,
         corpus=corpus,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -183,13 +183,13 @@ def _run(card: ModelCard, probabilities: Float32) -> Run:
     )
 
 
-def _count(features: Features, split: str) -> dict[str, int]:
+def _class_counts(features: Features, split: str) -> dict[str, int]:
     """Return the number of tracks of each class in a split."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(features.tracks(split)["genre"]).to_pylist()}
     return {name: counts.get(name, 0) for name in features.classes}
 
 
-def _groups(features: Features) -> dict[str, int]:
+def _group_counts(features: Features) -> dict[str, int]:
     """Return the number of groups in each split, or {} for a corpus without groups."""
     tracks = features.tracks()
     if tracks["group"].null_count == len(tracks):

@@ -33,7 +33,7 @@ _OF_RUN = "probabilities"
 
 
 def write(board: Board, folder: Location) -> Table:
-    """Write predictions, `label_issues.csv`, `leaderboard.csv`, `.md`, `.html` and at last `.json` into `folder`.
+    """Write predictions, `label_issues.csv`, `leaderboard.csv`, `.md`, `.html` and, last, `.json` into `folder`.
 
     Each file is written atomically. Predictions of models that have left the board are deleted. Returns the table.
     """

@@ -22,7 +22,7 @@ def p_value(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with three significant digits."""
+    """Return a number with three significant digits, from 100 as a whole number."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

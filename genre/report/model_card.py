@@ -63,7 +63,7 @@ def markdown(
     `corpus` describes the training data, `row` the model's scores on test tracks (of the same genres), `correction`
     how `genre.Tagger` corrects its probabilities, and `versions` the libraries that trained it.
     """
-    architecture = importlib.import_module(f"genre.architectures.{card.architecture}").__doc__ or ""
+    docstring = importlib.import_module(f"genre.architectures.{card.architecture}").__doc__ or ""
     text = markdown_text(
         "model_card",
         {
@@ -73,7 +73,7 @@ def markdown(
             "corpus_name": corpus.name if corpus else "",
             "correction": correction,
             "threshold_text": thresholds.describe(correction.thresholds) if correction else "",
-            "description": architecture.strip().split("\n\n")[0],
+            "description": docstring.strip().split("\n\n")[0],
             "window_seconds": card.frames() * card.shape.frame_seconds,
             "parameters": count(row.entry.parameters) if row and row.entry.parameters else "",
             "takes_audio": "audio" in card.features,
@@ -107,10 +107,10 @@ def _front_matter(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) 
     elif valid_f1 is not None:
         split, metrics = "validation", {("f1", "Macro F1"): valid_f1}
     if metrics:
-        name = re.sub(r"[^\w .,:()+-]", "", corpus.name if corpus else "") or "unknown"
+        dataset = re.sub(r"[^\w .,:()+-]", "", corpus.name if corpus else "") or "unknown"
         result = {
             "task": {"type": "audio-classification", "name": "Music genre classification"},
-            "dataset": {"type": name.split()[0], "name": name, "split": split},
+            "dataset": {"type": dataset.split()[0], "name": dataset, "split": split},
             "metrics": [
                 {"type": kind, "name": name, "value": round(float(value), 4)} for (kind, name), value in metrics.items()
             ],
@@ -127,8 +127,8 @@ def _scores(row: Row) -> Lines:
 
 
 def _genres(card: ModelCard, row: Row) -> Lines:
-    per = row.per_class
-    columns = zip(card.classes, per.precision, per.recall, per.f1, per.support, strict=True)
+    by_class = row.per_class
+    columns = zip(card.classes, by_class.precision, by_class.recall, by_class.f1, by_class.support, strict=True)
     lines = [[genre, f"{p:.2f}", f"{r:.2f}", f"{f1:.2f}", str(n)] for genre, p, r, f1, n in columns]
     return [["Genre", "Precision", "Recall", "F1", "Test tracks"], *lines]
 
@@ -175,7 +175,7 @@ def _limits(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) -> Ite
 
 
 def _settings(card: ModelCard) -> dict[str, Lines]:
-    """Return the settings of each group, those without any left out."""
+    """Return a table of settings for each group that has some."""
     train = card.facts.get("settings", {}).get("train", {})
     groups = {"Features": card.features, "Network": card.params, "Training": train}
     return {

@@ -71,7 +71,7 @@ def write(board: Board, folder: Location) -> StoredFiles:
 
 
 def delete_others(folder: Location, files: StoredFiles) -> None:
-    """Delete the predictions that are not of `files`, such as those of models that have left the board."""
+    """Delete the prediction files that `files` does not name, such as those of models that have left the board."""
     names = {files.tracks.name, *(file.name for runs in files.runs for file in runs)}
     for file in (folder / FOLDER).files(".parquet"):
         if file.name not in names:

@@ -31,12 +31,12 @@ class Promise:
 
 def promises(table: Table) -> list[Promise]:
     """Return what the networks with calibrated models promise, best first."""
-    made = []
+    promised = []
     for row in table.of("network"):
         runs = [(run, run.correction) for run in row.entry.runs if run.correction and run.correction.thresholds]
         if runs:
-            made.append(_promise(row.entry.name, runs, table))
-    return made
+            promised.append(_promise(row.entry.name, runs, table))
+    return promised
 
 
 def lines(made: list[Promise]) -> list[list[str]]:
@@ -60,9 +60,9 @@ def lines(made: list[Promise]) -> list[list[str]]:
 def _promise(name: str, runs: list[tuple[Run, Calibration]], table: Table) -> Promise:
     named = correct = 0
     for run, calibration in runs:
-        answers = calibration(run.probabilities)
-        best = answers.argmax(axis=1)
-        is_named = answers.max(axis=1) >= np.asarray(calibration.thresholds)[best]
+        probabilities = calibration(run.probabilities)
+        best = probabilities.argmax(axis=1)
+        is_named = probabilities.max(axis=1) >= np.asarray(calibration.thresholds)[best]
         named += int(is_named.sum())
         correct += int((best == table.board.truth)[is_named].sum())
     temperatures = [f"{calibration.temperature:.2f}" for _, calibration in runs]

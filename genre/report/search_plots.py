@@ -65,7 +65,7 @@ def last_part(key: str) -> str:
 
 
 def setting_text(value: Setting, digits: int = 3) -> str:
-    """Return a setting's value, numbers with so many significant `digits`."""
+    """Return a setting's value, floats with `digits` significant digits."""
     if isinstance(value, float):
         return f"{value:.{digits}g}"
     return ", ".join(value) if isinstance(value, list) else str(value)

@@ -51,13 +51,13 @@ def _cell(value: V) -> V | str:
 def text_table(board: Board | Table) -> str:
     """Return the advice and the table in lines of at most `WIDTH` columns."""
     table = board if isinstance(board, Table) else tabulate(board)
-    answer = textwrap.fill(advise(table).sentence, WIDTH)
+    advice = textwrap.fill(advise(table).sentence, WIDTH)
     missing = [textwrap.fill(sentence, WIDTH) for sentence in table.board.missing_notes]
     if not table.rows:
-        return "\n".join([answer, *missing])
+        return "\n".join([advice, *missing])
     legend = "= tied: no significant difference on these tracks   * reference row, not a candidate"
     gaps = [textwrap.fill(sentence, WIDTH) for sentence in mean_gaps(table)]
-    return "\n".join([answer, "", *_lines(table), "", legend, *missing, *gaps])
+    return "\n".join([advice, "", *_lines(table), "", legend, *missing, *gaps])
 
 
 def _lines(table: Table) -> Iterator[str]:
