@@ -17,7 +17,7 @@ from genre.settings import Config, CorpusSettings, Settings
 
 S = TypeVar("S", bound=Settings)
 
-_SHORT = {"init_from": "train.init_from", "undo": "tag.undo"}  # may be written without its section
+_SHORT = {"init_from": "train.init_from", "undo": "tag.undo"}  # keys that may be written without their section
 _RENAMED = {  # former names of settings and sections: using one is an error that gives the new name
     "model.name": "architecture",
     "model.path": "model",

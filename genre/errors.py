@@ -1,6 +1,6 @@
 """The errors that this project raises.
 
-Their messages are one line that says what is wrong, what was found and what to do. A job prints it without a traceback.
+A message is one line: what is wrong, what was found and what to do. A job prints it without a traceback.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a storage did, separated from what a file is.
+"""Distinguish faults of a storage from properties of a file.
 
-A file may be missing or closed to us: that is a property of the file, and stays. A failed connection, an answer 503, an
-expired token or a folder that is away is a fault of the storage, and passes.
+A missing or denied file is a property of the file, and another try gives the same. A failed connection, an answer 503,
+an expired token or a folder that is away is a fault of the storage, and temporary.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def retry(action: Callable[[], T], file: Location, seconds: float = 0.0) -> T:
 def is_fault(error: OSError, file: Location) -> bool:
     """Return whether an error in reading `file`, which existed, is due to the storage.
 
-    A file that is missing or denied is the reason itself where others of its folder can be listed.
+    A missing or denied file is a fault only if its folder cannot be listed.
     """
     if isinstance(error, FileNotFoundError) or error.errno in (*_MISSING, *_DENIED) or "ACCESS_DENIED" in str(error):
         return not _can_list(_folder_of(file))

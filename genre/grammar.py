@@ -1,4 +1,4 @@
-"""Values of settings from text, by the type of the setting, and suggestions for mistyped keys.
+"""Parse the values of settings by the type of the setting, and suggest keys for mistyped ones.
 
 A text setting takes its value as it is typed (`output=0123`); others are read as YAML (`train.epochs=12`).
 """
@@ -99,6 +99,7 @@ def _closest(schema: type[BaseModel], keys: Sequence[str]) -> tuple[float, list[
 
 
 def _similarity(word: str, known: str) -> float:
+    """Return the similarity of two names, 0 to 1; a part of a known name counts as close (0.6)."""
     ratio = difflib.SequenceMatcher(None, word, known).ratio()
     return max(ratio, 0.6) if len(word) > 2 and word in known else ratio
 

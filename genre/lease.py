@@ -5,7 +5,7 @@ process lives, and takes it over if not. The lease of another machine is watched
 if not, it is stale after a minute and is taken over. No clocks of two machines are compared.
 
 Local leases are created with O_EXCL. pyarrow has no conditional request to an object store: there, a job writes its
-lease, waits, and holds it if it can read it back. Whoever finds another's name in its lease later ends.
+lease, waits, and holds it if it can read it back. A job that later finds another holder in its lease ends.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Holder:
     host: str
     machine: str  # differs between machines and containers, where equal process ids are other processes
     pid: int
-    started: str  # of the process, in ticks since the machine started: process ids are used again
+    started: str  # when the process started, in ticks since the machine booted, since process ids are used again
     since: str
     token: str
 
@@ -56,7 +56,7 @@ class Holder:
         return cls(job, host, _machine(), pid, _start_of(pid) or "", since, secrets.token_hex(8))
 
     def has_ended(self) -> bool:
-        """Return whether the process was on this machine and is no more."""
+        """Return whether the process was on this machine and has ended."""
         return self.machine == _machine() and _start_of(self.pid) != self.started
 
     def is_running(self) -> bool:
@@ -68,8 +68,8 @@ class Holder:
 def held(output: str, job: str, setting: str = "output") -> Iterator[None]:
     """Hold the lease of an output, the folder that `setting` names, within the block.
 
-    Raises `GenreError` when another job holds it, also when it takes it over because this process was suspended for too
-    long, and `ConfigError` when the output cannot be written.
+    Raises `GenreError` when another job holds it, or takes it over because this process was suspended for too long, and
+    `ConfigError` when the output cannot be written.
     """
     lease = _Lease(Location.of(output) / FILE, Holder.this_process(job), setting)
     try:
@@ -119,7 +119,7 @@ class _Lease:
 
     def take(self) -> None:
         """Create the lease, or take it over. Raises `GenreError` when it is held."""
-        first: bytes | None = None  # the state of the other's lease when we began to watch it
+        first: bytes | None = None  # the state in which another's lease was found; not None: it is to be taken over
         begin = time.monotonic()
         while not self._create(takes_over=first is not None):
             state = self._read()
@@ -173,6 +173,7 @@ class _Lease:
                 file.write(self._content())
             if not takes_over:
                 return True
+            # another job that takes over the stale lease may still delete this one in its place
         elif self.file.exists():
             return False
         else:
@@ -185,7 +186,7 @@ class _Lease:
         return json.dumps(asdict(self._holder) | {"renewals": self._renewals}).encode()
 
     def _read(self) -> bytes:
-        """Return what changes with each renewal, after the content of the file; nothing where there is no file."""
+        """Return the content and, of a local file, its time: each renewal changes one of them. b"" without a file."""
         try:
             if not self.file.is_local:
                 return self.file.read_bytes()
@@ -196,7 +197,7 @@ class _Lease:
 
 
 def _parsed(state: bytes) -> Holder | None:
-    """Return who wrote a lease; None where that is not known, because it is just being written."""
+    """Return who wrote a lease; None while it is being written."""
     try:
         values = json.loads(state.split(b"\n")[0])
         values.pop("renewals")

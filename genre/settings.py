@@ -24,7 +24,7 @@ class Settings(BaseModel):
 
 
 class CorpusSettings(Settings):
-    """Which music is prepared, and how it is split. Read by `prepare`."""
+    """Which music is prepared, and how it is split. Read by `prepare`, and `root` also by `fetch`."""
 
     kind: str = Field("synthetic", description="kind of corpus: the name of a module in genre/corpora/ or a plug-in")
     root: str = Field(

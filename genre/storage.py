@@ -27,8 +27,8 @@ from pyarrow import fs
 
 from genre.errors import ArtifactError
 
-_CHUNK_BYTES = 1 << 20
-_COPIED_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 20  # read at a time to hash a file
+_UPLOAD_BYTES = 16 << 20  # read at a time to upload a file
 _WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no effect
 # The AWS SDK repeats requests that are answered with 503, stall for 3 s or are cut, over some 15 s. Where a tenth of
 # all requests fails, one in a million does so six times.
@@ -128,6 +128,7 @@ class Location:
         return digest.hexdigest()
 
     def read_json(self) -> Any:
+        """Return the content of a JSON file. Raises `ArtifactError` when it is cut or altered."""
         try:
             return json.loads(self.read_bytes())
         except ValueError:
@@ -144,6 +145,7 @@ class Location:
         return True
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
+        """Return a Parquet file, or some of its columns. Raises `ArtifactError` when it is not what was expected."""
         try:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
@@ -153,7 +155,7 @@ class Location:
 
     @contextlib.contextmanager
     def open_parquet(self) -> Iterator[pq.ParquetFile]:
-        """Open a Parquet file to read it in pieces; a local one is memory-mapped, which saves a copy."""
+        """Open a Parquet file to read it in pieces; a local one is memory-mapped. Raises `ArtifactError` if damaged."""
         try:
             with pq.ParquetFile(
                 self.path, filesystem=None if self.is_local else self.filesystem, memory_map=self.is_local
@@ -242,7 +244,7 @@ def _sync(path: str) -> None:
 def _copy(path: str, filesystem: fs.FileSystem, target: str) -> None:
     """Copy a local file. pyarrow's `copy_files` reports no error when the last piece of an upload fails."""
     with filesystem.open_output_stream(target) as stream, pa.OSFile(path) as source:
-        while piece := source.read_buffer(_COPIED_BYTES):
+        while piece := source.read_buffer(_UPLOAD_BYTES):
             stream.write(piece)
 
 
