@@ -118,7 +118,8 @@ class _MpegFrame:
 
     @classmethod
     def parse(cls, header: bytes) -> _MpegFrame | None:
-        if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        """Return the frame with this header; None if it is not one of layer III with a declared bit rate."""
+        if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:  # no sync word, or another layer
             return None
         version, bitrate, hertz = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
         if version == 1 or bitrate in (0, 15) or hertz == 3:

@@ -126,7 +126,7 @@ def _open_ffmpeg(content: bytes) -> Iterator[Stream]:
 
 
 def _ffmpeg_blocks(container: Any, stream: Any) -> Iterator[Block]:
-    """Yield FFmpeg's frames of about a thousand samples as blocks. Packets that do not decode are skipped."""
+    """Yield FFmpeg's frames, of about a thousand samples each, joined to blocks. Skip packets that do not decode."""
     import av
 
     rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels

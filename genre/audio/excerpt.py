@@ -27,7 +27,7 @@ class _Cutter:
 
 
 def excerpt(path: str, seconds: float, limits: DecodingSettings = DecodingSettings()) -> bytes:
-    """Return the first `seconds` of a file as a mono MP3 with a peak of 1. Raises `AudioError`."""
+    """Return the first `seconds` of a file as a mono MP3. Raises `AudioError`, or `StorageError`."""
     kernel = IsolatedKernel(_Cutter, seconds, limits, memory_mb=limits.max_file_memory_mb)
     with contextlib.closing(kernel):
         content: bytes = kernel(path, limits.file_timeout_s)

@@ -167,7 +167,7 @@ class IsolatedKernel:
 
     def _cause_of_death(self) -> str:
         assert self._child is not None
-        try:  # the pipe may close a moment before the process ends
+        try:  # the connection may close a moment before the process ends
             code = self._child.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = 0

@@ -1,4 +1,4 @@
-"""The loops before and after the spectrogram's FFT, compiled by numba: one pass over memory each, numpy takes several.
+"""The loops before and after the spectrogram's FFT, compiled by numba. Each passes once over memory, numpy often.
 
 Compiling takes two seconds of CPU time, loading the compiled code a third of a second. The first process on a machine
 compiles, processes that start meanwhile wait for it, and later processes load. The cache holds machine code, so its
@@ -40,7 +40,7 @@ def emphasised(
 ) -> None:
     """Write `frames` (n, n_fft) from frame `first` on, windowed and emphasised, and the energy of each (n,).
 
-    Sample j of a frame is `ahead[j] * x[j + 1] - here[j] * x[j]`.
+    Sample j of a frame is `ahead[j] * x[j + 1] - here[j] * x[j]`, one sample early, which does not change its power.
     """
     length = len(ahead)
     for i in range(len(frames)):

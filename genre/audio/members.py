@@ -3,7 +3,7 @@
     /data/train-00000.parquet#row=audio/2/17      column audio, row group 2, row 17 of the group
     s3://bucket/shard-0001.tar#bytes=1536+48000   48,000 bytes from byte 1536
 
-Nothing is written to disk. Rows are read forward within a row group, so that memory holds some of them, never the file.
+Nothing is written to disk. Rows are read forward within a row group, so that memory holds only a few of them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Rows:
         self._batch = next(self._batches, None)
 
     def value(self, row: int) -> Any:
-        """Return the value of a row, which must not be before `first`. Raises `IndexError` behind the last."""
+        """Return the value of a row, which must not be before `first`. Raises `IndexError` after the last."""
         while self._batch is not None and row >= self.first + len(self._batch):
             self.first += len(self._batch)
             self._batch = next(self._batches, None)

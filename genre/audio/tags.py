@@ -28,7 +28,7 @@ _KEYS = {
     "title": ("TIT2", "title", "\xa9nam", "Title"),
 }
 _INFO = {b"IGNR": "genres", b"IART": "artist", b"IPRD": "album", b"INAM": "title"}  # of RIFF
-_NUMBERED = re.compile(r"\(?(\d{1,3})\)?")  # a genre of ID3v1, also where other programs copied its number to
+_NUMBERED = re.compile(r"\(?(\d{1,3})\)?")  # the number of an ID3v1 genre, which programs copy into other formats
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def _texts(tags: Any, key: str) -> Iterable[str]:
             yield from (str(text) for text in (frame.genres if key == "TCON" else frame.text))
         return
     try:
-        found = tags[key]
+        value = tags[key]
     except (KeyError, ValueError):  # ValueError: not a valid key of this format
         return
-    yield from (str(text) for text in (found if isinstance(found, list) or hasattr(found, "__iter__") else [found]))
+    yield from (str(text) for text in (value if hasattr(value, "__iter__") else [value]))
 
 
 def _ape(stream: _Stream) -> Any:
@@ -147,23 +147,23 @@ def _info_list(content: bytes) -> dict[str, list[str]]:
 def _tags(values: dict[str, list[str]]) -> Tags:
     """Return `Tags` with the first text of each field, and all genres."""
     written = {field: [text for value in texts for text in _cleaned(value)] for field, texts in values.items()}
-    read = {field: [_repaired(text) for text in texts] for field, texts in written.items()}
+    repaired = {field: [_repaired(text) for text in texts] for field, texts in written.items()}
     return Tags(
-        genres=tuple(dict.fromkeys(_named(text) for text in read.get("genres", ()))),
-        **{field: read[field][0] for field in ("album_artist", "artist", "album", "title") if read.get(field)},
-        is_repaired=read != written,
+        genres=tuple(dict.fromkeys(_named(text) for text in repaired.get("genres", ()))),
+        **{field: repaired[field][0] for field in ("album_artist", "artist", "album", "title") if repaired.get(field)},
+        is_repaired=repaired != written,
     )
 
 
 def _cleaned(text: str) -> Iterable[str]:
-    """Yield the values in a text, of which old programs separate several by NUL, as valid Unicode."""
+    """Yield the values in a text as valid Unicode; old programs separate several by NUL."""
     for part in text.split("\0"):
         if value := " ".join(part.encode(errors="replace").decode().split()):
             yield value
 
 
 def _repaired(text: str) -> str:
-    """Return a text that was written in Windows-1251 and declared as Latin-1 as what was written.
+    """Return what was meant by a text in Windows-1251 that was declared as Latin-1, and other texts unchanged.
 
     Such a text has hardly a letter of ASCII; a text in a Western language has few others.
     """
@@ -178,7 +178,7 @@ def _repaired(text: str) -> str:
 
 
 def _named(genre: str) -> str:
-    """Return the name of a genre that is written as its number in ID3v1."""
+    """Return the name of a genre that is written as its number in ID3v1, and other genres unchanged."""
     from mutagen.id3 import TCON
 
     match = _NUMBERED.fullmatch(genre)
