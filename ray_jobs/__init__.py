@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 
-# Without these, Ray's own reports hide the output of a job. A variable that is set already stays as it is.
+# Variables of Ray. Those without a comment silence reports that hide the output of a job. What is set already stays.
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

@@ -48,13 +48,13 @@ def forecast(config: Config) -> None:
 
 def _forecast(config: Config, capacity: Capacity) -> Forecast:
     """Time a few tracks and a few steps of each architecture; print and return the forecast of the search."""
-    prepared = _features_seconds(config)
+    features = _features_seconds(config)
     resources = TrialResources.of(config.tune, config.device, capacity)
     search = timing.measure(space.experiments(config), config.tune, _workload(config), resources)
     plan = search.plan()
     timing.show(search, plan)
-    total = prepared + search.estimate(plan).total
-    cli.console().print(f"demo: about {duration(total)} on this machine, {duration(prepared)} of it for the features")
+    total = features + search.estimate(plan).total
+    cli.console().print(f"demo: about {duration(total)} on this machine, {duration(features)} of it for the features")
     return search
 
 

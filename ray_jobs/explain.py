@@ -32,10 +32,10 @@ def run(config: Config) -> None:
     failures = []
     for path in files:
         try:
-            _say(_explain_file(config.explain, config.decoding, tagger, path, target))
+            cli.console().print(_explain_file(config.explain, config.decoding, tagger, path, target))
         except AudioError as error:
             failures.append(path)
-            _say(f"explain: {path}: {error.line}")
+            cli.console().print(f"explain: {path}: {error.line}")
     if failures:
         count = f"{len(failures)} of {plural(len(files), 'file')}"
         raise GenreError(f"could not read {count}, the first is {failures[0]}; see the messages above")
@@ -60,10 +60,6 @@ def _explain_file(
     (target / f"{name}.png").write_bytes(explaining.png(explanation, f"{song}: what speaks for {genre}"))
     best = clock(max(explanation.by_second(), key=lambda second: second[1])[0])
     return f"explain: {song}: {probability}, most of all at {best} -> {page}"
-
-
-def _say(text: str) -> None:
-    cli.console().print(text, markup=False)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def run(config: Config) -> None:
 
 
 def _noise(card: ModelCard) -> Float32:
-    """Return two clips (2, samples) with a peak of 1."""
+    """Return two clips of noise with a peak of 1: (2, samples)."""
     audio = card.recipe().audio
     samples = round(audio.clip_seconds * audio.sample_rate)
     noise = np.random.default_rng(0).normal(0, 1, (2, samples)) * np.linspace(0.1, 1, samples)
@@ -96,7 +96,7 @@ def _compare(kind: str, answer: Float32, expected: Float32) -> None:
 
 def _say(target: Location, content: bytes, calibration: Calibration) -> None:
     calibrated = f"temperature {calibration.temperature:.2f}" if calibration.tracks else "not calibrated"
-    cli.console().print(f"export: {target}, {len(content) / 1e6:.1f} MB, {calibrated}", markup=False)
+    cli.console().print(f"export: {target}, {len(content) / 1e6:.1f} MB, {calibrated}")
 
 
 if __name__ == "__main__":

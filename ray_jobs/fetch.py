@@ -53,7 +53,7 @@ def forecast(config: Config) -> None:
 
 
 def _chosen(config: Config, table: dict[str, Published]) -> tuple[str, Published, Path]:
-    """Return the corpus that is asked for with its name, and the folder to fetch it into."""
+    """Return the name of the corpus to fetch, the corpus, and the folder to fetch it into."""
     name = config.fetch.name
     require_known("fetch.name", name, table)
     if "://" in config.corpus.root:
@@ -89,21 +89,21 @@ class _Terminal:
 
     @contextmanager
     def bar(self, action: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar in MB within the block. What it yields adds bytes."""
-        arrived, shown, at = 0, 0, time.monotonic()
-        begin = at
+        """Show a bar in MB within the block. Yield a function that adds a number of bytes."""
+        arrived, shown_mb = 0, 0
+        begin = refreshed = time.monotonic()
         with JobProgress("fetch", total // _MB, unit="MB") as progress:
             progress.step(done // _MB, action)
 
             def advance(count: int) -> None:
-                nonlocal arrived, shown, at
+                nonlocal arrived, shown_mb, refreshed
                 arrived += count
                 now = time.monotonic()
-                if now - at >= _REFRESH_SECONDS:
-                    at = now
+                if now - refreshed >= _REFRESH_SECONDS:
+                    refreshed = now
                     rate = arrived / _MB / (now - begin)
-                    progress.step(arrived // _MB - shown, f"{action}, {rate:.1f} MB/s")
-                    shown = arrived // _MB
+                    progress.step(arrived // _MB - shown_mb, f"{action}, {rate:.1f} MB/s")
+                    shown_mb = arrived // _MB
 
             yield advance
 

@@ -36,7 +36,7 @@ def run(config: Config) -> None:
         raise ConfigError("playlist takes one of playlist.like=SONG and playlist.genre=GENRE; set one of them")
     target = _target(config)
     table = EmbeddingTable.open(Location.of(config.output) / "embeddings")
-    order = _like(config, table) if settings.like else _of_genre(settings.genre, table)
+    order = _rows_like(config, table) if settings.like else _rows_of_genre(settings.genre, table)
     unwritable: list[str] = []
     songs = playlist.choose(
         _writable(_songs(table, order), target, unwritable), 60 * settings.minutes, settings.max_cosine
@@ -45,10 +45,10 @@ def run(config: Config) -> None:
         raise GenreError("no track is left for a playlist; every name has a line break")
     target.write_text(m3u.content(songs, target))
     for path in unwritable:
-        _say(f"playlist: left out, since a playlist cannot hold the line break in its name: {path!r}")
+        cli.console().print(f"playlist: left out, since a playlist cannot hold the line break in its name: {path!r}")
     seconds = sum(song.seconds for song in songs)
     short = "" if seconds >= 60 * settings.minutes else f" of {settings.minutes:g} minutes, all that fit"
-    _say(f"playlist: {plural(len(songs), 'track')}, {duration(seconds)}{short} -> {target}")
+    cli.console().print(f"playlist: {plural(len(songs), 'track')}, {duration(seconds)}{short} -> {target}")
 
 
 def _target(config: Config) -> Location:
@@ -62,8 +62,8 @@ def _target(config: Config) -> Location:
     return Location.of(config.output) / "playlists" / f"{name}.m3u8"
 
 
-def _like(config: Config, table: EmbeddingTable) -> Iterator[Ints]:
-    """Yield rows, the nearest to the song `playlist.like` first; its own row, if it has one, is the first of all."""
+def _rows_like(config: Config, table: EmbeddingTable) -> Iterator[Ints]:
+    """Yield arrays of rows: the row of the song `playlist.like`, if it has one, then others, the nearest first."""
     query = queries.embed(config, table, config.playlist.like, "playlist.like")
     own = np.array([] if query.row is None else [query.row], np.int64)
     yield own
@@ -74,8 +74,8 @@ def _like(config: Config, table: EmbeddingTable) -> Iterator[Ints]:
         done = count
 
 
-def _of_genre(genre: str, table: EmbeddingTable) -> Iterator[Ints]:
-    """Yield the rows whose answer is `genre`, the most probable first."""
+def _rows_of_genre(genre: str, table: EmbeddingTable) -> Iterator[Ints]:
+    """Yield an array of the rows whose answer is `genre`, the most probable first."""
     answers = table.columns("genre", "probability")
     require_known("playlist.genre", genre, answers["genre"].unique().to_pylist())
     rows = np.flatnonzero(np.asarray(answers["genre"]) == genre)
@@ -86,8 +86,8 @@ def _songs(table: EmbeddingTable, order: Iterable[Ints]) -> Iterator[Song]:
     """Yield the songs of these rows, read a few at a time."""
     for rows in order:
         for begin in range(0, len(rows), _BATCH):
-            some = table.take(rows[begin : begin + _BATCH])
-            for row, vector in zip(some.drop_columns("embedding").to_pylist(), vectors_of(some), strict=True):
+            batch = table.take(rows[begin : begin + _BATCH])
+            for row, vector in zip(batch.drop_columns("embedding").to_pylist(), vectors_of(batch), strict=True):
                 name = " - ".join(filter(None, (row["artist"], row["title"]))) or Location.of(row["path"]).name
                 yield Song(row["path"], row["group"], name, row["seconds"], vector)
 
@@ -99,10 +99,6 @@ def _writable(songs: Iterable[Song], target: Location, unwritable: list[str]) ->
             unwritable.append(song.path)
         else:
             yield song
-
-
-def _say(text: str) -> None:
-    cli.console().print(text, markup=False)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _find_pending(scanned: pa.Table, config: Config, ledger: Ledger, number: int
 
 
 def _select_unchanged(touched: pa.Table, tracks_per_block: int, workers: Workers) -> pa.Table:
-    """Return the tracks whose content is that of their outcome."""
+    """Return the tracks whose content is still the one that was prepared."""
     cli.console().print(f"prepare: comparing the content of {plural(len(touched), 'file')} with what was prepared")
     unchanged = workers.map(select_unchanged, touched, tracks_per_block)
     return pa.concat_tables([touched.schema.empty_table(), *unchanged])
@@ -118,7 +118,7 @@ def _report(counts: Counts, folder: Location, seconds: float) -> None:
 def _report_splits(folder: Location, corpus: CorpusSettings, *, drawn: bool) -> None:
     tracks = (folder / "tracks.parquet").read_table(columns=["genre", "group", "split"])
     for line in balance.describe(tracks, corpus, drawn=drawn):
-        cli.console().print(f"prepare: {line}", markup=False)
+        cli.console().print(f"prepare: {line}")
 
 
 def _check_rejects(counts: Counts, settings: PrepareSettings, folder: Location) -> None:

@@ -28,15 +28,16 @@ from ray_jobs.engine.models import find_models
 
 def run(config: Config) -> None:
     """Serve until interrupted. Raises `GenreError` when another job holds the output."""
+    console = cli.console()
     with lease.held(config.output, "review"):
         review = opened(config)
         with review_service.serving(review, config.review.port, config.output) as address:
             total, file = len(review.collection), review.corrections.file
-            _say(f"review: {plural(total, 'track')}, {review.reviewed} already reviewed -> {file}")
-            _say(f"review: {address} (Ctrl-C ends it)")
+            console.print(f"review: {plural(total, 'track')}, {review.reviewed} already reviewed -> {file}")
+            console.print(f"review: {address} (Ctrl-C ends it)")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-        _say(f"review: ended; {review.reviewed} of {plural(total, 'track')} reviewed")
+        console.print(f"review: ended; {review.reviewed} of {plural(total, 'track')} reviewed")
 
 
 def opened(config: Config) -> Review:
@@ -47,7 +48,7 @@ def opened(config: Config) -> Review:
     collection = Collection.open(tags, genres, _suspicions(config))
     corrections = Corrections(output / "review" / NAME)
     if corrections.cut:
-        _say(f"review: {corrections.file}: dropped the incomplete last row {corrections.cut!r}")
+        cli.console().print(f"review: {corrections.file}: dropped the incomplete last row {corrections.cut!r}")
     return Review(collection, corrections)
 
 
@@ -56,10 +57,6 @@ def _suspicions(config: Config) -> list[Suspicion]:
         return read_suspicions(Location.of(config.review.label_issues))
     file = Location.of(config.output) / "leaderboard" / "label_issues.csv"
     return read_suspicions(file) if file.exists() else []
-
-
-def _say(text: str) -> None:
-    cli.console().print(text, markup=False)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from urllib.parse import unquote
 from genre.errors import AudioError, ConfigError
 from genre.report.rendering import html_page
 from genre.settings import Config
-from genre.storage import Location
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.loopback import HEADERS, HOST, RefusedError, check_host
 from ray_jobs.engine.models import find_models
@@ -37,7 +36,7 @@ _TEMPLATES = Path(cli.__file__).parent / "templates"
 def run(config: Config) -> None:
     """Serve until interrupted."""
     with serving(config) as address:
-        cli.console().print(f"serve: {address} (Ctrl-C ends it)", markup=False)
+        cli.console().print(f"serve: {address} (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
     cli.console().print("serve: ended")
@@ -78,9 +77,7 @@ class Service:
 
         torch.set_num_threads(1)
         self._limits = config.serve
-        self._tagger = Tagger.load(
-            [Location.of(folder).address for folder in folders], config.min_precision, config.decoding
-        )
+        self._tagger = Tagger.load(folders, config.min_precision, config.decoding)
         self._turn = threading.Lock()  # the network runs for one song at a time; decoding has its own process and queue
         names = " + ".join(card.architecture for card in self._tagger.cards)
         self._page = page(names, self._tagger.classes, config.serve.max_upload_mb)

@@ -75,7 +75,7 @@ def run(config: Config) -> None:
 def tag_pending(
     config: Config, ensemble: SavedEnsemble, table: TagTable, files: pa.Table, song: Location | None
 ) -> pa.Table:
-    """Tag the files that are not done, write all tables, and return what `TagTable.finish` does."""
+    """Tag the files that are not done, write all tables, and return the rows of all files: see `TagTable.finish`."""
     started = time.monotonic()
     pending = table.pending(files, config.decoding.retry_rejects)
     tag_report.show_start(ensemble, len(files), len(pending))
@@ -205,6 +205,7 @@ def _cluster_stream(
 
 
 def check_any_readable(rows: pa.Table, failures: Location) -> None:
+    """Raise `GenreError`, which names the file `failures`, when no row is of a readable file."""
     if rows["reason"].null_count:
         return
     first = rows.slice(0, 1).to_pylist()[0]

@@ -98,7 +98,7 @@ def _fit(
     folder: Location,
     resources: dict[str, int],
 ) -> str | None:
-    """Train with all workers. Return why training cannot continue where the settings are the reason."""
+    """Train with all workers. Return the message of an error that a repetition would raise again, else None."""
     use_gpu = "GPU" in resources
     show = functools.partial(_show, epochs=planned.train.epochs)
     with reporter.listening(show) as mailbox:
@@ -131,7 +131,7 @@ def _fit(
 def _worker(loop_config: dict[str, Any]) -> str | None:
     """Train this process's share of every batch; rank 0 also reports the epochs and saves the model.
 
-    Returns the message of an error that would be the same again: if it were raised, Ray would repeat the training.
+    Return the message of an error that a repetition would raise again: if it were raised, Ray would train again.
     """
     setup: WorkerSetup = loop_config["setup"]
     torch.set_num_threads(setup.threads)

@@ -122,7 +122,7 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
     if missing:
         if len(missing) < len(trials):
             cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
-        if config.tune.workers_per_trial == 1:  # several may keep a share each
+        if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
             runner.make_copy()
         sampling = samplers.sampling(config.tune, config.seed, plan, trials, missing)
         trials = runner.run("search", trials, missing, **sampling)
