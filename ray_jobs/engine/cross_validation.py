@@ -1,4 +1,4 @@
-"""Cross-validation of saved models: each is trained again for every fold, in Ray tasks, and judges the tracks of it.
+"""Cross-validation of saved models, in Ray tasks: each is trained again for every fold, and predicts the fold's tracks.
 
     OUTPUT/cross_validation/fold_predictions/<model>-<seed>-<key>/fold-<n>.parquet   track_id, list of probabilities
 
@@ -40,7 +40,8 @@ from ray_jobs.engine import blocks, cli
 from ray_jobs.engine.capacity import SHARE_OF_GPU, Capacity, is_cluster
 from ray_jobs.engine.progress import JobProgress
 
-MOST_MORE = 1.25  # times as many tracks for the networks of the folds as for a model that is calibrated by them
+# Folds calibrate a model only if their networks and the model learned from numbers of tracks within this factor.
+MOST_MORE = 1.25
 
 
 @dataclass(frozen=True)
@@ -93,21 +94,21 @@ class CrossValidation:
         record its training.
         """
         tracks = features.tracks()
-        of_tracks = folds.assign(tracks, count, seed)
-        folds.check(tracks, of_tracks, count, features.classes)
+        fold_of_track = folds.assign(tracks, count, seed)
+        folds.check(tracks, fold_of_track, count, features.classes)
         all_folds = [Fold(number, count, seed) for number in range(1, count + 1)]
         models = {
             runs.label: [_planned(runs.label, model, features, all_folds, folder) for model in runs.folders]
             for runs in saved
         }
-        return cls(features, folds.table(tracks, of_tracks), models)
+        return cls(features, folds.table(tracks, fold_of_track), models)
 
     @property
     def trainings(self) -> list[FoldTraining]:
         return [training for runs in self.models.values() for _, trainings in runs for training in trainings]
 
     def missing(self) -> list[FoldTraining]:
-        """Return the trainings without predictions, the longest first, so that none of these is left at the end."""
+        """Return the trainings without predictions, the longest first, so that no long one runs alone at the end."""
         missing = [training for training in self.trainings if not training.file.exists()]
         return sorted(missing, key=lambda training: -self._seconds(training))
 
@@ -127,7 +128,7 @@ class CrossValidation:
         use_gpu = capacity.gives_gpu(device)
         if device == "cuda" and not use_gpu:
             raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
-        # not of the missing ones: the last bits of predictions depend on the number of threads
+        # of all, not of the missing: the last bits of predictions depend on the number of threads, also after a resume
         cpus = 1 if is_cluster() else max(1, int(capacity.cpus // len(self.trainings)))
         needed = {"CPU": float(cpus)} | ({"GPU": SHARE_OF_GPU} if use_gpu else {})
         task = _run.options(num_cpus=cpus, num_gpus=needed.get("GPU", 0))
@@ -152,15 +153,15 @@ class CrossValidation:
     def calibrate(self, saved: Sequence[SavedRuns]) -> list[str]:
         """Give the `saved` models these predictions to be calibrated by; return what was done, in sentences.
 
-        A model keeps its own where it comes from other tracks, and where the networks of the folds learned from so
-        many more or fewer tracks that they are no measure of it.
+        A model keeps its own predictions where they are for other tracks, and where the networks of the folds learned
+        from so many more or fewer tracks that they are no measure of it.
         """
         count = self.trainings[0].fold.count
-        more = len(self.tracks) * (1 - 1 / count) / max(1, len(self.features.tracks("train")))
-        if not 1 / MOST_MORE <= more <= MOST_MORE:
+        ratio = len(self.tracks) * (1 - 1 / count) / max(1, len(self.features.tracks("train")))
+        if not 1 / MOST_MORE <= ratio <= MOST_MORE:
             return [
                 "Calibration and thresholds of the saved models are still those by their validation tracks: the "
-                f"networks of the folds learned from {more:.2f} times as many tracks, and more than {MOST_MORE} times "
+                f"networks of the folds learned from {ratio:.2f} times as many tracks, and more than {MOST_MORE} times "
                 "as many, or as few, are no measure of the saved models."
             ]
         predictions, ids = self.predictions(), self.tracks["track_id"].to_pylist()
@@ -190,14 +191,14 @@ class CrossValidation:
             ids, probabilities = training.predictions()
             joined[pc.index_in(ids, combined(self.tracks["track_id"])).to_numpy()] = probabilities
         if np.isnan(joined).any():
-            folder = "/".join(str(trainings[0].file).split("/")[:-1])
+            folder = trainings[0].file.parent
             raise ArtifactError(f"{folder}: predictions for some tracks are missing; delete the folder and run again")
         return joined
 
     def _seconds(self, training: FoldTraining) -> float:
-        """Return the seconds of a training as they follow from that of the saved model, which had other tracks."""
-        of_fold = pc.not_equal(self.tracks["fold"], training.fold.number)
-        ratio = pc.sum(of_fold).as_py() / max(1, len(self.features.tracks("train")))
+        """Return the expected seconds of a training: those of the saved model, in proportion to the tracks."""
+        is_trained_on = pc.not_equal(self.tracks["fold"], training.fold.number)
+        ratio = pc.sum(is_trained_on).as_py() / max(1, len(self.features.tracks("train")))
         return training.repetition.epochs * training.repetition.seconds_per_epoch * float(ratio)
 
 

@@ -70,8 +70,8 @@ def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int, 
     """
     features = planned.features
     with JobProgress("judging", len(saved)) as progress:
-        clips = features.of_fold(planned.trainings[0].fold)  # of any fold: costs do not depend on the music
-        costs = scoring.measure_costs(saved, clips, "valid", progress)
+        any_fold = features.of_fold(planned.trainings[0].fold)  # costs do not depend on the music
+        costs = scoring.measure_costs(saved, any_fold, "valid", progress)
     calibrated = planned.calibrate(saved) if calibrates else []
     predicted = planned.predictions()
     rows = [entries.network(runs, predicted[runs.label], costs[runs.label], {}) for runs in saved]

@@ -1,8 +1,8 @@
-"""What the pages that a job serves to this machine have in common: who may ask, and how a request is refused.
+"""What the services of jobs on this machine have in common: who may ask, and how a request is refused.
 
-A page elsewhere can resolve its own host name to 127.0.0.1 (DNS rebinding) and would then read the answers: requests to
-other host names are refused. Other sites can also send requests without reading the answers: browsers ask first before
-they send JSON or an unusual header, which no handler allows, so that only such requests may change something.
+Another site can resolve its own host name to 127.0.0.1 (DNS rebinding) and would then read the answers, so requests to
+other host names are refused. It can also send requests without reading the answers. Browsers ask for permission before
+they send JSON or an unusual header, and no handler gives it, so a request that changes something must have one of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAMES = (HOST, "localhost", "[::1]")  # host names under which a service answer
 # other sites can neither embed nor frame what a service returns, and no browser guesses another type
 HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "frame-ancestors 'none'",  # the page has the rest in itself
+    "Content-Security-Policy": "frame-ancestors 'none'",  # the page declares the rest of its policy
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -41,7 +41,7 @@ class RefusedError(Exception):
 
 
 def check_host(request: Request, port: int) -> None:
-    """Raise `RefusedError` unless the request was sent to this machine by name, and to this port."""
+    """Raise `RefusedError` unless the header Host names this machine and `port`."""
     ends = (f":{port}", *([""] if port == 80 else []))  # browsers omit port 80
     if request.headers.get("host", "").lower() not in {f"{name}{end}" for name in _NAMES for end in ends}:
         raise RefusedError(421, "wrong_host", f"wrong host name; use http://{HOST}:{port}")

@@ -32,7 +32,7 @@ class Mailbox:
 
 @contextlib.contextmanager
 def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Iterator[Any]:
-    """Yield a mailbox for workers. A thread of this process calls `receive` with each message, the last on leaving."""
+    """Yield a mailbox for workers. A thread calls `receive` with each message; the last are received on leaving."""
     # on the driver's machine, so that the loss of another machine does not end it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """The page of `review`: a plain web service for one person, without Ray.
 
     GET  /             the page
-    GET  /rows         a page of tracks as JSON: state, genre, text, below, start
+    GET  /rows         a page of tracks as JSON, chosen by the parameters state, genre, text, below and start
     GET  /audio/ROW    the file of a track, also parts of it (ranges)
     POST /decide       {"row": 3, "genre": "jazz", "is_new": false}: save the genre of a track
     POST /undo         {}: take back the last decision
@@ -131,14 +131,14 @@ class _Handlers:
             page = self._review.collection.page(wanted, start)
             content = asdict(page) | self._progress()
         for track in content["tracks"]:
-            track["state"] = _state(track["path"])
+            track["state"] = _problem(track["path"])
         return JSONResponse(content)
 
     def audio(self, request: Request) -> Response:
         path = self._review.collection.path(self._row(request.path_params["row"]))
-        state = _state(path)
-        if state:
-            raise RefusedError(410, state, f"{path}: {_REASONS[state]}")
+        problem = _problem(path)
+        if problem:
+            raise RefusedError(410, problem, f"{path}: {_PROBLEMS[problem]}")
         return FileResponse(path, media_type=_TYPES.get(os.path.splitext(path)[1].lower(), "application/octet-stream"))
 
     async def decide(self, request: Request) -> Response:
@@ -150,15 +150,16 @@ class _Handlers:
 
     async def undo(self, request: Request) -> Response:
         await _json(request)
-        return await run_in_threadpool(self._decide_back)
+        return await run_in_threadpool(self._undo)
 
     def _decide(self, row: int, genre: str, is_new: bool) -> Response:
-        if _state(self._review.collection.path(row)) == "gone":
-            raise RefusedError(410, "gone", f"{self._review.collection.path(row)}: {_REASONS['gone']}")
+        path = self._review.collection.path(row)
+        if _problem(path) == "gone":
+            raise RefusedError(410, "gone", f"{path}: {_PROBLEMS['gone']}")
         with self._turn, _explained():
             return self._answer(self._review.decide(row, genre, is_new))
 
-    def _decide_back(self) -> Response:
+    def _undo(self) -> Response:
         with self._turn, _explained():
             decision = self._review.undo()
             if decision is None:
@@ -178,15 +179,15 @@ class _Handlers:
         return number
 
 
-_REASONS = {
+_PROBLEMS = {
     "gone": "the file is gone or cannot be read; mount its disk, or tag the collection again",
     "remote": "the file is not on this machine; the page plays local files only",
     "no_audio": "not the name of an audio file",
 }
 
 
-def _state(path: str) -> str:
-    """Return why a file cannot be played, a key of `_REASONS`; empty if it can."""
+def _problem(path: str) -> str:
+    """Return why a file cannot be played, a key of `_PROBLEMS`; empty if it can."""
     if not is_audio(os.path.basename(path)):
         return "no_audio"
     if "://" in path:
@@ -195,6 +196,7 @@ def _state(path: str) -> str:
 
 
 def _filter(request: Request) -> tuple[Filter, int]:
+    """Return which tracks are asked for, and the row to start from. Raises `RefusedError`."""
     query = request.query_params
     try:
         below, start = float(query.get("below", "1")), int(query.get("start", "0"))
@@ -226,6 +228,7 @@ async def _json(request: Request) -> dict[str, Any]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
+    """Raise `RefusedError` for the errors of a review."""
     try:
         yield
     except NewGenreError as error:

@@ -81,13 +81,13 @@ class Measurement:
     ) -> Measurement:
         """Start the tasks for the models in `folders` and, as the last of the models, the baseline."""
         blocks = even_blocks(list(range(len(audio.paths))), capacity.workers(-(-len(audio.paths) // _TRACKS_PER_CPU)))
-        tasks = [
+        started = [
             _predict_changed.remote(
                 audio.rows[block].tolist(), [audio.paths[i] for i in block], audio.recipe, folders, fitted
             )
             for block in blocks
         ]
-        return cls(audio, tasks, blocks)
+        return cls(audio, started, blocks)
 
     def finish(
         self,

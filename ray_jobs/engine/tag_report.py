@@ -86,7 +86,7 @@ def clock(seconds: float) -> str:
 
 
 def _say(text: str) -> None:
-    cli.console().print(text, markup=False)
+    cli.console().print(text)
 
 
 def _files(count: int) -> str:
