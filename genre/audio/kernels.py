@@ -40,7 +40,7 @@ def emphasised(
 ) -> None:
     """Write `frames` (n, n_fft) from frame `first` on, windowed and emphasised, and the energy of each (n,).
 
-    Sample j of a frame is `ahead[j] * x[j + 1] - here[j] * x[j]`, one sample early, which does not change its power.
+    Sample j of a frame is `ahead[j] * x[j + 1] - here[j] * x[j]`.
     """
     length = len(ahead)
     for i in range(len(frames)):
