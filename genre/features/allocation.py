@@ -21,10 +21,10 @@ Floats = npt.NDArray[np.float64]
 TOLERANCE = 0.2  # of the wanted number of tracks
 
 _DISPERSED = 100.0  # penalty for a split out of tolerance: more than any chi-square term
-_EMPTY = (1e8, 1e6, 1e7)  # of train, validation, test: which a genre of too few units does without last
+_EMPTY = (1e8, 1e6, 1e7)  # of train, validation, test: too few units leave validation empty first, then test
 _EMPTY_FOLD = 1e6
-_DIVISIONS = 3**9  # that are compared: of nine units of a genre among three splits, of six among five folds
-_TIE = 1e-9  # of a fold's share of all tracks: less than any other difference in cost
+_DIVISIONS = 3**9  # compared at most: of nine units of a genre among three splits, of six among five folds
+_TIE = 1e-9  # weight of a fold's share of all tracks: less than any other difference in cost
 _PASSES = 5
 
 
@@ -122,7 +122,7 @@ class _Allocation:
             lacking = np.maximum(self._wanted[genre] - self._counts[genre], 0)
             exact = lacking / lacking.sum() * len(members)
             number = _rounded(exact, len(members), np.argsort(self._ties(), kind="stable"))
-            sequence = [1, 0, *range(2, self._splits)]
+            sequence = [1, 0, *range(2, self._splits)]  # arbitrary, but another order would change all splits
             self._split[members] = np.repeat(sequence, number[sequence])
             self._counts[genre] += number
 
@@ -181,7 +181,7 @@ def is_dispersed(counts: Floats, wanted: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _rounded(exact: Floats, total: int, first: Ints) -> Ints:
-    """Return integers near `exact` whose sum is `total` (largest remainder); of equal ones `first` are rounded up."""
+    """Return integers near `exact` whose sum is `total` (largest remainder); ties go up in the order of `first`."""
     number = np.floor(exact + 1e-9).astype(np.int64)
     largest = np.argsort((number - exact)[first], kind="stable")
     number[first[largest[: total - number.sum()]]] += 1

@@ -28,7 +28,7 @@ def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list
 
 
 def _groups(tracks: pa.Table) -> str:
-    sizes = Counter(dict(zip(*(column.to_pylist() for column in _counts(tracks["group"])), strict=True)))
+    sizes = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(tracks["group"]).to_pylist()})
     alone = sizes.pop(None, 0)
     if not sizes:
         return "artists are unknown: tracks of one artist may be in several splits, which makes scores too high"
@@ -52,8 +52,3 @@ def _dispersed_genres(tracks: pa.Table, settings: CorpusSettings) -> list[str]:
             )
     more = len(lines) - _SHOWN
     return lines[:_SHOWN] + ([f"{more} more genres are as far from their shares"] if more > 0 else [])
-
-
-def _counts(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-    counts = pc.value_counts(column)
-    return counts.field("values"), counts.field("counts")

@@ -10,7 +10,7 @@ once is there for the next job. The first process that needs a copy makes it whi
     FOLDER/features-KEY/SPLIT.tracks    Arrow: track_id, group, label, clips, here (whether the clips are in the copy)
 
 Where the clips are too many for a machine, it keeps the share of its workers (`Share`); the table of tracks is always
-complete. The key depends on everything that the clips follow from, with the names, sizes and times of the files in
+complete. The key changes with everything that decides the clips, and with the names, sizes and times of the files in
 `clips/`. Readers hold a shared lock on the header, and a copy whose header is locked is not deleted.
 """
 
@@ -52,7 +52,7 @@ _WORTH_A_MESSAGE = 1e9  # bytes; copying less takes a few seconds
 
 @dataclass(frozen=True)
 class CachedClips:
-    """The clips of a copy by split, and the level statistics of its clips of the first split."""
+    """The clips of a copy by split, and the level statistics of the clips of its first split."""
 
     clips: dict[str, Clips]
     statistics: LevelStatistics
@@ -122,7 +122,7 @@ class ClipCache:
     def _make(self, folder: Path, report: Report) -> None:
         """Copy the clips to `folder`, where this process holds the lock."""
         self._check_unchanged()
-        shutil.rmtree(folder / self._name, ignore_errors=True)  # altered
+        shutil.rmtree(folder / self._name, ignore_errors=True)  # a copy that was altered
         size = self._size()
         cache_folder.make_room(folder, size, self.settings.max_gb, str(self.features.folder))
         if size > _WORTH_A_MESSAGE:
@@ -266,12 +266,12 @@ def _mapped(folder: Path, cache: ClipCache) -> CachedClips | None:
     except (OSError, ValueError, KeyError):
         return None
     os.utime(folder)  # it was used now
-    clips = {split: _split(folder / split, cache.features.shape, lock) for split in cache.splits}
+    clips = {split: _mapped_split(folder / split, cache.features.shape, lock) for split in cache.splits}
     return CachedClips(clips, LevelStatistics.merged(cache.features.shape, [header["statistics"]]))
 
 
-def _split(path: Path, shape: Shape, lock: object) -> Clips:
-    """Return the mapped clips of a split; they hold `lock`."""
+def _mapped_split(path: Path, shape: Shape, lock: object) -> Clips:
+    """Return the mapped clips of a split, which hold `lock` as long as they exist."""
     tracks = pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".tracks")))).get_batch(0)
     counts, here = tracks["clips"].to_numpy(), np.flatnonzero(tracks["here"].to_numpy(zero_copy_only=False))
     source = MappedFile(path.with_suffix(".clips"), lock)

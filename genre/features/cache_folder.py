@@ -1,4 +1,4 @@
-"""The folder of a machine in which jobs keep copies of features: its lock, its size, and which copies go first."""
+"""The folder of a machine in which jobs keep copies of features: its lock, its size, and what is deleted first."""
 
 from __future__ import annotations
 

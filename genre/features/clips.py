@@ -45,7 +45,7 @@ class Clips:
     groups: pa.StringArray  # (tracks,) the track_id where no group is known
     shape: Shape
     source: MappedFile | None = None  # of the spectrograms, where they are mapped from a file
-    everywhere: Ints | None = None  # (tracks,) clips of each track, where other machines hold a part of them
+    everywhere: Ints | None = None  # (tracks,) clips of each track on all machines; None: all are here
 
     def __len__(self) -> int:
         return len(self.spectrograms)
@@ -67,7 +67,7 @@ class Clips:
         return labels
 
     def prefetch(self, rows: Ints, starts: Ints, frames: int) -> None:
-        """Start to read the windows that `windows.cut` is about to cut, where they are not in memory yet."""
+        """Start to read the windows that `windows.cut` takes with these arguments, unless they are in memory."""
         if self.source is not None:
             self.source.prefetch((rows * self.shape.frames + starts) * self.shape.bins, frames * self.shape.bins)
 
@@ -89,9 +89,9 @@ class Clips:
 
 
 class ClipIndex:
-    """Gives each clip of `tracks` a position, in the order of tracks and clip numbers, and accepts each clip once.
+    """Gives each clip a position, in the order of tracks and clip numbers, and accepts each clip once.
 
-    `clips` is the number of clips of each track; `source` names the tracks in errors. Methods raise `ArtifactError`.
+    `clips` (tracks,) counts the clips of each track; `source` names the tracks in errors. Methods raise `ArtifactError`.
     """
 
     def __init__(self, source: str, clips: Ints) -> None:

@@ -21,8 +21,8 @@ _SHOWN = 3
 
 def find(tracks: pa.Table) -> pa.Table:
     """Return the tracks that share their audio with another, sorted so that equal audio is adjacent."""
-    code, count = _sounds(tracks)
-    copies = tracks.filter(pa.array(count[code] > 1)).select(_COLUMNS)
+    sound, size = _sounds(tracks)
+    copies = tracks.filter(pa.array(size[sound] > 1)).select(_COLUMNS)
     return copies.sort_by([("sound", "ascending"), ("track_id", "ascending")])
 
 
@@ -32,12 +32,12 @@ def exclude_copies(tracks: pa.Table) -> pa.Table:
     Only a published split separates copies. Those in the test split stay, so that scores remain comparable with
     published ones; where there are none, those in the validation split stay.
     """
-    code, count = _sounds(tracks)
+    sound, size = _sounds(tracks)
     # excluded: -1, train: 0, valid: 1, test: 2
     rank = pc.fill_null(pc.index_in(tracks["split"], pa.array(SPLITS)), -1).to_numpy()
-    highest = np.full(len(count), -1, dtype=rank.dtype)
-    np.maximum.at(highest, code, rank)
-    is_lower = (rank >= 0) & (rank < highest[code])
+    highest = np.full(len(size), -1, dtype=rank.dtype)
+    np.maximum.at(highest, sound, rank)
+    is_lower = (rank >= 0) & (rank < highest[sound])
     return replaced(tracks, "split", pc.if_else(pa.array(is_lower), EXCLUDED, tracks["split"]))
 
 

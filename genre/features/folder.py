@@ -83,7 +83,7 @@ class Features:
     def tracks(self, split: str | None = None) -> pa.Table:
         """Return the tracks that have clips, sorted by track_id: all of them, or those of one split.
 
-        Columns that a folder of others lacks are null; `clips` is counted.
+        In a folder that prepare did not write, missing columns are null, and missing `clips` are counted.
         """
         if self._tracks is None or "clips" not in self._tracks.column_names:
             tracks = _read_tracks(self.folder) if self._tracks is None else self._tracks
@@ -93,7 +93,7 @@ class Features:
         return self._tracks if split is None else self._tracks.filter(pc.equal(self._tracks["split"], split))
 
     def labelled(self) -> pa.Table:
-        """Return the tracks of all splits, sorted by track_id."""
+        """Return the tracks that are in train, valid or test, sorted by track_id."""
         tracks = self.tracks()
         return tracks.filter(pc.is_in(tracks["split"], pa.array(SPLITS)))
 

@@ -95,12 +95,12 @@ class Ledger:
         With `decoding.retry_rejects`, rejects are invalid. After a change of the limits, rejects, truncated files and
         tracks that are now too long are invalid.
         """
-        outcomes, limits = self.outcomes(), self.recipe.decoding
+        outcomes, decoding = self.outcomes(), self.recipe.decoding
         invalid = pa.array(np.zeros(len(outcomes), dtype=bool))
-        if limits.retry_rejects:
+        if decoding.retry_rejects:
             invalid = pc.is_valid(outcomes["reason"])
         if self._settings.get("limits") != self.recipe.limits():
-            too_long = pc.greater(outcomes["seconds"], limits.max_track_seconds)
+            too_long = pc.greater(outcomes["seconds"], decoding.max_track_seconds)
             affected = pc.or_kleene(pc.is_valid(outcomes["reason"]), pc.or_kleene(outcomes["truncated"], too_long))
             invalid = pc.or_(invalid, pc.fill_null(affected, False))
         return outcomes.filter(pc.invert(invalid))

@@ -93,9 +93,9 @@ def read(folder: Location) -> dict[str, Any]:
             f"{folder}: holds {kind}, not features version {SCHEMA_VERSION}; delete it or choose another output, and "
             "run prepare"
         )
-    for key, parts in {"shape": {item.name for item in fields(Shape)}, "classes": set()}.items():
-        if key not in content or not parts <= set(content[key]):
-            names = f" with {', '.join(sorted(parts))}" if parts else ""
+    for key, required in {"shape": {item.name for item in fields(Shape)}, "classes": set()}.items():
+        if key not in content or not required <= set(content[key]):
+            names = f" with {', '.join(sorted(required))}" if required else ""
             raise ArtifactError(f"{path}: lacks {key!r}{names}; docs/FEATURES.md says what a manifest holds")
     return content
 

@@ -107,7 +107,7 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
         writer = _ClipWriter(stack, folder / "clips" / name, recipe.shape())
         for track in tracks.select(["track_id", "path", "size", "modified"]).to_pylist():
             try:
-                prepared = _prepared(kernel, track, recipe.decoding.file_timeout_s)
+                prepared = _decode(kernel, track, recipe.decoding.file_timeout_s)
             except AudioError as error:
                 outcomes.append(track | {"reason": error.reason.value, "message": " ".join(str(error).split())})
                 continue
@@ -123,7 +123,7 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
     return table
 
 
-def _prepared(kernel: IsolatedKernel, track: dict[str, Any], timeout: float) -> PreparedTrack:
+def _decode(kernel: IsolatedKernel, track: dict[str, Any], timeout: float) -> PreparedTrack:
     """Decode a track. Raises `AudioError`, and `StorageError` when a file that was listed cannot be reached."""
     if track["size"] == MISSING:
         raise AudioError(Reason.UNREADABLE, "there was no file when the corpus was listed")

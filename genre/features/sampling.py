@@ -51,9 +51,9 @@ class Sample:
         pairs, sizes = np.unique(np.stack([genre, unit]), axis=1, return_counts=True)
         order = np.lexsort((drawn[pairs[1]], pairs[0]))
         (pair_genre, pair_unit), size = pairs[:, order], sizes[order]
-        first = np.flatnonzero(np.diff(pair_genre, prepend=-1))
+        first = np.flatnonzero(np.diff(pair_genre, prepend=-1))  # the first pair of each genre
         before = np.cumsum(size) - size
-        before -= np.repeat(before[first], np.diff(first, append=len(size)))
+        before -= np.repeat(before[first], np.diff(first, append=len(size)))  # tracks of the genre before each pair
         total = np.bincount(genre)[pair_genre]
         taken = before + size / 2 <= self.share * total
         taken[first] = True
@@ -71,7 +71,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Share:
-    """The tracks that one machine keeps: those that are dealt to the workers on it, of all workers of a training."""
+    """The tracks that one machine keeps: those dealt to its workers, `ranks` of the `world` workers of a training."""
 
     ranks: tuple[int, ...]
     world: int
@@ -79,8 +79,8 @@ class Share:
     def holds(self, tracks: pa.Table) -> Bools:
         """Return which tracks of one split the machine keeps, (tracks,). `tracks` has track_id, genre and clips.
 
-        Tracks are dealt to the workers in turn, sorted by genre and number of clips, so that each worker has as many
-        tracks of each genre, or one more, and about as many clips.
+        Tracks are dealt to the workers in turn, sorted by genre and number of clips, so that workers differ by at most
+        one track of each genre, and have about the same number of clips.
         """
         drawn = _draw(combined(tracks["track_id"]), 0)
         genre = combined(tracks["genre"]).dictionary_encode()

@@ -22,7 +22,7 @@ _KEY = b"drawn_with"
 
 
 def read(folder: Location, settings: CorpusSettings) -> pa.Table | None:
-    """Return the splits that were assigned with the same shares and seed, None where there are none."""
+    """Return track_id, group and split as assigned with the same shares and seed; None where there are none."""
     file = folder / FILE
     if not file.exists():
         return None

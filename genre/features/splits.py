@@ -170,15 +170,15 @@ def _components(units: Ints, audio: Ints, count: int) -> Ints:
 
 def _earlier_splits(table: pa.Table, units: Ints, count: int, history: pa.Table | None) -> Ints:
     """Return the split that each of `count` units had earlier, by its tracks and its group, or -1."""
-    later = len(SPLITS)
-    split = np.full(count, later)
+    none = len(SPLITS)  # greater than any split, so that the minimum is the first of them
+    split = np.full(count, none)
     if history is not None:
         codes = _codes(history["split"])
         for column in ("track_id", "group"):
             row = pc.index_in(table[column], combined(history[column]), skip_nulls=True)
             found = row.is_valid().to_numpy()
             np.minimum.at(split, units[found], codes[row.drop_null().to_numpy()])
-    return np.where(split == later, -1, split)
+    return np.where(split == none, -1, split)
 
 
 def drawn_order(names: pa.StringArray, seed: int) -> Ints:

@@ -30,6 +30,8 @@ _LARGE_FILE = 64 << 20  # bytes; larger files are divided at their row groups
 _GROUPS_PER_UNIT = 4
 
 Values = npt.NDArray[np.floating[Any]]
+_Order = tuple[str, int, int]  # file, first row group of the unit, number within the unit
+_Piece = tuple[_Order, int, list[Float32]]  # of a track: order, number of clips, means of its values
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Clips of some tracks from one unit. `clips.track` counts within `tracks`; labels and groups are not filled in."""
+    """Clips of some tracks from one unit. `clips.track` indexes `tracks`; labels and groups are not filled in."""
 
-    order: tuple[str, int, int]  # file, first row group of the unit, number within the unit
+    order: _Order
     tracks: Ints  # (tracks,) rows in the table of tracks that is read
-    numbers: Ints  # (clips,) of the clip within its track
+    numbers: Ints  # (clips,) number of the clip within its track
     clips: Clips
 
     def means(self, values: Sequence[Values]) -> ChunkMeans:
@@ -60,7 +62,7 @@ class Chunk:
 class ChunkMeans:
     """Means over the clips of a chunk; the first four fields are those of the chunk."""
 
-    order: tuple[str, int, int]
+    order: _Order
     tracks: Ints
     track: Ints
     numbers: Ints
@@ -120,15 +122,15 @@ def first_clips(features: Features, tracks: pa.Table, count: int) -> Clips:
 class TrackMeans:
     """Combines the means of chunks, which arrive in any order, into one row for each track.
 
-    Memory holds the result, and for the time being the values of tracks of which some chunks are still missing.
+    Memory holds the result, and the values of tracks of which some chunks are still missing.
     """
 
     def __init__(self, source: str, tracks: pa.Table) -> None:
-        """Prepare for `tracks`, whose column `clips` tells how many each one has; `source` names them in errors."""
+        """Prepare for `tracks`, whose column `clips` is their number of clips; `source` names them in errors."""
         clips = tracks["clips"].to_numpy().astype(np.int64)
         self._counts, self._index = clips, ClipIndex(source, clips)
         self._means: list[Float32] = []
-        self._incomplete: dict[int, list[tuple[tuple[str, int, int], int, list[Float32]]]] = {}
+        self._incomplete: dict[int, list[_Piece]] = {}
 
     def add(self, chunk: ChunkMeans) -> int:
         """Add a chunk and return the number of tracks that it completed. Raises `ArtifactError` for a repeated clip."""
@@ -154,7 +156,7 @@ class TrackMeans:
         self._index.check_complete()
         return self._means
 
-    def _complete(self, row: int, pieces: list[tuple[tuple[str, int, int], int, list[Float32]]]) -> None:
+    def _complete(self, row: int, pieces: list[_Piece]) -> None:
         """Average the pieces of a track in the order of the units, so that the sum is the same each time."""
         pieces.sort(key=lambda piece: piece[0])
         weights = np.array([clips for _, clips, _ in pieces], np.float64)
@@ -193,7 +195,7 @@ def _rows(features: Features, tracks: pa.Table, unit: Unit) -> Iterator[_Rows]:
         )
 
 
-def _chunk(features: Features, order: tuple[str, int, int], collected: list[_Rows]) -> Chunk:
+def _chunk(features: Features, order: _Order, collected: list[_Rows]) -> Chunk:
     """Return rows as a chunk, in the order of tracks and of the clips' numbers."""
     track, number = (np.concatenate([getattr(rows, name) for rows in collected]) for name in ("track", "number"))
     sequence = np.lexsort((number, track))

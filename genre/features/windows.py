@@ -36,11 +36,11 @@ class Shard:
 
     rank: int = 0
     world: int = 1
-    peers: Shard | None = None  # which of the workers of its machine, where each machine has its own share of the clips
+    peers: Shard | None = None  # among the workers of its machine, where each machine has its own share of the clips
 
     @property
     def of_clips(self) -> Shard:
-        """Which of the workers this is that divide the clips of this machine among them."""
+        """The shard among the workers that divide the clips of this machine: its own, or all where it has all clips."""
         return self.peers or self
 
 
@@ -71,7 +71,7 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
 
 
 def per_epoch(windows_per_clip: int, frames: int, clip_frames: int) -> int:
-    """Return the number of windows of `frames` frames per clip and epoch; for 0, the number that fills the clip."""
+    """Return `windows_per_clip`, or for 0 the number of windows of `frames` frames that fill a clip."""
     return windows_per_clip or max(1, round(clip_frames / frames))
 
 
@@ -93,10 +93,10 @@ def training_windows(
     epoch, peers = plan(clips.total, per_clip, batch_size, shard.world), shard.of_clips
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.repeat(np.arange(len(clips)), per_clip))
-    batch = epoch.share * peers.world if shard.peers else epoch.batch
-    order = np.resize(order, max(len(order), epoch.steps * batch))
+    per_step = epoch.share * peers.world if shard.peers else epoch.batch  # windows of the clips on this machine
+    order = np.resize(order, max(len(order), epoch.steps * per_step))
     starts = rng.integers(0, clips.shape.frames - frames + 1, size=len(order))
-    begins = range(peers.rank * epoch.share, epoch.steps * batch, batch)
+    begins = range(peers.rank * epoch.share, epoch.steps * per_step, per_step)
     shares = (slice(begin, begin + epoch.share) for begin in begins)
     return _cut_each(clips, ((order[rows], starts[rows]) for rows in shares), frames)
 
@@ -140,7 +140,7 @@ def _cut_each(clips: Clips, batches: Iterable[tuple[Ints, Ints]], frames: int) -
 
 
 def cut(clips: Clips, rows: Ints, starts: Ints, frames: int) -> Windows:
-    """Return windows of `frames` frames of the clips in `rows`, each from its own start."""
+    """Return windows of `frames` frames of the clips `rows`, each from its frame of `starts`, (windows,) both."""
     bins = clips.shape.bins
     flat = clips.spectrograms.reshape(len(clips), clips.shape.frames * bins)
     runs = np.lib.stride_tricks.sliding_window_view(flat, frames * bins, axis=1)
