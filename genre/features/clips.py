@@ -91,7 +91,7 @@ class Clips:
 class ClipIndex:
     """Gives each clip a position, in the order of tracks and clip numbers, and accepts each clip once.
 
-    `clips` (tracks,) counts the clips of each track; `source` names the tracks in errors. Methods raise `ArtifactError`.
+    `clips` (tracks,) counts the clips of each track; `source` names them in errors. Methods raise `ArtifactError`.
     """
 
     def __init__(self, source: str, clips: Ints) -> None:
@@ -103,7 +103,7 @@ class ClipIndex:
         return len(self._found)
 
     def mark(self, file: str, track: Ints, clip: Ints) -> Ints:
-        """Return the positions of clips, given by the row of their track and their number within it, (clips,) each."""
+        """Accept clips, given by row of their track and number in it, and return their positions, (clips,) each."""
         beyond = (clip < 0) | (clip >= self._counts[track])
         position = self._first[track] + clip
         if beyond.any() or self._found[position].any() or len(np.unique(position)) < len(position):

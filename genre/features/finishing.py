@@ -31,10 +31,8 @@ _COMPARED = 4096  # rows that are read at a time: a row group
 def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings, command: str = "") -> Manifest:
     """Write the final tables and, last, the manifest, which is returned. Delete files that no track needs.
 
-    `command` is the command line to keep in the manifest.
-
-    When the tables would not change, nothing is written and the existing manifest is returned. Raises `ArtifactError`
-    unless every scanned track is in exactly one of the two tables.
+    `command` is the command line to keep in the manifest. When the tables would not change, nothing is written and the
+    existing manifest is returned. Raises `ArtifactError` unless each scanned track is in exactly one of the two tables.
     """
     folder = ledger.folder
     kept, rejected = _join(scanned, ledger.outcomes())

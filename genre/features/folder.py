@@ -27,7 +27,6 @@ class Features:
     """A finished features folder, or a view of it: a sample of its tracks, or a fold in place of its splits.
 
     A job opens it once and passes it on; its pickle holds only address, manifest and the rule of the view.
-
     All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
     """
 
