@@ -46,7 +46,7 @@ class Findings:
     def __init__(self, folder: Location | None) -> None:
         self._folder = folder
         self._new: list[tuple[str, int, float, str]] = []  # not written yet
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
 
     def known(self, files: Sequence[Listed]) -> list[str | None]:
         """Return what was found in each file; None for a new or changed one."""
@@ -71,7 +71,7 @@ class Findings:
         if self._folder is None:
             return
         self._new.append((file.relative, file.size, file.modified, found))
-        if time.monotonic() - self._written > _WRITE_SECONDS:
+        if time.monotonic() - self._last_write > _WRITE_SECONDS:
             self._write()
 
     def finish(self, files: Sequence[Listed]) -> None:
@@ -84,7 +84,7 @@ class Findings:
         rows = pc.drop_null(pc.index_in(names, value_set=table["relative"].combine_chunks()))
         if len(parts) == 1 and len(rows) == len(table):
             return
-        self._part(parts).write_table(table.take(rows))
+        self._next_part(parts).write_table(table.take(rows))
         for part in parts:
             part.delete()
 
@@ -104,14 +104,14 @@ class Findings:
     def _write(self) -> None:
         if self._folder is not None and self._new:
             columns = dict(zip(_SCHEMA.names, zip(*self._new, strict=True), strict=True))
-            self._part(self._parts()).write_table(pa.Table.from_pydict(columns, _SCHEMA))
+            self._next_part(self._parts()).write_table(pa.Table.from_pydict(columns, _SCHEMA))
             self._new = []
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
 
     def _parts(self) -> list[Location]:
         return list(self._folder.files(".parquet")) if self._folder is not None else []
 
-    def _part(self, parts: list[Location]) -> Location:
+    def _next_part(self, parts: list[Location]) -> Location:
         """Return the file after these; their names are numbers of equal length."""
         assert self._folder is not None
         number = int(parts[-1].name.partition(".")[0]) + 1 if parts else 1

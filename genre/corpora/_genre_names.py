@@ -32,7 +32,10 @@ class _File(Settings):
 
 
 class GenreNames:
-    """Resolves texts to genres. `problems` has a line for each contradiction in the file of mappings."""
+    """Resolves texts to genres. The key of a genre is its name after `fold`.
+
+    `problems` has a line for each contradiction in the file of mappings.
+    """
 
     def __init__(self, address: str = "") -> None:
         """Read a file of mappings, by default the one that ships. Raises `ConfigError` when it cannot be used."""
@@ -51,7 +54,7 @@ class GenreNames:
 
     def resolve(self, text: str) -> list[str]:
         """Return the keys of the genres that a text names, in its order, each once; empty where it names none."""
-        keys = [self._genre(part) for part in self.split(text)]
+        keys = [self._genre_key(part) for part in self.split(text)]
         return list(dict.fromkeys(key for key in keys if key))
 
     def split(self, text: str) -> list[str]:
@@ -69,7 +72,8 @@ class GenreNames:
         key = fold(text)
         return key in self._aliases or key in self._parents or key in self._ignored
 
-    def _genre(self, text: str) -> str:
+    def _genre_key(self, text: str) -> str:
+        """Return the key of the genre that a text counts as; empty where it names none."""
         key = fold(text)
         if key in self._ignored or not any(letter.isalnum() for letter in key):
             return ""

@@ -36,7 +36,7 @@ class LibraryReport:
         self._files, self._names = files, names
         self._limits = min_tracks, min_artists
         self._tracks: Counter[str] = Counter()  # by the first genre of a file
-        self._artists: dict[str, set[str]] = defaultdict(set)
+        self._units: dict[str, set[str]] = defaultdict(set)
         self._spellings: dict[str, Counter[str]] = defaultdict(Counter)
         for file in files:
             for text in file.genres:
@@ -45,9 +45,9 @@ class LibraryReport:
             if file.keys:
                 self._tracks[file.keys[0]] += 1
                 # a track without an artist is a unit of its own when splits are drawn
-                self._artists[file.keys[0]].add(file.group or f"track {file.audio.relative}")
+                self._units[file.keys[0]].add(file.group or f"track {file.audio.relative}")
         self._classes = {
-            key for key, count in self._tracks.items() if count >= min_tracks and len(self._artists[key]) >= min_artists
+            key for key, count in self._tracks.items() if count >= min_tracks and len(self._units[key]) >= min_artists
         }
         self._titles = {key: self._title(key) for key in self._spellings}
 
@@ -67,7 +67,7 @@ class LibraryReport:
         )
         for key in sorted(self._classes, key=lambda key: (-labelled[self._titles[key]], key)):
             title = self._titles[key]
-            yield f"  {labelled[title]:>6} {title}, {self._artist_count(key)}{self._folded(key)}"
+            yield f"  {labelled[title]:>6} {title}, {self._artist_count(key)}{self._spellings_text(key)}"
         yield from self._unlabelled(unlabelled)
         yield from self._odd()
 
@@ -85,12 +85,12 @@ class LibraryReport:
         return [part for part in self._names.split(text) if self._names.resolve(part) == [key]]
 
     def _artist_count(self, key: str) -> str:
-        units = self._artists[key]
+        units = self._units[key]
         artists = sum(not unit.startswith("track ") for unit in units)
         alone = len(units) - artists
         return plural(artists, "artist") + (f" and {plural(alone, 'track')} without one" if alone else "")
 
-    def _folded(self, key: str) -> str:
+    def _spellings_text(self, key: str) -> str:
         """Return how a genre is written, unless all files write its name."""
         spellings = self._spellings[key]
         if set(spellings) == {self._titles[key]}:
@@ -123,7 +123,7 @@ class LibraryReport:
         for rare, common in list(self._misspelt())[:_SHOWN]:
             yield f"odd: {self._titles[rare]} may be {self._titles[common]} misspelt; corpus.params.genres can map it"
         for key in sorted(self._classes):
-            first, *others = self._artists[key]
+            first, *others = self._units[key]
             if not others and not first.startswith("track "):
                 yield f"odd: {self._titles[key]} has one artist, {first}"
         genres: dict[str, set[str]] = defaultdict(set)

@@ -28,7 +28,7 @@ class Shard:
     relative: str  # to the root
     size: int
     modified: float
-    split: str | None  # in its name or in that of a folder; None: none is named, or not all three are
+    split: str | None  # that its path names; None: not all three are named, or `corpus.split` is random
 
 
 def find_shards(settings: CorpusSettings, suffix: str) -> list[Shard]:

@@ -88,10 +88,10 @@ def walk(root: Location, setting: str = "corpus.root") -> Iterator[AudioFile]:
     r"""Yield every audio file at any depth below `root`, with files and folders sorted together by name (code points).
 
     Local folders are listed by several threads, a few folders ahead. Of an object store all names are requested at
-    once, a thousand with each request, and held in memory until they are sorted. On local paths a
-    link to a file inside `root` is a file (git-annex). Links to folders and links that leave `root` are not followed,
-    so no link can make a loop; one warning counts them. A local name that is not UTF-8 is yielded escaped
-    (`caf\xe9.wav`) and as MISSING: Parquet cannot hold the name, but the file must end in the rejects.
+    once, a thousand with each request, and held in memory until they are sorted. On local paths a link to a file inside
+    `root` is a file (git-annex). Links to folders and links that leave `root` are not followed, so no link can make a
+    loop; one warning counts them. A local name that is not UTF-8 is yielded escaped (`caf\xe9.wav`) and as MISSING:
+    Parquet cannot hold the name, but the file must end in the rejects.
 
     Raises `ConfigError` for a folder that cannot be listed, and at the end when there was no audio file.
     """
@@ -143,7 +143,8 @@ class _Walker:
             entries = sorted(listing.result(), key=lambda entry: entry.name)
         links = [entry.name for entry in entries if entry.is_refused_link]
         self.links += len(links)
-        self.first_link = self.first_link or "/".join([folder.path, *links[:1]] if links else [])
+        if links and not self.first_link:
+            self.first_link = f"{folder.path}/{links[0]}"
         entries = [entry for entry in entries if not entry.is_refused_link]
         folders = (folder / entry.name for entry in entries if entry.is_folder)
         ahead: deque[Future[list[_Entry]]] = deque()
@@ -198,13 +199,14 @@ class _Walker:
                     continue
                 if item.is_dir(follow_symlinks=False):
                     entries.append(_Entry(item.name, is_folder=True))
-                elif item.is_symlink() and not self._follow(item):
+                elif item.is_symlink() and not self._is_accepted(item):
                     entries.append(_Entry(item.name, is_folder=False, is_refused_link=True))
                 elif is_audio(item.name) and (item.is_symlink() or item.is_file()):
                     entries.append(_Entry(item.name, False, *_stat(item)))
         return entries
 
-    def _follow(self, link: os.DirEntry[str]) -> bool:
+    def _is_accepted(self, link: os.DirEntry[str]) -> bool:
+        """Return whether a link needs no warning: to a file inside the root, or to one that is no audio file."""
         return not link.is_dir() and (
             not is_audio(link.name) or os.path.realpath(link.path).startswith(self._real_root)
         )

@@ -68,8 +68,8 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     pattern = re.compile(params.group_pattern) if params.group_pattern else None
     tracks = grouped = 0
     for audio in walk(root):
-        genre, below, rest = audio.relative.partition("/")
-        if not below:
+        genre, slash, rest = audio.relative.partition("/")
+        if not slash:
             _refuse_loose(settings, audio.relative, params.ignore_loose)
             continue
         group = _group(audio.relative, rest, pattern)

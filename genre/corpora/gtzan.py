@@ -8,8 +8,7 @@ The official split is the fault-filtered one: 443 train, 197 valid, 290 test, no
 Larsen, arXiv 1507.04761). The 70 tracks that it does not name are repeated, mislabelled or distorted (Sturm, arXiv
 1306.1461): they are yielded with the split `excluded`, so that the counts add up. The artists are not known, so there
 are no groups: with `corpus.split=random` all 1,000 tracks take part, artists and repeated recordings are in several
-splits, and the scores are much too high (docs/SPLITS.md). Because the tracks are numbered, `genre.features.positions`
-stratifies the random split, also of a partial copy.
+splits, and the scores are much too high (docs/SPLITS.md).
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     Raises `ConfigError` as `walk` does, when there is no genre folder, when one holds a file that is not a GTZAN track,
     and when a track exists twice (as `.au` and as `.wav`).
     """
-    root = _genre_folders(settings)
+    root = _parent_of_genres(settings)
     for genre in GENRES:
         if not (root / genre).is_folder():
             continue  # a partial copy; training fails if a class has no track
@@ -86,7 +85,7 @@ def filtered_split() -> dict[str, str]:
     return splits
 
 
-def _genre_folders(settings: CorpusSettings) -> Location:
+def _parent_of_genres(settings: CorpusSettings) -> Location:
     """Return the folder at or below the root that has a folder of one of the genres."""
     root = open_folder(settings.root)
     for parents in _PARENTS:

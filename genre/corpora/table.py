@@ -119,7 +119,7 @@ def _checked(values: dict[str, str | None], where: str, seen: set[int]) -> _Row:
 
 
 def _number(text: str | None, name: str, where: str) -> float:
-    """Return a column of the file; without a value, that of a file that does not exist."""
+    """Return a size or a time; without a value, that of a file that does not exist."""
     try:
         number = float(text) if text is not None else _OF_MISSING[name]
     except ValueError:
@@ -219,15 +219,13 @@ class _Finder:
         """Return (address, bytes, seconds since 1970) of each path; `MISSING` bytes where the file does not exist."""
         with ThreadPoolExecutor(_REQUESTS) as pool:
             steps = range(0, len(paths), max(1, -(-len(paths) // _REQUESTS)))
-            parts = pool.map(self._find, (paths[begin : begin + steps.step] for begin in steps))
-            return [row for part in parts for row in part]
+            parts = (paths[begin : begin + steps.step] for begin in steps)
+            found = pool.map(lambda part: [self._look_up(path) for path in part], parts)
+            return [row for rows in found for row in rows]
 
     def address(self, path: str) -> str:
         """Return the address of a listed path, without a request."""
         return path if "://" in path else self._locate(path).address
-
-    def _find(self, paths: list[str]) -> list[tuple[str, int, float]]:
-        return [self._look_up(path) for path in paths]
 
     def _look_up(self, path: str) -> tuple[str, int, float]:
         file = self._locate(path)

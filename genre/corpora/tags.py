@@ -102,7 +102,7 @@ class _Found:
 
     tags: Tags = _NO_TAGS
     problem: str = ""  # why the tags could not be read; empty if they could
-    is_final: bool = True  # until the file changes; not so where it was missing or denied
+    is_final: bool = True  # whether it holds until the file changes; not where the file was missing or denied
 
     def to_json(self) -> str:
         return json.dumps({"problem": self.problem} | asdict(self.tags))

@@ -117,10 +117,10 @@ def _tracks(contents: _Contents, params: Params) -> Iterator[Track]:
 
 
 def _genre(labels: dict[str, Any], params: Params) -> str | None:
-    number = labels.get("cls", "")
-    if params.classes and number.isdecimal():
-        return params.classes[int(number)] if int(number) < len(params.classes) else None
-    return _text(labels.get(params.genre_key)) or _text(number)
+    label = labels.get("cls", "")
+    if params.classes and label.isdecimal():
+        return params.classes[int(label)] if int(label) < len(params.classes) else None
+    return _text(labels.get(params.genre_key)) or _text(label)
 
 
 def _text(value: Any) -> str | None:
