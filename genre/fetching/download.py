@@ -27,14 +27,14 @@ from genre.fetching.published import Archive
 from genre.storage import Location
 
 CHUNK_BYTES = 1 << 20
-# tries without a byte in between, until the next mirror: of one that has sent none so far, and of one that has
+# tries in a row without a byte, until the next mirror: of a mirror that has sent none so far, and of one that has
 _FIRST_TRIES, _TRIES = 2, 9
 _TIMEOUT_SECONDS = 60.0  # without an answer or a byte
 _BUSY = (408, 425, 429)  # answers that pass, as those from 500 do
 
 
 class Watch(Protocol):
-    """Whoever shows a person what happens."""
+    """Shows a person what happens."""
 
     def say(self, line: str) -> None:
         """Show a line."""
@@ -76,7 +76,7 @@ class _Part:
         return self.origin.total is not None and self.size == self.origin.total
 
     def begin(self, origin: _Origin) -> None:
-        """Drop what is there, for the bytes of `origin` from the first."""
+        """Start again without bytes, for the file of `origin`."""
         self.path.unlink(missing_ok=True)
         self.origin = origin
         with writing(self.path):
@@ -84,7 +84,7 @@ class _Part:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[bytes], None]]:
-        """Open it within the block, which gets a function that adds bytes. They are in the file when it returns."""
+        """Yield a function that appends bytes within the block. They are in the file when it returns."""
         with writing(self.path):
             file = self.path.open("ab", buffering=0)
 
@@ -98,20 +98,20 @@ class _Part:
             yield write
 
     def discard(self) -> None:
-        """Delete it."""
+        """Delete the bytes and their record."""
         self.path.unlink(missing_ok=True)
         self._record.delete()
         self.origin = _Origin()
 
     def accept(self, target: Path) -> None:
-        """Give it the name of the archive."""
+        """Rename the complete part to `target`, the archive."""
         os.replace(self.path, target)
         self._record.delete()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise `GenreError` for an `OSError` within the block, which writes `path`: it is not one of the network."""
+    """Raise `GenreError` for an `OSError` of the disk within the block, which writes `path`."""
     try:
         yield
     except OSError as error:
@@ -123,7 +123,7 @@ def writing(path: Path) -> Iterator[None]:
 def obtain(archive: Archive, root: Path, watch: Watch) -> Path:
     """Return the verified archive in `root`, which is downloaded unless it is there.
 
-    Raises `ArtifactError` when a file of its name is another one, and `GenreError` when no mirror has the right one.
+    Raises `ArtifactError` when the file there has another checksum, and `GenreError` when no mirror has the right one.
     """
     target = root / archive.file
     if target.exists():

@@ -14,8 +14,8 @@ from genre.fetching.unpacking import unpack
 def fetch(corpus: Published, root: Path, watch: Watch) -> None:
     """Make every folder of `corpus` in `root` that is not there. A folder that is there is left as it is.
 
-    Raises `ArtifactError` for an archive that is damaged or another one than was published, and `GenreError` when no
-    mirror answers or the disk has no room. What has arrived stays, and the next call continues with it.
+    Raises `ArtifactError` for an archive that is damaged or not the published one, and `GenreError` when no
+    mirror answers or the disk has no room. What has arrived stays, and the next call resumes.
     """
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
