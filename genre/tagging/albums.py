@@ -1,4 +1,4 @@
-"""One genre for an album: its tracks decide together, except those that surely differ.
+"""One genre for an album, which its tracks decide together; a track that is confident of another keeps its own.
 
 An album is the files of one folder whose tags name the same album; files that name none are an album as well, unless
 they are more than `MOST_UNNAMED`. Files of several artists are a compilation, and no album. "Various Artists" and the
@@ -6,7 +6,7 @@ like are nobody. The discs of an album that are folders of their own are albums 
 
 The album's answer is the mean of the log-probabilities of its tracks, normalised: the best single distribution for all
 of them. It never depends on their order. It is accepted by the same thresholds as the answer for a track, although they
-were proven for tracks.
+were proven for single tracks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from genre.storage import Location
 
 NO_ALBUM = -1
 UNKNOWN_GENRE = -1
-MOST_UNNAMED = 100  # files without an album in their tags; a folder of more is a heap of single songs
+MOST_UNNAMED = 100  # files without an album in their tags; a folder of more is a collection of single songs
 AGREES, FILLED, DIFFERS = "agrees", "filled", "differs"  # see `Albums.decide`
 
 _UNNAMED = frozenset(("", "unknown", "unknown album"))
@@ -86,18 +86,18 @@ class Albums:
         """Return the genre of each track and how it relates to its album, after all tracks were added.
 
         `own` is the track's own genre, -1 for unknown; so is the result. `AGREES`: the album's genre is the same.
-        `FILLED`: the track's is unknown, and the album's is taken. `DIFFERS`: the track is sure of another, and keeps
-        it. None: there is no album, its answer is unknown, or no other track is in it.
+        `FILLED`: the track's is unknown, and the album's is taken. `DIFFERS`: the track's is another, and is
+        kept. None: there is no album, its answer is unknown, or no other track is in it.
         """
-        album = self._answers()
+        answers = self._answers()
         numbers = self._numbers[tracks]
         counts = np.where(numbers == NO_ALBUM, 0, self._counts[numbers] if len(self._counts) else 0)
-        theirs = np.where(counts > 1, album[numbers] if len(album) else -1, -1)
+        of_album = np.where(counts > 1, answers[numbers] if len(answers) else -1, -1)
         states: list[str | None] = [
-            None if their < 0 else FILLED if mine < 0 else AGREES if mine == their else DIFFERS
-            for mine, their in zip(own.tolist(), theirs.tolist(), strict=True)
+            None if album < 0 else FILLED if track < 0 else AGREES if track == album else DIFFERS
+            for track, album in zip(own.tolist(), of_album.tolist(), strict=True)
         ]
-        return np.where((own < 0) & (theirs >= 0), theirs, own), states
+        return np.where((own < 0) & (of_album >= 0), of_album, own), states
 
     def _answers(self) -> Ints:
         """Return the genre of each album, -1 where it is unknown."""

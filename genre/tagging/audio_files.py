@@ -27,12 +27,12 @@ def list_files(inputs: str) -> pa.Table:
     """
     if inputs == STDIN:
         return _listed(sys.stdin.buffer.read())
-    if (song := single_file(inputs)) is not None:
-        return pa.Table.from_pylist([file_row(song)], FILES)
+    if (file := single_file(inputs)) is not None:
+        return pa.Table.from_pylist([file_row(file)], FILES)
     files = iter(corpora.walk(corpora.open_folder(inputs, "inputs"), "inputs"))
     batches = []
-    while some := list(itertools.islice(files, _BATCH)):
-        columns = [[getattr(file, name) for file in some] for name in FILES.names]
+    while batch := list(itertools.islice(files, _BATCH)):
+        columns = [[getattr(audio, name) for audio in batch] for name in FILES.names]
         batches.append(pa.record_batch(columns, schema=FILES))
     return pa.Table.from_batches(batches, FILES)
 

@@ -36,8 +36,8 @@ class Change:
     """What is written to a file, with all that is needed to take it back."""
 
     field: Field
-    ours: list[list[str]]  # what we wrote into the field: the last one, and what it replaced of ours
-    before: State  # the field before the first of them
+    ours: list[list[str]]  # the values that we wrote into the field, the latest first
+    before: State  # the field before the first of these
     is_tagged: bool  # whether the file had a block of tags at all
 
     def to_json(self) -> str:
@@ -68,7 +68,7 @@ def plan(
 ) -> Result:
     """Return what `write` would do with the local file at `path`; nothing is written.
 
-    The file is kept if the field has a value, unless `overwrite` is on or the value is of the `earlier` change: ours.
+    The file is kept if the field has a value, unless `overwrite` is on or the `earlier` change wrote the value.
     A failure is returned, not raised, so that a job continues with the next file.
     """
     return _guarded(lambda: _planned(path, values, field, overwrite, earlier))

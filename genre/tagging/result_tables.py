@@ -37,7 +37,7 @@ class Answers:
         return cls(probabilities, reported(probabilities, calibration))
 
     def with_albums(self, albums: Albums, tracks: Ints) -> Answers:
-        """Return the answers after those of the albums; `tracks` are the places of the files in their list."""
+        """Return the answers combined with the albums'; `tracks` (files,) are indices in the list of `albums`."""
         return Answers(self.probabilities, *albums.decide(tracks, self.genre))
 
     def genres(self, classes: list[str], most: int) -> list[list[str]]:
@@ -48,13 +48,13 @@ class Answers:
         result = []
         for genre, row in zip(self.genre.tolist(), self.probabilities, strict=True):
             order = np.argsort(-row, kind="stable")[:most]
-            others = order[row[order] >= _SHARE * row[genre]].tolist() if genre == order[0] else [genre]
-            result.append([classes[index] for index in others] if genre >= 0 else [])
+            chosen = order[row[order] >= _SHARE * row[genre]].tolist() if genre == order[0] else [genre]
+            result.append([classes[index] for index in chosen] if genre >= 0 else [])
         return result
 
 
 def tags_table(rows: pa.Table, classes: list[str], answers: Answers, top_k: int) -> pa.Table:
-    """Return path, genre (or unknown), its probability, best (always a genre), the next best, seconds, own genre.
+    """Return path, genre (or unknown), probability of best, best (always a genre), next best, seconds, own genre.
 
     With albums, the last column says how the genre relates to that of the album.
     """

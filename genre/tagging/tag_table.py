@@ -69,7 +69,6 @@ SCHEMA = pa.schema(
     ]
 )
 
-
 _KEYS = [*FILES.names, "content", "reason", "is_embedded", "has_clips"]
 _INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
 _CHUNK = 16_384  # rows that are in memory at a time
@@ -125,12 +124,12 @@ class TagTable:
 
     def _is_done(self) -> pa.ChunkedArray:
         """Return for each row of the index whether its file was read and has all that it should have."""
-        is_read = pc.is_valid(self._index["content"])
+        done = pc.is_valid(self._index["content"])
         failed = pc.is_valid(self._index["reason"])
         for wanted, name in ((self._embeds, "is_embedded"), (self._clips, "has_clips")):
             if wanted:
-                is_read = pc.and_(is_read, pc.or_(self._index[name], failed))
-        return is_read
+                done = pc.and_(done, pc.or_(self._index[name], failed))
+        return done
 
     def add(self, rows: pa.Table) -> None:
         """Save rows on disk. A row with neither tags nor a reason gets those of the file with the same content."""
@@ -235,9 +234,8 @@ class TagTable:
         if not len(copies):
             return rows
         same = self._index.filter(pc.is_in(self._index["content"], value_set=combined(copies["content"])))
-        same = same.sort_by(
-            [("is_embedded", "ascending"), ("has_clips", "ascending")]
-        )  # of several assignments the last one counts
+        # of several rows with one content, the last one counts: that with the most embeddings
+        same = same.sort_by([("is_embedded", "ascending"), ("has_clips", "ascending")])
         place = {content: row for row, content in enumerate(same["content"].to_pylist())}
         tagged = self._take(same.take([place[content] for content in copies["content"].to_pylist()]))
         columns = [(copies if name in FILES.names else tagged)[name] for name in SCHEMA.names]

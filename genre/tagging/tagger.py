@@ -31,9 +31,9 @@ from genre.storage import Location
 if TYPE_CHECKING:
     from genre.model.classifier import Classifier
 
-PRECISION = 0.8
-
 # Neither torch nor onnxruntime is imported above: a folder needs the one, an exported file the other.
+
+PRECISION = 0.8
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Tags:
     timeline: list[Moment] = field(default_factory=list)
     seconds: float = 0.0
     content: str | None = None  # SHA-256 of the file
-    # (size,) of norm 1, what the last layer takes; None without, see `Ensemble.answers`
+    # (size,) input of the last layer, scaled to norm 1; None where `Ensemble.answers` gives none
     embedding: npt.NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
     clip_embeddings: npt.NDArray[np.float16] | None = field(default=None, compare=False, repr=False)  # (clips, size)
     reason: str | None = None
@@ -118,7 +118,7 @@ class Tagger:
     def __call__(self, path: str | os.PathLike[str]) -> Tags:
         """Return the genres of one file. Raises `AudioError` when it cannot be read."""
         file = Location.of(members.file_of(os.fspath(path)))
-        if not retry(file.exists, file):  # a wrong path, not a folder that is away and awaited
+        if not retry(file.exists, file):  # a wrong path fails at once; `decode` would wait
             raise AudioError(Reason.UNREADABLE, os.strerror(errno.ENOENT))
         return self.name(os.fspath(path), self.decode(path))
 

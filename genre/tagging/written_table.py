@@ -1,6 +1,6 @@
 """OUTPUT/tags/written.csv: the files in which genres were to be written, what was done, and how to take it back.
 
-The table is saved before the first file is changed, and again at the end, so that a killed job can be taken back as
+The table is saved before the first file is changed, and again at the end, so that a killed job can be undone as
 well. It keeps what earlier runs wrote: the column `undo` leads to the field as it was before the first run.
 """
 
@@ -87,12 +87,12 @@ def _plan(row: dict[str, Any], field: Field, overwrite: bool) -> Result:
     if not row["undo"]:
         return file_tags.plan(row["path"], row["genres"], field, overwrite)
 
-    def again(earlier: Change) -> Result:
+    def plan_again(earlier: Change) -> Result:
         result = file_tags.plan(row["path"], row["genres"], field, overwrite, earlier)
         # a file that cannot be read now can still be taken back later
         return replace(result, change=earlier) if result.action == Action.FAILED else result
 
-    return _with_change(row["undo"], again)
+    return _with_change(row["undo"], plan_again)
 
 
 def _with_change(text: str, action: Callable[[Change], Result]) -> Result:
@@ -138,10 +138,10 @@ def _read(file: Location) -> pa.Table:
 
 
 def _save(file: Location, rows: pa.Table, earlier: pa.Table) -> None:
-    """Write `rows`, and those of the `earlier` ones that can be taken back and are not of the same files and field."""
-    again = pc.and_(
+    """Write `rows`, and the `earlier` ones that can be undone, unless `rows` has the same file and field."""
+    rewritten = pc.and_(
         pc.is_in(earlier["path"], value_set=combined(rows["path"])),
         pc.is_in(earlier["field"], value_set=combined(rows["field"])),
     )
-    kept = earlier.filter(pc.and_(pc.is_valid(earlier["undo"]), pc.invert(again)))
+    kept = earlier.filter(pc.and_(pc.is_valid(earlier["undo"]), pc.invert(rewritten)))
     file.write_bytes(csv_bytes(pa.concat_tables([rows, kept])))
