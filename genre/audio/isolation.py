@@ -168,10 +168,12 @@ class IsolatedKernel:
     def _cause_of_death(self) -> str:
         assert self._child is not None
         try:  # the connection may close a moment before the process ends
-            code = self._child.wait(timeout=5)
+            code: int | None = self._child.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            code = 0
+            code = None
         self._end()
+        if code is None:
+            return "killed after it closed its connection"
         return _signal_name(-code) if code < 0 else f"exit code {code}"
 
 

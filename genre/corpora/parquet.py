@@ -90,7 +90,7 @@ def _column(schema: pa.Schema, name: str | None, defaults: Sequence[str], shard:
     for candidate in [name] if name else defaults:
         if candidate in schema.names:
             return candidate
-    if name is None and setting == "group_column":
+    if not name and setting == "group_column":
         return None
     raise ConfigError(
         f"corpus.root: {shard.file} has no column {name or defaults[0]!r}; it has {', '.join(schema.names)}; "

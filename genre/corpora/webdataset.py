@@ -117,10 +117,10 @@ def _tracks(contents: _Contents, params: Params) -> Iterator[Track]:
 
 
 def _genre(labels: dict[str, Any], params: Params) -> str | None:
-    label = labels.get("cls", "")
+    label = _text(labels.get("cls")) or ""
     if params.classes and label.isdecimal():
         return params.classes[int(label)] if int(label) < len(params.classes) else None
-    return _text(labels.get(params.genre_key)) or _text(label)
+    return _text(labels.get(params.genre_key)) or label or None
 
 
 def _text(value: Any) -> str | None:

@@ -193,18 +193,19 @@ class TestWebDataset:
     def test_labels_are_beside_the_audio(self, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "a.tar", "w") as archive:
             add(archive, "1.cls", b"1")
-            for name in ("1.mp3", "2.flac", "deep/3.wav", "4.wav", "5.wav"):
+            for name in ("1.mp3", "2.flac", "deep/3.wav", "4.wav", "5.wav", "6.wav"):
                 add(archive, name, name.encode())
             add(archive, "2.json", b'{"style": "rock", "singer": 7}')
             add(archive, "deep/3.json", b'{"style": ["rock"]}')
             add(archive, "4.cls", b"7")
             add(archive, "._5.mp3", b"a system file")
             add(archive, "5.json", b"[1]")
+            add(archive, "6.json", b'{"cls": 1}')
         params: dict[str, Any] = {"genre_key": "style", "group_key": "singer", "classes": ["a", "b"]}
         tracks = scan("webdataset", tmp_path / "a.tar", **params)
         assert [(track.track_id, track.genre, track.group) for track in tracks] == [
             ("a.tar/1.mp3", "b", None), ("a.tar/2.flac", "rock", "7"), ("a.tar/deep/3.wav", None, None),
-            ("a.tar/4.wav", None, None), ("a.tar/5.wav", None, None),
+            ("a.tar/4.wav", None, None), ("a.tar/5.wav", None, None), ("a.tar/6.wav", "b", None),
         ]  # fmt: skip
         assert [recordings.read(track.path).decode() for track in tracks][2] == "deep/3.wav"
         assert lines(tmp_path / "a.tar", **params) == ["odd: a.tar: 5.json is not a JSON object"]
@@ -269,4 +270,5 @@ def test_addresses_of_plain_files_are_unchanged() -> None:
 def test_the_settings_of_a_group_column_that_does_not_exist_are_refused(tmp_path: Path) -> None:
     hugging_face(tmp_path / "a.parquet", write_loose(tmp_path / "loose", 2))
     assert parquet.Params().group_column is None
+    assert {track.group for track in scan("parquet", tmp_path, group_column="")} == {None}
     assert "corpus.params.group_column" in refused("parquet", tmp_path, group_column="singer")
