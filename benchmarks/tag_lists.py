@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -41,7 +42,8 @@ CLIP_SECONDS = 30.0
 class Models:
     """What the tag table and the report take from an ensemble."""
 
-    weights, addresses, classes = ["0" * 64], ["outputs/gtzan/models/resnet"], GENRES
+    addresses, classes = ["outputs/gtzan/models/resnet"], GENRES
+    models = (SimpleNamespace(weights="0" * 64, validation=None),)
     calibration = Calibration(1.0, (0.6,) * len(GENRES), 0.8, 200)
 
 
@@ -81,8 +83,11 @@ def tagged(begin: int, end: int, clips: int) -> pa.Table:
         "timeline": pa.ListArray.from_arrays(pa.array(ends), timeline, mask=pa.array(is_failure)),
         "embedding": embeddings.take(pa.array(np.zeros(count, np.int64), mask=is_failure)),
         "is_embedded": ~is_failure,
+        "clip_embeddings": pa.nulls(count),
+        "has_clips": np.zeros(count, bool),
         "artist": [f"artist {n // 12}" for n in numbers],
         "title": [f"song {n}" for n in numbers],
+        "own_genre": [GENRES[n % len(GENRES)] for n in numbers],
         "group": [f"artist{n // 12}" for n in numbers],
         "reason": ["unsupported" if failed else None for failed in is_failure],
         "message": ["Format not recognised" if failed else None for failed in is_failure],

@@ -65,7 +65,9 @@ def test_a_bucket_gets_the_same_features_as_a_folder(bucket_server: dict[str, st
     folder = Location.of("s3://bucket/run/features")
     assert len(load(Features.open(folder), "train")["train"]) > 0
     names = {info.base_name.removesuffix(".parquet") for info in folder.children()}
-    assert names == {"clips", "duplicates", "manifest.json", "rejects", "settings.json", "splits", "tracks"}
+    assert names == {
+        "clips", "duplicates", "manifest.json", "rejects", "rejects.csv", "settings.json", "splits", "tracks"
+    }  # fmt: skip
 
     again = job(config, tmp_path)
     assert "19 already done, 0 to do" in again.stderr
