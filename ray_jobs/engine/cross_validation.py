@@ -153,8 +153,8 @@ class CrossValidation:
     def calibrate(self, saved: Sequence[SavedRuns]) -> list[str]:
         """Give the `saved` models these predictions to be calibrated by; return what was done, in sentences.
 
-        A model keeps its own predictions where they are for other tracks, and where the networks of the folds learned
-        from so many more or fewer tracks that they are no measure of it.
+        A model keeps its own predictions if they are for other tracks, or if the networks of the folds learned from a
+        number of tracks that differs from its own by more than the factor `MOST_MORE`.
         """
         count = self.trainings[0].fold.count
         ratio = len(self.tracks) * (1 - 1 / count) / max(1, len(self.features.tracks("train")))
