@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SONGS = 24
 BOTH_KINDS = {
     "cpu": {"resources": {"CPU": 1}, "max_workers": 2},
-    "gpu": {"resources": {"CPU": 1, "GPU": 1}, "max_workers": 1},
+    "gpu": {"resources": {"CPU": 0, "GPU": 1}, "max_workers": 1},  # else it may decode all before another is up
 }
 ON_BOTH = """
 import sys
