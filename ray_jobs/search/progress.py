@@ -130,16 +130,18 @@ class SearchProgress(Callback):
         return duration(seconds) + (f", at most about {duration(left)} left" if left >= 1 else "")
 
     def _left(self, trials: list[Trial]) -> float:
-        """Return the seconds of all remaining epochs, if each takes as long as the latest of its architecture."""
-        if not self._epoch_seconds:
-            return 0.0
-        mean = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)
+        """Return the seconds of all remaining epochs, if each takes as long as the latest of its architecture.
+
+        Returns 0 where an architecture has epochs left and none finished: another one's epochs tell nothing of its own.
+        """
         left = 0.0
         for name, complete in self._epochs.items():
             own = [trial for trial in trials if TrialSpec.of(trial.config).architecture == name]
             epochs = (self._to_run[name] - len(own)) * complete
             epochs += sum(complete - _epoch(trial) for trial in own if not trial.is_finished())
-            left += epochs * self._epoch_seconds.get(name, mean)
+            if epochs and name not in self._epoch_seconds:
+                return 0.0
+            left += epochs * self._epoch_seconds.get(name, 0.0)
         return left / self._concurrent
 
     def _best(self, trials: list[Trial]) -> dict[str, float]:
