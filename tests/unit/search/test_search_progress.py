@@ -34,14 +34,33 @@ def test_a_trial_is_counted_by_how_it_ended(
     progress.setup()
     trials: list[Any] = []
     if not is_resumed:
-        report = {"epoch": epochs, "best_f1": 0.5}
-        trial = SimpleNamespace(
-            config=slot.spec({}).to_config(),
-            status="TERMINATED",
-            run_metadata=SimpleNamespace(last_result=report),
-            is_finished=lambda: True,
-        )
+        trial = _trial(slot, epochs, "TERMINATED")
         trials.append(trial)
         progress.on_trial_complete(1, trials, trial)
     progress.on_experiment_end(trials)
     assert f"search: {state}, " in capsys.readouterr().err
+
+
+def test_the_time_left_is_that_of_epochs_which_were_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slots = [Slot(name, 0, 9, Location.of(tmp_path / name)) for name in ("cnn", "vgg19")]
+    progress = SearchProgress("search", slots, slots, concurrent=2)
+    progress.setup()
+    trials = [_trial(slot, 1, "RUNNING") for slot in slots]
+    for trial, shown in zip(trials, ("best valid", "at most about 40 s left; best valid"), strict=True):
+        progress.on_trial_result(1, trials, trial, {"epoch": 1, "time_this_iter_s": 5.0})
+        progress.on_experiment_end(trials)
+        line = capsys.readouterr().err
+        assert shown in line
+        assert ("left" in line) is ("left" in shown)
+
+
+def _trial(slot: Slot, epochs: int, status: str) -> Any:
+    """Return what the progress reads of a Tune trial."""
+    return SimpleNamespace(
+        config=slot.spec({}).to_config(),
+        status=status,
+        run_metadata=SimpleNamespace(last_result={"epoch": epochs, "best_f1": 0.5}),
+        is_finished=lambda: status == "TERMINATED",
+    )
