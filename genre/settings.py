@@ -196,7 +196,7 @@ class TuneSettings(Settings):
     """The search over architectures and their settings. Read by `tune`."""
 
     architectures: list[str] = Field([], description="architectures to compare; empty: all")
-    trials: int = Field(8, ge=1, description="trials of each architecture")
+    trials: int = Field(8, ge=1, description="trials of each architecture; the first has the settings as given")
     sample: float = Field(
         1.0, gt=0, le=1, description="share of the tracks that trials see; the best settings are trained on all"
     )

@@ -124,7 +124,7 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
             cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
         if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
             runner.make_copy()
-        sampling = samplers.sampling(config.tune, config.seed, plan, trials, missing)
+        sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)
         trials = runner.run("search", trials, missing, **sampling)
     for trial in trials:
         if trial.record is not None and trial.record.failure:

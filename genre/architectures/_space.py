@@ -14,6 +14,10 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    def nearest(self, value: Any) -> Any:
+        """Return `value`, or the first of the values if it is none of them."""
+        return value if value in self.values else self.values[0]
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -22,6 +26,10 @@ class Uniform:
     low: float
     high: float
 
+    def nearest(self, value: float) -> float:
+        """Return `value`, or the end of the range that is nearest to it."""
+        return min(max(value, self.low), self.high)
+
 
 @dataclass(frozen=True)
 class LogUniform:
@@ -29,6 +37,10 @@ class LogUniform:
 
     low: float
     high: float
+
+    def nearest(self, value: float) -> float:
+        """Return `value`, or the end of the range that is nearest to it."""
+        return min(max(value, self.low), self.high)
 
 
 Domain = Choice | Uniform | LogUniform

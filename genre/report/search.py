@@ -28,7 +28,8 @@ class Trial:
     A `finished` trial ran to its end: all epochs, or until its patience was over; a `stopped` one was ended early
     because others of its architecture did better; a `failed` one gives the reason in `error`; an `interrupted` one had
     not ended when the board was made. `valid_f1` is that of its best epoch, None when it finished none. `settings` have
-    dotted keys and hold only what the search chose for this trial.
+    dotted keys and hold only what the search chose for this trial. A trial that `is_configured` has the settings of the
+    configuration, as far as the search space allows; others were drawn.
     """
 
     architecture: str
@@ -38,6 +39,7 @@ class Trial:
     epochs: int = 0
     seconds: float | None = None
     error: str = ""
+    is_configured: bool = False
 
     def __post_init__(self) -> None:
         for name in ("valid_f1", "seconds"):
@@ -91,14 +93,20 @@ def expected_best(trials: Iterable[Trial], tried: int) -> float | None:
     """Return the mean, over all choices of `tried` of the trials with a score, of the highest validation macro F1.
 
     It shows what a shorter search would have found (Dodge et al., "Show Your Work", EMNLP 2019), here without bias
-    (Tang et al., "Showing Your Work Doesn't Always Work", ACL 2020). None where fewer trials have a score.
+    (Tang et al., "Showing Your Work Doesn't Always Work", ACL 2020). Every search starts with the trial of the
+    configured settings, so this one is in all choices. None where fewer trials have a score.
     """
-    scores = sorted(trial.valid_f1 for trial in trials if trial.valid_f1 is not None)
-    if not 0 < tried <= len(scores):
+    scored = [(trial.valid_f1, trial.is_configured) for trial in trials if trial.valid_f1 is not None]
+    if not 0 < tried <= len(scored):
         return None
-    # a trial is the best of those chosen when all others are among the lower ones
-    best = sum(f1 * math.comb(lower, tried - 1) for lower, f1 in enumerate(scores))
-    return best / math.comb(len(scores), tried)
+    first = [f1 for f1, is_configured in scored if is_configured]
+    drawn = sorted(f1 for f1, is_configured in scored if not is_configured)
+    others = tried - len(first)
+    if not others:
+        return first[0]
+    # a drawn trial is the best of those chosen when all others are among the lower ones
+    best = sum(max([*first, f1]) * math.comb(lower, others - 1) for lower, f1 in enumerate(drawn))
+    return best / math.comb(len(drawn), others)
 
 
 def status_counts(trials: Iterable[Trial]) -> str:

@@ -64,9 +64,9 @@ def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
 
 def for_report(slots: Sequence[Slot], concurrent: int, budget: str) -> Search:
     """Return the facts of the search for the report."""
-    tried = [(slot.architecture, slot.record) for slot in slots if slot.record is not None]
+    tried = [(slot, slot.record) for slot in slots if slot.record is not None]
     return Search(
-        trials=[_trial(architecture, record) for architecture, record in tried],
+        trials=[_trial(slot, record) for slot, record in tried],
         makespan_seconds=wall_seconds(record for _, record in tried),
         concurrent=concurrent,
         budget=budget,
@@ -85,13 +85,14 @@ def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
     }
 
 
-def _trial(architecture: str, record: Record) -> Trial:
+def _trial(slot: Slot, record: Record) -> Trial:
     return Trial(
-        architecture=architecture,
+        architecture=slot.architecture,
         settings=space.sampled(record.settings),
         status=_STATUS[record.ended],
         valid_f1=record.best_f1,
         epochs=record.epochs,
         seconds=record.seconds,
         error=record.failure,
+        is_configured=slot.number == 0,
     )

@@ -1,9 +1,9 @@
-"""Choose the settings of trials: drawn at random, or proposed by TPE from earlier results."""
+"""Choose the settings of trials: those of the configuration first, then drawn at random or proposed by TPE."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from genre.architectures import Choice, Domain, LogUniform
 from genre.errors import ConfigError
 from genre.settings import TuneSettings
+from genre.training.experiment import Experiment
 from ray_jobs.search import runner, space
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.slots import Slot
@@ -20,21 +21,36 @@ from ray_jobs.search.stopper import METRIC, Earlier, PerArchitecture
 
 
 def sampling(
-    settings: TuneSettings, seed: int, plan: Plan, slots: Sequence[Slot], missing: Sequence[Slot]
+    experiments: Mapping[str, Experiment],
+    settings: TuneSettings,
+    seed: int,
+    plan: Plan,
+    slots: Sequence[Slot],
+    missing: Sequence[Slot],
 ) -> dict[str, Any]:
-    """Return the sampling of the trials in `missing` for `Runner.run`; `slots` are all trials of the search."""
+    """Return the sampling of the trials in `missing` for `Runner.run`; `slots` are all trials of the search.
+
+    `experiments` are those of `space.experiments`.
+    """
     scheduler = PerArchitecture(settings, plan, _earlier(slots, plan.minutes))
     if settings.sampler == "tpe":
-        searcher = PerArchitectureTPE(settings, seed, slots, missing)
+        searcher = PerArchitectureTPE(experiments, settings, seed, slots, missing)
         return {"search_alg": searcher, "num_samples": len(missing), "scheduler": scheduler}
-    specs = [slot.spec(slot.settings or draw(settings, seed, slot)) for slot in missing]
+    specs = [
+        slot.spec(slot.settings or choose(experiments[slot.architecture], settings, seed, slot)) for slot in missing
+    ]
     return runner.listed(specs) | {"scheduler": scheduler}
 
 
-def draw(settings: TuneSettings, seed: int, slot: Slot) -> dict[str, Any]:
-    """Draw the settings of a trial; they depend only on its architecture, its number and the seed."""
-    rng = np.random.default_rng([seed, slot.number, *slot.architecture.encode()])
+def choose(planned: Experiment, settings: TuneSettings, seed: int, slot: Slot) -> dict[str, Any]:
+    """Return the settings of a trial: of the first those of `planned`, of another drawn ones.
+
+    They depend only on the architecture, its number and the seed.
+    """
     domains = space.domains(settings, slot.architecture)
+    if slot.number == 0:
+        return space.configured(planned, domains)
+    rng = np.random.default_rng([seed, slot.number, *slot.architecture.encode()])
     return {key: _draw(domain, rng) for key, domain in domains.items()}
 
 
@@ -43,10 +59,18 @@ class PerArchitectureTPE(Searcher):
 
     A single study would spend its trials on the architecture that leads early, but the comparison needs the same number
     of trials of each. A study knows the settled trials of its architecture, resumes interrupted ones with their
-    settings, and proposes settings for the rest. Raises `ConfigError` if Optuna is not installed.
+    settings, begins with those of `experiments`, and proposes settings for the rest. Raises `ConfigError` if Optuna is
+    not installed.
     """
 
-    def __init__(self, settings: TuneSettings, seed: int, slots: Sequence[Slot], missing: Sequence[Slot]) -> None:
+    def __init__(
+        self,
+        experiments: Mapping[str, Experiment],
+        settings: TuneSettings,
+        seed: int,
+        slots: Sequence[Slot],
+        missing: Sequence[Slot],
+    ) -> None:
         super().__init__(metric=METRIC, mode="max")
         try:
             import optuna
@@ -58,15 +82,18 @@ class PerArchitectureTPE(Searcher):
         self._waiting = sorted(missing, key=lambda slot: slot.settings is None)
         self._studies = {}
         for name in dict.fromkeys(slot.architecture for slot in slots):
-            interrupted = [slot.settings for slot in self._waiting if slot.architecture == name and slot.settings]
+            domains, own = space.domains(settings, name), [slot for slot in self._waiting if slot.architecture == name]
+            points = [space.sampled(slot.settings) for slot in own if slot.settings]
+            if any(slot.number == 0 and not slot.settings for slot in own):
+                points.append(space.configured(experiments[name], domains))
             settled = [slot.record for slot in slots if slot.architecture == name and slot not in missing]
             # with the same seed a resumed study would propose the first trials again
             entropy = np.random.SeedSequence([seed, len(settled)]).generate_state(1)
             study = OptunaSearch(
-                {key: _to_tune(domain) for key, domain in space.domains(settings, name).items()},
+                {key: _to_tune(domain) for key, domain in domains.items()},
                 metric=METRIC,
                 mode="max",
-                points_to_evaluate=[space.sampled(own) for own in interrupted],
+                points_to_evaluate=points,
                 seed=int(entropy[0]),
             )
             for record in settled:

@@ -38,6 +38,13 @@ def domains(settings: TuneSettings, architecture: str) -> dict[str, Domain]:
     return {key.replace("params.", f"architectures.{architecture}.", 1): domain for key, domain in varied.items()}
 
 
+def configured(planned: Experiment, varied: Mapping[str, Domain]) -> dict[str, Any]:
+    """Return the values that `planned` has for the settings that vary, each the nearest that its domain allows."""
+    values = {f"train.{key}": value for key, value in planned.train.model_dump(mode="json").items()}
+    values |= {f"architectures.{planned.architecture}.{key}": value for key, value in planned.params.items()}
+    return {key: domain.nearest(values[key]) for key, domain in varied.items()}
+
+
 def sampled(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a trial's settings that the sampler chose."""
     return {key: value for key, value in settings.items() if key not in _FIXED}

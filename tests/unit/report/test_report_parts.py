@@ -112,13 +112,19 @@ def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full: Board) -> N
     assert max(heights) < PLOT_HEIGHT - BOTTOM + 10
 
 
-@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=7), data=st.data())
-def test_the_expected_best_is_the_mean_of_the_best_of_every_choice(scores: list[float], data: st.DataObject) -> None:
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=7), configured=st.booleans(), data=st.data())
+def test_the_expected_best_is_the_mean_of_the_best_of_every_choice_with_the_configured_trial(
+    scores: list[float], configured: bool, data: st.DataObject
+) -> None:
     tried = data.draw(st.integers(1, len(scores)))
-    trials = [Trial("cnn", {}, "finished", score) for score in scores]
-    rounded = [trial.valid_f1 or 0.0 for trial in trials]
-    expected = statistics.fmean(max(chosen) for chosen in itertools.combinations(rounded, tried))
-    assert expected_best([*trials, Trial("cnn", {}, "failed")], tried) == pytest.approx(expected)
+    trials = [
+        Trial("cnn", {}, "finished", score, is_configured=configured and number == 0)
+        for number, score in enumerate(scores)
+    ]
+    choices = [chosen for chosen in itertools.combinations(trials, tried) if not configured or trials[0] is chosen[0]]
+    expected = statistics.fmean(max(trial.valid_f1 or 0.0 for trial in chosen) for chosen in choices)
+    mixed = data.draw(st.permutations([*trials, Trial("cnn", {}, "failed")]))
+    assert expected_best(mixed, tried) == pytest.approx(expected)
     assert expected_best(trials, len(scores) + 1) is None
 
 
