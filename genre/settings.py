@@ -200,6 +200,9 @@ class TuneSettings(Settings):
     sample: float = Field(
         1.0, gt=0, le=1, description="share of the tracks that trials see; the best settings are trained on all"
     )
+    folds: int = Field(
+        0, ge=0, le=100, description="judge trials by folds of the tracks that are not test, by group; 0: by one split"
+    )
     sampler: Literal["random", "tpe"] = Field(
         "random", description="random: independent draws; tpe: guided by earlier trials (genre[tpe])"
     )
@@ -429,6 +432,13 @@ class Config(Settings):
         if self.evaluate.folds == 1:
             raise ConfigError(
                 "evaluate.folds=1 leaves nothing to train on; use 2 or more, or 0 for no cross-validation"
+            )
+        if self.tune.folds == 1:
+            raise ConfigError("tune.folds=1 leaves nothing to train on; use 2 or more, or 0 for one split")
+        if self.tune.folds and self.tune.sample < 1:
+            raise ConfigError(
+                f"tune.sample={self.tune.sample:g} with tune.folds={self.tune.folds}: folds are for corpora too small "
+                "to sample; leave one of them out"
             )
         if self.corpus.valid_fraction + self.corpus.test_fraction >= 0.9:
             raise ConfigError(

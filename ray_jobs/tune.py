@@ -1,8 +1,9 @@
 """Search all architectures concurrently, train the best of each with more seeds, and write the leaderboard.
 
-The search uses only the training and validation splits. The best configuration of each architecture is trained with
-several seeds and scored once on the test split. Run again after an interruption, it resumes after the last finished
-epoch of each trial, and reuses trials that ran. Write OUTPUT/models and OUTPUT/leaderboard.
+The search uses only the training and validation splits: one against the other, or tune.folds of both together. The
+best configuration of each architecture is trained with several seeds and scored once on the test split. Run again after
+an interruption, it resumes after the last finished epoch of each trial, and reuses trials that ran. Write OUTPUT/models
+and OUTPUT/leaderboard.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 
 from genre import lease
 from genre.errors import TrainingError
-from genre.features import Features
+from genre.features import Features, folds
 from genre.features.cache import ClipCache
+from genre.features.folds import NOT_TEST
 from genre.report import Search
 from genre.settings import Config, TuneSettings
 from genre.storage import Location
@@ -54,10 +56,7 @@ def run(config: Config, known: Forecast | None = None) -> None:
 
 def _tune(config: Config, experiments: Mapping[str, Experiment], features: Features, known: Forecast | None) -> None:
     started, output = time.monotonic(), Location.of(config.output)
-    cli.console().print(
-        f"tune: {plural(len(features.tracks('train')), 'track')} of {plural(len(features.classes), 'genre')}, "
-        f"validated on {len(features.tracks('valid'))}"
-    )
+    cli.console().print(f"tune: {_described(features, config.tune.folds)}")
     searched = features.sampled(config.tune.sample, config.seed)
     if not is_cluster():  # on a cluster the first trials find out
         ClipCache.of(features, config.cache).check_size()
@@ -145,8 +144,30 @@ def _open(config: Config) -> Features:
     experiment.check_tracks(features)
     experiment.check_settings(config.audio, config.spectrogram, features)
     sample = features.sampled(config.tune.sample, config.seed)
+    if config.tune.folds:
+        sample = _first_fold(config, features)
     experiment.check_batches(config.train, sample, config.tune.workers_per_trial)
     return features
+
+
+def _first_fold(config: Config, features: Features) -> Features:
+    """Return the features with the first fold of the tracks that are not test.
+
+    Raises `ArtifactError` for a track, group or audio in two folds, and `ConfigError` where the tracks do not suffice.
+    """
+    tracks, count = features.tracks(), config.tune.folds
+    assigned = folds.assign(tracks, count, config.seed, NOT_TEST)
+    folds.check(tracks, assigned, count, features.classes, "tune.folds")
+    return features.of_fold(folds.of_search(count, config.seed)[0])
+
+
+def _described(features: Features, count: int) -> str:
+    """Return what the search learns from and is judged by."""
+    train, valid = (len(features.tracks(part)) for part in NOT_TEST)
+    genres = plural(len(features.classes), "genre")
+    if count:
+        return f"{plural(train + valid, 'track')} of {genres}, in {count} folds"
+    return f"{plural(train, 'track')} of {genres}, validated on {valid}"
 
 
 def _train_finals(runner: Runner, decider: Decider, decided: Decision, result: SearchResult, started: float) -> Finals:
@@ -161,10 +182,12 @@ def _train_finals(runner: Runner, decider: Decider, decided: Decision, result: S
 
 
 def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
-    """After an interruption, score the best trials so far on the validation split, in OUTPUT/leaderboard/so-far."""
+    """After an interruption, score the best trials so far on their validation tracks, in OUTPUT/leaderboard/so-far."""
     if not result.winners:
         return
     config, features = runner.base, runner.cache.features.complete()
+    if runner.first_fold is not None:
+        features = features.of_fold(runner.first_fold)  # the networks learned from validation tracks of other folds
     output = Location.of(config.output)
     saved = [
         finals.best_epoch(runner, winner, output / "tune" / "so-far" / winner.architecture) for winner in result.winners
@@ -173,6 +196,8 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
         features, "valid", saved, config.seed, runner.resources.capacity, search=result.facts, device=config.device
     )
     board.notes.append("The search was interrupted: these are the best trials so far.")
+    if runner.first_fold is not None:
+        board.notes.append(f"The validation tracks are those of {runner.first_fold}, by whose networks the trials are.")
     judging.publish(board, output / "leaderboard" / "so-far", saved)
 
 
@@ -187,6 +212,7 @@ def _budget(plan: Plan, settings: TuneSettings) -> str:
     epochs = sorted(set(plan.epochs.values()))
     most = f"{epochs[0]} to {epochs[-1]} epochs" if len(epochs) > 1 else f"at most {plural(epochs[0], 'epoch')}"
     seen = f" on {settings.sample:.0%} of the tracks" if settings.sample < 1 else ""
+    seen += f" over {settings.folds} folds of the tracks that are not test" if settings.folds else ""
     total = f", {settings.minutes:g} minutes in all" if settings.minutes else ""
     return f"{plural(plan.trials, 'trial')} of {most} an architecture{seen}{total}"
 

@@ -58,7 +58,10 @@ class Features:
         return Features(self.folder, self.manifest, sample.of(self.tracks()), sample)
 
     def of_fold(self, fold: Fold) -> Features:
-        """Return this folder with the tracks of a fold as the validation split, and those of the others to train on."""
+        """Return this folder with the tracks of a fold as the validation split, and those of the others to train on.
+
+        See `Fold.of`.
+        """
         return Features(self.folder, self.manifest, fold.of(self.complete().tracks()), fold)
 
     def complete(self) -> Features:

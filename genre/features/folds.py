@@ -1,8 +1,9 @@
-"""Folds of a cross-validation: each labelled track is in one, so that it is judged once by networks that never saw it.
+"""Folds of a cross-validation: each track is in one, so that it is judged once by networks that never saw it.
 
 Folds consist of the same units as splits: all tracks of a group, and tracks with equal audio, are in one fold. Each
 genre is divided as evenly as its units allow. Folds follow from the tracks and a seed alone, so that every process and
-every run makes the same ones. They are numbered from 1; 0 stands for a track that is in no split and so in no fold.
+every run makes the same ones. They are numbered from 1; 0 stands for a track that is in no fold, since it is in no
+split, or in one that is not divided: a search divides the tracks that are not test.
 """
 
 from __future__ import annotations
@@ -23,21 +24,27 @@ from genre.wording import plural
 
 Ints = npt.NDArray[np.int64]
 
+NOT_TEST = ("train", "valid")  # the splits that a search divides
+
 
 @dataclass(frozen=True)
 class Fold:
-    """Fold `number` of `count`, as a view of a features folder: its tracks are held out, those of the others train."""
+    """Fold `number` of `count`, as a view of a features folder: its tracks are held out, those of the others train.
+
+    Number 0 holds out none: all tracks of `splits` train.
+    """
 
     number: int
     count: int
     seed: int
+    splits: tuple[str, ...] = SPLITS  # whose tracks are divided
 
     def of(self, tracks: pa.Table) -> pa.Table:
         """Return `tracks` with the split valid for those of this fold, and train for those of the others.
 
-        The test split is empty. Tracks in no split are unchanged.
+        Tracks that are in none of `splits` are unchanged.
         """
-        fold = assign(tracks, self.count, self.seed)
+        fold = assign(tracks, self.count, self.seed, self.splits)
         held_out = pa.array(np.where(fold == self.number, "valid", "train"))
         return replaced(tracks, "split", pc.if_else(pa.array(fold > 0), held_out, tracks["split"]))
 
@@ -45,12 +52,17 @@ class Fold:
         return f"fold {self.number} of {self.count}"
 
 
-def assign(tracks: pa.Table, count: int, seed: int) -> Ints:
-    """Return the fold of each track, (tracks,), 1 to `count`, or 0 for a track that is in no split.
+def of_search(count: int, seed: int) -> list[Fold]:
+    """Return the folds of a search over the tracks that are not test."""
+    return [Fold(number, count, seed, NOT_TEST) for number in range(1, count + 1)]
+
+
+def assign(tracks: pa.Table, count: int, seed: int, parts: Sequence[str] = SPLITS) -> Ints:
+    """Return the fold of each track, (tracks,), 1 to `count`, or 0 for a track that is in none of the splits `parts`.
 
     `tracks` has the columns track_id, genre, group, split and sound, as in a features folder.
     """
-    active = np.flatnonzero(pc.is_in(tracks["split"], pa.array(SPLITS)).to_numpy())
+    active = np.flatnonzero(pc.is_in(tracks["split"], pa.array(parts)).to_numpy())
     table = _with_content(tracks.take(pa.array(active)))
     units, names = splits.units_of(table)
     counted = allocation.Units.of(units, splits.sorted_codes(table["genre"]), np.full(len(names), -1))
@@ -60,14 +72,15 @@ def assign(tracks: pa.Table, count: int, seed: int) -> Ints:
     return folds
 
 
-def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str]) -> None:
+def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str], setting: str = "evaluate.folds") -> None:
     """Check that `count` folds separate no group or audio, and that every genre can be learned for each of them.
 
-    `folds` is (tracks,), as `assign` returns it. Raises `ArtifactError` for a track, a group or audio in two folds, and
-    `ConfigError` for a single or empty fold, or a genre that is in one fold only.
+    `folds` is (tracks,), as `assign` returns it, and `setting` the key that asks for them. Raises `ArtifactError` for a
+    track, a group or audio in two folds, and `ConfigError` for a single or empty fold, or a genre that is in one fold
+    only.
     """
     if count < 2:
-        raise ConfigError(f"evaluate.folds={count} leaves no tracks to learn from; use 2 or more, or 0 for a split")
+        raise ConfigError(f"{setting}={count} leaves no tracks to learn from; use 2 or more, or 0 for a split")
     used = tracks.filter(pa.array(folds > 0))
     folds = folds[folds > 0]
     named = _with_content(replaced(used, "split", pa.array([f"fold {fold}" for fold in folds.tolist()], pa.string())))
@@ -75,7 +88,7 @@ def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str]) -> 
         raise ArtifactError(f"leakage: {leaks}; networks would be judged on what they learned, so none is trained")
     if not np.bincount(folds, minlength=count + 1)[1:].all():
         raise ConfigError(
-            f"evaluate.folds={count}, but there are only {plural(len(splits.units_of(named)[1]), 'group')} of tracks; "
+            f"{setting}={count}, but there are only {plural(len(splits.units_of(named)[1]), 'group')} of tracks; "
             "use fewer folds, or add tracks of other groups"
         )
     for genre in classes:
@@ -83,7 +96,7 @@ def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str]) -> 
         if len(of_genre) < 2:
             state = "one group" if len(of_genre) else "no track"
             raise ConfigError(
-                f"evaluate.folds: genre {genre!r} has {state}, so that it cannot be learned without what is judged; "
+                f"{setting}: genre {genre!r} has {state}, so that it cannot be learned without what is judged; "
                 "give it more groups, or leave it out of the corpus"
             )
 

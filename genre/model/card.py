@@ -47,6 +47,11 @@ class ModelCard:
         """The name of the model's folder and row: the architecture, and its pretrained weights if it has any."""
         return architectures.label(self.architecture, self.params)
 
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The splits whose tracks it learned from."""
+        return tuple(self.facts.get("trained_on", ("train",)))
+
     def recipe(self, limits: DecodingSettings = DecodingSettings()) -> Recipe:
         """Return the settings with which audio becomes the features that the model was trained on.
 

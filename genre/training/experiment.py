@@ -145,18 +145,35 @@ def trainer_for(
     return card, trainer
 
 
-def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
+def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> Float32 | None:
     """Save the weights of the best epoch, the facts of the training, and the predictions for the validation tracks.
 
-    The first worker saves. All workers have to call this, since each machine may have only a share of the clips.
+    The first worker saves. Return the predictions like `best_predictions`; all workers have to call this.
     """
-    if trainer.shard.rank:
-        if trainer.shard.peers:
-            trainer.best_predictions()
-        return
+    if not trainer.shard.rank:
+        save_weights(folder, card, trainer)
+    probabilities = best_predictions(trainer)
+    if probabilities is not None:
+        calibration.save(folder, trainer.valid.track_ids.to_pylist(), trainer.valid.labels, probabilities)
+    return probabilities
+
+
+def best_predictions(trainer: Trainer) -> Float32 | None:
+    """Return the probabilities of the best epoch for all validation tracks, (tracks, classes), in the first worker.
+
+    Return None in the others. All workers have to call this, since each machine may have only a share of the clips.
+    """
+    if trainer.shard.rank and not trainer.shard.peers:
+        return None
+    probabilities = trainer.best_predictions()
+    return None if trainer.shard.rank else probabilities
+
+
+def save_weights(folder: Location, card: ModelCard, trainer: Trainer, **facts: Any) -> None:
+    """Save the weights of the best epoch, and the facts of the training with `facts` of the caller."""
     history = [asdict(epoch) for epoch in trainer.history]
     last = history[-1]
-    facts = {
+    known = {
         "seed": trainer.seed,
         "valid_f1": last["best_f1"],
         "best_epoch": last["best_epoch"],
@@ -166,9 +183,7 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> None:
         "settings": {"train": trainer.settings.model_dump(mode="json"), "params": card.params},
         "history": history,
     }
-    probabilities = trainer.best_predictions()
-    checkpoint.save(folder, replace(card, facts=facts), trainer.use_best())
-    calibration.save(folder, trainer.valid.track_ids.to_pylist(), trainer.valid.labels, probabilities)
+    checkpoint.save(folder, replace(card, facts=known | facts), trainer.use_best())
 
 
 def _card(experiment: Experiment, manifest: Manifest) -> ModelCard:

@@ -30,16 +30,16 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Epoch:
-    """Results of a validated epoch, with the scores of the evaluated weights on the validation tracks.
+    """Results of an epoch, with the scores of the evaluated weights on the validation tracks; None: not validated.
 
-    `train_loss`, `seconds`, `windows_per_second` and `data_wait_seconds` cover all epochs since the last validation.
+    `train_loss`, `seconds`, `windows_per_second` and `data_wait_seconds` cover all epochs since the last result.
     """
 
     epoch: int  # 1, 2, ...
     train_loss: float
-    valid_loss: float
-    valid_accuracy: float
-    valid_f1: float
+    valid_loss: float | None
+    valid_accuracy: float | None
+    valid_f1: float | None
     best_f1: float
     best_epoch: int
     learning_rate: float
@@ -126,6 +126,36 @@ class Trainer:
             yield self._train_and_validate(
                 range(first, min(first + self._epochs_per_validation, self.settings.epochs + 1))
             )
+
+    def run_to(self, last: int, f1: float) -> Iterator[Epoch]:
+        """Train from the end of `history` to epoch `last` without validation; yield each epoch, keep the last weights.
+
+        The schedule is that of `settings.epochs`. `f1` is the score by which `last` was chosen elsewhere; it is
+        recorded as that of the best epoch. Raises `TrainingError` when a loss is not finite.
+        """
+        memory.keep_freed()
+        for number in range(self._epochs_done() + 1, last + 1):
+            started = time.perf_counter()
+            done = self.train_epoch(number)
+            if number == last:
+                self._finish_batch_statistics()
+                self.best = copy.deepcopy(self.evaluated.state_dict())
+            seconds = time.perf_counter() - started
+            epoch = Epoch(
+                epoch=number,
+                train_loss=done.loss,
+                valid_loss=None,
+                valid_accuracy=None,
+                valid_f1=None,
+                best_f1=f1,
+                best_epoch=last,
+                learning_rate=float(self._schedule.get_last_lr()[0]),
+                seconds=seconds,
+                windows_per_second=done.windows / seconds,
+                data_wait_seconds=done.data_wait_seconds,
+            )
+            self.history.append(epoch)
+            yield epoch
 
     def train_epoch(self, number: int) -> TrainingPass:
         """Train epoch `number` (1, 2, ...) without validation. Raises `TrainingError` when the loss is not finite."""
@@ -253,9 +283,13 @@ class Trainer:
 
     def _validate(self) -> tuple[float, Scores]:
         """Return loss and scores of the evaluated weights."""
+        self._finish_batch_statistics()
+        return self._validator(self.evaluated)
+
+    def _finish_batch_statistics(self) -> None:
+        """Make the running statistics of batch norm equal in all workers."""
         averaged = [self.evaluated.network] if self._average else []
         workers.average_batch_statistics([self.classifier.network, *averaged], self.shard.world)
-        return self._validator(self.evaluated)
 
     def _epochs_done(self) -> int:
         """Return the number of epochs that were trained and validated."""

@@ -1,6 +1,6 @@
 """Cross-validation of saved models, in Ray tasks: each is trained again for every fold, and predicts the fold's tracks.
 
-    OUTPUT/cross_validation/fold_predictions/<model>-<seed>-<key>/fold-<n>.parquet   track_id, list of probabilities
+    OUTPUT/cross_validation/fold_predictions/<model>-<seed>-<key>/fold-<n>.parquet
 
 The key depends on everything that the predictions follow from, and a file is written when its training has ended, so
 that the same command trains only what is missing.
@@ -21,7 +21,7 @@ import torch
 from genre import devices
 from genre.audio.isolation import portable
 from genre.config import fingerprint
-from genre.errors import ArtifactError, ConfigError
+from genre.errors import ConfigError
 from genre.features import Features, Float32, folds
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
@@ -32,7 +32,7 @@ from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns
 from genre.settings import CacheSettings
 from genre.storage import Location
-from genre.training import experiment
+from genre.training import experiment, fold_predictions
 from genre.training.experiment import Data
 from genre.training.repetition import Repetition
 from genre.wording import duration, plural
@@ -66,14 +66,8 @@ class FoldTraining:
         experiment.check_leakage(view)
         data = Data.open(ClipCache.of(view, cache))
         probabilities = self.repetition.predictions(data, device)
-        rows = pa.array(probabilities.tolist(), pa.list_(pa.float32()))
-        self.file.write_table(pa.table({"track_id": data.valid.track_ids, "probabilities": rows}))
+        fold_predictions.write(self.file, data.valid.track_ids, probabilities)
         return int((probabilities.argmax(axis=1) == data.valid.labels).sum())
-
-    def predictions(self) -> tuple[pa.Array, Float32]:
-        """Return the ids of the tracks of the fold, and their probabilities, (tracks, classes)."""
-        table = self.file.read_table()
-        return combined(table["track_id"]), np.array(table["probabilities"].to_pylist(), np.float32)
 
 
 @dataclass(frozen=True)
@@ -182,18 +176,9 @@ class CrossValidation:
         return ([done] if names else []) + kept
 
     def _joined(self, trainings: Sequence[FoldTraining]) -> Float32:
-        """Return the predictions of all folds in the order of the tracks, (tracks, classes).
-
-        Raises `ArtifactError` where some are missing.
-        """
-        joined = np.full((len(self.tracks), len(self.features.classes)), np.nan, np.float32)
-        for training in trainings:
-            ids, probabilities = training.predictions()
-            joined[pc.index_in(ids, combined(self.tracks["track_id"])).to_numpy()] = probabilities
-        if np.isnan(joined).any():
-            folder = trainings[0].file.parent
-            raise ArtifactError(f"{folder}: predictions for some tracks are missing; delete the folder and run again")
-        return joined
+        """Return the predictions of all folds in the order of the tracks, (tracks, classes)."""
+        files = [training.file for training in trainings]
+        return fold_predictions.joined(files, combined(self.tracks["track_id"]), len(self.features.classes))
 
     def _seconds(self, training: FoldTraining) -> float:
         """Return the expected seconds of a training: those of the saved model, in proportion to the tracks."""
@@ -212,7 +197,9 @@ def _planned(
     deciding = repetition.deciding() | {"features": [manifest.fingerprint, manifest.contents]}
     folds_key = {key: value for key, value in asdict(all_folds[0]).items() if key != "number"}
     parent = folder / "fold_predictions" / f"{label}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
-    return card, [FoldTraining(label, repetition, fold, parent / f"fold-{fold.number}.parquet") for fold in all_folds]
+    return card, [
+        FoldTraining(label, repetition, fold, fold_predictions.file_of(parent, fold.number)) for fold in all_folds
+    ]
 
 
 @ray.remote

@@ -73,7 +73,8 @@ class Forecast:
     def estimate(self, plan: Plan) -> Estimate:
         """Return the expected wall time of `plan`, assuming that early stopping does not stop the best trials."""
         trial = [self._seconds(name, epochs, self.searched) for name, epochs in plan.epochs.items()]
-        final = [self._seconds(name, epochs, self.workload) for name, epochs in plan.epochs.items()]
+        trial = [max(1, self.tune.folds) * seconds for seconds in trial]
+        final = [self._seconds(name, epochs, self.all_clips) for name, epochs in plan.epochs.items()]
         searched = [self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
         finals = [self._final_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
         scoring, robustness = self._judging(plan)
@@ -83,9 +84,19 @@ class Forecast:
 
     @property
     def searched(self) -> Workload:
-        """The clips that a trial sees: those of tune.sample."""
-        train, valid = (max(1, round(clips * self.tune.sample)) for clips in (self.workload.train, self.workload.valid))
+        """The clips that a training of the search sees: those of tune.sample, or of one of tune.folds."""
+        shares = (self.workload.train * self.tune.sample, self.workload.valid * self.tune.sample)
+        if self.tune.folds:
+            held_out = self.all_clips.train / self.tune.folds
+            shares = (self.all_clips.train - held_out, held_out)
+        train, valid = (max(1, round(clips)) for clips in shares)
         return replace(self.workload, train=train, valid=valid)
+
+    @property
+    def all_clips(self) -> Workload:
+        """The clips that a final training sees: with tune.folds all that are not test, without validation."""
+        train, valid = self.workload.train, self.workload.valid
+        return replace(self.workload, train=train + valid, valid=0) if self.tune.folds else self.workload
 
     def shares(self, plan: Plan) -> dict[str, float]:
         """Return the share of each architecture in the time of all trainings."""
@@ -173,16 +184,17 @@ class Forecast:
         return self._search_work(name, epochs, plan) + self._final_work(name, epochs, plan)
 
     def _search_work(self, name: str, epochs: int, plan: Plan) -> float:
-        trainings = plan.trials * self._kept(plan.trials, epochs)
+        trained, complete = self._kept(plan.trials, epochs)
+        trainings = trained + complete * max(0, self.tune.folds - 1)
         return trainings * self._seconds(name, epochs, self.searched) + plan.trials * _BETWEEN_TRIALS
 
     def _final_work(self, name: str, epochs: int, plan: Plan) -> float:
-        # the trial of the winner is the first seed, unless it saw only a sample
-        trainings = plan.seeds - (self.tune.sample == 1)
-        return trainings * (self._seconds(name, epochs, self.workload) + _BETWEEN_TRIALS)
+        # the trial of the winner is the first seed, unless it saw only a part of the tracks
+        trainings = plan.seeds - (self.tune.sample == 1 and not self.tune.folds)
+        return trainings * (self._seconds(name, epochs, self.all_clips) + _BETWEEN_TRIALS)
 
-    def _kept(self, trials: int, epochs: int) -> float:
-        """Return the expected share of the epochs of `trials` trials that are trained despite early stopping.
+    def _kept(self, trials: int, epochs: int) -> tuple[float, float]:
+        """Return how many complete trainings `trials` trials amount to despite early stopping, and how many complete.
 
         Of the trials that reach a milestone, about one in `tune.reduction` continues, and always the first.
         """
@@ -193,7 +205,7 @@ class Forecast:
             following = min(epochs, math.ceil(milestone * self.tune.reduction))
             done += passed * (following - milestone)
             milestone = following
-        return done / (trials * epochs)
+        return done / epochs, passed
 
     def _seconds(self, name: str, epochs: int, workload: Workload) -> float:
         """Return the seconds of one training."""

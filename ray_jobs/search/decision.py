@@ -87,13 +87,14 @@ class Decider:
         if not limit or decision.seeds_decided:
             return plan.seeds
         sample = self.settings.sample
+        is_trial = sample == 1 and not self.settings.folds  # the trial of a winner is the training with the first seed
         trainings = [winner.training_seconds / sample for winner in winners]
         seeds = budget.seeds_within(
             limit - seconds - decision.judging,
             plan.seeds,
             self.resources.concurrent_trials(),
             trainings=trainings,
-            remaining=[winner.remaining_seconds for winner in winners] if sample == 1 else trainings,
+            remaining=[winner.remaining_seconds for winner in winners] if is_trial else trainings,
         )
         if seeds < plan.seeds:
             left = f"{seeds} of {plural(plan.seeds, 'seed')}" if seeds else "no further training"

@@ -1,4 +1,7 @@
-"""The final models of the winners, one for each seed: copied from the search if it finished them, else trained."""
+"""The final models of the winners, one for each seed: copied from the search if it finished them, else trained.
+
+With tune.folds all of them are trained, on all tracks that are not test.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,20 @@ import ray
 from genre import devices
 from genre.errors import TrainingError
 from genre.features.cache import ClipCache
+from genre.features.folds import NOT_TEST, Fold
 from genre.model.card import CARD, read_card
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
+from genre.wording import plural
 from ray_jobs.engine import cli
 from ray_jobs.search import runner, space
 from ray_jobs.search.results import Winner
 from ray_jobs.search.runner import Runner
 from ray_jobs.search.slots import Slot, unsettled
-from ray_jobs.search.trial import trainer_for
+from ray_jobs.search.trial import cache_of, trainer_for
 from ray_jobs.search.trial_folder import TrialFolder
 
 
@@ -37,13 +42,13 @@ class Finals:
 def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
     """Train each winner completely with `seeds` seeds on all tracks, and save the models in OUTPUT/models.
 
-    If the search was on all tracks, the trial itself is the training with the first seed: it is reused if it finished,
-    else resumed. A seed whose training fails is left out, with a note for the report. Raises `TrainingError` when all
-    trainings failed.
+    If the search was on all tracks and one split, the trial itself is the training with the first seed: it is reused if
+    it finished, else resumed. A seed whose training fails is left out, with a note for the report. Raises
+    `TrainingError` when all trainings failed.
     """
     first = trials.base.seed
     slots = {
-        (winner.architecture, seed): _slot(winner, seed, is_trial=seed == first and not trials.is_on_sample)
+        (winner.architecture, seed): _slot(winner, seed, is_trial=seed == first and not trials.is_on_part)
         for winner in winners
         for seed in range(first, first + seeds)
     }
@@ -55,7 +60,9 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
         slots = dict(zip(slots, trained, strict=True))
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
-    return _publish(trials.base, winners, slots)
+    finals = _publish(trials.base, winners, slots)
+    finals.notes.extend(note for winner in winners if (note := _learned_from(trials, winner)))
+    return finals
 
 
 def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
@@ -66,16 +73,22 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
         target = parent / f"seed-{config.seed}"
         finals.saved.append(best_epoch(trials, winner, target))
         _delete_others(parent, {target.name})
-        if trials.is_on_sample:
+        if trials.base.tune.folds:
+            finals.notes.append(
+                f"{winner.architecture}: tune.minutes left no time to train it on all tracks that are not test; its "
+                f"model is that of the first of {config.tune.folds} folds, which did not learn from the tracks that "
+                "the fold held out."
+            )
+        elif trials.is_on_part:
             finals.notes.append(
                 f"{winner.architecture}: tune.minutes left no time to train it on all tracks; its model is that of the "
                 f"search, trained on {config.tune.sample:.0%} of them."
             )
         record = winner.slot.record
-        if record is not None and record.ended != "finished":
+        if record is not None and record.ended != "finished" and not record.folds:
             finals.notes.append(
-                f"{winner.architecture}: tune.minutes ended its training after {record.epochs} of {winner.slot.epochs} "
-                "epochs; the model is that of its best epoch."
+                f"{winner.architecture}: tune.minutes ended its training after {record.epochs} of "
+                f"{winner.slot.all_epochs} epochs; the model is that of its best epoch."
             )
     return finals
 
@@ -83,17 +96,21 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
 def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
     """Save the best epoch of a winner, finished or not, as a model in `target`."""
     folder = winner.slot.folder
-    if winner.slot.is_finished:
+    if winner.slot.has_model:
         _copy(folder.model, target)
     else:
         save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
-        ray.get(save.remote(space.experiment(trials.base, winner.settings), trials.cache, folder, target))
+        planned = space.experiment(trials.base, winner.settings)
+        ray.get(save.remote(planned, trials.cache, trials.first_fold, folder, target))
     return SavedRuns(label(trials.base, winner), [target], winner.trials)
 
 
 @ray.remote
-def _save_best_epoch(planned: Experiment, cache: ClipCache, folder: TrialFolder, target: Location) -> None:
-    card, trainer = trainer_for(planned, Data.open(cache), devices.device_for("cpu"), folder)
+def _save_best_epoch(
+    planned: Experiment, cache: ClipCache, fold: Fold | None, folder: TrialFolder, target: Location
+) -> None:
+    data, number = Data.open(cache_of(cache, fold)), fold.number if fold else 0
+    card, trainer = trainer_for(planned, data, devices.device_for("cpu"), folder, number)
     experiment.save_best(target, card, trainer)
 
 
@@ -115,10 +132,36 @@ def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
     """
     if is_trial and winner.slot.is_finished:
         return winner.slot
-    slot = winner.slot.final(seed)
+    slot, trial = winner.slot.final(seed), winner.slot.record
     if is_trial:
         slot.folder.start_from(winner.slot.folder)
+    elif slot.last and slot.record is not None and trial is not None and slot.record.folds != trial.folds:
+        slot.folder.location.delete()  # it repeated the trial when fewer folds had finished
+        return slot.read()
     return slot
+
+
+def _learned_from(trials: Runner, winner: Winner) -> str:
+    """Return what the models of a winner learned from, if that is not the training split alone."""
+    count, record = trials.base.tune.folds, winner.slot.record
+    if not count or record is None:
+        return ""
+    name, finished = label(trials.base, winner), len(record.folds)
+    tracks = sum(len(trials.cache.features.tracks(part)) for part in NOT_TEST)
+    chosen = f"{plural(winner.slot.final(trials.base.seed).last, 'epoch')} of the schedule of {winner.slot.epochs}"
+    learned = f"{name}: its models learned from all {tracks} tracks that are not test, without validation, for {chosen}"
+    if finished < count:
+        known = f"of the {finished} that finished" if finished else "of the first so far"
+        return (
+            f"{learned}: tune.minutes ended the trials before {count} folds, and its valid F1 is that {known}, each "
+            "by a network that learned from the other folds."
+        )
+    best = ", ".join(str(fold.best_epoch) for fold in record.folds)
+    return (
+        f"{learned}, the median of the best epochs ({best}) of {count} folds of these tracks. Its valid F1, by which "
+        "its settings were chosen, is the mean over the folds, and its calibration follows from their predictions: "
+        f"each by a network that learned from the other folds, {1 - 1 / count:.0%} of these tracks."
+    )
 
 
 def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, int], Slot]) -> Finals:

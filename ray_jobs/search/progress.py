@@ -34,7 +34,8 @@ class SearchProgress(Callback):
 
     def __init__(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], concurrent: int) -> None:
         self._phase = phase
-        self._epochs = {slot.architecture: slot.epochs for slot in slots}
+        self._epochs = {slot.architecture: slot.all_epochs for slot in slots}
+        self._of_fold = {slot.architecture: slot.epochs for slot in slots}
         self._to_run = Counter(slot.architecture for slot in missing)
         self._settled = [
             (slot.architecture, slot.record) for slot in slots if slot not in missing and slot.record is not None
@@ -68,7 +69,8 @@ class SearchProgress(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Measure the time of an epoch. See `Callback`."""
-        epoch, spec = int(result["epoch"]), TrialSpec.of(trial.config)
+        spec = TrialSpec.of(trial.config)
+        epoch = self._epoch(spec.architecture, result)
         if (trained := epoch - self._reached.get(spec.folder, 0)) > 0:  # a report covers all epochs since the last one
             self._epoch_seconds[spec.architecture] = float(result["time_this_iter_s"]) / trained
             self._reached[spec.folder] = epoch
@@ -138,18 +140,22 @@ class SearchProgress(Callback):
         for name, complete in self._epochs.items():
             own = [trial for trial in trials if TrialSpec.of(trial.config).architecture == name]
             epochs = (self._to_run[name] - len(own)) * complete
-            epochs += sum(complete - _epoch(trial) for trial in own if not trial.is_finished())
+            epochs += sum(complete - self._epoch(name, _last_report(trial)) for trial in own if not trial.is_finished())
             if epochs and name not in self._epoch_seconds:
                 return 0.0
             left += epochs * self._epoch_seconds.get(name, 0.0)
         return left / self._concurrent
+
+    def _epoch(self, architecture: str, report: dict[str, Any]) -> int:
+        """Return the epochs that a trial has trained when it makes `report`, in all folds; 0 before the first."""
+        return int(report.get("epoch", 0)) + (int(report.get("fold", 1)) - 1) * self._of_fold[architecture]
 
     def _best(self, trials: list[Trial]) -> dict[str, float]:
         """Return the best score so far of each architecture that has one."""
         scores = [
             (TrialSpec.of(trial.config).architecture, float(_last_report(trial)[METRIC]))
             for trial in trials
-            if _epoch(trial)
+            if _last_report(trial).get("epoch")
         ]
         scores += [(name, record.best_f1) for name, record in self._settled if record.best_f1 is not None]
         best: dict[str, float] = {}
@@ -162,7 +168,3 @@ def _last_report(trial: Trial) -> dict[str, Any]:
     """Return the last report of a trial, {} before the first; `trial.last_result` would wait until it has started."""
     report: dict[str, Any] = trial.run_metadata.last_result
     return report or {}
-
-
-def _epoch(trial: Trial) -> int:
-    return int(_last_report(trial).get("epoch", 0))

@@ -22,7 +22,7 @@ _STATUS: dict[Ended | None, Status] = {
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial of an architecture, by validation macro F1."""
+    """The best trial of an architecture, by validation macro F1; with tune.folds by the mean over them."""
 
     slot: Slot
     settings: dict[str, Any]
@@ -37,7 +37,12 @@ class Winner:
     def training_seconds(self) -> float:
         """Expected seconds of a complete training with these settings."""
         record = self.slot.record
-        return record.seconds / record.epochs * self.slot.epochs if record is not None and record.epochs else 0.0
+        if record is None or not record.epochs:
+            return 0.0
+        epoch = record.seconds / record.epochs
+        if not self.slot.folds:
+            return epoch * self.slot.epochs
+        return epoch * record.epochs_to_train(self.slot.epochs) * self.slot.folds / (self.slot.folds - 1)
 
     @property
     def remaining_seconds(self) -> float:
@@ -51,10 +56,13 @@ class Winner:
 def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
     """Return the trial with the best epoch; None if no trial of the architecture finished an epoch.
 
-    Trials that failed after that are considered only if all of them failed.
+    Trials that failed after that are considered only if all of them failed. With tune.folds it is the trial with the
+    best mean among those that finished all folds; if none did, that with the best epoch of the first fold.
     """
     tried = [(slot, slot.record) for slot in slots if slot.architecture == architecture and slot.record is not None]
-    scored = [(slot, record, f1) for slot, record in tried if (f1 := record.best_f1) is not None]
+    complete = any(slot.has_all_folds for slot, _ in tried)
+    scores = [(slot, record, record.best_f1 if complete else record.first_f1) for slot, record in tried]
+    scored = [(slot, record, f1) for slot, record, f1 in scores if f1 is not None and slot.has_all_folds is complete]
     if not scored:
         return None
     candidates = [candidate for candidate in scored if not candidate[1].failure] or scored

@@ -10,7 +10,9 @@ import ray
 from ray import tune
 
 from genre.errors import GenreError, TrainingError
+from genre.features import folds
 from genre.features.cache import ClipCache
+from genre.features.folds import Fold
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, reporter
@@ -19,7 +21,7 @@ from ray_jobs.search.progress import SearchProgress
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.stopper import METRIC
-from ray_jobs.search.trial import train_trial
+from ray_jobs.search.trial import cache_of, train_trial
 from ray_jobs.search.trial_spec import TrialSpec
 
 
@@ -32,14 +34,21 @@ class Runner:
     resources: TrialResources
 
     @property
-    def is_on_sample(self) -> bool:
-        """Whether the trials see only tune.sample of the tracks."""
-        return self.cache.features.view is not None
+    def is_on_part(self) -> bool:
+        """Whether a trial's network sees only a part of the tracks: tune.sample of them, or those of other folds."""
+        return self.cache.features.view is not None or bool(self.base.tune.folds)
+
+    @property
+    def first_fold(self) -> Fold | None:
+        """The fold of the trials' first networks; None if they have one split."""
+        return folds.of_search(self.base.tune.folds, self.base.seed)[0] if self.base.tune.folds else None
 
     def on_all(self) -> Runner:
         """Return a runner of trials on all tracks."""
         features, settings, splits = self.cache.features, self.cache.settings, self.cache.splits
-        return replace(self, cache=ClipCache.of(features.complete(), settings, splits)) if self.is_on_sample else self
+        if features.view is None:
+            return self
+        return replace(self, cache=ClipCache.of(features.complete(), settings, splits))
 
     def make_copy(self) -> None:
         """Copy the clips to one machine, so that a search does not start if its disk is too small.
@@ -48,7 +57,7 @@ class Runner:
         """
         task = _make_copy.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)
         with reporter.listening(lambda message: cli.console().print(f"tune: {message}")) as mailbox:
-            failure = ray.get(task.remote(self.cache, mailbox))
+            failure = ray.get(task.remote(cache_of(self.cache, self.first_fold), mailbox))
         if failure:
             raise TrainingError(failure)
 

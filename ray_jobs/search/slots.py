@@ -31,6 +31,23 @@ class Slot:
     parent: Location  # the folder of all trials of its architecture
     seed: int | None = None  # of a final training; None: a trial of the search
     record: Record | None = None
+    folds: int = 0  # of a trial; 0: it has one split
+    last: int = 0  # epoch at which the final training ends that repeats a trial of folds; 0: it is a trial of its own
+
+    @property
+    def all_epochs(self) -> int:
+        """The most epochs that it trains, in all folds."""
+        return self.last or self.epochs * max(1, self.folds)
+
+    @property
+    def has_all_folds(self) -> bool:
+        """Whether its score is over all folds that were asked for."""
+        return self.record is not None and len(self.record.folds) >= self.folds
+
+    @property
+    def has_model(self) -> bool:
+        """Whether its folder holds a model: it finished, or its first fold did."""
+        return self.is_finished or bool(self.record is not None and self.record.folds)
 
     @property
     def name(self) -> str:
@@ -66,12 +83,14 @@ class Slot:
 
     def final(self, seed: int) -> Slot:
         """Return the slot of a final training of the same settings with `seed`."""
-        return replace(self, seed=seed).read()
+        last = self.record.epochs_to_train(self.epochs) if self.folds and self.record is not None else 0
+        return replace(self, seed=seed, folds=0, last=last).read()
 
     def spec(self, settings: dict[str, Any]) -> TrialSpec:
         """Return the input of its trial, with `settings` by dotted key."""
         fixed = {"architecture": self.architecture, "train.epochs": self.epochs}
-        return TrialSpec(fixed | settings, str(self.folder.location), self.log_name)
+        repeats = str(replace(self, seed=None).folder.location) if self.last else ""
+        return TrialSpec(fixed | settings, str(self.folder.location), self.log_name, repeats)
 
 
 def planned(
@@ -86,7 +105,7 @@ def planned(
         for name, epochs in plan.epochs.items()
     }
     return [
-        Slot(name, number, plan.epochs[name], parent).read()
+        Slot(name, number, plan.epochs[name], parent, folds=tune.folds).read()
         for number in range(plan.trials)
         for name, parent in parents.items()
     ]
@@ -108,6 +127,7 @@ def _key(planned: Experiment, tune: TuneSettings, manifest: Manifest, epochs: in
         "stopping": [tune.grace_epochs, tune.reduction],
         "seed": planned.seed,
         "sample": tune.sample,
+        "folds": tune.folds,
         "features": [manifest.fingerprint, manifest.contents],
     }
     return fingerprint(settings)

@@ -16,7 +16,7 @@ from ray_jobs.search.plan import Plan
 from ray_jobs.search.trial_folder import TrialFolder
 from ray_jobs.search.trial_spec import TrialSpec
 
-METRIC = "best_f1"  # the best macro F1 on the validation split so far
+METRIC = "best_f1"  # the best macro F1 on the validation tracks so far; with folds, the mean over those that finished
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class PerArchitecture(FIFOScheduler):
 
     Each architecture has the plan's minutes of training (0: no limit). When these are spent, running trials are stopped
     after the current epoch, and later ones after their first. A stopped trial is recorded as such in its folder. A
-    trial that reports its last epoch is never stopped, since it still has to save its model.
+    trial that reports its last epoch is never stopped, since it still has to save its model. With tune.folds only the
+    epochs of the first fold are compared; in later ones a trial is stopped only when its time is spent.
     """
 
     def __init__(self, settings: TuneSettings, plan: Plan, earlier: Mapping[str, Earlier] | None = None) -> None:
@@ -69,7 +70,9 @@ class PerArchitecture(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide whether the trial continues; record in its folder that it was stopped. See `TrialScheduler`."""
         spec = TrialSpec.of(trial.config)
-        decision = str(self._scheduler(trial).on_trial_result(tune_controller, trial, result))
+        decision = str(TrialScheduler.CONTINUE)
+        if "fold" not in result:
+            decision = str(self._scheduler(trial).on_trial_result(tune_controller, trial, result))
         seconds = self._seconds.setdefault(spec.architecture, {})
         seconds[spec.folder] = float(result["trial_seconds"])
         if result["epoch"] >= self._plan.epochs[spec.architecture] or "failure" in result:

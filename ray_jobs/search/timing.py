@@ -79,6 +79,7 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
     text = [f"{name} is left out: {reason}" for name, reason in forecast.left_out(plan).items()]
     seen = f" on {forecast.tune.sample:.0%} of the tracks" if forecast.tune.sample < 1 else ""
+    seen += f" over {forecast.tune.folds} folds" if forecast.tune.folds else ""
     text += [
         f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}{seen}, the best with "
         f"{plural(plan.seeds, 'seed')}, {plural(forecast.concurrent, 'training')} at a time",

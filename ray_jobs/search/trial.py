@@ -1,28 +1,43 @@
-"""One trial: train one configuration in one process or several, and report each validated epoch to Tune."""
+"""One trial: train one configuration in one process or several, and report each epoch to Tune.
+
+With tune.folds a trial trains a network for each fold, one after another. Only the epochs of the first are compared
+with those of other trials; the score of the trial is the mean over its folds.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import ray
 import torch
 from ray import tune
 
 from genre.errors import TrainingError
+from genre.features import folds
 from genre.features.cache import ClipCache
+from genre.features.columns import combined
+from genre.features.folds import NOT_TEST, Fold
 from genre.features.windows import Shard
+from genre.model import calibration
 from genre.model.card import ModelCard
 from genre.settings import Config
 from genre.storage import Location
-from genre.training import experiment, sharing
+from genre.training import experiment, fold_predictions, sharing
 from genre.training.experiment import Data, Experiment
-from genre.training.trainer import Trainer
+from genre.training.trainer import Epoch, Trainer
 from ray_jobs.search import distributed, exits, space
 from ray_jobs.search.resources import TrialResources
-from ray_jobs.search.trial_folder import Record, TrialFolder
+from ray_jobs.search.trial_folder import FoldResult, Record, TrialFolder
 from ray_jobs.search.trial_spec import TrialSpec
+
+
+class DivergenceError(Exception):
+    """The loss of a training is not finite: a second try with the same settings would fail in the same way."""
 
 
 @exits.record_faults
@@ -32,58 +47,194 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
     `trial` is the `config` of a Tune trial. A loss that is not finite is reported as a result and not raised.
     """
     spec = TrialSpec.of(trial)
-    planned, folder = space.experiment(base, spec.settings), TrialFolder(Location.of(spec.folder))
+    folder = TrialFolder(Location.of(spec.folder))
     record = replace(folder.record() or Record({}), settings=spec.settings).started()
-    folder.write(record)
-    with distributed.process_group(_follow, planned, cache, folder, resources) as shard:
-        card, trainer = _trainer(shard, planned, cache, folder, resources)
-        earlier = len(trainer.history)
+    planned = space.experiment(base, spec.settings)
+    work: Split
+    if spec.repeats:
+        source = TrialFolder(Location.of(spec.repeats))
+        result = source.record()
+        assert result is not None
+        work = Repeat(planned, cache, folder, resources, base.tune.folds, base.seed, source, result)
+        record = replace(record, folds=result.folds)
+    elif base.tune.folds:
+        missing = folds.of_search(base.tune.folds, base.seed)[len(record.folds) :]
+        work = Folds(planned, cache, folder, resources, missing)
+    else:
+        work = Split(planned, cache, folder, resources)
+    log = Log(folder, record)
+    with distributed.process_group(_follow, work) as shard:
         try:
-            for epoch in trainer.run():
-                folder.save_state(trainer.state())
-                record = record.reached(trainer.history)
-                folder.write(record)
-                tune.report(asdict(epoch) | {"trial_seconds": record.seconds})
-        except TrainingError as error:
-            # a result, not a crash: a second try with the same settings would fail in the same way
-            record = replace(record.reached(trainer.history), ended="failed", failure=str(error))
-            folder.write(record)
-            report = {"epoch": record.epochs, "best_f1": record.best_f1 or 0.0, "trial_seconds": record.seconds}
-            tune.report(report | {"failure": str(error)})
+            work.train(shard, log)
+        except DivergenceError as error:
+            log.fail(str(error))
             return
-        experiment.save_best(folder.model, card, trainer)
-    if len(trainer.history) == earlier:  # only the model is missing; Tune needs a report of each trial
+    log.finish(planned.train.epochs, base.tune.folds if isinstance(work, Folds) else 0)
+
+
+class Log:
+    """The record of a trial: its first process writes it, and reports it to Tune."""
+
+    def __init__(self, folder: TrialFolder, record: Record) -> None:
+        self._folder, self.record, self._has_reported = folder, record, False
+        folder.write(record)
+
+    def resume(self, trainer: Trainer, fold: int = 0) -> None:
+        """Record the epochs of `fold` (0: there are none) that `trainer` has trained."""
+        if fold > 1:
+            self.record = self.record.reached_later(trainer.history[-1].epoch if trainer.history else 0)
+        else:
+            self.record = self.record.reached(trainer.history)
+
+    def reached(self, trainer: Trainer, fold: int = 0) -> None:
+        """Keep the state after the last epoch of `fold`, and report it."""
+        self._folder.save_state(trainer.state(), fold)
+        self.resume(trainer, fold)
+        self._folder.write(self.record)
+        known = {key: value for key, value in asdict(trainer.history[-1]).items() if value is not None}
+        self._report(known | ({"best_f1": self.record.best_f1, "fold": fold} if fold > 1 else {}))
+
+    def finished_fold(self, trainer: Trainer) -> None:
+        """Record the result of a fold, whose predictions are saved."""
+        last = trainer.history[-1]
+        result = FoldResult(last.best_f1, last.best_epoch, last.epoch)
+        self.record = replace(self.record, folds=[*self.record.folds, result]).reached_later(0)
+        self._folder.write(self.record)
+
+    def fail(self, failure: str) -> None:
+        """Record and report that the loss is not finite."""
+        self.record = replace(self.record.now(), ended="failed", failure=failure)
+        self._folder.write(self.record)
+        self._report(self._summary(self.record.epochs) | {"failure": failure})
+
+    def finish(self, epochs: int, fold: int) -> None:
+        """Record that the model is saved; with folds, report the mean over them as that of the last epoch."""
         # before the end is recorded: this report may make Tune stop a trial that train.patience ended
-        tune.report(asdict(trainer.history[-1]) | {"trial_seconds": record.seconds})
-    folder.write(replace(record.reached(trainer.history), ended="finished"))
+        if fold:
+            self._report(self._summary(epochs) | {"fold": fold})
+        elif not self._has_reported:  # only the model was missing; Tune needs a report of each trial
+            self._report(self._summary(self.record.epochs))
+        self._folder.write(replace(self.record.now(), ended="finished"))
+
+    def _summary(self, epoch: int) -> dict[str, Any]:
+        return {"epoch": epoch, "best_f1": self.record.best_f1 or 0.0}
+
+    def _report(self, result: dict[str, Any]) -> None:
+        self._has_reported = True
+        tune.report(result | {"trial_seconds": self.record.seconds})
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training of a trial on the training split, in each of its processes. Only the first has a `log`."""
+
+    planned: Experiment
+    cache: ClipCache
+    folder: TrialFolder
+    resources: TrialResources
+
+    def train(self, shard: Shard, log: Log | None) -> None:
+        """Train and save the model. Raises `DivergenceError`."""
+        card, trainer = self._trainer(shard)
+        _run(trainer.run(), trainer, log)
+        experiment.save_best(self.folder.model, card, trainer)
+
+    def _trainer(self, shard: Shard, fold: Fold | None = None) -> tuple[ModelCard, Trainer]:
+        """Return the trainer of this process, with the state in the folder."""
+        torch.set_num_threads(self.resources.threads)
+        machine = ray.get_runtime_context().get_node_id()
+        data, shard = sharing.open_data(cache_of(self.cache, fold), shard, machine)
+        number, device = fold.number if fold else 0, self.resources.torch_device()
+        wrap = distributed.average_gradients
+        return trainer_for(self.planned, data, device, self.folder, number, shard=shard, wrap=wrap)
+
+
+@dataclass(frozen=True)
+class Folds(Split):
+    """The trainings of a trial for the folds that are `missing`, one after another."""
+
+    missing: list[Fold]
+
+    def train(self, shard: Shard, log: Log | None) -> None:
+        """Train each fold, save its predictions, and the model of the first. Raises `DivergenceError`."""
+        for fold in self.missing:
+            card, trainer = self._trainer(shard, fold)
+            _run(trainer.run(), trainer, log, fold.number)
+            if fold.number == 1:
+                probabilities = experiment.save_best(self.folder.model, card, trainer)
+            else:
+                probabilities = experiment.best_predictions(trainer)
+            if log is not None and probabilities is not None:
+                fold_predictions.write(self.folder.predictions(fold.number), trainer.valid.track_ids, probabilities)
+                log.finished_fold(trainer)
+
+
+@dataclass(frozen=True)
+class Repeat(Split):
+    """The training of the settings of the trial `source` on all tracks that are not test, for as long as it says."""
+
+    count: int  # of the folds of the trial
+    folds_seed: int
+    source: TrialFolder
+    result: Record  # of the trial
+
+    def train(self, shard: Shard, log: Log | None) -> None:
+        """Train without validation, and save the model with the predictions of the folds. Raises `DivergenceError`."""
+        card, trainer = self._trainer(shard, Fold(0, self.count, self.folds_seed, NOT_TEST))
+        last = self.result.epochs_to_train(self.planned.train.epochs)
+        _run(trainer.run_to(last, self.result.best_f1 or 0.0), trainer, log)
+        if log is not None:
+            finished = len(self.result.folds)
+            experiment.save_weights(self.folder.model, card, trainer, folds=finished, trained_on=list(NOT_TEST))
+            self._calibrate()
+
+    def _calibrate(self) -> None:
+        """Give the model the predictions of the folds, which are of networks that did not learn from their tracks."""
+        features, finished = self.cache.features, len(self.result.folds)
+        if not finished:
+            return
+        tracks = features.tracks()
+        fold = folds.assign(tracks, self.count, self.folds_seed, NOT_TEST)
+        held_out = tracks.filter(pa.array((fold > 0) & (fold <= finished)))
+        ids = combined(held_out["track_id"])
+        files = [self.source.predictions(number) for number in range(1, finished + 1)]
+        probabilities = fold_predictions.joined(files, ids, len(features.classes))
+        labels = np.asarray(features.labels(held_out))
+        calibration.save(self.folder.model, ids.to_pylist(), labels, probabilities, self.count)
 
 
 def trainer_for(
-    planned: Experiment, data: Data, device: torch.device, folder: TrialFolder, **distribution: Any
+    planned: Experiment, data: Data, device: torch.device, folder: TrialFolder, fold: int = 0, **distribution: Any
 ) -> tuple[ModelCard, Trainer]:
-    """Return a trainer with the state in `folder`, if any; `distribution` is for `experiment.trainer_for`."""
+    """Return a trainer with the state of `fold` in `folder`, if any; `distribution` is for `experiment.trainer_for`."""
     card, trainer = experiment.trainer_for(planned, data, device, **distribution)
-    if (state := folder.load_state()) is not None:
+    if (state := folder.load_state(fold)) is not None:
         trainer.restore(state)
     return card, trainer
 
 
-def _follow(
-    shard: Shard, planned: Experiment, cache: ClipCache, folder: TrialFolder, resources: TrialResources
-) -> None:
+def cache_of(cache: ClipCache, fold: Fold | None) -> ClipCache:
+    """Return the clips of a fold in place of the splits. Raises `ArtifactError` for a track or group on both sides."""
+    if fold is None:
+        return cache
+    view = cache.features.of_fold(fold)
+    experiment.check_leakage(view)
+    return ClipCache.of(view, cache.settings)
+
+
+def _run(epochs: Iterator[Epoch], trainer: Trainer, log: Log | None, fold: int = 0) -> None:
+    """Train the `epochs` of `trainer`. Raises `DivergenceError`."""
+    if log is not None:
+        log.resume(trainer, fold)
+    try:
+        for _ in epochs:
+            if log is not None:
+                log.reached(trainer, fold)
+    except TrainingError as error:
+        raise DivergenceError(str(error)) from None
+
+
+def _follow(shard: Shard, work: Split) -> None:
     """Train in a process other than the first; only the first one reports and writes."""
-    card, trainer = _trainer(shard, planned, cache, folder, resources)
-    with contextlib.suppress(TrainingError):  # the loss is the same in all processes, and the first reports it
-        for _ in trainer.run():
-            pass
-        experiment.save_best(folder.model, card, trainer)
-
-
-def _trainer(
-    shard: Shard, planned: Experiment, cache: ClipCache, folder: TrialFolder, resources: TrialResources
-) -> tuple[ModelCard, Trainer]:
-    """Return the trainer of one process of a trial."""
-    torch.set_num_threads(resources.threads)
-    machine = ray.get_runtime_context().get_node_id()
-    data, shard = sharing.open_data(cache, shard, machine)
-    return trainer_for(planned, data, resources.torch_device(), folder, shard=shard, wrap=distributed.average_gradients)
+    with contextlib.suppress(DivergenceError):  # the loss is the same in all processes, and the first reports it
+        work.train(shard, None)

@@ -1,14 +1,16 @@
 """The folder of a trial: everything that a later run of the same search needs, in files that contain no code.
 
-    trial.json   the trial's settings, its score after each epoch, and how it ended
-    state.pt     the trainer's state after the last epoch, deleted when the trial has finished
-    model/       the saved model of a finished trial
+    trial.json       the trial's settings, its score after each epoch, and how it ended
+    state.pt         the trainer's state after the last epoch, deleted when the trial has finished
+    model/           the saved model of a finished trial; with tune.folds that of its first fold
+    fold-N.parquet   with tune.folds: predictions for the tracks of a finished fold
 
 Each file is written atomically. How the trial ended is written last; a trial that has not ended is resumed.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +18,7 @@ from typing import Any, Literal
 
 from genre.model import checkpoint
 from genre.storage import Location
+from genre.training import fold_predictions
 from genre.training.trainer import Epoch, State
 
 # finished: has a model, after all epochs or when train.patience ended it; stopped: by early stopping or the time limit
@@ -24,8 +27,20 @@ Ended = Literal["finished", "stopped", "failed", "crashed"]
 
 
 @dataclass(frozen=True)
+class FoldResult:
+    """The best epoch of a finished fold, its macro F1 on the tracks that the fold held out, and the epochs trained."""
+
+    f1: float
+    best_epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Record:
-    """The progress of a trial, as in its trial.json."""
+    """The progress of a trial, as in its trial.json.
+
+    With tune.folds, `scores` are those of the first fold. A final training has the `folds` that it follows from.
+    """
 
     settings: dict[str, Any]  # by dotted key; empty where the process died at its start
     scores: list[tuple[int, float]] = field(default_factory=list)  # (epoch, best validation F1 so far)
@@ -33,16 +48,23 @@ class Record:
     ended: Ended | None = None
     minutes: float = 0.0  # the time limit that stopped it; 0: no time limit did
     failure: str = ""  # in one line
+    folds: list[FoldResult] = field(default_factory=list)  # those that finished, from the first
+    later_epochs: int = 0  # trained in folds after the first
 
     @property
     def epochs(self) -> int:
-        """Number of epochs trained."""
-        return self.scores[-1][0] if self.scores else 0
+        """Number of epochs trained, in all folds."""
+        return (self.scores[-1][0] if self.scores else 0) + self.later_epochs
+
+    @property
+    def first_f1(self) -> float | None:
+        """Validation macro F1 of the best epoch of the only split, or of the first fold; None before the first."""
+        return self.scores[-1][1] if self.scores else None
 
     @property
     def best_f1(self) -> float | None:
-        """Validation macro F1 of the best epoch; None before the first."""
-        return self.scores[-1][1] if self.scores else None
+        """Mean validation macro F1 of the best epochs of the finished folds; without them `first_f1`."""
+        return statistics.fmean(fold.f1 for fold in self.folds) if self.folds else self.first_f1
 
     @property
     def seconds(self) -> float:
@@ -60,14 +82,22 @@ class Record:
         now = time.time()
         return replace(self, sessions=[*self.sessions, (now, now)], ended=None, minutes=0.0, failure="")
 
+    def now(self) -> Record:
+        """Return the record with the session until now."""
+        first = self.sessions[-1][0]
+        return replace(self, sessions=[*self.sessions[:-1], (first, time.time())])
+
     def reached(self, history: Sequence[Epoch]) -> Record:
         """Return the record after the last epoch of `history`."""
-        first = self.sessions[-1][0]
-        return replace(
-            self,
-            scores=[(epoch.epoch, epoch.best_f1) for epoch in history],
-            sessions=[*self.sessions[:-1], (first, time.time())],
-        )
+        return replace(self.now(), scores=[(epoch.epoch, epoch.best_f1) for epoch in history])
+
+    def reached_later(self, epochs: int) -> Record:
+        """Return the record after `epochs` epochs of a fold after the first that is not finished."""
+        return replace(self.now(), later_epochs=sum(fold.epochs for fold in self.folds[1:]) + epochs)
+
+    def epochs_to_train(self, complete: int) -> int:
+        """Return the median of the folds' best epochs; `complete`, all epochs, where no fold finished."""
+        return round(statistics.median(fold.best_epoch for fold in self.folds)) if self.folds else complete
 
 
 @dataclass(frozen=True)
@@ -81,6 +111,10 @@ class TrialFolder:
         """The folder of a finished trial's model."""
         return self.location / "model"
 
+    def predictions(self, fold: int) -> Location:
+        """The file of the predictions for the tracks of a finished fold."""
+        return fold_predictions.file_of(self.location, fold)
+
     @property
     def _state(self) -> Location:
         return self.location / "state.pt"
@@ -92,7 +126,8 @@ class TrialFolder:
             return None
         content = file.read_json()
         pairs = {key: [tuple(pair) for pair in content[key]] for key in ("scores", "sessions")}
-        return Record(**content | pairs)
+        folds = [FoldResult(**result) for result in content.get("folds", [])]
+        return Record(**content | pairs | {"folds": folds})
 
     def write(self, record: Record) -> None:
         """Replace the record, and delete the state of a finished trial."""
@@ -105,13 +140,14 @@ class TrialFolder:
         record = self.record() or Record({})
         self.write(replace(record, ended=ended, minutes=minutes, failure=failure))
 
-    def save_state(self, state: State) -> None:
-        """Replace the trainer's state."""
-        checkpoint.save_state(self._state, state)
+    def save_state(self, state: State, fold: int = 0) -> None:
+        """Replace the trainer's state by that of `fold`; 0: of a training without folds."""
+        checkpoint.save_state(self._state, state | {"fold": fold} if fold else state)
 
-    def load_state(self) -> State | None:
-        """Return the trainer's state after the last epoch; None if there is none."""
-        return checkpoint.load_state(self._state) if self._state.exists() else None
+    def load_state(self, fold: int = 0) -> State | None:
+        """Return the trainer's state after the last epoch of `fold`; None if there is none."""
+        state = checkpoint.load_state(self._state) if self._state.exists() else None
+        return None if state is None or state.pop("fold", 0) != fold else state
 
     def start_from(self, other: TrialFolder) -> None:
         """Copy the state of a trial with the same settings and seed, unless this one has started."""

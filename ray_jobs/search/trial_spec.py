@@ -11,11 +11,15 @@ KEY = "run"  # of the specification in the `config` of a Tune trial
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """The settings of a trial by dotted key, the address of its folder, and its name in Tune's logs."""
+    """The settings of a trial by dotted key, the address of its folder, and its name in Tune's logs.
+
+    With tune.folds a final training `repeats` a trial, whose folder this is, on all tracks that are not test.
+    """
 
     settings: dict[str, Any]
     folder: str
     name: str
+    repeats: str = ""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> TrialSpec:
