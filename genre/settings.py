@@ -225,11 +225,10 @@ class TuneSettings(Settings):
     gpus_per_trial: float | None = Field(
         None,
         ge=0,
-        description="GPUs for each worker of a trial; null: 0.25, or 1 with several workers, and 0 where device=auto "
-        "finds no GPU",
+        description="GPUs for each worker of a trial; null: 0.25, 1 with several workers, 0 without GPU",
     )
     space: dict[str, dict[str, Any]] = Field(
-        {}, description="changes to the search space, e.g. {cnn: {train.learning_rate: {loguniform: [0.001, 0.01]}}}"
+        {}, description="changes to the search space, e.g. {cnn: {train.ema: {uniform: [0.0, 0.9]}}}"
     )
     mlflow: str = Field("", description="MLflow server or database that trials are logged to (needs genre[mlflow])")
 

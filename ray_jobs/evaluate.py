@@ -19,7 +19,7 @@ from genre import lease
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint
-from genre.model.card import has_card
+from genre.model.card import ModelCard, has_card
 from genre.report import Part
 from genre.report.entries import SavedRuns
 from genre.settings import Config
@@ -41,6 +41,7 @@ def run(config: Config) -> None:
         for model in runs.folders:
             card, _ = checkpoint.load(model)
             checkpoint.check_features(card, features)
+            _check_unseen(config, card, model)
     if config.evaluate.folds:
         if config.evaluate.split != "test":
             raise ConfigError("evaluate.folds judges the tracks of all splits; leave out evaluate.split, or the folds")
@@ -72,6 +73,15 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
         planned.train(missing, config.cache, config.device, capacity)
         board = judging.cross_validate(planned, saved, config.seed, calibrates=not config.model)
         judging.publish(board, folder, [])
+
+
+def _check_unseen(config: Config, card: ModelCard, model: Location) -> None:
+    """Raise `ConfigError` for a model that learned from the validation tracks that it would be scored on."""
+    if config.evaluate.split == "valid" and "valid" in card.trained_on and not config.evaluate.features:
+        raise ConfigError(
+            f"{model} learned from the validation tracks as well (tune.folds); use evaluate.split=test, or "
+            "evaluate.folds=5, whose networks never saw what they are scored on"
+        )
 
 
 def _check_split(split: Part, features: Features) -> None:

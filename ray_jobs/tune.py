@@ -1,9 +1,8 @@
 """Search all architectures concurrently, train the best of each with more seeds, and write the leaderboard.
 
-The search uses only the training and validation splits: one against the other, or tune.folds of both together. The
-best configuration of each architecture is trained with several seeds and scored once on the test split. Run again after
-an interruption, it resumes after the last finished epoch of each trial, and reuses trials that ran. Write OUTPUT/models
-and OUTPUT/leaderboard.
+The search uses only the training and validation splits, or folds of both (tune.folds). The best configuration of each
+architecture is trained with several seeds and scored once on the test split. Run again after an interruption, it
+resumes after the last finished epoch of each trial. Write OUTPUT/models and OUTPUT/leaderboard.
 """
 
 from __future__ import annotations
@@ -89,6 +88,8 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             config.device,
         )
     board.notes.extend(trained.notes)
+    if config.tune.folds:
+        board.notes.append("The classical baseline and the majority learned from the training split alone.")
     if config.tune.robustness and not changed_tracks:
         board.notes.append(f"Robustness was not measured: tune.minutes={config.tune.minutes:g} left no time for it.")
     board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))

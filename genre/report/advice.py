@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from genre.evaluation.bootstrap import interval
+from genre.report.board import Run
 from genre.report.columns import unchanged_f1
 from genre.report.formats import listed
 from genre.report.table import ALPHA, Row, Table
@@ -99,13 +100,18 @@ def _unequal_training(networks: list[Row]) -> Iterator[str]:
         row.entry.name
         for row in networks
         if epochs[row.entry.name] < longest
-        and any((run.best_epoch or 0) > LATE * len(run.history) for run in row.entry.runs if run.history)
+        and any((run.best_epoch or 0) > LATE * len(run.history) for run in row.entry.runs if _is_validated(run))
     ]
     if improving:
         yield (
             f"The networks trained for {min(epochs.values())} to {longest} epochs; {listed(improving)} "
             f"{'was' if len(improving) == 1 else 'were'} still improving and could gain from a longer training."
         )
+
+
+def _is_validated(run: Run) -> bool:
+    """Return whether the best epoch of a run was found by validation, so that it says when it stopped improving."""
+    return bool(run.history) and run.history[-1].get("valid_f1", 0.0) is not None
 
 
 def _against_networks(best: Row, others: list[Row]) -> Iterator[str]:

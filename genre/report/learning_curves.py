@@ -17,10 +17,10 @@ LEFT, RIGHT, TOP, BOTTOM = 36, 10, 10, 22  # margins for tick labels
 
 @dataclass(frozen=True)
 class Curves:
-    """The two panels of one network."""
+    """The two panels of one network; a training without validation has no scores."""
 
     name: str
-    f1: Markup
+    f1: Markup | None
     loss: Markup
 
 
@@ -28,7 +28,11 @@ def learning_curves(entries: Iterable[Entry]) -> list[Curves]:
     """Return panels with validation macro F1 and with both losses for every entry that has a history."""
     trained = [entry for entry in entries if any(run.history for run in entry.runs)]
     return [
-        Curves(entry.name, _panel(entry, ("valid_f1",), trained), _panel(entry, ("train_loss", "valid_loss"), trained))
+        Curves(
+            entry.name,
+            _panel(entry, ("valid_f1",), trained) if any(_series(entry, "valid_f1")) else None,
+            _panel(entry, ("train_loss", "valid_loss"), trained),
+        )
         for entry in trained
     ]
 

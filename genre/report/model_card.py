@@ -105,7 +105,8 @@ def _front_matter(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) 
     if row is not None:
         metrics = {("f1", "Macro F1"): row.f1.mean, ("accuracy", "Accuracy"): row.accuracy.mean}
     elif valid_f1 is not None:
-        split, metrics = "validation", {("f1", "Macro F1"): valid_f1}
+        split = "validation" if len(card.trained_on) == 1 else "cross-validation"
+        metrics = {("f1", "Macro F1"): valid_f1}
     if metrics:
         dataset = re.sub(r"[^\w .,:()+-]", "", corpus.name if corpus else "") or "unknown"
         result = {
@@ -160,9 +161,10 @@ def _limits(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) -> Ite
         "of them, or to unknown."
     )
     yield "Genres are conventions: where listeners disagree, no model can satisfy all of them."
-    train = corpus.tracks.get("train", {}) if corpus else {}
-    if train:
-        few = [f"{genre} ({train.get(genre, 0)})" for genre in card.classes if train.get(genre, 0) < FEW]
+    known = [corpus.tracks.get(part, {}) for part in card.trained_on] if corpus else []
+    train = {genre: sum(counts.get(genre, 0) for counts in known) for genre in card.classes}
+    if any(known):
+        few = [f"{genre} ({number})" for genre, number in train.items() if number < FEW]
         yield f"It was trained on {plural(sum(train.values()), 'track')} of one corpus; expect lower scores on others."
         if few:
             names = "every genre" if len(few) == len(card.classes) else ", ".join(few)

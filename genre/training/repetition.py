@@ -11,12 +11,10 @@ from typing import Any
 
 import torch
 
-from genre import memory
 from genre.config import validate
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Float32
 from genre.model.card import ModelCard
-from genre.model.classifier import predict
 from genre.settings import TrainSettings
 from genre.storage import Location
 from genre.training import experiment
@@ -33,6 +31,7 @@ class Repetition:
     experiment: Experiment
     epochs: int
     seconds_per_epoch: float  # as measured in the training of the saved model, with its validations
+    trained_on: tuple[str, ...] = ("train",)  # the splits that the saved model learned from
 
     @classmethod
     def of(cls, card: ModelCard, source: Location) -> Repetition:
@@ -42,7 +41,7 @@ class Repetition:
             settings = validate(TrainSettings, facts["settings"]["train"], "train.")
             repeated = Experiment(card.architecture, card.params, settings, int(facts["seed"]))
             seconds = float(facts["train_seconds"]) / int(facts["history"][-1]["epoch"])
-            return cls(repeated, int(facts["best_epoch"]), seconds)
+            return cls(repeated, int(facts["best_epoch"]), seconds, card.trained_on)
         except (KeyError, IndexError, TypeError, ConfigError) as error:
             raise ArtifactError(
                 f"{source}: model.json does not say how the model was trained ({error}); train it again"
@@ -63,8 +62,7 @@ class Repetition:
 
         Raises `TrainingError` when a loss is not finite.
         """
-        card, trainer = experiment.trainer_for(self.experiment, data, device)
-        memory.keep_freed()
-        for epoch in range(1, self.epochs + 1):
-            trainer.train_epoch(epoch)
-        return predict(trainer.evaluated, data.valid, card.frames(), card.eval_windows)
+        _, trainer = experiment.trainer_for(self.experiment, data, device)
+        for _ in trainer.run_to(self.epochs):
+            pass
+        return trainer.best_predictions()

@@ -127,35 +127,20 @@ class Trainer:
                 range(first, min(first + self._epochs_per_validation, self.settings.epochs + 1))
             )
 
-    def run_to(self, last: int, f1: float) -> Iterator[Epoch]:
+    def run_to(self, last: int, f1: float = 0.0) -> Iterator[Epoch]:
         """Train from the end of `history` to epoch `last` without validation; yield each epoch, keep the last weights.
 
         The schedule is that of `settings.epochs`. `f1` is the score by which `last` was chosen elsewhere; it is
-        recorded as that of the best epoch. Raises `TrainingError` when a loss is not finite.
+        recorded as that of the best epoch, 0 where nothing chose it. Raises `TrainingError` when a loss is not finite.
         """
         memory.keep_freed()
         for number in range(self._epochs_done() + 1, last + 1):
             started = time.perf_counter()
-            done = self.train_epoch(number)
+            passes = [self.train_epoch(number)]
             if number == last:
                 self._finish_batch_statistics()
                 self.best = copy.deepcopy(self.evaluated.state_dict())
-            seconds = time.perf_counter() - started
-            epoch = Epoch(
-                epoch=number,
-                train_loss=done.loss,
-                valid_loss=None,
-                valid_accuracy=None,
-                valid_f1=None,
-                best_f1=f1,
-                best_epoch=last,
-                learning_rate=float(self._schedule.get_last_lr()[0]),
-                seconds=seconds,
-                windows_per_second=done.windows / seconds,
-                data_wait_seconds=done.data_wait_seconds,
-            )
-            self.history.append(epoch)
-            yield epoch
+            yield self._recorded(number, passes, started, time.perf_counter() - started, (f1, last))
 
     def train_epoch(self, number: int) -> TrainingPass:
         """Train epoch `number` (1, 2, ...) without validation. Raises `TrainingError` when the loss is not finite."""
@@ -233,12 +218,25 @@ class Trainer:
         if best is None or scores.f1 > best[0]:
             self.best = copy.deepcopy(self.evaluated.state_dict())
             best = (scores.f1, number)
+        return self._recorded(number, passes, started, train_seconds, best, loss, scores)
+
+    def _recorded(
+        self,
+        number: int,
+        passes: list[TrainingPass],
+        started: float,
+        train_seconds: float,
+        best: tuple[float, int],
+        loss: float | None = None,
+        scores: Scores | None = None,
+    ) -> Epoch:
+        """Append the result of epoch `number` and those before it in `passes` to the history; return it."""
         epoch = Epoch(
             epoch=number,
             train_loss=sum(each.loss for each in passes) / len(passes),
             valid_loss=loss,
-            valid_accuracy=scores.accuracy,
-            valid_f1=scores.f1,
+            valid_accuracy=scores.accuracy if scores is not None else None,
+            valid_f1=scores.f1 if scores is not None else None,
             best_f1=best[0],
             best_epoch=best[1],
             learning_rate=float(self._schedule.get_last_lr()[0]),

@@ -150,25 +150,25 @@ class CrossValidation:
         A model keeps its own predictions if they are for other tracks, or if the networks of the folds learned from a
         number of tracks that differs from its own by more than the factor `MOST_MORE`.
         """
-        count = self.trainings[0].fold.count
-        ratio = len(self.tracks) * (1 - 1 / count) / max(1, len(self.features.tracks("train")))
-        if not 1 / MOST_MORE <= ratio <= MOST_MORE:
-            return [
-                "Calibration and thresholds of the saved models are still those by their validation tracks: the "
-                f"networks of the folds learned from {ratio:.2f} times as many tracks, and more than {MOST_MORE} times "
-                "as many, or as few, are no measure of the saved models."
-            ]
-        predictions, ids = self.predictions(), self.tracks["track_id"].to_pylist()
+        count, ids = self.trainings[0].fold.count, self.tracks["track_id"].to_pylist()
         labels = self.features.labels(self.tracks).to_numpy()
         hashes, kept, names = set(calibration.hashed(ids)), [], []
         for runs in saved:
-            for folder, (card, probabilities) in zip(runs.folders, predictions[runs.label], strict=True):
+            for folder, (card, trainings) in zip(runs.folders, self.models[runs.label], strict=True):
                 name = f"{runs.label}, seed {card.facts['seed']}"
+                ratio = len(self.tracks) * (1 - 1 / count) / self._learned_from(trainings[0])
+                if not 1 / MOST_MORE <= ratio <= MOST_MORE:
+                    kept.append(
+                        f"{name}: calibration and thresholds are still those by its own held-out tracks, since the "
+                        f"networks of the folds learned from {ratio:.2f} times as many tracks as it did, and more than "
+                        f"{MOST_MORE} times as many, or as few, are no measure of it."
+                    )
+                    continue
                 own = SavedModel.read(folder).validation
                 if own is None or not hashes.issuperset(own.tracks):
                     kept.append(f"{name}: not calibrated by these predictions, since its validation tracks are others.")
                     continue
-                calibration.save(folder, ids, labels, probabilities, count)
+                calibration.save(folder, ids, labels, self._joined(trainings), count)
                 names.append(name)
         done = (
             f"Calibrated by these predictions, which their temperature and thresholds follow from: {'; '.join(names)}."
@@ -180,10 +180,14 @@ class CrossValidation:
         files = [training.file for training in trainings]
         return fold_predictions.joined(files, combined(self.tracks["track_id"]), len(self.features.classes))
 
+    def _learned_from(self, training: FoldTraining) -> int:
+        """Return the number of tracks that the saved model learned from."""
+        return max(1, sum(len(self.features.tracks(part)) for part in training.repetition.trained_on))
+
     def _seconds(self, training: FoldTraining) -> float:
         """Return the expected seconds of a training: those of the saved model, in proportion to the tracks."""
         is_trained_on = pc.not_equal(self.tracks["fold"], training.fold.number)
-        ratio = pc.sum(is_trained_on).as_py() / max(1, len(self.features.tracks("train")))
+        ratio = pc.sum(is_trained_on).as_py() / self._learned_from(training)
         return training.repetition.epochs * training.repetition.seconds_per_epoch * float(ratio)
 
 

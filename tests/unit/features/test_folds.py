@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from genre.corpora import EXCLUDED, SPLITS, UNLABELLED
 from genre.errors import ArtifactError, ConfigError
 from genre.features import folds, splits
-from genre.features.folds import Fold
+from genre.features.folds import NOT_TEST, Fold
 
 NAMES = ("track_id", "genre", "group", "split", "sound")
 
@@ -89,6 +89,29 @@ def test_single_tracks_are_divided_evenly_in_each_genre_and_together(each: int, 
     assert sizes.max() - sizes.min() <= 1
 
 
+@settings(max_examples=60)
+@given(corpora(), st.integers(2, 7), st.integers(0, 2**32))
+def test_folds_of_a_search_leave_the_test_tracks_alone(tracks: pa.Table, count: int, seed: int) -> None:
+    parts = np.array(tracks["split"].to_pylist())
+    fold = folds.assign(tracks, count, seed, NOT_TEST)
+    assert ((fold > 0) == np.isin(parts, NOT_TEST)).all()
+    views = [np.array(each.of(tracks)["split"].to_pylist()) for each in folds.of_search(count, seed)]
+    for number, view in enumerate(views, 1):
+        assert (view[fold == 0] == parts[fold == 0]).all()
+        assert ((view == "valid") == (fold == number))[fold > 0].all()
+        assert ((view == "test") == (parts == "test")).all()
+    everything = np.array(Fold(0, count, seed, NOT_TEST).of(tracks)["split"].to_pylist())
+    assert ((everything == "train") == (fold > 0)).all()
+    without_test = tracks.filter(pa.array(parts != "test"))
+    assert folds.assign(without_test, count, seed).tolist() == fold[parts != "test"].tolist()
+
+
+def test_a_test_track_of_a_group_that_is_in_a_fold_is_found() -> None:
+    tracks = table(["rock", "folk"] * 4, ["x", "y"] * 4, split=["train", "valid"] * 3 + ["valid", "test"])
+    for number in range(3):
+        assert "group 'y' in test (t7) and " in splits.leaks(Fold(number, 2, 0, NOT_TEST).of(tracks))
+
+
 def test_another_seed_gives_other_folds() -> None:
     tracks = table(["rock"] * 40, [f"artist {n // 2}" for n in range(40)])
     assert folds.assign(tracks, 5, 0).tolist() == folds.assign(tracks, 5, 0).tolist()
@@ -132,3 +155,5 @@ def test_folds_that_nothing_can_be_learned_from_are_refused() -> None:
         folds.check(tracks, folds.assign(tracks, 6, 0), 6, ["folk", "rock"])
     with pytest.raises(ConfigError, match="leaves no tracks to learn from"):
         folds.check(tracks, folds.assign(tracks, 1, 0), 1, ["folk", "rock"])
+    with pytest.raises(ConfigError, match=r"tune\.folds: genre 'rock' has one group"):
+        folds.check(tracks, folds.assign(tracks, 2, 0), 2, ["folk", "rock"], "tune.folds")

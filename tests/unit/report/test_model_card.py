@@ -109,6 +109,22 @@ def test_the_card_of_a_model_without_test_scores_says_so(card: ModelCard) -> Non
     assert "\n\n# cnn: 4 music genres\n" in model_card.markdown(dataclasses.replace(card, facts={}))
 
 
+def test_the_card_of_a_model_after_folds_claims_no_validation(card: ModelCard) -> None:
+    facts = card.facts | {"trained_on": ["train", "valid"], "folds": 5}
+    folded = dataclasses.replace(card, facts=facts)
+    corpus = dataclasses.replace(
+        boards.board().corpus, tracks={part: dict.fromkeys(card.classes, 20) for part in ("train", "valid", "test")}
+    )
+    text = model_card.markdown(folded, corpus)
+    assert "epochs, 4, and the settings were chosen: 0.712, the mean over 5 folds of these tracks" in text
+    assert "validation tracks" not in text
+    assert f"trained on {40 * len(card.classes)} tracks" in text
+    assert "Trained on fewer than 50 tracks: every genre" in text
+    assert front_matter(text)["model-index"][0]["results"][0]["dataset"]["split"] == "cross-validation"
+    unfinished = model_card.markdown(dataclasses.replace(card, facts=facts | {"folds": 0}))
+    assert "that of the first fold of these tracks" in unfinished
+
+
 def test_the_card_of_a_model_of_precomputed_spectrograms_offers_no_tagging(card: ModelCard) -> None:
     text = model_card.markdown(dataclasses.replace(card, features={"origin": "somebody"}))
     assert "genre tag" not in text

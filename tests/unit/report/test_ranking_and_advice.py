@@ -112,15 +112,17 @@ def test_few_seeds_make_the_advice_provisional() -> None:
 
 
 def test_a_network_that_trained_less_and_was_still_improving_is_named() -> None:
-    def trained(name: str, epochs: int, best_epoch: int) -> Entry:
+    def trained(name: str, epochs: int, best_epoch: int, **scores: None) -> Entry:
         entry: Entry = network(name, 0.6, seeds=(0, 1, 2))
-        history: list[dict[str, float | None]] = [{"epoch": float(epoch)} for epoch in range(1, epochs + 1)]
+        history: list[dict[str, float | None]] = [{"epoch": float(epoch)} | scores for epoch in range(1, epochs + 1)]
         runs = [dataclasses.replace(run, history=history, best_epoch=best_epoch) for run in entry.runs]
         return dataclasses.replace(entry, runs=runs)
 
     advice = advise(tabulate(board(trained("cnn", 30, 29), trained("resnet", 14, 13), trained("vgg16", 20, 9))))
     assert "for now" in advice.sentence
     assert any("for 14 to 30 epochs; resnet was still improving" in reason for reason in advice.reasons)
+    folds = advise(tabulate(board(trained("cnn", 30, 30, valid_f1=None), trained("resnet", 14, 14, valid_f1=None))))
+    assert not any("still improving" in reason for reason in folds.reasons)
 
 
 @pytest.mark.parametrize("entries", [[], [network("cnn", 0.7)], [majority()], [classical(0.6)]])

@@ -55,6 +55,24 @@ def test_a_sample_shortens_the_search_and_every_seed_is_trained_again() -> None:
     assert sample.estimate(replace(plan, seeds=1)).finals > 0
 
 
+def test_folds_multiply_the_trials_that_survive_and_every_seed_is_trained() -> None:
+    one, five = forecast("tune.trials=1"), forecast("tune.trials=1", "tune.folds=5")
+    plan = replace(one.full(), epochs={"cnn": 30})
+    assert five.searched.train + five.searched.valid == WORKLOAD.train + WORKLOAD.valid
+    assert five.estimate(plan).search == pytest.approx(5 * one.estimate(plan).search, rel=0.1)
+    assert five.estimate(replace(plan, seeds=1)).finals > 0
+    # three trainings, not two, on 500 clips, not 400, but without validation
+    assert 3 / 2 < five.estimate(plan).finals / one.estimate(plan).finals < 3 / 2 * 500 / 400
+    pruned, all_complete = (
+        forecast("tune.trials=9", "tune.folds=5"),
+        forecast("tune.trials=9", "tune.folds=5", "tune.grace_epochs=30"),
+    )
+    many = replace(plan, trials=9)
+    assert pruned.estimate(many).search < 0.7 * all_complete.estimate(many).search
+    limited = forecast("tune.folds=5").fit(60 * 100)
+    assert forecast("tune.folds=5").estimate(limited).total <= 60 * 100
+
+
 def test_more_time_never_shortens_a_training() -> None:
     predicted = forecast()
     plans = [predicted.fit(60 * minutes) for minutes in (5, 10, 20, 40, 80, 160, 10_000)]

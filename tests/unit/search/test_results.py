@@ -10,12 +10,19 @@ from genre.storage import Location
 from ray_jobs.search import results
 from ray_jobs.search.results import Winner
 from ray_jobs.search.slots import Slot
-from ray_jobs.search.trial_folder import Ended, Record
+from ray_jobs.search.trial_folder import Ended, FoldResult, Record
 
 
 def slot(f1: float, epoch: int = 9, number: int = 0, **facts: Any) -> Slot:
     record = Record({"architecture": "cnn", "train.learning_rate": f1}, [(epoch, f1)] if epoch else [], **facts)
     return Slot("cnn", number, 9, Location.of("/nowhere"), record=record)
+
+
+def of_folds(*f1: float, number: int = 0, first: float = 0.0, **facts: Any) -> Slot:
+    """Return a trial of three folds, of which those with `f1` finished."""
+    results = [FoldResult(score, epoch, 9) for epoch, score in enumerate(f1, 1)]
+    record = Record({"architecture": "cnn"}, [(9, f1[0] if f1 else first)], folds=results, **facts)
+    return Slot("cnn", number, 9, Location.of("/nowhere"), record=record, folds=3)
 
 
 def winner(*slots: Slot) -> Winner:
@@ -29,6 +36,27 @@ def test_the_best_epoch_wins() -> None:
     assert (best.valid_f1, best.trials, best.slot.name) == (0.7, 3, "001")
     assert results.winner("crnn", [slot(0.5)]) is None
     assert results.winner("cnn", [slot(0.0, epoch=0)]) is None
+
+
+def test_the_best_mean_over_all_folds_wins() -> None:
+    best = winner(of_folds(0.9), of_folds(0.8, 0.2, 0.2, number=1), of_folds(0.4, 0.5, 0.6, number=2))
+    assert (best.slot.name, best.trials) == ("002", 3)
+    assert best.valid_f1 == pytest.approx(0.5)
+    assert best.slot.final(1).last == 2  # the median of the best epochs
+
+
+def test_where_no_trial_finished_all_folds_the_first_fold_decides() -> None:
+    best = winner(of_folds(0.5, 0.9), of_folds(first=0.6, number=1), of_folds(0.7, 0.1, number=2))
+    assert (best.slot.name, best.valid_f1) == ("002", 0.7)
+    assert winner(of_folds(first=0.6)).slot.final(0).last == 9  # nothing says where to stop
+    failed = of_folds(0.9, 0.9, number=3, ended="failed", failure="the loss is nan")
+    assert winner(failed, of_folds(0.5)).valid_f1 == 0.5
+
+
+def test_a_final_training_after_folds_takes_its_epochs_on_all_tracks() -> None:
+    best = winner(of_folds(0.4, 0.5, 0.6, sessions=[(0.0, 36.0)], later_epochs=18, ended="finished"))
+    seconds_of_an_epoch = 36 / 27
+    assert best.training_seconds == pytest.approx(seconds_of_an_epoch * 2 * 3 / 2)
 
 
 def test_a_trial_whose_loss_became_nan_wins_only_where_all_failed() -> None:

@@ -10,7 +10,8 @@ from genre.config import load
 from genre.features import Manifest, Shape
 from genre.settings import Config
 from genre.storage import Location
-from ray_jobs.search import slots, space
+from genre.training.costs import Workload
+from ray_jobs.search import decision, slots, space
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.slots import Slot
 
@@ -40,6 +41,16 @@ def test_other_numbers_of_trials_seeds_and_architectures_reuse_the_same_trials(t
     assert folders(tmp_path, "tune.trials=2", "architectures.cnn.width=4")[1::2] == two[1::2]
 
 
+def test_the_stored_plan_of_a_search_is_not_that_of_another_number_of_folds(tmp_path: Path) -> None:
+    workload = Workload(8, 4, 4, MANIFEST.shape, 2, 4)
+    files = [
+        decision.file_of(load(overrides=[f"output={tmp_path}", setting]), workload, "1").name
+        for setting in ("tune.folds=0", "tune.folds=3", "tune.folds=5", "tune.trials=3")
+    ]
+    assert len(set(files)) == 3
+    assert files[0] == files[3]
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -49,6 +60,7 @@ def test_other_numbers_of_trials_seeds_and_architectures_reuse_the_same_trials(t
         "tune.sampler=tpe",
         "tune.grace_epochs=2",
         "tune.sample=0.5",
+        "tune.folds=5",
         "tune.space={cnn: {train.mixup: 0.5}}",
     ],
 )

@@ -29,14 +29,16 @@ class Experiment:
         self.stopper.set_search_properties(METRIC, "max")
         self._trials: dict[str, Any] = {}
 
-    def report(self, architecture: str, number: int, f1: float, epoch: int = 3, seconds: float = 1.0) -> str:
+    def report(
+        self, architecture: str, number: int, f1: float, epoch: int = 3, seconds: float = 1.0, **more: int
+    ) -> str:
         name = f"{architecture}-{number}"
         if name not in self._trials:
             config = TrialSpec({"architecture": architecture}, self.folder(name), name).to_config()
             metadata = SimpleNamespace(last_result={})
             self._trials[name] = SimpleNamespace(trial_id=name, config=config, run_metadata=metadata)
             self.stopper.on_trial_add(None, self._trials[name])
-        result = {"epoch": epoch, METRIC: f1, "trial_seconds": seconds}
+        result = {"epoch": epoch, METRIC: f1, "trial_seconds": seconds} | more
         return self.stopper.on_trial_result(None, self._trials[name], result)
 
     def folder(self, name: str) -> str:
@@ -79,6 +81,16 @@ def test_a_stopped_trial_is_recorded_as_such(tmp_path: Path) -> None:
     experiment.report("cnn", 0, 0.9)
     assert experiment.report("cnn", 1, 0.5) == TrialScheduler.STOP
     assert (experiment.record("cnn-1").ended, experiment.record("cnn-1").minutes) == ("stopped", 0)
+
+
+def test_later_folds_are_compared_with_nothing_but_have_the_same_time(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path, minutes=1)
+    assert [experiment.report("cnn", number, f1) for number, f1 in enumerate((0.7, 0.8, 0.9))][-1] == "CONTINUE"
+    assert experiment.report("cnn", 1, 0.1, fold=2) == TrialScheduler.CONTINUE
+    assert experiment.report("cnn", 3, 0.5) == TrialScheduler.STOP
+    assert experiment.report("cnn", 1, 0.1, seconds=70, fold=2) == TrialScheduler.STOP
+    assert (experiment.record("cnn-1").ended, experiment.record("cnn-1").minutes) == ("stopped", 1)
+    assert experiment.report("cnn", 2, 0.1, epoch=27, seconds=70, fold=3) == TrialScheduler.CONTINUE
 
 
 def test_a_trial_at_its_last_epoch_may_save_its_model(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ def test_the_parts_of_the_search_and_their_times_are_named() -> None:
     assert all(part in printed for part in ("about ", "search ", "final trainings ", "judging "))
 
 
+def test_folds_are_named() -> None:
+    assert "architectures over 5 folds, the best with 3 seeds" in text(forecast("tune.folds=5"))
+
+
 def test_a_long_search_on_cpus_names_settings_that_halve_it() -> None:
     predicted = forecast()
     assert predicted.estimate(predicted.full()).total > 3600

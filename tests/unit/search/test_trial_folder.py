@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genre.storage import Location
-from ray_jobs.search.trial_folder import Ended, Record, TrialFolder
+from ray_jobs.search.trial_folder import Ended, FoldResult, Record, TrialFolder
 
 SETTINGS = {"architecture": "cnn", "train.learning_rate": 0.1 + 0.2, "architectures.cnn.width": 8}
 
@@ -32,6 +32,25 @@ def test_a_record_is_read_as_it_was_written(folder: TrialFolder) -> None:
     folder.end("stopped", minutes=3)
     ended = record_of(folder)
     assert (ended.ended, ended.minutes, ended.epochs) == ("stopped", 3, 2)
+
+
+def test_a_record_counts_the_epochs_and_scores_of_all_folds(folder: TrialFolder) -> None:
+    finished = [FoldResult(0.6, 1, 3), FoldResult(0.3, 3, 3), FoldResult(0.3, 2, 2)]
+    record = Record(SETTINGS, [(3, 0.6)], [(0.0, 1.0)], folds=finished).reached_later(2)
+    folder.write(record)
+    assert folder.record() == record
+    assert (record.epochs, record.first_f1, record.best_f1) == (3 + 3 + 2 + 2, 0.6, pytest.approx(0.4))
+    assert record.epochs_to_train(9) == 2
+    assert Record(SETTINGS, [(3, 0.6)]).epochs_to_train(9) == 9
+
+
+def test_the_state_of_a_fold_is_not_that_of_another(folder: TrialFolder) -> None:
+    folder.save_state({"epoch": 1}, fold=2)
+    assert folder.load_state(fold=2) == {"epoch": 1}
+    assert folder.load_state(fold=3) is None
+    assert folder.load_state() is None
+    folder.save_state({"epoch": 2})
+    assert folder.load_state() == {"epoch": 2}
 
 
 def test_a_process_that_died_before_it_wrote_anything_is_recorded(folder: TrialFolder) -> None:

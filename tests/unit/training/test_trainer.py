@@ -30,7 +30,7 @@ from genre.training.validation import epochs_per_validation
 CLASSES = 3
 TRAIN = make_clips(tracks=26, per_track=1)
 VALID = make_clips(tracks=11, per_track=2, seed=1)  # neither is a multiple of the numbers of workers
-EVERYTHING = {"ema": 0.8, "class_weights": True, "label_smoothing": 0.1, "mixup": 0.3, "clip_norm": 0.5}
+EVERYTHING: dict[str, Any] = {"ema": 0.8, "class_weights": True, "label_smoothing": 0.1, "mixup": 0.3, "clip_norm": 0.5}
 
 
 def settings(**changes: Any) -> TrainSettings:
@@ -60,6 +60,22 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def without_times(history: list[Epoch]) -> list[Epoch]:
     return [dataclasses.replace(epoch, seconds=0, windows_per_second=0, data_wait_seconds=0) for epoch in history]
+
+
+def test_a_training_without_validation_has_the_weights_of_the_same_epoch_and_resumes() -> None:
+    validated, alone, first = trainer(**EVERYTHING), trainer(**EVERYTHING), trainer(**EVERYTHING)
+    steps = validated.run()
+    next(steps)
+    next(steps)
+    history = list(alone.run_to(2, 0.75))
+    assert same(alone.best, validated.evaluated.state_dict())
+    assert [(epoch.valid_f1, epoch.best_f1, epoch.best_epoch) for epoch in history] == [(None, 0.75, 2)] * 2
+    next(first.run_to(2, 0.75))
+    resumed = trainer(**EVERYTHING)
+    resumed.restore(first.state())
+    assert [epoch.epoch for epoch in resumed.run_to(2, 0.75)] == [2]
+    assert same(resumed.best, alone.best)
+    assert without_times(resumed.history) == without_times(history)
 
 
 def test_it_learns() -> None:
