@@ -18,7 +18,7 @@ from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.results import Winner
 from ray_jobs.search.runner import Runner
 from ray_jobs.search.slots import Slot
-from ray_jobs.search.trial_folder import Record
+from ray_jobs.search.trial_folder import FoldResult, Record
 
 # no trial trains here
 NO_CLIPS = ClipCache(
@@ -40,9 +40,13 @@ def models(tmp_path: Path) -> Path:
     return models
 
 
+def runner(output: Path, *settings: str) -> Runner:
+    config = load(overrides=[f"output={output}", *settings])
+    return Runner(config, NO_CLIPS, TrialResources(1, 0, 1, "cpu", Capacity(cpus=1, gpus=0)))
+
+
 def train(output: Path, **failures: str) -> finals.Finals:
     """Return the finals of winners whose trials ran before; an architecture in `failures` failed."""
-    config = load(overrides=[f"output={output}"])
     winners = []
     for name in ("cnn", "crnn"):
         slot = Slot(name, 0, 2, Location.of(output / "tune" / name))
@@ -54,7 +58,7 @@ def train(output: Path, **failures: str) -> finals.Finals:
             slot.folder.write(Record(settings, [(2, 0.5)], ended="finished"))
             (slot.folder.model / "model.json").write_text("new")
         winners.append(Winner(slot.read(), settings, 0.5, 1))
-    return finals.train(Runner(config, NO_CLIPS, TrialResources(1, 0, 1, "cpu", Capacity(cpus=1, gpus=0))), winners, 1)
+    return finals.train(runner(output), winners, 1)
 
 
 def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> None:
@@ -76,3 +80,24 @@ def test_earlier_models_stay_where_all_winners_failed(tmp_path: Path, models: Pa
         train(tmp_path, cnn="the loss is nan", crnn="the loss is inf")
     assert (models / "cnn/model.json").read_text() == "earlier"
     assert (models / "crnn/seed-1").exists()
+
+
+def test_without_time_the_model_after_folds_is_that_of_the_first(tmp_path: Path) -> None:
+    slot = Slot("cnn", 0, 9, Location.of(tmp_path / "tune" / "cnn"), folds=3)
+    slot.folder.write(Record({}, [(9, 0.5)], ended="stopped", minutes=1.0, folds=[FoldResult(0.5, 4, 9)]))
+    (slot.folder.model / "model.json").write_text("first fold")
+    winner = Winner(slot.read(), slot.spec({}).settings, 0.5, 1)
+    result = finals.take_best_epochs(runner(tmp_path, "tune.folds=3"), [winner])
+    assert (tmp_path / "models/cnn/seed-0/model.json").read_text() == "first fold"
+    assert [note for note in result.notes if "its model is that of the first of 3 folds" in note] == result.notes
+
+
+def test_a_final_training_that_repeated_fewer_folds_is_trained_again(tmp_path: Path) -> None:
+    slot = Slot("cnn", 0, 9, Location.of(tmp_path / "tune" / "cnn"), folds=2)
+    folds = [FoldResult(0.5, 4, 9), FoldResult(0.7, 6, 9)]
+    slot.folder.write(Record({}, [(9, 0.5)], ended="finished", folds=folds))
+    final = slot.read().final(0)
+    for earlier, is_kept in ((folds, True), (folds[:1], False)):
+        final.folder.write(Record({}, [(5, 0.6)], ended="finished", folds=earlier))
+        chosen = finals._slot(Winner(slot.read(), {}, 0.6, 1), 0, is_trial=False)
+        assert (chosen.last, chosen.is_finished) == (5, is_kept)
