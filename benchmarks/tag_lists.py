@@ -29,7 +29,7 @@ from genre.corpora import AudioFile
 from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import audio_files, tag_table
+from genre.tagging import audio_files, tag_rows
 from genre.tagging.tag_table import TagTable
 from ray_jobs.engine import tag_report
 
@@ -92,12 +92,12 @@ def tagged(begin: int, end: int, clips: int) -> pa.Table:
         "reason": ["unsupported" if failed else None for failed in is_failure],
         "message": ["Format not recognised" if failed else None for failed in is_failure],
     }
-    return pa.table(columns).cast(tag_table.SCHEMA)
+    return pa.table(columns).cast(tag_rows.SCHEMA)
 
 
 def write_earlier(folder: Location, rows: int, clips: int) -> None:
     """Write the table of an earlier run and the parts of a killed one."""
-    with (folder / "ledger.parquet").table_writer(tag_table.SCHEMA) as writer:
+    with (folder / "ledger.parquet").table_writer(tag_rows.SCHEMA) as writer:
         for begin in range(0, rows // 2, PART):
             writer.write_table(tagged(begin, min(begin + PART, rows // 2), clips))
     for begin in range(rows // 2, rows, PART):

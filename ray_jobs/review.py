@@ -20,7 +20,7 @@ from genre.reviewing.corrections import NAME, Corrections
 from genre.reviewing.review import Review
 from genre.settings import Config
 from genre.storage import Location
-from genre.tagging import tag_table
+from genre.tagging import tag_owner
 from genre.wording import plural
 from ray_jobs.engine import cli, review_service
 from ray_jobs.engine.models import find_models
@@ -44,7 +44,7 @@ def opened(config: Config) -> Review:
     """Return the review of OUTPUT/tags, with the decisions of earlier runs."""
     output = Location.of(config.output)
     tags = output / "tags"
-    genres = tag_table.genres_of(tags, find_models(config) if config.model else ())
+    genres = tag_owner.genres_of(tags, find_models(config) if config.model else ())
     collection = Collection.open(tags, genres, _suspicions(config))
     corrections = Corrections(output / "review" / NAME)
     if corrections.cut:

@@ -32,7 +32,7 @@ from genre.errors import AudioError, GenreError
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config, DecodingSettings
 from genre.storage import Location
-from genre.tagging import audio_files, tag_table
+from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
@@ -80,7 +80,7 @@ def tag_pending(
     pending = table.pending(files, config.decoding.retry_rejects)
     tag_report.show_start(ensemble, len(files), len(pending))
     if song and len(pending):
-        table.add(pa.Table.from_pylist([_tag_song(config.decoding, ensemble, song)], tag_table.SCHEMA))
+        table.add(pa.Table.from_pylist([_tag_song(config.decoding, ensemble, song)], tag_rows.SCHEMA))
     elif len(pending) > _FEW:
         _tag_many(config, ensemble, table, pending)
     elif len(pending):
@@ -111,8 +111,8 @@ def _tag_song(limits: DecodingSettings, ensemble: SavedEnsemble, song: Location)
             tags = tagger.name(str(song), decoded.result())
         except AudioError as error:
             raise GenreError(f"{song}: {error.line}; nothing to tag") from None
-    names = tag_table.names_in(str(song))
-    return audio_files.file_row(song) | names | tag_table.tag_columns(tags, tagger.classes)
+    names = tag_rows.names_in(str(song))
+    return audio_files.file_row(song) | names | tag_rows.tag_columns(tags, tagger.classes)
 
 
 class _Worker:
@@ -124,7 +124,7 @@ class _Worker:
         self._known = known
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        return tag_table.tag_files(self._tagger, files, self._known)
+        return tag_rows.tag_files(self._tagger, files, self._known)
 
 
 def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending: pa.Table) -> None:

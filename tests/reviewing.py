@@ -12,7 +12,8 @@ from saving import CLASSES, save_model
 
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging.tag_table import SCHEMA, TagTable
+from genre.tagging.tag_rows import SCHEMA
+from genre.tagging.tag_table import TagTable
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
+
+from genre.features.clips import Ints
 
 
 def combined(column: pa.ChunkedArray) -> pa.Array:
@@ -14,3 +17,11 @@ def combined(column: pa.ChunkedArray) -> pa.Array:
 def replaced(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Return the table with other values in a column, at the same position and with the same field."""
     return table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+
+
+def last_rows(column: pa.ChunkedArray) -> Ints:
+    """Return, for each value of a column, the last row that has it; the rows ascend."""
+    codes = combined(column).dictionary_encode()
+    last = np.zeros(len(codes.dictionary), np.int64)
+    last[codes.indices.to_numpy()] = np.arange(len(codes))  # of several assignments the last one counts
+    return np.sort(last)

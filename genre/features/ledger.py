@@ -13,14 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.config import differences
 from genre.errors import ArtifactError
 from genre.features import parts
-from genre.features.columns import combined
+from genre.features.clips import Ints
+from genre.features.columns import combined, last_rows
 from genre.features.recipe import Recipe
 from genre.features.schema import OUTCOME_SCHEMA
 from genre.storage import Location
@@ -174,10 +174,7 @@ def _as_outcomes(table: pa.Table) -> pa.Table:
     return pa.table(columns).cast(OUTCOME_SCHEMA)
 
 
-def _latest(table: pa.Table, rows: npt.NDArray[np.intp]) -> pa.Table:
+def _latest(table: pa.Table, rows: Ints) -> pa.Table:
     """Return, for each track_id, its last row among `rows`, sorted by track_id. Copies the table only once."""
-    codes = combined(table["track_id"]).dictionary_encode()
-    last = np.full(len(codes.dictionary), -1, dtype=np.int64)
-    last[codes.indices.to_numpy()[rows]] = rows  # of several assignments the last one counts
-    order = last[pc.sort_indices(codes.dictionary).to_numpy()]
-    return table.take(order[order >= 0])
+    rows = rows[last_rows(table["track_id"].take(rows))]
+    return table.take(rows[pc.sort_indices(table["track_id"].take(rows)).to_numpy()])

@@ -15,65 +15,31 @@ A file is done when the tag table has its path with the same size and time, or i
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre.audio import tags as written_tags
-from genre.config import fingerprint
-from genre.corpora import MISSING
-from genre.corpora.tags import group_of
-from genre.errors import ArtifactError, AudioError, Reason
-from genre.faults import retry
+from genre.errors import ArtifactError
 from genre.features.columns import combined, replaced
-from genre.model import calibration
+from genre.features.ledger import is_same_file
 from genre.model.calibration import UNKNOWN
-from genre.model.saved_model import SavedEnsemble, SavedModel
+from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
+from genre.tagging import tag_index, tag_owner
 from genre.tagging.albums import Albums, read_numbers
 from genre.tagging.audio_files import FILES, file_row
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.result_tables import Answers, ResultFiles, matrix
 from genre.tagging.row_files import RowFiles
+from genre.tagging.tag_rows import SCHEMA, content_of
 
-if TYPE_CHECKING:
-    from genre.tagging.tagger import Tagger, Tags
-
-_PROBABILITIES = pa.list_(pa.float32())  # calibrated, in the order of the classes
-_MOMENT = pa.struct([("start", pa.float32()), ("end", pa.float32()), ("probabilities", _PROBABILITIES)])
-SCHEMA = pa.schema(
-    [
-        *FILES,
-        ("content", pa.string()),  # SHA-256; null when the file could not be opened
-        ("seconds", pa.float64()),
-        ("probabilities", _PROBABILITIES),
-        ("timeline", pa.list_(_MOMENT)),
-        ("embedding", pa.list_(pa.float16())),  # null: of several models, or of an exported file
-        ("is_embedded", pa.bool_()),
-        ("clip_embeddings", pa.list_(pa.list_(pa.float16()))),  # of the clips of the timeline; null: not asked for
-        ("has_clips", pa.bool_()),  # whether they are there
-        ("artist", pa.string()),  # in the file's own tags; null: not there, or mutagen is not installed
-        ("title", pa.string()),
-        ("own_genre", pa.string()),  # as the tags write it, several divided by "; "
-        ("group", pa.string()),  # the artist in the form in which names are compared
-        ("reason", pa.string()),  # null: the file has tags
-        ("message", pa.string()),
-    ]
-)
-
-_KEYS = [*FILES.names, "content", "reason", "is_embedded", "has_clips"]
-_INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
 _CHUNK = 16_384  # rows that are in memory at a time
-_LONGEST_OWN = 200  # characters of a file's own genre; what is longer is a sentence
-_STORAGE_SECONDS = 60.0  # that a storage may be away
 _log = logging.getLogger(__name__)
 
 
@@ -90,17 +56,9 @@ class TagTable:
         If `embeds`, a file that has tags and no embedding is not done; if `clips`, one without those of its clips.
         """
         self.folder, self._ensemble, self._embeds, self._clips = folder, ensemble, embeds, clips
-        models = folder / "models.json"
-        expected = _owner(ensemble.models)
-        if models.exists() and (owner := models.read_json()).get("fingerprint") != expected:
-            raise ArtifactError(
-                f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another "
-                "version or calibration; choose another output for this model, or delete it"
-            )
-        if not models.exists():
-            models.write_json({"fingerprint": expected, "models": ensemble.addresses})
+        tag_owner.reserve(folder, ensemble)
         self._files = RowFiles(SCHEMA)
-        self._index = _newest(self._read_index())
+        self._index = tag_index.newest(self._read_index())
         self._added: list[pa.Table] = []
 
     def known(self, files: pa.Table) -> KnownContents:
@@ -119,8 +77,7 @@ class TagTable:
             done = done.filter(pc.is_null(done["reason"]))
         places = pc.index_in(files["path"], value_set=combined(done["path"]))
         earlier = done.select(["size", "modified"]).take(places)
-        is_same = pc.and_kleene(*(pc.equal(files[name], earlier[name]) for name in ("size", "modified")))
-        return files.filter(pc.invert(pc.fill_null(is_same, False))).sort_by("path")
+        return files.filter(pc.invert(is_same_file(files, earlier))).sort_by("path")
 
     def _is_done(self) -> pa.ChunkedArray:
         """Return for each row of the index whether its file was read and has all that it should have."""
@@ -136,7 +93,7 @@ class TagTable:
         rows = self._resolved(rows if self._clips else _without_clips(rows))
         file = self.folder / "parts" / f"{len(self._added):06d}-{uuid.uuid4().hex}.parquet"
         file.write_table(rows)
-        self._added.append(_index_of(rows, self._files.add(file)))
+        self._added.append(tag_index.index_of(rows, self._files.add(file)))
 
     def row(self, path: str) -> dict[str, Any]:
         """Return the row of a file after `finish`."""
@@ -162,7 +119,7 @@ class TagTable:
         Return path, seconds, reason, message, genre (null where there is a reason) and genres (a list: what to write
         into the file, at most `values`) of each of `files`.
         """
-        index = _newest(pa.concat_tables([self._index, *self._added]))
+        index = tag_index.newest(pa.concat_tables([self._index, *self._added]))
         if inputs:
             listed = pc.is_in(index["path"], value_set=combined(files["path"]))
             below = pc.starts_with(index["path"], f"{str(inputs).rstrip('/')}/")
@@ -210,23 +167,23 @@ class TagTable:
 
     def _read_index(self) -> pa.Table:
         """Return the index of all rows on disk. The files of a table that is cut in half are tagged again."""
-        tables = [_INDEX.empty_table()]
+        tables = [tag_index.INDEX.empty_table()]
         for location in (self.folder / "ledger.parquet", *(self.folder / "parts").files(".parquet")):
             if not location.exists():
                 continue
             try:
-                keys = location.read_table(_KEYS)
+                keys = location.read_table(tag_index.KEYS)
             except ArtifactError as error:
                 _log.warning("%s", str(error).replace("make it again", "its files are tagged again"))
                 continue
-            tables.append(_index_of(keys, self._files.add(location)))
+            tables.append(tag_index.index_of(keys, self._files.add(location)))
         return pa.concat_tables(tables)
 
     def _use_ledger(self) -> None:
         """Read the index again from the ledger, which holds all rows."""
         self._files = RowFiles(SCHEMA)
         ledger = self.folder / "ledger.parquet"
-        self._index = _index_of(ledger.read_table(_KEYS), self._files.add(ledger))
+        self._index = tag_index.index_of(ledger.read_table(tag_index.KEYS), self._files.add(ledger))
 
     def _resolved(self, rows: pa.Table) -> pa.Table:
         is_copy = pc.and_(pc.is_null(rows["probabilities"]), pc.is_null(rows["reason"]))
@@ -242,36 +199,6 @@ class TagTable:
         return pa.concat_tables([rows.filter(pc.invert(is_copy)), pa.table(columns, schema=SCHEMA)])
 
 
-def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
-    """Return the genres of the models whose tags `folder` holds; `models` says where they are, if they were moved.
-
-    Raises `ArtifactError` when there are no tags, or `models` are missing or others.
-    """
-    if not (folder / "models.json").exists():
-        raise ArtifactError(f"{folder}: holds no tags; tag the collection first, with the same output")
-    owner = (folder / "models.json").read_json()
-    try:
-        saved = [SavedModel.read(model) for model in models or map(Location.of, owner["models"])]
-    except ArtifactError as error:
-        raise ArtifactError(f"{error}; if the model of {folder} was moved, name its folder with model=") from None
-    if owner["fingerprint"] != _owner(saved):
-        raise ArtifactError(
-            f"{folder}: holds tags of other models, or of another version or calibration; name their models with "
-            "model=, or tag again"
-        )
-    return saved[0].card.classes
-
-
-def _owner(models: Sequence[SavedModel]) -> str:
-    """Return the fingerprint of the models, of their calibration by folds, and of the version of a table.
-
-    Folds may calibrate a model after its tags were made; probabilities of another temperature do not fit thresholds.
-    """
-    deciding: dict[str, Any] = {"weights": [model.weights for model in models], "columns": SCHEMA.names}
-    fitted = calibration.fit([model.validation for model in models], 0.0)
-    return fingerprint(deciding | ({"temperature": fitted.temperature} if fitted.folds else {}))
-
-
 def refresh(folder: Location, paths: pa.ChunkedArray) -> None:
     """Record in the ledger of `folder`, if there is one, that a job changed the files at `paths`."""
     ledger = folder / "ledger.parquet"
@@ -285,121 +212,11 @@ def refresh(folder: Location, paths: pa.ChunkedArray) -> None:
             writer.write_table(_refreshed(rows, combined(pc.is_in(rows["path"], value_set=combined(paths)))))
 
 
-@dataclass(frozen=True)
-class DecodedFile:
-    """A row of the tag table without tags, and the decoded track that they are computed from.
-
-    There is no track where the content is known, or the file could not be read.
-    """
-
-    row: dict[str, Any]
-    track: Any = None
-
-
-def decode_files(decode: Callable[[str], Any], files: pa.Table, known: KnownContents) -> list[DecodedFile]:
-    """Decode `files`; a `StorageError` of `decode` ends this. One whose content is `known` is only read."""
-    return [_decoded(decode, row, known) for row in files.select(FILES.names).to_pylist()]
-
-
-def name_files(tagger: Tagger, files: list[DecodedFile]) -> pa.Table:
-    """Return rows of the tag table for decoded files. One whose content is known has neither tags nor a reason."""
-    readable = [file for file in files if file.track is not None]
-    tags = tagger.name_all([file.row["path"] for file in readable], [file.track for file in readable])
-    for file, named in zip(readable, tags, strict=True):
-        file.row.update(tag_columns(named, tagger.classes))
-    return pa.Table.from_pylist([file.row for file in files], SCHEMA)
-
-
-def tag_files(tagger: Tagger, files: pa.Table, known: KnownContents) -> pa.Table:
-    """Decode and name `files` in one process."""
-    return name_files(tagger, decode_files(tagger.decode, files, known))
-
-
-def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownContents) -> DecodedFile:
-    path = row["path"]
-    if row["size"] == MISSING:
-        message = "there was no file when the folder was listed"
-        return DecodedFile(row | {"reason": Reason.UNREADABLE.value, "message": message})
-    content = _content(path) if known.has_size(row["size"]) else None
-    if content in known:
-        return DecodedFile(row | {"content": content})
-    try:
-        return DecodedFile(row | names_in(path), decode(path))
-    except AudioError as error:
-        message = " ".join(str(error).split())
-        return DecodedFile(row | {"content": _content(path), "reason": error.reason.value, "message": message})
-
-
-def names_in(path: str) -> dict[str, str | None]:
-    """Return artist, title, genre and group in the tags of the file at `path`; {} without tags or without mutagen.
-
-    Raises `StorageError` when its storage is away.
-    """
-    if importlib.util.find_spec("mutagen") is None:
-        return {}
-    file = Location.of(path)
-    try:
-        written = retry(lambda: written_tags.read(file), file, _STORAGE_SECONDS)
-    except (OSError, ValueError):  # a file without readable tags is tagged all the same
-        return {}
-    found = {
-        "artist": written.artist or written.album_artist,
-        "title": written.title,
-        "own_genre": "; ".join(written.genres)[:_LONGEST_OWN],
-        "group": group_of(written),
-    }
-    return {name: text or None for name, text in found.items()}
-
-
-def tag_columns(tags: Tags, classes: list[str]) -> dict[str, Any]:
-    """Return the columns of the tag table that hold the tags of a file."""
-    timeline = [
-        {"start": moment.start, "end": moment.end, "probabilities": _in_order(moment.genres, classes)}
-        for moment in tags.timeline
-    ]
-    return {
-        "reason": None,
-        "content": tags.content,
-        "seconds": tags.seconds,
-        "probabilities": _in_order(tags.genres, classes),
-        "timeline": timeline,
-        "embedding": tags.embedding,
-        "is_embedded": tags.embedding is not None,
-        "clip_embeddings": None if tags.clip_embeddings is None else list(tags.clip_embeddings),
-        "has_clips": tags.clip_embeddings is not None,
-    }
-
-
-def _in_order(genres: list[tuple[str, float]], classes: list[str]) -> list[float]:
-    by_name = dict(genres)
-    return [by_name[name] for name in classes]
-
-
-def _content(path: str) -> str | None:
-    try:
-        return Location.of(path).sha256()
-    except OSError:
-        return None
-
-
 def _without_clips(rows: pa.Table) -> pa.Table:
     """Return rows without the embeddings of clips, which take most of the space of a row."""
     for name in ("clip_embeddings", "has_clips"):
         rows = replaced(rows, name, pa.nulls(len(rows), SCHEMA.field(name).type))
     return rows
-
-
-def _index_of(rows: pa.Table, file: int) -> pa.Table:
-    """Return the index of the rows of a file, given its number."""
-    count = len(rows)
-    keys = rows.select(_KEYS)
-    for name in ("is_embedded", "has_clips"):
-        keys = replaced(keys, name, pc.fill_null(rows[name], False))
-    return (
-        keys.append_column("file", pa.array(np.full(count, file, np.int32)))
-        .append_column("row", pa.array(np.arange(count)))
-        .cast(_INDEX)
-    )
 
 
 def _results(rows: pa.Table, genres: list[list[str]], readable: npt.NDArray[np.bool_]) -> pa.Table:
@@ -413,18 +230,10 @@ def _results(rows: pa.Table, genres: list[list[str]], readable: npt.NDArray[np.b
     )
 
 
-def _newest(index: pa.Table) -> pa.Table:
-    """Return the last row of each path."""
-    codes = combined(index["path"]).dictionary_encode()
-    last = np.zeros(len(codes.dictionary), np.int64)
-    last[codes.indices.to_numpy()] = np.arange(len(index))  # of several assignments the last one counts
-    return index if len(last) == len(index) else index.take(np.sort(last))
-
-
 def _refreshed(rows: pa.Table, changed: pa.BooleanArray) -> pa.Table:
     """Return rows with the present size, time and content of the `changed` files."""
     files = [file_row(Location.of(path)) for path in rows.filter(changed)["path"].to_pylist()]
-    present = [file | {"content": _content(file["path"])} for file in files]
+    present = [file | {"content": content_of(file["path"])} for file in files]
     for name in ("size", "modified", "content"):
         values = pa.array([row[name] for row in present], SCHEMA.field(name).type)
         rows = replaced(rows, name, pc.replace_with_mask(combined(rows[name]), changed, values))

@@ -25,7 +25,7 @@ from genre.features.scan import scan
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config
 from genre.storage import Location
-from genre.tagging import audio_files, tag_table
+from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
@@ -112,11 +112,11 @@ def tag(config: Config, price: float | None) -> None:
         return
     sample = _sample(pending)
     tagger = Tagger.load(ensemble.addresses, limits=config.decoding, threads=1)
-    tag_table.tag_files(tagger, sample.slice(0, 1), KnownContents.none())  # starts the decoder, which is not counted
+    tag_rows.tag_files(tagger, sample.slice(0, 1), KnownContents.none())  # starts the decoder, which is not counted
     started = time.perf_counter()
-    decoded = tag_table.decode_files(tagger.decode, sample, KnownContents.none())
+    decoded = tag_rows.decode_files(tagger.decode, sample, KnownContents.none())
     decoding = time.perf_counter() - started
-    rows = tag_table.name_files(tagger, decoded)
+    rows = tag_rows.name_files(tagger, decoded)
     seconds = time.perf_counter() - started
     music = pc.sum(rows["seconds"]).as_py() or 0.0
     _show("tag", Forecast.of(len(pending), len(sample), music, seconds), config, price)

@@ -19,10 +19,10 @@ from genre import memory
 from genre.audio.isolation import portable
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config, DecodingSettings
-from genre.tagging import tag_table
+from genre.tagging import tag_rows
 from genre.tagging.audio_files import block_size
 from genre.tagging.known_contents import KnownContents
-from genre.tagging.tag_table import DecodedFile
+from genre.tagging.tag_rows import DecodedFile
 from genre.tagging.tagger import Tagger
 from ray_jobs.engine import blocks, capacity, machines
 from ray_jobs.engine.capacity import Capacity
@@ -57,11 +57,11 @@ class Collection:
         """Decode the files of a block, with the `decoder` of the models by default."""
         ensemble, pending, known = ray.get(self.objects)
         decoder = decoder or ensemble.decoder(self.limits)
-        return tag_table.decode_files(decoder, pending.slice(block * self.size, self.size), known)
+        return tag_rows.decode_files(decoder, pending.slice(block * self.size, self.size), known)
 
 
 def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents) -> Iterator[pa.Table]:
-    """Yield rows of `tag_table.tag_files` for the pending files in the order of completion, on the connected Ray.
+    """Yield rows of `tag_rows.tag_files` for the pending files in the order of completion, on the connected Ray.
 
     Raises `ConfigError` where the cluster has no machine for the work and cannot start one.
     """
@@ -136,7 +136,7 @@ class Answerer:
         if isinstance(files, Exception):
             return files
         try:
-            return tag_table.name_files(_tagger(self._collection, self._device), files)
+            return tag_rows.name_files(_tagger(self._collection, self._device), files)
         except Exception as error:
             return portable(error)
 
@@ -152,7 +152,7 @@ def decode_block(collection: Collection, block: int) -> list[DecodedFile] | Exce
 def tag_block(collection: Collection, block: int) -> pa.Table | Exception:
     try:
         tagger = _tagger(collection, "cpu")
-        return tag_table.name_files(tagger, collection.decode(block, tagger.decode))
+        return tag_rows.name_files(tagger, collection.decode(block, tagger.decode))
     except Exception as error:
         return portable(error)
 

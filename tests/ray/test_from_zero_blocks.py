@@ -21,7 +21,7 @@ from saving import save_model, song
 from genre import Tagger
 from genre.config import to_yaml
 from genre.storage import Location
-from genre.tagging import audio_files, tag_table
+from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -141,7 +141,7 @@ def test_a_machine_without_a_gpu_decodes_for_one_that_has_it(home: Path, tmp_pat
         assert set(finish(running, cluster)) == {"cpu", "gpu"}
         cluster.wait(lambda cluster: not reserved(cluster))
     rows = pq.read_table(tmp_path / "rows.parquet").sort_by("path")
-    expected = tag_table.tag_files(Tagger.load(model, threads=1), audio_files.list_files(music), KnownContents.none())
+    expected = tag_rows.tag_files(Tagger.load(model, threads=1), audio_files.list_files(music), KnownContents.none())
     expected = expected.sort_by("path")
     assert rows.drop_columns(["probabilities", "timeline"]).equals(expected.drop_columns(["probabilities", "timeline"]))
     for row, other in zip(rows.to_pylist(), expected.to_pylist(), strict=True):

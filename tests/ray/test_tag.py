@@ -22,7 +22,7 @@ from genre.errors import ArtifactError
 from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import audio_files, file_tags, tag_table
+from genre.tagging import audio_files, file_tags, tag_rows
 from genre.tagging.known_contents import KnownContents
 from ray_jobs.engine import cli, tagging
 
@@ -400,7 +400,7 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
         song(tmp_path / "music" / f"{number:02}.wav", hertz=200 + 50 * number, seconds=2.5)
     (tmp_path / "music" / "bad.mp3").write_bytes(b"no music")
     files = audio_files.list_files(str(tmp_path / "music"))
-    expected = tag_table.tag_files(Tagger.load(model, threads=1), files, KnownContents.none()).sort_by("path")
+    expected = tag_rows.tag_files(Tagger.load(model, threads=1), files, KnownContents.none()).sort_by("path")
     config, ensemble = load(None, ["tag.batch_files=2"]), SavedEnsemble.read([Location.of(model)], 0.8)
     ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
     try:

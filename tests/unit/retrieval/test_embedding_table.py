@@ -18,7 +18,7 @@ from genre.model.saved_model import SavedEnsemble
 from genre.retrieval import embedding_table
 from genre.retrieval.embedding_table import EmbeddingTable, vectors_of
 from genre.storage import Location
-from genre.tagging import audio_files, tag_table
+from genre.tagging import audio_files, tag_rows, tag_table
 from genre.tagging.tag_table import TagTable
 
 
@@ -39,7 +39,7 @@ def tag_all(
     table = TagTable(Location.of(folder), ensemble, embeds, clips)
     files = audio_files.list_files(str(music))
     pending = table.pending(files)
-    table.add(tag_table.tag_files(tagger, pending, table.known(pending)))
+    table.add(tag_rows.tag_files(tagger, pending, table.known(pending)))
     table.finish(files, Location.of(music), top_k=2)
     return table
 

@@ -17,7 +17,7 @@ from genre.errors import ArtifactError
 from genre.report.label_issues import LabelIssue, csv_text
 from genre.reviewing.collection import PAGE_ROWS, Collection, Filter, Suspicion, read_suspicions
 from genre.storage import Location
-from genre.tagging import tag_table
+from genre.tagging import tag_owner
 
 FILES = [
     Tagged("/music/a/one.mp3", "rock", 0.95, "Ann", "First", "Pop; Rock"),
@@ -139,7 +139,7 @@ def test_missing_and_foreign_tables_are_refused_in_one_line(tags: Location, tmp_
     with pytest.raises(ArtifactError, match="tag the collection first"):
         Collection.open(Location.of(tmp_path / "none"), list(CLASSES))
     with pytest.raises(ArtifactError, match="tag the collection first"):
-        tag_table.genres_of(Location.of(tmp_path / "none"))
+        tag_owner.genres_of(Location.of(tmp_path / "none"))
     with pytest.raises(ArtifactError, match="no genres of the model"):
         Collection.open(tags, ["jazz", "rock"])
     other = Location.of(tmp_path / "other")
@@ -159,13 +159,13 @@ def tags_of(tags: Location) -> pa.Table:
 
 
 def test_the_genres_are_those_of_the_model_that_made_the_tags(tags: Location, tmp_path: Path) -> None:
-    assert tag_table.genres_of(tags) == list(CLASSES)
+    assert tag_owner.genres_of(tags) == list(CLASSES)
     moved = Location.of(save_model(tmp_path / "moved"))
-    assert tag_table.genres_of(tags, [moved]) == list(CLASSES)  # the same weights
+    assert tag_owner.genres_of(tags, [moved]) == list(CLASSES)  # the same weights
     with pytest.raises(ArtifactError, match="tags of other models"):
-        tag_table.genres_of(tags, [Location.of(save_model(tmp_path / "other", seed=1))])
+        tag_owner.genres_of(tags, [Location.of(save_model(tmp_path / "other", seed=1))])
     with pytest.raises(ArtifactError, match=r"no model here.*model="):
-        tag_table.genres_of(tags, [Location.of(tmp_path / "gone")])
+        tag_owner.genres_of(tags, [Location.of(tmp_path / "gone")])
 
 
 def test_label_issues_are_read_as_the_report_writes_them(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from genre.audio.isolation import IsolatedKernel
 from genre.errors import ArtifactError, AudioError, ConfigError, Reason
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import audio_files, result_tables, tag_table
+from genre.tagging import audio_files, result_tables, tag_rows, tag_table
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 
@@ -42,7 +42,7 @@ def tag_all(folder: Path, ensemble: SavedEnsemble, tagger: Tagger, music: Path) 
     table = TagTable(Location.of(folder), ensemble)
     files = audio_files.list_files(str(music))
     pending = table.pending(files)
-    rows = tag_table.tag_files(tagger, pending, table.known(pending))
+    rows = tag_rows.tag_files(tagger, pending, table.known(pending))
     table.add(rows)
     table.finish(files, Location.of(music), top_k=2)
     decoded = [row["path"] for row in rows.to_pylist() if row["probabilities"] or row["reason"]]
@@ -96,7 +96,7 @@ def test_rows_of_a_killed_run_are_kept(tmp_path: Path, ensemble: SavedEnsemble, 
         song(music / f"{number}.wav", hertz=200 + 100 * number)
     files = audio_files.list_files(str(music))
     table = TagTable(Location.of(tmp_path / "tags"), ensemble)
-    table.add(tag_table.tag_files(tagger, files.slice(0, 2), KnownContents.none()))
+    table.add(tag_rows.tag_files(tagger, files.slice(0, 2), KnownContents.none()))
     resumed = TagTable(Location.of(tmp_path / "tags"), ensemble)
     assert [os.path.basename(path) for path in resumed.pending(files)["path"].to_pylist()] == ["2.wav"]
 
@@ -111,7 +111,7 @@ def test_files_of_a_part_or_a_ledger_that_was_cut_are_tagged_again(
     files = audio_files.list_files(str(music))
     table = TagTable(folder, ensemble)
     for number in range(3):
-        table.add(tag_table.tag_files(tagger, files.slice(number, 1), KnownContents.none()))
+        table.add(tag_rows.tag_files(tagger, files.slice(number, 1), KnownContents.none()))
     cut_in_half(next(iter((folder / "parts").files())))
     assert tag_all(tmp_path / "tags", ensemble, tagger, music) == ["0.wav"]
     expected = (folder / "tags.csv").read_bytes()
@@ -200,7 +200,7 @@ def rows_of(paths: list[str], genre: int, seconds: float = 30.0) -> pa.Table:
         }
         for number, path in enumerate(paths)
     ]
-    return pa.Table.from_pylist(rows, tag_table.SCHEMA)
+    return pa.Table.from_pylist(rows, tag_rows.SCHEMA)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
@@ -213,7 +213,7 @@ def test_results_do_not_depend_on_how_many_rows_are_in_memory(
     table = TagTable(Location.of(tmp_path / "tags"), ensemble)
     table.add(rows_of(paths[::2], 0))
     table.add(rows_of(["/elsewhere/x.mp3", *paths[5::-1]], 1))
-    table.add(pa.Table.from_pylist([{"path": paths[9], "reason": "unsupported"}], tag_table.SCHEMA))
+    table.add(pa.Table.from_pylist([{"path": paths[9], "reason": "unsupported"}], tag_rows.SCHEMA))
     table.add(rows_of(["/music/removed.mp3"], 1))
     files = rows_of([*paths[:5], *paths[6:]], 0).select(audio_files.FILES.names)
     results = table.finish(files, Location.of("/music"), top_k=2).to_pylist()
@@ -240,7 +240,7 @@ def test_files_that_the_job_changed_are_not_tagged_again(tmp_path: Path, ensembl
         Path(path).write_bytes(b"as tagged")
     files = pa.Table.from_pylist([audio_files.file_row(Location.of(path)) for path in paths], audio_files.FILES)
     table = TagTable(Location.of(tmp_path / "tags"), ensemble)
-    table.add(pa.table(rows_of(paths, 0).to_pydict() | files.to_pydict(), schema=tag_table.SCHEMA))
+    table.add(pa.table(rows_of(paths, 0).to_pydict() | files.to_pydict(), schema=tag_rows.SCHEMA))
     table.finish(files, Location.of(tmp_path), top_k=1)
     for path in paths[:2]:
         Path(path).write_bytes(b"with a genre")
