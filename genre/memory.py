@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+_REUSED, _KEPT = 32 << 20, 256 << 20  # bytes: blocks up to this size are reused; so much freed memory is kept
+# The environment of a new process that reuses freed memory as in `reuse_freed`. A decoder allocates and frees the same
+# megabytes for every file: page faults for new blocks take a third of the time of a 30 s clip and half of that of 3 s.
+REUSING = {"MALLOC_MMAP_THRESHOLD_": str(_REUSED), "MALLOC_TRIM_THRESHOLD_": str(_KEPT)}
+
 
 def reset_peak() -> None:
     """Reset the peak, since a process may train several models. Works on Linux only."""
@@ -59,7 +64,7 @@ def reuse_freed() -> Iterator[None]:
 
     For work on large arrays in a process that called `return_freed`, where every new array would cost page faults.
     """
-    _set_malloc_options({-3: 32 << 20, -1: 256 << 20})  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    _set_malloc_options({-3: _REUSED, -1: _KEPT})  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     try:
         yield
     finally:

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genre import memory
 from genre.audio import phases
 from genre.audio.channel import Channel
 from genre.audio.phases import Phase
@@ -39,9 +40,6 @@ from genre.errors import AudioError, Reason, StorageError
 _START_SECONDS = 120.0  # importing the decoders on a busy machine
 _TRIES = 2  # before a file is considered the cause of a crash
 
-# A decoder allocates and frees the same megabytes for every file. By default glibc returns such blocks to the kernel
-# at once, and page faults for new blocks take a third of the time of a 30 s clip and half of that of a 3 s clip.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 # There is one child per CPU; threads of linear algebra and OpenCV in each would only compete.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _ONE_THREAD = dict.fromkeys(_THREADS, "1")
@@ -181,7 +179,7 @@ def environment() -> dict[str, str]:
     """Return the environment of a child that finds the same modules as this process, however they are found."""
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, *(path for path in sys.path if path)]
-    return _KEEP_MEMORY | os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    return memory.REUSING | os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
 def _overdue(item: Any, phase: Phase, timeout: float) -> Exception:
