@@ -52,18 +52,13 @@ def is_fault(error: OSError, file: Location) -> bool:
     A missing or denied file is a fault only if its folder cannot be listed.
     """
     if isinstance(error, FileNotFoundError) or error.errno in (*_MISSING, *_DENIED) or "ACCESS_DENIED" in str(error):
-        return not _can_list(_folder_of(file))
+        return not _can_list(file.parent)
     return error.errno not in _OF_THE_FILE and not (file.is_local and error.errno is None)
 
 
 def describe(error: OSError) -> str:
     """Return the reason of an error in one line."""
     return os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-
-
-def _folder_of(file: Location) -> Location:
-    path = file.path.rpartition("/")[0]
-    return Location(file.filesystem, path or "/", path or "/")
 
 
 def _can_list(folder: Location) -> bool:

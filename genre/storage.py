@@ -85,7 +85,7 @@ class Location:
             address = urlunsplit(parts._replace(path=parts.path.rstrip("/").rpartition("/")[0]))
         else:
             address = os.path.dirname(self.address)
-        return Location(self.filesystem, self.path.rstrip("/").rpartition("/")[0], address)
+        return Location(self.filesystem, self.path.rstrip("/").rpartition("/")[0] or "/", address)
 
     @property
     def is_local(self) -> bool:

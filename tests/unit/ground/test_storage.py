@@ -31,6 +31,13 @@ def test_addresses_go_down_and_keep_their_query() -> None:
 
 
 @pytest.mark.parametrize(
+    ("address", "parent"), [("/a/b", "/a"), ("/a", "/"), ("s3://bucket/a%20b/c?region=x", "s3://bucket/a%20b?region=x")]
+)
+def test_the_parent_has_its_path_and_address(address: str, parent: str) -> None:
+    assert Location.of(address).parent == Location.of(parent)
+
+
+@pytest.mark.parametrize(
     "address", ["s3://bucket/a%20b/c?region=us-east-1", "s3://key:secret@bucket/x?region=us-east-1"]
 )
 def test_paths_of_buckets_are_those_of_pyarrow(address: str) -> None:
