@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from genre.audio.tags import Tags
 from genre.corpora._genre_names import fold
 
 _FEATURED = re.compile(r"(\s+|\s*[(\[]\s*)(feat|ft|featuring)\b.*", re.IGNORECASE)
@@ -29,3 +30,12 @@ def artist_key(name: str | None) -> str | None:
 def artist_of_folder(name: str) -> str | None:
     """Return the `artist_key` of a folder, None also for the part of an album ("CD1") and for a shelf ("A-C")."""
     return None if _SHELF.fullmatch(name.strip()) else artist_key(name)
+
+
+def group_of(tags: Tags) -> str | None:
+    """Return the artist, or without one the album, in the form in which names are compared; None without either."""
+    for artist in (tags.album_artist, tags.artist):
+        if key := artist_key(artist.partition(";")[0]):
+            return key
+    album = fold(tags.album)
+    return f"album {album}" if album else None

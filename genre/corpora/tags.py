@@ -31,9 +31,9 @@ from pydantic import Field
 from genre.audio import tags
 from genre.audio.tags import Tags
 from genre.corpora import MISSING, UNLABELLED, AudioFile, Track, open_folder, walk
-from genre.corpora._artists import artist_key
+from genre.corpora._artists import group_of
 from genre.corpora._findings import Findings
-from genre.corpora._genre_names import GenreNames, fold
+from genre.corpora._genre_names import GenreNames
 from genre.corpora._library_report import LibraryFile, LibraryReport
 from genre.errors import ConfigError
 from genre.faults import describe, retry
@@ -85,15 +85,6 @@ def scan_with_report(
         genre, audio = counted.genre_of(file), file.audio
         split = None if genre else UNLABELLED
         yield Track(audio.relative, audio.path, genre, audio.size, audio.modified, file.group, split)
-
-
-def group_of(found: Tags) -> str | None:
-    """Return the artist, or without one the album, in the form in which names are compared; None without either."""
-    for artist in (found.album_artist, found.artist):
-        if key := artist_key(artist.partition(";")[0]):
-            return key
-    album = fold(found.album)
-    return f"album {album}" if album else None
 
 
 @dataclass(frozen=True)

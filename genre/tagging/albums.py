@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from genre.audio import tags
 from genre.audio.tags import Tags
-from genre.corpora.tags import group_of
+from genre.corpora import group_of
 from genre.features import Float32
 from genre.features.clips import Ints
 from genre.model.calibration import Calibration

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from genre.audio import tags as written_tags
-from genre.corpora import MISSING
-from genre.corpora.tags import group_of
+from genre.corpora import MISSING, group_of
 from genre.errors import AudioError, Reason
 from genre.faults import retry
 from genre.storage import Location

@@ -18,7 +18,7 @@ from genre import corpora
 from genre.audio.tags import Tags
 from genre.corpora import SPLITS, UNLABELLED, Track
 from genre.corpora._genre_names import GenreNames, fold
-from genre.corpora.tags import group_of
+from genre.corpora import group_of
 from genre.features import Features
 from genre.features.splits import require_trainable
 from genre.storage import Location
