@@ -1,11 +1,24 @@
-"""Counts and durations in words, for messages and reports."""
+"""Counts, lists and durations in words, for messages and reports."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def plural(count: int, noun: str) -> str:
     """Return "1 track" or "2 tracks"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(texts: Iterable[str], most: int = 5, separator: str = ", ") -> str:
+    """Return the first `most` texts, and how many more there are: "blues, folk and 3 more"."""
+    texts = list(texts)
+    return separator.join(texts[:most]) + and_more(len(texts), most)
+
+
+def and_more(count: int, shown: int) -> str:
+    """Return " and 3 more" for what is not shown of a list, "" where all of it is."""
+    return f" and {count - shown} more" if count > shown else ""
 
 
 def duration(seconds: float) -> str:

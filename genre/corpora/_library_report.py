@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genre.corpora._genre_names import LONGEST, GenreNames
 from genre.corpora._walk import AudioFile
-from genre.wording import plural
+from genre.wording import listed, plural
 
 _SHOWN = 6  # of a list that may be long
 _NAMED = 60  # genres that are no class
@@ -95,23 +95,22 @@ class LibraryReport:
         spellings = self._spellings[key]
         if set(spellings) == {self._titles[key]}:
             return ""
-        return "; written " + _some(f"{_short(text)} ({count})" for text, count in _by_count(spellings))
+        return "; written " + _counted(spellings)
 
     def _unlabelled(self, total: int) -> Iterator[str]:
         small = [key for key, _ in _by_count(self._tracks) if key not in self._classes]
         if small:
-            few = ", ".join(
+            names = [
                 f"{self._titles[key]} ({plural(self._tracks[key], 'track')}, {self._artist_count(key)})"
-                for key in small[:_NAMED]
-            )
-            more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
+                for key in small
+            ]
             yield (
                 f"unlabelled: genres with fewer than corpus.params.min_tracks={self._limits[0]} or "
-                f"min_artists={self._limits[1]}: {few}{more}"
+                f"min_artists={self._limits[1]}: {listed(names, _NAMED)}"
             )
         ignored = Counter(text for file in self._files if not file.keys for text in file.genres)
         if ignored:
-            yield "unlabelled: no genre in " + _some(f"{_short(text)} ({count})" for text, count in _by_count(ignored))
+            yield "unlabelled: no genre in " + _counted(ignored)
         empty = sum(not file.genres for file in self._files)
         if empty:
             yield f"unlabelled: {plural(empty, 'file')} without a genre"
@@ -132,7 +131,7 @@ class LibraryReport:
                 genres[file.group].add(genre)
         many = sorted((group for group in genres if len(genres[group]) >= _MANY_GENRES), key=lambda g: -len(genres[g]))
         for group in many[:_SHOWN]:
-            yield f"odd: artist {group} has {len(genres[group])} genres: {_some(sorted(genres[group]))}"
+            yield f"odd: artist {group} has {len(genres[group])} genres: {listed(sorted(genres[group]), _SHOWN)}"
         if len(many) > _SHOWN:
             yield f"odd: {len(many) - _SHOWN} more artists with {_MANY_GENRES} genres or more"
         yield from self._odd_files()
@@ -168,9 +167,8 @@ def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _some(texts: Iterable[str]) -> str:
-    texts = list(texts)
-    return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
+def _counted(texts: Counter[str]) -> str:
+    return listed((f"{_short(text)} ({count})" for text, count in _by_count(texts)), _SHOWN)
 
 
 def _short(text: str) -> str:

@@ -14,6 +14,7 @@ from genre.corpora import EXCLUDED, SPLITS
 from genre.features.clips import Ints
 from genre.features.columns import combined, replaced
 from genre.features.manifest import DuplicateCounts
+from genre.wording import listed
 
 _COLUMNS = ("sound", "track_id", "path", "genre", "group", "split")
 _SHOWN = 3
@@ -57,9 +58,8 @@ def describe(copies: pa.Table) -> list[str]:
     lines = []
     for sound in pc.unique(copies["sound"]).slice(0, _SHOWN):
         rows = copies.filter(pc.equal(copies["sound"], sound)).to_pylist()
-        names = [f"{row['track_id']} ({row['genre'] or 'no genre'}, {row['split']})" for row in rows[:_SHOWN]]
-        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        lines.append(" ".join((" = ".join(names) + more).splitlines()))  # a name may hold line breaks
+        names = [f"{row['track_id']} ({row['genre'] or 'no genre'}, {row['split']})" for row in rows]
+        lines.append(" ".join(listed(names, _SHOWN, " = ").splitlines()))  # a name may hold line breaks
     return lines
 
 

@@ -20,7 +20,7 @@ operations work on columns: a million tracks take seconds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from genre.errors import ArtifactError, ConfigError
 from genre.features import allocation
 from genre.features.columns import combined
 from genre.settings import CorpusSettings
+from genre.wording import and_more, listed
 
 Ints = npt.NDArray[np.int64]
 
@@ -104,9 +105,9 @@ def require_trainable(tracks: pa.Table, classes: Sequence[str], needed: Sequence
     counts = summary(tracks)
     unknown = sorted(set(counts) - set(classes))
     if unknown:
-        raise ConfigError(f"genre {unknown[0]!r} is not one of the classes ({_some(classes)}); correct the corpus")
+        raise ConfigError(f"genre {unknown[0]!r} is not one of the classes ({listed(classes)}); correct the corpus")
     if len(classes) < 2:
-        raise ConfigError(f"one genre only ({_some(classes)}); point corpus.root at a folder with at least two genres")
+        raise ConfigError(f"one genre only ({listed(classes)}); point corpus.root at a folder with at least two genres")
     for split in needed:
         if not any(row[split] for row in counts.values()):
             raise ConfigError(
@@ -114,10 +115,10 @@ def require_trainable(tracks: pa.Table, classes: Sequence[str], needed: Sequence
             )
     missing = [genre for genre in classes if not counts.get(genre, {}).get("train")]
     if missing:
-        raise ConfigError(f"no training track of {_some(missing)}; add tracks of it or take it out of the corpus")
+        raise ConfigError(f"no training track of {listed(missing)}; add tracks of it or take it out of the corpus")
     single = [genre for genre in classes if sum(counts[genre][split] for split in SPLITS) < 2]
     if single:
-        raise ConfigError(f"only one track of {_some(single)}; add tracks of it or take it out of the corpus")
+        raise ConfigError(f"only one track of {listed(single)}; add tracks of it or take it out of the corpus")
 
 
 def _codes(split: pa.ChunkedArray) -> Ints:
@@ -204,8 +205,7 @@ def _describe_leaks(tracks: pa.Table, column: str, noun: str) -> str:
         rows = pairs.filter(pc.equal(pairs[column], value)).sort_by("split").to_pylist()
         name = noun if column == "content" else f"{noun} {value.as_py()!r}"
         examples.append(f"{name} in " + " and ".join(f"{row['split']} ({row['track_id_min']})" for row in rows))
-    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-    return "; ".join(examples) + more
+    return "; ".join(examples) + and_more(len(values), len(examples))
 
 
 def sorted_codes(column: pa.ChunkedArray) -> Ints:
@@ -217,8 +217,3 @@ def sorted_codes(column: pa.ChunkedArray) -> Ints:
     rank[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(rank))
     codes: Ints = encoded.indices.to_numpy()
     return rank[codes]
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -16,9 +16,8 @@ from scanning import refused, scan, settings, touch
 
 from genre import corpora
 from genre.audio.tags import Tags
-from genre.corpora import SPLITS, UNLABELLED, Track
+from genre.corpora import SPLITS, UNLABELLED, Track, group_of
 from genre.corpora._genre_names import GenreNames, fold
-from genre.corpora import group_of
 from genre.features import Features
 from genre.features.splits import require_trainable
 from genre.storage import Location

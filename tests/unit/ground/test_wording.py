@@ -1,10 +1,10 @@
-"""Counts and durations in words."""
+"""Counts, lists and durations in words."""
 
 from __future__ import annotations
 
 import pytest
 
-from genre.wording import duration, plural
+from genre.wording import duration, listed, plural
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
 
 def test_one_of_a_kind_has_no_plural() -> None:
     assert [plural(n, "track") for n in (0, 1, 2)] == ["0 tracks", "1 track", "2 tracks"]
+
+
+def test_a_list_that_is_cut_says_how_many_are_left_out() -> None:
+    assert [listed("abcd", most) for most in (2, 3)] == ["a, b and 2 more", "a, b, c and 1 more"]
+    assert listed("abcd", 4) == listed("abcd") == "a, b, c, d"
+    assert listed(iter("abc"), 2, " = ") == "a = b and 1 more"
