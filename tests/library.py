@@ -15,8 +15,10 @@ import soundfile
 from damage import mpeg4
 from mutagen import apev2, id3
 
+from genre.audio import tags as own_tags
 from genre.corpora.synthetic.compose import compose
 from genre.corpora.synthetic.instruments import SAMPLE_RATE
+from genre.storage import Location
 
 CONTAINERS = ("mp3", "flac", "ogg", "m4a", "wav", "aiff")
 RATE = 22050
@@ -39,6 +41,11 @@ CLASSES = {"house": "Electronic", "waltz": "Waltz", "reggae": "Reggae", "drone":
 def write_tags(path: Path, **fields: str | list[str]) -> Path:
     """Write tags into a file: genre, artist, albumartist, album and title."""
     return _write(path, fields, id3.Encoding.UTF8)
+
+
+def read_genre(path: Path) -> str | None:
+    """Return the first genre in a file's tags, or None."""
+    return next(iter(own_tags.read(Location.of(path)).genres), None)
 
 
 def write_cyrillic_tags(path: Path, **fields: str | list[str]) -> Path:

@@ -12,8 +12,7 @@ A corpus module has:
   tracks, sorted;
 - optionally `def scan_with_report(settings, params, report, folder) -> Iterator[Track]`: what `scan` yields, after it
   called `report` with lines about the progress of a long scan and about what a person should know of the corpus. In
-  `folder`, if it is not None, it may keep what it read of files for the next scan;
-- optionally `def faulty() -> dict[str, str]`: the known bad tracks, and what is wrong with each.
+  `folder`, if it is not None, it may keep what it read of files for the next scan.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
 None, and `genre.features.splits` decides. A track without a genre has the split `unlabelled`.

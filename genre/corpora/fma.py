@@ -14,7 +14,9 @@ or with genres of several parents, is `unlabelled`: half of `large`. The group i
 (training, validation, test) no artist is in two splits.
 
 Tracks are in the order of the metadata. A listed track whose file does not exist is yielded with size `MISSING` and
-ends in the rejects; an audio file that the metadata does not list is an error.
+ends in the rejects; an audio file that the metadata does not list is an error. Known bad tracks of fma_small
+(github.com/mdeff/fma, issues 8 and 41): 098565, 098567 and 098569 are shorter than 2 s; 099134, 108925 and 133297 hold
+no audio.
 """
 
 from __future__ import annotations
@@ -92,12 +94,6 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             group=row.artist or None,
             split=_split(row.genre, row.split, settings),
         )
-
-
-def faulty() -> dict[str, str]:
-    """Return the known bad tracks of fma_small and their faults (github.com/mdeff/fma, issues 8 and 41)."""
-    short = dict.fromkeys(("098565", "098567", "098569"), "less than two seconds long")
-    return short | dict.fromkeys(("099134", "108925", "133297"), "holds no audio")
 
 
 def _split(genre: str, published: str, settings: CorpusSettings) -> str | None:

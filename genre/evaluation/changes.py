@@ -51,11 +51,6 @@ def read(address: str, limits: DecodingSettings = DecodingSettings()) -> Sound:
         return Sound(samples, stream.sample_rate)
 
 
-def unchanged(sound: Sound) -> Sound:
-    """Change nothing: the features are those of `prepare`."""
-    return sound
-
-
 def add_noise(sound: Sound, snr_db: float = 20.0) -> Sound:
     """Add white Gaussian noise `snr_db` below the mean power of the mono mix, the same on every channel."""
     power = float(np.mean(np.square(sound.samples.mean(axis=1, dtype=np.float64))))

@@ -84,11 +84,6 @@ def undo(path: str, change: Change) -> Result:
     return _guarded(lambda: _restored(path, change))
 
 
-def read_genre(path: str) -> str | None:
-    """Return the first genre in a file's tags, or None."""
-    return next(iter(tags.read(Location.of(path)).genres), None)
-
-
 def _guarded(action: Callable[[], Result]) -> Result:
     try:
         return action()

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY
+from library import read_genre
 from saving import CLASSES, save_answers, save_model, song
 
 from genre import Tagger, spreadsheet
@@ -22,7 +23,7 @@ from genre.errors import ArtifactError
 from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import audio_files, file_tags, tag_rows
+from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
 from ray_jobs.engine import cli, tagging
 
@@ -145,14 +146,14 @@ def test_genres_are_written_only_on_request_and_never_over_another(
     capsys.readouterr()
     assert run(*wanted, "tag.write_genres=write") == 0
     assert "2 written, 1 kept, 0 unchanged because unknown" in capsys.readouterr().err
-    assert file_tags.read_genre(str(music / "0.flac")) == "Dixieland"
+    assert read_genre(music / "0.flac") == "Dixieland"
     tags = {Path(row["path"]).name: row["genre"] for row in rows(out / "tags/tags.csv")}
-    assert file_tags.read_genre(str(music / "1.flac")) == tags["1.flac"]
+    assert read_genre(music / "1.flac") == tags["1.flac"]
     # the job knows the files that it changed itself
     assert run(*wanted, "tag.write_genres=write") == 0
     assert "3 already done, 0 to do" in capsys.readouterr().err
     assert run(*wanted, "tag.write_genres=write", "tag.replace_genres=true") == 0
-    assert file_tags.read_genre(str(music / "0.flac")) == tags["0.flac"]
+    assert read_genre(music / "0.flac") == tags["0.flac"]
 
 
 def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +164,7 @@ def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pyte
     for expected in ("3 restored", "3 unchanged"):
         assert run(f"undo={out / 'tags/written.csv'}") == 0
         assert f"tag: taken back: {expected} -> {out / 'tags/undone.csv'}" in capsys.readouterr().err
-        assert [file_tags.read_genre(str(path)) for path in sorted(music.iterdir())] == [None] * 3
+        assert [read_genre(path) for path in sorted(music.iterdir())] == [None] * 3
     # the job knows the files that it changed itself
     assert run(*wanted) == 0
     assert "3 already done, 0 to do" in capsys.readouterr().err
@@ -260,7 +261,7 @@ def test_unknown_genres_are_not_written(
     save_answers(Location.of(model), len(CLASSES))
     assert run(str(music), *settings) == 0
     assert "3 unchanged because unknown" in capsys.readouterr().err
-    assert file_tags.read_genre(str(music / "1.flac")) is None
+    assert read_genre(music / "1.flac") is None
 
 
 @pytest.mark.parametrize(

@@ -275,9 +275,6 @@ class TestFma:
         touch(root, "fma_medium/000/000140.mp3")
         assert ids(scan("fma", root)) == ["000002", "000005", "000010"]
 
-    def test_lists_known_faults(self) -> None:
-        assert {"099134", "108925", "133297"} < set(fma.faulty())
-
     def test_refusals(self, root: Path) -> None:
         assert "has no folder fma_medium" in refused("fma", root, subset="medium")
         assert "params.subset: found \"huge\"; use 'small', 'medium', 'large' or 'full'" in refused(

@@ -97,13 +97,6 @@ class TestGtzan:
         ]
         assert corpora.classes(settings("gtzan", tmp_path)) == sorted(gtzan.GENRES)
 
-    def test_lists_known_faults(self) -> None:
-        faulty = gtzan.faulty()
-        assert len(faulty) == 71
-        assert "unreadable" in faulty["jazz.00054"]
-        assert gtzan.official_split("jazz.00054") == "train"
-        assert all(gtzan.official_split(track) == "excluded" for track in faulty if track != "jazz.00054")
-
     @pytest.mark.parametrize(
         ("names", "message"),
         [

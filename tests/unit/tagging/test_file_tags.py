@@ -12,11 +12,11 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from library import CONTAINERS, tone, write_ape_tags, write_tags
+from library import CONTAINERS, read_genre, tone, write_ape_tags, write_tags
 from mutagen import id3
 from saving import song
 
-from genre.tagging.file_tags import Action, Change, Result, plan, read_genre, undo, write
+from genre.tagging.file_tags import Action, Change, Result, plan, undo, write
 from genre.tagging.tag_fields import Field, TagFile, is_same, texts
 
 FIELDS: tuple[Field, ...] = ("genre", "comment", "grouping", "custom")
@@ -49,14 +49,14 @@ def test_a_genre_is_written_and_replaced_only_on_request(tmp_path: Path, suffix:
     path = song(tmp_path / f"song.{suffix}", seconds=1)
     before, _ = soundfile.read(path)
     assert plan(str(path), ["jazz"]).action == Action.WOULD_WRITE
-    assert read_genre(str(path)) is None
+    assert read_genre(path) is None
     assert write_genre(path, "jazz").action == Action.WRITTEN
-    assert read_genre(str(path)) == "jazz"
+    assert read_genre(path) == "jazz"
     assert write_genre(path, "rock") == Result(Action.KEPT, "jazz")
-    assert read_genre(str(path)) == "jazz"
+    assert read_genre(path) == "jazz"
     written = write_genre(path, "rock", overwrite=True)
     assert (written.action, written.before) == (Action.WRITTEN, "jazz")
-    assert read_genre(str(path)) == "rock"
+    assert read_genre(path) == "rock"
     after, _ = soundfile.read(path)
     assert np.array_equal(before, after)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -129,9 +129,9 @@ def test_a_value_of_another_program_is_left(tones: Path, tmp_path: Path) -> None
     result = undo(str(path), change)
     assert (result.action, result.before) == (Action.LEFT, "Folk")
     assert "another program" in (result.message or "")
-    assert read_genre(str(path)) == "Folk"
+    assert read_genre(path) == "Folk"
     assert write(str(path), change).action == Action.FAILED
-    assert read_genre(str(path)) == "Folk"
+    assert read_genre(path) == "Folk"
 
 
 def test_our_own_answer_is_replaced_without_a_request(tones: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_our_own_answer_is_replaced_without_a_request(tones: Path, tmp_path: Pat
     assert second.change == Change("genre", [["Rock"], ["Jazz"]], [], first.is_tagged)
     # a job that was killed before it wrote the second can be taken back as well
     assert undo(str(path), second.change).action == Action.RESTORED
-    assert read_genre(str(path)) is None
+    assert read_genre(path) is None
 
 
 def test_the_version_and_the_other_frames_of_id3_stay(tones: Path, tmp_path: Path) -> None:
