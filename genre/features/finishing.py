@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import corpora, spreadsheet
+from genre import corpora, spreadsheet, versions
 from genre.corpora import SPLITS
 from genre.errors import ArtifactError
 from genre.features import duplicates, split_history, splits
@@ -109,7 +109,7 @@ def _manifest(
             splits=splits.summary(kept),
             unlabelled=kept["genre"].null_count,
         ),
-        versions=manifests.versions(),
+        versions=versions.packages(),
         split=split,
     )
 

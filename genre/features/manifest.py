@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import __version__
 from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import splits
@@ -119,13 +116,6 @@ def fingerprint_of_tracks(tracks: pa.Table) -> str:
     for begin in range(0, len(lines), 10_000):  # a million lines at once would need much memory
         digest.update("\n".join([*lines.slice(begin, 10_000).to_pylist(), ""]).encode())
     return digest.hexdigest()[:16]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
-    packages = ("ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
-    ours = {"genre": __version__, "python": sys.version.split()[0]}
-    return ours | {package: version(package) for package in packages}
 
 
 def _known(schema: type, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
 
+from genre import versions
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Features, Float32
-from genre.features.manifest import versions
 from genre.model.card import ModelCard
 from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board, Entry, Run, describe_hardware
@@ -146,23 +144,11 @@ def board(
         part=part,
         seed=seed,
         hardware=describe_hardware(entries),
-        versions=versions(),
-        commit=commit(),
+        versions=versions.packages(),
+        commit=versions.commit(),
         notes=notes,
         search=search,
     )
-
-
-def commit() -> str:
-    """Return the commit of the running code, or "" outside of a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
 
 
 def _sum(values: Sequence[N | None]) -> N | None:

@@ -1,0 +1,29 @@
+"""The versions of the software that results depend on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from genre import __version__
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of the packages that results depend on."""
+    packages = ("ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
+    ours = {"genre": __version__, "python": sys.version.split()[0]}
+    return ours | {package: version(package) for package in packages}
+
+
+def commit() -> str:
+    """Return the commit of the running code, or "" outside of a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
