@@ -17,7 +17,6 @@ from genre.settings import Config, CorpusSettings, Settings
 
 S = TypeVar("S", bound=Settings)
 
-_SHORT = {"init_from": "train.init_from", "undo": "tag.undo"}  # keys that may be written without their section
 _RENAMED = {  # former names of settings and sections: using one is an error that gives the new name
     "model.name": "architecture",
     "model.path": "model",
@@ -44,7 +43,7 @@ def load(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
     # corpus.params.* come last: corpus.kind decides their types
     for key, text in sorted(settings, key=lambda setting: setting[0].startswith("corpus.params.")):
         _refuse_renamed(key)
-        keys = _SHORT.get(key, key).split(".")
+        keys = key.split(".")
         try:
             value = grammar.value(text, _type_of(keys, merged))
         except ValueError:

@@ -113,7 +113,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     if options.price_per_core_hour is not None and not (options.dry_run and job.is_priced):
         raise ConfigError("--price-per-core-hour belongs to `prepare --dry-run` and `tag --dry-run`; leave it out")
-    arguments = [_with_section(text, name, job.short) for text in _with_bare_key(options.settings, job.bare)]
+    arguments = [_with_section(text, job.short) for text in _with_bare_key(options.settings, job.bare)]
     settings = config.load(options.config or job.shipped, arguments)
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
@@ -168,9 +168,10 @@ def _with_bare_key(arguments: list[str], bare: str) -> list[str]:
     return [f"{bare}={text}" if text in plain else text for text in arguments]
 
 
-def _with_section(text: str, section: str, short: tuple[str, ...]) -> str:
-    """Return the argument with `similar.n=20` for `n=20`: one of the keys `short` is of `section`."""
-    return f"{section}.{text}" if text.partition("=")[0].strip() in short else text
+def _with_section(text: str, short: tuple[str, ...]) -> str:
+    """Return the argument with `similar.n=20` for `n=20` where `similar.n` is among the keys `short`."""
+    key = text.partition("=")[0].strip()
+    return next((name.removesuffix(key) for name in short if name.endswith(f".{key}")), "") + text
 
 
 def _explain(error: BaseException, program: str) -> int:

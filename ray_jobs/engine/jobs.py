@@ -25,7 +25,7 @@ class Job:
     settings: tuple[str, ...]  # read by the job and described one by one in its help
     also: tuple[str, ...] = ()  # read by the job and listed in its help with their defaults
     bare: str = ""  # the key of an argument without `key=`
-    short: tuple[str, ...] = ()  # keys of the section of the job's name that are also written without it
+    short: tuple[str, ...] = ()  # keys that are also written without their section
     builds: bool = False  # the job builds networks, so `architectures.*` is checked first
     needs_features: bool = False  # OUTPUT/features must be complete
     extra: str = "train"  # extra of this package with what the job imports
@@ -51,12 +51,14 @@ JOBS = {
     "train": Job(
         ("output", "architecture", "architectures", "train"),
         ("device", "seed", "audio", "spectrogram", "cache", "cluster"),
+        short=("train.init_from",),
         builds=True,
         needs_features=True,
     ),
     "tune": Job(
         ("output", "architectures", "tune"),
         ("device", "seed", "train", "audio", "spectrogram", "cache", *_LIMITS, "cluster"),
+        short=("train.init_from",),
         builds=True,
         needs_features=True,
         forecast="tune.forecast",
@@ -67,6 +69,7 @@ JOBS = {
         ("inputs", "output", "model", "min_precision", "tag"),
         ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
+        short=("tag.undo",),
         forecast="engine.forecast.tag",
         is_priced=True,
     ),
@@ -85,9 +88,13 @@ JOBS = {
         ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
     ),
-    "similar": Job(("inputs", "output", "model", "similar"), ("min_precision", *_LIMITS), bare="inputs", short=("n",)),
+    "similar": Job(
+        ("inputs", "output", "model", "similar"), ("min_precision", *_LIMITS), bare="inputs", short=("similar.n",)
+    ),
     "playlist": Job(
-        ("output", "model", "playlist"), ("min_precision", *_LIMITS), short=("like", "genre", "minutes", "file")
+        ("output", "model", "playlist"),
+        ("min_precision", *_LIMITS),
+        short=("playlist.like", "playlist.genre", "playlist.minutes", "playlist.file"),
     ),
     "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),

@@ -202,3 +202,18 @@ def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path
 def test_a_second_song_is_refused_rather_than_tagged_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["tag", "a.mp3", "b.mp3", "--dry-run"]) == 2
     assert capsys.readouterr().err == ("error: inputs: found 2 values, a.mp3 and b.mp3; name one\n")
+
+
+@pytest.mark.parametrize(
+    ("job", "setting", "section", "expected"),
+    [
+        ("similar", "n=3", "similar", {"n": 3}),
+        ("train", "init_from=007", "train", {"init_from": "007"}),
+        ("train", "train.init_from=a", "train", {"init_from": "a"}),
+    ],
+)
+def test_a_short_key_sets_the_key_of_its_section(
+    job: str, setting: str, section: str, expected: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([job, "--dry-run", setting]) == 0
+    assert expected.items() <= yaml.safe_load(capsys.readouterr().out)[section].items()

@@ -111,7 +111,7 @@ def test_any_list_of_texts_comes_back_equal(key: str) -> None:
         ("corpus.root=no", "corpus.root", "no"),
         ("corpus.root=a=b", "corpus.root", "a=b"),
         ("model=a, b", "model", "a, b"),
-        ("init_from=007", "train.init_from", "007"),
+        ("train.init_from=007", "train.init_from", "007"),
         ("train.epochs=12", "train.epochs", 12),
         ("train.learning_rate=1e-3", "train.learning_rate", 1e-3),
         ("train.freeze=true", "train.freeze", True),

@@ -138,7 +138,7 @@ def test_training_starts_from_the_folder_of_init_from(tmp_path: Path) -> None:
     list(trainer.run())
     experiment.save_best(Location.of(tmp_path), card, trainer)
     _, saved = checkpoint.load(Location.of(tmp_path))
-    config = load(None, (*common, f"init_from={tmp_path}", "train.freeze=true"))
+    config = load(None, (*common, f"train.init_from={tmp_path}", "train.freeze=true"))
     assert config.train.init_from == str(tmp_path)
     started, trainer = experiment.trainer_for(Experiment.of(config), new, torch.device("cpu"))
     assert started.params["depth"] == 3
