@@ -214,9 +214,8 @@ def _resources(config: Config, capacity: Capacity) -> dict[str, int]:
 
     Raises `ConfigError` where the job cannot have enough: workers would wait for them forever.
     """
+    capacity.check_device(config.device)
     use_gpu, count = capacity.gives_gpu(config.device), config.train.workers
-    if config.device == "cuda" and not use_gpu:
-        raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
     needed = {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
     most = min(capacity.cpus, capacity.gpus) if use_gpu else capacity.cpus
     if count > most:

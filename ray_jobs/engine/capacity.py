@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import ray
 
+from genre.errors import ConfigError
 from genre.settings import ClusterSettings
 from ray_jobs.engine import machines
 
@@ -42,6 +43,11 @@ class Capacity:
         if device == "cpu" or not self.gpus:
             return False
         return device == "cuda" or not is_cluster() or machines.can_have({"GPU": 1})
+
+    def check_device(self, device: str) -> None:
+        """Raise `ConfigError` where a job must compute on GPUs and may use none."""
+        if device == "cuda" and not self.gpus:
+            raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
 
     def workers(self, wanted: int) -> int:
         """Return how many processes with one CPU each may run at a time: at most `wanted`, at least one."""

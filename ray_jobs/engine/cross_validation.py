@@ -21,7 +21,6 @@ import torch
 from genre import devices
 from genre.audio.isolation import portable
 from genre.config import fingerprint
-from genre.errors import ConfigError
 from genre.features import Features, Float32, folds
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
@@ -119,9 +118,8 @@ class CrossValidation:
 
     def train(self, missing: Sequence[FoldTraining], cache: CacheSettings, device: str, capacity: Capacity) -> None:
         """Run the `missing` trainings. Raises the error of the first that fails; those that ended are kept."""
+        capacity.check_device(device)
         use_gpu = capacity.gives_gpu(device)
-        if device == "cuda" and not use_gpu:
-            raise ConfigError("device=cuda, but the job may use no GPU; use device=auto or cpu")
         # of all, not of the missing: the last bits of predictions depend on the number of threads, also after a resume
         cpus = 1 if is_cluster() else max(1, int(capacity.cpus // len(self.trainings)))
         needed = {"CPU": float(cpus)} | ({"GPU": SHARE_OF_GPU} if use_gpu else {})

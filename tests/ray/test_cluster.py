@@ -114,5 +114,7 @@ def test_a_cluster_may_grow_to_any_size_or_to_the_limits(monkeypatch: pytest.Mon
     assert limited.workers(3) == 3
     assert not limited.gives_gpu("auto")
     assert not limited.gives_gpu("cuda")
+    with pytest.raises(ConfigError, match="device=cuda, but the job may use no GPU"):
+        limited.check_device("cuda")
     assert unlimited.gives_gpu("cuda")
     assert not unlimited.gives_gpu("cpu")
