@@ -32,9 +32,9 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from genre.arrays import Bytes, Float32, Ints
 from genre.audio.spectrogram import LogMel
-from genre.features import Bytes, Clips, Float32, Shape, encode, windows
-from genre.features.clips import Ints
+from genre.features import Clips, Shape, encode, windows
 from genre.model.classifier import Classifier
 from genre.settings import SpectrogramSettings
 

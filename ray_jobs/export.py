@@ -14,8 +14,8 @@ import warnings
 import numpy as np
 import torch
 
+from genre.arrays import Float32
 from genre.errors import GenreError
-from genre.features import Float32
 from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard

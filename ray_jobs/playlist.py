@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from genre.arrays import Ints
 from genre.errors import ConfigError, GenreError
-from genre.features.clips import Ints
 from genre.retrieval import m3u, playlist
 from genre.retrieval.embedding_table import EmbeddingTable, vectors_of
 from genre.retrieval.nearest import nearest

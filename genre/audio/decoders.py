@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from genre.arrays import Float32
 from genre.audio import containers
 from genre.errors import AudioError, Reason
 
@@ -131,7 +132,7 @@ def _ffmpeg_blocks(container: Any, stream: Any) -> Iterator[Block]:
 
     rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
     packed = av.AudioResampler(format="flt", layout=stream.codec_context.layout, rate=rate)
-    gathered: list[npt.NDArray[np.float32]] = []
+    gathered: list[Float32] = []
 
     def gather(frames: list[Any]) -> int:
         gathered.extend(frame.to_ndarray().reshape(-1, channels) for frame in frames)

@@ -24,12 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from genre.arrays import Bools, Float32, Float64, Ints
+
 Floats = Float32 | Float64
-Integers = npt.NDArray[np.int64]
 
 FRAMES = 4  # processed together by `weigh`, so that each weight is loaded once for all of them
 LANES = 8  # spectrum values multiplied in one step of `weigh`
@@ -56,7 +54,7 @@ def emphasised(
         energy[i] = total
 
 
-def windowed(padded: Float32, rows: Integers, hop: int, window: Float64, frames: Float64) -> None:
+def windowed(padded: Float32, rows: Ints, hop: int, window: Float64, frames: Float64) -> None:
     """Write the frames with the numbers `rows` (n,), windowed, to `frames` (n, n_fft)."""
     for i in range(len(frames)):
         samples = padded[rows[i] * hop : rows[i] * hop + len(window)]
@@ -65,9 +63,7 @@ def windowed(padded: Float32, rows: Integers, hop: int, window: Float64, frames:
             frame[j] = window[j] * samples[j]
 
 
-def weigh(
-    spectra: Floats, lows: Integers, starts: Integers, weights: Float32, squares: Float32, power: Float32
-) -> None:
+def weigh(spectra: Floats, lows: Ints, starts: Ints, weights: Float32, squares: Float32, power: Float32) -> None:
     """Write the mel `power` (n, n_mels) of OpenCV's packed spectra (n, n_fft).
 
     Band b weights the bins from `1 + lows[b]` on by `weights[starts[b]:starts[b + 1]]`. No band includes bin 0.
@@ -104,7 +100,7 @@ def weigh(
             power[min(i + 3, last), band] = sum_d
 
 
-def suspects(power: Float32, energy: Float32, least: Float32, lowest: float, suspect: npt.NDArray[np.bool_]) -> None:
+def suspects(power: Float32, energy: Float32, least: Float32, lowest: float, suspect: Bools) -> None:
     """Mark in `suspect` (n,) the frames with a band above `lowest` that is below the share `least` of their energy."""
     floor = np.float32(lowest)
     for i in range(len(power)):

@@ -27,11 +27,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genre.arrays import Float32, Float64, Ints
 from genre.audio import kernels
 from genre.settings import SpectrogramSettings
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 FLOOR_POWER = 1e-10
 _CHUNK = 64 * 2048  # samples transformed together: half a MiB
@@ -87,7 +85,7 @@ class LogMel:
             self._kernels.weigh(frames, *self._filters, squares, power[part])
         return power, energy
 
-    def _measure_exactly(self, padded: Float32, rows: npt.NDArray[np.int64]) -> Float32:
+    def _measure_exactly(self, padded: Float32, rows: Ints) -> Float32:
         """Return the mel power (len(rows), n_mels) of the frames `rows`, transformed in double precision."""
         power = np.empty((len(rows), self.settings.n_mels), dtype=np.float32)
         for part, frames, squares in self._chunks(len(rows), np.float64):
@@ -106,7 +104,7 @@ class LogMel:
             part = slice(begin, min(begin + size, count))
             yield part, frames[: part.stop - begin], squares
 
-    def _imprecise(self, power: Float32, energy: Float32) -> npt.NDArray[np.int64]:
+    def _imprecise(self, power: Float32, energy: Float32) -> Ints:
         """Return the frames with a band in the stored range that rounding in single precision may have changed."""
         stored = max(FLOOR_POWER, float(power.max()) * 10 ** (-self.settings.range_db / 10))
         # bands below this level are outside the stored range, with and without the noise
@@ -163,7 +161,7 @@ def _emphasis(n_fft: int) -> Float64:
     return 1 + _EMPHASIS**2 - 2 * _EMPHASIS * np.cos(angle)
 
 
-def _packed(filters: Float32 | Float64) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
+def _packed(filters: Float32 | Float64) -> tuple[Ints, Ints, Float32]:
     """Return the mel matrix without its zeros, as `kernels.weigh` takes it.
 
     The result is lows (n_mels,), starts (n_mels + 1,) and weights. Bin 0 is omitted: its weight is always 0, since a

@@ -22,9 +22,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from genre.arrays import Ints
 from genre.evaluation.track_statistics import MFCCS
 from genre.features import Float32
-from genre.features.clips import Ints
 
 EXACT_TRACKS = 20_000
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from genre.arrays import Ints
 from genre.audio import recordings
 from genre.evaluation import changes, ensemble, metrics
 from genre.evaluation.changes import CHANGES, Change
 from genre.features import Clips, Float32, Shape
-from genre.features.clips import Ints, StoredClip
+from genre.features.clips import StoredClip
 from genre.features.preparation import ClipEncoder
 from genre.features.recipe import Recipe
 

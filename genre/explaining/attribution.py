@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genre.arrays import Float32
 from genre.audio.spectrogram import mel_filters
 from genre.errors import ConfigError
-from genre.features import Float32
 from genre.features.preparation import PreparedTrack
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier

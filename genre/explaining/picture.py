@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import uniform_filter
 
+from genre.arrays import Float32
 from genre.explaining.attribution import Explanation
-from genre.features import Float32
 
 Pixels = npt.NDArray[np.uint8]
 

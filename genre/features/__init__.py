@@ -16,9 +16,10 @@ Independent of networks, of training, and of what runs the blocks of `prepare`.
 docs/FEATURES.md describes how to write such a folder with nothing but pyarrow, and which parts are optional.
 """
 
+from genre.arrays import Bytes, Float32
 from genre.corpora import SPLITS
 from genre.features.clips import Clips
-from genre.features.encoding import Bytes, Float32, decode, encode
+from genre.features.encoding import decode, encode
 from genre.features.folder import Features
 from genre.features.manifest import Manifest
 from genre.features.schema import Shape

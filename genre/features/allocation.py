@@ -13,10 +13,8 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from genre.arrays import Bools, Float64, Ints
 
 TOLERANCE = 0.2  # of the wanted number of tracks
 
@@ -32,8 +30,8 @@ _PASSES = 5
 class Aims:
     """What is wanted of each split."""
 
-    shares: Floats  # (splits,) of the tracks of each genre
-    empty: Floats  # (splits,) penalty where a genre has no track
+    shares: Float64  # (splits,) of the tracks of each genre
+    empty: Float64  # (splits,) penalty where a genre has no track
     checked: slice  # splits that are penalised for a deviation of more than a fifth
     fills_all: bool  # whether the split with the fewest tracks of all genres is preferred where several cost the same
 
@@ -126,7 +124,7 @@ class _Allocation:
             self._split[members] = np.repeat(sequence, number[sequence])
             self._counts[genre] += number
 
-    def _ties(self) -> Floats:
+    def _ties(self) -> Float64:
         """Return a cost of each split, (splits,), that decides between equal ones."""
         filled = self._counts.sum(axis=0) / self._wanted.sum()
         return np.asarray(_TIE * filled if self._aims.fills_all else np.zeros(self._splits))
@@ -167,7 +165,7 @@ class _Allocation:
         self._counts[genres] = counts[best]
         return True
 
-    def _cost(self, counts: Floats, wanted: Floats) -> Floats:
+    def _cost(self, counts: Float64, wanted: Float64) -> Float64:
         """Return the cost of each genre, (..., genres), from the tracks in each split, (..., genres, splits)."""
         chi_square = ((counts - wanted) ** 2 / wanted).sum(axis=-1) / wanted.sum(axis=-1)
         checked = self._aims.checked
@@ -175,12 +173,12 @@ class _Allocation:
         return np.asarray(chi_square + _DISPERSED * dispersed + (counts < 0.5) @ self._aims.empty)
 
 
-def is_dispersed(counts: Floats, wanted: Floats) -> npt.NDArray[np.bool_]:
+def is_dispersed(counts: Float64, wanted: Float64) -> Bools:
     """Return which splits deviate by more than a fifth and by a track or more; arguments are numbers of tracks."""
     return np.asarray(np.abs(counts - wanted) > np.maximum(TOLERANCE * wanted, 1) - 1e-9)
 
 
-def _rounded(exact: Floats, total: int, first: Ints) -> Ints:
+def _rounded(exact: Float64, total: int, first: Ints) -> Ints:
     """Return integers near `exact` whose sum is `total` (largest remainder); ties go up in the order of `first`."""
     number = np.floor(exact + 1e-9).astype(np.int64)
     largest = np.argsort((number - exact)[first], kind="stable")

@@ -28,17 +28,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Bools, Bytes, Ints
 from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import cache_folder
 from genre.features.cache_folder import Report
-from genre.features.clips import ClipRows, Clips, Ints, check_peaks, spectrograms_of
+from genre.features.clips import ClipRows, Clips, check_peaks, spectrograms_of
 from genre.features.columns import combined
-from genre.features.encoding import Bytes
 from genre.features.folder import Features
 from genre.features.mapped import MappedFile
 from genre.features.sampling import Share
@@ -87,7 +86,7 @@ class ClipCache:
         if not (folder / self._name / cache_folder.HEADER).exists():
             cache_folder.check_size(folder, self._size(), self.settings.max_gb, str(self.features.folder))
 
-    def tracks(self, split: str) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+    def tracks(self, split: str) -> tuple[pa.Table, Bools]:
         """Return all tracks of a split, and which of them have their clips in the copy, (tracks,)."""
         tracks = self.features.tracks(split)
         return tracks, np.ones(len(tracks), dtype=bool) if self.share is None else self.share.holds(tracks)

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from genre.arrays import Bytes, Float32, Ints
 from genre.errors import ArtifactError
-from genre.features.encoding import Bytes, Float32
 from genre.features.mapped import MappedFile
 from genre.features.schema import Shape
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

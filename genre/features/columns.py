@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from genre.features.clips import Ints
+from genre.arrays import Ints
 
 
 def combined(column: pa.ChunkedArray) -> pa.Array:

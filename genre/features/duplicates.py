@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Ints
 from genre.corpora import EXCLUDED, SPLITS
-from genre.features.clips import Ints
 from genre.features.columns import combined, replaced
 from genre.features.manifest import DuplicateCounts
 from genre.wording import listed

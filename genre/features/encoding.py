@@ -10,10 +10,8 @@ or more below it are 0. With a range of 80 dB the rounding error is at most 0.16
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
+from genre.arrays import Bytes, Float32
 
 
 def encode(spectrogram: Float32, range_db: float) -> tuple[Bytes, float]:

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Ints
 from genre.config import differences
 from genre.errors import ArtifactError
 from genre.features import parts
-from genre.features.clips import Ints
 from genre.features.columns import combined, last_rows
 from genre.features.recipe import Recipe
 from genre.features.schema import OUTCOME_SCHEMA

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from genre.arrays import Ints
+
 
 class MappedFile:
     """A read-only file whose content is an array of bytes.
@@ -32,7 +34,7 @@ class MappedFile:
             return np.zeros(shape, dtype)
         return np.frombuffer(self._map, dtype).reshape(shape)
 
-    def prefetch(self, offsets: npt.NDArray[np.int64], length: int) -> None:
+    def prefetch(self, offsets: Ints, length: int) -> None:
         """Start to read `length` bytes at each of `offsets`, without waiting for them."""
         if self._map is None or not hasattr(self._map, "madvise"):
             return

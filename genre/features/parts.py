@@ -9,18 +9,18 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
+from genre.arrays import Bools
 from genre.errors import ArtifactError
 from genre.storage import Location
 
 _REQUESTS = 16  # at a time
 
 
-def have_parts(folder: Location, outcomes: pa.Table) -> npt.NDArray[np.bool_]:
+def have_parts(folder: Location, outcomes: pa.Table) -> Bools:
     """Return for each outcome whether it is a reject, or its part exists with the size that it names.
 
     Outcomes of earlier versions name no size: there, the existence of the part counts.

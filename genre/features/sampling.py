@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Bools, Ints
 from genre.features.columns import combined
 from genre.features.splits import drawn_order
-
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 _SAMPLED = ("train", "valid")  # splits
 

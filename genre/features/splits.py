@@ -23,18 +23,16 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Ints
 from genre.corpora import EXCLUDED, SPLITS, UNUSED
 from genre.errors import ArtifactError, ConfigError
 from genre.features import allocation
 from genre.features.columns import combined
 from genre.settings import CorpusSettings
 from genre.wording import and_more, listed
-
-Ints = npt.NDArray[np.int64]
 
 
 def assign(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None = None) -> pa.Table:

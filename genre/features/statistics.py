@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre.features.encoding import Bytes, Float32
+from genre.arrays import Bytes, Float32, Float64
 from genre.features.schema import Shape
 
-Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.object_]  # Python's, which do not overflow
 
 _ONE = 1 << 40  # a dB, or its square, as an integer

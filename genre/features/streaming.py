@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Bytes, Float32, Ints
 from genre.features import clips as clip_rows
-from genre.features.clips import ClipIndex, Clips, Ints
+from genre.features.clips import ClipIndex, Clips
 from genre.features.columns import combined
-from genre.features.encoding import Bytes, Float32
 from genre.features.folder import Features
 from genre.features.schema import ROW_GROUP
 

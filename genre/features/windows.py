@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genre.arrays import Bytes, Float32, Ints
 from genre.errors import ConfigError
-from genre.features.clips import Clips, Ints
-from genre.features.encoding import Bytes, Float32
+from genre.features.clips import Clips
 from genre.wording import plural
 
 _BATCHES_AHEAD = 4  # whose windows are read from the disk before they are cut

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from genre.arrays import Float32, Float64
 from genre.errors import ArtifactError
-from genre.features import Float32
 from genre.model import thresholds
 from genre.model.card import CARD, read_card
 from genre.storage import Location
@@ -176,10 +176,10 @@ def _in_common(predictions: Sequence[ValidationPredictions]) -> ValidationPredic
     return ValidationPredictions(shared, first.labels[rows[0]], mean.astype(np.float32), folds)
 
 
-def _log(probabilities: Float32) -> npt.NDArray[np.float64]:
+def _log(probabilities: Float32) -> Float64:
     return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
 
 
-def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _softmax(logits: Float64) -> Float64:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError
 
 from genre import architectures
+from genre.arrays import Float32
 from genre.config import differences
 from genre.errors import ArtifactError
-from genre.features import Features, Float32
+from genre.features import Features
 from genre.model import layout
 from genre.model.card import ModelCard, read_card, write_card
 from genre.model.classifier import Classifier

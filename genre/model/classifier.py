@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from genre.features import Clips, Float32, windows
+from genre.arrays import Float32
+from genre.features import Clips, windows
 from genre.model import layout
 
 

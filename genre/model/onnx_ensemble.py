@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
+from genre.arrays import Float32
 from genre.audio.recordings import Samples
 from genre.errors import ArtifactError
-from genre.features import Float32
 from genre.model.onnx_file import INPUT, OUTPUT
 from genre.model.saved_model import SavedModel
 from genre.model.waveform_decoder import WaveformDecoder, WaveformTrack

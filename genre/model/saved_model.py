@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from genre.arrays import Float32
 from genre.config import differences
 from genre.errors import ArtifactError, ConfigError
-from genre.features import Float32
 from genre.model import calibration, onnx_file
 from genre.model.calibration import Calibration, ValidationPredictions
 from genre.model.card import CARD, ModelCard, is_exported, read_card

@@ -5,9 +5,10 @@ The counterpart for exported files is `waveform_decoder`.
 
 from __future__ import annotations
 
+from genre.arrays import Float32
 from genre.audio import recordings
 from genre.audio.isolation import IsolatedKernel
-from genre.features import Clips, Float32, Shape
+from genre.features import Clips, Shape
 from genre.features.preparation import ClipEncoder, PreparedTrack, TrackKernel
 from genre.features.recipe import Recipe
 

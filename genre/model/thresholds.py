@@ -14,9 +14,8 @@ that the rare ones do not have. So the promise holds for each frequent genre and
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from genre.features import Float32
+from genre.arrays import Bools, Float32, Ints
 
 CONFIDENCE = 0.9
 ENOUGH = 40  # predictions of a genre: with fewer, the test for a precision of 0.8 hardly ever passes
@@ -25,7 +24,7 @@ _GRID = np.arange(19, -1, -1) / 20  # 0.95, 0.9, ... 0
 NEVER = float(np.nextafter(np.float32(1), np.float32(2)))  # a threshold above every probability
 
 
-def fit(probabilities: Float32, labels: npt.NDArray[np.int64], precision: float) -> tuple[float, ...]:
+def fit(probabilities: Float32, labels: Ints, precision: float) -> tuple[float, ...]:
     """Return the threshold of each genre, from calibrated `probabilities` (tracks, classes) and `labels` (tracks,).
 
     It is `NEVER`, above 1, for a genre for which every threshold fails the test.
@@ -50,7 +49,7 @@ def describe(limits: tuple[float, ...]) -> str:
     return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}, depending on the genre,"
 
 
-def _threshold(confidence: Float32, correct: npt.NDArray[np.bool_], precision: float) -> float:
+def _threshold(confidence: Float32, correct: Bools, precision: float) -> float:
     """Return the lowest threshold that passes the test after all higher ones did; `NEVER` if none does."""
     threshold = NEVER
     for candidate in _GRID:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from genre.features import Float32
+from genre.arrays import Float32
 from genre.features.preparation import PreparedTrack
 from genre.model import checkpoint
 from genre.model.classifier import predict, predict_and_embed

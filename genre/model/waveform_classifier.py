@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from genre.arrays import Float64
 from genre.audio.spectrogram import FLOOR_POWER, mel_filters
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
@@ -126,7 +126,7 @@ class PowerSpectrum(nn.Module):
         device = self.window.device
         return (torch.arange(rows, device=device) * down).unsqueeze(1) + torch.arange(columns, device=device) * across
 
-    def _register(self, name: str, values: npt.NDArray[np.float64]) -> None:
+    def _register(self, name: str, values: Float64) -> None:
         self.register_buffer(name, torch.from_numpy(values.astype(np.float32)))
 
 

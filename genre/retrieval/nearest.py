@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from genre.arrays import Ints
 from genre.features import Float32
-from genre.features.clips import Ints
 
 _DIGITS = 6  # of a cosine; products of equal rows differ in the last bits by the place of the row in its block
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Bools, Ints
 from genre.errors import ArtifactError
-from genre.features.clips import Ints
 from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN
 from genre.storage import Location
@@ -82,10 +81,10 @@ class Collection:
 
     tags: pa.Table  # tags.parquet with artist, title, group and suspicious label
     genres: list[str]  # those of the model, the most frequent answer first, then those that a person added
-    is_reviewed: npt.NDArray[np.bool_] = field(init=False)  # (tracks,)
+    is_reviewed: Bools = field(init=False)  # (tracks,)
     _current: Ints = field(init=False)  # (tracks,) index of the genre that a person gave, or else of the best
     _best: Ints = field(init=False)  # (tracks,) index of the best genre of the model
-    _is_unknown: npt.NDArray[np.bool_] = field(init=False)
+    _is_unknown: Bools = field(init=False)
 
     def __post_init__(self) -> None:
         self._best = combined(pc.index_in(self.tags["best"], pa.array(self.genres, pa.string()))).to_numpy(
@@ -149,8 +148,8 @@ class Collection:
         after = int(rows[first + PAGE_ROWS]) if len(rows) > first + PAGE_ROWS else None
         return Page(self._tracks(shown), first, len(rows), before, after)
 
-    def _matches(self, wanted: Filter) -> npt.NDArray[np.bool_]:
-        matches: npt.NDArray[np.bool_] = {
+    def _matches(self, wanted: Filter) -> Bools:
+        matches: Bools = {
             "todo": ~self.is_reviewed,
             "suspicious": self.tags["label"].is_valid().to_numpy(),
             "unknown": self._is_unknown,

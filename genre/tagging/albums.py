@@ -20,11 +20,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from genre.arrays import Float32, Float64, Ints
 from genre.audio import tags
 from genre.audio.tags import Tags
 from genre.corpora import group_of
-from genre.features import Float32
-from genre.features.clips import Ints
 from genre.model.calibration import Calibration
 from genre.storage import Location
 
@@ -102,7 +101,7 @@ class Albums:
     def _answers(self) -> Ints:
         """Return the genre of each album, -1 where it is unknown."""
         means = self._sums * _UNIT / np.maximum(self._counts, 1)[:, None]
-        powers: npt.NDArray[np.float64] = np.exp(means - means.max(axis=1, keepdims=True, initial=-np.inf))
+        powers: Float64 = np.exp(means - means.max(axis=1, keepdims=True, initial=-np.inf))
         probabilities = powers / powers.sum(axis=1, keepdims=True)
         return reported(probabilities, self._calibration)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from genre.features.clips import Ints
+from genre.arrays import Ints
 from genre.features.columns import combined
 
 _DIGEST = "S64"  # SHA-256 in hexadecimal

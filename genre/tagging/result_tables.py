@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from genre.features import Float32
-from genre.features.clips import Ints
+from genre.arrays import Float32, Ints
 from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.spreadsheet import inert_table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from genre.features.clips import Ints
+from genre.arrays import Ints
 from genre.storage import Location
 
 

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Bools
 from genre.errors import ArtifactError
 from genre.features.columns import combined, replaced
 from genre.features.ledger import is_same_file
@@ -219,7 +219,7 @@ def _without_clips(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _results(rows: pa.Table, genres: list[list[str]], readable: npt.NDArray[np.bool_]) -> pa.Table:
+def _results(rows: pa.Table, genres: list[list[str]], readable: Bools) -> pa.Table:
     """Return what `TagTable.finish` does; `genres` are those of the `readable` rows."""
     place = pa.array(np.cumsum(readable) - 1, mask=~readable)
     first = pa.array([each[0] if each else UNKNOWN for each in genres], pa.string())

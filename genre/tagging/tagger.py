@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from genre.arrays import Float32
 from genre.audio import members
 from genre.errors import AudioError, ConfigError, Reason
 from genre.faults import retry
-from genre.features import Float32
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import Ensemble, SavedEnsemble

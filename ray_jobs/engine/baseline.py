@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from genre.arrays import Float32
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, Split
-from genre.features import Features, Float32, streaming
+from genre.features import Features, streaming
 from genre.features.streaming import ChunkMeans, TrackMeans, Unit
 from ray_jobs.engine.capacity import Capacity
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from rich.console import Console
 from rich.text import Text
 
+from genre.arrays import Float32
 from genre.errors import ArtifactError, AudioError, ConfigError, GenreError
 from genre.faults import describe
-from genre.features import Float32
 from genre.model.card import weights_of
 from genre.retrieval.embedding_table import EmbeddingTable, vectors_of
 from genre.settings import Config

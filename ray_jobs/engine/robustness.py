@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import ray
 import torch
 
+from genre.arrays import Float32
 from genre.audio.isolation import IsolatedKernel
 from genre.errors import AudioError, StorageError
 from genre.evaluation import robustness, track_statistics
@@ -24,7 +25,6 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.changes import CHANGES
 from genre.evaluation.metrics import IntArray
 from genre.evaluation.robustness import UNCHANGED, ChangedTrackKernel
-from genre.features import Float32
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
 from genre.model.classifier import predict

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genre.features.allocation import Aims, Floats, Ints, Units, allocate, is_dispersed
+from genre.arrays import Float64, Ints
+from genre.features.allocation import Aims, Units, allocate, is_dispersed
 
 AIMS = Aims.of_splits((0.65, 0.15, 0.2))
 
@@ -18,7 +19,7 @@ def units_of(sizes: list[int], split: list[int] | None = None) -> Units:
     return Units.of(units, np.zeros_like(units), np.array(split or [-1] * len(sizes)))
 
 
-def counted(sizes: list[int], split: Ints) -> Floats:
+def counted(sizes: list[int], split: Ints) -> Float64:
     return np.bincount(split, sizes, minlength=3).astype(np.float64)
 
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from library import tone, write_tags
 
+from genre.arrays import Float32, Ints
 from genre.audio.tags import Tags
-from genre.features import Float32
-from genre.features.clips import Ints
 from genre.model.calibration import Calibration
 from genre.tagging.albums import (
     AGREES,
