@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import torch
+from faulty_storage import Proxy, behind, healthy
 from hypothesis import settings
 
 import ray_jobs  # noqa: F401 - sets the environment that Ray reads when a test imports it
@@ -81,3 +82,10 @@ def bucket_server() -> Iterator[dict[str, str]]:
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
     server.stop()
+
+
+@pytest.fixture
+def bucket(bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Start a proxy in front of the S3 server that records the requests, to which all requests go."""
+    with behind(bucket_server, healthy, monkeypatch) as server:
+        yield server

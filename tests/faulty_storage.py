@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+from genre import storage
+
 Fault = Callable[
     ["Handler", int], bool
 ]  # takes a request and its number among those of its kind; returns whether it answered
@@ -120,6 +124,16 @@ def proxy(endpoint: str, fault: Fault) -> Iterator[Proxy]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+@contextlib.contextmanager
+def behind(variables: dict[str, str], fault: Fault, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Send the requests of this process through a proxy with a fault; `variables` point to the server."""
+    with proxy(variables["AWS_ENDPOINT_URL"], fault) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        storage._client.cache_clear()
+        yield server
+    storage._client.cache_clear()
 
 
 def healthy(request: Handler, number: int) -> bool:

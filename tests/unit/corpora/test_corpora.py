@@ -22,7 +22,7 @@ from genre.storage import Location
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
+def addresses() -> Iterator[str]:
     """Return the address of an empty bucket on a real S3 server, with {} in place of the path."""
     from moto.server import ThreadedMotoServer
 
@@ -124,7 +124,7 @@ class TestWalk:
         assert "holds no audio file (.wav, .flac, .mp3, ...)" in refused("folder", tmp_path / "empty")
         assert "not an address pyarrow can open" in refused("folder", "nowhere://music")
 
-    def test_object_storage_gives_the_same_tracks(self, bucket: str, tmp_path: Path) -> None:
+    def test_object_storage_gives_the_same_tracks(self, addresses: str, tmp_path: Path) -> None:
         names = [
             "rock/The Band/a b.wav",
             "rock/é.wav",
@@ -134,7 +134,7 @@ class TestWalk:
             "folk/._a.wav",
         ]
         touch(tmp_path, *names, content=b"four")
-        root = Location.of(bucket.format("folder"))
+        root = Location.of(addresses.format("folder"))
         for name in names:
             (root / name).write_bytes(b"four")
         remote, local = scan("folder", root), scan("folder", tmp_path)
@@ -142,7 +142,7 @@ class TestWalk:
             (t.track_id, t.genre, t.group, t.size) for t in local
         ]
         assert {Location.of(track.path).read_bytes() for track in remote} == {b"four"}
-        assert "does not exist" in refused("folder", bucket.format("absent"))
+        assert "does not exist" in refused("folder", addresses.format("absent"))
 
 
 class TestFolder:
@@ -369,8 +369,8 @@ class TestTable:
         assert "is not a table" in refused("table", tmp_path / "absent.csv")
         assert "is not a table" in refused("table", tmp_path)
 
-    def test_object_storage(self, bucket: str) -> None:
-        folder = Location.of(bucket.format("list"))
+    def test_object_storage(self, addresses: str) -> None:
+        folder = Location.of(addresses.format("list"))
         (folder / "a 1.wav").write_bytes(b"12")
         address = (folder / "a 1.wav").address
         (folder / "t.csv").write_text(f"path,genre\na 1.wav,rock\n{address},folk\nabsent.wav,folk\n")

@@ -9,20 +9,19 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_storage import Handler, Proxy, healthy, proxy, refusing
+from faulty_storage import Handler, Proxy, healthy, refusing
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from library import tone, write_tags
 from scanning import settings, touch
 
-from genre import corpora, storage
+from genre import corpora
 from genre.audio import tags as tag_reader
 from genre.audio.tags import Tags
 from genre.corpora import Track, tags
@@ -226,16 +225,6 @@ def test_a_file_that_was_denied_is_asked_for_again(scanner: Scanner, monkeypatch
     monkeypatch.setattr(tag_reader, "read", reader)
     assert next(track for track in scanner() if track.track_id == "album1/01.mp3").genre == "Jazz"
     assert scanner.read == ["01.mp3"]
-
-
-@pytest.fixture
-def bucket(bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Start a proxy in front of the S3 server, to which all requests go."""
-    with proxy(bucket_server["AWS_ENDPOINT_URL"], healthy) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        storage._client.cache_clear()
-        yield server
-    storage._client.cache_clear()
 
 
 def upload(folder: Path, address: str) -> None:

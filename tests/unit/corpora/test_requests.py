@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from faulty_storage import Proxy, healthy, proxy
+from faulty_storage import Proxy
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from pyarrow import fs
 from scanning import ids, scan
 
-from genre import storage
 from genre.storage import Location
 
 FOLDERS = 550
-
-
-@pytest.fixture
-def bucket(bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Start a proxy in front of the S3 server that records the requests."""
-    with proxy(bucket_server["AWS_ENDPOINT_URL"], healthy) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        storage._client.cache_clear()
-        yield server
-    storage._client.cache_clear()
 
 
 @pytest.fixture

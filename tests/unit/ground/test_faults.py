@@ -6,30 +6,17 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import faulty_storage
 import pytest
-from faulty_storage import Fault, Handler, Proxy, refusing
+from faulty_storage import Fault, Handler, behind, refusing
 
-from genre import storage
 from genre.errors import StorageError
 from genre.faults import is_fault, retry
 from genre.storage import Location
 
 SONG = bytes(range(256)) * 4096
-
-
-@contextmanager
-def behind(variables: dict[str, str], fault: Fault, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Send the requests of this process through a proxy with a fault."""
-    with faulty_storage.proxy(variables["AWS_ENDPOINT_URL"], fault) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-        storage._client.cache_clear()
-        yield proxy
-    storage._client.cache_clear()
 
 
 def read(file: Location, seconds: float = 0.0) -> bytes:
