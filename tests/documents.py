@@ -108,7 +108,7 @@ ENTRIES: list[Entry] = [
         r'"\1": small_\1',
     ),
     Covered(r"find ~/Music .*-print0 \| genre tag - .*", "tests/ray/test_tag.py", '"find", music'),
-    Covered(r"genre tag undo=\S+", "tests/ray/test_tag.py", "undo={out / 'tags/written.csv'}"),
+    Covered(r"genre tag undo=\S+", "tests/ray/test_tag_writing.py", "undo={out / 'tags/written.csv'}"),
     Covered(r"genre evaluate evaluate.folds=5", "tests/ray/test_cross_validation.py", '"evaluate.folds=2"'),
     Covered(r"genre playlist genre=jazz .*", "tests/ray/test_embed.py", "genre=jazz"),
     Covered(
