@@ -36,14 +36,13 @@ from genre.corpora._findings import Findings
 from genre.corpora._genre_names import GenreNames
 from genre.corpora._library_report import LibraryFile, LibraryReport
 from genre.errors import ConfigError
-from genre.faults import describe, retry
+from genre.faults import STORAGE_SECONDS, describe, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
 _THREADS = 32  # they wait for disks and networks; reading itself takes 0.1 to 0.3 ms
 _CHUNK = 64  # files that a thread reads before it reports
 _REPORT_SECONDS = 10.0
-_STORAGE_SECONDS = 60.0  # that a storage may be away
 _FOLDER = "tags-1"  # of the findings; a new number when `genre.audio.tags` reads other values
 _NO_TAGS = Tags()
 
@@ -151,7 +150,7 @@ def _read_file(audio: AudioFile) -> _Found:
         return _Found(is_final=False)
     file = Location.of(audio.path)
     try:
-        return _Found(retry(lambda: tags.read(file), file, _STORAGE_SECONDS))
+        return _Found(retry(lambda: tags.read(file), file, STORAGE_SECONDS))
     except ValueError as error:
         return _Found(problem=" ".join(str(error).split()))
     except OSError as error:

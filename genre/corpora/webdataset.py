@@ -29,7 +29,7 @@ from genre.corpora._artists import artist_key
 from genre.corpora._findings import Findings
 from genre.corpora._shards import Shard, find_shards
 from genre.errors import ConfigError
-from genre.faults import is_fault, retry
+from genre.faults import STORAGE_SECONDS, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 from genre.wording import plural
@@ -37,7 +37,6 @@ from genre.wording import plural
 _THREADS = 16
 _BUFFER = 1 << 14  # bytes of a request: a header and the labels next to it
 _LARGEST_LABEL = 1 << 20  # bytes
-_STORAGE_SECONDS = 60.0  # that a storage may be away
 _FOLDER = "webdataset-1"  # of the findings; a new number when other things are read
 
 
@@ -132,7 +131,7 @@ def _contents(shard: Shard, known: str | None) -> _Contents:
     """Return what a shard holds, from a finding or from its headers and labels."""
     if known is not None:
         return _Contents.from_json(shard, known)
-    return retry(lambda: _read(shard), shard.file, _STORAGE_SECONDS)
+    return retry(lambda: _read(shard), shard.file, STORAGE_SECONDS)
 
 
 def _read(shard: Shard) -> _Contents:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from genre.audio import tags as written_tags
 from genre.corpora import MISSING, group_of
 from genre.errors import AudioError, Reason
-from genre.faults import retry
+from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
 from genre.tagging.audio_files import FILES
 from genre.tagging.known_contents import KnownContents
@@ -43,7 +43,6 @@ SCHEMA = pa.schema(
 )
 
 _LONGEST_OWN = 200  # characters of a file's own genre; what is longer is a sentence
-_STORAGE_SECONDS = 60.0  # that a storage may be away
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def names_in(path: str) -> dict[str, str | None]:
         return {}
     file = Location.of(path)
     try:
-        written = retry(lambda: written_tags.read(file), file, _STORAGE_SECONDS)
+        written = retry(lambda: written_tags.read(file), file, STORAGE_SECONDS)
     except (OSError, ValueError):  # a file without readable tags is tagged all the same
         return {}
     found = {

@@ -241,7 +241,7 @@ def test_a_bucket_that_goes_away_ends_the_scan_and_the_next_one_asks_for_the_res
     scanner: Scanner, library: Path, bucket: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault that passes makes no track unlabelled, and what was read before is not read again."""
-    monkeypatch.setattr(tags, "_STORAGE_SECONDS", 0)
+    monkeypatch.setattr(tags, "STORAGE_SECONDS", 0)
     monkeypatch.setattr(tags, "_CHUNK", 4)
     monkeypatch.setattr(tags, "_THREADS", 4)
     upload(library, "s3://bucket/music")
@@ -265,7 +265,7 @@ def test_a_bucket_that_goes_away_ends_the_scan_and_the_next_one_asks_for_the_res
 def test_a_tar_file_is_read_once_and_a_fault_does_not_shorten_it(
     tmp_path: Path, bucket: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tar_files, "_STORAGE_SECONDS", 0)
+    monkeypatch.setattr(tar_files, "STORAGE_SECONDS", 0)
     for name in ("a", "b"):
         with tarfile.open(touch(tmp_path / "shards", "notes.txt") / f"{name}.tar", "w") as archive:
             for number in range(5):
