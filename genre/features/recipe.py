@@ -11,8 +11,6 @@ from genre.settings import AudioSettings, Config, DecodingSettings, Settings, Sp
 
 # Part of the fingerprint: raise it whenever the same file and settings give other bytes than before.
 KERNEL_VERSION = 4
-# The settings of decoding that decide which tracks are rejected: when they change, rejects are decoded again.
-_LIMITS = {"file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction"}
 
 
 class Recipe(Settings):
@@ -39,8 +37,8 @@ class Recipe(Settings):
         return self.model_dump(mode="json", include={"audio", "spectrogram"})
 
     def limits(self) -> dict[str, Any]:
-        """Return the settings that decide which tracks are rejected, besides those of the fingerprint."""
-        return self.decoding.model_dump(mode="json", include=_LIMITS)
+        """Return the settings that decide which tracks are rejected: when they change, rejects are decoded again."""
+        return self.decoding.model_dump(mode="json", exclude={"retry_rejects"})
 
     def fingerprint(self, version: int = KERNEL_VERSION) -> str:
         """Return 16 hex digits that change with the kernel's version and with any setting that changes the features."""
