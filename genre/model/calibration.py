@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from genre.arrays import Float32, Float64
+from genre.arrays import Float32, Float64, Ints
 from genre.errors import ArtifactError
 from genre.model import thresholds
 from genre.model.card import CARD, read_card
@@ -30,7 +29,6 @@ from genre.wording import plural
 
 FILE = "validation.parquet"
 UNKNOWN = "unknown"  # in place of a genre whose probability is below its threshold
-Labels = npt.NDArray[np.int64]
 
 _SMALLEST = 1e-6  # smaller probabilities are raised to it, so that logarithms stay finite
 _TEMPERATURES = (0.05, 20.0)  # the range that is searched
@@ -42,7 +40,7 @@ class ValidationPredictions:
     """Probabilities for tracks that a model, or those of the folds of its cross-validation, was not trained on."""
 
     tracks: Sequence[str]  # (tracks,) hashes of their names, which may be private
-    labels: Labels  # (tracks,)
+    labels: Ints  # (tracks,)
     probabilities: Float32  # (tracks, classes), not calibrated
     folds: int = 0  # of the cross-validation; 0: validation tracks of the training
 
@@ -94,7 +92,7 @@ def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -
     return Calibration(temperature, limits, precision, len(joint), joint.folds)
 
 
-def fit_temperature(probabilities: Float32, labels: Labels) -> float:
+def fit_temperature(probabilities: Float32, labels: Ints) -> float:
     """Return the temperature with the smallest negative log-likelihood of `labels` (tracks,).
 
     The loss is convex in the inverse of the temperature, so bisection finds the zero of its derivative. As in Platt
@@ -119,7 +117,7 @@ def scale(probabilities: Float32, temperature: float) -> Float32:
     return _softmax(_log(probabilities) / temperature).astype(np.float32)
 
 
-def save(folder: Location, track_ids: Sequence[str], labels: Labels, probabilities: Float32, folds: int = 0) -> None:
+def save(folder: Location, track_ids: Sequence[str], labels: Ints, probabilities: Float32, folds: int = 0) -> None:
     """Write the held-out predictions of the model saved in `folder`, with the hash of its weights.
 
     `labels` are (tracks,), `probabilities` (tracks, classes); `folds` is as in `ValidationPredictions`.

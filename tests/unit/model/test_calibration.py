@@ -12,12 +12,13 @@ from making import make_clips, statistics
 from saving import save_model
 
 from genre import devices
+from genre.arrays import Float32, Ints
 from genre.config import load
 from genre.errors import ArtifactError
 from genre.evaluation import metrics
-from genre.features import Float32, Manifest
+from genre.features import Manifest
 from genre.model import calibration
-from genre.model.calibration import Labels, ValidationPredictions
+from genre.model.calibration import ValidationPredictions
 from genre.model.saved_model import SavedModel
 from genre.storage import Location
 from genre.training import experiment
@@ -29,7 +30,7 @@ def saved_predictions(folder: Path) -> ValidationPredictions:
     return predictions
 
 
-def drawn(rng: np.random.Generator, tracks: int = 4000, sharpness: float = 1.0) -> tuple[Float32, Labels]:
+def drawn(rng: np.random.Generator, tracks: int = 4000, sharpness: float = 1.0) -> tuple[Float32, Ints]:
     """Return labels drawn from true probabilities, and these raised to the power `sharpness`: above 1 overconfident."""
     true = rng.dirichlet(np.full(5, 0.5), tracks).clip(1e-5, None)
     true /= true.sum(axis=1, keepdims=True)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import special
 from scipy.stats import binom
 
-from genre.features import Float32
+from genre.arrays import Float32, Ints
 from genre.model import calibration, thresholds
-from genre.model.calibration import Calibration, Labels, ValidationPredictions
+from genre.model.calibration import Calibration, ValidationPredictions
 
 PRECISION = 0.8
 
@@ -34,7 +34,7 @@ class Music:
     sharpness: float = 1.0
     bias: np.ndarray = field(default_factory=lambda: np.zeros(8))
 
-    def draw(self, rng: np.random.Generator, tracks: int) -> tuple[Float32, Labels, np.ndarray]:
+    def draw(self, rng: np.random.Generator, tracks: int) -> tuple[Float32, Ints, np.ndarray]:
         """Return answers of the network, labels, and true probabilities."""
         labels = rng.choice(len(self.shares), tracks, p=self.shares)
         evidence = rng.normal(size=(tracks, len(self.shares)))
