@@ -37,6 +37,7 @@ from genre.features.schema import ROW_GROUP, WRITE_OPTIONS
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.model.classifier import predict
+from genre.settings import ClusterSettings
 from genre.storage import Location
 from genre.training.experiment import Experiment
 from ray_jobs.engine import blocks, cluster  # before ray, whose environment it sets
@@ -92,7 +93,7 @@ def measure_reading(home: Path, options: argparse.Namespace) -> None:
         "units": lambda: units_stream(features, models),
         "read_parquet": lambda: parquet_stream(features, models),
     }
-    with cluster.connected(load(None, [f"output={home}"])):
+    with cluster.connected(ClusterSettings(), str(home)):
         for name, way in list(ways.items()) * options.rounds:
             print(f"{name:12} {time_stream(way())}", flush=True)
 

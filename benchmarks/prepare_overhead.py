@@ -155,7 +155,7 @@ def measure(files: list[str], config: Config, cores: int) -> None:
     meter = CpuMeter()
     meter.start()
     started = time.perf_counter()
-    with cluster.connected(config):
+    with cluster.connected(config.cluster, config.output):
         ready, at_ready = time.perf_counter(), meter.seconds()
         prepare(config)
         done, at_end = time.perf_counter(), meter.seconds()

@@ -93,7 +93,8 @@ def measure_jobs(sizes: list[int], seconds: float, mp3: bool) -> None:
     last = (0, 0.0)  # clips and seconds of the previous size
     lines = []
     try:
-        with cluster.connected(config_of(home, warm, seconds)):
+        config = config_of(home, warm, seconds)
+        with cluster.connected(config.cluster, config.output):
             meter.start()
             prepare(config_of(home, warm, seconds))
             peaks.start()

@@ -30,7 +30,7 @@ import pyarrow as pa
 from prepare_overhead import make_music
 
 from genre.config import load
-from genre.settings import Config
+from genre.settings import ClusterSettings, Config
 from ray_jobs.engine import cluster
 from ray_jobs.engine.blocks import Workers
 from ray_jobs.prepare import prepare
@@ -54,8 +54,8 @@ def track_table(rows: int) -> pa.Table:
     return pa.table({"track_id": paths, "path": paths, "size": numbers, "modified": numbers})
 
 
-def settings(cpus: int) -> Config:
-    return load(overrides=[f"cluster.cpus={cpus}", "cluster.object_store_mb=400", "output=/tmp/genre-scaling"])
+def workers_on(cpus: int) -> Workers:
+    return Workers(ClusterSettings(cpus=cpus, object_store_mb=400), "/tmp/genre-scaling")
 
 
 def measure_work(counts: list[int], clips: int, rounds: int) -> None:
@@ -83,8 +83,9 @@ def _prepare(home: Path, workers: int) -> float:
         common = [f"cluster.cpus={workers}", f"output={home}/out-{name}", "audio.clip_seconds=30"]
         return load(overrides=[*common, "corpus.kind=folder", f"corpus.root={home / name}"])
 
-    with cluster.connected(settings_of("few")):
-        prepare(settings_of("few"))
+    few = settings_of("few")
+    with cluster.connected(few.cluster, few.output):
+        prepare(few)
         started = time.perf_counter()
         prepare(settings_of("music"))
         seconds = time.perf_counter() - started
@@ -99,7 +100,7 @@ def measure_workers(counts: list[int], clip_seconds: float) -> None:
     print("| workers | clips | ideal | measured | efficiency | driver memory |")
     print("|---:|---:|---:|---:|---:|---:|")
     for count in counts:
-        with Workers(settings(count)) as workers:
+        with workers_on(count) as workers:
             list(workers.map(functools.partial(sleep, seconds=2 / BLOCK), track_table(max(32, count) * BLOCK), BLOCK))
             clips = count * BLOCKS_PER_WORKER * BLOCK
             # a job has at least 16 blocks, so a small one has smaller blocks but the same work
@@ -111,7 +112,7 @@ def measure_workers(counts: list[int], clip_seconds: float) -> None:
 
 
 def measure_rows(rows: int, block: int) -> None:
-    with Workers(settings(2)) as workers:
+    with workers_on(2) as workers:
         list(workers.map(functools.partial(sleep, seconds=0.0), track_table(32), BLOCK))
         table = track_table(rows)
         before = _memory()

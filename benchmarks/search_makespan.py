@@ -94,7 +94,7 @@ def run_search(config: Config, cache: ClipCache, concurrent: int) -> Measured:
         settings = {"output": folder, "tune.concurrent": concurrent}
         own = space.apply(config, settings)
         plan = Plan.of(own.train, own.tune, space.architecture_names(own.tune))
-        with cluster.connected(own) as capacity:
+        with cluster.connected(own.cluster, own.output) as capacity:
             runner = Runner(own, cache, TrialResources.of(own.tune, own.device, capacity))
             with CpuMeter() as meter:
                 result = tune.find_winners(runner, space.experiments(own), plan)

@@ -141,7 +141,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as output:
         settings = [f"cluster.cpus={options.cpus}", "cluster.object_store_mb=200", f"output={output}"]
         config = load(None, settings)
-        with cluster.connected(config):
+        with cluster.connected(config.cluster, config.output):
             for number in range(options.rounds):
                 plain = {threads: loop(sample) for threads, loop in loops.items()}
                 ours = job(config, ensemble, files)

@@ -34,7 +34,7 @@ _SAMPLES = 3  # tracks composed and transformed for the forecast, after one that
 def run(config: Config) -> None:
     """Prepare the synthetic corpus and search all architectures on it."""
     is_resumed = (Location.of(config.output) / "features" / "manifest.json").exists()
-    with cluster.connected(config) as capacity:
+    with cluster.connected(config.cluster, config.output) as capacity:
         known = None if is_resumed else _forecast(config, capacity)
         prepare.run(config)
         tune.run(config, known)
@@ -42,7 +42,7 @@ def run(config: Config) -> None:
 
 def forecast(config: Config) -> None:
     """Print how long `run` will take on this machine."""
-    with cluster.connected(config) as capacity:
+    with cluster.connected(config.cluster, config.output) as capacity:
         _forecast(config, capacity)
 
 

@@ -56,7 +56,7 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     experiment.check_leakage(features)  # the report says that it passed
     names, output = ", ".join(runs.label for runs in saved), Location.of(config.output)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {features.folder}")
-    with lease.held(config.output, "evaluate"), cluster.connected(config) as capacity:
+    with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         board = judging.judge(features, config.evaluate.split, saved, config.seed, capacity, device=config.device)
         judging.publish(board, output / "evaluation", [])
 
@@ -68,7 +68,7 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
     missing = planned.missing()
     names = ", ".join(runs.label for runs in saved)
     cli.console().print(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")
-    with lease.held(config.output, "evaluate"), cluster.connected(config) as capacity:
+    with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         (folder / "folds.parquet").write_table(planned.tracks)
         planned.train(missing, config.cache, config.device, capacity)
         board = judging.cross_validate(planned, saved, config.seed, calibrates=not config.model)

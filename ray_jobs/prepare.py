@@ -50,7 +50,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = scan(config.corpus, cli.console().print, output / "scan")
     number = ledger.next_run()
-    with workers or Workers(config) as workers:
+    with workers or Workers(config.cluster, config.output) as workers:
         # the list of pending tracks has no name here, so that its memory is free before the tables are written
         _decode(_find_pending(scanned, config, ledger, number, workers), config, ledger, number, workers)
     manifest = finish(ledger, scanned, config.corpus, cli.command_line())

@@ -51,7 +51,7 @@ def serving(config: Config) -> Iterator[str]:
         raise ConfigError("serve needs Ray Serve, which is not installed; install the extra genre[serve]") from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing it sets another level
     folders = find_models(config)
-    with cluster.connected(config):
+    with cluster.connected(config.cluster, config.output):
         serve.start(http_options={"host": HOST, "port": config.serve.port}, logging_config={"enable_access_log": False})
         deployment = serve.deployment(
             name="tagger",

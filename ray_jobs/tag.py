@@ -199,7 +199,7 @@ def _cluster_stream(
     """Like `tagging.stream`, on a Ray that is connected for it."""
     from ray_jobs.engine import cluster, reach, tagging
 
-    with cluster.connected(config):
+    with cluster.connected(config.cluster, config.output):
         reach.check_seen(pending, "inputs")
         yield from tagging.stream(config, ensemble, pending, known)
 

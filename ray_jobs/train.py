@@ -83,7 +83,7 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
     cache = ClipCache.of(features, config.cache)
     if not is_cluster():  # on a cluster the first worker finds out
         cache.check_size()
-    with cluster.connected(config) as capacity:
+    with cluster.connected(config.cluster, config.output) as capacity:
         failure = _fit(planned, cache, model, folder, _resources(config, capacity))
     record.end(None if failure else model)
     if failure is not None:

@@ -59,7 +59,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     searched = features.sampled(config.tune.sample, config.seed)
     if not is_cluster():  # on a cluster the first trials find out
         ClipCache.of(features, config.cache).check_size()
-    with cluster.connected(config) as capacity:
+    with cluster.connected(config.cluster, config.output) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
         runner = Runner(config, ClipCache.of(searched, config.cache), resources)
@@ -103,7 +103,7 @@ def forecast(config: Config) -> None:
     """Print what `run` would train and how long that would take, from a few steps of each architecture."""
     experiments = space.experiments(config)
     features = _open(config)
-    with cluster.connected(config) as capacity:
+    with cluster.connected(config.cluster, config.output) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
         measured = timing.measure(experiments, config.tune, timing.workload_of(features), resources)

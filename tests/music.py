@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from genre.settings import Config, DecodingSettings
+from genre.settings import ClusterSettings, Config, DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine.blocks import Work, Workers, block_size
 
@@ -54,7 +54,7 @@ class InTurn(Workers):
     """Runs one block after the other in this process, and counts the tracks."""
 
     def __init__(self) -> None:
-        super().__init__(Config())
+        super().__init__(ClusterSettings(), "")
         self.tracks = 0
 
     def map(self, work: Work, tracks: pa.Table, limit: int, columns: object = None) -> Iterator[pa.Table]:

@@ -16,7 +16,7 @@ import ray
 from genre.audio import members
 from genre.audio.isolation import portable
 from genre.errors import ConfigError
-from genre.settings import Config
+from genre.settings import ClusterSettings
 from genre.storage import Location
 from ray_jobs.engine import cluster, machines, reach
 
@@ -29,8 +29,8 @@ _THREAD_SECONDS = 10
 class Workers:
     """Runs functions on blocks of tracks. Connects to Ray with the first `map`, and disconnects on leaving."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, settings: ClusterSettings, output: str) -> None:
+        self._settings, self._output = settings, output
         self._stack = contextlib.ExitStack()
         self._connected = False
 
@@ -48,7 +48,7 @@ class Workers:
         """
         if not self._connected:
             self._connected = True
-            self._stack.enter_context(cluster.connected(self._config))
+            self._stack.enter_context(cluster.connected(self._settings, self._output))
             reach.check_seen(tracks, "corpus.root")
         size = block_size(len(tracks), limit)
         share = cpus_of_a_block(tracks)
@@ -59,7 +59,7 @@ class Workers:
         yield from completed(
             lambda block: task.remote(block, arguments),
             blocks=-(-len(tracks) // size),
-            most=int(self._config.cluster.max_cpus / share) or MOST_QUEUED,
+            most=int(self._settings.max_cpus / share) or MOST_QUEUED,
             needed={"CPU": share},
         )
 

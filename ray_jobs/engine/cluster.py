@@ -15,21 +15,21 @@ import ray
 import genre
 import ray_jobs
 from genre.errors import ConfigError
-from genre.settings import ClusterSettings, Config
+from genre.settings import ClusterSettings
 from ray_jobs.engine import head, reach
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.interrupts import interruptible
 
 
 @contextlib.contextmanager
-def connected(config: Config) -> Iterator[Capacity]:
-    """Within the block, be connected to Ray; all machines can write the output. Yield the limits of the job.
+def connected(settings: ClusterSettings, output: str) -> Iterator[Capacity]:
+    """Within the block, be connected to Ray; all machines can write `output`. Yield the limits of the job.
 
     Blocks can be nested, as in a job that runs others; the outermost one connects. Raises `ConfigError` when no cluster
     answers, or a machine cannot write the output.
     """
     if ray.is_initialized():
-        yield Capacity.of(config.cluster)
+        yield Capacity.of(settings)
         return
     with contextlib.ExitStack() as stack:
         if os.environ.get("RAY_ADDRESS"):
@@ -38,13 +38,13 @@ def connected(config: Config) -> Iterator[Capacity]:
             stack.enter_context(head.watched(ray.get_runtime_context().gcs_address))
         else:
             with _no_stderr():
-                _start(config.cluster)
+                _start(settings)
         stack.callback(ray.shutdown)
         stack.enter_context(interruptible())
         for name in ("ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        reach.check_output(config.output)
-        yield Capacity.of(config.cluster)
+        reach.check_output(output)
+        yield Capacity.of(settings)
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def _cpus_now(config: Config) -> int:
         return config.cluster.cpus or len(os.sched_getaffinity(0))
     from ray_jobs.engine import cluster
 
-    with cluster.connected(config):
+    with cluster.connected(config.cluster, config.output):
         import ray
 
         return int(ray.cluster_resources().get("CPU", 0))

@@ -34,6 +34,8 @@ from genre.storage import Location
 from ray_jobs.engine.blocks import Workers
 from ray_jobs.prepare import prepare
 
+TWO_CPUS = ClusterSettings(cpus=2, object_store_mb=100)
+
 
 @pytest.fixture
 def music(tmp_path: Path) -> Path:
@@ -335,7 +337,7 @@ class TestOnRay:
     def test_an_error_on_a_worker_is_told_as_it_is(self, tmp_path: Path) -> None:
         tracks = pa.table({"path": ["/a", "/b"], "size": [1, 1]})
         fails = functools.partial(pa.Table.column, i="no such column")
-        with Workers(config_of("", tmp_path)) as workers:
+        with Workers(TWO_CPUS, str(tmp_path)) as workers:
             with pytest.raises(KeyError, match="no such column"):
                 list(workers.map(fails, tracks, limit=4))
             # one of these that is late would ask a Ray that has ended, which ends this process
@@ -343,7 +345,7 @@ class TestOnRay:
 
     def test_a_consumer_that_stops_leaves_no_thread_of_ray_data(self, tmp_path: Path) -> None:
         tracks = pa.table({"path": [f"/{number}" for number in range(64)], "size": [1] * 64})
-        with Workers(config_of("", tmp_path)) as workers:
+        with Workers(TWO_CPUS, str(tmp_path)) as workers:
             for _ in workers.map(pa.Table.combine_chunks, tracks, limit=1):
                 break
             assert not running_threads("iter_threaded", "StreamingExecutor", "ray-data-metadata")
@@ -357,7 +359,7 @@ class TestOnRay:
             return tracks
 
         tracks = pa.table({"path": [f"/{number}" for number in range(8)], "size": [1] * 8})
-        with Workers(config_of("", tmp_path).model_copy(update={"cluster": ClusterSettings(cpus=1)})) as workers:
+        with Workers(ClusterSettings(cpus=1), str(tmp_path)) as workers:
             answers = workers.map(wait_for_the_first_answer, tracks, limit=1)
             assert next(answers)["path"].to_pylist() == ["/0"]
             (tmp_path / "answered").touch()
