@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -213,7 +212,7 @@ class _Finder:
     """Looks up listed files: address, size and time, with many requests at a time."""
 
     def __init__(self, table: Location) -> None:
-        self._folder = _parent(table)
+        self._folder = table.parent
 
     def find(self, paths: list[str]) -> list[tuple[str, int, float]]:
         """Return (address, bytes, seconds since 1970) of each path; `MISSING` bytes where the file does not exist."""
@@ -239,11 +238,3 @@ class _Finder:
 
     def _locate(self, path: str) -> Location:
         return open_root(path, "path") if "://" in path or path.startswith(("/", "~")) else self._folder / path
-
-
-def _parent(file: Location) -> Location:
-    folder = file.path.rpartition("/")[0]
-    if "://" not in file.address:
-        return Location(file.filesystem, folder, folder)
-    parts = urlsplit(file.address)
-    return Location(file.filesystem, folder, urlunsplit(parts._replace(path=parts.path.rpartition("/")[0])))
