@@ -48,15 +48,9 @@ class Published(Settings):
 
     def command(self, name: str, root: str) -> list[str]:
         """Return the words of the command that prepares it."""
-        params = [f"corpus.params.{key}={value}" for key, value in self.params.items()]
-        return [
-            "genre",
-            "prepare",
-            f"corpus.kind={self.kind}",
-            *params,
-            f"corpus.root={root}",
-            f"output=outputs/{name}",
-        ]
+        settings = {"corpus.kind": self.kind} | {f"corpus.params.{key}": value for key, value in self.params.items()}
+        settings |= {"corpus.root": root, "output": f"outputs/{name}"}
+        return ["genre", "prepare", *(f"{key}={value}" for key, value in settings.items())]
 
 
 def read_table(path: str = "") -> dict[str, Published]:

@@ -7,8 +7,7 @@ import itertools
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -26,19 +25,13 @@ MOST_QUEUED = 1000  # blocks in Ray's queue, and so the CPUs that a cluster with
 _THREAD_SECONDS = 10
 
 
-class Workers:
+class Workers(contextlib.ExitStack):
     """Runs functions on blocks of tracks. Connects to Ray with the first `map`, and disconnects on leaving."""
 
     def __init__(self, settings: ClusterSettings, output: str) -> None:
+        super().__init__()
         self._settings, self._output = settings, output
-        self._stack = contextlib.ExitStack()
         self._connected = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.__exit__(kind, error, at)
 
     def map(self, work: Work, tracks: pa.Table, limit: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the result of `work` for each block of at most `limit` tracks, in any order; only `columns` if given.
@@ -48,7 +41,7 @@ class Workers:
         """
         if not self._connected:
             self._connected = True
-            self._stack.enter_context(cluster.connected(self._settings, self._output))
+            self.enter_context(cluster.connected(self._settings, self._output))
             reach.check_seen(tracks, "corpus.root")
         size = block_size(len(tracks), limit)
         share = cpus_of_a_block(tracks)

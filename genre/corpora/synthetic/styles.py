@@ -31,18 +31,17 @@ HELD_BASS = "1--- ---- ---- ----"
 class Style:
     """The patterns of one genre."""
 
-    beats: int  # in a bar
     tempo: tuple[float, float]  # lowest and highest, in quarter notes per minute
     kick: Patterns
     snare: Patterns
     hat: Patterns
     bass: Patterns
     chords: Patterns
+    beats: int = 4  # in a bar
 
 
 STYLES: dict[str, Style] = {
     "arpeggio": Style(
-        beats=4,
         tempo=(94, 138),
         kick=(FOUR_ON_THE_FLOOR,),
         snare=(BACKBEAT, ".... .... .... x..."),
@@ -51,7 +50,6 @@ STYLES: dict[str, Style] = {
         chords=("1234 1234 1234 1234", "1234 3212 3432 1234", "1.2. 3.4. 1.2. 3.4."),
     ),
     "ballad": Style(
-        beats=4,
         tempo=(86, 126),
         kick=("x... .... ..x. ....", "x... .... .... ...."),
         snare=(".... .... x... ....",),
@@ -60,7 +58,6 @@ STYLES: dict[str, Style] = {
         chords=("4-3- 2-1- 4-3- 2-1-", "4--- 3--- 2--- 1---", "4-3- 2-1- 2-3- 2-1-"),
     ),
     "bossa": Style(
-        beats=4,
         tempo=(90, 132),
         kick=("x..x x..x x..x x..x", "x..x .... x..x ...."),
         snare=("x..x ..x. ..x. .x..", "..x. x... x..x ..x."),
@@ -69,7 +66,6 @@ STYLES: dict[str, Style] = {
         chords=("x-.x -.x- ..x- .x-.", "x-.. x-.x -..x -.x-"),
     ),
     "breakbeat": Style(
-        beats=4,
         tempo=(94, 138),
         kick=("x.x. .... ..xx ....", "x..x .... .xx. ...."),
         snare=(".... x..g .g.. x..g", ".... x..g .g.. ..x."),
@@ -78,7 +74,6 @@ STYLES: dict[str, Style] = {
         chords=(HELD, "x--- ---- ..x- ----"),
     ),
     "drone": Style(
-        beats=4,
         tempo=(86, 130),
         kick=("x... .... .... ....", "x... .... ..x. ...."),
         snare=(".... .... .... x...", ".... .... .... ...."),
@@ -87,7 +82,6 @@ STYLES: dict[str, Style] = {
         chords=(HELD, "x--- ---- x--- ----"),
     ),
     "house": Style(
-        beats=4,
         tempo=(94, 138),
         kick=(FOUR_ON_THE_FLOOR,),
         snare=(BACKBEAT,),
@@ -96,7 +90,6 @@ STYLES: dict[str, Style] = {
         chords=("x..x ..x. ..x. ....", "x..x ..x. .x.. x..."),
     ),
     "march": Style(
-        beats=4,
         tempo=(90, 134),
         kick=("x... .... x... ....", FOUR_ON_THE_FLOOR),
         snare=("x.xx x.xx x.xx xxxx", "x.gg x.gg x.gg xgxg"),
@@ -105,7 +98,6 @@ STYLES: dict[str, Style] = {
         chords=(BACKBEAT, OFF_BEATS),
     ),
     "reggae": Style(
-        beats=4,
         tempo=(88, 130),
         kick=(".... .... x... ....", "x... .... x... ...."),
         snare=(".... .... x... ....",),
@@ -114,7 +106,6 @@ STYLES: dict[str, Style] = {
         chords=(OFF_BEATS, "..xx ..x. ..xx ..x."),
     ),
     "shuffle": Style(
-        beats=4,
         tempo=(90, 134),
         kick=("x.. ... x.. ...", "x.. x.. x.. x.."),
         snare=("... x.. ... x..", "... x.g ... x.g"),
@@ -123,12 +114,12 @@ STYLES: dict[str, Style] = {
         chords=("..x ... ..x ...", "x.. ..x ... ..x"),
     ),
     "waltz": Style(
-        beats=3,
         tempo=(90, 134),
         kick=("x... .... ....", "x... .... ..x."),
         snare=(".... x... x...", ".... .... x..."),
         hat=("x... x... x...", "x.x. x.x. x.x."),
         bass=("1--- ---- ----", "1--- .... 5---"),
         chords=(".... x... x...", ".... x-.. x-.."),
+        beats=3,
     ),
 }
