@@ -28,6 +28,11 @@ class TrainingError(GenreError):
     """A training cannot continue, for example because its loss is not finite."""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of the message of a library's error, or the name of its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class Reason(StrEnum):
     """Why a track has no features. Stored in `rejects.parquet`, so names are never reused."""
 
@@ -47,13 +52,13 @@ class AudioError(GenreError):
     """A track cannot be decoded or has no usable audio; `reason` says why."""
 
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.split()))  # decoders write several lines
         self.reason = reason
 
     @property
     def line(self) -> str:
-        """The reason and the message in one line, without a full stop."""
-        return f"{self.reason.value}: {' '.join(str(self).split())}".rstrip(".")
+        """The reason and the message, without a full stop."""
+        return f"{self.reason.value}: {self}".rstrip(".")
 
     def __reduce__(self) -> tuple[type[AudioError], tuple[Reason, str]]:
         return type(self), (self.reason, str(self))

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, first_line
 
 _CHUNK_BYTES = 1 << 20  # read at a time to hash a file
 _UPLOAD_BYTES = 16 << 20  # read at a time to upload a file
@@ -54,7 +54,7 @@ class Location:
             filesystem, path = _parse(text)
         except (pa.ArrowInvalid, OSError) as error:
             raise ArtifactError(
-                f"{text}: not an address pyarrow can open ({_first_line(error)}); use a path, s3:// or gs://"
+                f"{text}: not an address pyarrow can open ({first_line(error)}); use a path, s3:// or gs://"
             ) from None
         return cls(filesystem, path.rstrip("/"), text)
 
@@ -150,7 +150,7 @@ class Location:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
             raise ArtifactError(
-                f"{self}: not the Parquet file that was expected ({_first_line(error)}); make it again"
+                f"{self}: not the Parquet file that was expected ({first_line(error)}); make it again"
             ) from None
 
     @contextlib.contextmanager
@@ -162,7 +162,7 @@ class Location:
             ) as reader:
                 yield reader
         except pa.ArrowInvalid as error:
-            raise ArtifactError(f"{self}: not Parquet, or cut short ({_first_line(error)}); make it again") from None
+            raise ArtifactError(f"{self}: not Parquet, or cut short ({first_line(error)}); make it again") from None
 
     def write_bytes(self, content: bytes) -> None:
         """Write `content`. A reader sees all of it or nothing."""
@@ -264,7 +264,3 @@ def _client(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
         rebuild, (options,) = filesystem.__reduce__()
         filesystem = rebuild(options | {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)})
     return filesystem, str(path).removesuffix("x")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

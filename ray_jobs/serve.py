@@ -112,7 +112,7 @@ class Service:
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(None, self._tag, file.name)
             except AudioError as error:
-                raise RefusedError(422, error.reason.value, " ".join(str(error).split())) from None
+                raise RefusedError(422, error.reason.value, str(error)) from None
         return answer | {"name": unquote(name)[:200]}
 
     async def _receive(self, request: Request, file: Any) -> None:

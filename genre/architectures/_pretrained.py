@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from genre.errors import ConfigError
+from genre.errors import ConfigError, first_line
 from genre.settings import Settings
 from genre.storage import Location
 
@@ -89,7 +89,7 @@ def _read_published(published: str) -> Mapping[str, Tensor]:
         cache = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise ConfigError(
             f"pretrained=imagenet: {_published_file(published)} is neither in {cache} nor can it be downloaded from "
-            f"{weights.url} ({_first_line(error)}); put the file there, or give its path as pretrained"
+            f"{weights.url} ({first_line(error)}); put the file there, or give its path as pretrained"
         ) from None
 
 
@@ -100,7 +100,7 @@ def _read(source: str, published: str) -> Mapping[str, Tensor]:
         weights = torch.load(content, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
-            f"pretrained={source}: cannot be read ({_first_line(error)}); give the path of {_published_file(published)}"
+            f"pretrained={source}: cannot be read ({first_line(error)}); give the path of {_published_file(published)}"
         ) from None
     if not isinstance(weights, Mapping) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise ConfigError(f"pretrained={source}: holds no state dictionary; use {_published_file(published)}")
@@ -110,7 +110,3 @@ def _read(source: str, published: str) -> Mapping[str, Tensor]:
 def _published_file(published: str) -> str:
     """Return the file name of torchvision's weights."""
     return str(get_model_weights(published).DEFAULT.url).rsplit("/", 1)[-1]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -75,7 +75,7 @@ def _read_row(file: str, column: str, group: int, row: int) -> bytes:
         _local.rows = None  # its reader cannot continue where it failed
         raise
     except (ArtifactError, pa.ArrowException, IndexError) as error:
-        raise AudioError(Reason.UNREADABLE, " ".join(str(error).split())) from None
+        raise AudioError(Reason.UNREADABLE, str(error)) from None
     return _bytes_of(value)
 
 

@@ -109,7 +109,7 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
             try:
                 prepared = _decode(kernel, track, recipe.decoding.file_timeout_s)
             except AudioError as error:
-                outcomes.append(track | {"reason": error.reason.value, "message": " ".join(str(error).split())})
+                outcomes.append(track | {"reason": error.reason.value, "message": str(error)})
                 continue
             writer.add(track["track_id"], prepared.clips)
             facts = {key: value for key, value in vars(prepared).items() if key != "clips"}

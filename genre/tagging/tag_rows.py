@@ -86,8 +86,7 @@ def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownCont
     try:
         return DecodedFile(row | names_in(path), decode(path))
     except AudioError as error:
-        message = " ".join(str(error).split())
-        return DecodedFile(row | {"content": content_of(path), "reason": error.reason.value, "message": message})
+        return DecodedFile(row | {"content": content_of(path), "reason": error.reason.value, "message": str(error)})
 
 
 def names_in(path: str) -> dict[str, str | None]:

@@ -134,8 +134,7 @@ class Tagger:
             try:
                 tracks[number] = self._ensemble.decode(path)
             except AudioError as error:
-                message = " ".join(str(error).split())
-                results[number] = Tags(path, reason=error.reason.value, message=message)
+                results[number] = Tags(path, reason=error.reason.value, message=str(error))
         tags = self.name_all([os.fspath(paths[number]) for number in tracks], list(tracks.values()))
         results |= dict(zip(tracks, tags, strict=True))
         return [results[number] for number in range(len(paths))]

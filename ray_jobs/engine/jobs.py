@@ -12,8 +12,10 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from genre.settings import Config, DecodingSettings
+if TYPE_CHECKING:
+    from genre.settings import Config
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Job:
     shipped: str | None = None  # the configuration file unless --config names one
 
 
-_LIMITS = tuple(f"decoding.{name}" for name in DecodingSettings.model_fields if name != "retry_rejects")
+_LIMITS = tuple(
+    f"decoding.{name}" for name in ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
+)
 _NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model` is empty and there is no leaderboard
 
 # tests/ray/test_settings_read.py compares this table with what the jobs read
