@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import uniform_filter
 
-from genre.arrays import Float32
+from genre.arrays import Bytes, Float32
 from genre.explaining.attribution import Explanation
-
-Pixels = npt.NDArray[np.uint8]
 
 _FOR, _AGAINST = np.array([255, 150, 30]), np.array([60, 140, 255])
 _SMOOTH = (5, 9)  # bins and frames to average over: gradients vary more from point to point than the sound
@@ -32,14 +29,14 @@ def png(explanation: Explanation, title: str = "", axes: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def colours(levels: Float32, relevance: Float32) -> Pixels:
+def colours(levels: Float32, relevance: Float32) -> Bytes:
     """Return RGB colours (bins, frames, 3) for `levels` in dB and their `relevance`, both (bins, frames)."""
     grey = (levels - levels.min()) / max(float(np.ptp(levels)), 1e-9)
     smooth = uniform_filter(relevance, _SMOOTH)
     strength = np.clip(np.abs(smooth) / max(float(np.percentile(np.abs(smooth), _FULL)), 1e-12), 0, 1)[..., None]
     base = np.repeat(20 + 190 * grey[..., None], 3, axis=2)
     tint = np.where((smooth > 0)[..., None], _FOR, _AGAINST)
-    mixed: Pixels = (base * (1 - 0.8 * strength) + tint * 0.8 * strength).astype(np.uint8)
+    mixed: Bytes = (base * (1 - 0.8 * strength) + tint * 0.8 * strength).astype(np.uint8)
     return mixed
 
 

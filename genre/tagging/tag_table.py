@@ -26,12 +26,12 @@ import pyarrow.compute as pc
 
 from genre.arrays import Bools
 from genre.errors import ArtifactError
-from genre.features.columns import combined, replaced
+from genre.features.columns import combined, last_rows, replaced
 from genre.features.ledger import is_same_file
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from genre.tagging import tag_index, tag_owner
+from genre.tagging import tag_owner
 from genre.tagging.albums import Albums, read_numbers
 from genre.tagging.audio_files import FILES, file_row
 from genre.tagging.known_contents import KnownContents
@@ -39,6 +39,8 @@ from genre.tagging.result_tables import Answers, ResultFiles, matrix
 from genre.tagging.row_files import RowFiles
 from genre.tagging.tag_rows import SCHEMA, content_of
 
+_KEYS = [*FILES.names, "content", "reason", "is_embedded", "has_clips"]
+_INDEX = pa.schema([*(SCHEMA.field(name) for name in _KEYS), ("file", pa.int32()), ("row", pa.int64())])
 _CHUNK = 16_384  # rows that are in memory at a time
 _log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class TagTable:
         self.folder, self._ensemble, self._embeds, self._clips = folder, ensemble, embeds, clips
         tag_owner.reserve(folder, ensemble)
         self._files = RowFiles(SCHEMA)
-        self._index = tag_index.newest(self._read_index())
+        self._index = _newest(self._read_index())
         self._added: list[pa.Table] = []
 
     def known(self, files: pa.Table) -> KnownContents:
@@ -93,7 +95,7 @@ class TagTable:
         rows = self._resolved(rows if self._clips else _without_clips(rows))
         file = self.folder / "parts" / f"{len(self._added):06d}-{uuid.uuid4().hex}.parquet"
         file.write_table(rows)
-        self._added.append(tag_index.index_of(rows, self._files.add(file)))
+        self._added.append(_index_of(rows, self._files.add(file)))
 
     def row(self, path: str) -> dict[str, Any]:
         """Return the row of a file after `finish`."""
@@ -119,7 +121,7 @@ class TagTable:
         Return path, seconds, reason, message, genre (null where there is a reason) and genres (a list: what to write
         into the file, at most `values`) of each of `files`.
         """
-        index = tag_index.newest(pa.concat_tables([self._index, *self._added]))
+        index = _newest(pa.concat_tables([self._index, *self._added]))
         if inputs:
             listed = pc.is_in(index["path"], value_set=combined(files["path"]))
             below = pc.starts_with(index["path"], f"{str(inputs).rstrip('/')}/")
@@ -167,23 +169,23 @@ class TagTable:
 
     def _read_index(self) -> pa.Table:
         """Return the index of all rows on disk. The files of a table that is cut in half are tagged again."""
-        tables = [tag_index.INDEX.empty_table()]
+        tables = [_INDEX.empty_table()]
         for location in (self.folder / "ledger.parquet", *(self.folder / "parts").files(".parquet")):
             if not location.exists():
                 continue
             try:
-                keys = location.read_table(tag_index.KEYS)
+                keys = location.read_table(_KEYS)
             except ArtifactError as error:
                 _log.warning("%s", str(error).replace("make it again", "its files are tagged again"))
                 continue
-            tables.append(tag_index.index_of(keys, self._files.add(location)))
+            tables.append(_index_of(keys, self._files.add(location)))
         return pa.concat_tables(tables)
 
     def _use_ledger(self) -> None:
         """Read the index again from the ledger, which holds all rows."""
         self._files = RowFiles(SCHEMA)
         ledger = self.folder / "ledger.parquet"
-        self._index = tag_index.index_of(ledger.read_table(tag_index.KEYS), self._files.add(ledger))
+        self._index = _index_of(ledger.read_table(_KEYS), self._files.add(ledger))
 
     def _resolved(self, rows: pa.Table) -> pa.Table:
         is_copy = pc.and_(pc.is_null(rows["probabilities"]), pc.is_null(rows["reason"]))
@@ -217,6 +219,25 @@ def _without_clips(rows: pa.Table) -> pa.Table:
     for name in ("clip_embeddings", "has_clips"):
         rows = replaced(rows, name, pa.nulls(len(rows), SCHEMA.field(name).type))
     return rows
+
+
+def _index_of(rows: pa.Table, file: int) -> pa.Table:
+    """Return the index of the rows of a file, given its number."""
+    count = len(rows)
+    keys = rows.select(_KEYS)
+    for name in ("is_embedded", "has_clips"):
+        keys = replaced(keys, name, pc.fill_null(rows[name], False))
+    return (
+        keys.append_column("file", pa.array(np.full(count, file, np.int32)))
+        .append_column("row", pa.array(np.arange(count)))
+        .cast(_INDEX)
+    )
+
+
+def _newest(index: pa.Table) -> pa.Table:
+    """Return the last row of each path."""
+    last = last_rows(index["path"])
+    return index if len(last) == len(index) else index.take(last)
 
 
 def _results(rows: pa.Table, genres: list[list[str]], readable: Bools) -> pa.Table:

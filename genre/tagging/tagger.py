@@ -25,7 +25,7 @@ from genre.faults import retry
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import Ensemble, SavedEnsemble
-from genre.settings import DecodingSettings
+from genre.settings import Config, DecodingSettings
 from genre.storage import Location
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Neither torch nor onnxruntime is imported above: a folder needs the one, an exported file the other.
 
-PRECISION = 0.8
+PRECISION: float = Config.model_fields["min_precision"].default
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Job:
 _LIMITS = tuple(
     f"decoding.{name}" for name in ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
 )
+_PASS = tuple(f"tag.{name}" for name in ("top_k", "values", "album", "batch_files"))  # of `tag`, which `embed` does too
 _NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model` is empty and there is no leaderboard
 
 # tests/ray/test_settings_read.py compares this table with what the jobs read
@@ -74,17 +75,7 @@ JOBS = {
         is_priced=True,
     ),
     "embed": Job(
-        (
-            "inputs",
-            "output",
-            "model",
-            "min_precision",
-            "embed",
-            "tag.top_k",
-            "tag.values",
-            "tag.album",
-            "tag.batch_files",
-        ),
+        ("inputs", "output", "model", "min_precision", "embed", *_PASS),
         ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
     ),
@@ -94,7 +85,7 @@ JOBS = {
     "playlist": Job(
         ("output", "model", "playlist"),
         ("min_precision", *_LIMITS),
-        short=("playlist.like", "playlist.genre", "playlist.minutes", "playlist.file"),
+        short=tuple(f"playlist.{name}" for name in ("like", "genre", "minutes", "file")),
     ),
     "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
