@@ -162,7 +162,7 @@ def test_smallest_legal_input_is_prepared_from_the_command_line(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = [f"corpus.kind={kind}", f"output={tmp_path / 'out'}", "audio.clip_seconds=1", "train.window_seconds=1"]
 
-    monkeypatch.setattr(prepare, "Workers", lambda _: InTurn())
+    monkeypatch.setattr(prepare, "Workers", lambda *_: InTurn())
     code = cli.main("prepare", [*arguments, *SMALLEST[kind](tmp_path / "music")])
     assert code == cli.OK, capsys.readouterr().err
     counts = Location.of(tmp_path / "out/features/manifest.json").read_json()["counts"]

@@ -252,7 +252,7 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     assert cli.main("prepare", [*arguments, "--dry-run"]) == cli.OK
     planned = capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(prepare, "Workers", lambda _: InTurn())
+    monkeypatch.setattr(prepare, "Workers", lambda *_: InTurn())
     assert cli.main("prepare", arguments) == cli.OK
     printed = capsys.readouterr().err
     described = report(tmp_path / "music", min_tracks=4, min_artists=3)
@@ -276,7 +276,7 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     assert (tmp_path / "out/features/manifest.json").read_bytes() == before
 
     workers = InTurn()
-    monkeypatch.setattr(prepare, "Workers", lambda _: workers)
+    monkeypatch.setattr(prepare, "Workers", lambda *_: workers)
     for track in tracks:
         if track["genre"] is None:
             change = file_tags.plan(track["path"], [truth[track["track_id"]]]).change
