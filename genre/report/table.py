@@ -43,7 +43,8 @@ class Row:
     `rank` uses competition ranking (1, 1, 3), None for an ensemble; `tied` is whether others share it. `p_value` is
     that of no difference from the first ranked row, corrected for all pairs of ranked rows (for an ensemble without
     correction), None for that first row. `confusion` is (classes, classes) with a row per true genre, mean over seeds.
-    `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
+    `seeds_f1` is macro F1 of the mean probabilities of a network's seeds, None with a single seed. `f1_draws` are the
+    bootstrap replicates of macro F1, paired across rows.
     """
 
     entry: Entry
@@ -54,6 +55,7 @@ class Row:
     precision: Estimate
     recall: Estimate
     f1: Estimate
+    seeds_f1: float | None
     calibration_error: float
     train_seconds: float | None
     per_class: PerClass
@@ -118,12 +120,20 @@ def _row(
         tied=tied,
         p_value=p_value,
         **estimates,
+        seeds_f1=_seeds_f1(board, entry),
         calibration_error=float(np.mean(errors)),
         train_seconds=float(np.mean(seconds)) if seconds else None,
         per_class=_mean_per_class([run.per_class for run in by_run]),
         confusion=np.mean(counts, axis=0),
         f1_draws=draws["f1"],
     )
+
+
+def _seeds_f1(board: Board, entry: Entry) -> float | None:
+    if entry.kind != "network" or len(entry.runs) == 1:
+        return None
+    predicted = metrics.decisions(entry.mean_probabilities)
+    return metrics.scores(metrics.confusion_counts(board.truth, predicted, len(board.classes))).f1
 
 
 def _estimate(by_run: list[float], draws: FloatArray) -> Estimate:

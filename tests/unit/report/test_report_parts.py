@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import boards
+import numpy as np
 import pytest
 from boards import EVIL
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from genre.report import Board, Entry, Search, Trial, describe_hardware, tabulate, text_table
 from genre.report.advice import advise
+from genre.report.board import Run
 from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
 from genre.report.columns import records
 from genre.report.label_issues import csv_text, label_issues
@@ -73,6 +75,18 @@ def test_the_worst_genre_is_named(full: Board) -> None:
     for row, record in zip(tabulate(full).rows, records(tabulate(full)), strict=True):
         assert record["worst_f1"] == pytest.approx(row.per_class.f1.min(), abs=1e-5)
         assert row.per_class.f1[full.classes.index(str(record["worst_genre"]))] == row.per_class.f1.min()
+
+
+def test_all_seeds_of_a_network_score_what_their_ensemble_scores(full: Board) -> None:
+    for row in tabulate(full).rows:
+        if row.entry.kind != "network":
+            assert row.seeds_f1 is None
+            continue
+        mean = np.mean([run.probabilities for run in row.entry.runs], axis=0)
+        alone = dataclasses.replace(row.entry, runs=[Run(0, mean.astype(np.float32))])
+        ensemble = tabulate(dataclasses.replace(full, entries=[alone])).rows[0]
+        assert row.seeds_f1 == pytest.approx(ensemble.f1.mean, abs=1e-3)  # probabilities are rounded
+        assert ensemble.seeds_f1 is None
 
 
 def test_few_groups_are_a_warning(full: Board) -> None:
