@@ -22,6 +22,7 @@ class JobProgress:
         self._console = cli.console()
         self._done, self._detail = 0, ""
         self._started = self._logged = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first parts were done, and how many
         self._bar = Progress(
             TextColumn(f"{job}:"),
             BarColumn(),
@@ -48,16 +49,23 @@ class JobProgress:
         self._detail = self._detail if detail is None else detail
         self._bar.update(self._task, completed=self._done, detail=self._detail)
         now = time.monotonic()
+        if parts and self._first is None:
+            self._first = now, self._done
         if not self._console.is_terminal and now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
             details = ", ".join(filter(None, (self._detail, self._left(now))))
             self._console.print(f"{self._job}: {self._done} of {self._total}{self._unit}, {details}".removesuffix(", "))
 
     def _left(self, now: float) -> str:
-        """Return the time that the other parts take if they take as long as those that are done."""
-        if not 0 < self._done < self._total:
+        """Return the time that the other parts take if they take as long as those after the first ones.
+
+        The first ones are not counted, because workers start and load models before them.
+        """
+        since, first = self._first or (now, self._done)
+        counted = self._done - first
+        if not counted or self._done >= self._total:
             return ""
-        return f"about {duration((now - self._started) * (self._total - self._done) / self._done)} left"
+        return f"about {duration((now - since) * (self._total - self._done) / counted)} left"
 
 
 class TrackProgress(JobProgress):

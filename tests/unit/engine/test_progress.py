@@ -33,13 +33,24 @@ def test_a_log_is_not_silent_while_nothing_is_done(log: Callable[[float], list[s
         bar.step()
         log(2)
         bar.step()
-        assert log(15) == ["judging: 1 of 4, models scored, about 48 s left"]
+        assert log(15) == ["judging: 1 of 4, models scored"]
         bar.step()
         assert len(log(0)) == 2
+
+
+def test_the_time_left_follows_from_the_parts_after_the_first(log: Callable[[float], list[str]]) -> None:
+    with progress.JobProgress("judging", total=5) as bar:
+        log(100)  # workers start
+        bar.step(1, "models scored")
+        log(15)
+        bar.step(2)
+        assert log(0)[-1] == "judging: 3 of 5, models scored, about 15 s left"
 
 
 def test_tracks_are_counted_with_their_rate(log: Callable[[float], list[str]]) -> None:
     with progress.TrackProgress("prepare", total=100) as bar:
         log(20)
         bar.advance(40, rejected=3)
-        assert log(0) == ["prepare: 40 of 100, 2 tracks/s, 3 rejected, about 30 s left"]
+        assert log(20) == ["prepare: 40 of 100, 2 tracks/s, 3 rejected"]
+        bar.advance(40, rejected=0)
+        assert log(0)[-1] == "prepare: 80 of 100, 2 tracks/s, 3 rejected, about 10 s left"
