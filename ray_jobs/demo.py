@@ -63,7 +63,7 @@ def _workload(config: Config) -> Workload:
     params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
     tracks, shape = synthetic.sizes(params), Recipe.of(config).shape()
     classes = len(synthetic.classes(config.corpus, params))
-    return Workload(tracks["train"], tracks["valid"], tracks["test"], shape, classes, tracks["test"])
+    return Workload(tracks["train"], tracks["valid"], tracks["test"], shape, classes, tracks["test"], tracks["train"])
 
 
 def _features_seconds(config: Config) -> float:

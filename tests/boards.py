@@ -9,6 +9,7 @@ import numpy as np
 
 from genre.report import Board, Compared, ComparedRow, CorpusFacts, Entry, Run, Search, Trial
 from genre.report.search import Status
+from genre.retrieval.neighbours import Neighbours
 
 GENRES = ["blues", "disco", "metal", "rock"]
 TRUTH = np.repeat(np.arange(4), 25)
@@ -42,6 +43,18 @@ def majority() -> Entry:
 
 def classical(skill: float) -> Entry:
     return Entry("mfcc_svm", "classical", [Run(0, probabilities(skill, 9), 1.5)])
+
+
+def neighbours(skill: float = 0.6, of: str = "resnet") -> Entry:
+    """Return the row of the nearest training tracks, three of each track; the first has the genre of the answer."""
+    table = probabilities(skill, 5)
+    genres = np.stack([table.argmax(axis=1), TRUTH, (TRUTH + 1) % 4], axis=1)
+    names = np.array(
+        [[f"{GENRES[g]}/train {n}-{i}.wav" for i, g in enumerate(row)] for n, row in enumerate(genres)], object
+    )
+    cosines = np.tile(np.array([0.9, 0.8, 0.75], np.float32), (len(TRUTH), 1))
+    run = Run(1, table, neighbours=Neighbours(names, genres, cosines))
+    return Entry(f"nearest neighbours of {of}", "neighbours", [run], {"neighbours.voters": 10})
 
 
 def board(*entries: Entry, **changes: Any) -> Board:
@@ -142,7 +155,7 @@ def everything() -> Board:
     """Return a board with every optional part."""
     robust = {"unchanged": 0.78, "noise 20 dB": 0.6, "-12 dB": 0.75}
     first = full()
-    entries = [network("resnet", 0.8, parameters=11_000_000, robustness=robust), *first.entries[1:]]
+    entries = [network("resnet", 0.8, parameters=11_000_000, robustness=robust), *first.entries[1:], neighbours()]
     rows = [ComparedRow("resnet", "network", 0.9, 0.85, 0.95, 0.9), ComparedRow("crnn", "network", 0.7, 0.6, 0.8, 0.7)]
     return board(*entries, search=search(), compared=[Compared("random", "synthetic", "shuffled", 120, rows)])
 

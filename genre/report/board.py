@@ -18,6 +18,7 @@ from genre.evaluation.metrics import IntArray, decisions
 from genre.model.calibration import Calibration
 from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Setting, finite
 from genre.report.search import Search
+from genre.retrieval.neighbours import Neighbours
 from genre.wording import plural
 
 Epoch = dict[str, float | None]
@@ -40,6 +41,7 @@ class Run:
     best_epoch: int | None = None
     hardware: str = ""  # of the training
     correction: Calibration | None = None  # that `genre.Tagger` applies; `probabilities` are not corrected
+    neighbours: Neighbours | None = None  # of each track, where they gave the answer
 
     def __post_init__(self) -> None:
         rounded = np.asarray(self.probabilities, dtype=np.float64).round(DIGITS).astype(np.float32)
@@ -190,6 +192,10 @@ def _check_runs(entry: Entry, shape: tuple[int, int]) -> None:
         if run.probabilities.shape != shape:
             raise ArtifactError(
                 f"{where} are {run.probabilities.shape}, not {shape}; score the model on this test split"
+            )
+        if run.neighbours is not None and len(run.neighbours.track_ids) != shape[0]:
+            raise ArtifactError(
+                f"leaderboard: {entry.name!r}: neighbours of {len(run.neighbours.track_ids)} tracks, not of {shape[0]}"
             )
         if not np.isfinite(run.probabilities).all():
             raise ArtifactError(f"{where} are not all finite; leave the seed run out")

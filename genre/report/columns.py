@@ -21,6 +21,7 @@ KINDS = {  # the note on rows that are not candidates
     "classical": "reference: classical baseline",
     "majority": "reference: most common genre",
     "ensemble": "reference: ensemble",
+    "neighbours": "reference: embeddings",
 }
 
 

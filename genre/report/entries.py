@@ -18,9 +18,10 @@ from genre.features import SPLITS, Features, Float32
 from genre.model.card import ModelCard
 from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board, Entry, Run, describe_hardware
-from genre.report.facts import CorpusFacts, Part
+from genre.report.facts import CorpusFacts, Part, Setting
 from genre.report.formats import without_folders
 from genre.report.search import Search
+from genre.retrieval.neighbours import Neighbours
 from genre.settings import Config
 from genre.storage import Location
 
@@ -40,6 +41,17 @@ class SavedRuns:
     label: str
     folders: Sequence[Location]
     trials: int | None = None
+
+
+@dataclass(frozen=True)
+class NearestTracks:
+    """The answers of the nearest training tracks by the embeddings of a network: row `label`, training with `seed`."""
+
+    label: str
+    seed: int
+    probabilities: Float32  # (tracks, classes)
+    neighbours: Neighbours
+    settings: dict[str, Setting]
 
 
 def network(
@@ -96,6 +108,12 @@ def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) 
         valid_f1=fitted.valid_f1,
         robustness=robustness,
     )
+
+
+def neighbours(nearest: NearestTracks) -> Entry:
+    """Return the entry of the votes of the nearest training tracks."""
+    run = Run(nearest.seed, nearest.probabilities, neighbours=nearest.neighbours)
+    return Entry(f"nearest neighbours of {nearest.label}", "neighbours", [run], nearest.settings)
 
 
 def majority(features: Features, part: Part) -> Entry:

@@ -29,7 +29,7 @@ from genre.storage import Location
 SCHEMA = 2  # of leaderboard.json; increased when older versions could no longer read it correctly
 NAME = "leaderboard"
 _OF_TRACKS = ("track_ids", "truth", "groups")  # fields of a board that are in prediction files
-_OF_RUN = "probabilities"
+_OF_RUN = ("probabilities", "neighbours")
 
 
 def write(board: Board, folder: Location) -> Table:
@@ -102,7 +102,7 @@ def facts_of(board: Board) -> dict[str, Any]:
 
 
 def _facts_of_run(run: Run) -> dict[str, Any]:
-    facts = {f.name: getattr(run, f.name) for f in fields(run) if f.name != _OF_RUN}
+    facts = {f.name: getattr(run, f.name) for f in fields(run) if f.name not in _OF_RUN}
     return facts | {"correction": asdict(run.correction) if run.correction else None}
 
 
@@ -123,7 +123,7 @@ def _from_json(content: dict[str, Any], folder: Location) -> Board:
     tracks = StoredFile(**board.pop("tracks"))
     board["track_ids"], board["truth"], board["groups"] = prediction_files.read_tracks(folder, tracks, board["classes"])
     board["corpus"] = CorpusFacts(**board["corpus"])
-    board["entries"] = [_entry(entry, folder) for entry in board["entries"]]
+    board["entries"] = [_entry(entry, folder, board["classes"]) for entry in board["entries"]]
     board["search"] = _search(board["search"]) if board.get("search") else None
     board["compared"] = [
         Compared(**other | {"rows": [ComparedRow(**row) for row in other["rows"]]})
@@ -132,17 +132,15 @@ def _from_json(content: dict[str, Any], folder: Location) -> Board:
     return Board(**board)
 
 
-def _entry(content: dict[str, Any], folder: Location) -> Entry:
-    return Entry(**content | {"runs": [_run(run, folder) for run in content["runs"]]})
+def _entry(content: dict[str, Any], folder: Location, classes: list[str]) -> Entry:
+    return Entry(**content | {"runs": [_run(run, folder, classes) for run in content["runs"]]})
 
 
-def _run(content: dict[str, Any], folder: Location) -> Run:
+def _run(content: dict[str, Any], folder: Location, classes: list[str]) -> Run:
     facts = {name: value for name, value in content.items() if name not in ("predictions", "correction")}
-    return Run(
-        **facts,
-        probabilities=prediction_files.read_probabilities(folder, StoredFile(**content["predictions"])),
-        correction=_correction(content.get("correction")),
-    )
+    probabilities, neighbours = prediction_files.read_run(folder, StoredFile(**content["predictions"]), classes)
+    correction = _correction(content.get("correction"))
+    return Run(**facts, probabilities=probabilities, neighbours=neighbours, correction=correction)
 
 
 def _correction(content: dict[str, Any] | None) -> Calibration | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from genre.evaluation.label_issues import find_label_issues
 from genre.evaluation.metrics import decisions
+from genre.report.neighbours import neighbours_of
+from genre.report.prediction_files import neighbour_columns
 from genre.report.table import Table
+from genre.retrieval.neighbours import Neighbour
 from genre.spreadsheet import inert
 
 MOST = 25  # tracks on the page; the CSV lists all
@@ -30,6 +33,7 @@ class LabelIssue:
     p_suggested: float
     agreeing: int
     networks: int
+    neighbours: tuple[Neighbour, ...] = ()  # the nearest training tracks, where they are known
 
 
 def label_issues(table: Table) -> list[LabelIssue]:
@@ -44,6 +48,7 @@ def label_issues(table: Table) -> list[LabelIssue]:
     by_network = np.stack([row.entry.mean_probabilities for row in rows])
     answers = decisions(by_network)
     issues = find_label_issues(board.truth, by_network.mean(axis=0))
+    nearest = neighbours_of(table)
     return [
         LabelIssue(
             track_id=board.track_ids[track],
@@ -53,6 +58,7 @@ def label_issues(table: Table) -> list[LabelIssue]:
             p_suggested=round(float(p_suggested), 3),
             agreeing=int((answers[:, track] == suggested).sum()),
             networks=len(rows),
+            neighbours=nearest.of(track, board.classes) if nearest else (),
         )
         for track, suggested, p_label, p_suggested in zip(
             issues.tracks, issues.suggested, issues.p_label, issues.p_suggested, strict=True
@@ -61,10 +67,16 @@ def label_issues(table: Table) -> list[LabelIssue]:
 
 
 def csv_text(issues: list[LabelIssue]) -> str:
-    """Return a line per issue. Text is made `inert`, so that a spreadsheet runs nothing in it."""
+    """Return a line per issue, with its neighbours where they are known.
+
+    Text is made `inert`, so that a spreadsheet runs nothing in it.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(LabelIssue))
+    names = [field.name for field in fields(LabelIssue) if field.name != "neighbours"]
+    places = range(max((len(issue.neighbours) for issue in issues), default=0))
+    writer.writerow([*names, *(name for place in places for name in neighbour_columns(place))])
     for issue in issues:
-        writer.writerow(inert(" ".join(cell.split())) if isinstance(cell, str) else cell for cell in astuple(issue))
+        cells = [*(getattr(issue, name) for name in names), *(cell for near in issue.neighbours for cell in near)]
+        writer.writerow(inert(" ".join(cell.split())) if isinstance(cell, str) else cell for cell in cells)
     return out.getvalue()

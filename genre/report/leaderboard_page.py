@@ -23,6 +23,7 @@ from genre.report.comparison import comparison_rows, mean_gaps
 from genre.report.formats import DASH, score, seconds
 from genre.report.label_issues import MOST, label_issues
 from genre.report.learning_curves import learning_curves
+from genre.report.neighbours import mistakes
 from genre.report.rendering import html_page
 from genre.report.search import STATUS_TEXT
 from genre.report.search_plots import budgets, by_architecture, last_part, setting_text
@@ -68,6 +69,7 @@ def _content(table: Table) -> dict[str, Any]:
         "promises": promises.lines(promises.promises(table)),
         "label_issues": label_issues(table),
         "most_issues": MOST,
+        "mistakes": mistakes(table),
         "comparison": comparison_rows(table),
         "mean_gaps": list(mean_gaps(table)),
         "search_summary": board.search.summary() if board.search else [],

@@ -25,10 +25,12 @@ from genre.report.columns import (
 from genre.report.comparison import comparison_rows, mean_gaps
 from genre.report.facts import CorpusFacts
 from genre.report.formats import DASH, score
+from genre.report.neighbours import mistakes
 from genre.report.rendering import markdown_text
 from genre.report.search import Search
 from genre.report.search_plots import by_architecture
 from genre.report.table import RANK_RULE, Table
+from genre.retrieval.neighbours import Neighbour
 from genre.wording import plural
 
 Lines = list[list[str]]  # a table: its headings, then its rows
@@ -48,6 +50,7 @@ def markdown(table: Table) -> str:
             "robustness": _columns(rows, robustness_columns(table), _changed_text),
             "genres": _genres(table),
             "promises": promises.lines(promises.promises(table)),
+            "mistakes": _mistakes(table),
             "comparison": _comparison(table),
             "mean_gaps": mean_gaps(table),
             "search": _search(board.search) if board.search and board.search.trials else None,
@@ -90,6 +93,20 @@ def _genres(table: Table) -> Lines:
         scores = [f"{row.per_class.f1[index]:.2f}" if support[index] else DASH for row in table.rows]
         lines.append([genre, str(support[index]), *scores])
     return lines
+
+
+def _mistakes(table: Table) -> Lines:
+    """Return the most certain wrong answers with the nearest training tracks; nothing where these are unknown."""
+    lines = [
+        [item.track_id, item.genre, f"{item.answer} ({score(item.probability)})", *map(_neighbour, item.neighbours)]
+        for item in mistakes(table)
+    ]
+    numbers = range(1, len(lines[0]) - 2) if lines else ()
+    return [["Track", "Genre", "Answer", *(f"Neighbour {number}" for number in numbers)], *lines] if lines else []
+
+
+def _neighbour(neighbour: Neighbour) -> str:
+    return f"{neighbour.track_id} ({neighbour.genre}, {neighbour.cosine:.2f})"
 
 
 def _comparison(table: Table) -> Lines:

@@ -64,7 +64,8 @@ def _in_order_of(first: Board, board: Board) -> Board:
     order = np.array([index[track] for track in first.track_ids])
 
     def reorder(run: Run) -> Run:
-        return replace(run, probabilities=run.probabilities[order])
+        nearest = run.neighbours.take(order) if run.neighbours else None
+        return replace(run, probabilities=run.probabilities[order], neighbours=nearest)
 
     entries = [replace(entry, runs=[reorder(run) for run in entry.runs]) for entry in board.entries]
     return replace(board, track_ids=first.track_ids, truth=first.truth, groups=first.groups, entries=entries)

@@ -1,7 +1,9 @@
 """Predictions of a board as Parquet, in the folder `predictions` next to its leaderboard.json.
 
     predictions/tracks.parquet            track_id, genre, group: the tracks of the split, in order
-    predictions/<model>-<seed>.parquet    track_id, genre, and a column p_<genre> for each genre: its probability
+    predictions/<model>-<seed>.parquet    track_id, genre, and a column p_<genre> for each genre: its probability;
+                                          where the nearest training tracks answered, also neighbour_<n>,
+                                          neighbour_<n>_genre and neighbour_<n>_cosine of the n-th of them
 
 leaderboard.json names each file with its SHA-256, so that predictions are never read with the facts of other ones.
 """
@@ -21,6 +23,7 @@ import pyarrow.compute as pc
 from genre.errors import ArtifactError
 from genre.evaluation.metrics import IntArray
 from genre.report.board import Board, Run
+from genre.retrieval.neighbours import Neighbours
 from genre.storage import Location
 
 FOLDER = "predictions"
@@ -52,9 +55,7 @@ class StoredFiles:
 
 def write(board: Board, folder: Location) -> StoredFiles:
     """Write the predictions of a board below the `folder` of its leaderboard, each file atomically."""
-    genres = pa.DictionaryArray.from_arrays(
-        pa.array(board.truth, pa.int32()), pa.array(board.classes, pa.string())
-    ).cast(pa.string())
+    genres = _names_of(board.truth, board.classes)
     tracks = pa.table({"track_id": pa.array(board.track_ids, pa.string()), "genre": genres})
     groups = pa.array(board.groups, pa.string()) if board.groups else pa.nulls(len(tracks), pa.string())
     names: set[str] = set()
@@ -62,7 +63,7 @@ def write(board: Board, folder: Location) -> StoredFiles:
         _write_file(tracks.append_column("group", groups), folder, _TRACKS),
         [
             [
-                _write_file(_with_probabilities(tracks, board.classes, run), folder, _file_name(entry.name, run, names))
+                _write_file(_table(tracks, board.classes, run), folder, _file_name(entry.name, run, names))
                 for run in entry.runs
             ]
             for entry in board.entries
@@ -81,22 +82,64 @@ def delete_others(folder: Location, files: StoredFiles) -> None:
 def read_tracks(folder: Location, file: StoredFile, classes: Sequence[str]) -> tuple[list[str], IntArray, Any]:
     """Return the ids, the class indices and the groups (None without any) of the tracks. Raises `ArtifactError`."""
     table = _read_file(folder, file)
-    truth: IntArray = pc.index_in(table["genre"], pa.array(classes, pa.string())).to_numpy().astype(np.int64)
+    truth = _indices(table["genre"], classes)
     groups = None if table["group"].null_count else table["group"].to_pylist()
     return table["track_id"].to_pylist(), truth, groups if len(table) else None
 
 
-def read_probabilities(folder: Location, file: StoredFile) -> npt.NDArray[np.float32]:
-    """Return the probabilities of a run, (tracks, classes). Raises `ArtifactError`."""
+def read_run(
+    folder: Location, file: StoredFile, classes: Sequence[str]
+) -> tuple[npt.NDArray[np.float32], Neighbours | None]:
+    """Return the probabilities of a run, (tracks, classes), and the neighbours. Raises `ArtifactError`."""
     table = _read_file(folder, file)
-    columns = [column.to_numpy() for column in table.columns[2:]]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), np.float32)
+    columns = [column.to_numpy() for column in table.columns[2 : 2 + len(classes)]]
+    probabilities = np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), np.float32)
+    return probabilities, _neighbours(table, classes)
 
 
-def _with_probabilities(tracks: pa.Table, classes: Sequence[str], run: Run) -> pa.Table:
+def _table(tracks: pa.Table, classes: Sequence[str], run: Run) -> pa.Table:
+    """Return the content of the file of a run."""
     columns = [pa.array(column) for column in np.ascontiguousarray(run.probabilities.T)]
     names = [*tracks.column_names, *(f"{PREFIX}{name}" for name in classes)]
-    return pa.Table.from_arrays([*tracks.columns, *columns], names=names)
+    table = pa.Table.from_arrays([*tracks.columns, *columns], names=names)
+    nearest = run.neighbours
+    if nearest is None:
+        return table
+    for place in range(nearest.track_ids.shape[1]):
+        genres = _names_of(nearest.genres[:, place], classes)
+        values = (pa.array(nearest.track_ids[:, place], pa.string()), genres, pa.array(nearest.cosines[:, place]))
+        for name, column in zip(neighbour_columns(place), values, strict=True):
+            table = table.append_column(name, column)
+    return table
+
+
+def neighbour_columns(place: int) -> tuple[str, str, str]:
+    """Return the names of the columns with the track, the genre and the cosine of a neighbour; 0 is the nearest."""
+    name = f"neighbour_{place + 1}"
+    return name, f"{name}_genre", f"{name}_cosine"
+
+
+def _neighbours(table: pa.Table, classes: Sequence[str]) -> Neighbours | None:
+    """Return the neighbours in the file of a run, None where it has none."""
+    names = [neighbour_columns(place) for place in range((table.num_columns - 2 - len(classes)) // 3)]
+    if not names:
+        return None
+    tracks, genres, cosines = zip(*((table[each] for each in place) for place in names), strict=True)
+    return Neighbours(
+        np.stack([column.to_numpy() for column in tracks], axis=1),
+        np.stack([_indices(column, classes) for column in genres], axis=1),
+        np.stack([column.to_numpy() for column in cosines], axis=1),
+    )
+
+
+def _names_of(indices: IntArray, classes: Sequence[str]) -> pa.Array:
+    genres = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(classes, pa.string()))
+    return genres.cast(pa.string())
+
+
+def _indices(genres: pa.ChunkedArray, classes: Sequence[str]) -> IntArray:
+    indices: IntArray = pc.index_in(genres, pa.array(classes, pa.string())).to_numpy().astype(np.int64)
+    return indices
 
 
 def _file_name(model: str, run: Run, taken: set[str]) -> str:

@@ -17,8 +17,10 @@ ALPHA = 0.05  # corrected p-value below which a difference is significant
 RANK_RULE = (
     "Rows are ordered by macro F1. A row starts a new rank when its macro F1 is significantly lower than that of the "
     f"best row of the rank above: p < {ALPHA} in a paired bootstrap over the same tracks ({DRAWS} draws), corrected "
-    "for all pairs of rows (max-T). Otherwise it shares that rank. An ensemble combines other rows and has no rank."
+    "for all pairs of rows (max-T). Otherwise it shares that rank. An ensemble and nearest neighbours are made of "
+    "other rows and have no rank."
 )
+_UNRANKED = ("ensemble", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class Estimate:
 class Row:
     """A row of the leaderboard.
 
-    `rank` uses competition ranking (1, 1, 3), None for an ensemble; `tied` is whether others share it. `p_value` is
-    that of no difference from the first ranked row, corrected for all pairs of ranked rows (for an ensemble without
-    correction), None for that first row. `confusion` is (classes, classes) with a row per true genre, mean over seeds.
-    `seeds_f1` is macro F1 of the mean probabilities of a network's seeds, None with a single seed. `f1_draws` are the
-    bootstrap replicates of macro F1, paired across rows.
+    `rank` uses competition ranking (1, 1, 3), None for an ensemble and for nearest neighbours; `tied` is whether
+    others share it. `p_value` is that of no difference from the first ranked row, None for that row: corrected for all
+    pairs of ranked rows, for a row without a rank not corrected. `confusion` is (classes, classes) with a row per true
+    genre, mean over seeds. `seeds_f1` is macro F1 of the mean probabilities of a network's seeds, None with a single
+    seed. `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
     """
 
     entry: Entry
@@ -82,7 +84,7 @@ def tabulate(board: Board) -> Table:
     draws = bootstrap.bootstrap_scores(board.truth, predicted, n_classes, board.groups, DRAWS, board.seed)
     means = {name: metrics.mean_scores(board.truth, each, n_classes) for name, each in predicted.items()}
     ordered = sorted(board.entries, key=lambda entry: (-means[entry.name]["f1"], entry.name))
-    ranks, p_values = _rank({entry.name: draws[entry.name]["f1"] for entry in ordered if entry.kind != "ensemble"})
+    ranks, p_values = _rank({entry.name: draws[entry.name]["f1"] for entry in ordered if entry.kind not in _UNRANKED})
     rows = []
     for entry in ordered:
         rank, p_value = ranks.get(entry.name), p_values.get(entry.name)

@@ -1,10 +1,11 @@
-"""From embeddings of a collection to similar tracks and playlists.
+"""From embeddings to similar tracks, playlists and the votes of neighbours.
 
-Input: the rows of a tagged collection. Output: the table of embeddings, the nearest tracks of a song, playlists.
+Input: the rows of a tagged collection, or vectors. Output: the table of embeddings, the nearest tracks, playlists.
 Independent of torch, training and reports.
 
     embedding_table   OUTPUT/embeddings: one vector for each track, read a few at a time
     nearest           exact search by cosine
+    neighbours        the genres of tracks by a vote of the nearest training tracks
     playlist          tracks for some minutes, in an order in which no artist follows himself
     m3u               a playlist as a file
 """

@@ -31,7 +31,7 @@ _MAX_SECONDS = 1.0  # the measurement ends after this time, with fewer steps
 class Workload:
     """The numbers of clips that a search trains, validates and tests on; `shape` is that of one clip.
 
-    `test_tracks` is the number of test tracks, of which robustness takes a sample.
+    `test_tracks` and `train_tracks` are numbers of tracks, of which robustness and nearest neighbours take samples.
     """
 
     train: int
@@ -40,6 +40,7 @@ class Workload:
     shape: Shape
     classes: int
     test_tracks: int
+    train_tracks: int
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def validations(settings: TrainSettings, workload: Workload) -> int:
     return math.ceil(settings.epochs / epochs_per_validation(train_windows, valid_windows))
 
 
-def test_seconds(settings: TrainSettings, workload: Workload, cost: Cost) -> float:
-    """Return the seconds in which one process predicts all test clips with one model."""
-    return workload.test * _eval_windows(settings, workload) * cost.predict
+def predict_seconds(settings: TrainSettings, workload: Workload, clips: float, cost: Cost) -> float:
+    """Return the seconds in which one process predicts a number of clips with one model."""
+    return clips * _eval_windows(settings, workload) * cost.predict
 
 
 def _train_windows(settings: TrainSettings, workload: Workload) -> int:

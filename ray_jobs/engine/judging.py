@@ -42,7 +42,7 @@ def judge(
     """
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
-    scored = scoring.score(features, split, saved, fitted, audio, device, capacity)
+    scored = scoring.score(features, split, saved, fitted, audio, device, capacity, seed)
     f1 = scored.robustness
     rows = [
         entries.network(runs, scored.predictions[runs.label], scored.costs[runs.label], f1.get(runs.label, {}))
@@ -52,6 +52,8 @@ def judge(
         rows.append(entries.ensemble(rows, f1.get(robustness.ENSEMBLE, {})))
     if scored.baseline is not None:
         rows.append(entries.classical(*scored.baseline, f1.get(BASELINE, {})))
+    if scored.nearest is not None:
+        rows.append(entries.neighbours(scored.nearest))
     rows.append(entries.majority(features, split))
     notes = list(scored.notes)
     if decoding and recipe is None:

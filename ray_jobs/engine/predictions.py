@@ -20,7 +20,7 @@ from genre.audio.isolation import portable
 from genre.features import Clips, Features, Float32, streaming
 from genre.features.streaming import ChunkMeans, TrackMeans, Unit
 from genre.model import checkpoint
-from genre.model.classifier import predict
+from genre.model.classifier import predict, predict_and_embed
 from genre.storage import Location
 from genre.wording import plural
 from ray_jobs.engine import blocks, cluster, machines
@@ -42,19 +42,32 @@ class Stream:
     measures: Sequence[Measure]
     device: str
     capacity: Capacity
+    embedded: Location | None = None  # the one of `models` of which embeddings are wanted as well
 
-    def run(self) -> list[Float32]:
-        """Return the probabilities of each model, then the values of each measure, for all tracks of the split.
+    def run(self, detail: str = "") -> list[Float32]:
+        """Return the probabilities of each model, the embeddings, then the values of each measure, for all tracks.
 
         Each result is (tracks, width), means over the clips of a track, and does not depend on the number of workers.
+        There are embeddings only if `embedded` is set. `detail` says in the progress what is done to the tracks.
         Raises `ArtifactError` when a model cannot be loaded, or when clips are missing, repeated or unusable.
         """
         tracks = self.features.tracks(self.split)
         means = TrackMeans(f"{self.features.folder}, split {self.split!r}", tracks)
+        detail = detail or f"tracks scored by {plural(len(self.models), 'model')}"
         with JobProgress("judging", len(tracks)) as progress:
             for chunk in self.chunks():
-                progress.step(means.add(chunk), f"tracks scored by {plural(len(self.models), 'model')}")
-        return means.result()
+                progress.step(means.add(chunk), detail)
+        return self._parted(means.result())
+
+    def _parted(self, results: list[Float32]) -> list[Float32]:
+        """Return the results of models and measures with the embeddings as a result of their own."""
+        if self.embedded is None or not results:
+            return results
+        model = list(self.models).index(self.embedded)
+        probabilities, embeddings = np.split(results[model], [len(self.features.classes)], axis=1)
+        models, measures = results[: len(self.models)], results[len(self.models) :]
+        models[model] = probabilities
+        return [*models, embeddings, *measures]
 
     def chunks(self) -> Iterator[ChunkMeans]:
         """Yield the values of all chunks in the order of completion.
@@ -116,7 +129,10 @@ class _Scorer:
     def _load(self, folder: Location) -> Measure:
         card, classifier = checkpoint.load(folder)
         classifier.to(devices.device_for(self._device))
-        return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
+        frames, windows = card.frames(), card.eval_windows
+        if folder != self._stream.embedded:
+            return lambda clips: predict(classifier, clips, frames, windows)
+        return lambda clips: np.concatenate(predict_and_embed(classifier, clips, frames, windows), axis=1)
 
 
 def _table(unit: Unit) -> pa.Table:

@@ -14,10 +14,11 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
 from genre.features import Features, Float32, streaming
 from genre.model.card import ModelCard, read_card
-from genre.report.entries import SavedRuns
+from genre.report.entries import NearestTracks, SavedRuns
 from genre.storage import Location
 from ray_jobs.engine import predictions
 from ray_jobs.engine.capacity import Capacity
+from ray_jobs.engine.neighbours import Embedder
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement, Scores
 from ray_jobs.engine.tasks import POLL_SECONDS, collect
@@ -30,6 +31,7 @@ class Scored:
     predictions: dict[str, list[tuple[ModelCard, Float32]]]  # one for each seed
     costs: dict[str, InferenceCost]
     baseline: tuple[Baseline, Float32] | None  # with its predictions
+    nearest: NearestTracks | None  # the votes of the nearest training tracks
     robustness: dict[str, dict[str, float]]  # macro F1 by change
     notes: list[str]
 
@@ -42,31 +44,39 @@ def score(
     changed: ChangedAudio | None,
     device: str,
     capacity: Capacity,
+    seed: int,
 ) -> Scored:
     """Score all models on all machines, on a split and then on changed audio of it.
 
-    At the end it measures their costs, while nothing else runs.
+    For the test split the nearest training tracks are looked up as well; the others took part in making the networks.
+    At the end the costs are measured, while nothing else runs.
     """
     folders = [folder for runs in saved for folder in runs.folders]
     measures = [] if fitted is None else [track_statistics.of_clips]
-    means = predictions.Stream(features, split, folders, measures, device, capacity).run()
+    embedder = Embedder.best(saved) if split == "test" else None
+    embedded = embedder.folder if embedder else None
+    means = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
     remaining = iter(means)
     answers = {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
+    notes: list[str] = []
+    nearest: NearestTracks | None = None
+    if embedder:
+        nearest, notes = embedder.nearest(features, next(remaining), seed, device, capacity)
     measurement = Measurement.start(changed, folders, fitted, capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
         baselines = collect([] if fitted is None else [fitted], progress, "fitting the baseline")
         scored_baselines = [(each, each.predict(next(remaining))) for each in baselines]
         f1: Scores = {}
-        notes: list[str] = []
         if measurement:
             seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in answers.items()}
             unchanged = [*means[: len(folders)], *(probabilities for _, probabilities in scored_baselines)]
             name = BASELINE if baselines else ""
             truth = features.labels(features.tracks(split)).to_numpy()
-            f1, notes = measurement.finish(truth, seeds, unchanged, name, progress)
+            f1, left_out = measurement.finish(truth, seeds, unchanged, name, progress)
+            notes += left_out
         costs = measure_costs(saved, features, split, progress)
-    return Scored(answers, costs, scored_baselines[0] if scored_baselines else None, f1, notes)
+    return Scored(answers, costs, scored_baselines[0] if scored_baselines else None, nearest, f1, notes)
 
 
 def measure_costs(

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from genre.evaluation.changes import CHANGES
+from genre.retrieval.neighbours import MOST_TRACKS
 from genre.settings import TrainSettings, TuneSettings
 from genre.training import costs
 from genre.training.costs import Cost, Workload
@@ -23,7 +24,7 @@ from ray_jobs.search.plan import Plan
 _BETWEEN_TRIALS = 1.0  # seconds from the end of a trial to the first step of the next
 _REPORT = 0.05  # seconds to save and report a validated epoch
 _CHANGED_AUDIO = 0.003  # seconds of one core to change, decode and transform a second of audio
-_JUDGING = 6.0  # seconds to finish fitting the baseline, to measure costs and to write the report
+_JUDGING = 9.0  # seconds to start two passes, to finish fitting the baseline, to measure costs and to write the report
 _ROBUSTNESS = 0.2  # of tune.minutes: rather than less training, fewer tracks are scored on changed audio
 _SHORTEST = 1 / 3  # of train.epochs: rather than shorter trials, there are fewer
 _SAFETY = 0.95  # share of the time that is planned, since concurrent trials do not end at the same time
@@ -233,7 +234,8 @@ class Forecast:
 
     def _judging(self, plan: Plan) -> tuple[float, float]:
         """Return the seconds of scoring the models on the test tracks, and on changed audio."""
-        scoring = plan.seeds * self._predictions(plan) / self.concurrent + _JUDGING
+        predicting = plan.seeds * self._predictions(plan) + self._embedding(plan)
+        scoring = predicting / self.concurrent + _JUDGING
         return scoring, self.robustness_tracks(plan) * self._changed_track(plan) / self.concurrent
 
     def _changed_track(self, plan: Plan) -> float:
@@ -244,7 +246,13 @@ class Forecast:
 
     def _predictions(self, plan: Plan) -> float:
         """Return the seconds in which one process predicts all test clips with one model of each architecture."""
-        return sum(costs.test_seconds(self.train, self.workload, self.costs[name]) for name in plan.epochs)
+        test = self.workload.test
+        return sum(costs.predict_seconds(self.train, self.workload, test, self.costs[name]) for name in plan.epochs)
+
+    def _embedding(self, plan: Plan) -> float:
+        """Return the seconds in which one process embeds the training tracks, or a sample, with the slowest network."""
+        clips = self.workload.train * min(1.0, MOST_TRACKS / max(1, self.workload.train_tracks))
+        return max(costs.predict_seconds(self.train, self.workload, clips, self.costs[name]) for name in plan.epochs)
 
 
 def seeds_within(

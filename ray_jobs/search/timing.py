@@ -30,8 +30,8 @@ _LONG_WITHOUT_GPU = 3600.0  # seconds
 def workload_of(features: Features) -> Workload:
     """Return the size of a search on these features."""
     train, valid, test = map(features.clip_count, SPLITS)
-    tested = len(features.tracks("test"))
-    return Workload(train, valid, test, features.shape, len(features.classes), tested)
+    test_tracks, train_tracks = len(features.tracks("test")), len(features.tracks("train"))
+    return Workload(train, valid, test, features.shape, len(features.classes), test_tracks, train_tracks)
 
 
 def measure(

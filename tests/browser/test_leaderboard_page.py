@@ -126,10 +126,24 @@ def test_the_filter_hides_rows_and_shows_their_number(show: Callable[..., Any]) 
     assert box.locator("output").inner_text() == ""
 
 
+def test_the_nearest_training_tracks_are_next_to_wrong_answers_and_labels_to_check(show: Callable[..., Any]) -> None:
+    page = show(boards.everything())
+    for section in ("#neighbours", "#labels"):
+        page.locator(f"nav a[href='{section}']").click()
+        row = page.locator(f"{section} tbody tr").first
+        assert row.locator(".near div").count() == 3
+        assert row.locator(".near").bounding_box()["x"] > row.locator("td.n").last.bounding_box()["x"]
+        assert "train" in row.locator(".near").inner_text()
+    page = show(boards.full())
+    assert page.locator("#labels tbody tr").count()
+    assert page.locator(".near").count() == 0
+    assert "Nearest training tracks" not in page.locator("body").inner_text()
+
+
 def test_the_page_is_readable_without_script(show: Callable[..., Any]) -> None:
     page = show(boards.everything(), java_script_enabled=False)
     assert page.get_by_role("heading", name="Leaderboard").is_visible()
-    assert page.locator("#board-table tbody tr").count() == 5
+    assert page.locator("#board-table tbody tr").count() == 6
     assert page.locator(".filter:visible").count() == 0
     assert page.get_by_role("button").count() == 0
 

@@ -74,7 +74,8 @@ def test_the_leaderboard_has_all_six_architectures_and_the_references(tuned: tup
     home, printed = tuned
     board = read_board(Location.of(home / "out/leaderboard"))
     names = {entry.name for entry in board.entries}
-    assert names == {*architectures.names(), "ensemble", "statistics + svm", "majority"}
+    (nearest,) = [entry for entry in board.entries if entry.kind == "neighbours"]
+    assert names == {*architectures.names(), "ensemble", "statistics + svm", "majority", nearest.name}
     assert len(board.track_ids) == 20
     assert [command.split()[2].removeprefix("ray_jobs.") for command in board.commands] == ["prepare", "tune"]
     for suffix in ("html", "md", "csv", "json"):
@@ -92,6 +93,24 @@ def test_the_leaderboard_scores_the_test_split_of_the_features(tuned: tuple[Path
     clips = load_clips(Features.open(Location.of(home / "out/features")), "test")["test"]
     assert board.track_ids == clips.track_ids.to_pylist()
     assert np.array_equal(board.truth, clips.labels)
+
+
+def test_the_nearest_training_tracks_are_those_of_the_best_network_by_validation(tuned: tuple[Path, str]) -> None:
+    home, _ = tuned
+    board = read_board(Location.of(home / "out/leaderboard"))
+    (nearest,) = [entry for entry in board.entries if entry.kind == "neighbours"]
+    networks = [entry for entry in board.entries if entry.kind == "network"]
+    best = max(networks, key=lambda entry: entry.valid_f1 or 0.0)
+    assert nearest.name == f"nearest neighbours of {best.name}"
+    neighbours = nearest.runs[0].neighbours
+    assert neighbours is not None
+    genres = {
+        row["track_id"]: board.classes.index(row["genre"])
+        for row in pq.read_table(home / "out/features/tracks.parquet").to_pylist()
+        if row["split"] == "train"
+    }
+    assert [genres[name] for name in neighbours.track_ids.ravel()] == neighbours.genres.ravel().tolist()
+    assert nearest.settings["neighbours.training_tracks"] == len(genres) == 20
 
 
 def test_evaluate_finds_the_same_scores(tuned: tuple[Path, str]) -> None:

@@ -19,10 +19,11 @@ from genre.features import Features, Float32
 from genre.features.manifest import SCHEMA_VERSION
 from genre.model import checkpoint
 from genre.model.card import read_card
-from genre.model.classifier import predict
+from genre.model.classifier import predict, predict_and_embed
 from genre.model.saved_model import WEIGHTS
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
+from ray_jobs.engine.neighbours import Embedder
 from ray_jobs.engine.predictions import Stream
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -109,6 +110,48 @@ def test_predictions_are_those_of_clips_in_memory(
     again = stream(features, models)
     for first, second in zip([*probabilities, statistics], again, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def embed_in_memory(features: Features, split: str, model: Location) -> Float32:
+    card, classifier = checkpoint.load(model)
+    clips = load(features, split)[split]
+    return predict_and_embed(classifier, clips, card.frames(), card.eval_windows)[1]
+
+
+def test_embeddings_are_those_of_clips_in_memory(
+    cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path
+) -> None:
+    features = write(tmp_path / "f", scattered())
+    statistics = [track_statistics.of_clips]
+    stream_of = Stream(features, "test", models, statistics, "auto", Capacity(cpus=2, gpus=0), embedded=models[1])
+    *probabilities, embeddings, _ = stream_of.run()
+    for model, streamed in zip(models, probabilities, strict=True):
+        np.testing.assert_allclose(streamed, in_memory(features, model), atol=1e-6)
+    np.testing.assert_allclose(embeddings, embed_in_memory(features, "test", models[1]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_nearest_training_track_of_a_copy_is_the_original_and_a_failure_is_a_note(
+    cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path
+) -> None:
+    features = write(tmp_path / "f", scattered())
+    embedder, capacity = Embedder("cnn", models[0], seed=0), Capacity(cpus=2, gpus=0)
+    training = embed_in_memory(features, "train", models[0])
+    nearest, notes = embedder.nearest(features, training, 0, "auto", capacity)
+    assert nearest is not None
+    assert notes == []
+    names = features.tracks("train")["track_id"].to_pylist()
+    assert nearest.neighbours.track_ids[:, 0].tolist() == names
+    assert nearest.settings["neighbours.training_tracks"] == len(names) == 5
+    np.testing.assert_allclose(nearest.probabilities.sum(axis=1), 1, atol=1e-6)
+
+    files = scattered()
+    next(rows for rows in files if ("track03", 0) in rows).remove(("track03", 0))  # of the training split
+    damaged = write(tmp_path / "damaged", files)
+    missing, notes = embedder.nearest(damaged, training, 0, "auto", capacity)
+    assert missing is None
+    assert len(notes) == 1
+    assert notes[0].startswith("Nearest neighbours were not looked up: ")
+    assert "\n" not in notes[0]
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(

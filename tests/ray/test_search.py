@@ -102,7 +102,9 @@ def test_workers_of_a_trial_do_not_share_a_gpu() -> None:
         resources("tune.workers_per_trial=2", "tune.gpus_per_trial=0.5")
 
 
-WORKLOAD = Workload(train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4, test_tracks=20)
+WORKLOAD = Workload(
+    train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4, test_tracks=20, train_tracks=40
+)
 
 
 def probe_without_crnn(planned: Experiment, workload: Workload, resources: TrialResources) -> Cost:

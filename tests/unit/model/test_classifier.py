@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from making import make_clips, statistics
+from saving import save_model
 from torch import nn
 
 from genre import features
 from genre.features import Clips, windows
 from genre.features.windows import Shard
-from genre.model.classifier import Classifier, predict
+from genre.model import checkpoint
+from genre.model.classifier import Classifier, predict, predict_and_embed
+from genre.storage import Location
 
 
 class Means(nn.Module):
@@ -151,3 +155,11 @@ def test_clips_may_be_read_only() -> None:
     )
     assert not frozen.spectrograms.flags.writeable
     assert np.array_equal(predict(classifier_of(frozen), frozen, 20, 3), predict(classifier_of(clips), clips, 20, 3))
+
+
+def test_embeddings_change_no_probability(tmp_path: Path) -> None:
+    card, classifier = checkpoint.load(Location.of(save_model(tmp_path / "model")))
+    clips = make_clips(tracks=7, frames=card.shape.frames, bins=card.shape.bins)
+    probabilities, embeddings = predict_and_embed(classifier, clips, card.frames(), 2)
+    np.testing.assert_array_equal(probabilities, predict(classifier, clips, card.frames(), 2))
+    assert embeddings.shape == (7, classifier.head.in_features)

@@ -44,11 +44,12 @@ def test_a_board_is_restored_from_its_files(full: Board, folder: Location) -> No
 
 
 def test_a_report_written_again_is_equal_in_every_byte(full: Board, folder: Location, tmp_path: Path) -> None:
-    write(full, folder)
+    write(dataclasses.replace(full, entries=[*full.entries, boards.neighbours()]), folder)
     other = Location.of(tmp_path / "again")
     write(read_board(folder), other)
-    for suffix in ("json", "csv", "md", "html"):
-        assert (other / f"leaderboard.{suffix}").read_bytes() == (folder / f"leaderboard.{suffix}").read_bytes()
+    names = ["label_issues.csv", *(f"leaderboard.{suffix}" for suffix in ("json", "csv", "md", "html"))]
+    for name in names:
+        assert (other / name).read_bytes() == (folder / name).read_bytes()
     for file in (folder / "predictions").files():
         assert (other / "predictions" / file.name).read_bytes() == file.read_bytes()
 
@@ -139,6 +140,24 @@ def test_predictions_are_a_table_for_pandas(full: Board, folder: Location) -> No
     answers = frame.filter(regex="^p_").idxmax(axis=1).str.removeprefix("p_")
     assert answers.tolist() == [GENRES[index] for index in full.entries[0].runs[0].predicted]
     assert set(frame.filter(regex="^p_").dtypes) == {np.dtype("float32")}
+
+
+def test_neighbours_are_in_the_file_of_their_row_and_not_in_the_json(full: Board, folder: Location) -> None:
+    entry = boards.neighbours()
+    write(dataclasses.replace(full, entries=[*full.entries, entry]), folder)
+    nearest = entry.runs[0].neighbours
+    assert nearest is not None
+    frame = pd.read_parquet((folder / "predictions" / "nearest-neighbours-of-resnet-1.parquet").path)
+    assert frame["neighbour_3"].tolist() == nearest.track_ids[:, 2].tolist()
+    assert frame["neighbour_1_genre"].tolist() == [GENRES[index] for index in nearest.genres[:, 0]]
+    assert frame["neighbour_2_cosine"].to_numpy() == pytest.approx(nearest.cosines[:, 1])
+    assert frame.filter(regex="^p_").shape == (100, 4)
+    assert "train 7-1" not in (folder / "leaderboard.json").read_bytes().decode()
+    again = read_board(folder).entries[-1].runs[0].neighbours
+    assert again is not None
+    for name in ("track_ids", "genres", "cosines"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(nearest, name))
+    assert read_board(folder).entries[0].runs[0].neighbours is None
 
 
 def test_only_predictions_grow_with_the_tracks(tmp_path: Path) -> None:

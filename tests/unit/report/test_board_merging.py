@@ -38,6 +38,21 @@ def test_a_single_board_is_unchanged() -> None:
     assert merge({"a": full}).notes == full.notes
 
 
+def test_neighbours_follow_their_tracks_into_another_order() -> None:
+    first, entry = board(network("cnn", 0.5)), boards.neighbours()
+    nearest = entry.runs[0].neighbours
+    assert nearest is not None
+    run = dataclasses.replace(entry.runs[0], neighbours=nearest.take(np.arange(len(TRUTH))[::-1]))
+    other = reversed_board(board(dataclasses.replace(entry, runs=[run])))
+    merged = merge({"a": first, "b": other}).entries[-1].runs[0]
+    assert merged.neighbours is not None
+    np.testing.assert_array_equal(merged.neighbours.track_ids, nearest.track_ids)
+    np.testing.assert_array_equal(merged.probabilities, entry.runs[0].probabilities)
+    fewer = dataclasses.replace(run, neighbours=nearest.take(np.arange(3)))
+    with pytest.raises(ArtifactError, match="neighbours of 3 tracks, not of 100"):
+        board(dataclasses.replace(entry, runs=[fewer]))
+
+
 def test_nothing_to_merge_is_refused() -> None:
     with pytest.raises(ArtifactError, match="nothing to merge"):
         merge({})

@@ -35,6 +35,24 @@ def test_equal_predictions_share_a_rank_and_different_ones_do_not(full: Board) -
     assert [row.f1.mean for row in table.rows] == sorted((row.f1.mean for row in table.rows), reverse=True)
 
 
+def test_nearest_neighbours_change_no_rank_and_are_never_the_model_to_use(full: Board) -> None:
+    """They are made of another row: even far better than the networks, they are not what `genre tag` can use."""
+    before = tabulate(full)
+    after = tabulate(dataclasses.replace(full, entries=[*full.entries, boards.neighbours(0.95)]))
+    assert after.rows[0].entry.kind == "neighbours"
+    assert after.rows[0].rank is None
+    others = [row for row in after.rows if row.entry.kind != "neighbours"]
+    for row, same in zip(others, before.rows, strict=True):
+        assert (row.entry.name, row.rank, row.tied, row.p_value) == (
+            same.entry.name,
+            same.rank,
+            same.tied,
+            same.p_value,
+        )
+    assert advise(after).sentence == advise(before).sentence
+    assert advise(after).reasons == advise(before).reasons
+
+
 def test_shared_ranks_are_skipped_afterwards() -> None:
     table = tabulate(board(network("a", 0.9), network("b", 0.9), network("c", 0.5), majority()))
     assert [row.rank for row in table.rows] == [1, 1, 3, 4]

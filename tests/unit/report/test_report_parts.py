@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import itertools
 import re
 import statistics
@@ -19,10 +21,12 @@ from genre.report.advice import advise
 from genre.report.board import Run
 from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
 from genre.report.columns import records
-from genre.report.label_issues import csv_text, label_issues
+from genre.report.label_issues import LabelIssue, csv_text, label_issues
+from genre.report.neighbours import Mistake, mistakes
 from genre.report.search import expected_best
 from genre.report.search_plots import budgets, by_architecture
 from genre.report.svg import Scale, element
+from genre.retrieval.neighbours import Neighbour
 
 
 @pytest.fixture
@@ -69,6 +73,34 @@ def test_label_issues_as_csv_run_nothing_in_a_spreadsheet(full: Board) -> None:
     assert lines[0] == "track_id,genre,suggested,p_genre,p_suggested,agreeing,networks"
     assert len(lines) == 1 + len(issues) > 1
     assert all(line.startswith("'=1+1 ") for line in lines[1:])
+
+
+def test_flagged_labels_and_wrong_answers_have_their_nearest_training_tracks(full: Board) -> None:
+    entry = boards.neighbours()
+    near = dataclasses.replace(full, entries=[*full.entries, entry])
+    nearest = entry.runs[0].neighbours
+    assert nearest is not None
+    table = tabulate(near)
+    plain, issues, wrong = label_issues(tabulate(full)), label_issues(table), mistakes(table)
+    assert [dataclasses.replace(issue, neighbours=()) for issue in issues] == plain
+    items: list[LabelIssue | Mistake] = [*issues, *wrong]
+    for item in items:
+        track = full.track_ids.index(item.track_id)
+        assert [neighbour.track_id for neighbour in item.neighbours] == nearest.track_ids[track].tolist()
+        assert (
+            item.neighbours[1].genre == item.genre == full.classes[full.truth[track]]
+        )  # as `boards.neighbours` made it
+    assert [item.probability for item in wrong] == sorted((item.probability for item in wrong), reverse=True)
+    assert all(item.answer != item.genre for item in wrong)
+    assert mistakes(tabulate(full)) == []
+    assert mistakes(tabulate(boards.board(entry, boards.majority()))) == []
+
+    lines = list(csv.DictReader(io.StringIO(csv_text(issues))))
+    assert [line["neighbour_1"] for line in lines] == [issue.neighbours[0].track_id for issue in issues]
+    assert {line["neighbour_3_cosine"] for line in lines} == {"0.75"}
+    assert "neighbour" not in csv_text(plain)
+    evil = dataclasses.replace(issues[0], neighbours=(Neighbour("=1+1", "rock", 0.5),))
+    assert ",'=1+1,rock,0.5" in csv_text([evil])
 
 
 def test_the_worst_genre_is_named(full: Board) -> None:

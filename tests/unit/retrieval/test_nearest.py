@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from genre.retrieval.nearest import nearest
+from genre.retrieval.nearest import nearest, nearest_to_each
 
 # products of small integers are exact in float32, so that equal cosines are equal
 _INTEGERS = st.integers(-3, 3)
@@ -37,6 +38,23 @@ def test_the_rows_are_those_of_a_search_that_sorts_everything(
     assert cosines.tolist() == [products[row] for row in expected]
 
 
+@given(searches(), st.integers(1, 4))
+def test_the_search_for_many_is_the_search_for_each(
+    search: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], list[int], int], repeats: int
+) -> None:
+    vectors, query, _, count = search
+    count = min(count, len(vectors))
+    if not count:
+        with pytest.raises(ValueError, match="0 neighbours"):
+            nearest_to_each(vectors, query[None], count)
+        return
+    queries = np.stack([number * query for number in range(repeats)])  # among them one of zeros
+    for row, cosines, each in zip(*nearest_to_each(vectors, queries, count), queries, strict=True):
+        rows, expected = nearest(iter([vectors]), each, count)
+        assert row.tolist() == rows.tolist()
+        assert cosines.tolist() == expected.tolist()
+
+
 def test_copies_of_a_track_come_in_their_order_wherever_they_are() -> None:
     """The last bits of a product depend on the place of a row in its block, which must not decide the order."""
     random = np.random.default_rng(0)
@@ -48,3 +66,5 @@ def test_copies_of_a_track_come_in_their_order_wherever_they_are() -> None:
         blocks = [vectors[begin : begin + size] for begin in range(0, 3000, size)]
         rows, _ = nearest(blocks, vectors[5], 6)
         assert rows.tolist() == copies
+    rows, _ = nearest_to_each(vectors, np.repeat(vectors[[5, 17]], 300, axis=0), 6)
+    assert (rows == copies).all()

@@ -9,13 +9,20 @@ import pytest
 
 from genre.config import load
 from genre.features import Shape
+from genre.training import costs
 from genre.training.costs import Cost, Workload
 from ray_jobs.search.budget import Forecast, seeds_within
 from ray_jobs.search.plan import Plan
 
 # clips of a minute and a half, so that one epoch is twelve windows
 WORKLOAD = Workload(
-    train=400, valid=100, test=150, shape=Shape(64, 3876, 80.0, 512 / 22050), classes=10, test_tracks=150
+    train=400,
+    valid=100,
+    test=150,
+    shape=Shape(64, 3876, 80.0, 512 / 22050),
+    classes=10,
+    test_tracks=150,
+    train_tracks=400,
 )
 COSTS = {"cnn": Cost(0.002, 0.0007), "resnet": Cost(0.01, 0.003), "vgg19": Cost(0.03, 0.01)}
 
@@ -133,6 +140,18 @@ def test_judging_changes_the_audio_of_a_sample() -> None:
     none, complete = judging("tune.robustness=false"), judging("tune.robustness_tracks=0")
     assert judging("tune.robustness_tracks=15") - none == pytest.approx((complete - none) / 10)
     assert judging("tune.robustness_tracks=150") == judging("tune.robustness_tracks=1000") == complete
+
+
+def test_judging_embeds_the_training_tracks_or_a_sample_of_them() -> None:
+    def judging(tracks: int) -> float:
+        predicted = replace(
+            forecast("tune.robustness=false"), workload=replace(WORKLOAD, train=tracks, train_tracks=tracks)
+        )
+        return predicted.estimate(predicted.full()).judging
+
+    slowest = costs.predict_seconds(load().train, WORKLOAD, 1000, COSTS["vgg19"])
+    assert judging(2000) - judging(1000) == pytest.approx(slowest / 2)  # two processes
+    assert judging(20_000) == pytest.approx(judging(1_000_000))
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 20])

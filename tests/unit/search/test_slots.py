@@ -42,7 +42,7 @@ def test_other_numbers_of_trials_seeds_and_architectures_reuse_the_same_trials(t
 
 
 def test_the_stored_plan_of_a_search_is_not_that_of_another_number_of_folds(tmp_path: Path) -> None:
-    workload = Workload(8, 4, 4, MANIFEST.shape, 2, 4)
+    workload = Workload(8, 4, 4, MANIFEST.shape, 2, test_tracks=4, train_tracks=8)
     files = [
         decision.file_of(load(overrides=[f"output={tmp_path}", setting]), workload, "1").name
         for setting in ("tune.folds=0", "tune.folds=3", "tune.folds=5", "tune.trials=3")

@@ -13,7 +13,9 @@ from genre.training import costs
 from genre.training.costs import Workload
 from genre.training.experiment import Experiment
 
-WORKLOAD = Workload(train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4, test_tracks=20)
+WORKLOAD = Workload(
+    train=40, valid=20, test=20, shape=Shape(16, 600, 80.0, 512 / 22050), classes=4, test_tracks=20, train_tracks=40
+)
 
 
 @pytest.mark.parametrize("batch", [2, 4, 8])

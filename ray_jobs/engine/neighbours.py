@@ -1,0 +1,67 @@
+"""The nearest training tracks of the tracks that are judged, by the embeddings of the best network.
+
+Nothing here ends a job: where it fails, the report has a note in place of the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genre.features import Features, Float32
+from genre.model.card import read_card
+from genre.report.entries import NearestTracks, SavedRuns
+from genre.report.facts import Setting
+from genre.retrieval.neighbours import MOST_TRACKS, TEMPERATURE, VOTERS, TrainingTracks
+from genre.storage import Location
+from ray_jobs.engine.capacity import Capacity
+from ray_jobs.engine.predictions import Stream
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """The model whose embeddings are compared."""
+
+    label: str  # of its row
+    folder: Location
+    seed: int
+
+    @classmethod
+    def best(cls, saved: Sequence[SavedRuns]) -> Embedder:
+        """Return the best network by its mean score on the validation split, with its best seed."""
+        facts = [(runs.label, [(folder, read_card(folder)[0].facts) for folder in runs.folders]) for runs in saved]
+        label, seeds = max(facts, key=lambda row: float(np.mean([card["valid_f1"] for _, card in row[1]])))
+        folder, card = max(seeds, key=lambda seed: float(seed[1]["valid_f1"]))
+        return cls(label, folder, card["seed"])
+
+    def nearest(
+        self, features: Features, judged: Float32, seed: int, device: str, capacity: Capacity
+    ) -> tuple[NearestTracks | None, list[str]]:
+        """Return the votes of the nearest training tracks for tracks with the embeddings `judged`, and notes.
+
+        Of more than `MOST_TRACKS` training tracks a sample by `seed` votes: complete groups, each genre in proportion.
+        """
+        total = len(features.tracks("train"))
+        if not total:
+            return None, ["Nearest neighbours were not looked up: there are no training tracks."]
+        try:
+            sampled = features.sampled(min(1.0, MOST_TRACKS / total), seed)
+            stream = Stream(sampled, "train", [self.folder], [], device, capacity, embedded=self.folder)
+            tracks = sampled.tracks("train")
+            vectors = stream.run("training tracks embedded")[-1]
+            train = TrainingTracks(tracks["track_id"].to_pylist(), sampled.labels(tracks).to_numpy(), vectors)
+            probabilities, neighbours = train.answer(judged, len(features.classes))
+        except Exception as error:  # whatever it is, a search that may have taken days has its report
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            return None, [f"Nearest neighbours were not looked up: {cause.rstrip('.')}."]
+        settings: dict[str, Setting] = {
+            "neighbours.voters": min(VOTERS, len(tracks)),
+            "neighbours.temperature": TEMPERATURE,
+            "neighbours.seed": self.seed,
+            "neighbours.training_tracks": len(tracks),
+        }
+        if len(tracks) < total:
+            settings["neighbours.sampled_from"] = total
+        return NearestTracks(self.label, self.seed, probabilities, neighbours, settings), []
