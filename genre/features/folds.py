@@ -12,17 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Ints
 from genre.corpora import SPLITS
 from genre.errors import ArtifactError, ConfigError
 from genre.features import allocation, splits
 from genre.features.columns import replaced
 from genre.wording import plural
-
-Ints = npt.NDArray[np.int64]
 
 NOT_TEST = ("train", "valid")  # the splits that a search divides
 

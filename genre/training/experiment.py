@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from genre import architectures, devices, memory
+from genre.arrays import Float32
 from genre.config import differences
 from genre.errors import ArtifactError
-from genre.features import SPLITS, Clips, Features, Float32, Manifest, splits, windows
+from genre.features import SPLITS, Clips, Features, Manifest, splits, windows
 from genre.features.cache import ClipCache
 from genre.features.cache_folder import Report
 from genre.features.statistics import LevelStatistics

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from genre.arrays import Float32
 from genre.config import validate
 from genre.errors import ArtifactError, ConfigError
-from genre.features import Float32
 from genre.model.card import ModelCard
 from genre.settings import TrainSettings
 from genre.storage import Location

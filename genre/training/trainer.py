@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from genre import memory
+from genre.arrays import Float32
 from genre.errors import TrainingError
 from genre.evaluation.metrics import Scores
-from genre.features import Clips, Float32, windows
+from genre.features import Clips, windows
 from genre.features.windows import Shard
 from genre.model.classifier import Classifier, predict, to_device
 from genre.settings import TrainSettings

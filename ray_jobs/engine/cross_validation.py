@@ -19,9 +19,10 @@ import ray
 import torch
 
 from genre import devices
+from genre.arrays import Float32
 from genre.audio.isolation import portable
 from genre.config import fingerprint
-from genre.features import Features, Float32, folds
+from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
 from genre.features.folds import Fold
