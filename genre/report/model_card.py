@@ -165,7 +165,9 @@ def _limits(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) -> Ite
     train = {genre: sum(counts.get(genre, 0) for counts in known) for genre in card.classes}
     if any(known):
         few = [f"{genre} ({number})" for genre, number in train.items() if number < FEW]
-        yield f"It was trained on {plural(sum(train.values()), 'track')} of one corpus; expect lower scores on others."
+        part = "a part of the " if "fold" in card.facts else ""
+        learned = plural(sum(train.values()), "track")
+        yield f"It was trained on {part}{learned} of one corpus; expect lower scores on others."
         if few:
             names = "every genre" if len(few) == len(card.classes) else ", ".join(few)
             yield f"Trained on fewer than {FEW} tracks: {names}."

@@ -146,13 +146,14 @@ def trainer_for(
     return card, trainer
 
 
-def save_best(folder: Location, card: ModelCard, trainer: Trainer) -> Float32 | None:
+def save_best(folder: Location, card: ModelCard, trainer: Trainer, **facts: Any) -> Float32 | None:
     """Save the weights of the best epoch, the facts of the training, and the predictions for the validation tracks.
 
-    The first worker saves. Return the predictions like `best_predictions`; all workers have to call this.
+    `facts` are as in `save_weights`. The first worker saves. Return the predictions like `best_predictions`; all workers
+    have to call this.
     """
     if not trainer.shard.rank:
-        save_weights(folder, card, trainer)
+        save_weights(folder, card, trainer, **facts)
     probabilities = best_predictions(trainer)
     if probabilities is not None:
         calibration.save(folder, trainer.valid.track_ids.to_pylist(), trainer.valid.labels, probabilities)

@@ -26,7 +26,7 @@ from ray_jobs.search import runner, space
 from ray_jobs.search.results import Winner
 from ray_jobs.search.runner import Runner
 from ray_jobs.search.slots import Slot, unsettled
-from ray_jobs.search.trial import cache_of, trainer_for
+from ray_jobs.search.trial import cache_of, facts_of, trainer_for
 from ray_jobs.search.trial_folder import TrialFolder
 
 
@@ -77,7 +77,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
             finals.notes.append(
                 f"{winner.architecture}: tune.minutes left no time to train it on all tracks that are not test; its "
                 f"model is that of the first of {config.tune.folds} folds, which did not learn from the tracks that "
-                "the fold held out."
+                "the fold held out. Its valid F1 is that on these tracks, and it is calibrated by them."
             )
         elif trials.is_on_part:
             finals.notes.append(
@@ -111,7 +111,7 @@ def _save_best_epoch(
 ) -> None:
     data, number = Data.open(cache_of(cache, fold)), fold.number if fold else 0
     card, trainer = trainer_for(planned, data, devices.device_for("cpu"), folder, number)
-    experiment.save_best(target, card, trainer)
+    experiment.save_best(target, card, trainer, **facts_of(fold))
 
 
 def keep_best(saved: SavedRuns, target: Location) -> None:

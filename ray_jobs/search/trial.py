@@ -161,7 +161,7 @@ class Folds(Split):
             card, trainer = self._trainer(shard, fold)
             _run(trainer.run(), trainer, log, fold.number)
             if fold.number == 1:
-                probabilities = experiment.save_best(self.folder.model, card, trainer)
+                probabilities = experiment.save_best(self.folder.model, card, trainer, **facts_of(fold))
             else:
                 probabilities = experiment.best_predictions(trainer)
             if log is not None and probabilities is not None:
@@ -211,6 +211,11 @@ def trainer_for(
     if (state := folder.load_state(fold)) is not None:
         trainer.restore(state)
     return card, trainer
+
+
+def facts_of(fold: Fold | None) -> dict[str, Any]:
+    """Return for the card of a model what it learned from, if that is not the training split."""
+    return {"trained_on": list(fold.splits), "fold": str(fold)} if fold is not None else {}
 
 
 def cache_of(cache: ClipCache, fold: Fold | None) -> ClipCache:

@@ -86,6 +86,8 @@ def test_each_track_that_is_not_test_is_predicted_once_by_a_network_that_never_s
     features = Features.open(output / "features")
     known = {part: set(features.tracks(part)["track_id"].to_pylist()) for part in ("train", "valid", "test")}
     for folder in trial_folders(output).values():
+        card, _ = read_card(folder.model)
+        assert (card.trained_on, card.facts["fold"]) == (NOT_TEST, "fold 1 of 3")
         everything: list[str] = []
         for fold in folds.of_search(COUNT, 0):
             ids, probabilities = predicted(folder, fold.number)

@@ -123,6 +123,10 @@ def test_the_card_of_a_model_after_folds_claims_no_validation(card: ModelCard) -
     assert front_matter(text)["model-index"][0]["results"][0]["dataset"]["split"] == "cross-validation"
     unfinished = model_card.markdown(dataclasses.replace(card, facts=facts | {"folds": 0}))
     assert "that of the first fold of these tracks" in unfinished
+    first = model_card.markdown(dataclasses.replace(card, facts=facts | {"fold": "fold 1 of 5"}), corpus)
+    assert "without those of fold 1 of 5. Macro F1 on the tracks of that fold" in first
+    assert f"trained on a part of the {40 * len(card.classes)} tracks" in first
+    assert "learned from all tracks" not in first
 
 
 def test_the_card_of_a_model_of_precomputed_spectrograms_offers_no_tagging(card: ModelCard) -> None:
