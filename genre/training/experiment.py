@@ -149,8 +149,8 @@ def trainer_for(
 def save_best(folder: Location, card: ModelCard, trainer: Trainer, **facts: Any) -> Float32 | None:
     """Save the weights of the best epoch, the facts of the training, and the predictions for the validation tracks.
 
-    `facts` are as in `save_weights`. The first worker saves. Return the predictions like `best_predictions`; all workers
-    have to call this.
+    `facts` are as in `save_weights`. The first worker saves. Return the predictions like `best_predictions`; all
+    workers have to call this.
     """
     if not trainer.shard.rank:
         save_weights(folder, card, trainer, **facts)
