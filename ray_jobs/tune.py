@@ -89,7 +89,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         )
     board.notes.extend(trained.notes)
     if config.tune.folds:
-        board.notes.append("The classical baseline and the majority learned from the training split alone.")
+        board.notes.append("The baseline, the majority and the nearest neighbours know the training split alone.")
     if config.tune.robustness and not changed_tracks:
         board.notes.append(f"Robustness was not measured: tune.minutes={config.tune.minutes:g} left no time for it.")
     board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))
