@@ -144,15 +144,13 @@ def _open(config: Config) -> Features:
     features = Features.open(Location.of(config.output) / "features")
     experiment.check_tracks(features)
     experiment.check_settings(config.audio, config.spectrogram, features)
-    sample = features.sampled(config.tune.sample, config.seed)
-    if config.tune.folds:
-        sample = _first_fold(config, features)
-    experiment.check_batches(config.train, sample, config.tune.workers_per_trial)
+    searched = _first_fold(config, features) if config.tune.folds else features.sampled(config.tune.sample, config.seed)
+    experiment.check_batches(config.train, searched, config.tune.workers_per_trial)
     return features
 
 
 def _first_fold(config: Config, features: Features) -> Features:
-    """Return the features with the first fold of the tracks that are not test.
+    """Return the features with the first fold in place of the splits, after checking all folds.
 
     Raises `ArtifactError` for a track, group or audio in two folds, and `ConfigError` where the tracks do not suffice.
     """

@@ -1,10 +1,10 @@
 """Calibrated probabilities, and the thresholds below which the best genre is reported as "unknown".
 
 A saved model has `validation.parquet`: probabilities for tracks that were held out. A training writes its own for the
-validation tracks, by which its epoch was chosen. A cross-validation replaces them by those for all labelled tracks,
-each by a network that was trained like the model and never saw the track's group. Temperature and thresholds are
-computed from these when the model is loaded, so they always match the weights. They can be fitted for several models
-together, and for any precision.
+validation tracks, by which its epoch was chosen. After a search over folds they are those of the folds for all tracks
+that are not test, and a cross-validation replaces them by those for all labelled tracks, each by a network that was
+trained like the model and never saw the track's group. Temperature and thresholds are computed from these when the
+model is loaded, so they always match the weights. They can be fitted for several models together, for any precision.
 
 The calibrated quantity is the reported one: the mean of a track's probabilities over its windows. Its logarithm takes
 the place of the logits in temperature scaling (Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural
@@ -37,12 +37,12 @@ _HALVINGS = 50  # of this range
 
 @dataclass(frozen=True)
 class ValidationPredictions:
-    """Probabilities for tracks that a model, or those of the folds of its cross-validation, was not trained on."""
+    """Probabilities for tracks by a model that did not learn from them, or by the networks of folds that did not."""
 
     tracks: Sequence[str]  # (tracks,) hashes of their names, which may be private
     labels: Ints  # (tracks,)
     probabilities: Float32  # (tracks, classes), not calibrated
-    folds: int = 0  # of the cross-validation; 0: validation tracks of the training
+    folds: int = 0  # that the tracks were divided into; 0: validation tracks of the training
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +56,7 @@ class Calibration:
     thresholds: tuple[float, ...] = ()  # calibrated probability, for each genre; empty: every genre is reported
     precision: float = 0.0  # that the thresholds were fitted for
     tracks: int = 0  # number that temperature and thresholds were fitted on; 0: not calibrated
-    folds: int = 0  # of the cross-validation that these tracks come from; 0: validation tracks
+    folds: int = 0  # that these tracks were divided into; 0: validation tracks
 
     @property
     def source(self) -> str:
@@ -77,8 +77,8 @@ class Calibration:
 def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -> Calibration:
     """Return the calibration of one model, or of the mean of several, with thresholds for `precision` (0: none).
 
-    Several models are calibrated on the held-out tracks that they have in common, on which none was trained. Without
-    such tracks probabilities are not changed, and every genre is accepted.
+    Several models are calibrated on the held-out tracks that they have in common. Without such tracks probabilities
+    are not changed, and every genre is accepted.
     """
     known = [each for each in predictions if each is not None]
     if not known or len(known) < len(predictions):

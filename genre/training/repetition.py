@@ -25,7 +25,7 @@ from genre.training.experiment import EXECUTION_SETTINGS, Data, Experiment
 class Repetition:
     """The training of a saved model: its experiment, and the number of `epochs` of the weights that were saved.
 
-    The schedule is that of the complete training, so that it is left where the saved weights left it.
+    The schedule is that of the complete training, cut after `epochs`.
     """
 
     experiment: Experiment

@@ -59,13 +59,13 @@ class TrainingPass:
 
 
 class Trainer:
-    """Trains a classifier and keeps the weights of its best validated epoch.
+    """Trains a classifier and keeps the weights of its best validated epoch; without validation, of the last one.
 
     With several workers each has all data, or the share of its machine, and trains on its share of every batch; `wrap`
     returns a network that averages its gradients over the workers. `batch_size` and `learning_rate` are those of the
     global batch, so neither depends on the number of workers. Batch norm normalises each worker's share separately, as
     in Goyal et al., "Accurate, large minibatch SGD", arXiv 1706.02677; its running statistics are averaged over the
-    workers before each validation.
+    workers before each validation, and at the end of `run_to`.
 
     Raises `ConfigError` when a worker's share of a batch is too small for batch norm.
     """
@@ -85,7 +85,7 @@ class Trainer:
         self.valid = valid
         self.settings, self.seed, self.shard = settings, seed, shard
         self.history: list[Epoch] = []
-        self.best: State = {}  # weights of the best epoch
+        self.best: State = {}  # weights of the best epoch, after `run_to` of the last one
         self._train, self._classes = train, classes
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.dtype, self._device, classifier)
@@ -291,7 +291,7 @@ class Trainer:
         workers.average_batch_statistics([self.classifier.network, *averaged], self.shard.world)
 
     def _epochs_done(self) -> int:
-        """Return the number of epochs that were trained and validated."""
+        """Return the number of epochs whose results are in `history`."""
         return self.history[-1].epoch if self.history else 0
 
     def _out_of_patience(self) -> bool:

@@ -185,7 +185,7 @@ class Forecast:
         return self._search_work(name, epochs, plan) + self._final_work(name, epochs, plan)
 
     def _search_work(self, name: str, epochs: int, plan: Plan) -> float:
-        trained, complete = self._kept(plan.trials, epochs)
+        trained, complete = self._kept(plan.trials, epochs)  # of the first fold; no trial is stopped early after it
         trainings = trained + complete * max(0, self.tune.folds - 1)
         return trainings * self._seconds(name, epochs, self.searched) + plan.trials * _BETWEEN_TRIALS
 
@@ -195,7 +195,7 @@ class Forecast:
         return trainings * (self._seconds(name, epochs, self.all_clips) + _BETWEEN_TRIALS)
 
     def _kept(self, trials: int, epochs: int) -> tuple[float, float]:
-        """Return how many complete trainings `trials` trials amount to despite early stopping, and how many complete.
+        """Return the complete trainings that `trials` amount to despite early stopping, and how many are not stopped.
 
         Of the trials that reach a milestone, about one in `tune.reduction` continues, and always the first.
         """

@@ -66,7 +66,7 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
 
 
 def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
-    """Save the winners in OUTPUT/models without further training; of unfinished ones, the best epoch so far."""
+    """Save the winners' best epochs so far in OUTPUT/models, without further training; with folds, of the first."""
     config, finals = trials.base, Finals()
     for winner in winners:
         parent = Location.of(config.output) / "models" / label(config, winner)
@@ -115,7 +115,7 @@ def _save_best_epoch(
 
 
 def keep_best(saved: SavedRuns, target: Location) -> None:
-    """Copy the seed with the best validation score to `target`, as the model of the architecture."""
+    """Copy the seed with the best validation score, of equal ones the first, to `target`, the architecture's model."""
     _copy(max(saved.folders, key=lambda folder: float(read_card(folder)[0].facts["valid_f1"])), target)
 
 
@@ -148,7 +148,7 @@ def _learned_from(trials: Runner, winner: Winner) -> str:
         return ""
     name, finished = label(trials.base, winner), len(record.folds)
     tracks = sum(len(trials.cache.features.tracks(part)) for part in NOT_TEST)
-    chosen = f"{plural(winner.slot.final(trials.base.seed).last, 'epoch')} of the schedule of {winner.slot.epochs}"
+    chosen = f"{plural(record.epochs_to_train(winner.slot.epochs), 'epoch')} of the schedule of {winner.slot.epochs}"
     learned = f"{name}: its models learned from all {tracks} tracks that are not test, without validation, for {chosen}"
     if finished < count:
         known = f"of the {finished} that finished" if finished else "of the first so far"

@@ -35,7 +35,7 @@ class SearchProgress(Callback):
     def __init__(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], concurrent: int) -> None:
         self._phase = phase
         self._epochs = {slot.architecture: slot.all_epochs for slot in slots}
-        self._of_fold = {slot.architecture: slot.epochs for slot in slots}
+        self._fold_epochs = {slot.architecture: slot.epochs for slot in slots}
         self._to_run = Counter(slot.architecture for slot in missing)
         self._settled = [
             (slot.architecture, slot.record) for slot in slots if slot not in missing and slot.record is not None
@@ -147,8 +147,8 @@ class SearchProgress(Callback):
         return left / self._concurrent
 
     def _epoch(self, architecture: str, report: dict[str, Any]) -> int:
-        """Return the epochs that a trial has trained when it makes `report`, in all folds; 0 before the first."""
-        return int(report.get("epoch", 0)) + (int(report.get("fold", 1)) - 1) * self._of_fold[architecture]
+        """Return the epochs of a trial at `report`, with earlier folds counted as complete; 0 before the first."""
+        return int(report.get("epoch", 0)) + (int(report.get("fold", 1)) - 1) * self._fold_epochs[architecture]
 
     def _best(self, trials: list[Trial]) -> dict[str, float]:
         """Return the best score so far of each architecture that has one."""

@@ -32,7 +32,7 @@ class Slot:
     seed: int | None = None  # of a final training; None: a trial of the search
     record: Record | None = None
     folds: int = 0  # of a trial; 0: it has one split
-    last: int = 0  # epoch at which the final training ends that repeats a trial of folds; 0: it is a trial of its own
+    last: int = 0  # epoch at which a final training ends that repeats a trial of folds; 0 for all others
 
     @property
     def all_epochs(self) -> int:
@@ -41,7 +41,7 @@ class Slot:
 
     @property
     def has_all_folds(self) -> bool:
-        """Whether its score is over all folds that were asked for."""
+        """Whether all its folds finished; True where it has one split."""
         return self.record is not None and len(self.record.folds) >= self.folds
 
     @property

@@ -16,7 +16,7 @@ from ray_jobs.search.plan import Plan
 from ray_jobs.search.trial_folder import TrialFolder
 from ray_jobs.search.trial_spec import TrialSpec
 
-METRIC = "best_f1"  # the best macro F1 on the validation tracks so far; with folds, the mean over those that finished
+METRIC = "best_f1"  # on the validation tracks so far; after the first fold, the mean over the folds that finished
 
 
 @dataclass(frozen=True)

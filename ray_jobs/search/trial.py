@@ -80,7 +80,7 @@ class Log:
         folder.write(record)
 
     def resume(self, trainer: Trainer, fold: int = 0) -> None:
-        """Record the epochs of `fold` (0: there are none) that `trainer` has trained."""
+        """Record the epochs of `fold` (0: of a training without folds) that `trainer` has trained."""
         if fold > 1:
             self.record = self.record.reached_later(trainer.history[-1].epoch if trainer.history else 0)
         else:
@@ -107,11 +107,11 @@ class Log:
         self._folder.write(self.record)
         self._report(self._summary(self.record.epochs) | {"failure": failure})
 
-    def finish(self, epochs: int, fold: int) -> None:
-        """Record that the model is saved; with folds, report the mean over them as that of the last epoch."""
+    def finish(self, epochs: int, count: int) -> None:
+        """Record that the model is saved; with `count` folds (0: none), report their mean at the last of `epochs`."""
         # before the end is recorded: this report may make Tune stop a trial that train.patience ended
-        if fold:
-            self._report(self._summary(epochs) | {"fold": fold})
+        if count:
+            self._report(self._summary(epochs) | {"fold": count})
         elif not self._has_reported:  # only the model was missing; Tune needs a report of each trial
             self._report(self._summary(self.record.epochs))
         self._folder.write(replace(self.record.now(), ended="finished"))
@@ -171,11 +171,11 @@ class Folds(Split):
 
 @dataclass(frozen=True)
 class Repeat(Split):
-    """The training of the settings of the trial `source` on all tracks that are not test, for as long as it says."""
+    """The final training with a trial's settings, on all tracks that are not test, to the epoch its folds chose."""
 
     count: int  # of the folds of the trial
     folds_seed: int
-    source: TrialFolder
+    source: TrialFolder  # of the trial
     result: Record  # of the trial
 
     def train(self, shard: Shard, log: Log | None) -> None:
@@ -206,7 +206,7 @@ class Repeat(Split):
 def trainer_for(
     planned: Experiment, data: Data, device: torch.device, folder: TrialFolder, fold: int = 0, **distribution: Any
 ) -> tuple[ModelCard, Trainer]:
-    """Return a trainer with the state of `fold` in `folder`, if any; `distribution` is for `experiment.trainer_for`."""
+    """Like `experiment.trainer_for`, which takes `distribution`, from the state of `fold` in `folder`, if any."""
     card, trainer = experiment.trainer_for(planned, data, device, **distribution)
     if (state := folder.load_state(fold)) is not None:
         trainer.restore(state)
@@ -219,7 +219,7 @@ def facts_of(fold: Fold | None) -> dict[str, Any]:
 
 
 def cache_of(cache: ClipCache, fold: Fold | None) -> ClipCache:
-    """Return the clips of a fold in place of the splits. Raises `ArtifactError` for a track or group on both sides."""
+    """Return the clips with `fold` in place of the splits. Raises `ArtifactError` like `check_leakage`."""
     if fold is None:
         return cache
     view = cache.features.of_fold(fold)
@@ -228,7 +228,7 @@ def cache_of(cache: ClipCache, fold: Fold | None) -> ClipCache:
 
 
 def _run(epochs: Iterator[Epoch], trainer: Trainer, log: Log | None, fold: int = 0) -> None:
-    """Train the `epochs` of `trainer`. Raises `DivergenceError`."""
+    """Train the `epochs` of `trainer`, and log each. Raises `DivergenceError`."""
     if log is not None:
         log.resume(trainer, fold)
     try:

@@ -39,7 +39,7 @@ class FoldResult:
 class Record:
     """The progress of a trial, as in its trial.json.
 
-    With tune.folds, `scores` are those of the first fold. A final training has the `folds` that it follows from.
+    With tune.folds, `scores` are those of the first fold. A final training has the `folds` of the trial it repeats.
     """
 
     settings: dict[str, Any]  # by dotted key; empty where the process died at its start
@@ -48,7 +48,7 @@ class Record:
     ended: Ended | None = None
     minutes: float = 0.0  # the time limit that stopped it; 0: no time limit did
     failure: str = ""  # in one line
-    folds: list[FoldResult] = field(default_factory=list)  # those that finished, from the first
+    folds: list[FoldResult] = field(default_factory=list)  # those that finished, in order
     later_epochs: int = 0  # trained in folds after the first
 
     @property
@@ -58,7 +58,7 @@ class Record:
 
     @property
     def first_f1(self) -> float | None:
-        """Validation macro F1 of the best epoch of the only split, or of the first fold; None before the first."""
+        """Validation macro F1 of the best epoch of the only split, or of the first fold; None before an epoch."""
         return self.scores[-1][1] if self.scores else None
 
     @property

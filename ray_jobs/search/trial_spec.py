@@ -13,7 +13,7 @@ KEY = "run"  # of the specification in the `config` of a Tune trial
 class TrialSpec:
     """The settings of a trial by dotted key, the address of its folder, and its name in Tune's logs.
 
-    With tune.folds a final training `repeats` a trial, whose folder this is, on all tracks that are not test.
+    `repeats` is the folder of the trial that a final training repeats on all tracks that are not test, with tune.folds.
     """
 
     settings: dict[str, Any]
