@@ -15,24 +15,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from genre.arrays import Ints
+from genre.arrays import Float32, Float64, Ints
 from genre.evaluation.track_statistics import MFCCS
-from genre.features import Float32
 
 EXACT_TRACKS = 20_000
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 _COMPONENTS = 1000  # of the Nystroem approximation
 _LANDMARK_TRACKS = 20_000  # at most; the components are drawn from them
 _BATCH = 4096  # tracks
-
-Float64 = npt.NDArray[np.float64]
 
 
 class Machine(Protocol):

@@ -20,9 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre.arrays import Ints
+from genre.arrays import Float32, Ints
 from genre.errors import ArtifactError
-from genre.features import Float32
 from genre.features.columns import combined
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location

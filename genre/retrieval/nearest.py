@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from genre.arrays import Ints
-from genre.features import Float32
+from genre.arrays import Float32, Ints
 
 _DIGITS = 6  # of a cosine; products of equal rows differ in the last bits by the place of the row in its block
 _QUERIES = 256  # at a time: with 20,000 vectors their cosines and keys are 60 MB
@@ -32,9 +31,9 @@ def nearest(blocks: Iterable[Float32], query: Float32, count: int) -> tuple[Ints
 
 
 def nearest_to_each(vectors: Float32, queries: Float32, count: int) -> tuple[Ints, Float32]:
-    """Return for each query what `nearest` does, (queries, count) each; `count` is at most the number of vectors.
+    """Return the rows and cosines of `nearest` for each query, (queries, count) each.
 
-    `vectors` are (rows, size) and `queries` (queries, size), of norm 1 or zero.
+    `vectors` are (rows, size), `queries` (queries, size), of norm 1 or zero. Raises `ValueError` unless 0 < count <= rows.
     """
     if not 0 < count <= len(vectors):
         raise ValueError(f"{count} neighbours of {len(vectors)} vectors")
@@ -44,9 +43,9 @@ def nearest_to_each(vectors: Float32, queries: Float32, count: int) -> tuple[Int
         products = queries[block] @ vectors.T
         # one number that sorts by cosine and then by row, so that equal cosines have one order on every machine
         keys = np.rint(products * 10**_DIGITS).astype(np.int64) * len(vectors) - np.arange(len(vectors))
-        found = np.argpartition(-keys, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(keys, found, axis=1), axis=1)
-        rows[block] = np.take_along_axis(found, order, axis=1)
+        best = np.argpartition(-keys, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(keys, best, axis=1), axis=1)
+        rows[block] = np.take_along_axis(best, order, axis=1)
         cosines[block] = np.round(np.take_along_axis(products, rows[block], axis=1), _DIGITS)
     return rows, cosines
 
