@@ -26,7 +26,7 @@ Epoch = dict[str, float | None]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A seed run: a model trained with one seed, and its predictions on the test split.
+    """A seed run: a model trained with one seed, and its predictions for the tracks of the board.
 
     `probabilities` is float32 (tracks, classes), in the order of `Board.track_ids`. It is rounded to `DIGITS` decimals
     on construction, so that a report written again from its JSON shows the same decisions. `history` holds a dict per
@@ -41,7 +41,7 @@ class Run:
     best_epoch: int | None = None
     hardware: str = ""  # of the training
     correction: Calibration | None = None  # that `genre.Tagger` applies; `probabilities` are not corrected
-    neighbours: Neighbours | None = None  # of each track, where they gave the answer
+    neighbours: Neighbours | None = None  # of each track, where their votes are the probabilities
 
     def __post_init__(self) -> None:
         rounded = np.asarray(self.probabilities, dtype=np.float64).round(DIGITS).astype(np.float32)

@@ -45,7 +45,7 @@ class SavedRuns:
 
 @dataclass(frozen=True)
 class NearestTracks:
-    """The answers of the nearest training tracks by the embeddings of a network: row `label`, training with `seed`."""
+    """The votes of the nearest training tracks by the embeddings of one model: that of row `label` with `seed`."""
 
     label: str
     seed: int

@@ -29,7 +29,7 @@ from genre.storage import Location
 SCHEMA = 2  # of leaderboard.json; increased when older versions could no longer read it correctly
 NAME = "leaderboard"
 _OF_TRACKS = ("track_ids", "truth", "groups")  # fields of a board that are in prediction files
-_OF_RUN = ("probabilities", "neighbours")
+_OF_RUN = ("probabilities", "neighbours")  # fields of a run that are there as well
 
 
 def write(board: Board, folder: Location) -> Table:

@@ -97,12 +97,14 @@ def _genres(table: Table) -> Lines:
 
 def _mistakes(table: Table) -> Lines:
     """Return the most certain wrong answers with the nearest training tracks; nothing where these are unknown."""
-    lines = [
-        [item.track_id, item.genre, f"{item.answer} ({score(item.probability)})", *map(_neighbour, item.neighbours)]
-        for item in mistakes(table)
-    ]
-    numbers = range(1, len(lines[0]) - 2) if lines else ()
-    return [["Track", "Genre", "Answer", *(f"Neighbour {number}" for number in numbers)], *lines] if lines else []
+    items = mistakes(table)
+    if not items:
+        return []
+    lines = [["Track", "Genre", "Answer", *(f"Neighbour {place + 1}" for place in range(len(items[0].neighbours)))]]
+    for item in items:
+        answer = f"{item.answer} ({score(item.probability)})"
+        lines.append([item.track_id, item.genre, answer, *map(_neighbour, item.neighbours)])
+    return lines
 
 
 def _neighbour(neighbour: Neighbour) -> str:

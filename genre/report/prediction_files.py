@@ -2,7 +2,7 @@
 
     predictions/tracks.parquet            track_id, genre, group: the tracks of the split, in order
     predictions/<model>-<seed>.parquet    track_id, genre, and a column p_<genre> for each genre: its probability;
-                                          where the nearest training tracks answered, also neighbour_<n>,
+                                          where the nearest training tracks voted, also neighbour_<n>,
                                           neighbour_<n>_genre and neighbour_<n>_cosine of the n-th of them
 
 leaderboard.json names each file with its SHA-256, so that predictions are never read with the facts of other ones.
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genre.arrays import Float32
 from genre.errors import ArtifactError
 from genre.evaluation.metrics import IntArray
 from genre.report.board import Board, Run
@@ -87,10 +87,8 @@ def read_tracks(folder: Location, file: StoredFile, classes: Sequence[str]) -> t
     return table["track_id"].to_pylist(), truth, groups if len(table) else None
 
 
-def read_run(
-    folder: Location, file: StoredFile, classes: Sequence[str]
-) -> tuple[npt.NDArray[np.float32], Neighbours | None]:
-    """Return the probabilities of a run, (tracks, classes), and the neighbours. Raises `ArtifactError`."""
+def read_run(folder: Location, file: StoredFile, classes: Sequence[str]) -> tuple[Float32, Neighbours | None]:
+    """Return the probabilities (tracks, classes) and the neighbours, if any, of a run. Raises `ArtifactError`."""
     table = _read_file(folder, file)
     columns = [column.to_numpy() for column in table.columns[2 : 2 + len(classes)]]
     probabilities = np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), np.float32)
@@ -121,10 +119,11 @@ def neighbour_columns(place: int) -> tuple[str, str, str]:
 
 def _neighbours(table: pa.Table, classes: Sequence[str]) -> Neighbours | None:
     """Return the neighbours in the file of a run, None where it has none."""
-    names = [neighbour_columns(place) for place in range((table.num_columns - 2 - len(classes)) // 3)]
-    if not names:
+    count = (table.num_columns - 2 - len(classes)) // 3  # behind track_id, genre and the probabilities, three for each
+    if not count:
         return None
-    tracks, genres, cosines = zip(*((table[each] for each in place) for place in names), strict=True)
+    columns = ([table[name] for name in neighbour_columns(place)] for place in range(count))
+    tracks, genres, cosines = zip(*columns, strict=True)
     return Neighbours(
         np.stack([column.to_numpy() for column in tracks], axis=1),
         np.stack([_indices(column, classes) for column in genres], axis=1),

@@ -20,7 +20,7 @@ RANK_RULE = (
     "for all pairs of rows (max-T). Otherwise it shares that rank. An ensemble and nearest neighbours are made of "
     "other rows and have no rank."
 )
-_UNRANKED = ("ensemble", "neighbours")
+_UNRANKED = ("ensemble", "neighbours")  # kinds of rows
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Row:
     """A row of the leaderboard.
 
     `rank` uses competition ranking (1, 1, 3), None for an ensemble and for nearest neighbours; `tied` is whether
-    others share it. `p_value` is that of no difference from the first ranked row, None for that row: corrected for all
-    pairs of ranked rows, for a row without a rank not corrected. `confusion` is (classes, classes) with a row per true
-    genre, mean over seeds. `seeds_f1` is macro F1 of the mean probabilities of a network's seeds, None with a single
-    seed. `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
+    others share it. `p_value` is that of no difference from the first ranked row, and None for that row. Only that of a
+    ranked row is corrected for all pairs of ranked rows. `seeds_f1` is macro F1 of the mean probabilities of a
+    network's seeds, None with a single seed. `confusion` is (classes, classes) with a row per true genre, mean over
+    seeds. `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
     """
 
     entry: Entry

@@ -1,10 +1,10 @@
-"""The genres of tracks by a vote of their nearest training tracks: what embeddings know without the layer after them.
+"""The genres of tracks by a vote of their nearest training tracks: what embeddings know without the last layer.
 
 The `VOTERS` training tracks with the highest cosine vote with the weight exp(cosine / `TEMPERATURE`), and the shares of
 genres in these votes are the probabilities (Wu et al., "Unsupervised feature learning via non-parametric instance
 discrimination", CVPR 2018; with 10 or 20 neighbours Caron et al., "Emerging properties in self-supervised vision
-transformers", ICCV 2021). Nothing is fitted: the network has learned the training tracks, so that the nearest of them
-alone would judge each other best, and a choice by the validation tracks would need a pass over them.
+transformers", ICCV 2021). Nothing is fitted: among the training tracks, which the network has learned, a single voter
+would look best, and a choice by the validation tracks would need a pass over them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The nearest training tracks of some tracks, the nearest first. Each array is (tracks, neighbours)."""
+    """The nearest training tracks of some tracks, the nearest first. Each array is (tracks, at most `SHOWN`)."""
 
     track_ids: npt.NDArray[np.object_]
     genres: Ints  # indices of classes
@@ -45,7 +45,7 @@ class Neighbours:
         return Neighbours(self.track_ids[rows], self.genres[rows], self.cosines[rows])
 
     def of(self, row: int, classes: list[str]) -> tuple[Neighbour, ...]:
-        """Return the neighbours of one track."""
+        """Return the neighbours of one track, their cosines with four decimals."""
         columns = zip(self.track_ids[row], self.genres[row], self.cosines[row], strict=True)
         return tuple(Neighbour(str(name), classes[genre], round(float(cosine), 4)) for name, genre, cosine in columns)
 
@@ -59,7 +59,10 @@ class TrainingTracks:
     vectors: Float32  # (tracks, size), of any norm
 
     def answer(self, vectors: Float32, classes: int) -> tuple[Float32, Neighbours]:
-        """Return the probabilities (tracks, classes) and the nearest training tracks of tracks with these `vectors`."""
+        """Return probabilities (tracks, classes) and neighbours of tracks with `vectors` (tracks, size) of any norm.
+
+        `classes` is the number of genres. Raises `ValueError` without training tracks.
+        """
         rows, cosines = nearest_to_each(_unit(self.vectors), _unit(vectors), min(VOTERS, len(self.labels)))
         names = np.array(self.track_ids, np.object_)
         shown = rows[:, :SHOWN]

@@ -31,17 +31,18 @@ class Embedder:
     @classmethod
     def best(cls, saved: Sequence[SavedRuns]) -> Embedder:
         """Return the best network by its mean score on the validation split, with its best seed."""
-        facts = [(runs.label, [(folder, read_card(folder)[0].facts) for folder in runs.folders]) for runs in saved]
-        label, seeds = max(facts, key=lambda row: float(np.mean([card["valid_f1"] for _, card in row[1]])))
-        folder, card = max(seeds, key=lambda seed: float(seed[1]["valid_f1"]))
-        return cls(label, folder, card["seed"])
+        rows = [(runs.label, [(folder, read_card(folder)[0].facts) for folder in runs.folders]) for runs in saved]
+        label, models = max(rows, key=lambda row: float(np.mean([facts["valid_f1"] for _, facts in row[1]])))
+        folder, facts = max(models, key=lambda model: float(model[1]["valid_f1"]))
+        return cls(label, folder, facts["seed"])
 
     def nearest(
         self, features: Features, judged: Float32, seed: int, device: str, capacity: Capacity
     ) -> tuple[NearestTracks | None, list[str]]:
-        """Return the votes of the nearest training tracks for tracks with the embeddings `judged`, and notes.
+        """Return the votes of the nearest training tracks for tracks with the embeddings `judged`, (tracks, size).
 
-        Of more than `MOST_TRACKS` training tracks a sample by `seed` votes: complete groups, each genre in proportion.
+        Where this fails, return None and a note. Of more than `MOST_TRACKS` training tracks a sample drawn by `seed`
+        votes: complete groups, each genre in proportion.
         """
         total = len(features.tracks("train"))
         if not total:
@@ -53,7 +54,7 @@ class Embedder:
             vectors = stream.run("training tracks embedded")[-1]
             train = TrainingTracks(tracks["track_id"].to_pylist(), sampled.labels(tracks).to_numpy(), vectors)
             probabilities, neighbours = train.answer(judged, len(features.classes))
-        except Exception as error:  # whatever it is, a search that may have taken days has its report
+        except Exception as error:  # of any kind: a search that may have taken days gets its report
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             return None, [f"Nearest neighbours were not looked up: {cause.rstrip('.')}."]
         settings: dict[str, Setting] = {

@@ -42,14 +42,14 @@ class Stream:
     measures: Sequence[Measure]
     device: str
     capacity: Capacity
-    embedded: Location | None = None  # the one of `models` of which embeddings are wanted as well
+    embedded: Location | None = None  # one of `models`, whose embeddings are computed as well
 
     def run(self, detail: str = "") -> list[Float32]:
         """Return the probabilities of each model, the embeddings, then the values of each measure, for all tracks.
 
         Each result is (tracks, width), means over the clips of a track, and does not depend on the number of workers.
-        There are embeddings only if `embedded` is set. `detail` says in the progress what is done to the tracks.
-        Raises `ArtifactError` when a model cannot be loaded, or when clips are missing, repeated or unusable.
+        There are embeddings only if `embedded` is set. The progress shows `detail`. Raises `ArtifactError` when a model
+        cannot be loaded, or when clips are missing, repeated or unusable.
         """
         tracks = self.features.tracks(self.split)
         means = TrackMeans(f"{self.features.folder}, split {self.split!r}", tracks)
@@ -57,10 +57,10 @@ class Stream:
         with JobProgress("judging", len(tracks)) as progress:
             for chunk in self.chunks():
                 progress.step(means.add(chunk), detail)
-        return self._parted(means.result())
+        return self._with_embeddings(means.result())
 
-    def _parted(self, results: list[Float32]) -> list[Float32]:
-        """Return the results of models and measures with the embeddings as a result of their own."""
+    def _with_embeddings(self, results: list[Float32]) -> list[Float32]:
+        """Return the results with the embeddings as one of their own, separated from their model's probabilities."""
         if self.embedded is None or not results:
             return results
         model = list(self.models).index(self.embedded)

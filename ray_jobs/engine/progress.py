@@ -57,9 +57,9 @@ class JobProgress:
             self._console.print(f"{self._job}: {self._done} of {self._total}{self._unit}, {details}".removesuffix(", "))
 
     def _left(self, now: float) -> str:
-        """Return the time that the other parts take if they take as long as those after the first ones.
+        """Return the time that the other parts take if each takes as long as those after the first step with parts.
 
-        The first ones are not counted, because workers start and load models before them.
+        Before that step workers start and load models.
         """
         since, first = self._first or (now, self._done)
         counted = self._done - first

@@ -48,15 +48,16 @@ def score(
 ) -> Scored:
     """Score all models on all machines, on a split and then on changed audio of it.
 
-    For the test split the nearest training tracks are looked up as well; the others took part in making the networks.
-    At the end the costs are measured, while nothing else runs.
+    On the test split alone the nearest training tracks are looked up as well, since the other splits took part in
+    making the networks; `seed` draws them where they are too many. At the end the costs are measured, while nothing
+    else runs.
     """
     folders = [folder for runs in saved for folder in runs.folders]
     measures = [] if fitted is None else [track_statistics.of_clips]
     embedder = Embedder.best(saved) if split == "test" else None
     embedded = embedder.folder if embedder else None
     means = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
-    remaining = iter(means)
+    remaining = iter(means)  # of the models, the embeddings, the statistics of the baseline
     answers = {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
     notes: list[str] = []
     nearest: NearestTracks | None = None
@@ -73,8 +74,8 @@ def score(
             unchanged = [*means[: len(folders)], *(probabilities for _, probabilities in scored_baselines)]
             name = BASELINE if baselines else ""
             truth = features.labels(features.tracks(split)).to_numpy()
-            f1, left_out = measurement.finish(truth, seeds, unchanged, name, progress)
-            notes += left_out
+            f1, robustness_notes = measurement.finish(truth, seeds, unchanged, name, progress)
+            notes += robustness_notes
         costs = measure_costs(saved, features, split, progress)
     return Scored(answers, costs, scored_baselines[0] if scored_baselines else None, nearest, f1, notes)
 
