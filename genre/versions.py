@@ -12,9 +12,9 @@ from genre import __version__
 
 def packages() -> dict[str, str]:
     """Return the versions of the packages that results depend on."""
-    packages = ("ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
+    names = ("ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
     ours = {"genre": __version__, "python": sys.version.split()[0]}
-    return ours | {package: version(package) for package in packages}
+    return ours | {name: version(name) for name in names}
 
 
 def commit() -> str:

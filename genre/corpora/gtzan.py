@@ -7,9 +7,9 @@ accepted: `blues/blues.00000.au`. `track_id` is `blues.00000`.
 The official split is the fault-filtered one: 443 train, 197 valid, 290 test, no artist in two splits (Kereliuk, Sturm,
 Larsen, arXiv 1507.04761). The 70 tracks that it does not name are repeated, mislabelled or distorted (Sturm, arXiv
 1306.1461): they are yielded with the split `excluded`, so that the counts add up. jazz.00054 is in the training split
-and unreadable in most copies. The artists are not known, so there
-are no groups: with `corpus.split=random` all 1,000 tracks take part, artists and repeated recordings are in several
-splits, and the scores are much too high (docs/SPLITS.md).
+and unreadable in most copies. The artists are not known, so there are no groups: with `corpus.split=random` all 1,000
+tracks take part, artists and repeated recordings are in several splits, and the scores are much too high
+(docs/SPLITS.md).
 """
 
 from __future__ import annotations

@@ -161,13 +161,13 @@ def _limits(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) -> Ite
         "of them, or to unknown."
     )
     yield "Genres are conventions: where listeners disagree, no model can satisfy all of them."
-    known = [corpus.tracks.get(part, {}) for part in card.trained_on] if corpus else []
-    train = {genre: sum(counts.get(genre, 0) for counts in known) for genre in card.classes}
-    if any(known):
-        few = [f"{genre} ({number})" for genre, number in train.items() if number < FEW]
-        part = "a part of the " if "fold" in card.facts else ""
-        learned = plural(sum(train.values()), "track")
-        yield f"It was trained on {part}{learned} of one corpus; expect lower scores on others."
+    by_split = [corpus.tracks.get(split, {}) for split in card.trained_on] if corpus else []
+    learned = {genre: sum(counts.get(genre, 0) for counts in by_split) for genre in card.classes}
+    if any(by_split):
+        few = [f"{genre} ({number})" for genre, number in learned.items() if number < FEW]
+        share = "a part of the " if "fold" in card.facts else ""
+        total = plural(sum(learned.values()), "track")
+        yield f"It was trained on {share}{total} of one corpus; expect lower scores on others."
         if few:
             names = "every genre" if len(few) == len(card.classes) else ", ".join(few)
             yield f"Trained on fewer than {FEW} tracks: {names}."

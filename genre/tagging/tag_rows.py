@@ -101,13 +101,13 @@ def names_in(path: str) -> dict[str, str | None]:
         written = retry(lambda: written_tags.read(file), file, STORAGE_SECONDS)
     except (OSError, ValueError):  # a file without readable tags is tagged all the same
         return {}
-    found = {
+    names = {
         "artist": written.artist or written.album_artist,
         "title": written.title,
         "own_genre": "; ".join(written.genres)[:_LONGEST_OWN],
         "group": group_of(written),
     }
-    return {name: text or None for name, text in found.items()}
+    return {column: text or None for column, text in names.items()}
 
 
 def tag_columns(tags: Tags, classes: list[str]) -> dict[str, Any]:
