@@ -33,7 +33,7 @@ def nearest(blocks: Iterable[Float32], query: Float32, count: int) -> tuple[Ints
 def nearest_to_each(vectors: Float32, queries: Float32, count: int) -> tuple[Ints, Float32]:
     """Return the rows and cosines of `nearest` for each query, (queries, count) each.
 
-    `vectors` are (rows, size), `queries` (queries, size), of norm 1 or zero. Raises `ValueError` unless 0 < count <= rows.
+    `vectors` (rows, size) and `queries` (queries, size) have norm 1 or 0. Raises `ValueError` unless 0 < count <= rows.
     """
     if not 0 < count <= len(vectors):
         raise ValueError(f"{count} neighbours of {len(vectors)} vectors")
