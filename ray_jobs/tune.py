@@ -90,6 +90,10 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     board.notes.extend(trained.notes)
     if config.tune.folds:
         board.notes.append("The baseline, the majority and the nearest neighbours know the training split alone.")
+        board.notes.append(
+            "In the search, a trial that finished all folds counts with their mean, another one with the mean of those "
+            "that it finished, or with its first so far."
+        )
     if config.tune.robustness and not changed_tracks:
         board.notes.append(f"Robustness was not measured: tune.minutes={config.tune.minutes:g} left no time for it.")
     board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))
@@ -196,7 +200,9 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     )
     board.notes.append("The search was interrupted: these are the best trials so far.")
     if runner.first_fold is not None:
-        board.notes.append(f"The validation tracks are those of {runner.first_fold}, by whose networks the trials are.")
+        board.notes.append(
+            f"The models are the networks of {runner.first_fold}, and the validation tracks those that it held out."
+        )
     judging.publish(board, output / "leaderboard" / "so-far", saved)
 
 

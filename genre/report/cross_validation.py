@@ -60,11 +60,11 @@ def _notes(features: Features, tracks: pa.Table, rows: Sequence[Entry]) -> list[
         f"Cross-validation over {plural(pc.max(tracks['fold']).as_py(), 'fold')}: each of the {len(tracks)} labelled "
         f"tracks ({parts}) was judged once, by networks that learned from the other folds with the settings, seed and "
         "number of epochs of the saved models, and so from no track of its group.",
-        "Scores on the test split are those of the saved models, which learned from the training split only; these are "
-        "those of the same way of training with more tracks. Validation scores, learning curves, training times and "
-        "costs are those of the saved models.",
-        "Settings and numbers of epochs were chosen by the validation tracks, which are judged as well: the scores may "
-        "be a little too high.",
+        "Scores on the test split are those of the saved models, which learned from the training split, or after "
+        "tune.folds from all tracks that are not test; these are those of the same way of training on the other folds. "
+        "Validation scores, learning curves, training times and costs are those of the saved models.",
+        "Settings and numbers of epochs were chosen by tracks that are judged as well, those of the validation split "
+        "or after tune.folds all that are not test: the scores may be a little too high.",
     ]
     if tracks["group"].null_count == len(tracks):
         notes.append(

@@ -80,11 +80,13 @@ def _missing(boards: list[Board], entries: list[Entry]) -> dict[str, str]:
 def _new_names(board: Board, entries: list[Entry], label: str) -> dict[str, str]:
     """Return the name of each entry of `board` in the merged board, without those that repeat one of `entries`."""
     known = {entry.name: entry for entry in entries}
-    names = {}
-    for entry in board.entries:
+    names: dict[str, str] = {}
+    for entry in sorted(board.entries, key=lambda entry: entry.kind == "neighbours"):
         namesake = known.get(entry.name)
         if namesake is None:
-            names[entry.name] = entry.name
+            # neighbours are those of a network of this board, which may have a new name
+            is_of_renamed = entry.kind == "neighbours" and any(new != old for old, new in names.items())
+            names[entry.name] = f"{entry.name} ({label})" if is_of_renamed else entry.name
         elif not _same_predictions(entry, namesake):
             names[entry.name] = f"{entry.name} ({label})"
     return names

@@ -102,8 +102,8 @@ def expected_best(trials: Iterable[Trial], tried: int) -> float | None:
     first = [f1 for f1, is_configured in scored if is_configured]
     drawn = sorted(f1 for f1, is_configured in scored if not is_configured)
     others = tried - len(first)
-    if not others:
-        return first[0]
+    if others <= 0:  # a merged report has a configured trial of each search
+        return max(first)
     # a drawn trial is the best of those chosen when all others are among the lower ones
     best = sum(max([*first, f1]) * math.comb(lower, others - 1) for lower, f1 in enumerate(drawn))
     return best / math.comb(len(drawn), others)

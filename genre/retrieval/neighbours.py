@@ -84,6 +84,7 @@ def votes(labels: Ints, cosines: Float32, classes: int) -> Float32:
 
 def _unit(vectors: Float32) -> Float32:
     """Return vectors scaled to a norm of 1. Zeros, of a network whose last layer takes only zeros, stay zeros."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    unit: Float32 = (vectors / np.maximum(norms, 1e-30)).astype(np.float32)
+    # in float64 without a copy of the vectors, which may be some GB
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    unit: Float32 = vectors / np.maximum(norms, 1e-30).astype(np.float32)[:, None]
     return unit

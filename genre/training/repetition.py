@@ -32,6 +32,7 @@ class Repetition:
     epochs: int
     seconds_per_epoch: float  # as measured in the training of the saved model, with its validations
     trained_on: tuple[str, ...] = ("train",)  # the splits that the saved model learned from
+    trained_share: float = 1.0  # of their tracks, about
 
     @classmethod
     def of(cls, card: ModelCard, source: Location) -> Repetition:
@@ -41,7 +42,8 @@ class Repetition:
             settings = validate(TrainSettings, facts["settings"]["train"], "train.")
             repeated = Experiment(card.architecture, card.params, settings, int(facts["seed"]))
             seconds = float(facts["train_seconds"]) / int(facts["history"][-1]["epoch"])
-            return cls(repeated, int(facts["best_epoch"]), seconds, card.trained_on)
+            share = float(facts.get("trained_share", 1.0))
+            return cls(repeated, int(facts["best_epoch"]), seconds, card.trained_on, share)
         except (KeyError, IndexError, TypeError, ConfigError) as error:
             raise ArtifactError(
                 f"{source}: model.json does not say how the model was trained ({error}); train it again"

@@ -179,9 +179,10 @@ class CrossValidation:
         files = [training.file for training in trainings]
         return fold_predictions.joined(files, combined(self.tracks["track_id"]), len(self.features.classes))
 
-    def _learned_from(self, training: FoldTraining) -> int:
+    def _learned_from(self, training: FoldTraining) -> float:
         """Return the number of tracks that the saved model learned from."""
-        return max(1, sum(len(self.features.tracks(part)) for part in training.repetition.trained_on))
+        saved = training.repetition
+        return max(1.0, saved.trained_share * sum(len(self.features.tracks(part)) for part in saved.trained_on))
 
     def _seconds(self, training: FoldTraining) -> float:
         """Return the expected seconds of a training: those of the saved model, in proportion to the tracks."""

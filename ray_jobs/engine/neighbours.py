@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genre.errors import ArtifactError
 from genre.features import Features, Float32
 from genre.model.card import read_card
 from genre.report.entries import NearestTracks, SavedRuns
@@ -54,6 +55,8 @@ class Embedder:
             vectors = stream.run("training tracks embedded")[-1]
             train = TrainingTracks(tracks["track_id"].to_pylist(), sampled.labels(tracks).to_numpy(), vectors)
             probabilities, neighbours = train.answer(judged, len(features.classes))
+            if not np.isfinite(probabilities).all():
+                raise ArtifactError("embeddings are not all finite")
         except Exception as error:  # of any kind: a search that may have taken days gets its report
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             return None, [f"Nearest neighbours were not looked up: {cause.rstrip('.')}."]

@@ -61,7 +61,10 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
     finals = _publish(trials.base, winners, slots)
-    finals.notes.extend(note for winner in winners if (note := _learned_from(trials, winner)))
+    saved = {runs.label for runs in finals.saved}
+    finals.notes.extend(
+        note for winner in winners if label(trials.base, winner) in saved and (note := _learned_from(trials, winner))
+    )
     return finals
 
 
@@ -88,7 +91,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
         if record is not None and record.ended != "finished" and not record.folds:
             finals.notes.append(
                 f"{winner.architecture}: tune.minutes ended its training after {record.epochs} of "
-                f"{winner.slot.all_epochs} epochs; the model is that of its best epoch."
+                f"{plural(winner.slot.epochs, 'epoch')}; the model is that of its best epoch."
             )
     return finals
 
@@ -151,10 +154,11 @@ def _learned_from(trials: Runner, winner: Winner) -> str:
     chosen = f"{plural(record.epochs_to_train(winner.slot.epochs), 'epoch')} of the schedule of {winner.slot.epochs}"
     learned = f"{name}: its models learned from all {tracks} tracks that are not test, without validation, for {chosen}"
     if finished < count:
-        known = f"of the {finished} that finished" if finished else "of the first so far"
+        score = f"the mean over the {finished} that it finished" if finished else "that of the first so far"
+        calibrated = "" if finished else ", and they are not calibrated"
         return (
-            f"{learned}: tune.minutes ended the trials before {count} folds, and its valid F1 is that {known}, each "
-            "by a network that learned from the other folds."
+            f"{learned}: no trial of it finished {count} folds. Its valid F1 is {score}, each judged by a network that "
+            f"learned from the other folds{calibrated}."
         )
     best = ", ".join(str(fold.best_epoch) for fold in record.folds)
     return (
@@ -206,10 +210,15 @@ def _delete_others(parent: Location, kept: set[str]) -> None:
 
 
 def _copy(model: Location, target: Location) -> None:
-    """Copy all files of a saved model's folder, model.json last."""
+    """Copy all files of a saved model's folder, model.json last; other files of another model are deleted."""
+    files = list(model.files())
     if not _is_same(model, target):
         (target / CARD).delete()
-    for file in sorted(model.files(), key=lambda file: file.name == CARD):
+        names = {file.name for file in files}
+        for file in target.files():
+            if file.name not in names:
+                file.delete()
+    for file in sorted(files, key=lambda file: file.name == CARD):
         (target / file.name).write_bytes(file.read_bytes())
 
 

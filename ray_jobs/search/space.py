@@ -12,6 +12,7 @@ from genre import architectures
 from genre.architectures import Domain, parse
 from genre.config import validate
 from genre.errors import ConfigError
+from genre.grammar import nearest
 from genre.settings import Config, TuneSettings
 from genre.training.experiment import Experiment
 
@@ -39,9 +40,15 @@ def domains(settings: TuneSettings, architecture: str) -> dict[str, Domain]:
 
 
 def configured(planned: Experiment, varied: Mapping[str, Domain]) -> dict[str, Any]:
-    """Return the values that `planned` has for the settings that vary, each the nearest that its domain allows."""
+    """Return the values that `planned` has for the settings that vary, each the nearest that its domain allows.
+
+    Raises `ConfigError` for a key that is no setting of a training.
+    """
+    name = planned.architecture
     values = {f"train.{key}": value for key, value in planned.train.model_dump(mode="json").items()}
-    values |= {f"architectures.{planned.architecture}.{key}": value for key, value in planned.params.items()}
+    values |= {f"architectures.{name}.{key}": value for key, value in planned.params.items()}
+    if unknown := next((key for key in varied if key not in values), ""):
+        raise ConfigError(f"tune.space.{name}: found {unknown!r}; {nearest(unknown, values)}")
     return {key: domain.nearest(values[key]) for key, domain in varied.items()}
 
 
@@ -53,9 +60,12 @@ def sampled(settings: Mapping[str, Any]) -> dict[str, Any]:
 def experiments(base: Config) -> dict[str, Experiment]:
     """Return the experiment of each architecture to search, by name, before its settings vary.
 
-    Raises `ConfigError` for invalid settings of an architecture.
+    Raises `ConfigError` for invalid settings of an architecture, and for an invalid `tune.space`.
     """
-    return {name: experiment(base, {"architecture": name}) for name in architecture_names(base.tune)}
+    planned = {name: experiment(base, {"architecture": name}) for name in architecture_names(base.tune)}
+    for name, its in planned.items():
+        configured(its, domains(base.tune, name))
+    return planned
 
 
 def experiment(base: Config, settings: Mapping[str, Any]) -> Experiment:

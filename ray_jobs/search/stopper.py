@@ -86,7 +86,10 @@ class PerArchitecture(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """See `TrialScheduler`."""
-        self._scheduler(trial).on_trial_complete(tune_controller, trial, result)
+        if "fold" in result:  # the score of later folds, which is not compared
+            self._scheduler(trial).on_trial_remove(tune_controller, trial)
+        else:
+            self._scheduler(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """See `TrialScheduler`."""

@@ -105,7 +105,11 @@ class Log:
         """Record and report that the loss is not finite."""
         self.record = replace(self.record.now(), ended="failed", failure=failure)
         self._folder.write(self.record)
-        self._report(self._summary(self.record.epochs) | {"failure": failure})
+        if self.record.folds:  # in a later fold, whose epochs are compared with nothing
+            epoch = self.record.epochs - sum(fold.epochs for fold in self.record.folds)
+            self._report(self._summary(epoch) | {"failure": failure, "fold": len(self.record.folds) + 1})
+        else:
+            self._report(self._summary(self.record.epochs) | {"failure": failure})
 
     def finish(self, epochs: int, count: int) -> None:
         """Record that the model is saved; with `count` folds (0: none), report their mean at the last of `epochs`."""
@@ -158,15 +162,18 @@ class Folds(Split):
     def train(self, shard: Shard, log: Log | None) -> None:
         """Train each fold, save its predictions, and the model of the first. Raises `DivergenceError`."""
         for fold in self.missing:
-            card, trainer = self._trainer(shard, fold)
-            _run(trainer.run(), trainer, log, fold.number)
-            if fold.number == 1:
-                probabilities = experiment.save_best(self.folder.model, card, trainer, **facts_of(fold))
-            else:
-                probabilities = experiment.best_predictions(trainer)
-            if log is not None and probabilities is not None:
-                fold_predictions.write(self.folder.predictions(fold.number), trainer.valid.track_ids, probabilities)
-                log.finished_fold(trainer)
+            self._train_fold(fold, shard, log)
+
+    def _train_fold(self, fold: Fold, shard: Shard, log: Log | None) -> None:
+        card, trainer = self._trainer(shard, fold)
+        _run(trainer.run(), trainer, log, fold.number)
+        if fold.number == 1:
+            probabilities = experiment.save_best(self.folder.model, card, trainer, **facts_of(fold))
+        else:
+            probabilities = experiment.best_predictions(trainer)
+        if log is not None and probabilities is not None:
+            fold_predictions.write(self.folder.predictions(fold.number), trainer.valid.track_ids, probabilities)
+            log.finished_fold(trainer)
 
 
 @dataclass(frozen=True)
@@ -215,7 +222,9 @@ def trainer_for(
 
 def facts_of(fold: Fold | None) -> dict[str, Any]:
     """Return for the card of a model what it learned from, if that is not the training split."""
-    return {"trained_on": list(fold.splits), "fold": str(fold)} if fold is not None else {}
+    if fold is None:
+        return {}
+    return {"trained_on": list(fold.splits), "fold": str(fold), "trained_share": 1 - 1 / fold.count}
 
 
 def cache_of(cache: ClipCache, fold: Fold | None) -> ClipCache:

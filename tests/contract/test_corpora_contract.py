@@ -257,8 +257,3 @@ def test_bad_root_gives_an_error_of_one_line(settings: CorpusSettings) -> None:
     with pytest.raises(GenreError) as error:
         scan(settings.model_copy(update={"root": "nowhere://at/all"}))
     assert "\n" not in str(error.value)
-
-
-def test_known_faults_have_a_reason(settings: CorpusSettings) -> None:
-    faulty: dict[str, str] = getattr(registry.load("genre.corpora", settings.kind), "faulty", dict)()
-    assert all(track and reason for track, reason in faulty.items())

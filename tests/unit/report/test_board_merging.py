@@ -53,6 +53,12 @@ def test_neighbours_follow_their_tracks_into_another_order() -> None:
         board(dataclasses.replace(entry, runs=[fewer]))
 
 
+def test_neighbours_of_a_network_with_a_new_name_have_one_too() -> None:
+    first, entry = board(network("cnn", 0.5)), boards.neighbours()
+    merged = merge({"a": first, "b": board(network("cnn", 0.9), entry)})
+    assert [row.name for row in merged.entries] == ["cnn", "cnn (b)", f"{entry.name} (b)"]
+
+
 def test_nothing_to_merge_is_refused() -> None:
     with pytest.raises(ArtifactError, match="nothing to merge"):
         merge({})

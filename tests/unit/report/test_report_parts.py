@@ -174,6 +174,12 @@ def test_the_expected_best_is_the_mean_of_the_best_of_every_choice_with_the_conf
     assert expected_best(trials, len(scores) + 1) is None
 
 
+def test_a_merged_search_may_have_two_configured_trials_of_an_architecture() -> None:
+    trials = [Trial("cnn", {}, "finished", score, is_configured=True) for score in (0.5, 0.7)]
+    assert expected_best(trials, 1) == 0.7
+    assert expected_best([*trials, Trial("cnn", {}, "finished", 0.8)], 3) == 0.8
+
+
 def test_budgets_double_up_to_the_most_trials_of_an_architecture() -> None:
     assert budgets(boards.search(("cnn", "resnet"), trials=8)) == [1, 2, 4, 7]  # one trial of each has no score
     assert budgets(Search()) == []

@@ -68,6 +68,12 @@ def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> No
     assert not (models / "cnn/seed-1").exists()
 
 
+def test_no_file_of_an_earlier_model_stays_beside_a_new_one(tmp_path: Path, models: Path) -> None:
+    (models / "cnn/seed-0/validation.parquet").write_text("of the earlier one")
+    train(tmp_path)
+    assert [file.name for file in (models / "cnn/seed-0").iterdir()] == ["model.json"]
+
+
 def test_an_earlier_model_is_deleted_where_all_seeds_failed(tmp_path: Path, models: Path) -> None:
     result = train(tmp_path, crnn="the loss is nan")
     assert [runs.label for runs in result.saved] == ["cnn"]

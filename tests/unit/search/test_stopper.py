@@ -41,6 +41,9 @@ class Experiment:
         result = {"epoch": epoch, METRIC: f1, "trial_seconds": seconds} | more
         return self.stopper.on_trial_result(None, self._trials[name], result)
 
+    def complete(self, name: str, **result: float) -> None:
+        self.stopper.on_trial_complete(None, self._trials[name], result)
+
     def folder(self, name: str) -> str:
         return str(self._folder / name)
 
@@ -91,6 +94,16 @@ def test_later_folds_are_compared_with_nothing_but_have_the_same_time(tmp_path: 
     assert experiment.report("cnn", 1, 0.1, seconds=70, fold=2) == TrialScheduler.STOP
     assert (experiment.record("cnn-1").ended, experiment.record("cnn-1").minutes) == ("stopped", 1)
     assert experiment.report("cnn", 2, 0.1, epoch=27, seconds=70, fold=3) == TrialScheduler.CONTINUE
+
+
+def test_the_mean_over_folds_is_compared_with_nothing(tmp_path: Path) -> None:
+    """Their mean may be lower than what other trials reach in their first fold."""
+    first = Experiment(tmp_path / "first")
+    second = Experiment(tmp_path / "second")
+    for experiment, mean in ((first, 0.0), (second, 1.0)):
+        assert [experiment.report("cnn", number, 0.7) for number in range(3)][-1] == "CONTINUE"
+        experiment.complete("cnn-0", epoch=27, best_f1=mean, fold=3)
+    assert first.report("cnn", 3, 0.6, epoch=9) == second.report("cnn", 3, 0.6, epoch=9)
 
 
 def test_a_trial_at_its_last_epoch_may_save_its_model(tmp_path: Path) -> None:
