@@ -33,6 +33,12 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error's text: Ray puts a traceback above the message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 class Reason(StrEnum):
     """Why a track has no features. Stored in `rejects.parquet`, so names are never reused."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from genre.evaluation.bootstrap import interval
 from genre.report.board import Run
 from genre.report.columns import unchanged_f1
-from genre.report.formats import listed
+from genre.report.formats import joined
 from genre.report.table import ALPHA, Row, Table
 from genre.wording import plural
 
@@ -104,7 +104,7 @@ def _unequal_training(networks: list[Row]) -> Iterator[str]:
     ]
     if improving:
         yield (
-            f"The networks trained for {min(epochs.values())} to {longest} epochs; {listed(improving)} "
+            f"The networks trained for {min(epochs.values())} to {longest} epochs; {joined(improving)} "
             f"{'was' if len(improving) == 1 else 'were'} still improving and could gain from a longer training."
         )
 
@@ -136,7 +136,7 @@ def _against_networks(best: Row, others: list[Row]) -> Iterator[str]:
     if _size_ratio(best, cheaper) >= SMALLER:
         gains["size"] = f"{_size_ratio(best, cheaper):.1f} times smaller"
     if gains:
-        yield f"For {listed(list(gains))}, use {cheaper.entry.name}: {listed(list(gains.values()))}."
+        yield f"For {joined(list(gains))}, use {cheaper.entry.name}: {joined(list(gains.values()))}."
 
 
 def _against_baseline(best: Row, table: Table) -> Iterator[str]:
@@ -203,4 +203,4 @@ def _size_ratio(best: Row, row: Row) -> float:
 
 def _named(rows: list[Row]) -> str:
     """Return names with their macro F1: "cnn (0.61), crnn (0.60) and vgg16 (0.58)"."""
-    return listed([f"{row.entry.name} ({row.f1.mean:.2f})" for row in rows])
+    return joined([f"{row.entry.name} ({row.f1.mean:.2f})" for row in rows])

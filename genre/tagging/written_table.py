@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, first_line
 from genre.features.columns import combined, replaced
 from genre.spreadsheet import csv_bytes
 from genre.storage import Location
@@ -132,7 +132,7 @@ def _read(file: Location) -> pa.Table:
             f"{file}: cannot be read ({error.strerror or error}); name the written.csv of tag"
         ) from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ArtifactError(f"{file}: not the written.csv of this version of tag ({reason}); name another") from None
     return table.cast(SCHEMA)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, last_line
 from genre.features import Features, Float32
 from genre.model.card import read_card
 from genre.report.entries import NearestTracks, SavedRuns
@@ -58,8 +58,7 @@ class Embedder:
             if not np.isfinite(probabilities).all():
                 raise ArtifactError("embeddings are not all finite")
         except Exception as error:  # of any kind: a search that may have taken days gets its report
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            return None, [f"Nearest neighbours were not looked up: {cause.rstrip('.')}."]
+            return None, [f"Nearest neighbours were not looked up: {last_line(error).rstrip('.')}."]
         settings: dict[str, Setting] = {
             "neighbours.voters": min(VOTERS, len(tracks)),
             "neighbours.temperature": TEMPERATURE,

@@ -19,7 +19,7 @@ import torch
 
 from genre.arrays import Float32
 from genre.audio.isolation import IsolatedKernel
-from genre.errors import AudioError, StorageError
+from genre.errors import AudioError, StorageError, last_line
 from genre.evaluation import robustness, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.changes import CHANGES
@@ -126,8 +126,7 @@ class Measurement:
             return result
         except ray.exceptions.RayError as error:
             # for example, the worker was killed for its memory, or a decoding process did not start
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            return Block(failures=[f"{self.audio.paths[position]}: {cause}" for position in block])
+            return Block(failures=[f"{self.audio.paths[position]}: {last_line(error)}" for position in block])
 
     def _notes(self, measured: int, failures: list[str]) -> list[str]:
         total = plural(self.audio.total, "test track")

@@ -13,6 +13,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from genre.errors import last_line
 from genre.settings import Config
 from genre.storage import Location
 
@@ -69,12 +70,6 @@ def cause(error: RayError) -> str:
     if isinstance(error, RayTaskError):
         return last_line(error)
     return "its process ran out of memory" if isinstance(error, OutOfMemoryError) else "its process died"
-
-
-def last_line(error: BaseException) -> str:
-    """Return the last line of an error's text: Ray puts a traceback above the message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _file(output: Location, trial: str) -> Path | None:

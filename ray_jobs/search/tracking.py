@@ -8,7 +8,7 @@ import os
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune import Callback
 
-from genre.errors import ConfigError
+from genre.errors import ConfigError, first_line
 
 
 def check(address: str) -> None:
@@ -26,9 +26,8 @@ def check(address: str) -> None:
     try:
         MlflowClient(tracking_uri=address).search_experiments(max_results=1)
     except MlflowException as error:
-        why = str(error).splitlines()[0]
         raise ConfigError(
-            f"tune.mlflow={address} cannot be used ({why}); give a server's address or a database, "
+            f"tune.mlflow={address} cannot be used ({first_line(error)}); give a server's address or a database, "
             "for example sqlite:///runs.db"
         ) from None
 
