@@ -23,10 +23,10 @@ from making import SMALL_MODELS
 from running import ENVIRONMENT
 from saving import song
 
-from genre import config
 from genre.corpora import fma, gtzan
 from genre.settings import Config
 from genre.storage import Location
+from ray_jobs.engine import cli, jobs
 
 _JOB = re.compile(r"(?:python -m ray_jobs\.|\bgenre )(\w+)")
 # appended to the command of a job, so that it takes seconds
@@ -102,7 +102,8 @@ class Workspace:
         )  # fmt: skip
         arguments = [argument for argument in listed.stdout.splitlines() if argument]
         file = arguments[arguments.index("--config") + 1] if "--config" in arguments else None
-        return config.load(file and str(self.folder / file), [argument for argument in arguments if "=" in argument])
+        given = [argument for argument in arguments if "=" in argument]
+        return cli.settings_of(jobs.JOBS[match[1]], file and str(self.folder / file), given)
 
     def run(self, line: str) -> str:
         """Run the line of a job and check that the documented result exists."""

@@ -113,8 +113,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     if options.price_per_core_hour is not None and not (options.dry_run and job.is_priced):
         raise ConfigError("--price-per-core-hour belongs to `prepare --dry-run` and `tag --dry-run`; leave it out")
-    arguments = [_with_section(text, job.short) for text in _with_bare_key(options.settings, job.bare)]
-    settings = config.load(options.config or job.shipped, arguments)
+    settings = settings_of(job, options.config, options.settings)
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
@@ -125,6 +124,12 @@ def _run(name: str, options: argparse.Namespace) -> None:
             _forecast(job, settings, options.price_per_core_hour)
         return
     jobs.load(name)(settings)
+
+
+def settings_of(job: jobs.Job, path: str | None, arguments: list[str]) -> Config:
+    """Return the settings that `--config path` and `arguments` give a job. Raises `ConfigError` as `config.load`."""
+    full = [_with_section(text, job.short) for text in _with_bare_key(arguments, job.bare)]
+    return config.load(path or job.shipped, full)
 
 
 def _can_train() -> bool:
