@@ -87,7 +87,7 @@ def _numbers(lists: pa.ChunkedArray) -> Float64:
     values = pc.list_flatten(lists)
     if pa.types.is_struct(values.type):
         values = pc.list_flatten(pc.struct_field(values, "probabilities"))
-    return values.to_numpy().astype(float)
+    return np.asarray(values, float)
 
 
 def _first_difference(right: pa.Table, made: pa.Table) -> str:
