@@ -57,7 +57,7 @@ class DecodedFile:
 
 
 def decode_files(decode: Callable[[str], Any], files: pa.Table, known: KnownContents) -> list[DecodedFile]:
-    """Decode `files`; a `StorageError` of `decode` ends this. One whose content is `known` is only read."""
+    """Decode `files`. One whose content is `known` is only read. Raises `StorageError`."""
     return [_decoded(decode, row, known) for row in files.select(FILES.names).to_pylist()]
 
 
@@ -135,8 +135,12 @@ def _in_order(genres: list[tuple[str, float]], classes: list[str]) -> list[float
 
 
 def content_of(path: str) -> str | None:
-    """Return the SHA-256 of a file; None when it cannot be opened."""
+    """Return the SHA-256 of a file; None when it cannot be opened.
+
+    Raises `StorageError` when its storage is away.
+    """
+    file = Location.of(path)
     try:
-        return Location.of(path).sha256()
+        return retry(file.sha256, file, STORAGE_SECONDS)
     except OSError:
         return None
