@@ -7,16 +7,17 @@ mutagen does not read. Only the parts of a file that hold tags are read, mostly 
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
+
+import pyarrow as pa
 
 from genre.errors import ConfigError
 from genre.storage import Location
-
-_Stream = BinaryIO | io.BufferedReader
 
 _BUFFER = 1 << 16  # bytes of a request to an object store
 # the keys of ID3; of Vorbis comments and APE, which ignore case; of MP4; of ASF
@@ -48,11 +49,44 @@ def read(file: Location) -> Tags:
 
     Raises `ValueError` for damaged tags and for a format without tags, and `OSError` for an unreadable file.
     """
-    if file.is_local:
-        with open(file.path, "rb") as stream:
-            return _read(stream, file.name)
-    with file.filesystem.open_input_file(file.path) as remote:
-        return _read(io.BufferedReader(remote, _BUFFER), file.name)
+    with _open(file) as stream:
+        source = _Source(stream)
+        try:
+            return _read(io.BufferedReader(source, _BUFFER), file.name)
+        finally:
+            if source.error:
+                raise source.error from None
+
+
+def _open(file: Location) -> io.FileIO | pa.NativeFile:
+    return io.FileIO(file.path) if file.is_local else file.filesystem.open_input_file(file.path)
+
+
+class _Source(io.RawIOBase):
+    """A file that keeps the error of a read. mutagen raises other errors in its place, or takes it for missing tags."""
+
+    def __init__(self, stream: io.FileIO | pa.NativeFile) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(self._stream.readinto(buffer))
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def require(setting: str) -> None:
@@ -63,7 +97,7 @@ def require(setting: str) -> None:
         raise ConfigError(f"{setting} needs mutagen, which is not installed; install the extra genre[tags]") from None
 
 
-def _read(stream: _Stream, name: str) -> Tags:
+def _read(stream: io.BufferedReader, name: str) -> Tags:
     import mutagen
 
     try:
@@ -71,8 +105,6 @@ def _read(stream: _Stream, name: str) -> Tags:
         if opened is None:
             raise ValueError("mutagen knows no tags for this format")
         values = _values(opened.tags) or _values(_ape(stream)) or _info(stream)
-    except OSError:
-        raise
     except Exception as error:  # mutagen raises many kinds of exceptions for damaged files
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
     return _tags(values)
@@ -102,7 +134,7 @@ def _texts(tags: Any, key: str) -> Iterable[str]:
     yield from (str(text) for text in (value if hasattr(value, "__iter__") else [value]))
 
 
-def _ape(stream: _Stream) -> Any:
+def _ape(stream: io.BufferedReader) -> Any:
     """Return the APE tags at the end of an MP3 file, of which mutagen reads ID3 only; None without."""
     from mutagen.apev2 import APENoHeaderError, APEv2
 
@@ -113,7 +145,7 @@ def _ape(stream: _Stream) -> Any:
         return None
 
 
-def _info(stream: _Stream) -> dict[str, list[str]]:
+def _info(stream: io.BufferedReader) -> dict[str, list[str]]:
     """Return the texts in the INFO list of a RIFF file; {} for another file or without a list."""
     values: dict[str, list[str]] = {}
     stream.seek(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_storage import Handler, behind, refusing
 from library import CONTAINERS, tone, write_ape_tags, write_cyrillic_tags, write_tags
 from mutagen import id3
 
@@ -32,6 +33,28 @@ def test_all_fields_are_read_from_every_container(tmp_path: Path, container: str
     assert read(path) == Tags()
     write_tags(path, genre=["Rock", " Post  Rock"], artist="X", albumartist="Y", album="Z", title="Ü")
     assert read(path) == Tags(("Rock", "Post Rock"), "Y", "X", "Z", "Ü")
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_fault_of_the_storage_is_not_a_file_without_tags(
+    bucket_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str
+) -> None:
+    path = write_tags(tone(tmp_path / f"a.{container}", seconds=10), artist="X")
+    address = f"s3://bucket/tags/{path.name}"
+    Location.of(address).write_bytes(path.read_bytes())
+    expired = refusing(400, "ExpiredToken", lambda request: True)
+    faults = 0
+    for failing in range(6):
+
+        def fault(request: Handler, number: int, failing: int = failing) -> bool:
+            return request.command == "GET" and number == failing and expired(request, number)
+
+        with behind(bucket_server, fault, monkeypatch):
+            try:
+                assert tags.read(Location.of(address)).artist == "X"
+            except OSError:
+                faults += 1
+    assert faults
 
 
 def test_numbers_of_id3v1_become_names(tmp_path: Path) -> None:
