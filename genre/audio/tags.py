@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from genre.errors import ConfigError
+from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
 
 _BUFFER = 1 << 16  # bytes of a request to an object store
@@ -47,8 +48,13 @@ class Tags:
 def read(file: Location) -> Tags:
     """Return the tags of a file; without any they are empty. Needs mutagen, see `require`.
 
-    Raises `ValueError` for damaged tags and for a format without tags, and `OSError` for an unreadable file.
+    After a fault of the storage, try again for `STORAGE_SECONDS`. Raises `ValueError` for damaged tags and for a format
+    without tags, `OSError` for an unreadable file, and `StorageError` when the storage stays away.
     """
+    return retry(lambda: _read_once(file), file, STORAGE_SECONDS)
+
+
+def _read_once(file: Location) -> Tags:
     with _open(file) as stream:
         source = _Source(stream)
         try:

@@ -36,7 +36,7 @@ from genre.corpora._findings import Findings
 from genre.corpora._genre_names import GenreNames
 from genre.corpora._library_report import LibraryFile, LibraryReport
 from genre.errors import ConfigError
-from genre.faults import STORAGE_SECONDS, describe, retry
+from genre.faults import describe
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
@@ -148,9 +148,8 @@ def _read_file(audio: AudioFile) -> _Found:
     """Return what a file says. Raises `StorageError` when its storage is away."""
     if audio.size == MISSING:
         return _Found(is_final=False)
-    file = Location.of(audio.path)
     try:
-        return _Found(retry(lambda: tags.read(file), file, STORAGE_SECONDS))
+        return _Found(tags.read(Location.of(audio.path)))
     except ValueError as error:
         return _Found(problem=" ".join(str(error).split()))
     except OSError as error:

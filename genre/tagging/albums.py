@@ -40,7 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 def read_numbers(paths: Sequence[str]) -> Ints:
-    """Return the number of the album of each file, `NO_ALBUM` where there is none, from the files' tags."""
+    """Return the number of the album of each file, `NO_ALBUM` where there is none, from the files' tags.
+
+    Raises `StorageError` when their storage is away.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(_read, paths, chunksize=64))
     unreadable = sum(each is None for each in found)

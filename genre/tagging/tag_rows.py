@@ -96,9 +96,8 @@ def names_in(path: str) -> dict[str, str | None]:
     """
     if importlib.util.find_spec("mutagen") is None:
         return {}
-    file = Location.of(path)
     try:
-        written = retry(lambda: written_tags.read(file), file, STORAGE_SECONDS)
+        written = written_tags.read(Location.of(path))
     except (OSError, ValueError):  # a file without readable tags is tagged all the same
         return {}
     names = {

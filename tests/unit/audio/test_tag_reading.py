@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_storage import Handler, behind, refusing
+from faulty_storage import Fault, Handler, behind, refusing
 from library import CONTAINERS, tone, write_ape_tags, write_cyrillic_tags, write_tags
 from mutagen import id3
 
 from genre.audio import tags
 from genre.audio.tags import Tags
+from genre.errors import StorageError
 from genre.storage import Location
+
+EXPIRED = refusing(400, "ExpiredToken", lambda request: request.command == "GET")
 
 
 def read(path: Path) -> Tags:
@@ -35,6 +38,15 @@ def test_all_fields_are_read_from_every_container(tmp_path: Path, container: str
     assert read(path) == Tags(("Rock", "Post Rock"), "Y", "X", "Z", "Ü")
 
 
+def expired_at(failing: int) -> Fault:
+    """Return a fault: of the requests of a kind, that with this number is answered with an expired token."""
+
+    def fault(request: Handler, number: int) -> bool:
+        return number == failing and EXPIRED(request, number)
+
+    return fault
+
+
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_a_fault_of_the_storage_is_not_a_file_without_tags(
     bucket_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str
@@ -42,19 +54,12 @@ def test_a_fault_of_the_storage_is_not_a_file_without_tags(
     path = write_tags(tone(tmp_path / f"a.{container}", seconds=10), artist="X")
     address = f"s3://bucket/tags/{path.name}"
     Location.of(address).write_bytes(path.read_bytes())
-    expired = refusing(400, "ExpiredToken", lambda request: True)
-    faults = 0
-    for failing in range(6):
-
-        def fault(request: Handler, number: int, failing: int = failing) -> bool:
-            return request.command == "GET" and number == failing and expired(request, number)
-
-        with behind(bucket_server, fault, monkeypatch):
-            try:
-                assert tags.read(Location.of(address)).artist == "X"
-            except OSError:
-                faults += 1
-    assert faults
+    for failing in range(4):
+        with behind(bucket_server, expired_at(failing), monkeypatch):
+            assert tags.read(Location.of(address)).artist == "X"
+    monkeypatch.setattr(tags, "STORAGE_SECONDS", 0.0)
+    with behind(bucket_server, EXPIRED, monkeypatch), pytest.raises(StorageError, match="run the same command again"):
+        tags.read(Location.of(address))
 
 
 def test_numbers_of_id3v1_become_names(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_bucket_that_goes_away_ends_the_scan_and_the_next_one_asks_for_the_res
     scanner: Scanner, library: Path, bucket: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault that passes makes no track unlabelled, and what was read before is not read again."""
-    monkeypatch.setattr(tags, "STORAGE_SECONDS", 0)
+    monkeypatch.setattr(tag_reader, "STORAGE_SECONDS", 0)
     monkeypatch.setattr(tags, "_CHUNK", 4)
     monkeypatch.setattr(tags, "_THREADS", 4)
     upload(library, "s3://bucket/music")
