@@ -17,7 +17,7 @@ from pyarrow import fs
 from genre.errors import StorageError
 from genre.storage import Location
 
-STORAGE_SECONDS = 60.0  # that a storage may be away while files are listed and their tags are read
+STORAGE_SECONDS = 60.0  # that a storage may be away while tags are read, files are hashed or shards are listed
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM)

@@ -1,0 +1,43 @@
+"""Compare rows of the tag table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.arrays import Float64
+
+TOLERANCE = 1e-5  # of what is computed with floating point in another order
+_COMPUTED = {"probabilities": TOLERANCE, "timeline": TOLERANCE, "embedding": 2e-3}  # embeddings have 16 bits
+
+
+def tag_row_difference(expected: pa.Table, actual: pa.Table) -> str:
+    """Return what differs between the rows of two tag tables, or "". Computed numbers may be rounded."""
+    right, made = expected.sort_by("path"), actual.sort_by("path")
+    if right["path"] != made["path"]:
+        return f"{len(right)} rows and {len(made)}, or other paths"
+    other = [name for name in right.column_names if name not in _COMPUTED and right[name] != made[name]]
+    if other:
+        return f"other values of {', '.join(other)}: {_first_difference(right.select(other), made.select(other))}"
+    for name, tolerance in _COMPUTED.items():
+        numbers = [_numbers(table[name]) for table in (right, made)]
+        if numbers[0].shape != numbers[1].shape:
+            return f"{len(numbers[0])} values of {name} and {len(numbers[1])}"
+        worst = float(np.abs(numbers[0] - numbers[1]).max(initial=0.0))
+        if worst > tolerance:
+            return f"{name} differ by {worst:.3g}"
+    return ""
+
+
+def _numbers(lists: pa.ChunkedArray) -> Float64:
+    """Return all numbers in a column of lists, or of lists of moments with their probabilities."""
+    values = pc.list_flatten(lists)
+    if pa.types.is_struct(values.type):
+        values = pc.list_flatten(pc.struct_field(values, "probabilities"))
+    return np.asarray(values, float)
+
+
+def _first_difference(right: pa.Table, made: pa.Table) -> str:
+    """Return the first rows that differ; tables whose rows are equal in Python, as with NaN, give ""."""
+    return next((f"{a} and {b}" for a, b in zip(right.to_pylist(), made.to_pylist(), strict=True) if a != b), "")
