@@ -75,7 +75,9 @@ def held(output: str, job: str, setting: str = "output") -> Iterator[None]:
     try:
         lease.take()
     except OSError as error:
-        raise ConfigError(f"{setting}={output} cannot be written ({describe(error)}); choose another") from None
+        raise ConfigError(
+            f"{setting}={output} cannot be written ({describe(error)}); choose another, or check your access"
+        ) from None
     over = threading.Event()
     thread = threading.Thread(target=_keep, args=(lease, over), name="lease", daemon=True)
     thread.start()

@@ -194,5 +194,9 @@ def _explain(error: BaseException, program: str) -> int:
         print(f"error: `{program}` needs {missing}, which is not installed; {remedy}", file=sys.stderr)
         return WRONG_USE
     text = " ".join(str(root).split())[:400] or "no message"
+    if type(root) is OSError and root.errno is None:  # as pyarrow reports what an object store answered
+        remedy = "check address, credentials and network, and run the same command again"
+        print(f"error: the storage cannot be reached, or refuses ({text.rstrip('.')}); {remedy}", file=sys.stderr)
+        return FAILED
     print(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback", file=sys.stderr)
     return FAILED

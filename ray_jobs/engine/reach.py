@@ -75,7 +75,9 @@ def _probe(output: str) -> Iterator[Location]:
     try:
         probe.write_text("")
     except OSError as error:
-        raise ConfigError(f"output={output} cannot be written ({_reason(error)}); choose another") from None
+        raise ConfigError(
+            f"output={output} cannot be written ({_reason(error)}); choose another, or check your access"
+        ) from None
     try:
         yield probe
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY
+from faulty_storage import behind, refusing
 
 import genre
 from genre import architectures, config, registry
@@ -182,6 +183,18 @@ def test_a_failed_job_is_one_line_and_exit_code_one(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == (
         "error: RuntimeError: the disk is full; run again with --verbose for the traceback\n"
     )
+
+
+def test_a_storage_that_refuses_is_one_line_that_says_what_to_check(
+    bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with behind(bucket_server, refusing(400, "ExpiredToken", lambda request: True), monkeypatch):
+        assert command.main(["evaluate", "output=s3://bucket/run"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: the storage cannot be reached, or refuses (")
+    assert "HTTP status 400" in told
+    assert told.endswith("; check address, credentials and network, and run the same command again\n")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize("missing", ["ray", "torch"])
