@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
 from genre import lease
@@ -46,10 +47,19 @@ def opened(config: Config) -> Review:
     tags = output / "tags"
     genres = tag_owner.genres_of(tags, find_models(config) if config.model else ())
     collection = Collection.open(tags, genres, _suspicions(config))
+    if collection.ambiguous:
+        cli.console().print(f"review: {_not_shown(collection.ambiguous)}")
     corrections = Corrections(output / "review" / NAME)
     if corrections.cut:
         cli.console().print(f"review: {corrections.file}: dropped the incomplete last row {corrections.cut!r}")
     return Review(collection, corrections)
+
+
+def _not_shown(ambiguous: Sequence[str]) -> str:
+    return (
+        f"{plural(len(ambiguous), 'suspicious label')} not shown, because several files of the collection end in its "
+        f"track_id, such as {ambiguous[0]}; tag the corpus alone, or delete the copies and tag again"
+    )
 
 
 def _suspicions(config: Config) -> list[Suspicion]:

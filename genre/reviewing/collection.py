@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -81,6 +81,7 @@ class Collection:
 
     tags: pa.Table  # tags.parquet with artist, title, group and suspicious label
     genres: list[str]  # those of the model, the most frequent answer first, then those that a person added
+    ambiguous: Sequence[str] = ()  # ids of suspicious tracks that several files end in
     is_reviewed: Bools = field(init=False)  # (tracks,)
     _current: Ints = field(init=False)  # (tracks,) index of the genre that a person gave, or else of the best
     _best: Ints = field(init=False)  # (tracks,) index of the best genre of the model
@@ -108,13 +109,13 @@ class Collection:
         if foreign := sorted(counts.keys() - set(classes)):
             raise ArtifactError(f"{folder}: has answers ({foreign[0]}) that are no genres of the model; name its own")
         names = _read_names(folder, tags["path"])
-        labels, ranks = _labels(tags["path"], suspicions)
+        labels, ranks, ambiguous = _labels(tags["path"], suspicions)
         for name in names.column_names:
             tags = tags.append_column(name, names[name])
         tags = tags.append_column("label", pa.array(labels, pa.string()))
         order = np.lexsort((tags["probability"].to_numpy(), ranks))
         ordered = tags.take(pa.array(order)).combine_chunks()
-        return cls(ordered, sorted(classes, key=lambda name: (-counts.get(name, 0), name)))
+        return cls(ordered, sorted(classes, key=lambda name: (-counts.get(name, 0), name)), ambiguous)
 
     def __len__(self) -> int:
         return len(self.tags)
@@ -231,19 +232,36 @@ def _read_names(folder: Location, paths: pa.ChunkedArray) -> pa.Table:
     return ledger.drop_columns("path").take(pc.index_in(paths, value_set=combined(ledger["path"])))
 
 
-def _labels(paths: pa.ChunkedArray, suspicions: Iterable[Suspicion]) -> tuple[list[str | None], Ints]:
-    """Return the suspicious label of each path, None where it has none, and its place in the list.
+def _labels(paths: pa.ChunkedArray, suspicions: Iterable[Suspicion]) -> tuple[list[str | None], Ints, list[str]]:
+    """Return the suspicious label of each path, None where it has none, its place in the list, and the ambiguous ids.
 
-    A track id is a path below the root of its corpus: it names the files whose path ends in it.
+    A track id is a path below the root of its corpus: it names the file whose path ends in it. An id that several files
+    end in is ambiguous, and none of them gets its label.
     """
     places = {suspicion.track_id.lstrip("/"): (place, suspicion) for place, suspicion in enumerate(suspicions)}
+    rows_of: dict[str, list[int]] = {}
+    names = {track_id.rpartition("/")[2] for track_id in places}
+    for row, path in enumerate(_texts(paths) if places else ()):
+        # most files are not suspicious, and a look at their names is enough
+        if path.rpartition("/")[2] in names and (track_id := _id_of(path, places.keys())):
+            rows_of.setdefault(track_id, []).append(row)
     labels: list[str | None] = [None] * len(paths)
     ranks = np.full(len(paths), _NOT_SUSPICIOUS, np.int64)
-    for row, path in enumerate(paths.to_pylist() if places else ()):
-        end = path.lstrip("/")
-        while end:
-            if end in places:
-                ranks[row], labels[row] = places[end][0], places[end][1].label
-                break
-            end = end.partition("/")[2]
-    return labels, ranks
+    for track_id, rows in rows_of.items():
+        if len(rows) == 1:
+            place, suspicion = places[track_id]
+            labels[rows[0]], ranks[rows[0]] = suspicion.label, place
+    return labels, ranks, sorted(track_id for track_id, rows in rows_of.items() if len(rows) > 1)
+
+
+def _texts(column: pa.ChunkedArray) -> Iterator[str]:
+    for chunk in column.iterchunks():
+        yield from chunk.to_pylist()
+
+
+def _id_of(path: str, track_ids: Set[str]) -> str:
+    """Return the longest of `track_ids` that is the end of a path, "" if none is."""
+    end = path.lstrip("/")
+    while end and end not in track_ids:
+        end = end.partition("/")[2]
+    return end

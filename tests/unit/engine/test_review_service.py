@@ -189,6 +189,18 @@ def test_a_decision_that_cannot_be_saved_is_an_error_of_one_line(address: str, o
     assert rows(address)["reviewed"] == 0
 
 
+def test_a_suspicious_label_of_several_files_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tags(tmp_path, [Tagged(f"/{folder}/a/one.mp3", "rock", 0.5) for folder in ("music", "copy")])
+    (tmp_path / "issues.csv").write_text("track_id,genre\na/one.mp3,jazz\n")
+    review.opened(load(None, [f"output={tmp_path}", f"review.label_issues={tmp_path / 'issues.csv'}"]))
+    assert capsys.readouterr().err == (
+        "review: 1 suspicious label not shown, because several files of the collection end in its track_id, such as "
+        "a/one.mp3; tag the corpus alone, or delete the copies and tag again\n"
+    )
+
+
 def test_a_taken_port_is_an_error_of_one_line(output: Path) -> None:
     opened = review.opened(load(None, [f"output={output}"]))
     with socket.socket() as other:

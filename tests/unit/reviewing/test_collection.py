@@ -57,6 +57,17 @@ def test_suspicious_labels_come_first_then_the_least_certain_answers(tags: Locat
     assert [track.own_genre for track in page.tracks] == ["", "Pop; Rock", "", ""]
 
 
+def test_a_suspicious_track_that_could_be_several_files_is_reported_and_marks_none(tmp_path: Path) -> None:
+    files = ["/music/a/one.mp3", "/copy/a/one.mp3", "/music/two.mp3", "/copy/b/two.mp3", "/music/b/b/three.mp3"]
+    write_tags(tmp_path, [Tagged(path, "rock", 0.5) for path in files])
+    suspicions = [Suspicion(name, "jazz") for name in ("two.mp3", "b/three.mp3", "a/one.mp3", "b/two.mp3")]
+    collection = Collection.open(Location.of(tmp_path) / "tags", list(CLASSES), suspicions)
+    marked = [track.path for track in collection.page(Filter("suspicious")).tracks]
+    # the longest end counts, so that two.mp3 can be only one of the two files of this name
+    assert marked == ["/music/two.mp3", "/music/b/b/three.mp3", "/copy/b/two.mp3"]
+    assert collection.ambiguous == ["a/one.mp3"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
