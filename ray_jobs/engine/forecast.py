@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,9 +79,10 @@ def prepare(config: Config, price: float | None) -> None:
     if hasattr(plugin, "is_composed") and not plugin.is_composed(config.corpus):
         raise ArtifactError(f"prepare composes the corpus {config.corpus.kind} first")
     recipe = Recipe.of(config)
-    with _nothing_yet():
-        scanned = scan(config.corpus, cli.console().print)
-    ledger = Ledger(Location.of(config.output) / "features", recipe)
+    output = Location.of(config.output)
+    with _nothing_yet(), _copied(output / "scan") as known:
+        scanned = scan(config.corpus, cli.console().print, known)
+    ledger = Ledger(output / "features", recipe)
     pending = select_pending(scanned, ledger.reusable_outcomes())
     if not len(pending):
         cli.console().print("prepare: nothing to do")
@@ -129,6 +130,18 @@ def _show(job: str, forecast: Forecast, config: Config, price: float | None) -> 
     noun = "file" if job == "tag" else "track"
     for line in forecast.lines(_cpus_now(config), config.cluster.max_cpus, price, noun):
         cli.console().print(f"{job}: {line}")
+
+
+@contextmanager
+def _copied(scans: Location) -> Iterator[Location]:
+    """Yield a temporary copy of what earlier scans found: a forecast changes nothing, and `prepare` may be scanning."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Location.of(folder)
+        for child in scans.children():
+            for file in (scans / child.base_name).files(".parquet"):
+                with suppress(FileNotFoundError):  # a scan that ended meanwhile has joined it with others
+                    (copy / child.base_name / file.name).write_bytes(file.read_bytes())
+        yield copy
 
 
 def _sample(tracks: pa.Table) -> pa.Table:

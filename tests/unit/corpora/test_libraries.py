@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -259,6 +260,15 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     assert described[0] == "tags: 48 files of 20 artists: 32 with 4 genres, 16 unlabelled"
     assert all(line in planned and line in printed for line in described)
     assert "16 tracks without a genre, which training leaves out" in printed
+
+    kept = {file: file.read_bytes() for file in (tmp_path / "out/scan").rglob("*.parquet")}
+    shutil.copy(next((tmp_path / "music").rglob("*.mp3")), tmp_path / "music/new.mp3")
+    assert cli.main("prepare", [*arguments, "--dry-run"]) == cli.OK
+    planned = capsys.readouterr().err
+    assert "tags of 48 of 49 files are known from an earlier scan" in planned
+    assert "prepare: 1 track to do" in planned
+    assert kept == {file: file.read_bytes() for file in (tmp_path / "out/scan").rglob("*.parquet")} != {}
+    (tmp_path / "music/new.mp3").unlink()
 
     features = Features.open(Location.of(tmp_path / "out/features"))
     assert features.classes == sorted(CLASSES.values())
