@@ -106,11 +106,14 @@ def _threshold(calibration: Calibration) -> str:
             f"{fitted}; no threshold proves min_precision={calibration.precision:g} on them, so every file is "
             f"{UNKNOWN}: train longer or on more tracks, or set min_precision=0 for a genre without that promise"
         )
+    promise = f"{calibration.precision:.0%}"
+    if not max(calibration.thresholds):
+        return f"{fitted}; every file gets a genre, and at least {promise} of them are correct (90 % confidence)"
     never = sum(threshold > 1 for threshold in calibration.thresholds)
     rest = f"; {plural(never, 'genre')} never reported" if never else ""
     return (
-        f"{fitted}; a probability below {limit} is reported as {UNKNOWN}, so that at least "
-        f"{calibration.precision:.0%} of the other genres are correct (90 % confidence){rest}"
+        f"{fitted}; a probability below {limit} is reported as {UNKNOWN}, so that at least {promise} "
+        f"of the other genres are correct (90 % confidence){rest}"
     )
 
 

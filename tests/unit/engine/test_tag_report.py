@@ -1,0 +1,33 @@
+"""What the tag job says about its thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from saving import CLASSES, save_model
+
+from genre.model.calibration import Calibration
+from genre.model.saved_model import SavedEnsemble
+from genre.storage import Location
+from ray_jobs.engine import tag_report
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (0.0, "; every file gets a genre, and at least 80% of them are correct (90 % confidence)\n"),
+        (
+            0.45,
+            "; a probability below 0.45 is reported as unknown, so that at least 80% of the other genres are correct",
+        ),
+    ],
+)
+def test_a_threshold_of_zero_is_not_named(
+    threshold: float, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble = SavedEnsemble.read([Location.of(save_model(tmp_path))], 0.8)
+    calibration = Calibration(1.0, (threshold,) * len(CLASSES), 0.8, 50)
+    tag_report.show_start(replace(ensemble, calibration=calibration), files=1, pending=1)
+    assert expected in capsys.readouterr().err
