@@ -137,10 +137,10 @@ def _copied(scans: Location) -> Iterator[Location]:
     """Yield a temporary copy of what earlier scans found: a forecast changes nothing, and `prepare` may be scanning."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Location.of(folder)
-        for child in scans.children():
-            for file in (scans / child.base_name).files(".parquet"):
+        for kept in (scans / child.base_name for child in scans.children()):
+            for file in kept.files(".parquet") if kept.is_folder() else ():  # not of a system file
                 with suppress(FileNotFoundError):  # a scan that ended meanwhile has joined it with others
-                    (copy / child.base_name / file.name).write_bytes(file.read_bytes())
+                    (copy / kept.name / file.name).write_bytes(file.read_bytes())
         yield copy
 
 

@@ -262,6 +262,7 @@ def test_a_library_is_prepared_with_its_unlabelled_tracks(
     assert "16 tracks without a genre, which training leaves out" in printed
 
     kept = {file: file.read_bytes() for file in (tmp_path / "out/scan").rglob("*.parquet")}
+    (tmp_path / "out/scan/.DS_Store").write_bytes(b"")
     shutil.copy(next((tmp_path / "music").rglob("*.mp3")), tmp_path / "music/new.mp3")
     assert cli.main("prepare", [*arguments, "--dry-run"]) == cli.OK
     planned = capsys.readouterr().err
