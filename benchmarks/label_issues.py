@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
+from genre.arrays import Float32, Ints
 from genre.config import load
 from genre.evaluation.label_issues import find_label_issues
-from genre.evaluation.metrics import IntArray, decisions
-from genre.features import Clips, Features, Float32, folds
+from genre.evaluation.metrics import decisions
+from genre.features import Clips, Features, folds
 from genre.features.cache import ClipCache
 from genre.features.folds import Fold
 from genre.settings import Config
@@ -65,14 +66,14 @@ def main() -> None:
             )
 
 
-def with_wrong(truth: IntArray, tracks: IntArray, classes: int, seed: int) -> IntArray:
+def with_wrong(truth: Ints, tracks: Ints, classes: int, seed: int) -> Ints:
     """Return `truth` with another class, drawn at random, for each of `tracks`."""
     labels = truth.copy()
     labels[tracks] = (truth[tracks] + np.random.default_rng(seed + 1000).integers(1, classes, len(tracks))) % classes
     return labels
 
 
-def out_of_fold(config: Config, features: Features, labels: IntArray, count: int, seeds: int) -> Float32:
+def out_of_fold(config: Config, features: Features, labels: Ints, count: int, seeds: int) -> Float32:
     """Return the mean probabilities over the seeds for all labelled tracks, (tracks, classes)."""
     ids = features.labelled()["track_id"]
     of_id = dict(zip(ids.to_pylist(), labels.tolist(), strict=True))

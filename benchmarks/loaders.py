@@ -28,8 +28,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np
-import numpy.typing as npt
 
+from genre.arrays import Bytes
 from genre.features import Features, windows
 from genre.features.cache import ClipCache
 from genre.settings import CacheSettings
@@ -39,7 +39,7 @@ FRAMES, BATCH = 129, 64
 Epoch = Callable[[int], Iterator[int]]  # number of the epoch -> windows of each batch
 
 
-def cropped(content: bytes, shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def cropped(content: bytes, shape: tuple[int, int], rng: np.random.Generator) -> Bytes:
     start = rng.integers(0, shape[0] - FRAMES + 1)
     return np.frombuffer(content, np.uint8).reshape(shape)[start : start + FRAMES]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from genre.features import Clips, Features, Float32, Shape
+from genre.arrays import Float32
+from genre.features import Clips, Features, Shape
 from genre.features.cache import ClipCache
 from genre.features.statistics import LevelStatistics
 from genre.settings import CacheSettings

@@ -23,7 +23,7 @@ from genre.errors import AudioError, Reason
 
 # (frames, channels): 16-bit integers where the file holds them, because converting them here is faster
 # than in libsndfile, otherwise floats with full scale 1. Reading the next block may overwrite a block.
-Block = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+Block = npt.NDArray[np.int16] | Float32
 
 BLOCK_FRAMES = 1 << 16  # 1.5 s at 44.1 kHz: few calls, and still small enough for the processor's cache
 _MOST_FRAMES = 1 << 62  # libsndfile's value for an unknown length

@@ -15,17 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
+from genre.arrays import Float32
 from genre.audio import members, phases
 from genre.audio.decoders import Block, Stream, open_stream
 from genre.errors import AudioError, Reason
 from genre.faults import describe, retry
 from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
-
-Samples = npt.NDArray[np.float32]
 
 SILENT_PEAK = 1e-4  # -80 dBFS: recordings below it hold only dither or hum
 MAX_CHANNELS = 32
@@ -41,7 +39,7 @@ _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults
 class Recording:
     """A decoded file: its mono waveform (samples,) at `audio.sample_rate`, with a peak of 1, and its properties."""
 
-    wave: Samples
+    wave: Float32
     sample_rate: int  # Hz, of the file
     channels: int
     seconds: float
@@ -52,7 +50,7 @@ class Recording:
 class Clip:
     """One piece of a track: samples (clip_seconds * sample_rate,), and its start in the file, in seconds."""
 
-    samples: Samples
+    samples: Float32
     start_seconds: float
 
 
@@ -94,7 +92,7 @@ def load(content: bytes, settings: AudioSettings, limits: DecodingSettings = Dec
     return _normalised(recording)
 
 
-def of_samples(samples: Samples, sample_rate: int, settings: AudioSettings) -> Recording:
+def of_samples(samples: Float32, sample_rate: int, settings: AudioSettings) -> Recording:
     """Return the recording of samples (frames,) or (frames, channels) at `sample_rate` Hz, processed like a file.
 
     Raises `AudioError` (empty, absurd_header, non_finite, silent).
@@ -137,7 +135,7 @@ def limited(stream: Stream, limits: DecodingSettings) -> Iterator[Block]:
     return _blocks_within(stream, limits)
 
 
-def trim_bounds(wave: Samples, top_db: float) -> tuple[int, int]:
+def trim_bounds(wave: Float32, top_db: float) -> tuple[int, int]:
     """Return start and end of `wave` (samples,) without leading and trailing silence, as indices.
 
     The indices are those of `librosa.effects.trim` with its default frames: silence is where the root mean square of
@@ -159,7 +157,7 @@ def trim_bounds(wave: Samples, top_db: float) -> tuple[int, int]:
     return int(frames[0]) * _TRIM_HOP, min(len(wave), (int(frames[-1]) + 1) * _TRIM_HOP)
 
 
-def _fill(wave: Samples, length: int) -> Samples:
+def _fill(wave: Float32, length: int) -> Float32:
     return wave if len(wave) == length else np.resize(wave, length)
 
 
@@ -188,7 +186,7 @@ def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, o
     return Recording(wave.written(), rate, stream.channels, frames / rate, truncated)
 
 
-def _mono(block: Block, only_first: bool) -> Samples:
+def _mono(block: Block, only_first: bool) -> Float32:
     """Return the mean over channels of (frames, channels) -> (frames,), full scale 1; or only the first channel."""
     scale = np.float32(_INT16_SCALE if block.dtype == np.int16 else 1)
     channels = block.shape[1]
@@ -205,7 +203,7 @@ class _GrowingWave:
         self._samples = np.empty(expected, dtype=np.float32)
         self._end = 0
 
-    def append(self, samples: Samples) -> None:
+    def append(self, samples: Float32) -> None:
         end = self._end + len(samples)
         if end > len(self._samples):
             grown = np.empty(max(end, 2 * len(self._samples)), dtype=np.float32)
@@ -214,11 +212,11 @@ class _GrowingWave:
         self._samples[self._end : end] = samples
         self._end = end
 
-    def written(self) -> Samples:
+    def written(self) -> Float32:
         return self._samples[: self._end]
 
 
-def _peak(wave: Samples) -> float:
+def _peak(wave: Float32) -> float:
     """Return the largest magnitude of (samples,), NaN or infinite if a sample is. Twice as fast as with `abs`."""
     return max(float(wave.max(initial=0.0)), -float(wave.min(initial=0.0)))
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre.evaluation.metrics import SCORES, FloatArray, IntArray, labels, macro_scores
+from genre.arrays import Float32, Float64, Ints
+from genre.evaluation.metrics import SCORES, labels, macro_scores
 
 Groups = Sequence[Any] | npt.NDArray[Any]
-Float32 = npt.NDArray[np.float32]
 
 _ROUNDING = 1e-12  # scores closer than this are equal
 _BLOCK = 4_000_000  # resampled tracks in memory at a time
@@ -33,7 +33,7 @@ def bootstrap_scores(
     groups: Groups | None = None,
     draws: int = 2000,
     seed: int = 0,
-) -> dict[str, dict[str, FloatArray]]:
+) -> dict[str, dict[str, Float64]]:
     """Return accuracy, precision, recall and f1 of each model on `draws` resampled test sets, each of shape (draws,).
 
     `predicted` holds (tracks,) or (seeds, tracks) of each model. All of them are scored on the same resampled tracks,
@@ -50,7 +50,7 @@ def bootstrap_scores(
     if not true.size:
         return {model: {name: np.zeros(draws) for name in SCORES} for model in models}
     is_true = _one_hot(true, n_classes)
-    drawn: dict[str, dict[str, list[FloatArray]]] = {model: {name: [] for name in SCORES} for model in models}
+    drawn: dict[str, dict[str, list[Float64]]] = {model: {name: [] for name in SCORES} for model in models}
     for weights in _resamples(len(true), groups, draws, seed):
         support = weights @ is_true
         for model, runs in models.items():
@@ -60,20 +60,18 @@ def bootstrap_scores(
     return {model: {name: np.concatenate(blocks) for name, blocks in scores.items()} for model, scores in drawn.items()}
 
 
-def _one_hot(classes: IntArray, n_classes: int) -> Float32:
+def _one_hot(classes: Ints, n_classes: int) -> Float32:
     """Return (tracks, n_classes), 1 in the column of each track's class."""
     columns: Float32 = (classes[:, None] == np.arange(n_classes)).astype(np.float32)
     return columns
 
 
-def _scores_of_run(
-    weights: Float32, is_true: Float32, support: Float32, is_predicted: Float32
-) -> dict[str, FloatArray]:
+def _scores_of_run(weights: Float32, is_true: Float32, support: Float32, is_predicted: Float32) -> dict[str, Float64]:
     """Return the scores of one run on each resampled test set, whose tracks are counted by `weights`."""
     return macro_scores(weights @ (is_true * is_predicted), support, weights @ is_predicted)
 
 
-def interval(drawn: FloatArray, observed: float, level: float = 0.95) -> tuple[float, float]:
+def interval(drawn: Float64, observed: float, level: float = 0.95) -> tuple[float, float]:
     """Return the bias-corrected percentile interval of the score `observed` from its replicates `drawn`, (draws,).
 
     The percentiles are shifted by the distance of `observed` from the median replicate; ties count half.
@@ -86,7 +84,7 @@ def interval(drawn: FloatArray, observed: float, level: float = 0.95) -> tuple[f
     return float(low), float(high)
 
 
-def p_value_of_no_difference(differences: FloatArray) -> float:
+def p_value_of_no_difference(differences: Float64) -> float:
     """Return the two-sided p-value of zero among bootstrapped differences; it is never exactly 0.
 
     It inverts the percentile interval (Efron and Tibshirani 1993, section 15.4), with one added to both
@@ -96,7 +94,7 @@ def p_value_of_no_difference(differences: FloatArray) -> float:
     return min(1.0, 2 * (smaller_tail + 1) / (len(differences) + 1))
 
 
-def max_t(replicates: npt.ArrayLike) -> FloatArray:
+def max_t(replicates: npt.ArrayLike) -> Float64:
     """Return the p-value of no difference for each pair of models, corrected for all pairs: (models, models).
 
     `replicates` is (models, draws) of one score, paired. Each pair's difference is divided by its standard error, and
@@ -121,7 +119,7 @@ def max_t(replicates: npt.ArrayLike) -> FloatArray:
     return np.minimum(p_values, p_values.T)
 
 
-def _group_indices(groups: Groups) -> IntArray:
+def _group_indices(groups: Groups) -> Ints:
     """Return the index of each track's group among the sorted groups, (tracks,)."""
     names = list(groups)  # not np.unique: an array of strings stores each one as wide as the longest
     indices = {name: index for index, name in enumerate(sorted(set(names)))}

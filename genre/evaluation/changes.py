@@ -22,9 +22,9 @@ import numpy as np
 import soundfile
 import soxr
 
+from genre.arrays import Float32
 from genre.audio import recordings
 from genre.audio.decoders import Block, open_stream
-from genre.audio.recordings import Samples
 from genre.settings import DecodingSettings
 
 
@@ -32,7 +32,7 @@ from genre.settings import DecodingSettings
 class Sound:
     """A decoded file: samples (frames, channels), full scale 1, at its own rate in Hz."""
 
-    samples: Samples
+    samples: Float32
     sample_rate: int
 
 
@@ -108,14 +108,14 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def _full_scale(block: Block) -> Samples:
+def _full_scale(block: Block) -> Float32:
     """Return a copy of a block, which the next one may overwrite, as float32 of full scale 1."""
     scale = np.float32(1 / 32768 if block.dtype == np.int16 else 1)
-    scaled: Samples = block * scale
+    scaled: Float32 = block * scale
     return scaled
 
 
-def _resample(samples: Samples, rate: float, target: float) -> Samples:
+def _resample(samples: Float32, rate: float, target: float) -> Float32:
     """Resample (frames, channels) by soxr, at rates that need not be integers."""
-    resampled: Samples = soxr.resample(samples, rate, target, quality="HQ")
+    resampled: Float32 = soxr.resample(samples, rate, target, quality="HQ")
     return resampled

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from genre.features import Float32
+from genre.arrays import Float32
 
 
 def mean_by_seed(runs: Mapping[str, Sequence[tuple[int, Float32]]]) -> list[tuple[int, Float32]]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from genre.evaluation.metrics import FloatArray, IntArray, labels
+from genre.arrays import Float64, Ints
+from genre.evaluation.metrics import labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +26,10 @@ class LabelIssues:
     probabilities of both.
     """
 
-    tracks: IntArray
-    suggested: IntArray
-    p_label: FloatArray
-    p_suggested: FloatArray
+    tracks: Ints
+    suggested: Ints
+    p_label: Float64
+    p_suggested: Float64
 
 
 def find_label_issues(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> LabelIssues:
@@ -51,7 +52,7 @@ def find_label_issues(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> Lab
     return LabelIssues(tracks, answer[tracks], p_label[tracks], table[tracks, answer[tracks]])
 
 
-def _count_wrong(given: IntArray, table: FloatArray, support: IntArray) -> int:
+def _count_wrong(given: Ints, table: Float64, support: Ints) -> int:
     """Return the estimated number of wrong labels: the tracks whose most probable confident genre is another one."""
     p_label = table[np.arange(len(given)), given]
     mean = np.bincount(given, weights=p_label, minlength=table.shape[1]) / np.maximum(support, 1)

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from genre.arrays import Float64, Ints
+
 Counts = npt.NDArray[Any]
 
 SCORES = ("accuracy", "precision", "recall", "f1")
@@ -36,10 +36,10 @@ SCORES = ("accuracy", "precision", "recall", "f1")
 class PerClass:
     """One value per class, each of shape (classes,)."""
 
-    precision: FloatArray
-    recall: FloatArray
-    f1: FloatArray
-    support: IntArray
+    precision: Float64
+    recall: Float64
+    f1: Float64
+    support: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Scores:
     per_class: PerClass
 
 
-def confusion_counts(truth: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> IntArray:
+def confusion_counts(truth: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> Ints:
     """Return the number of tracks of each true class (row) and predicted class (column), (n_classes, n_classes).
 
     Raises `ValueError` for labels outside 0..n_classes-1 or lengths that differ.
@@ -84,7 +84,7 @@ def mean_scores(truth: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) 
     return {name: float(np.mean([getattr(run, name) for run in runs])) for name in SCORES}
 
 
-def macro_scores(hits: Counts, support: Counts, predictions: Counts) -> dict[str, FloatArray]:
+def macro_scores(hits: Counts, support: Counts, predictions: Counts) -> dict[str, Float64]:
     """Return each of `SCORES`, of shape (...), from counts per class of shape (..., classes)."""
     present = support > 0
     macro = {
@@ -110,13 +110,13 @@ def expected_calibration_error(truth: npt.ArrayLike, probabilities: npt.ArrayLik
     return float(np.abs(gaps).sum() / len(true))
 
 
-def decisions(probabilities: npt.ArrayLike) -> IntArray:
+def decisions(probabilities: npt.ArrayLike) -> Ints:
     """Return the class of the largest probability along the last axis; a tie goes to the lower index."""
-    largest: IntArray = np.argmax(np.asarray(probabilities), axis=-1).astype(np.int64)
+    largest: Ints = np.argmax(np.asarray(probabilities), axis=-1).astype(np.int64)
     return largest
 
 
-def labels(values: npt.ArrayLike, n_classes: int) -> IntArray:
+def labels(values: npt.ArrayLike, n_classes: int) -> Ints:
     """Return `values` as class indices. Raises `ValueError` when they are not whole numbers in 0..n_classes-1."""
     array = np.asarray(values)
     if array.size and not np.issubdtype(array.dtype, np.integer):
@@ -126,7 +126,7 @@ def labels(values: npt.ArrayLike, n_classes: int) -> IntArray:
     return array.astype(np.int64)
 
 
-def _per_class(hits: Counts, support: Counts, predictions: Counts) -> dict[str, FloatArray]:
+def _per_class(hits: Counts, support: Counts, predictions: Counts) -> dict[str, Float64]:
     """Return the scores of each class from its counts, all (..., classes)."""
     return {
         "precision": _ratio(hits, predictions),
@@ -135,7 +135,7 @@ def _per_class(hits: Counts, support: Counts, predictions: Counts) -> dict[str, 
     }
 
 
-def _ratio(numerator: Counts, denominator: Counts) -> FloatArray:
+def _ratio(numerator: Counts, denominator: Counts) -> Float64:
     """Divide elementwise; the result is 0 where the denominator is 0."""
     out = np.zeros(np.shape(denominator), dtype=np.float64)
     np.divide(numerator, denominator, out=out, where=np.asarray(denominator) > 0)

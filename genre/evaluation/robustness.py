@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from genre.arrays import Ints
+from genre.arrays import Float32, Ints
 from genre.audio import recordings
 from genre.evaluation import changes, ensemble, metrics
 from genre.evaluation.changes import CHANGES, Change
-from genre.features import Clips, Float32, Shape
+from genre.features import Clips, Shape
 from genre.features.clips import StoredClip
 from genre.features.preparation import ClipEncoder
 from genre.features.recipe import Recipe
@@ -66,13 +66,13 @@ def predict_changed(track: Changed, shape: Shape, models: Sequence[PredictClips]
     return np.stack([predict(clips) for predict in models])
 
 
-def macro_f1(truth: metrics.IntArray, probabilities: Float32) -> float:
+def macro_f1(truth: Ints, probabilities: Float32) -> float:
     """Return the macro F1 of probabilities (runs, tracks, classes), averaged over the runs."""
     return metrics.mean_scores(truth, metrics.decisions(probabilities), probabilities.shape[-1])["f1"]
 
 
 def scores_by_row(
-    truth: metrics.IntArray, seeds: Mapping[str, Sequence[int]], predictions: Mapping[str, Float32], baseline: str = ""
+    truth: Ints, seeds: Mapping[str, Sequence[int]], predictions: Mapping[str, Float32], baseline: str = ""
 ) -> dict[str, dict[str, float]]:
     """Return the macro F1 of each row of a leaderboard on each change.
 

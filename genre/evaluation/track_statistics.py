@@ -15,10 +15,10 @@ import itertools
 
 import librosa
 import numpy as np
-import numpy.typing as npt
 
 from genre import features
-from genre.features import Clips, Float32
+from genre.arrays import Float32, Float64
+from genre.features import Clips
 
 MFCCS = 20
 _CONTRAST_BANDS = 7
@@ -26,8 +26,6 @@ _MODULATION_BANDS = 8
 _MODULATION_RATES = (0.4, 14.0)  # Hz: from a note every other bar to a fast roll
 _RATE_RANGES = 10  # evenly spaced in the logarithm of the rate
 _SMALLEST_MODULATION = 1e-3  # dB
-
-Float64 = npt.NDArray[np.float64]
 
 
 def of_clips(clips: Clips) -> Float32:

@@ -16,7 +16,6 @@ Independent of networks, of training, and of what runs the blocks of `prepare`.
 docs/FEATURES.md describes how to write such a folder with nothing but pyarrow, and which parts are optional.
 """
 
-from genre.arrays import Bytes, Float32
 from genre.corpora import SPLITS
 from genre.features.clips import Clips
 from genre.features.encoding import decode, encode
@@ -24,4 +23,4 @@ from genre.features.folder import Features
 from genre.features.manifest import Manifest
 from genre.features.schema import Shape
 
-__all__ = ["SPLITS", "Bytes", "Clips", "Features", "Float32", "Manifest", "Shape", "decode", "encode"]
+__all__ = ["SPLITS", "Clips", "Features", "Manifest", "Shape", "decode", "encode"]

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime
 
 from genre.arrays import Float32
-from genre.audio.recordings import Samples
 from genre.errors import ArtifactError
 from genre.model.onnx_file import INPUT, OUTPUT
 from genre.model.saved_model import SavedModel
@@ -35,7 +34,7 @@ class OnnxEnsemble:
         """Return the clips of a file. Raises `AudioError`."""
         return self._decoder(path)
 
-    def waveform(self, samples: Samples, sample_rate: int) -> WaveformTrack:
+    def waveform(self, samples: Float32, sample_rate: int) -> WaveformTrack:
         """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
         return self._decoder.waveform(samples, sample_rate)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from genre.arrays import Float32
 from genre.audio import recordings
 from genre.audio.isolation import IsolatedKernel
-from genre.audio.recordings import Clip, Samples
+from genre.audio.recordings import Clip
 from genre.features.recipe import Recipe
 
 
@@ -48,7 +49,7 @@ class WaveformDecoder:
         track: WaveformTrack = self._kernel(path, self.recipe.decoding.file_timeout_s)
         return track
 
-    def waveform(self, samples: Samples, sample_rate: int) -> WaveformTrack:
+    def waveform(self, samples: Float32, sample_rate: int) -> WaveformTrack:
         """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
         recording = recordings.of_samples(samples, sample_rate, self.recipe.audio)
         return WaveformTrack("", recording.seconds, recordings.cut(recording, self.recipe.audio))

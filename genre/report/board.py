@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from genre.arrays import Float32, Float64, Ints
 from genre.errors import ArtifactError
-from genre.evaluation.metrics import IntArray, decisions
+from genre.evaluation.metrics import decisions
 from genre.model.calibration import Calibration
 from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Setting, finite
 from genre.report.search import Search
@@ -35,7 +35,7 @@ class Run:
     """
 
     seed: int
-    probabilities: npt.NDArray[np.float32]
+    probabilities: Float32
     train_seconds: float | None = None
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int | None = None
@@ -50,7 +50,7 @@ class Run:
         object.__setattr__(self, "train_seconds", finite(self.train_seconds))
 
     @property
-    def predicted(self) -> IntArray:
+    def predicted(self) -> Ints:
         """Predicted class index of each track, (tracks,)."""
         return decisions(self.probabilities)
 
@@ -92,14 +92,14 @@ class Entry:
         return self.kind != "network"
 
     @property
-    def predicted(self) -> IntArray:
+    def predicted(self) -> Ints:
         """Predicted class index of each track by each seed run, (seeds, tracks)."""
         return np.stack([run.predicted for run in self.runs])
 
     @property
-    def mean_probabilities(self) -> npt.NDArray[np.float64]:
+    def mean_probabilities(self) -> Float64:
         """Mean over the seed runs, (tracks, classes)."""
-        mean: npt.NDArray[np.float64] = np.mean([run.probabilities for run in self.runs], axis=0, dtype=np.float64)
+        mean: Float64 = np.mean([run.probabilities for run in self.runs], axis=0, dtype=np.float64)
         return mean
 
 
@@ -117,7 +117,7 @@ class Board:
     title: str
     classes: list[str]
     track_ids: list[str]
-    truth: IntArray
+    truth: Ints
     entries: list[Entry]
     corpus: CorpusFacts
     created: str  # ISO 8601

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from genre import versions
+from genre.arrays import Float32
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
-from genre.features import SPLITS, Features, Float32
+from genre.features import SPLITS, Features
 from genre.model.card import ModelCard
 from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board, Entry, Run, describe_hardware

@@ -19,9 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre.arrays import Float32
+from genre.arrays import Float32, Ints
 from genre.errors import ArtifactError
-from genre.evaluation.metrics import IntArray
 from genre.report.board import Board, Run
 from genre.retrieval.neighbours import Neighbours
 from genre.storage import Location
@@ -79,7 +78,7 @@ def delete_others(folder: Location, files: StoredFiles) -> None:
             file.delete()
 
 
-def read_tracks(folder: Location, file: StoredFile, classes: Sequence[str]) -> tuple[list[str], IntArray, Any]:
+def read_tracks(folder: Location, file: StoredFile, classes: Sequence[str]) -> tuple[list[str], Ints, Any]:
     """Return the ids, the class indices and the groups (None without any) of the tracks. Raises `ArtifactError`."""
     table = _read_file(folder, file)
     truth = _indices(table["genre"], classes)
@@ -131,13 +130,13 @@ def _neighbours(table: pa.Table, classes: Sequence[str]) -> Neighbours | None:
     )
 
 
-def _names_of(indices: IntArray, classes: Sequence[str]) -> pa.Array:
+def _names_of(indices: Ints, classes: Sequence[str]) -> pa.Array:
     genres = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(classes, pa.string()))
     return genres.cast(pa.string())
 
 
-def _indices(genres: pa.ChunkedArray, classes: Sequence[str]) -> IntArray:
-    indices: IntArray = pc.index_in(genres, pa.array(classes, pa.string())).to_numpy().astype(np.int64)
+def _indices(genres: pa.ChunkedArray, classes: Sequence[str]) -> Ints:
+    indices: Ints = pc.index_in(genres, pa.array(classes, pa.string())).to_numpy().astype(np.int64)
     return indices
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genre.arrays import Float64
 from genre.evaluation import bootstrap, metrics
-from genre.evaluation.metrics import SCORES, FloatArray, PerClass
+from genre.evaluation.metrics import SCORES, PerClass
 from genre.report.board import Board, Entry
 
 DRAWS = 2000  # bootstrap replicates
@@ -61,8 +62,8 @@ class Row:
     calibration_error: float
     train_seconds: float | None
     per_class: PerClass
-    confusion: FloatArray
-    f1_draws: FloatArray
+    confusion: Float64
+    f1_draws: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def tabulate(board: Board) -> Table:
     return Table(board, rows)
 
 
-def _rank(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, float | None]]:
+def _rank(f1_draws: dict[str, Float64]) -> tuple[dict[str, int], dict[str, float | None]]:
     """Return rank by `RANK_RULE` and p-value against the first, by name; `f1_draws` are ordered, best first."""
     p_values = bootstrap.max_t(list(f1_draws.values())) if f1_draws else np.ones((0, 0))
     ranks: list[int] = []
@@ -108,7 +109,7 @@ def _rank(f1_draws: dict[str, FloatArray]) -> tuple[dict[str, int], dict[str, fl
 
 
 def _row(
-    board: Board, entry: Entry, draws: dict[str, FloatArray], rank: int | None, tied: bool, p_value: float | None
+    board: Board, entry: Entry, draws: dict[str, Float64], rank: int | None, tied: bool, p_value: float | None
 ) -> Row:
     n_classes = len(board.classes)
     counts = [metrics.confusion_counts(board.truth, run.predicted, n_classes) for run in entry.runs]
@@ -138,7 +139,7 @@ def _seeds_f1(board: Board, entry: Entry) -> float | None:
     return metrics.scores(metrics.confusion_counts(board.truth, predicted, len(board.classes))).f1
 
 
-def _estimate(by_run: list[float], draws: FloatArray) -> Estimate:
+def _estimate(by_run: list[float], draws: Float64) -> Estimate:
     mean = float(np.mean(by_run))
     low, high = bootstrap.interval(draws, mean, LEVEL)
     std = float(np.std(by_run, ddof=1)) if len(by_run) > 1 else None

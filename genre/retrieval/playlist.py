@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genre.features import Float32
+from genre.arrays import Float32
 
 
 @dataclass(frozen=True, eq=False)

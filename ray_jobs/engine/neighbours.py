@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genre.arrays import Float32
 from genre.errors import ArtifactError, last_line
-from genre.features import Features, Float32
+from genre.features import Features
 from genre.model.card import read_card
 from genre.report.entries import NearestTracks, SavedRuns
 from genre.report.facts import Setting

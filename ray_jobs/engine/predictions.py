@@ -16,8 +16,9 @@ import ray
 import torch
 
 from genre import devices, memory
+from genre.arrays import Float32
 from genre.audio.isolation import portable
-from genre.features import Clips, Features, Float32, streaming
+from genre.features import Clips, Features, streaming
 from genre.features.streaming import ChunkMeans, TrackMeans, Unit
 from genre.model import checkpoint
 from genre.model.classifier import predict, predict_and_embed

@@ -17,13 +17,12 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from genre.arrays import Float32
+from genre.arrays import Float32, Ints
 from genre.audio.isolation import IsolatedKernel
 from genre.errors import AudioError, StorageError, last_line
 from genre.evaluation import robustness, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.changes import CHANGES
-from genre.evaluation.metrics import IntArray
 from genre.evaluation.robustness import UNCHANGED, ChangedTrackKernel
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
@@ -45,7 +44,7 @@ Scores = dict[str, dict[str, float]]  # macro F1 by row and change
 class ChangedAudio:
     """A sample of the test tracks, and the recipe of their features."""
 
-    rows: IntArray  # (sampled,) their rows among all `total` test tracks, ascending
+    rows: Ints  # (sampled,) their rows among all `total` test tracks, ascending
     paths: list[str]
     total: int
     recipe: Recipe
@@ -91,7 +90,7 @@ class Measurement:
 
     def finish(
         self,
-        truth: IntArray,
+        truth: Ints,
         seeds: Mapping[str, Sequence[int]],
         unchanged: Sequence[Float32],
         baseline: str,

@@ -9,10 +9,11 @@ from typing import Any
 import ray
 import torch
 
+from genre.arrays import Float32
 from genre.evaluation import inference, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
-from genre.features import Features, Float32, streaming
+from genre.features import Features, streaming
 from genre.model.card import ModelCard, read_card
 from genre.report.entries import NearestTracks, SavedRuns
 from genre.storage import Location

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from genre.arrays import Float64
 from genre.retrieval.neighbours import SHOWN, TEMPERATURE, VOTERS, TrainingTracks
 
 CLASSES = 6
 
 
-def weights(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    weighted: npt.NDArray[np.float64] = np.exp(-distances / TEMPERATURE)
+def weights(distances: Float64) -> Float64:
+    weighted: Float64 = np.exp(-distances / TEMPERATURE)
     return weighted
 
 

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from genre import features
+from genre.arrays import Float32, Float64
 from genre.audio import recordings
 from genre.audio.spectrogram import FLOOR_POWER, LogMel, mel_filters
 from genre.settings import AudioSettings, SpectrogramSettings
@@ -39,7 +40,7 @@ PARAMETERS = [
 ]
 
 
-def levels(wave: npt.NDArray[np.floating], settings: SpectrogramSettings, rate: int) -> npt.NDArray[np.float64]:
+def levels(wave: npt.NDArray[np.floating], settings: SpectrogramSettings, rate: int) -> Float64:
     """Return librosa's spectrogram in dB, computed in double precision: (n_mels, frames)."""
     power = librosa.feature.melspectrogram(
         y=wave.astype(np.float64),
@@ -54,9 +55,7 @@ def levels(wave: npt.NDArray[np.floating], settings: SpectrogramSettings, rate: 
     return np.asarray(librosa.power_to_db(power, top_db=None))
 
 
-def distance(
-    result: npt.NDArray[np.float32], expected: npt.NDArray[np.float64], settings: SpectrogramSettings
-) -> float:
+def distance(result: Float32, expected: Float64, settings: SpectrogramSettings) -> float:
     """Return the largest difference in dB of all points within the stored range."""
     assert result.shape == expected.shape
     assert result.dtype == np.float32
@@ -64,11 +63,11 @@ def distance(
     return float(np.abs(result - expected)[stored].max())
 
 
-def difference(wave: npt.NDArray[np.float32], settings: SpectrogramSettings, rate: int) -> float:
+def difference(wave: Float32, settings: SpectrogramSettings, rate: int) -> float:
     return distance(LogMel(settings, rate)(wave), levels(wave, settings, rate), settings)
 
 
-def normalised(wave: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def normalised(wave: Float64) -> Float32:
     return np.asarray(wave / np.abs(wave).max(), np.float32)
 
 
@@ -93,7 +92,7 @@ def test_any_length(samples: int, rng: np.random.Generator) -> None:
     assert LogMel(USUAL, RATE).frames(samples) == 1 + samples // 512
 
 
-def steep(name: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def steep(name: str, rng: np.random.Generator) -> Float32:
     """Return a signal whose spectrum is so steep that rounding in single precision is visible."""
     time = np.arange(10 * RATE) / RATE
     waves = {

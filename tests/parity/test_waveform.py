@@ -7,9 +7,9 @@ import io
 import damage
 import librosa
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from genre.arrays import Float32
 from genre.audio import recordings
 from genre.settings import AudioSettings
 
@@ -17,7 +17,7 @@ RATE = 22050
 USUAL = AudioSettings()
 
 
-def assert_same_bounds(wave: npt.NDArray[np.float32], top_db: float) -> None:
+def assert_same_bounds(wave: Float32, top_db: float) -> None:
     _, expected = librosa.effects.trim(wave, top_db=top_db)
     assert recordings.trim_bounds(wave, top_db) == tuple(expected)
 

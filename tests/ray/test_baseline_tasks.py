@@ -10,10 +10,11 @@ import pytest
 import ray
 from making import load
 
+from genre.arrays import Float32
 from genre.evaluation import baseline as machines
 from genre.evaluation import track_statistics
 from genre.evaluation.baseline import Split
-from genre.features import SPLITS, Features, Float32
+from genre.features import SPLITS, Features
 from genre.storage import Location
 from ray_jobs.engine import baseline
 from ray_jobs.engine.capacity import Capacity

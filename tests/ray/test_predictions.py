@@ -13,9 +13,10 @@ import ray
 from making import load
 from saving import CLASSES, save_model
 
+from genre.arrays import Float32
 from genre.errors import ArtifactError
 from genre.evaluation import track_statistics
-from genre.features import Features, Float32
+from genre.features import Features
 from genre.features.manifest import SCHEMA_VERSION
 from genre.model import checkpoint
 from genre.model.card import read_card

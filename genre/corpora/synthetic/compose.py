@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genre.corpora.synthetic.instruments import SAMPLE_RATE, Artist, Audio, Timbre
+from genre.arrays import Float32
+from genre.corpora.synthetic.instruments import SAMPLE_RATE, Artist, Timbre
 from genre.corpora.synthetic.styles import STYLES, Patterns, Style
 
 VERSION = 2  # raise it when the same seeds give other files, so that folders of earlier versions are not reused
@@ -25,7 +26,7 @@ _LEVELS_DB = {"kick": -3.0, "snare": -5.0, "hat": -12.0, "bass": -3.0, "chords":
 _tone = functools.lru_cache(maxsize=128)(Timbre.tone)  # a track repeats most of its notes; one is about 40 KB
 
 
-def compose(genre: str, artist_seed: int, track_seed: int, seconds: float = 8.0, ambiguity: float = 0.0) -> Audio:
+def compose(genre: str, artist_seed: int, track_seed: int, seconds: float = 8.0, ambiguity: float = 0.0) -> Float32:
     """Return a track of `genre`: mono, shape (samples,), float32 within -1 and 1, at `SAMPLE_RATE` Hz.
 
     `artist_seed` decides the instruments and the mix, `track_seed` everything else. With probability `ambiguity` the
@@ -83,7 +84,7 @@ class _Take:
         self._scale = _MINOR if artist.minor else _MAJOR
         self._progression = _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))]
 
-    def play(self) -> Audio:
+    def play(self) -> Float32:
         """Return the mix of all lines. The loudness of a line does not depend on how many notes it has."""
         drums, kit = self._layers.drums, self._artist.drums
         lines = {
@@ -100,21 +101,21 @@ class _Take:
             mix += line * np.float32(10 ** (level_db / 20) / (np.sqrt(np.mean(line**2)) + 1e-4))
         return mix
 
-    def _strokes(self, patterns: Patterns, beats: int, sounds: dict[str, Audio]) -> Audio:
+    def _strokes(self, patterns: Patterns, beats: int, sounds: dict[str, Float32]) -> Float32:
         line = self._silence()
         for event in self._events(patterns, beats):
             gain = _STROKES[event.symbol] * self._rng.uniform(0.8, 1.0)
             _add(line, event.start, sounds[event.symbol], gain)
         return line
 
-    def _bass(self, style: Style) -> Audio:
+    def _bass(self, style: Style) -> Float32:
         line = self._silence()
         for event in self._events(style.bass, style.beats):
             degree = self._root(event) + int(event.symbol) - 1
             self._add_note(line, event.start, event.seconds, self._artist.bass, degree, octave=0)
         return line
 
-    def _chords(self, style: Style) -> Audio:
+    def _chords(self, style: Style) -> Float32:
         line = self._silence()
         for event in self._events(style.chords, style.beats):
             tones = _CHORD[:3] if event.symbol == "x" else (_CHORD[int(event.symbol) - 1],)
@@ -124,7 +125,7 @@ class _Take:
                 )
         return line
 
-    def _melody(self) -> Audio:
+    def _melody(self) -> Float32:
         """Return a random walk over the scale in random note lengths, with the same statistics in all genres."""
         line = self._silence()
         degree, start = int(self._rng.integers(0, 7)), 0.0
@@ -152,17 +153,17 @@ class _Take:
     def _root(self, event: _Event) -> int:
         return self._progression[event.bar % len(self._progression)]
 
-    def _add_note(self, line: Audio, start: float, seconds: float, timbre: Timbre, degree: int, octave: int) -> None:
+    def _add_note(self, line: Float32, start: float, seconds: float, timbre: Timbre, degree: int, octave: int) -> None:
         """Add a degree of the scale, `octave` octaves above the bass, at `start` for `seconds`."""
         note = self._tonic + 12 * (octave + degree // 7) + self._scale[degree % 7]
         frequency = 440 * 2 ** ((note - 69) / 12)  # Hz
         _add(line, start, _tone(timbre, frequency, 0.95 * seconds), self._rng.uniform(0.8, 1.0))
 
-    def _silence(self) -> Audio:
+    def _silence(self) -> Float32:
         return np.zeros(int(self._seconds * SAMPLE_RATE), np.float32)
 
 
-def _add(line: Audio, start: float, sound: Audio, gain: float) -> None:
+def _add(line: Float32, start: float, sound: Float32, gain: float) -> None:
     """Add `sound` to `line` at `start` seconds; samples before or after the line are cut off."""
     first = int(start * SAMPLE_RATE)
     skipped = max(0, -first)

@@ -10,9 +10,9 @@ import numpy as np
 import scipy  # submodules load on first use: every job imports this module for its settings
 import soundfile
 import soxr
-from numpy.typing import NDArray
 
-from genre.corpora.synthetic.instruments import SAMPLE_RATE, Audio
+from genre.arrays import Float32
+from genre.corpora.synthetic.instruments import SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Form:
         )
 
 
-def encode(audio: Audio, form: Form) -> bytes:
+def encode(audio: Float32, form: Form) -> bytes:
     """Return `audio`, mono at `SAMPLE_RATE`, as a file of the given form."""
     sound = np.clip(soxr.resample(audio, SAMPLE_RATE, form.rate), -1, 1)
     if form.pan is not None:
@@ -65,7 +65,7 @@ def encode(audio: Audio, form: Form) -> bytes:
     return _write(sound, form.rate, form.container)
 
 
-def _write(sound: NDArray[np.float32], rate: int, container: Container) -> bytes:
+def _write(sound: Float32, rate: int, container: Container) -> bytes:
     """Return a file of `sound`, shape (frames,) or (frames, channels)."""
     buffer = io.BytesIO()
     if container is _WAV_FLOAT:  # libsndfile would write the time of day into it
@@ -87,7 +87,7 @@ class Damage:
     make: Callable[[], bytes]
 
 
-def _tone() -> Audio:
+def _tone() -> Float32:
     """Return three seconds of a sine tone, which is then damaged."""
     time = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
     return np.asarray(0.3 * np.sin(2 * np.pi * 220 * time), dtype=np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 import scipy  # submodules load on first use: every job imports this module for its settings
 from numpy.typing import NDArray
 
-Audio = NDArray[np.float32]
+from genre.arrays import Float32, Float64
 
 SAMPLE_RATE = 22050  # Hz
 _TABLE_BITS = 11
@@ -32,7 +32,7 @@ _TAIL = SAMPLE_RATE // 2  # samples of reverberation
 class Timbre:
     """A pitched instrument: strengths of the partials (24,), and an envelope in seconds (sustain: 0 to 1)."""
 
-    partials: Audio
+    partials: Float32
     attack: float
     decay: float
     sustain: float
@@ -52,7 +52,7 @@ class Timbre:
             release=rng.uniform(0.02, 0.06),
         )
 
-    def tone(self, frequency: float, seconds: float) -> Audio:
+    def tone(self, frequency: float, seconds: float) -> Float32:
         """Return a note of `frequency` Hz and `seconds`, with a peak near 1."""
         count = max(1, int(seconds * SAMPLE_RATE))
         step = np.uint32(frequency / SAMPLE_RATE * 2**_PHASE_BITS)
@@ -66,7 +66,7 @@ class Timbre:
         return np.asarray(note)
 
     @functools.cached_property
-    def _periods(self) -> Audio:
+    def _periods(self) -> Float32:
         """One period with only the first partial, with the first two, and so on: (24, 2048)."""
         return np.cumsum(self.partials[:, None] * _SINES, axis=0).astype(np.float32)
 
@@ -75,10 +75,10 @@ class Timbre:
 class DrumKit:
     """One sound for each stroke of the patterns in `styles`, each with a peak near 1."""
 
-    kick: Audio
-    snare: Audio
-    hat: Audio
-    open_hat: Audio
+    kick: Float32
+    snare: Float32
+    hat: Float32
+    open_hat: Float32
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> DrumKit:
@@ -92,11 +92,11 @@ class DrumKit:
         )
 
 
-def _time(seconds: float) -> NDArray[np.float64]:
+def _time(seconds: float) -> Float64:
     return np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
 
 
-def _decay(seconds: float, count: int) -> Audio:
+def _decay(seconds: float, count: int) -> Float32:
     """Return `count` samples of a decay by 1/e in `seconds`, as the product of a coarse and a fine table."""
     per_sample, fine = -1 / (seconds * SAMPLE_RATE), 256
     coarse = np.exp(np.arange(0, count, fine) * per_sample).astype(np.float32)
@@ -105,19 +105,19 @@ def _decay(seconds: float, count: int) -> Audio:
     )
 
 
-def _ramp(seconds: float, count: int) -> Audio:
+def _ramp(seconds: float, count: int) -> Float32:
     """Return the first `count` samples of a line from 0 to 1 in `seconds`."""
     return np.arange(count, dtype=np.float32) / np.float32(seconds * SAMPLE_RATE)
 
 
-def _kick(frequency: float, sweep: float, decay: float) -> Audio:
+def _kick(frequency: float, sweep: float, decay: float) -> Float32:
     """Return a sine that falls to `frequency` Hz from `1 + sweep` times that, like a struck drum head."""
     time = _time(4 * decay)
     phase = frequency * (time + sweep * 0.03 * (1 - np.exp(-time / 0.03)))
     return np.sin(2 * np.pi * phase).astype(np.float32) * _decay(decay, len(time))
 
 
-def _snare(rng: np.random.Generator, frequency: float, decay: float, rattle: float) -> Audio:
+def _snare(rng: np.random.Generator, frequency: float, decay: float, rattle: float) -> Float32:
     """Return a short tone mixed with noise; `rattle` is the share of the noise."""
     time = _time(4 * decay)
     skin = np.sin(2 * np.pi * frequency * time).astype(np.float32) * _decay(0.6 * decay, len(time))
@@ -125,7 +125,7 @@ def _snare(rng: np.random.Generator, frequency: float, decay: float, rattle: flo
     return np.float32(1 - rattle) * skin + np.float32(rattle) * wires
 
 
-def _noise(rng: np.random.Generator, seconds: float, decay: float, low: float, high: float) -> Audio:
+def _noise(rng: np.random.Generator, seconds: float, decay: float, low: float, high: float) -> Float32:
     """Return noise between `low` and `high` Hz that decays by 1/e in `decay` seconds."""
     count = int(seconds * SAMPLE_RATE)
     size = scipy.fft.next_fast_len(count, real=True)
@@ -159,7 +159,7 @@ class Room:
             noise=np.sqrt(3) * 10 ** (rng.uniform(-60, -40) / 20),
         )
 
-    def apply(self, mix: Audio, rng: np.random.Generator) -> Audio:
+    def apply(self, mix: Float32, rng: np.random.Generator) -> Float32:
         """Return `mix`, of any level, with equaliser, reverberation, soft clipping and noise."""
         sound = self._respond(mix)
         sound *= np.float32(0.5 * self.drive) / (np.sqrt(np.mean(sound**2)) + np.float32(1e-9))
@@ -168,7 +168,7 @@ class Room:
         sound += noise * np.float32(2 * self.noise)
         return sound
 
-    def _respond(self, mix: Audio) -> Audio:
+    def _respond(self, mix: Float32) -> Float32:
         """Return the convolution of `mix` with the response, by overlapping frames."""
         hop = _FRAME - (2 * _EQUALISER + _TAIL)
         frames = -(-len(mix) // hop)
@@ -181,7 +181,7 @@ class Room:
         return sound[_EQUALISER : _EQUALISER + len(mix)]
 
 
-def _equaliser(gains_db: NDArray[np.float64]) -> Audio:
+def _equaliser(gains_db: Float64) -> Float32:
     """Return the impulse response to gains at nine octaves from 43 Hz: symmetric around sample `_EQUALISER`."""
     octave = np.log2(np.maximum(scipy.fft.rfftfreq(_FRAME, 1 / SAMPLE_RATE), 20) / 43)
     response = scipy.fft.irfft(10 ** (np.interp(octave, np.arange(9), gains_db) / 20), _FRAME)

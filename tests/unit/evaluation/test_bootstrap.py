@@ -7,28 +7,28 @@ import pytest
 from predicting import CLASSES, drawn_scores, predictions
 from scipy import stats
 
+from genre.arrays import Ints
 from genre.evaluation import bootstrap, metrics
-from genre.evaluation.metrics import IntArray
 
 
-def interval_of(truth: IntArray, predicted: IntArray, score: str = "f1") -> tuple[float, float]:
+def interval_of(truth: Ints, predicted: Ints, score: str = "f1") -> tuple[float, float]:
     """Return the interval of a score as a row of a leaderboard has it."""
     drawn = drawn_scores(truth, predicted)[score]
     return bootstrap.interval(drawn, metrics.mean_scores(truth, predicted, CLASSES)[score])
 
 
-def p_value(truth: IntArray, first: IntArray, second: IntArray, draws: int = 2000) -> float:
+def p_value(truth: Ints, first: Ints, second: Ints, draws: int = 2000) -> float:
     """Return the p-value of no difference in macro F1 on the same resampled tracks."""
     drawn = [drawn_scores(truth, each, draws=draws)["f1"] for each in (first, second)]
     return bootstrap.p_value_of_no_difference(drawn[0] - drawn[1])
 
 
-def equal_models(rng: np.random.Generator, models: int) -> tuple[IntArray, dict[str, IntArray]]:
+def equal_models(rng: np.random.Generator, models: int) -> tuple[Ints, dict[str, Ints]]:
     """Return 60 tracks, and answers of models that are equally often right, mostly on the same tracks."""
     truth = np.repeat(np.arange(CLASSES), 10)
     hard = rng.random(len(truth))
 
-    def model() -> IntArray:
+    def model() -> Ints:
         right = hard + 0.5 * rng.random(len(truth)) < 0.85
         return np.where(right, truth, rng.integers(0, CLASSES, len(truth)))
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from scipy import signal
 from sounds import chord
 
+from genre.arrays import Float32
 from genre.evaluation import changes
 from genre.evaluation.changes import Sound
 
 RATE = 22050
-Samples = npt.NDArray[np.float32]
 
 
-def power(samples: Samples) -> float:
+def power(samples: Float32) -> float:
     return float(np.mean(np.square(samples, dtype=np.float64)))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from genre.arrays import Float32
 from genre.evaluation.ensemble import mean_by_seed
-from genre.features import Float32
 
 
 def test_networks_are_averaged_by_the_seeds_that_they_share() -> None:

@@ -10,11 +10,12 @@ import pytest
 import soundfile
 from sounds import chord
 
+from genre.arrays import Float32
 from genre.audio.isolation import IsolatedKernel
 from genre.errors import AudioError, Reason
 from genre.evaluation import changes, metrics, robustness
 from genre.evaluation.robustness import ChangedTrackKernel
-from genre.features import Clips, Float32
+from genre.features import Clips
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
 from genre.report import Entry, Run, entries

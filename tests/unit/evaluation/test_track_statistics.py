@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import librosa
 import numpy as np
-import numpy.typing as npt
 import pytest
 import scipy
 from making import make_clips
 
 from genre import features
+from genre.arrays import Float64
 from genre.evaluation import track_statistics
 from genre.features import Clips, Shape
 
 BANDS, RATES = 8, 10
 
 
-def clip_of(levels: npt.NDArray[np.float64], frame_seconds: float = 0.023) -> Clips:
+def clip_of(levels: Float64, frame_seconds: float = 0.023) -> Clips:
     """Return one track of one clip with these `levels` in dB."""
     stored, peak = features.encode(levels.astype(np.float32), 80.0)
     row = np.zeros(1, np.int64)

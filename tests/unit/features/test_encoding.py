@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from genre.features import Float32, decode, encode
+from genre.arrays import Float32
+from genre.features import decode, encode
 
 SPECTROGRAMS = arrays.arrays(
     np.float32,

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import load
 
+from genre.arrays import Float32
 from genre.errors import ArtifactError
-from genre.features import Clips, Features, Float32, Shape, streaming
+from genre.features import Clips, Features, Shape, streaming
 from genre.features.manifest import SCHEMA_VERSION
 from genre.features.streaming import ChunkMeans, TrackMeans
 from genre.storage import Location

@@ -10,8 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from making import make_clips
 
+from genre.arrays import Bytes
 from genre.errors import ConfigError
-from genre.features import Bytes, Clips, Shape, windows
+from genre.features import Clips, Shape, windows
 from genre.features.windows import Shard, Windows
 
 

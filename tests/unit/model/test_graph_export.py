@@ -16,8 +16,8 @@ from conftest import REPOSITORY
 from saving import CLASSES, FEATURES, RATE, save_model, song
 
 from genre import Tagger, architectures, features
+from genre.arrays import Float32
 from genre.audio import recordings
-from genre.audio.recordings import Samples
 from genre.audio.spectrogram import LogMel
 from genre.config import load
 from genre.model import checkpoint, graph_export, waveform_classifier
@@ -46,7 +46,7 @@ def real_music(fallback: Path) -> list[Path]:
     )
 
 
-def clips_in(path: Path) -> Samples:
+def clips_in(path: Path) -> Float32:
     settings = load(None, FEATURES).audio
     clips = recordings.cut(recordings.load(path.read_bytes(), settings), settings)
     return np.stack([clip.samples for clip in clips])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from genre.arrays import Float32
 from genre.retrieval.nearest import nearest, nearest_to_each
 
 # products of small integers are exact in float32, so that equal cosines are equal
@@ -16,7 +16,7 @@ _INTEGERS = st.integers(-3, 3)
 
 
 @st.composite
-def searches(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], list[int], int]:
+def searches(draw: st.DrawFn) -> tuple[Float32, Float32, list[int], int]:
     """Return vectors, a query, the ends of the blocks, and how many rows to find."""
     rows, size = draw(st.integers(0, 40)), draw(st.integers(1, 4))
     vectors = draw(hnp.arrays(np.float32, (rows, size), elements=_INTEGERS))
@@ -27,7 +27,7 @@ def searches(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.f
 
 @given(searches())
 def test_the_rows_are_those_of_a_search_that_sorts_everything(
-    search: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], list[int], int],
+    search: tuple[Float32, Float32, list[int], int],
 ) -> None:
     """Of equal cosines the lower row is first, however the rows are cut into blocks."""
     vectors, query, ends, count = search
@@ -40,7 +40,7 @@ def test_the_rows_are_those_of_a_search_that_sorts_everything(
 
 @given(searches(), st.integers(1, 4))
 def test_the_search_for_many_is_the_search_for_each(
-    search: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], list[int], int], repeats: int
+    search: tuple[Float32, Float32, list[int], int], repeats: int
 ) -> None:
     vectors, query, _, count = search
     count = min(count, len(vectors))
