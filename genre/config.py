@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from genre import grammar, registry
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.settings import Config, CorpusSettings, Settings
 
 S = TypeVar("S", bound=Settings)
@@ -103,7 +103,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
             f"--config {path}: cannot be read ({error.strerror}); the shipped ones are in configs/"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from None
+        raise ConfigError(f"--config {path}: not YAML ({one_line(error)})") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

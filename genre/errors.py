@@ -28,6 +28,12 @@ class TrainingError(GenreError):
     """A training cannot continue, for example because its loss is not finite."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line; of an `OSError` the reason of the system, without number and path."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of the message of a library's error, or the name of its class where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from pyarrow import fs
 
-from genre.errors import StorageError
+from genre.errors import StorageError, one_line
 from genre.storage import Location
 
 STORAGE_SECONDS = 60.0  # that a storage may be away while tags are read, files are hashed or shards are listed
@@ -59,7 +59,7 @@ def is_fault(error: OSError, file: Location) -> bool:
 
 def describe(error: OSError) -> str:
     """Return the reason of an error in one line."""
-    return os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+    return os.strerror(error.errno) if error.errno else one_line(error)
 
 
 def _can_list(folder: Location) -> bool:

@@ -15,6 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
+from genre.errors import one_line
+
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 # an element of a list of texts: quoted as in JSON, or all up to the next comma
 _ELEMENT = re.compile(rf"\s*({_QUOTED.pattern}|[^,]*?)\s*,", re.DOTALL)
@@ -52,7 +54,7 @@ def value(text: str, kind: Any) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
 
@@ -112,7 +112,7 @@ def _read(stream: io.BufferedReader, name: str) -> Tags:
             raise ValueError("mutagen knows no tags for this format")
         values = _values(opened.tags) or _values(_ape(stream)) or _info(stream)
     except Exception as error:  # mutagen raises many kinds of exceptions for damaged files
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(one_line(error)) from None
     return _tags(values)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from genre.config import validate
 from genre.corpora._walk import open_root
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.settings import Settings
 
 SHIPPED = Path(__file__).with_name("_genres.yaml")
@@ -133,8 +133,7 @@ def _read(address: str) -> _File:
         text = open_root(address, "corpus.params.genres").read_bytes() if address else SHIPPED.read_bytes()
         content: Any = yaml.safe_load(text)
     except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{setting} cannot be read ({reason}); write a YAML file like {SHIPPED}") from None
+        raise ConfigError(f"{setting} cannot be read ({one_line(error)}); write a YAML file like {SHIPPED}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{setting} holds no aliases, parents or ignore; write a YAML file like {SHIPPED}")
     return validate(_File, content, f"{setting}: ")

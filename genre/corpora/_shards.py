@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pyarrow import fs
 
 from genre.corpora._walk import is_system_file, open_root, size_and_time
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.settings import CorpusSettings
 from genre.storage import Location
 
@@ -40,8 +40,7 @@ def find_shards(settings: CorpusSettings, suffix: str) -> list[Shard]:
     try:
         infos = list(_below(root, suffix))
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        raise ConfigError(f"corpus.root={root} cannot be read ({reason}); check address and access") from None
+        raise ConfigError(f"corpus.root={root} cannot be read ({one_line(error)}); check address and access") from None
     if not infos:
         raise ConfigError(f"corpus.root={root} holds no {suffix} file; point it at one, or at a folder of them")
     splits = {relative: _split_of(relative) for _, relative, _ in infos}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
-from genre.errors import ArtifactError, ConfigError
+from genre.errors import ArtifactError, ConfigError, one_line
 from genre.storage import Location
 
 AUDIO = frozenset(
@@ -76,7 +76,7 @@ def open_folder(address: str, setting: str = "corpus.root") -> Location:
     try:
         kind = root.filesystem.get_file_info(root.path).type
     except OSError as error:
-        raise ConfigError(f"{setting}={root} cannot be reached ({_short(error)}); check address and access") from None
+        raise ConfigError(f"{setting}={root} cannot be reached ({one_line(error)}); check address and access") from None
     if kind == fs.FileType.NotFound:
         raise ConfigError(f"{setting}={root} does not exist; point it at the folder of the music")
     if kind == fs.FileType.File:
@@ -184,7 +184,7 @@ class _Walker:
             yield
         except OSError as error:
             raise ConfigError(
-                f"{self._setting}: {folder} cannot be listed ({_short(error)}); give read access to it or move it away"
+                f"{self._setting}: {folder} cannot be listed ({one_line(error)}); give read access or move it away"
             ) from None
 
     def _local(self, folder: str) -> list[_Entry]:
@@ -227,7 +227,3 @@ def _audio_file(path: str, relative: str, entry: _Entry) -> AudioFile:
         path, relative = (os.fsencode(text).decode(errors="backslashreplace") for text in (path, relative))
         return AudioFile(path, relative, MISSING, 0.0)
     return AudioFile(path, relative, entry.size, entry.modified)
-
-
-def _short(error: OSError) -> str:
-    return error.strerror or str(error).strip().split("\n")[0]

@@ -29,7 +29,7 @@ import pandas as pd
 from pydantic import Field
 
 from genre.corpora import MISSING, UNLABELLED, AudioFile, Track, open_folder, walk
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
@@ -117,8 +117,9 @@ def _metadata(file: Location) -> pd.DataFrame:
     except OSError:
         raise ConfigError(f"{file} cannot be read; unpack fma_metadata.zip next to the folder of the audio") from None
     except ValueError as error:  # includes the errors of pandas
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{file} is not FMA's tracks.csv ({reason}); unpack fma_metadata.zip again") from None
+        raise ConfigError(
+            f"{file} is not FMA's tracks.csv ({one_line(error)}); unpack fma_metadata.zip again"
+        ) from None
 
 
 def _audio_folder(root: Location, subset: str) -> Location:

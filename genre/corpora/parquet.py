@@ -27,7 +27,7 @@ from genre.audio.members import row_address
 from genre.corpora import UNLABELLED, Track
 from genre.corpora._artists import artist_key
 from genre.corpora._shards import Shard, find_shards
-from genre.errors import ArtifactError, ConfigError
+from genre.errors import ArtifactError, ConfigError, one_line
 from genre.settings import CorpusSettings, Settings
 
 _AUDIO, _GENRES, _GROUPS = ("audio",), ("genre", "label"), ("artist", "group")  # columns, unless settings name others
@@ -55,8 +55,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             with shard.file.open_parquet() as reader:
                 yield from _tracks(reader, shard, params)
         except (ArtifactError, pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"corpus.root: {shard.file} cannot be read ({reason}); copy it again") from None
+            raise ConfigError(f"corpus.root: {shard.file} cannot be read ({one_line(error)}); copy it again") from None
 
 
 def _tracks(reader: pq.ParquetFile, shard: Shard, params: Params) -> Iterator[Track]:

@@ -32,7 +32,7 @@ from pydantic import Field
 
 from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
 from genre.corpora._artists import artist_key
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.faults import describe
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -191,9 +191,8 @@ class _Table:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"corpus.root={self._file} is not a table ({reason}); point it at a CSV or Parquet file"
+                f"corpus.root={self._file} is not a table ({one_line(error)}); point it at a CSV or Parquet file"
             ) from None
 
 

@@ -35,7 +35,7 @@ from genre.corpora._artists import group_of
 from genre.corpora._findings import Findings
 from genre.corpora._genre_names import GenreNames
 from genre.corpora._library_report import LibraryFile, LibraryReport
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.faults import describe
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -151,6 +151,6 @@ def _read_file(audio: AudioFile) -> _Found:
     try:
         return _Found(tags.read(Location.of(audio.path)))
     except ValueError as error:
-        return _Found(problem=" ".join(str(error).split()))
+        return _Found(problem=one_line(error))
     except OSError as error:
         return _Found(problem=describe(error), is_final=False)

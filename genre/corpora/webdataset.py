@@ -28,7 +28,7 @@ from genre.corpora import UNLABELLED, Track, is_audio
 from genre.corpora._artists import artist_key
 from genre.corpora._findings import Findings
 from genre.corpora._shards import Shard, find_shards
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.faults import STORAGE_SECONDS, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -148,8 +148,9 @@ def _read(shard: Shard) -> _Contents:
             if isinstance(error, OSError) and is_fault(error, shard.file):
                 raise
             if not contents.audio:
-                reason = " ".join(str(error).split())
-                raise ConfigError(f"corpus.root: {shard.file} is no tar file ({reason}); unpack or copy it") from None
+                raise ConfigError(
+                    f"corpus.root: {shard.file} is no tar file ({one_line(error)}); unpack or copy it"
+                ) from None
             contents.problems.append(f"cut after {plural(len(contents.audio), 'recording')}; copy it again")
     if links:
         contents.problems.append(f"{plural(links, 'member')} skipped that are links or devices")

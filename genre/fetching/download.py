@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import genre
-from genre.errors import ArtifactError, GenreError
-from genre.faults import describe
+from genre.errors import ArtifactError, GenreError, one_line
 from genre.fetching.published import Archive
 from genre.storage import Location
 
@@ -117,7 +116,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # not of the disk: the bzip2 of an archive is damaged
             raise
-        raise GenreError(f"{path}: cannot be written ({describe(error)}); make room and run again") from None
+        raise GenreError(f"{path}: cannot be written ({one_line(error)}); make room and run again") from None
 
 
 def obtain(archive: Archive, root: Path, watch: Watch) -> Path:
@@ -257,7 +256,7 @@ def _checksum(file: Path, archive: Archive, watch: Watch) -> str:
 
 def _describe(error: Exception) -> str:
     cause = error.reason if isinstance(error, URLError) else error
-    return (describe(cause) if isinstance(cause, OSError) else str(cause)) or type(cause).__name__
+    return cause if isinstance(cause, str) else one_line(cause)
 
 
 def _host(url: str) -> str:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from genre import registry
 from genre.config import validate
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.settings import Settings, require_known
 
 _LENGTHS = {name: 2 * hashlib.new(name).digest_size for name in ("md5", "sha1", "sha256")}  # in hexadecimal digits
@@ -59,8 +59,7 @@ def read_table(path: str = "") -> dict[str, Published]:
     try:
         rows = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"fetch.table={path}: cannot be read ({reason}); name a YAML file") from None
+        raise ConfigError(f"fetch.table={path}: cannot be read ({one_line(error)}); name a YAML file") from None
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
         raise ConfigError(f"fetch.table={path}: holds no corpora; write it like genre/fetching/published.yaml")
     table = {str(name): validate(Published, row, f"{name}.") for name, row in rows.items()}

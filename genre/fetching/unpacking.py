@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, one_line
 from genre.fetching.download import CHUNK_BYTES, Watch, writing
 
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
@@ -85,7 +85,6 @@ def _explained(archive: Path) -> Iterator[None]:
     except ArtifactError as error:
         raise ArtifactError(f"{archive}: {error}; nothing of it was unpacked, get it from another source") from None
     except (*_DAMAGED, OSError) as error:  # OSError: bzip2 has no error of its own
-        reason = " ".join(str(error).split())
         raise ArtifactError(
-            f"{archive}: damaged ({reason}); nothing of it was unpacked, delete it and run again"
+            f"{archive}: damaged ({one_line(error)}); nothing of it was unpacked, delete it and run again"
         ) from None

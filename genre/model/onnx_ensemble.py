@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from genre.arrays import Float32
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, one_line
 from genre.model.onnx_file import INPUT, OUTPUT
 from genre.model.saved_model import SavedModel
 from genre.model.waveform_decoder import WaveformDecoder, WaveformTrack
@@ -53,5 +53,5 @@ def _session(model: SavedModel, options: onnxruntime.SessionOptions) -> onnxrunt
     try:
         return onnxruntime.InferenceSession(model.location.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base class
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise ArtifactError(f"{model.location}: onnxruntime cannot load it ({reason}); export it again") from None

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from genre.audio import tags
+from genre.errors import one_line
 from genre.storage import Location
 from genre.tagging.tag_fields import Field, State, TagFile, is_same, texts
 
@@ -88,8 +89,7 @@ def _guarded(action: Callable[[], Result]) -> Result:
     try:
         return action()
     except Exception as error:  # mutagen raises many kinds of exceptions for damaged files
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Result(Action.FAILED, message=" ".join(text.split()))
+        return Result(Action.FAILED, message=one_line(error))
 
 
 def _planned(path: str, values: list[str], field: Field, overwrite: bool, earlier: Change | None) -> Result:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from genre.errors import ArtifactError, first_line
+from genre.errors import ArtifactError, first_line, one_line
 from genre.features.columns import combined, replaced
 from genre.spreadsheet import csv_bytes
 from genre.storage import Location
@@ -128,12 +128,11 @@ def _read(file: Location) -> pa.Table:
             ),
         )
     except OSError as error:
-        raise ArtifactError(
-            f"{file}: cannot be read ({error.strerror or error}); name the written.csv of tag"
-        ) from None
+        raise ArtifactError(f"{file}: cannot be read ({one_line(error)}); name the written.csv of tag") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        reason = first_line(error)
-        raise ArtifactError(f"{file}: not the written.csv of this version of tag ({reason}); name another") from None
+        raise ArtifactError(
+            f"{file}: not the written.csv of this version of tag ({first_line(error)}); name another"
+        ) from None
     return table.cast(SCHEMA)
 
 

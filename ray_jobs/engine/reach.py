@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genre.audio import members
 from genre.corpora import MISSING
-from genre.errors import ConfigError
+from genre.errors import ConfigError, one_line
 from genre.storage import Location
 from ray_jobs.engine import capacity
 
@@ -76,7 +76,7 @@ def _probe(output: str) -> Iterator[Location]:
         probe.write_text("")
     except OSError as error:
         raise ConfigError(
-            f"output={output} cannot be written ({_reason(error)}); choose another, or check your access"
+            f"output={output} cannot be written ({one_line(error)}); choose another, or check your access"
         ) from None
     try:
         yield probe
@@ -107,12 +107,8 @@ def _try(address: str, write: bool) -> str:
         if write:
             location.write_text(socket.gethostname())
     except OSError as error:
-        return _reason(error)
+        return one_line(error)
     return ""
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or " ".join(str(error).split())
 
 
 def _on(node: dict[str, Any]) -> dict[str, Any]:

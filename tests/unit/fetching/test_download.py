@@ -69,6 +69,12 @@ def test_what_an_earlier_run_left_is_continued(tmp_path: Path) -> None:
     assert mirror.sent == len(CONTENT)
 
 
+def test_a_failure_of_the_encryption_is_reported_as_one(tmp_path: Path) -> None:
+    """The error of the library has a number of its own, which the system would call "Operation not permitted"."""
+    with Mirror({"a.zip": CONTENT}) as mirror:
+        assert "SSL" in refusal(archive_at(mirror.url("a.zip").replace("http:", "https:")), tmp_path)
+
+
 def test_a_server_without_ranges_starts_over_and_says_so(tmp_path: Path) -> None:
     watcher = Watcher()
     with Mirror({"a.zip": CONTENT}, cut_after=3 * PIECE, resumes=False) as mirror:
