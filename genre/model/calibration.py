@@ -69,9 +69,12 @@ class Calibration:
         """Return calibrated probabilities of the same shape (..., classes)."""
         return scale(probabilities, self.temperature) if self.tracks else probabilities
 
-    def accepts(self, genre: int, probability: float) -> bool:
-        """Return whether `genre` (an index) with this calibrated `probability` is reported, not `UNKNOWN`."""
-        return not self.thresholds or probability >= self.thresholds[genre]
+    def reported(self, probabilities: Float32 | Float64) -> Ints:
+        """Return the index of the best genre of calibrated probabilities (..., classes), -1 where it is unknown."""
+        best: Ints = probabilities.argmax(axis=-1)
+        if not self.thresholds:
+            return best
+        return np.where(probabilities.max(axis=-1) >= np.array(self.thresholds)[best], best, -1)
 
 
 def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -> Calibration:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from genre.model import thresholds
 from genre.model.calibration import Calibration
 from genre.report.board import Run
@@ -60,11 +58,9 @@ def lines(made: list[Promise]) -> list[list[str]]:
 def _promise(name: str, runs: list[tuple[Run, Calibration]], table: Table) -> Promise:
     named = correct = 0
     for run, calibration in runs:
-        probabilities = calibration(run.probabilities)
-        best = probabilities.argmax(axis=1)
-        is_named = probabilities.max(axis=1) >= np.asarray(calibration.thresholds)[best]
-        named += int(is_named.sum())
-        correct += int((best == table.board.truth)[is_named].sum())
+        genres = calibration.reported(calibration(run.probabilities))
+        named += int((genres >= 0).sum())
+        correct += int((genres == table.board.truth).sum())
     temperatures = [f"{calibration.temperature:.2f}" for _, calibration in runs]
     limits = [limit for _, calibration in runs for limit in calibration.thresholds]
     return Promise(

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from genre.arrays import Float32, Float64, Ints
 from genre.audio import tags
@@ -28,7 +27,6 @@ from genre.model.calibration import Calibration
 from genre.storage import Location
 
 NO_ALBUM = -1
-UNKNOWN_GENRE = -1
 MOST_UNNAMED = 100  # files without an album in their tags; a folder of more is a collection of single songs
 AGREES, FILLED, DIFFERS = "agrees", "filled", "differs"  # see `Albums.decide`
 
@@ -106,14 +104,7 @@ class Albums:
         means = self._sums * _UNIT / np.maximum(self._counts, 1)[:, None]
         powers: Float64 = np.exp(means - means.max(axis=1, keepdims=True, initial=-np.inf))
         probabilities = powers / powers.sum(axis=1, keepdims=True)
-        return reported(probabilities, self._calibration)
-
-
-def reported(probabilities: npt.NDArray[np.floating], calibration: Calibration) -> Ints:
-    """Return the best genre of each row of calibrated `probabilities` (rows, classes), -1 where it is unknown."""
-    best = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, np.int64)
-    accepted = [calibration.accepts(genre, row[genre]) for genre, row in zip(best.tolist(), probabilities, strict=True)]
-    return np.where(np.array(accepted, np.bool_), best, UNKNOWN_GENRE)
+        return self._calibration.reported(probabilities)
 
 
 def _read(path: str) -> Tags | None:

@@ -17,7 +17,7 @@ from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.spreadsheet import inert_table
 from genre.storage import Location
-from genre.tagging.albums import Albums, reported
+from genre.tagging.albums import Albums
 
 _SHARE = 0.5  # of the probability of the reported genre, from which a further genre is written
 
@@ -33,7 +33,7 @@ class Answers:
     @classmethod
     def of(cls, probabilities: Float32, calibration: Calibration) -> Answers:
         """Return the answers of the files by themselves."""
-        return cls(probabilities, reported(probabilities, calibration))
+        return cls(probabilities, calibration.reported(probabilities))
 
     def with_albums(self, albums: Albums, tracks: Ints) -> Answers:
         """Return the answers combined with the albums'; `tracks` (files,) are indices in the list of `albums`."""

@@ -172,8 +172,7 @@ class Tagger:
             Moment(clip.start_seconds, min(clip.start_seconds + self._clip_seconds, track.seconds), self._ranked(row))
             for clip, row in zip(track.clips, self.calibration(by_clip), strict=True)
         ]
-        best, probability = genres[0]
-        genre = best if self.calibration.accepts(int(answer.argmax()), probability) else UNKNOWN
+        genre = UNKNOWN if self.calibration.reported(answer) < 0 else genres[0][0]
         vectors = (None, None) if points is None else (_unit(points.mean(axis=0, dtype=np.float64)), _unit(points))
         return Tags(path, genre, genres, timeline, track.seconds, track.content or None, *vectors)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.bar import Bar
@@ -31,8 +32,8 @@ def show_song(row: dict[str, Any], ensemble: SavedEnsemble) -> None:
         return
     console = Console(highlight=False)
     ranked = sorted(zip(row["probabilities"], ensemble.classes, strict=True), reverse=True)
-    best, genre = ranked[0]
-    if not ensemble.calibration.accepts(ensemble.classes.index(genre), best):
+    genre = ranked[0][1]
+    if ensemble.calibration.reported(np.array(row["probabilities"])) < 0:
         genre = f"{UNKNOWN} (most likely {genre})"
     # names of songs may contain rich's markup
     console.print(Text.assemble(f"{row['path']}: ", (genre, "bold"), f", {clock(row['seconds'])}"), soft_wrap=True)

@@ -109,7 +109,8 @@ def test_an_album_agrees_on_request(
     assert run(*wanted, "min_precision=0.5") == 0
     assert "album" not in rows(out / "tags/tags.csv")[0]
     edit_probabilities(out, [[0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.3, 0.4, 0.3]])
-    monkeypatch.setattr(Calibration, "accepts", lambda self, genre, probability: probability >= 0.5)
+    half = Calibration(thresholds=(0.5,) * len(CLASSES)).reported
+    monkeypatch.setattr(Calibration, "reported", lambda self, probabilities: half(probabilities))
     assert run(*wanted, "min_precision=0.5") == 0
     assert [row["genre"] for row in rows(out / "tags/tags.csv")] == [CLASSES[0], CLASSES[0], "unknown"]
     assert run(*wanted, "min_precision=0.5", "tag.album=agree", "tag.write_genres=write", "tag.values=3") == 0

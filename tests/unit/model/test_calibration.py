@@ -84,7 +84,7 @@ def test_without_validation_answers_nothing_changes(rng: np.random.Generator) ->
     probabilities, _ = drawn(rng, tracks=10)
     untouched = calibration.fit([None], 0.8)
     assert untouched(probabilities) is probabilities
-    assert untouched.accepts(0, 0.0)
+    assert np.array_equal(untouched.reported(probabilities), probabilities.argmax(axis=1))
 
 
 def test_several_models_are_calibrated_on_their_common_validation_tracks(rng: np.random.Generator) -> None:

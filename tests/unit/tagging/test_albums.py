@@ -14,17 +14,7 @@ from library import tone, write_tags
 from genre.arrays import Float32, Ints
 from genre.audio.tags import Tags
 from genre.model.calibration import Calibration
-from genre.tagging.albums import (
-    AGREES,
-    DIFFERS,
-    FILLED,
-    MOST_UNNAMED,
-    NO_ALBUM,
-    Albums,
-    numbers,
-    read_numbers,
-    reported,
-)
+from genre.tagging.albums import AGREES, DIFFERS, FILLED, MOST_UNNAMED, NO_ALBUM, Albums, numbers, read_numbers
 from genre.tagging.result_tables import Answers
 
 CLASSES = 3
@@ -37,7 +27,7 @@ def decide(probabilities: Float32, albums: Ints, chunk: int = 1000) -> tuple[Int
     places = np.arange(len(albums))
     for begin in range(0, len(albums), chunk):
         answers.add(places[begin : begin + chunk], probabilities[begin : begin + chunk])
-    return answers.decide(places, reported(probabilities, CALIBRATION))
+    return answers.decide(places, CALIBRATION.reported(probabilities))
 
 
 @st.composite
@@ -63,7 +53,7 @@ def test_the_order_of_the_tracks_does_not_matter(sample: tuple[Float32, Ints], r
 @given(tracks())
 def test_only_unknown_tracks_change_and_sure_ones_keep_their_own(sample: tuple[Float32, Ints]) -> None:
     probabilities, albums = sample
-    own = reported(probabilities, CALIBRATION)
+    own = CALIBRATION.reported(probabilities)
     genres, states = decide(probabilities, albums)
     filled: dict[int, set[int]] = {}
     for mine, genre, state, album in zip(own, genres, states, albums, strict=True):
@@ -80,7 +70,7 @@ def test_only_unknown_tracks_change_and_sure_ones_keep_their_own(sample: tuple[F
 def test_a_track_alone_keeps_its_own_answer(sample: tuple[Float32, Ints]) -> None:
     probabilities, _ = sample
     genres, states = decide(probabilities, np.arange(len(probabilities)))
-    assert genres.tolist() == reported(probabilities, CALIBRATION).tolist()
+    assert genres.tolist() == CALIBRATION.reported(probabilities).tolist()
     assert set(states) == {None}
 
 
