@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from genre import grammar, registry
 from genre.errors import ConfigError
 
+DEFAULT_PRECISION = 0.8  # of the genres that are reported
+
 
 class Settings(BaseModel):
     """A group of settings. Unknown keys are rejected, values are checked, and an instance is immutable."""
@@ -371,7 +373,7 @@ class Config(Settings):
         "auto", description="device that networks compute on; auto: a GPU where there is one"
     )
     min_precision: float = Field(
-        0.8,
+        DEFAULT_PRECISION,
         ge=0,
         lt=1,
         description="share of reported genres that should be correct, with 90 % confidence by held-out tracks; "

@@ -23,10 +23,9 @@ from genre.report.facts import CorpusFacts, Part, Setting
 from genre.report.formats import without_folders
 from genre.report.search import Search
 from genre.retrieval.neighbours import Neighbours
-from genre.settings import Config
+from genre.settings import DEFAULT_PRECISION
 from genre.storage import Location
 
-PRECISION: float = Config.model_fields["min_precision"].default  # that the report's thresholds promise
 Robustness = dict[str, float]
 N = TypeVar("N", int, float)
 _SPLIT_RULES = {
@@ -65,7 +64,7 @@ def network(
         name=saved.label,
         kind="network",
         runs=[
-            replace(_run(card, probabilities), correction=SavedEnsemble.read([folder], PRECISION).calibration)
+            replace(_run(card, probabilities), correction=SavedEnsemble.read([folder], DEFAULT_PRECISION).calibration)
             for folder, (card, probabilities) in zip(saved.folders, results, strict=True)
         ],
         settings=_flat(cards[0].facts["settings"]),

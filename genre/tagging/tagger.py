@@ -25,15 +25,13 @@ from genre.faults import retry
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import Ensemble, SavedEnsemble
-from genre.settings import Config, DecodingSettings
+from genre.settings import DEFAULT_PRECISION, DecodingSettings
 from genre.storage import Location
 
 if TYPE_CHECKING:
     from genre.model.classifier import Classifier
 
 # Neither torch nor onnxruntime is imported above: a folder needs the one, an exported file the other.
-
-PRECISION: float = Config.model_fields["min_precision"].default
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Tagger:
     def load(
         cls,
         models: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        precision: float = PRECISION,
+        precision: float = DEFAULT_PRECISION,
         limits: DecodingSettings = DecodingSettings(),
         device: str = "cpu",
         threads: int = 0,

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from genre.wording import duration
 from ray_jobs.engine import cli
 
-_LOG_EVERY_SECONDS = 15.0
+LOG_SECONDS = 15.0  # between two lines in a log
 
 
 class JobProgress:
@@ -51,7 +51,7 @@ class JobProgress:
         now = time.monotonic()
         if parts and self._first is None:
             self._first = now, self._done
-        if not self._console.is_terminal and now - self._logged >= _LOG_EVERY_SECONDS:
+        if not self._console.is_terminal and now - self._logged >= LOG_SECONDS:
             self._logged = now
             details = ", ".join(filter(None, (self._detail, self._left(now))))
             self._console.print(f"{self._job}: {self._done} of {self._total}{self._unit}, {details}".removesuffix(", "))

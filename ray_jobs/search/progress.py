@@ -15,12 +15,12 @@ from rich.table import Table
 from genre.storage import Location
 from genre.wording import duration
 from ray_jobs.engine import cli
+from ray_jobs.engine.progress import LOG_SECONDS
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.stopper import METRIC
 from ray_jobs.search.trial_folder import Record, TrialFolder, wall_seconds
 from ray_jobs.search.trial_spec import TrialSpec
 
-_LOG_EVERY_SECONDS = 15.0
 _STATES = ("waiting", "running", "done", "ended early", "stopped", "failed")  # columns of the table
 _STATES_IN_LINE = ("done", "ended early", "stopped", "failed", "running", "waiting")
 
@@ -56,7 +56,7 @@ class SearchProgress(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Show the progress if it is time; called many times a second, also during an epoch. See `Callback`."""
-        every = 1.0 if self._live.is_started else _LOG_EVERY_SECONDS
+        every = 1.0 if self._live.is_started else LOG_SECONDS
         if time.monotonic() - self._logged < every:
             return
         self._logged = time.monotonic()

@@ -20,8 +20,8 @@ from genre.features.folds import Fold
 from genre.model import calibration
 from genre.model.card import read_card
 from genre.model.saved_model import SavedEnsemble
-from genre.report.entries import PRECISION, SavedRuns
-from genre.settings import CacheSettings, Config
+from genre.report.entries import SavedRuns
+from genre.settings import DEFAULT_PRECISION, CacheSettings, Config
 from genre.storage import Location
 from genre.training.experiment import Data
 from genre.training.repetition import Repetition
@@ -99,7 +99,7 @@ def test_a_second_run_trains_only_the_folds_that_are_missing(
 def test_the_saved_model_is_calibrated_by_the_predictions_of_the_folds(output: Location) -> None:
     board = report.read_board(output / "cross_validation")
     run = next(entry.runs[0] for entry in board.entries if entry.name == "cnn")
-    saved = SavedEnsemble.read([output / "models" / "cnn"], PRECISION)
+    saved = SavedEnsemble.read([output / "models" / "cnn"], DEFAULT_PRECISION)
     assert saved.calibration == run.correction
     assert saved.calibration.source == "35 tracks of a 2-fold cross-validation"
     held_out = saved.models[0].validation
