@@ -34,7 +34,7 @@ _NUMBERED = re.compile(r"\(?(\d{1,3})\)?")  # the number of an ID3v1 genre, whic
 
 
 @dataclass(frozen=True)
-class Tags:
+class FileTags:
     """What a file says of itself. Texts have no outer whitespace and are valid Unicode; empty: not there."""
 
     genres: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Tags:
     is_repaired: bool = False  # written in Windows-1251 but declared as Latin-1, and read as the former
 
 
-def read(file: Location) -> Tags:
+def read(file: Location) -> FileTags:
     """Return the tags of a file; without any they are empty. Needs mutagen, see `require`.
 
     After a fault of the storage, try again for `STORAGE_SECONDS`. Raises `ValueError` for damaged tags and for a format
@@ -54,7 +54,7 @@ def read(file: Location) -> Tags:
     return retry(lambda: _read_once(file), file, STORAGE_SECONDS)
 
 
-def _read_once(file: Location) -> Tags:
+def _read_once(file: Location) -> FileTags:
     with _open(file) as stream:
         source = _Source(stream)
         try:
@@ -103,7 +103,7 @@ def require(setting: str) -> None:
         raise ConfigError(f"{setting} needs mutagen, which is not installed; install the extra genre[tags]") from None
 
 
-def _read(stream: io.BufferedReader, name: str) -> Tags:
+def _read(stream: io.BufferedReader, name: str) -> FileTags:
     import mutagen
 
     try:
@@ -117,7 +117,7 @@ def _read(stream: io.BufferedReader, name: str) -> Tags:
 
 
 def _values(tags: Any) -> dict[str, list[str]]:
-    """Return the texts of each field of `Tags`, from the tags of any format."""
+    """Return the texts of each field of `FileTags`, from the tags of any format."""
     values: dict[str, list[str]] = {}
     if tags is None:
         return values
@@ -182,11 +182,11 @@ def _info_list(content: bytes) -> dict[str, list[str]]:
     return values
 
 
-def _tags(values: dict[str, list[str]]) -> Tags:
-    """Return `Tags` with the first text of each field, and all genres."""
+def _tags(values: dict[str, list[str]]) -> FileTags:
+    """Return `FileTags` with the first text of each field, and all genres."""
     written = {field: [text for value in texts for text in _cleaned(value)] for field, texts in values.items()}
     repaired = {field: [_repaired(text) for text in texts] for field, texts in written.items()}
-    return Tags(
+    return FileTags(
         genres=tuple(dict.fromkeys(_named(text) for text in repaired.get("genres", ()))),
         **{field: repaired[field][0] for field in ("album_artist", "artist", "album", "title") if repaired.get(field)},
         is_repaired=repaired != written,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from genre.audio.tags import Tags
+from genre.audio.tags import FileTags
 from genre.corpora._genre_names import fold
 
 _FEATURED = re.compile(r"(\s+|\s*[(\[]\s*)(feat|ft|featuring)\b.*", re.IGNORECASE)
@@ -32,7 +32,7 @@ def artist_of_folder(name: str) -> str | None:
     return None if _SHELF.fullmatch(name.strip()) else artist_key(name)
 
 
-def group_of(tags: Tags) -> str | None:
+def group_of(tags: FileTags) -> str | None:
     """Return the artist, or without one the album, in the form in which names are compared; None without either."""
     for artist in (tags.album_artist, tags.artist):
         if key := artist_key(artist.partition(";")[0]):

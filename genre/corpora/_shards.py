@@ -21,7 +21,7 @@ _WORD = re.compile(r"[a-z]+")
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardFile:
     """A file that holds tracks."""
 
     file: Location
@@ -31,7 +31,7 @@ class Shard:
     split: str | None  # that its path names; None: not all three are named, or `corpus.split` is random
 
 
-def find_shards(settings: CorpusSettings, suffix: str) -> list[Shard]:
+def find_shards(settings: CorpusSettings, suffix: str) -> list[ShardFile]:
     """Return `corpus.root` if it is a file, or every file below it whose name ends in `suffix`, in order.
 
     Raises `ConfigError` when there is none, and for `corpus.split=official` unless all three splits are named.
@@ -49,7 +49,8 @@ def find_shards(settings: CorpusSettings, suffix: str) -> list[Shard]:
         raise ConfigError("corpus.split=official: the file names do not name train, validation and test; use random")
     use = is_published and settings.split != "random"
     return [
-        Shard(file, relative, *size_and_time(info), splits[relative] if use else None) for file, relative, info in infos
+        ShardFile(file, relative, *size_and_time(info), splits[relative] if use else None)
+        for file, relative, info in infos
     ]
 
 

@@ -26,7 +26,7 @@ from pydantic import Field
 from genre.audio.members import row_address
 from genre.corpora import UNLABELLED, Track
 from genre.corpora._artists import artist_key
-from genre.corpora._shards import Shard, find_shards
+from genre.corpora._shards import ShardFile, find_shards
 from genre.errors import ArtifactError, ConfigError, one_line
 from genre.settings import CorpusSettings, Settings
 
@@ -58,7 +58,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             raise ConfigError(f"corpus.root: {shard.file} cannot be read ({one_line(error)}); copy it again") from None
 
 
-def _tracks(reader: pq.ParquetFile, shard: Shard, params: Params) -> Iterator[Track]:
+def _tracks(reader: pq.ParquetFile, shard: ShardFile, params: Params) -> Iterator[Track]:
     schema = reader.schema_arrow
     audio = _column(schema, params.audio_column, _AUDIO, shard, "audio_column")
     genre = _column(schema, params.genre_column, _GENRES, shard, "genre_column")
@@ -84,7 +84,7 @@ def _tracks(reader: pq.ParquetFile, shard: Shard, params: Params) -> Iterator[Tr
         first += len(genres)
 
 
-def _column(schema: pa.Schema, name: str | None, defaults: Sequence[str], shard: Shard, setting: str) -> str | None:
+def _column(schema: pa.Schema, name: str | None, defaults: Sequence[str], shard: ShardFile, setting: str) -> str | None:
     """Return the column of a setting, or the first default that exists; None where there is no column of groups."""
     for candidate in [name] if name else defaults:
         if candidate in schema.names:
@@ -97,7 +97,7 @@ def _column(schema: pa.Schema, name: str | None, defaults: Sequence[str], shard:
     )
 
 
-def _check_audio(kind: pa.DataType, column: str, shard: Shard) -> None:
+def _check_audio(kind: pa.DataType, column: str, shard: ShardFile) -> None:
     """Raise `ConfigError` unless a column of this type may hold the bytes of files."""
     if pa.types.is_struct(kind):
         names = [kind.field(index).name for index in range(kind.num_fields)]

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pydantic import Field
 
 from genre.audio import tags
-from genre.audio.tags import Tags
+from genre.audio.tags import FileTags
 from genre.corpora import MISSING, UNLABELLED, AudioFile, Track, open_folder, walk
 from genre.corpora._artists import group_of
 from genre.corpora._findings import Findings
@@ -44,7 +44,7 @@ _THREADS = 32  # they wait for disks and networks; reading itself takes 0.1 to 0
 _CHUNK = 64  # files that a thread reads before it reports
 _REPORT_SECONDS = 10.0
 _FOLDER = "tags-1"  # of the findings; a new number when `genre.audio.tags` reads other values
-_NO_TAGS = Tags()
+_NO_TAGS = FileTags()
 
 
 class Params(Settings):
@@ -90,7 +90,7 @@ def scan_with_report(
 class _Found:
     """What a file says of itself."""
 
-    tags: Tags = _NO_TAGS
+    tags: FileTags = _NO_TAGS
     problem: str = ""  # why the tags could not be read; empty if they could
     is_final: bool = True  # whether it holds until the file changes; not where the file was missing or denied
 
@@ -100,7 +100,7 @@ class _Found:
     @classmethod
     def from_json(cls, text: str) -> _Found:
         values = json.loads(text)
-        return cls(problem=values.pop("problem"), tags=Tags(**values | {"genres": tuple(values["genres"])}))
+        return cls(problem=values.pop("problem"), tags=FileTags(**values | {"genres": tuple(values["genres"])}))
 
 
 def _library_file(audio: AudioFile, found: _Found, names: GenreNames) -> LibraryFile:

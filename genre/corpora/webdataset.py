@@ -27,7 +27,7 @@ from genre.audio.members import range_address
 from genre.corpora import UNLABELLED, Track, is_audio
 from genre.corpora._artists import artist_key
 from genre.corpora._findings import Findings
-from genre.corpora._shards import Shard, find_shards
+from genre.corpora._shards import ShardFile, find_shards
 from genre.errors import ConfigError, one_line
 from genre.faults import STORAGE_SECONDS, is_fault, retry
 from genre.settings import CorpusSettings, Settings
@@ -52,7 +52,7 @@ class Params(Settings):
 class _Contents:
     """What a shard holds."""
 
-    shard: Shard
+    shard: ShardFile
     audio: dict[str, tuple[int, int]] = field(default_factory=dict)  # offset and size by name
     labels: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the name up to the first dot
     problems: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ class _Contents:
         return json.dumps([self.audio, self.labels, self.problems])
 
     @classmethod
-    def from_json(cls, shard: Shard, text: str) -> _Contents:
+    def from_json(cls, shard: ShardFile, text: str) -> _Contents:
         return cls(shard, *json.loads(text))
 
 
@@ -127,14 +127,14 @@ def _text(value: Any) -> str | None:
     return str(value).strip() or None if isinstance(value, str | int) else None
 
 
-def _contents(shard: Shard, known: str | None) -> _Contents:
+def _contents(shard: ShardFile, known: str | None) -> _Contents:
     """Return what a shard holds, from a finding or from its headers and labels."""
     if known is not None:
         return _Contents.from_json(shard, known)
     return retry(lambda: _read(shard), shard.file, STORAGE_SECONDS)
 
 
-def _read(shard: Shard) -> _Contents:
+def _read(shard: ShardFile) -> _Contents:
     """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
     contents, links = _Contents(shard), 0
     with shard.file.filesystem.open_input_file(shard.file.path) as stream:

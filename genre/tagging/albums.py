@@ -21,7 +21,7 @@ import numpy as np
 
 from genre.arrays import Float32, Float64, Ints
 from genre.audio import tags
-from genre.audio.tags import Tags
+from genre.audio.tags import FileTags
 from genre.corpora import group_of
 from genre.model.calibration import Calibration
 from genre.storage import Location
@@ -47,10 +47,10 @@ def read_numbers(paths: Sequence[str]) -> Ints:
     unreadable = sum(each is None for each in found)
     if unreadable:
         _log.warning("the tags of %d files cannot be read; they count as files without tags", unreadable)
-    return numbers(paths, [each or Tags() for each in found])
+    return numbers(paths, [each or FileTags() for each in found])
 
 
-def numbers(paths: Sequence[str], found: Sequence[Tags]) -> Ints:
+def numbers(paths: Sequence[str], found: Sequence[FileTags]) -> Ints:
     """Return the number of the album of each file with these tags, `NO_ALBUM` where there is none."""
     members: dict[tuple[str, str], list[int]] = {}
     for place, (path, each) in enumerate(zip(paths, found, strict=True)):
@@ -107,7 +107,7 @@ class Albums:
         return self._calibration.reported(probabilities)
 
 
-def _read(path: str) -> Tags | None:
+def _read(path: str) -> FileTags | None:
     try:
         return tags.read(Location.of(path))
     except (OSError, ValueError):

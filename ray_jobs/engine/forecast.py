@@ -38,7 +38,7 @@ _START_SECONDS = 10  # until Ray and the workers run, on two idle cores, see ben
 
 
 @dataclass(frozen=True)
-class Forecast:
+class PendingWork:
     """The work on all pending tracks, estimated from a sample of them."""
 
     tracks: int
@@ -47,7 +47,7 @@ class Forecast:
     core_seconds: float
 
     @classmethod
-    def of(cls, tracks: int, sampled: int, music_seconds: float, core_seconds: float) -> Forecast:
+    def of(cls, tracks: int, sampled: int, music_seconds: float, core_seconds: float) -> PendingWork:
         """Return the forecast for `tracks` tracks from the seconds that `sampled` of them took."""
         scale = tracks / max(1, sampled)
         return cls(tracks, sampled, music_seconds * scale, core_seconds * scale)
@@ -96,7 +96,7 @@ def prepare(config: Config, price: float | None) -> None:
         seconds = time.perf_counter() - started
         size = sum(os.path.getsize(file.path) for file in (target / "clips").files(".parquet") if "00002-" in file.name)
     music = pc.sum(outcomes["seconds"]).as_py() or 0.0
-    _show("prepare", Forecast.of(len(pending), len(sample), music, seconds), config, price)
+    _show("prepare", PendingWork.of(len(pending), len(sample), music, seconds), config, price)
     cli.console().print(f"prepare: features of {size * len(pending) / len(sample) / 1e9:.3f} GB")
 
 
@@ -120,15 +120,15 @@ def tag(config: Config, price: float | None) -> None:
     rows = tag_rows.name_files(tagger, decoded)
     seconds = time.perf_counter() - started
     music = pc.sum(rows["seconds"]).as_py() or 0.0
-    _show("tag", Forecast.of(len(pending), len(sample), music, seconds), config, price)
+    _show("tag", PendingWork.of(len(pending), len(sample), music, seconds), config, price)
     cli.console().print(
         f"tag: {1 - decoding / max(seconds, 1e-9):.0%} of it for the models, which run on a GPU if there is one"
     )
 
 
-def _show(job: str, forecast: Forecast, config: Config, price: float | None) -> None:
+def _show(job: str, work: PendingWork, config: Config, price: float | None) -> None:
     noun = "file" if job == "tag" else "track"
-    for line in forecast.lines(_cpus_now(config), config.cluster.max_cpus, price, noun):
+    for line in work.lines(_cpus_now(config), config.cluster.max_cpus, price, noun):
         cli.console().print(f"{job}: {line}")
 
 

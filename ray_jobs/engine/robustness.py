@@ -58,7 +58,7 @@ class ChangedAudio:
 
 
 @dataclass(frozen=True)
-class Block:
+class TaskResult:
     """The result of a task: predictions (models, changes, tracks, classes) for `rows`, and why others have none."""
 
     rows: list[int] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Measurement:
     """The tasks that score all models on changed audio, and the tracks of each."""
 
     audio: ChangedAudio
-    tasks: list[ray.ObjectRef[Block]]
+    tasks: list[ray.ObjectRef[TaskResult]]
     blocks: list[list[int]]  # the positions of each task's tracks in the sample
 
     @classmethod
@@ -113,19 +113,19 @@ class Measurement:
         scores = robustness.scores_by_row(truth[rows], seeds, predictions, baseline)
         return scores, self._notes(len(rows), failures)
 
-    def _collect(self, progress: JobProgress) -> list[Block]:
+    def _collect(self, progress: JobProgress) -> list[TaskResult]:
         """Return the results of all tasks; the tracks of a task that failed are failures."""
         for _ in tasks.finished(self.tasks, progress, "scoring changed audio"):
             pass
         return [self._result(task, block) for task, block in zip(self.tasks, self.blocks, strict=True)]
 
-    def _result(self, task: ray.ObjectRef[Block], block: list[int]) -> Block:
+    def _result(self, task: ray.ObjectRef[TaskResult], block: list[int]) -> TaskResult:
         try:
-            result: Block = ray.get(task)
+            result: TaskResult = ray.get(task)
             return result
         except ray.exceptions.RayError as error:
             # for example, the worker was killed for its memory, or a decoding process did not start
-            return Block(failures=[f"{self.audio.paths[position]}: {last_line(error)}" for position in block])
+            return TaskResult(failures=[f"{self.audio.paths[position]}: {last_line(error)}" for position in block])
 
     def _notes(self, measured: int, failures: list[str]) -> list[str]:
         total = plural(self.audio.total, "test track")
@@ -151,7 +151,7 @@ def even_blocks(items: list[int], cpus: int) -> list[list[int]]:
 @ray.remote(num_cpus=1)
 def _predict_changed(
     rows: list[int], paths: list[str], recipe: Recipe, folders: list[Location], fitted: Baseline | None
-) -> Block:
+) -> TaskResult:
     """Return the predictions of all models, the baseline last, for the tracks that can be decoded."""
     torch.set_num_threads(1)
     models: list[robustness.PredictClips] = [_load_predict(str(folder)) for folder in folders]
@@ -171,7 +171,7 @@ def _predict_changed(
             continue
         measured.append(row)
         predictions.append(robustness.predict_changed(track, recipe.shape(), models))
-    return Block(measured, np.stack(predictions, axis=2) if predictions else None, failures)
+    return TaskResult(measured, np.stack(predictions, axis=2) if predictions else None, failures)
 
 
 def _predict_of(baseline: Baseline) -> robustness.PredictClips:

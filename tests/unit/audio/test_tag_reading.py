@@ -12,14 +12,14 @@ from library import CONTAINERS, tone, write_ape_tags, write_cyrillic_tags, write
 from mutagen import id3
 
 from genre.audio import tags
-from genre.audio.tags import Tags
+from genre.audio.tags import FileTags
 from genre.errors import StorageError
 from genre.storage import Location
 
 EXPIRED = refusing(400, "ExpiredToken", lambda request: request.command == "GET")
 
 
-def read(path: Path) -> Tags:
+def read(path: Path) -> FileTags:
     return tags.read(Location.of(path))
 
 
@@ -33,9 +33,9 @@ def add_frame(path: Path, name: str, *texts: str) -> None:
 @pytest.mark.parametrize("container", [*CONTAINERS, "wma"])
 def test_all_fields_are_read_from_every_container(tmp_path: Path, container: str) -> None:
     path = tone(tmp_path / f"a.{container}")
-    assert read(path) == Tags()
+    assert read(path) == FileTags()
     write_tags(path, genre=["Rock", " Post  Rock"], artist="X", albumartist="Y", album="Z", title="Ü")
-    assert read(path) == Tags(("Rock", "Post Rock"), "Y", "X", "Z", "Ü")
+    assert read(path) == FileTags(("Rock", "Post Rock"), "Y", "X", "Z", "Ü")
 
 
 def expired_at(failing: int) -> Fault:
@@ -80,7 +80,7 @@ def test_id3v1_alone_is_read(tmp_path: Path) -> None:
 
 def test_ape_tags_of_an_mp3_are_read_where_there_is_no_id3(tmp_path: Path) -> None:
     path = write_ape_tags(tone(tmp_path / "a.mp3"), Genre="Jazz", Artist="X")
-    assert read(path) == Tags(("Jazz",), artist="X")
+    assert read(path) == FileTags(("Jazz",), artist="X")
     assert read(write_tags(path, genre="Rock")).genres == ("Rock",)
 
 
@@ -92,16 +92,16 @@ def test_the_info_list_of_a_wav_file_is_read_where_there_is_no_id3(tmp_path: Pat
     )
     content = path.read_bytes() + struct.pack("<4sI4s", b"LIST", len(fields) + 4, b"INFO") + fields
     path.write_bytes(content[:4] + struct.pack("<I", len(content) - 8) + content[8:])
-    assert read(path) == Tags(("Blues",), artist="Bébé")
+    assert read(path) == FileTags(("Blues",), artist="Bébé")
     assert read(write_tags(path, genre="Rock")).genres == ("Rock",)
 
 
 def test_windows_1251_declared_as_latin_1_is_repaired(tmp_path: Path) -> None:
     path = tone(tmp_path / "a.mp3")
     write_cyrillic_tags(path, genre="Рок", title="plain")
-    assert read(path) == Tags(("Рок",), title="plain", is_repaired=True)
+    assert read(path) == FileTags(("Рок",), title="plain", is_repaired=True)
     for text in ("Björk", "Größenwahn", "Éé", "Рок"):
-        assert read(write_tags(tone(tmp_path / "b.mp3"), artist=text)) == Tags(artist=text)
+        assert read(write_tags(tone(tmp_path / "b.mp3"), artist=text)) == FileTags(artist=text)
 
 
 def test_damaged_tags_are_an_error_of_one_line(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from scanning import settings, touch
 
 from genre import corpora
 from genre.audio import tags as tag_reader
-from genre.audio.tags import Tags
+from genre.audio.tags import FileTags
 from genre.corpora import Track, tags
 from genre.corpora import webdataset as tar_files
 from genre.corpora._findings import Findings
@@ -108,7 +108,7 @@ class Scanner:
 def scanner(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scanner:
     read: list[str] = []
 
-    def counted(file: Location) -> Tags:
+    def counted(file: Location) -> FileTags:
         read.append(file.name)
         return original(file)
 
@@ -213,7 +213,7 @@ def test_a_file_that_was_denied_is_asked_for_again(scanner: Scanner, monkeypatch
     """Rights change without the size and the time of a file."""
     reader = tag_reader.read
 
-    def denied(file: Location) -> Tags:
+    def denied(file: Location) -> FileTags:
         if file.name == "01.mp3":
             raise PermissionError(13, "Permission denied", file.path)
         return reader(file)

@@ -16,7 +16,7 @@ from music import InTurn
 from scanning import refused, scan, settings, touch
 
 from genre import corpora
-from genre.audio.tags import Tags
+from genre.audio.tags import FileTags
 from genre.corpora import SPLITS, UNLABELLED, Track, group_of
 from genre.corpora._genre_names import GenreNames, fold
 from genre.features import Features
@@ -141,16 +141,16 @@ class TestGroups:
     @pytest.mark.parametrize(
         ("found", "group"),
         [
-            (Tags(artist="The Beatles"), "beatles"), (Tags(artist="Beatles, The"), "beatles"),
-            (Tags(artist="Prince feat. Eve"), "prince"), (Tags(artist="Prince (ft. Eve)"), "prince"),
-            (Tags(artist="PRINCE [Featuring Eve]"), "prince"), (Tags(artist="A", album_artist="B"), "b"),
-            (Tags(artist="A", album_artist="Various Artists"), "a"),
-            (Tags(album_artist="V.A.", album="Hits"), "album hits"), (Tags(artist="AC/DC"), "acdc"),
-            (Tags(artist="Unknown Artist"), None), (Tags(), None), (Tags(artist="!!!"), "!!!"),
-            (Tags(artist="Ft. Worth"), "ftworth"), (Tags(artist="Leftfield"), "leftfield"),
+            (FileTags(artist="The Beatles"), "beatles"), (FileTags(artist="Beatles, The"), "beatles"),
+            (FileTags(artist="Prince feat. Eve"), "prince"), (FileTags(artist="Prince (ft. Eve)"), "prince"),
+            (FileTags(artist="PRINCE [Featuring Eve]"), "prince"), (FileTags(artist="A", album_artist="B"), "b"),
+            (FileTags(artist="A", album_artist="Various Artists"), "a"),
+            (FileTags(album_artist="V.A.", album="Hits"), "album hits"), (FileTags(artist="AC/DC"), "acdc"),
+            (FileTags(artist="Unknown Artist"), None), (FileTags(), None), (FileTags(artist="!!!"), "!!!"),
+            (FileTags(artist="Ft. Worth"), "ftworth"), (FileTags(artist="Leftfield"), "leftfield"),
         ],
     )  # fmt: skip
-    def test_the_artist_is_the_group(self, found: Tags, group: str | None) -> None:
+    def test_the_artist_is_the_group(self, found: FileTags, group: str | None) -> None:
         assert group_of(found) == group
 
 

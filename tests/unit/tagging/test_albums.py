@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from library import tone, write_tags
 
 from genre.arrays import Float32, Ints
-from genre.audio.tags import Tags
+from genre.audio.tags import FileTags
 from genre.model.calibration import Calibration
 from genre.tagging.albums import AGREES, DIFFERS, FILLED, MOST_UNNAMED, NO_ALBUM, Albums, numbers, read_numbers
 from genre.tagging.result_tables import Answers
@@ -107,7 +107,7 @@ def test_an_album_of_three_thousand_tracks() -> None:
     ],
 )
 def test_what_an_album_is(albums: list[str], artists: list[str], is_album: bool) -> None:
-    found = [Tags(album=album, artist=artist) for album, artist in zip(albums, artists, strict=True)]
+    found = [FileTags(album=album, artist=artist) for album, artist in zip(albums, artists, strict=True)]
     first, second = numbers(["/m/a.mp3", "/m/b.mp3"], found).tolist()
     assert (first == second != NO_ALBUM) is is_album
     assert set(numbers(["/m/a.mp3", "/n/b.mp3"], found).tolist()) == {NO_ALBUM}, "an album is in one folder"
@@ -115,9 +115,9 @@ def test_what_an_album_is(albums: list[str], artists: list[str], is_album: bool)
 
 def test_a_heap_of_songs_without_an_album_is_none_however_many_tracks_an_album_has() -> None:
     paths = [f"/m/{number}.mp3" for number in range(3000)]
-    assert set(numbers(paths, [Tags(album="A")] * 3000)) == {0}
-    assert set(numbers(paths, [Tags()] * 3000)) == {NO_ALBUM}
-    assert set(numbers(paths[:MOST_UNNAMED], [Tags()] * MOST_UNNAMED)) == {0}
+    assert set(numbers(paths, [FileTags(album="A")] * 3000)) == {0}
+    assert set(numbers(paths, [FileTags()] * 3000)) == {NO_ALBUM}
+    assert set(numbers(paths[:MOST_UNNAMED], [FileTags()] * MOST_UNNAMED)) == {0}
 
 
 def test_albums_are_read_from_the_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
