@@ -41,7 +41,7 @@ def advise(table: Table) -> Advice:
         return Advice("No model has been scored yet.", ["Train one, then make the leaderboard again."])
     best, majority = ranked[0], table.of("majority")
     if any(row.rank == best.rank for row in majority):
-        sentence = "Use none of these models: none is significantly better than always predicting the commonest genre."
+        sentence = "Use none of these models: none is significantly better than always giving the most common genre."
         return Advice(sentence, [f"The best is {best.entry.name}: {_scores(best, table)}.", *_majority(majority)])
     networks = table.of("network")
     caveats = [*_few_seeds(networks), *_unequal_training(networks)]
@@ -170,7 +170,7 @@ def _robustness(best: Row) -> Iterator[str]:
 
 def _majority(rows: list[Row]) -> Iterator[str]:
     for row in rows[:1]:
-        yield f"Always predicting the commonest genre reaches macro F1 {row.f1.mean:.2f}."
+        yield f"Always giving the most common genre reaches macro F1 {row.f1.mean:.2f}."
 
 
 def _few_groups(table: Table) -> Iterator[str]:

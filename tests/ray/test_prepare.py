@@ -216,7 +216,7 @@ class TestRejects:
         assert in_turn(config_of(music, output, max_track_seconds=5, file_timeout_s=9)) == 0  # though nothing changed
 
     def test_a_pipe_is_one_of_them(self, music: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nobody writes to it, so that a child which opens it would wait for ever."""
+        """Nobody writes to it, so that a child which opens it would wait forever."""
         hanging = music / "genre0/hang.wav"
         os.mkfifo(hanging)
         config = config_of(music, output, file_timeout_s=1.0)
