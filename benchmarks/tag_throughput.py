@@ -34,12 +34,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 import processes
 
 from genre.config import load
-from genre.features.preparation import TrackKernel
+from genre.features.preparation import TrackKernel, clips_of
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict
 from genre.model.saved_model import SavedEnsemble
-from genre.model.spectrogram_decoder import clips_of
 from genre.settings import Config
 from genre.storage import Location
 from genre.tagging.audio_files import list_files

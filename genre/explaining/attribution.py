@@ -18,10 +18,9 @@ from torch import Tensor
 from genre.arrays import Float32
 from genre.audio.spectrogram import mel_filters
 from genre.errors import ConfigError
-from genre.features.preparation import PreparedTrack
+from genre.features.preparation import PreparedTrack, clips_of
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
-from genre.model.spectrogram_decoder import clips_of
 
 _BATCH = 16  # windows
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from genre.config import fingerprint
 from genre.corpora import MISSING
 from genre.errors import AudioError, Reason
 from genre.features import parts
-from genre.features.clips import StoredClip
+from genre.features.clips import Clips, StoredClip
 from genre.features.encoding import encode
 from genre.features.recipe import Recipe
 from genre.features.schema import OUTCOME_SCHEMA, ROW_GROUP, WRITE_OPTIONS, Shape
@@ -73,12 +74,16 @@ class TrackKernel:
         """Decode a file. Raises `AudioError`, and `StorageError` when it cannot be reached."""
         content = recordings.read(address, self._recipe.decoding.file_timeout_s)
         recording = recordings.load(content, self._recipe.audio, self._recipe.decoding)
+        return self.track(recording, hashlib.sha256(content).hexdigest())
+
+    def track(self, recording: Recording, content: str = "") -> PreparedTrack:
+        """Encode the clips of a recording. Raises `AudioError` (too_short)."""
         clips = self._encoder(recording)
         sound = hashlib.sha256()
         for clip in clips:
             sound.update(clip.spectrogram)
         return PreparedTrack(
-            content=hashlib.sha256(content).hexdigest(),
+            content=content,
             sound=sound.hexdigest(),
             seconds=recording.seconds,
             sample_rate=recording.sample_rate,
@@ -86,6 +91,11 @@ class TrackKernel:
             truncated=recording.truncated,
             clips=clips,
         )
+
+
+def clips_of(tracks: Sequence[PreparedTrack], shape: Shape) -> Clips:
+    """Return the clips of `tracks` in memory, each as a track of its own without a label: each gets a prediction."""
+    return Clips.unlabelled([[clip] for track in tracks for clip in track.clips], shape)
 
 
 def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int = 1) -> pa.Table:

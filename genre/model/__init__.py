@@ -9,8 +9,9 @@ Independent of training loops, corpora and reports.
     calibration, thresholds   validation.parquet: the temperature, and from which probability a genre is reported
     finetuning                train a saved model further, on the same or on other genres
     saved_model               cards and calibration of saved models: `SavedModel`, `SavedEnsemble`; no weights
-    torch_ensemble            predictions of models in folders, for what `spectrogram_decoder` decodes
-    onnx_ensemble             predictions of exported models, for what `waveform_decoder` decodes
+    decoder                   from files and arrays to the clips that a model takes
+    torch_ensemble            predictions of models in folders
+    onnx_ensemble             predictions of exported models
     waveform_classifier       the graph that is exported
     graph_export, onnx_file   write an exported file; read its metadata
 """

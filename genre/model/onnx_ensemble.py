@@ -9,10 +9,9 @@ import onnxruntime
 
 from genre.arrays import Float32
 from genre.errors import ArtifactError, one_line
+from genre.model.decoder import Decoder, WaveformTrack
 from genre.model.onnx_file import INPUT, OUTPUT
 from genre.model.saved_model import SavedModel
-from genre.model.waveform_decoder import WaveformDecoder, WaveformTrack
-from genre.settings import DecodingSettings
 
 _BATCH = 2  # clips; larger batches take more memory and are not faster
 
@@ -20,23 +19,15 @@ _BATCH = 2  # clips; larger batches take more memory and are not faster
 class OnnxEnsemble:
     """One or several exported files, whose probabilities are averaged. See `saved_model.Ensemble`."""
 
-    def __init__(self, models: Sequence[SavedModel], limits: DecodingSettings, threads: int) -> None:
+    def __init__(self, models: Sequence[SavedModel], decoder: Decoder, threads: int) -> None:
         self.cards = [model.card for model in models]
-        self._decoder = WaveformDecoder(self.cards[0].recipe(limits))
+        self.decoder = decoder
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # let idle threads sleep: spinning costs a fifth more CPU time, and is slower on a busy machine
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # only errors, which are also raised
         self._sessions = [_session(model, options) for model in models]
-
-    def decode(self, path: str) -> WaveformTrack:
-        """Return the clips of a file. Raises `AudioError`."""
-        return self._decoder(path)
-
-    def waveform(self, samples: Float32, sample_rate: int) -> WaveformTrack:
-        """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
-        return self._decoder.waveform(samples, sample_rate)
 
     def answers(self, tracks: Sequence[WaveformTrack]) -> tuple[Float32, None]:
         """Return the probabilities of each clip. An exported file gives no embedding."""

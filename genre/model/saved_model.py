@@ -7,7 +7,7 @@ ensemble: their probabilities are averaged, and the mean is calibrated.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from genre.errors import ArtifactError, ConfigError
 from genre.model import calibration, onnx_file
 from genre.model.calibration import Calibration, ValidationPredictions
 from genre.model.card import CARD, ModelCard, is_exported, read_card
+from genre.model.decoder import Decoder, WaveformKernel
 from genre.settings import DecodingSettings
 from genre.storage import Location
 
@@ -25,16 +26,10 @@ WEIGHTS = "weights.safetensors"
 
 
 class Ensemble(Protocol):
-    """One or several loaded models whose predictions are averaged: `TorchEnsemble` or `OnnxEnsemble`.
-
-    A decoded track has `content` (SHA-256 of the file), `seconds` and `clips`.
-    """
+    """One or several loaded models whose predictions are averaged: `TorchEnsemble` or `OnnxEnsemble`."""
 
     cards: list[ModelCard]
-
-    def decode(self, path: str) -> Any: ...
-
-    def waveform(self, samples: Float32, sample_rate: int) -> Any: ...
+    decoder: Decoder
 
     def answers(self, tracks: Sequence[Any]) -> tuple[Float32, Float32 | None]:
         """Return the mean probabilities over the models for each clip of `tracks`, not calibrated, and embeddings.
@@ -111,18 +106,17 @@ class SavedEnsemble:
             if not model.is_exported:  # an exported file was read completely
                 read_weights(model.location, model.weights)
 
-    def decoder(self, limits: DecodingSettings) -> Callable[[str], Any]:
-        """Return a function from the path of a file to a decoded track, without loading the weights.
+    def decoder(self, limits: DecodingSettings) -> Decoder:
+        """Return the decoder of the models, without loading the weights.
 
         Raises `ArtifactError` when the models take no audio.
         """
+        recipe = self.models[0].card.recipe(limits)
         if self.is_exported:
-            from genre.model.waveform_decoder import WaveformDecoder
-
-            return WaveformDecoder(self.models[0].card.recipe(limits))
+            return Decoder(WaveformKernel, recipe)
         with self._full_install():
-            from genre.model.spectrogram_decoder import SpectrogramDecoder
-        return SpectrogramDecoder(self.models[0].card.recipe(limits))
+            from genre.features.preparation import TrackKernel
+        return Decoder(TrackKernel, recipe)
 
     def load(self, limits: DecodingSettings, device: str = "cpu", threads: int = 0) -> Ensemble:
         """Load the weights to `device`; exported models always compute on the CPU. `threads` 0: the library's default.
@@ -133,10 +127,10 @@ class SavedEnsemble:
         if self.is_exported:
             from genre.model.onnx_ensemble import OnnxEnsemble
 
-            return OnnxEnsemble(self.models, limits, threads)
+            return OnnxEnsemble(self.models, self.decoder(limits), threads)
         with self._full_install():
             from genre.model.torch_ensemble import TorchEnsemble
-        return TorchEnsemble(self.models, limits, device, threads)
+        return TorchEnsemble(self.models, self.decoder(limits), device, threads)
 
     @contextmanager
     def _full_install(self) -> Iterator[None]:

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 
 from genre.arrays import Float32
-from genre.features.preparation import PreparedTrack
+from genre.features.preparation import PreparedTrack, clips_of
 from genre.model import checkpoint
 from genre.model.classifier import predict, predict_and_embed
+from genre.model.decoder import Decoder
 from genre.model.saved_model import SavedModel
-from genre.model.spectrogram_decoder import SpectrogramDecoder, clips_of
-from genre.settings import DecodingSettings
 
 _BATCH_CPU, _BATCH_GPU = 16, 128  # windows; on a CPU larger batches take more memory and are not faster
 
@@ -21,25 +20,17 @@ _BATCH_CPU, _BATCH_GPU = 16, 128  # windows; on a CPU larger batches take more m
 class TorchEnsemble:
     """One or several models in folders, whose probabilities are averaged. See `saved_model.Ensemble`."""
 
-    def __init__(self, models: Sequence[SavedModel], limits: DecodingSettings, device: str, threads: int) -> None:
+    def __init__(self, models: Sequence[SavedModel], decoder: Decoder, device: str, threads: int) -> None:
         if threads:
             torch.set_num_threads(threads)
         loaded = [checkpoint.load(model.location) for model in models]
         self.cards = [card for card, _ in loaded]
         self.classifiers = [classifier.to(device) for _, classifier in loaded]
-        self._decoder = SpectrogramDecoder(self.cards[0].recipe(limits))
-
-    def decode(self, path: str) -> PreparedTrack:
-        """Return the clips of a file. Raises `AudioError`."""
-        return self._decoder(path)
-
-    def waveform(self, samples: Float32, sample_rate: int) -> PreparedTrack:
-        """Return the clips of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
-        return self._decoder.waveform(samples, sample_rate)
+        self.decoder = decoder
 
     def answers(self, tracks: Sequence[PreparedTrack]) -> tuple[Float32, Float32 | None]:
         """Return probabilities and embeddings of each clip. Several models have no common embedding."""
-        clips = clips_of(list(tracks), self.cards[0].shape)
+        clips = clips_of(tracks, self.cards[0].shape)
         batch = _BATCH_CPU if self.classifiers[0].mean.device.type == "cpu" else _BATCH_GPU
         if len(self.classifiers) == 1:
             card = self.cards[0]

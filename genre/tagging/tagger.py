@@ -122,7 +122,7 @@ class Tagger:
 
     def decode(self, path: str | os.PathLike[str]) -> Any:
         """Decode one file into the clips that the models take. Raises `AudioError`, or `StorageError`."""
-        return self._ensemble.decode(os.fspath(path))
+        return self._ensemble.decoder(os.fspath(path))
 
     def tag(self, paths: Sequence[str | os.PathLike[str]]) -> list[Tags]:
         """Return the genres of several files, in their order; for an unreadable file the reason."""
@@ -130,7 +130,7 @@ class Tagger:
         tracks: dict[int, Any] = {}
         for number, path in enumerate([os.fspath(path) for path in paths]):
             try:
-                tracks[number] = self._ensemble.decode(path)
+                tracks[number] = self._ensemble.decoder(path)
             except AudioError as error:
                 results[number] = Tags(path, reason=error.reason.value, message=str(error))
         tags = self.name_all([os.fspath(paths[number]) for number in tracks], list(tracks.values()))
@@ -142,7 +142,7 @@ class Tagger:
 
         Raises `AudioError` when a waveform is silent, too short or not finite.
         """
-        tracks = [self._ensemble.waveform(np.asarray(wave), sample_rate) for wave in waveforms]
+        tracks = [self._ensemble.decoder.waveform(np.asarray(wave), sample_rate) for wave in waveforms]
         return self.name_all([""] * len(tracks), tracks)
 
     def name(self, path: str, track: Any) -> Tags:

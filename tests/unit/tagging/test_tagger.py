@@ -18,8 +18,8 @@ from saving import CLASSES, FEATURES, RATE, save_model, song
 import genre
 from genre import Tagger
 from genre.errors import ArtifactError, AudioError, ConfigError
+from genre.features.preparation import clips_of
 from genre.model.classifier import predict
-from genre.model.spectrogram_decoder import clips_of
 from genre.settings import DecodingSettings
 
 
