@@ -54,6 +54,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of an untrained model, for the tests of one module."""
+    from saving import save_model
+
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """Return a folder with 0.flac, 1.flac and 2.flac of different pitch."""
+    from saving import song
+
+    for number in range(3):
+        song(tmp_path / "music" / f"{number}.flac", hertz=200 + 150 * number)
+    return tmp_path / "music"
+
+
+@pytest.fixture(scope="module")
 def bucket_server() -> Iterator[dict[str, str]]:
     """Start an S3 server with an empty bucket; yield the environment variables that point to it."""
     from moto.server import ThreadedMotoServer

@@ -18,11 +18,6 @@ ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
 def embedded(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a few songs in `music`, and the output `out` in which they are embedded."""
     home = tmp_path_factory.mktemp("embedded")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY
 from saving import CLASSES, save_model, song
-from tag_jobs import rows, run, three_songs
+from tag_jobs import rows, run
 
 from genre import Tagger
 from genre.config import load
@@ -26,16 +26,6 @@ from ray_jobs.engine import cli, tagging
 import ray  # isort: skip - after ray_jobs, which sets its environment
 
 ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def music(tmp_path: Path) -> Path:
-    return three_songs(tmp_path / "music")
 
 
 @pytest.mark.ray

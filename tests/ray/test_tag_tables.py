@@ -11,19 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from saving import save_model, song
-from tag_jobs import rows, run, three_songs
+from tag_jobs import rows, run
 
 from genre import spreadsheet
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def music(tmp_path: Path) -> Path:
-    return three_songs(tmp_path / "music")
 
 
 def test_json_lines_have_the_rows_of_the_table(model: str, music: Path, tmp_path: Path) -> None:

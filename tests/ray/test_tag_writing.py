@@ -11,22 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from library import read_genre
 from saving import CLASSES, save_answers, save_model
-from tag_jobs import rows, run, three_songs
+from tag_jobs import rows, run
 
 from genre.model import calibration
 from genre.model.calibration import Calibration
 from genre.storage import Location
 from ray_jobs.engine import cli
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def music(tmp_path: Path) -> Path:
-    return three_songs(tmp_path / "music")
 
 
 def certain(tmp_path: Path) -> str:
