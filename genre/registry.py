@@ -15,7 +15,7 @@ from types import ModuleType
 
 from genre.errors import ConfigError
 
-_CONTENTS = {"genre.architectures": ("Params", "SEARCH", "build"), "genre.corpora": ("Params", "scan", "classes")}
+_CONTENTS = {"genre.architectures": ("Params", "SEARCH", "build"), "genre.corpora": ("Params", "scan")}
 
 
 @cache

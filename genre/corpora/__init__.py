@@ -8,8 +8,8 @@ A corpus module has:
 - `class Params(Settings)`: its own settings, `corpus.params.*` in the configuration;
 - `def scan(settings, params) -> Iterator[Track]`: every track, in an order that does not depend on the file system,
   one at a time (a corpus may have a million);
-- `def classes(settings, params) -> list[str] | None`: the genres in fixed order, or None: the genres of the scanned
-  tracks, sorted;
+- optionally `def classes(settings, params) -> list[str]`: the genres in fixed order; without it, they are those of the
+  scanned tracks, sorted;
 - optionally `def scan_with_report(settings, params, report, folder) -> Iterator[Track]`: what `scan` yields, after it
   called `report` with lines about the progress of a long scan and about what a person should know of the corpus. In
   `folder`, if it is not None, it may keep what it read of files for the next scan.
@@ -84,5 +84,7 @@ def scan(
 def classes(settings: CorpusSettings) -> list[str] | None:
     """Return the genres of a corpus in fixed order, or None: those of the scanned tracks, sorted."""
     module = registry.load(__name__, settings.kind)
-    genres: list[str] | None = module.classes(settings, validate(module.Params, settings.params, "corpus.params."))
+    if not hasattr(module, "classes"):
+        return None
+    genres: list[str] = module.classes(settings, validate(module.Params, settings.params, "corpus.params."))
     return genres

@@ -52,10 +52,6 @@ class Params(Settings):
         return pattern
 
 
-def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the genres are the names of the scanned folders."""
-
-
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every audio file below a genre's folder, in the order of `walk`.
 

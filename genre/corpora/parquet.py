@@ -41,10 +41,6 @@ class Params(Settings):
     group_column: str | None = Field(None, description="column of the artist; null: 'artist' or 'group' if it exists")
 
 
-def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the genres are those of the rows."""
-
-
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every row of every file, in the order of paths and rows.
 

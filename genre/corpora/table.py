@@ -62,10 +62,6 @@ class Params(Settings):
     )
 
 
-def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the genres are those of the rows."""
-
-
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every row, in the order of the table.
 

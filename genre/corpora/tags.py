@@ -55,10 +55,6 @@ class Params(Settings):
     min_artists: int = Field(3, ge=1, description="genres of fewer artists are not learned; their tracks: unlabelled")
 
 
-def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the genres are those of the tags."""
-
-
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every audio file, in the order of `walk`. Raises `ConfigError` as `walk` does."""
     return scan_with_report(settings, params, lambda line: None, None)

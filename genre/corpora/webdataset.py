@@ -65,10 +65,6 @@ class _Contents:
         return cls(shard, *json.loads(text))
 
 
-def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the genres are those of the labels."""
-
-
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every recording, in the order of the shards' paths and of their members."""
     return scan_with_report(settings, params, lambda line: None, None)

@@ -180,13 +180,12 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return CorpusSettings(kind=kind, **BUILDERS[kind](tmp_path_factory.mktemp(kind)))
 
 
-def test_module_has_its_three_parts(settings: CorpusSettings) -> None:
+def test_module_has_its_parts(settings: CorpusSettings) -> None:
     module = registry.load("genre.corpora", settings.kind)
     assert module.__doc__
     assert issubclass(module.Params, Settings)
     assert all(meaning for _, _, meaning in describe(module.Params()))
     assert callable(module.scan)
-    assert callable(module.classes)
 
 
 def test_tracks_are_well_formed(settings: CorpusSettings) -> None:

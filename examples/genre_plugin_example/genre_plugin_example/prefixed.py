@@ -17,10 +17,6 @@ class Params(Settings):
     separator: str = Field("-", min_length=1, description="what separates the genre from the rest of the file name")
 
 
-def classes(settings: CorpusSettings, params: Params) -> None:
-    """Return None: the genres are those of the scanned tracks."""
-
-
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every audio file below `settings.root`. Raises `ConfigError` for a name without the separator."""
     for audio in walk(open_folder(settings.root)):
