@@ -31,19 +31,11 @@ class Uniform:
         return min(max(value, self.low), self.high)
 
 
-@dataclass(frozen=True)
-class LogUniform:
+class LogUniform(Uniform):
     """A positive real number in [low, high], uniform in its logarithm."""
 
-    low: float
-    high: float
 
-    def nearest(self, value: float) -> float:
-        """Return `value`, or the end of the range that is nearest to it."""
-        return min(max(value, self.low), self.high)
-
-
-Domain = Choice | Uniform | LogUniform
+Domain = Choice | Uniform
 
 
 def parse(key: str, value: Any) -> Domain:

@@ -113,6 +113,11 @@ class Features:
             )
         return combined(indices.cast(pa.int64()))
 
+    def clip_files(self, tracks: pa.Table) -> Iterator[Location]:
+        """Yield the files that may hold clips of `tracks`, in the order of their names."""
+        parts = None if tracks["part"].null_count else set(pc.unique(tracks["part"]).to_pylist())
+        return (file for file in (self.folder / "clips").files(".parquet") if parts is None or file.name in parts)
+
     def iter_clips(
         self, tracks: pa.Table, columns: Sequence[str] = _CLIP_COLUMNS
     ) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -120,10 +125,7 @@ class Features:
 
         Files that hold no clips of `tracks` are skipped.
         """
-        parts = None if tracks["part"].null_count else set(pc.unique(tracks["part"]).to_pylist())
-        for file in (self.folder / "clips").files(".parquet"):
-            if parts is not None and file.name not in parts:
-                continue
+        for file in self.clip_files(tracks):
             for batch in self.iter_rows(file, columns=columns):
                 yield file.name, batch
 

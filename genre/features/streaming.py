@@ -74,13 +74,9 @@ def units(features: Features, tracks: pa.Table) -> list[Unit]:
 
     Only large files are opened, for the number of their row groups. Raises `ArtifactError` like `Features.open`.
     """
-    folder = features.folder / "clips"
-    parts = None if tracks["part"].null_count else set(pc.unique(tracks["part"]).to_pylist())
-    sizes = {info.base_name: info.size for info in folder.children()}
+    sizes = {info.base_name: info.size for info in (features.folder / "clips").children()}
     found: list[Unit] = []
-    for file in folder.files(".parquet"):
-        if parts is not None and file.name not in parts:
-            continue
+    for file in features.clip_files(tracks):
         if sizes[file.name] <= _LARGE_FILE:
             found.append(Unit(file.name))
             continue

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genre.arrays import Float64
-from genre.audio.spectrogram import FLOOR_POWER, mel_filters
+from genre.audio.spectrogram import FLOOR_POWER, hann, mel_filters
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
 
@@ -100,10 +100,9 @@ class PowerSpectrum(nn.Module):
         second = np.exp(-2j * np.pi * j[None, :, None] * bins[:, None, :] / n_fft)  # (kept, row, row)
         both = [np.concatenate(parts, axis=2) for parts in ((second.real, second.imag), (-second.imag, second.real))]
         mirrored = np.minimum(bins, n_fft - bins).reshape(-1)
-        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
         self._register("first", np.concatenate([first.real, first.imag])[:, :, None, None])
         self._register("second", np.stack(both))
-        self._register("window", hann.reshape(rows, 1, self.row))
+        self._register("window", hann(n_fft).reshape(rows, 1, self.row))
         self._register("shares", 1 / np.bincount(mirrored, minlength=1)[mirrored])
         self.register_buffer("bins", torch.from_numpy(mirrored))
 

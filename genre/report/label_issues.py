@@ -13,8 +13,8 @@ from genre.evaluation.metrics import decisions
 from genre.report.neighbours import neighbours_of
 from genre.report.prediction_files import neighbour_columns
 from genre.report.table import Table
+from genre.report.text import inert_cell
 from genre.retrieval.neighbours import Neighbour
-from genre.spreadsheet import inert
 
 MOST = 25  # tracks on the page; the CSV lists all
 
@@ -78,5 +78,5 @@ def csv_text(issues: list[LabelIssue]) -> str:
     writer.writerow([*names, *(name for place in places for name in neighbour_columns(place))])
     for issue in issues:
         cells = [*(getattr(issue, name) for name in names), *(cell for near in issue.neighbours for cell in near)]
-        writer.writerow(inert(" ".join(cell.split())) if isinstance(cell, str) else cell for cell in cells)
+        writer.writerow(map(inert_cell, cells))
     return out.getvalue()

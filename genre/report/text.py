@@ -34,7 +34,7 @@ def csv_text(table: Table) -> str:
 
     Text is made `inert`, so that a spreadsheet runs nothing in it; numbers are unchanged.
     """
-    rows = [{_cell(key): _cell(value) for key, value in record.items()} for record in records(table)]
+    rows = [{inert_cell(key): inert_cell(value) for key, value in record.items()} for record in records(table)]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["rank", "name"], lineterminator="\n")
     writer.writeheader()
@@ -42,7 +42,8 @@ def csv_text(table: Table) -> str:
     return out.getvalue()
 
 
-def _cell(value: V) -> V | str:
+def inert_cell(value: V) -> V | str:
+    """Return text `inert` and on one line, other values unchanged."""
     if not isinstance(value, str):
         return value
     return inert(" ".join(value.split()))  # Python 3.11 does not quote a carriage return

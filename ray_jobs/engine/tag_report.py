@@ -65,15 +65,16 @@ def show_end(rows: pa.Table, music: float, seconds: float, folder: Location) -> 
 
 
 def show_written(table: pa.Table, target: Location, unknown: int) -> None:
-    counts = _counts(table["action"])
-    parts = [f"{number} {action}" for action, number in counts.most_common()]
-    _say(f"tag: genres in the files: {', '.join(parts) or 'none'}, {unknown} unchanged because unknown -> {target}")
+    _say(f"tag: genres in the files: {_actions(table) or 'none'}, {unknown} unchanged because unknown -> {target}")
 
 
 def show_undone(table: pa.Table, target: Location) -> None:
-    counts = _counts(table["action"])
-    parts = [f"{number} {action}" for action, number in counts.most_common()]
-    _say(f"tag: taken back: {', '.join(parts) or 'nothing was written'} -> {target}")
+    _say(f"tag: taken back: {_actions(table) or 'nothing was written'} -> {target}")
+
+
+def _actions(table: pa.Table) -> str:
+    """Return such as "3 written, 1 failed"."""
+    return ", ".join(f"{number} {action}" for action, number in _counts(table["action"]).most_common())
 
 
 def _counts(column: pa.ChunkedArray) -> Counter[str]:
