@@ -22,6 +22,7 @@ from genre.features.preparation import PreparedTrack, clips_of
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
 
+_BANDS = 8  # groups of mel bands on the page
 _BATCH = 16  # windows
 
 
@@ -55,9 +56,9 @@ class Explanation:
             for begin in range(0, len(total), frames)
         ]
 
-    def by_band(self, bands: int = 8) -> list[tuple[float, float, float]]:
+    def by_band(self) -> list[tuple[float, float, float]]:
         """Return the lowest and highest centre frequency in Hz and the sum of the relevance of groups of mel bands."""
-        groups = np.array_split(np.arange(len(self.hertz)), min(bands, len(self.hertz)))
+        groups = np.array_split(np.arange(len(self.hertz)), min(_BANDS, len(self.hertz)))
         return [
             (float(self.hertz[group[0]]), float(self.hertz[group[-1]]), float(self.relevance[group].sum()))
             for group in groups

@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,7 +87,9 @@ def _ask_others(address: str, write: bool) -> Iterator[tuple[str, str]]:
     """Yield (machine, problem) for each other machine that cannot use `address`."""
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    asked = {_try.options(**_on(node)).remote(address, write): node for node in others}
+    on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in others]
+    tasks = [_try.options(scheduling_strategy=machine).remote(address, write) for machine in on]
+    asked = dict(zip(tasks, others, strict=True))
     # a machine that is lost or slow is ignored: this is no fault of the address, and the job tolerates it
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
     for answer in answered:
@@ -109,10 +110,6 @@ def _try(address: str, write: bool) -> str:
     except OSError as error:
         return one_line(error)
     return ""
-
-
-def _on(node: dict[str, Any]) -> dict[str, Any]:
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}
 
 
 def _on_network(path: str) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+_POLL_SECONDS = 0.5
+
 
 @ray.remote(num_cpus=0)
 class Mailbox:
@@ -31,7 +33,7 @@ class Mailbox:
 
 
 @contextlib.contextmanager
-def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Iterator[Any]:
+def listening(receive: Callable[[Any], None]) -> Iterator[Any]:
     """Yield a mailbox for workers. A thread calls `receive` with each message; the last are received on leaving."""
     # on the driver's machine, so that the loss of another machine does not end it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -45,7 +47,7 @@ def listening(receive: Callable[[Any], None], every_seconds: float = 0.5) -> Ite
             receive(message)
 
     def listen() -> None:
-        while not done.wait(every_seconds):
+        while not done.wait(_POLL_SECONDS):
             with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # temporary; the mailbox keeps its messages
                 receive_new()
 
