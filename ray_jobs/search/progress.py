@@ -43,7 +43,7 @@ class SearchProgress(Callback):
         self._earlier_seconds = wall_seconds(slot.record for slot in slots if slot.record is not None)
         self._concurrent = concurrent
         self._epoch_seconds: dict[str, float] = {}  # seconds of an epoch in the latest report, by architecture
-        self._reached = {str(slot.folder.location): slot.record.epochs for slot in missing if slot.record is not None}
+        self._reached = {str(slot.folder.location): slot.reached for slot in missing}  # fold and epoch
         self._ended: dict[str, str] = {}  # states of the trials that ended in this run, by folder
 
     def setup(self, **info: Any) -> None:
@@ -69,11 +69,14 @@ class SearchProgress(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Measure the time of an epoch. See `Callback`."""
-        spec = TrialSpec.of(trial.config)
-        epoch = self._epoch(spec.architecture, result)
-        if (trained := epoch - self._reached.get(spec.folder, 0)) > 0:  # a report covers all epochs since the last one
+        if "train_loss" not in result:  # the summary of a trial that ended, in which no epoch was trained
+            return
+        spec, fold, epoch = TrialSpec.of(trial.config), int(result.get("fold", 1)), int(result["epoch"])
+        last_fold, last_epoch = self._reached[spec.folder]
+        trained = epoch - (last_epoch if fold == last_fold else 0)  # a report covers all epochs since the last one
+        if trained > 0:
             self._epoch_seconds[spec.architecture] = float(result["time_this_iter_s"]) / trained
-            self._reached[spec.folder] = epoch
+            self._reached[spec.folder] = fold, epoch
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Look up how the trial ended. See `Callback`."""

@@ -45,6 +45,14 @@ class Slot:
         return self.record is not None and len(self.record.folds) >= self.folds
 
     @property
+    def reached(self) -> tuple[int, int]:
+        """The fold that it trains, from 1 and always 1 where it has one split, and how many of its epochs ended."""
+        if self.record is None:
+            return 1, 0
+        finished = self.record.folds if self.folds else []
+        return len(finished) + 1, self.record.epochs - sum(fold.epochs for fold in finished)
+
+    @property
     def has_model(self) -> bool:
         """Whether its folder holds a model: it finished, or its first fold did."""
         return self.is_finished or bool(self.record is not None and self.record.folds)

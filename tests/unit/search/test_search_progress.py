@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from genre.storage import Location
+from genre.wording import duration
 from ray_jobs.search.progress import SearchProgress
 from ray_jobs.search.slots import Slot
-from ray_jobs.search.trial_folder import Ended, Record
+from ray_jobs.search.trial_folder import Ended, FoldResult, Record
 
 
 @pytest.mark.parametrize(
@@ -49,11 +50,31 @@ def test_the_time_left_is_that_of_epochs_which_were_measured(
     progress.setup()
     trials = [_trial(slot, 1, "RUNNING") for slot in slots]
     for trial, shown in zip(trials, ("best valid", "at most about 40 s left; best valid"), strict=True):
-        progress.on_trial_result(1, trials, trial, {"epoch": 1, "time_this_iter_s": 5.0})
+        progress.on_trial_result(1, trials, trial, {"epoch": 1, "train_loss": 1.0, "time_this_iter_s": 5.0})
         progress.on_experiment_end(trials)
         line = capsys.readouterr().err
         assert shown in line
         assert ("left" in line) is ("left" in shown)
+
+
+def test_an_epoch_takes_its_time_also_where_patience_ends_the_folds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each epoch takes 5 s, every fold ends after the second of nine, and the trial was interrupted once."""
+    slots = [Slot("cnn", number, 9, Location.of(tmp_path), folds=3) for number in range(2)]
+    slots[0].folder.write(Record({}, [(1, 0.5), (2, 0.5)], folds=[FoldResult(0.5, 1, 2)], later_epochs=1))
+    slots = [slot.read() for slot in slots]
+    progress = SearchProgress("search", slots, slots, concurrent=1)
+    progress.setup()
+    trial = _trial(slots[0], 0, "RUNNING")
+    epoch = {"train_loss": 1.0, "time_this_iter_s": 5.0}
+    reports = [{"fold": 2, "epoch": 2} | epoch, {"fold": 3, "epoch": 1} | epoch, {"fold": 3, "epoch": 2} | epoch]
+    for report in [*reports, {"fold": 3, "epoch": 9, "time_this_iter_s": 0.001}]:
+        trial.run_metadata.last_result = report | {"best_f1": 0.5}
+        progress.on_trial_result(1, [trial], trial, report)
+        progress.on_experiment_end([trial])
+        left = 2 * 27 - (9 * (report["fold"] - 1) + report["epoch"])
+        assert f", at most about {duration(5 * left)} left" in capsys.readouterr().err
 
 
 def _trial(slot: Slot, epochs: int, status: str) -> Any:
