@@ -24,6 +24,8 @@ from ray_jobs.search.plan import Plan
 _BETWEEN_TRIALS = 1.0  # seconds from the end of a trial to the first step of the next
 _REPORT = 0.05  # seconds to save and report a validated epoch
 _CHANGED_AUDIO = 0.003  # seconds of one core to change, decode and transform a second of audio
+_READ_GB = 0.15  # seconds of one core to read a GB of clips of tracks that are not used, from memory
+_PASSES = 2  # over the files of clips: of the test tracks, and of those that vote as nearest neighbours
 _JUDGING = 9.0  # seconds to start two passes, to finish fitting the baseline, to measure costs and to write the report
 _ROBUSTNESS = 0.2  # of tune.minutes: rather than less training, fewer tracks are scored on changed audio
 _SHORTEST = 1 / 3  # of train.epochs: rather than shorter trials, there are fewer
@@ -235,7 +237,7 @@ class Forecast:
     def _judging(self, plan: Plan) -> tuple[float, float]:
         """Return the seconds of scoring the models on the test tracks, and on changed audio."""
         predicting = plan.seeds * self._predictions(plan) + self._embedding(plan)
-        scoring = predicting / self.concurrent + _JUDGING
+        scoring = (predicting + _PASSES * self._reading()) / self.concurrent + _JUDGING
         return scoring, self.robustness_tracks(plan) * self._changed_track(plan) / self.concurrent
 
     def _changed_track(self, plan: Plan) -> float:
@@ -250,9 +252,19 @@ class Forecast:
         return sum(costs.predict_seconds(self.train, self.workload, test, self.costs[name]) for name in plan.epochs)
 
     def _embedding(self, plan: Plan) -> float:
-        """Return the seconds in which one process embeds the training tracks, or a sample, with the slowest network."""
-        clips = self.workload.train * min(1.0, MOST_TRACKS / max(1, self.workload.train_tracks))
+        """Return the seconds in which one process embeds the training tracks, or a sample, with the slowest network.
+
+        With tune.folds they are all that are not test; a validation track has about as many clips as a training track.
+        """
+        total = self.all_clips.train
+        tracks = self.workload.train_tracks * total / max(1, self.workload.train)
+        clips = total * min(1.0, MOST_TRACKS / max(1.0, tracks))
         return max(costs.predict_seconds(self.train, self.workload, clips, self.costs[name]) for name in plan.epochs)
+
+    def _reading(self) -> float:
+        """Return the seconds in which one process reads all clips: the files hold those of all tracks."""
+        clips = self.workload.train + self.workload.valid + self.workload.test
+        return clips * self.workload.shape.bytes / 1e9 * _READ_GB
 
 
 def seeds_within(

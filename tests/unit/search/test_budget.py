@@ -142,16 +142,21 @@ def test_judging_changes_the_audio_of_a_sample() -> None:
     assert judging("tune.robustness_tracks=150") == judging("tune.robustness_tracks=1000") == complete
 
 
-def test_judging_embeds_the_training_tracks_or_a_sample_of_them() -> None:
-    def judging(tracks: int) -> float:
+def test_judging_embeds_the_training_tracks_or_a_sample_of_them_and_reads_all_clips() -> None:
+    def judging(tracks: int, *settings: str) -> float:
         predicted = replace(
-            forecast("tune.robustness=false"), workload=replace(WORKLOAD, train=tracks, train_tracks=tracks)
+            forecast("tune.robustness=false", *settings), workload=replace(WORKLOAD, train=tracks, train_tracks=tracks)
         )
         return predicted.estimate(predicted.full()).judging
 
-    slowest = costs.predict_seconds(load().train, WORKLOAD, 1000, COSTS["vgg19"])
-    assert judging(2000) - judging(1000) == pytest.approx(slowest / 2)  # two processes
-    assert judging(20_000) == pytest.approx(judging(1_000_000))
+    def embedding(clips: int) -> float:
+        return costs.predict_seconds(load().train, WORKLOAD, clips, COSTS["vgg19"]) / 2  # two processes
+
+    reading = 2 * 1000 * 64 * 3876 / 1e9 * 0.15 / 2  # of a thousand clips, for the scores and for the neighbours
+    assert judging(2000) - judging(1000) == pytest.approx(embedding(1000) + reading)
+    assert judging(1_000_000) - judging(20_000) == pytest.approx(980 * reading)
+    assert judging(2000, "tune.folds=5") - judging(2000) == pytest.approx(embedding(WORKLOAD.valid))
+    assert judging(30_000, "tune.folds=5") == pytest.approx(judging(30_000))
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 20])
