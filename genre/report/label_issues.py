@@ -14,7 +14,7 @@ from genre.report.neighbours import neighbours_of
 from genre.report.prediction_files import neighbour_columns
 from genre.report.table import Table
 from genre.report.text import inert_cell
-from genre.retrieval.neighbours import Neighbour
+from genre.retrieval.neighbours import SHOWN, Neighbour
 
 MOST = 25  # tracks on the page; the CSV lists all
 
@@ -67,16 +67,17 @@ def label_issues(table: Table) -> list[LabelIssue]:
 
 
 def csv_text(issues: list[LabelIssue]) -> str:
-    """Return a line per issue, with its neighbours where they are known.
+    """Return a line per issue, with its neighbours, whose cells are empty where they are not known.
 
     Text is made `inert`, so that a spreadsheet runs nothing in it.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [field.name for field in fields(LabelIssue) if field.name != "neighbours"]
-    places = range(max((len(issue.neighbours) for issue in issues), default=0))
-    writer.writerow([*names, *(name for place in places for name in neighbour_columns(place))])
+    places = [name for place in range(SHOWN) for name in neighbour_columns(place)]
+    writer.writerow([*names, *places])
     for issue in issues:
-        cells = [*(getattr(issue, name) for name in names), *(cell for near in issue.neighbours for cell in near)]
+        near = [cell for neighbour in issue.neighbours for cell in neighbour]
+        cells = [*(getattr(issue, name) for name in names), *near, *[""] * (len(places) - len(near))]
         writer.writerow(map(inert_cell, cells))
     return out.getvalue()
