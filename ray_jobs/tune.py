@@ -16,7 +16,7 @@ from genre import lease
 from genre.errors import TrainingError
 from genre.features import Features, folds
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST
+from genre.features.folds import NOT_TEST, Fold
 from genre.report import Search
 from genre.settings import Config, TuneSettings
 from genre.storage import Location
@@ -67,12 +67,14 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         file = decision.file_of(config, workload, features.manifest.contents)
         decider = Decider(file, experiments, config.tune, workload, resources)
         decided = decider.decide(known)
-        baseline = judging.fit_baseline.remote(features, config.train.class_weights, capacity)
+        baseline = judging.fit_baseline.remote(features, config.train.class_weights, capacity, runner.first_fold)
         result = find_winners(runner, experiments, decided.plan)
         trained = _train_finals(runner, decider, decided, result, started)
         if trained.interrupted:
             _publish_best_so_far(runner, result)
             raise KeyboardInterrupt
+        if trained.fold is not None:  # the baseline learns from what the networks learned from
+            baseline = judging.fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
         changed_tracks = decider.robustness_tracks(decided, time.monotonic() - started)
         decoding = config.decoding if changed_tracks else None
         board = judging.judge(
@@ -89,7 +91,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         )
     board.notes.extend(trained.notes)
     if config.tune.folds:
-        board.notes.append("The baseline, the majority and the nearest neighbours know the training split alone.")
+        board.notes.append(_references(trained.fold))
         board.notes.append(
             "In the search, a trial that finished all folds counts with their mean, another one with the mean of those "
             "that it finished, or with its first so far."
@@ -204,6 +206,14 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
             f"The models are the networks of {runner.first_fold}, and the validation tracks those that it held out."
         )
     judging.publish(board, output / "leaderboard" / "so-far", saved)
+
+
+def _references(fold: Fold | None) -> str:
+    """Return what the reference rows of a search over folds learned from; `fold` is that of the models, if any."""
+    rows = "The classical baseline, the majority and the nearest neighbours"
+    if fold is not None:
+        return f"{rows} know the tracks that the networks learned from; the others chose the penalty of the baseline."
+    return f"{rows} know all tracks that are not test; the penalty of the baseline has the best mean over the folds."
 
 
 def _saved(config: Config, winners: Sequence[Winner], trained: Finals) -> list[str]:

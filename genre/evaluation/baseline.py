@@ -4,13 +4,13 @@ Up to `EXACT_TRACKS` training tracks it is scikit-learn's SVC with an RBF kernel
 the tracks. With more, the same kernel is approximated by the Nystroem method (Williams and Seeger, NIPS 2001), and a
 linear machine is fitted by least squares (Suykens and Vandewalle, "Least squares support vector machine classifiers",
 Neural Processing Letters 9, 1999): one pass over the tracks gives the machines of all penalties, and memory holds a
-batch. The penalty C is chosen on the validation split, like the best epoch of a network.
+batch. The penalty C is chosen on the validation split, like the best epoch of a network, or by its mean over folds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from genre.arrays import Float32, Float64, Ints
+from genre.arrays import Bools, Float32, Float64, Ints
 from genre.evaluation.track_statistics import MFCCS
 
 EXACT_TRACKS = 20_000
@@ -32,16 +32,18 @@ _BATCH = 4096  # tracks
 
 
 class Machine(Protocol):
-    """A fitted classifier. `classes_` are the labels of its columns, those that occur in the training split."""
+    """A fitted classifier. `classes_` are the labels of its columns, those that it learned from."""
 
     classes_: Ints
 
     def decision_function(self, statistics: Float32) -> Float64: ...
 
+    def predict(self, statistics: Float32) -> Ints: ...
+
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted baseline and its macro F1 on the validation split."""
+    """A fitted baseline and its macro F1 on the validation split, or the mean over folds."""
 
     machine: Machine
     name: str  # of its row in the report
@@ -68,31 +70,65 @@ class Split:
     statistics: Float32
     labels: Ints
 
+    def take(self, rows: Bools) -> Split:
+        """Return the tracks for which `rows`, (tracks,), is true."""
+        return Split(self.statistics[rows], self.labels[rows])
+
+
+Machines = Callable[[Split, bool, Sequence[float]], Iterator[Machine]]
+
 
 def fit(train: Split, valid: Split, classes: int, class_weights: bool) -> Baseline:
     """Fit on the training split with the penalty that has the best macro F1 on the validation split.
 
     `class_weights` weights errors by inverse class frequency, as `train.class_weights` does for the networks.
     """
-    started = time.perf_counter()
-    exact = len(train.labels) <= EXACT_TRACKS
-    machine, penalty, score = (_fit_exact if exact else _fit_nystroem)(train, valid, class_weights)
+    started, machines = time.perf_counter(), _machines_for(train)
+    fitted = zip(_PENALTIES, machines(train, class_weights, _PENALTIES), strict=True)
+    scored = ((_macro_f1(machine, valid), penalty, machine) for penalty, machine in fitted)
+    score, penalty, machine = max(scored, key=lambda each: each[0])  # of equal scores the first
+    return _baseline(machines, machine, penalty, classes, score, started)
+
+
+def fit_over_folds(tracks: Split, fold: Ints, classes: int, class_weights: bool) -> Baseline:
+    """Fit on all `tracks` with the penalty that has the best mean macro F1 over folds, by machines of the other folds.
+
+    `fold` is (tracks,), the number of the fold that holds out each track; `class_weights` is as in `fit`.
+    """
+    started, machines = time.perf_counter(), _machines_for(tracks)
+    scores = np.mean(
+        [
+            [
+                _macro_f1(machine, tracks.take(fold == number))
+                for machine in machines(tracks.take(fold != number), class_weights, _PENALTIES)
+            ]
+            for number in np.unique(fold)
+        ],
+        axis=0,
+    )
+    penalty = _PENALTIES[scores.argmax()]
+    (machine,) = machines(tracks, class_weights, [penalty])
+    return _baseline(machines, machine, penalty, classes, float(scores.max()), started)
+
+
+def _baseline(
+    machines: Machines, machine: Machine, penalty: float, classes: int, score: float, started: float
+) -> Baseline:
+    exact = machines is _exact
     settings = {"svm.C": penalty, "mfccs": MFCCS} | ({} if exact else {"nystroem.components": _COMPONENTS})
     name = "statistics + svm" if exact else "statistics + nystroem svm"
     return Baseline(machine, name, settings, classes, score, time.perf_counter() - started)
 
 
-def _fit_exact(train: Split, valid: Split, class_weights: bool) -> tuple[Machine, float, float]:
-    """Return the machine with the best penalty, the penalty, and its macro F1 on the validation split."""
-    best: tuple[Machine, float, float] | None = None
-    for penalty in _PENALTIES:
+def _machines_for(tracks: Split) -> Machines:
+    return _exact if len(tracks.labels) <= EXACT_TRACKS else _approximate
+
+
+def _exact(train: Split, class_weights: bool, penalties: Sequence[float]) -> Iterator[Machine]:
+    """Yield the machine of each penalty."""
+    for penalty in penalties:
         pipeline = make_pipeline(StandardScaler(), SVC(C=penalty, class_weight="balanced" if class_weights else None))
-        pipeline.fit(train.statistics, train.labels)
-        score = _macro_f1(valid.labels, pipeline.predict(valid.statistics))
-        if best is None or score > best[2]:
-            best = pipeline, penalty, score
-    assert best is not None
-    return best
+        yield pipeline.fit(train.statistics, train.labels)
 
 
 class NystroemMachine:
@@ -107,6 +143,11 @@ class NystroemMachine:
         scores = [self.components(batch) @ self._weights for batch in _batches(statistics)]
         return np.concatenate([np.zeros((0, len(self.classes_))), *scores])
 
+    def predict(self, statistics: Float32) -> Ints:
+        """Return the label with the highest score of each track, (tracks,)."""
+        labels: Ints = self.classes_[self.decision_function(statistics).argmax(axis=1)]
+        return labels
+
     def components(self, statistics: Float32) -> Float64:
         """Return the components of a batch of tracks and a column of ones: (tracks, components + 1)."""
         components = self._nystroem.transform(self._scaler.transform(statistics.astype(np.float64)))
@@ -116,23 +157,16 @@ class NystroemMachine:
         return NystroemMachine(self._scaler, self._nystroem, weights, self.classes_)
 
 
-def _fit_nystroem(train: Split, valid: Split, class_weights: bool) -> tuple[Machine, float, float]:
-    """Like `_fit_exact`, with a Nystroem machine."""
+def _approximate(train: Split, class_weights: bool, penalties: Sequence[float]) -> Iterator[Machine]:
+    """Like `_exact`, with Nystroem machines."""
     machine = _nystroem(train)
     gram, right = _normal_equations(machine, train, class_weights)
-    best: tuple[Machine, float, float] | None = None
-    for penalty in _PENALTIES:
-        fitted = machine.with_weights(_solve(gram, right, penalty))
-        predicted = machine.classes_[fitted.decision_function(valid.statistics).argmax(axis=1)]
-        score = _macro_f1(valid.labels, predicted)
-        if best is None or score > best[2]:
-            best = fitted, penalty, score
-    assert best is not None
-    return best
+    for penalty in penalties:
+        yield machine.with_weights(_solve(gram, right, penalty))
 
 
 def _nystroem(train: Split) -> NystroemMachine:
-    """Return a machine with components for these tracks, and weights of zero. The kernel is that of `_fit_exact`."""
+    """Return a machine with components for these tracks, and weights of zero. The kernel is that of `_exact`."""
     scaler = StandardScaler()
     for batch in _batches(train.statistics):
         scaler.partial_fit(batch.astype(np.float64))
@@ -167,8 +201,8 @@ def _solve(gram: Float64, right: Float64, penalty: float) -> Float64:
     return solution
 
 
-def _macro_f1(truth: Ints, predicted: Ints) -> float:
-    return float(f1_score(truth, predicted, average="macro", zero_division=0))
+def _macro_f1(machine: Machine, tracks: Split) -> float:
+    return float(f1_score(tracks.labels, machine.predict(tracks.statistics), average="macro", zero_division=0))
 
 
 def _batches(statistics: Float32) -> Iterator[Float32]:

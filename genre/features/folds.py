@@ -37,14 +37,21 @@ class Fold:
     seed: int
     splits: tuple[str, ...] = SPLITS  # whose tracks are divided
 
+    @classmethod
+    def none_of(cls, splits: tuple[str, ...]) -> Fold:
+        """Return the view that holds out no track: all of `splits` train."""
+        return cls(0, 1, 0, splits)
+
     def of(self, tracks: pa.Table) -> pa.Table:
         """Return `tracks` with the split valid for those of this fold, and train for those of the others.
 
         Tracks that are in none of `splits` are unchanged.
         """
-        fold = assign(tracks, self.count, self.seed, self.splits)
-        held_out = pa.array(np.where(fold == self.number, "valid", "train"))
-        return replaced(tracks, "split", pc.if_else(pa.array(fold > 0), held_out, tracks["split"]))
+        fold = assign(tracks, self.count, self.seed, self.splits) if self.number else np.ones(len(tracks), np.int64)
+        new = pa.array(np.where(fold == self.number, "valid", "train"))
+        return replaced(
+            tracks, "split", pc.if_else(pc.is_in(tracks["split"], pa.array(self.splits)), new, tracks["split"])
+        )
 
     def __str__(self) -> str:
         return f"fold {self.number} of {self.count}"

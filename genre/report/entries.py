@@ -16,7 +16,8 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Features
-from genre.model.card import ModelCard
+from genre.model import provenance
+from genre.model.card import ModelCard, read_card
 from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board, Entry, Run, describe_hardware
 from genre.report.facts import CorpusFacts, Part, Setting
@@ -116,10 +117,16 @@ def neighbours(nearest: NearestTracks) -> Entry:
     return Entry(f"nearest neighbours of {nearest.label}", "neighbours", [run], nearest.settings)
 
 
-def majority(features: Features, part: Part) -> Entry:
-    """Return the entry that predicts the class frequencies of the training split for every track of `part`."""
-    counts = _class_counts(features, "train")
-    shares = np.array(list(counts.values()), np.float32) / max(1, len(features.tracks("train")))
+def majority(features: Features, part: Part, saved: Sequence[SavedRuns]) -> Entry:
+    """Return the entry that predicts for every track of `part` the class frequencies of what `saved` learned from.
+
+    Where the models learned from several sets of tracks of `features`, it is the largest.
+    """
+    cards = [read_card(folder)[0] for runs in saved for folder in runs.folders]
+    views = [provenance.learned_from(card, features) for card in cards]
+    learned = max(views, key=lambda view: len(view.tracks("train")))
+    counts = _class_counts(learned, "train")
+    shares = np.array(list(counts.values()), np.float32) / max(1, len(learned.tracks("train")))
     return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(features.tracks(part)), 1)))])
 
 

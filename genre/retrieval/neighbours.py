@@ -21,7 +21,7 @@ from genre.retrieval.nearest import nearest_to_each
 VOTERS = 10
 TEMPERATURE = 0.07
 SHOWN = 3  # neighbours that are kept of each track
-MOST_TRACKS = 20_000  # of the training split; of more, a sample votes
+MOST_TRACKS = 20_000  # of those that the network learned from; of more, a sample votes
 
 
 class Neighbour(NamedTuple):

@@ -13,7 +13,8 @@ import ray
 from genre.arrays import Float32
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, Split
-from genre.features import Features, streaming
+from genre.features import Features, folds, streaming
+from genre.features.folds import NOT_TEST, Fold
 from genre.features.streaming import ChunkMeans, TrackMeans, Unit
 from ray_jobs.engine.capacity import Capacity
 
@@ -22,13 +23,29 @@ _SHARE_OF_CPUS = 1 / 8  # the other CPUs are for the trials of a search, which r
 
 
 @ray.remote(num_cpus=1)
-def fit_baseline(features: Features, class_weights: bool, capacity: Capacity) -> Baseline:
-    """Fit the classical baseline on the training split, with the penalty that is best on the validation split."""
-    splits = [features.tracks(name) for name in ("train", "valid")]
+def fit_baseline(
+    features: Features, class_weights: bool, capacity: Capacity, first_fold: Fold | None = None
+) -> Baseline:
+    """Fit the classical baseline on the training split, with the penalty that is best on the validation split.
+
+    With `first_fold`, that of a search, it is fitted on all tracks that the folds divide, like the final networks, with
+    the penalty that is best on average over the folds.
+    """
+    if first_fold is not None:
+        return _fit_over_folds(features, class_weights, capacity, first_fold)
+    splits = [features.tracks(name) for name in NOT_TEST]
     inputs = statistics(features, pa.concat_tables(splits), capacity)  # in one pass: files hold clips of all splits
     parts = np.split(inputs, [len(splits[0])])
     train, valid = (Split(part, features.labels(tracks).to_numpy()) for part, tracks in zip(parts, splits, strict=True))
     return baseline.fit(train, valid, len(features.classes), class_weights)
+
+
+def _fit_over_folds(features: Features, class_weights: bool, capacity: Capacity, first: Fold) -> Baseline:
+    tracks = features.tracks()
+    fold = folds.assign(tracks, first.count, first.seed, first.splits)
+    tracks = tracks.filter(pa.array(fold > 0))
+    split = Split(statistics(features, tracks, capacity), features.labels(tracks).to_numpy())
+    return baseline.fit_over_folds(split, fold[fold > 0], len(features.classes), class_weights)
 
 
 def statistics(features: Features, tracks: pa.Table, capacity: Capacity) -> Float32:

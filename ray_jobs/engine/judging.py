@@ -54,7 +54,7 @@ def judge(
         rows.append(entries.classical(*scored.baseline, f1.get(BASELINE, {})))
     if scored.nearest is not None:
         rows.append(entries.neighbours(scored.nearest))
-    rows.append(entries.majority(features, split))
+    rows.append(entries.majority(features, split, saved))
     notes = list(scored.notes)
     if decoding and recipe is None:
         notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")

@@ -13,6 +13,7 @@ import numpy as np
 from genre.arrays import Float32
 from genre.errors import ArtifactError, last_line
 from genre.features import Features
+from genre.model import provenance
 from genre.model.card import read_card
 from genre.report.entries import NearestTracks, SavedRuns
 from genre.report.facts import Setting
@@ -43,14 +44,15 @@ class Embedder:
     ) -> tuple[NearestTracks | None, list[str]]:
         """Return the votes of the nearest training tracks for tracks with the embeddings `judged`, (tracks, size).
 
-        Where this fails, return None and a note. Of more than `MOST_TRACKS` training tracks a sample drawn by `seed`
-        votes: complete groups, each genre in proportion.
+        Training tracks are those of `features` that the model learned from. Where this fails, return None and a note.
+        Of more than `MOST_TRACKS` a sample drawn by `seed` votes: complete groups, each genre in proportion.
         """
-        total = len(features.tracks("train"))
-        if not total:
-            return None, ["Nearest neighbours were not looked up: there are no training tracks."]
         try:
-            sampled = features.sampled(min(1.0, MOST_TRACKS / total), seed)
+            learned = provenance.learned_from(read_card(self.folder)[0], features)
+            total = len(learned.tracks("train"))
+            if not total:
+                return None, ["Nearest neighbours were not looked up: there are no training tracks."]
+            sampled = learned.sampled(min(1.0, MOST_TRACKS / total), seed)
             stream = Stream(sampled, "train", [self.folder], [], device, capacity, embedded=self.folder)
             tracks = sampled.tracks("train")
             vectors = stream.run("training tracks embedded")[-1]

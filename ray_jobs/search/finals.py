@@ -37,6 +37,7 @@ class Finals:
     saved: list[SavedRuns] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    fold: Fold | None = None  # of which the models are the networks, where no time was left to train them on all tracks
 
 
 def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
@@ -70,7 +71,7 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
 
 def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
     """Save the winners' best epochs so far in OUTPUT/models, without further training; with folds, of the first."""
-    config, finals = trials.base, Finals()
+    config, finals = trials.base, Finals(fold=trials.first_fold)
     for winner in winners:
         parent = Location.of(config.output) / "models" / label(config, winner)
         target = parent / f"seed-{config.seed}"

@@ -187,7 +187,7 @@ class Repeat(Split):
 
     def train(self, shard: Shard, log: Log | None) -> None:
         """Train without validation, and save the model with the predictions of the folds. Raises `DivergenceError`."""
-        card, trainer = self._trainer(shard, Fold(0, self.count, self.folds_seed, NOT_TEST))
+        card, trainer = self._trainer(shard, Fold.none_of(NOT_TEST))
         last = self.result.epochs_to_train(self.planned.train.epochs)
         _run(trainer.run_to(last, self.result.best_f1 or 0.0), trainer, log)
         if log is not None:
@@ -224,7 +224,9 @@ def facts_of(fold: Fold | None) -> dict[str, Any]:
     """Return for the card of a model what it learned from, if that is not the training split."""
     if fold is None:
         return {}
-    return {"trained_on": list(fold.splits), "fold": str(fold), "trained_share": 1 - 1 / fold.count}
+    held_out = {"number": fold.number, "count": fold.count, "seed": fold.seed}
+    known = {"trained_on": list(fold.splits), "trained_share": 1 - 1 / fold.count}
+    return known | {"fold": str(fold), "held_out": held_out}
 
 
 def cache_of(cache: ClipCache, fold: Fold | None) -> ClipCache:

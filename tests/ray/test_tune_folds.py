@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,20 @@ import pytest
 import ray
 import torch
 from grouped import CLASSES, write_grouped
-from making import SMALL_MODELS
+from making import SMALL_MODELS, load
 
 from genre import report
 from genre.config import validate
 from genre.errors import ConfigError
+from genre.evaluation import baseline, track_statistics
+from genre.evaluation.baseline import Baseline, Split
 from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
 from genre.model import calibration
 from genre.model.card import read_card
 from genre.model.saved_model import SavedEnsemble
+from genre.report.board import Entry
 from genre.settings import CacheSettings, Config
 from genre.storage import Location
 from genre.training import experiment, fold_predictions
@@ -114,7 +118,7 @@ def test_final_models_learned_from_all_tracks_that_are_not_test(output: Location
         assert card.trained_on == NOT_TEST
         assert (card.facts["best_epoch"], card.facts["folds"]) == (epochs, COUNT)
         assert card.facts["valid_f1"] == pytest.approx(np.mean([fold.f1 for fold in record.folds]))
-        trainer = trained(output, settings(output), record.settings | {"seed": seed}, Fold(0, COUNT, 0, NOT_TEST))
+        trainer = trained(output, settings(output), record.settings | {"seed": seed}, Fold.none_of(NOT_TEST))
         list(trainer.run_to(epochs))
         experiment.save_weights(output / f"again-{seed}", card, trainer)
         assert read_card(output / f"again-{seed}")[1] == weights
@@ -162,6 +166,59 @@ def test_the_report_says_what_the_models_learned_from(output: Location) -> None:
     assert "It learned from all tracks that are not test" in card
     assert f"It was trained on {count} tracks" in card
     assert "on the validation tracks" not in card
+
+
+def rows_of(output: Location) -> dict[str, Entry]:
+    return {entry.kind: entry for entry in report.read_board(output / "leaderboard").entries}
+
+
+def check_rows_learned_from(view: Features, rows: dict[str, Entry], fitted: Baseline) -> None:
+    """Check that the reference rows learned from the training split of `view`, and nothing of its test split."""
+    names = view.tracks("train")["track_id"].to_pylist()
+    (nearest,) = rows["neighbours"].runs
+    assert nearest.neighbours is not None
+    assert rows["neighbours"].settings["neighbours.training_tracks"] == len(names)
+    assert set(nearest.neighbours.track_ids.ravel()) <= set(names)
+    genres = view.tracks("train")["genre"].to_pylist()
+    shares = [genres.count(genre) / len(genres) for genre in CLASSES]
+    np.testing.assert_allclose(rows["majority"].runs[0].probabilities[0], shares, atol=2e-5)
+    test = track_statistics.of_clips(load(view, "test")["test"])
+    np.testing.assert_allclose(rows["classical"].runs[0].probabilities, fitted.predict(test), atol=2e-5)
+    assert rows["classical"].valid_f1 == pytest.approx(fitted.valid_f1, abs=1e-4)
+
+
+def split_of(view: Features, part: str) -> Split:
+    clips = load(view, part)[part]
+    return Split(track_statistics.of_clips(clips), clips.labels)
+
+
+def test_the_reference_rows_learned_from_the_same_tracks(output: Location) -> None:
+    features = Features.open(output / "features")
+    view, rows = features.of_fold(Fold.none_of(NOT_TEST)), rows_of(output)
+    fold = folds.assign(features.tracks(), COUNT, 0, NOT_TEST)
+    fitted = baseline.fit_over_folds(split_of(view, "train"), fold[fold > 0], 3, Config().train.class_weights)
+    check_rows_learned_from(view, rows, fitted)
+    nearest = rows["neighbours"].runs[0].neighbours
+    assert nearest is not None
+    assert set(nearest.track_ids.ravel()) & set(features.tracks("valid")["track_id"].to_pylist())
+    (note,) = [note for note in report.read_board(output / "leaderboard").notes if "nearest neighbours" in note]
+    assert "know all tracks that are not test" in note
+
+
+def test_where_the_time_ends_before_the_final_trainings_they_learned_from_the_first_fold(
+    output: Location, tmp_path: Path
+) -> None:
+    late = Location.of(tmp_path)
+    shutil.copytree(str(output / "features"), tmp_path / "features")
+    tune.run(settings(late, minutes=0.001, seeds=1))
+    view = Features.open(late / "features").of_fold(folds.of_search(COUNT, 0)[0])
+    weighted = Config().train.class_weights
+    fitted = baseline.fit(split_of(view, "train"), split_of(view, "valid"), 3, weighted)
+    check_rows_learned_from(view, rows_of(late), fitted)
+    assert any(
+        "know the tracks that the networks learned from" in note
+        for note in report.read_board(late / "leaderboard").notes
+    )
 
 
 def test_such_models_are_not_scored_on_validation_tracks(output: Location) -> None:

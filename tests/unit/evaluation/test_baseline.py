@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from making import make_clips
+from sklearn.metrics import f1_score
 
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, Split
@@ -77,6 +78,26 @@ def test_the_approximation_is_about_as_good_as_the_exact_machine(monkeypatch: py
     approximate = baseline.fit(train, valid, 3, class_weights=False)
     assert exact.valid_f1 > 0.8
     assert approximate.valid_f1 > exact.valid_f1 - 0.03
+
+
+def test_over_folds_it_learns_all_tracks_with_the_penalty_that_is_best_on_average(kind: str) -> None:
+    tracks = rings(90, seed=0)
+    fold = np.arange(90) % 3 + 1
+    fitted = baseline.fit_over_folds(tracks, fold, 3, class_weights=False)
+    means = {}
+    for penalty in baseline._PENALTIES:
+        scores = []
+        for number in (1, 2, 3):
+            (machine,) = baseline._machines_for(tracks)(tracks.take(fold != number), False, [penalty])
+            held_out = tracks.take(fold == number)
+            scores.append(f1_score(held_out.labels, machine.predict(held_out.statistics), average="macro"))
+        means[penalty] = np.mean(scores)
+    assert fitted.settings["svm.C"] == max(means, key=lambda penalty: means[penalty])
+    assert fitted.valid_f1 == pytest.approx(max(means.values()))
+    assert len(set(means.values())) > 1
+    (machine,) = baseline._machines_for(tracks)(tracks, False, [fitted.settings["svm.C"]])
+    test = rings(30, seed=1).statistics
+    np.testing.assert_array_equal(fitted.machine.decision_function(test), machine.decision_function(test))
 
 
 def test_weighted_classes_are_weighted_copies_in_the_approximation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_folds_of_a_search_leave_the_test_tracks_alone(tracks: pa.Table, count: 
         assert (view[fold == 0] == parts[fold == 0]).all()
         assert ((view == "valid") == (fold == number))[fold > 0].all()
         assert ((view == "test") == (parts == "test")).all()
-    everything = np.array(Fold(0, count, seed, NOT_TEST).of(tracks)["split"].to_pylist())
+    everything = np.array(Fold.none_of(NOT_TEST).of(tracks)["split"].to_pylist())
     assert ((everything == "train") == (fold > 0)).all()
     without_test = tracks.filter(pa.array(parts != "test"))
     assert folds.assign(without_test, count, seed).tolist() == fold[parts != "test"].tolist()
@@ -108,8 +108,8 @@ def test_folds_of_a_search_leave_the_test_tracks_alone(tracks: pa.Table, count: 
 
 def test_a_test_track_of_a_group_that_is_in_a_fold_is_found() -> None:
     tracks = table(["rock", "folk"] * 4, ["x", "y"] * 4, split=["train", "valid"] * 3 + ["valid", "test"])
-    for number in range(3):
-        assert "group 'y' in test (t7) and " in splits.leaks(Fold(number, 2, 0, NOT_TEST).of(tracks))
+    for fold in (Fold.none_of(NOT_TEST), *folds.of_search(2, 0)):
+        assert "group 'y' in test (t7) and " in splits.leaks(fold.of(tracks))
 
 
 def test_another_seed_gives_other_folds() -> None:

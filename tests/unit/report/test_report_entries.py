@@ -1,17 +1,22 @@
-"""The ensemble, an entry computed from the others."""
+"""Entries that are computed from others or from the tracks: the ensemble and the majority."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import boards
 import numpy as np
 import pyarrow as pa
 import pytest
+from grouped import write_grouped
+from saving import save_model
 
 from genre.features import Features, Manifest, Shape
+from genre.model.card import read_card, write_card
 from genre.report import entries
+from genre.report.entries import SavedRuns
 from genre.storage import Location
 
 FAST = boards.network("cnn", 0.7, parameters=10, flops=100, clips_per_second=300.0, latency_ms=4.0)
@@ -38,6 +43,26 @@ def test_the_ensemble_has_only_the_seeds_of_all_networks() -> None:
     assert [run.seed for run in row.runs] == [1]
     expected = (FAST.runs[1].probabilities + late.runs[0].probabilities) / 2
     np.testing.assert_allclose(row.runs[0].probabilities, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("facts", "counts"),
+    [
+        ({}, [10, 10, 9]),
+        ({"trained_on": ["train", "valid"]}, [14, 14, 13]),
+        ({"trained_on": ["train", "valid"], "held_out": {"number": 1, "count": 3, "seed": 0}}, [8, 10, 9]),
+    ],
+)
+def test_the_majority_is_that_of_the_tracks_which_the_networks_learned_from(
+    tmp_path: Path, facts: dict[str, Any], counts: list[int]
+) -> None:
+    features = write_grouped(tmp_path / "features", 54, splits=("train", "train", "valid", "test"))
+    model = Location.of(save_model(tmp_path / "model"))
+    card, weights = read_card(model)
+    write_card(model, dataclasses.replace(card, facts=facts), weights)
+    row = entries.majority(features, "test", [SavedRuns("cnn", [model])])
+    assert len(row.runs[0].probabilities) == len(features.tracks("test"))
+    np.testing.assert_allclose(row.runs[0].probabilities[0] * sum(counts), counts, atol=1e-3)
 
 
 @pytest.mark.parametrize(
