@@ -18,7 +18,7 @@ from pyarrow import fs
 from genre import lease
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
-from genre.model import checkpoint
+from genre.model import checkpoint, provenance
 from genre.model.card import ModelCard, has_card
 from genre.report import Part
 from genre.report.entries import SavedRuns
@@ -41,7 +41,7 @@ def run(config: Config) -> None:
         for model in runs.folders:
             card, _ = checkpoint.load(model)
             checkpoint.check_features(card, features)
-            _check_unseen(config, card, model)
+            _check_unseen(config, card, model, features)
     if config.evaluate.folds:
         if config.evaluate.split != "test":
             raise ConfigError("evaluate.folds judges the tracks of all splits; leave out evaluate.split, or the folds")
@@ -75,9 +75,12 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
         judging.publish(board, folder, [])
 
 
-def _check_unseen(config: Config, card: ModelCard, model: Location) -> None:
+def _check_unseen(config: Config, card: ModelCard, model: Location, features: Features) -> None:
     """Raise `ConfigError` for a model that learned from the validation tracks that it would be scored on."""
-    if config.evaluate.split == "valid" and "valid" in card.trained_on and not config.evaluate.features:
+    if config.evaluate.split != "valid" or "valid" not in card.trained_on:
+        return
+    is_own = not (config.model or config.evaluate.features)  # both are below OUTPUT
+    if is_own or provenance.has_learned(model, features, ["valid"]):
         raise ConfigError(
             f"{model} learned from the validation tracks as well (tune.folds); use evaluate.split=test, or "
             "evaluate.folds=5, whose networks never saw what they are scored on"

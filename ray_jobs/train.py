@@ -52,7 +52,8 @@ class WorkerSetup:
 def run(config: Config) -> None:
     """Train `config.architecture` into OUTPUT/models/<label>; the label is the architecture, and what it started from.
 
-    Raises `ConfigError` when an interrupted run of that label had other settings.
+    Raises `ConfigError` when an interrupted run of that label had other settings, or when the model of train.init_from
+    learned from the validation tracks.
     """
     if config.model:
         raise ConfigError(
@@ -62,6 +63,7 @@ def run(config: Config) -> None:
     features = Features.open(Location.of(config.output) / "features")
     experiment.check_tracks(features, ("train", "valid"))
     experiment.check_settings(config.audio, config.spectrogram, features)
+    experiment.check_start(config.train, features, ["valid"])
     planned = Experiment.of(config)
     # before any worker starts, so that settings or weights that do not fit are refused at once
     card = experiment.check(planned, features, config.train.workers)

@@ -58,7 +58,8 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     cli.console().print(f"tune: {_described(features, config.tune.folds)}")
     searched = features.sampled(config.tune.sample, config.seed)
     if not is_cluster():  # on a cluster the first trials find out
-        ClipCache.of(features, config.cache).check_size()
+        used = _first_fold(config, features) if config.tune.folds else features
+        ClipCache.of(used, config.cache).check_size()
     with cluster.connected(config.cluster, config.output) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
@@ -146,10 +147,15 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
 
 
 def _open(config: Config) -> Features:
-    """Return the features, after checking that the search can train on them."""
+    """Return the features, after checking that the search can train on them, from the model of train.init_from."""
     features = Features.open(Location.of(config.output) / "features")
-    experiment.check_tracks(features)
+    if config.tune.folds:  # the report says that the splits were checked, and the search needs no validation split
+        experiment.check_leakage(features)
+        experiment.check_tracks(features.of_fold(Fold.none_of(NOT_TEST)), ("train", "test"))
+    else:
+        experiment.check_tracks(features)
     experiment.check_settings(config.audio, config.spectrogram, features)
+    experiment.check_start(config.train, features, NOT_TEST if config.tune.folds else ("valid",))
     searched = _first_fold(config, features) if config.tune.folds else features.sampled(config.tune.sample, config.seed)
     experiment.check_batches(config.train, searched, config.tune.workers_per_trial)
     return features

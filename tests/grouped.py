@@ -26,14 +26,15 @@ TRAIN = TrainSettings(
 
 
 def write_grouped(
-    folder: Path, tracks: int = 36, group_size: int = 2, splits: Sequence[str] = tuple(SPLITS)
+    folder: Path, tracks: int = 36, group_size: int = 2, splits: Sequence[str] = tuple(SPLITS), prefix: str = ""
 ) -> Features:
     """Write `tracks` tracks of three genres with two clips each, in groups of one genre and split, and an unused one.
 
-    Groups take turns with `splits`. The first two tracks, of different groups, sound the same.
+    Groups take turns with `splits`, and names of tracks start with `prefix`. The first two tracks, of different groups,
+    sound the same.
     """
     clips = make_clips(tracks=tracks, classes=len(CLASSES), per_track=2)
-    ids = clips.track_ids.to_pylist()
+    ids = [f"{prefix}{name}" for name in clips.track_ids.to_pylist()]
     groups = [f"{CLASSES[n % 3]} {n // (3 * group_size)}" for n in range(tracks)]
     rows = {
         "track_id": [ids[n] for n in clips.track],

@@ -13,13 +13,13 @@ from torch import nn
 from genre import architectures, devices, memory
 from genre.arrays import Float32
 from genre.config import differences
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Clips, Features, Manifest, splits, windows
 from genre.features.cache import ClipCache
 from genre.features.cache_folder import Report
 from genre.features.statistics import LevelStatistics
 from genre.features.windows import Shard
-from genre.model import calibration, checkpoint, finetuning
+from genre.model import calibration, checkpoint, finetuning, provenance
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
 from genre.settings import AudioSettings, Config, SpectrogramSettings, TrainSettings
@@ -115,6 +115,18 @@ def check(experiment: Experiment, features: Features, workers: int = 1) -> Model
     check_batches(experiment.train, features, workers)
     zeros = np.zeros(features.shape.bins, np.float32)
     return _initial(experiment.train, _card(experiment, features.manifest), zeros, zeros + 1)[0]
+
+
+def check_start(settings: TrainSettings, features: Features, judged: Sequence[str]) -> None:
+    """Raise `ConfigError` where the model to start from learned from the splits `judged` of these features.
+
+    The epoch would be chosen, and the new model calibrated, by tracks that it knows.
+    """
+    if settings.init_from and provenance.has_learned(Location.of(settings.init_from), features, judged):
+        raise ConfigError(
+            f"train.init_from={settings.init_from} learned from tracks that would judge the new model, those of "
+            f"{' and '.join(judged)} in {features.folder}; start from a model that did not, or without one"
+        )
 
 
 def check_batches(settings: TrainSettings, features: Features, workers: int) -> None:

@@ -18,7 +18,7 @@ from making import SMALL_MODELS, load
 
 from genre import report
 from genre.config import validate
-from genre.errors import ConfigError
+from genre.errors import ArtifactError, ConfigError
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, Split
 from genre.features import Features, folds
@@ -33,7 +33,7 @@ from genre.storage import Location
 from genre.training import experiment, fold_predictions
 from genre.training.experiment import Data
 from genre.training.trainer import Trainer
-from ray_jobs import evaluate, tune
+from ray_jobs import evaluate, train, tune
 from ray_jobs.search import space
 from ray_jobs.search.trial_folder import Record, TrialFolder
 
@@ -221,10 +221,49 @@ def test_where_the_time_ends_before_the_final_trainings_they_learned_from_the_fi
     )
 
 
-def test_such_models_are_not_scored_on_validation_tracks(output: Location) -> None:
-    config = settings(output).model_copy(update={"evaluate": Config().evaluate.model_copy(update={"split": "valid"})})
-    with pytest.raises(ConfigError, match="learned from the validation tracks as well"):
-        evaluate.run(config)
+def evaluated(output: Location, **evaluate: str) -> Config:
+    return settings(output).model_copy(update={"evaluate": Config().evaluate.model_copy(update=evaluate)})
+
+
+def test_such_models_are_not_scored_on_validation_tracks_wherever_these_are(output: Location, tmp_path: Path) -> None:
+    shutil.copytree(str(output / "features"), tmp_path / "copy")
+    for features in ("", str(output / "features"), str(tmp_path / "copy")):
+        with pytest.raises(ConfigError, match="learned from the validation tracks as well"):
+            evaluate.run(evaluated(output, split="valid", features=features))
+
+
+def test_they_are_scored_on_the_validation_tracks_of_other_music_and_on_their_test_tracks(
+    output: Location, tmp_path: Path
+) -> None:
+    others = write_grouped(tmp_path / "others", tracks=12, splits=("valid",), prefix="other ")
+    evaluate.run(evaluated(output, split="valid", features=str(others.folder)))
+    assert report.read_board(output / "evaluation").track_ids == others.tracks("valid")["track_id"].to_pylist()
+    evaluate.run(evaluated(output, features=str(output / "features")))
+    board = report.read_board(output / "evaluation")
+    assert board.track_ids == report.read_board(output / "leaderboard").track_ids
+    (nearest,) = [entry for entry in board.entries if entry.kind == "neighbours"]
+    assert nearest.settings == rows_of(output)["neighbours"].settings
+
+
+def test_no_training_that_is_validated_on_what_they_know_starts_from_them(output: Location) -> None:
+    for job in (train, tune):
+        config = settings(output, folds=0)
+        started = config.train.model_copy(update={"init_from": str(output / "models" / "cnn")})
+        with pytest.raises(ConfigError, match="learned from tracks that would judge the new model, those of valid in "):
+            job.run(config.model_copy(update={"train": started, "architecture": "cnn"}))
+
+
+def test_a_search_over_folds_needs_no_validation_track_and_room_for_the_copy_of_a_fold(
+    output: Location, tmp_path: Path
+) -> None:
+    features = write_grouped(tmp_path / "features", splits=("train", "train", "test"))
+    small = CacheSettings(folder=str(tmp_path / "cache"), max_gb=1e-6)
+    ClipCache.of(features, CacheSettings(folder=small.folder)).open()  # a copy that the search does not use
+    config = settings(Location.of(tmp_path), folds=2, trials=1, seeds=1)
+    with pytest.raises(ArtifactError, match=r"cache.folder=.*: the clips of "):
+        tune.run(config.model_copy(update={"cache": small}))
+    tune.run(config)
+    assert read_card(Location.of(tmp_path / "models" / "cnn"))[0].trained_on == NOT_TEST
 
 
 def test_a_search_that_was_killed_in_its_third_fold_resumes_there(

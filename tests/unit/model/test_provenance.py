@@ -1,0 +1,86 @@
+"""Which tracks a saved model learned from, and who is refused for it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from grouped import TRAIN, save_trained, write_grouped
+
+from genre.errors import ConfigError
+from genre.features import Features
+from genre.features.cache import ClipCache
+from genre.model import provenance
+from genre.model.card import read_card, write_card
+from genre.settings import CacheSettings
+from genre.storage import Location
+from genre.training import experiment
+from genre.training.experiment import Data
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Features:
+    return write_grouped(tmp_path / "features")
+
+
+@pytest.fixture
+def model(tmp_path: Path, features: Features) -> Location:
+    """Return a saved model that also learned from the validation tracks, as its card says."""
+    folder = Location.of(tmp_path / "model")
+    save_trained(folder, Data.open(ClipCache.of(features, CacheSettings())))
+    card, weights = read_card(folder)
+    write_card(folder, replace(card, facts=card.facts | {"trained_on": ["train", "valid"]}), weights)
+    return folder
+
+
+def moved(features: Features, target: Path) -> Features:
+    """Return a copy of the features with another genre of the first track, and without the last two tracks."""
+    shutil.copytree(str(features.folder), target)
+    tracks = pq.read_table(target / "tracks.parquet")
+    genres = pa.array(["b", *tracks["genre"].to_pylist()[1:]])
+    pq.write_table(tracks.set_column(1, "genre", genres).slice(0, len(tracks) - 2), target / "tracks.parquet")
+    return Features.open(Location.of(target))
+
+
+def renamed(features: Features, target: Path) -> Features:
+    """Return a copy of the features with other tracks, of which two have the same names."""
+    shutil.copytree(str(features.folder), target)
+    tracks = pq.read_table(target / "tracks.parquet")
+    names = [name if row < 2 else f"other {name}" for row, name in enumerate(tracks["track_id"].to_pylist())]
+    tracks = tracks.set_column(0, "track_id", pa.array(names)).append_column("clips", pa.array([2] * len(tracks)))
+    pq.write_table(tracks, target / "tracks.parquet")
+    return Features.open(Location.of(target))
+
+
+def test_the_features_of_a_model_are_known_by_their_tracks(features: Features, model: Location, tmp_path: Path) -> None:
+    for known in (features, moved(features, tmp_path / "moved")):
+        assert provenance.has_learned(model, known, ["valid"])
+        assert not provenance.has_learned(model, known, ["test"])
+    assert not provenance.has_learned(model, renamed(features, tmp_path / "other"), ["train", "valid"])
+
+
+def test_a_model_without_held_out_tracks_is_not_known(features: Features, model: Location) -> None:
+    (model / "validation.parquet").delete()
+    assert not provenance.has_learned(model, features, ["valid"])
+
+
+def test_no_training_starts_from_a_model_that_knows_what_it_is_judged_by(
+    features: Features, model: Location, tmp_path: Path
+) -> None:
+    started = TRAIN.model_copy(update={"init_from": str(model)})
+    with pytest.raises(
+        ConfigError, match="learned from tracks that would judge the new model, those of valid in "
+    ) as error:
+        experiment.check_start(started, features, ["valid"])
+    assert "\n" not in str(error.value)
+    experiment.check_start(started, renamed(features, tmp_path / "other"), ["valid"])
+    experiment.check_start(TRAIN, features, ["valid"])
+    card, weights = read_card(model)
+    write_card(model, replace(card, facts=card.facts | {"trained_on": ["train"]}), weights)
+    experiment.check_start(started, features, ["valid"])
+    with pytest.raises(ConfigError, match="those of train and valid in "):
+        experiment.check_start(started, features, ["train", "valid"])
