@@ -79,8 +79,10 @@ def _check_unseen(config: Config, card: ModelCard, model: Location, features: Fe
     """Raise `ConfigError` for a model that learned from the validation tracks that it would be scored on."""
     if config.evaluate.split != "valid" or "valid" not in card.trained_on:
         return
-    is_own = not (config.model or config.evaluate.features)  # both are below OUTPUT
-    if is_own or provenance.has_learned(model, features, ["valid"]):
+    has_learned = provenance.has_learned(model, features, ["valid"])
+    # by their addresses: both are below OUTPUT, or nothing says that the model which is named is from elsewhere
+    is_own = not config.evaluate.features and (not config.model or has_learned is None)
+    if is_own or has_learned:
         raise ConfigError(
             f"{model} learned from the validation tracks as well (tune.folds); use evaluate.split=test, or "
             "evaluate.folds=5, whose networks never saw what they are scored on"

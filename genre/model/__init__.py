@@ -7,6 +7,7 @@ Independent of training loops, corpora and reports.
     card                      model.json: the only reader and writer
     checkpoint                a model's folder: card and weights; a trainer's state
     calibration, thresholds   validation.parquet: the temperature, and from which probability a genre is reported
+    provenance                which tracks of a features folder a saved model learned from
     finetuning                train a saved model further, on the same or on other genres
     saved_model               cards and calibration of saved models: `SavedModel`, `SavedEnsemble`; no weights
     decoder                   from files and arrays to the clips that a model takes

@@ -18,17 +18,17 @@ def learned_from(card: ModelCard, features: Features) -> Features:
     return features if card.trained_on == ("train",) else features.of_fold(Fold.none_of(card.trained_on))
 
 
-def has_learned(model: Location, features: Features, splits: Collection[str]) -> bool:
+def has_learned(model: Location, features: Features, splits: Collection[str]) -> bool | None:
     """Return whether the saved `model` learned from tracks of these splits, wherever the features are now.
 
     The features are taken for those that it was made with if they have more than half of its held-out tracks, by name:
-    a few more tracks or corrected genres change nothing. False where it has no held-out tracks to compare.
+    a few more tracks or corrected genres change nothing. None, not known, where it has no held-out tracks to compare.
     """
     card, weights = read_card(model)
     if set(splits).isdisjoint(card.trained_on):
         return False
     held_out = calibration.load(model, weights, len(card.classes))
     if held_out is None:
-        return False
+        return None
     names = set(calibration.hashed(features.labelled()["track_id"].to_pylist()))
     return 2 * sum(track in names for track in held_out.tracks) > len(held_out)

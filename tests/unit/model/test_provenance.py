@@ -65,7 +65,7 @@ def test_the_features_of_a_model_are_known_by_their_tracks(features: Features, m
 
 def test_a_model_without_held_out_tracks_is_not_known(features: Features, model: Location) -> None:
     (model / "validation.parquet").delete()
-    assert not provenance.has_learned(model, features, ["valid"])
+    assert provenance.has_learned(model, features, ["valid"]) is None
 
 
 def test_no_training_starts_from_a_model_that_knows_what_it_is_judged_by(

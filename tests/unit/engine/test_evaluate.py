@@ -1,0 +1,43 @@
+"""Which models `evaluate` refuses to score on validation tracks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from grouped import write_grouped
+from saving import save_model
+
+from genre.config import load
+from genre.errors import ConfigError
+from genre.features import Features
+from genre.model.card import read_card, write_card
+from genre.storage import Location
+from ray_jobs import evaluate
+
+
+def check(model: Location, features: Features, *settings: str) -> None:
+    """Check the model as `evaluate.split=valid` does."""
+    config = load(overrides=["evaluate.split=valid", *settings])
+    evaluate._check_unseen(config, read_card(model)[0], model, features)
+
+
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_without_held_out_tracks_a_model_is_taken_for_one_of_the_features_of_the_output(
+    tmp_path: Path, is_calibrated: bool
+) -> None:
+    """A final model of a search that finished no fold is not calibrated, so its tracks cannot be compared."""
+    features = write_grouped(tmp_path / "features")
+    model = Location.of(save_model(tmp_path / "model", answers=is_calibrated))  # by tracks of other names
+    card, weights = read_card(model)
+    check(model, features)
+    write_card(model, replace(card, facts={"trained_on": ["train", "valid"]}), weights)
+    with pytest.raises(ConfigError, match="learned from the validation tracks as well"):
+        check(model, features)
+    check(model, features, f"evaluate.features={features.folder}")
+    if is_calibrated:
+        check(model, features, f"model={model}")
+    else:
+        with pytest.raises(ConfigError, match="learned from the validation tracks as well"):
+            check(model, features, f"model={model}")
