@@ -120,10 +120,11 @@ def neighbours(nearest: NearestTracks) -> Entry:
 def majority(features: Features, part: Part, saved: Sequence[SavedRuns]) -> Entry:
     """Return the entry that predicts for every track of `part` the class frequencies of what `saved` learned from.
 
-    Where the models learned from several sets of tracks of `features`, it is the largest.
+    Where the models learned from several sets of tracks of `features`, it is the largest. For the validation split it
+    is always the training split: a model that is judged by these tracks did not learn from them.
     """
     cards = [read_card(folder)[0] for runs in saved for folder in runs.folders]
-    views = [provenance.learned_from(card, features) for card in cards]
+    views = [features if part == "valid" else provenance.learned_from(card, features) for card in cards]
     learned = max(views, key=lambda view: len(view.tracks("train")))
     counts = _class_counts(learned, "train")
     shares = np.array(list(counts.values()), np.float32) / max(1, len(learned.tracks("train")))

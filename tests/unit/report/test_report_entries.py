@@ -65,6 +65,19 @@ def test_the_majority_is_that_of_the_tracks_which_the_networks_learned_from(
     np.testing.assert_allclose(row.runs[0].probabilities[0] * sum(counts), counts, atol=1e-3)
 
 
+@pytest.mark.parametrize("held_out", [{}, {"held_out": {"number": 1, "count": 3, "seed": 0}}])
+def test_the_majority_knows_no_track_that_is_judged(tmp_path: Path, held_out: dict[str, Any]) -> None:
+    """The validation split of other features than those of the models."""
+    features = write_grouped(tmp_path / "features", splits=("train", "valid"), tracks=35)
+    model = Location.of(save_model(tmp_path / "model"))
+    card, weights = read_card(model)
+    write_card(model, dataclasses.replace(card, facts={"trained_on": ["train", "valid"]} | held_out), weights)
+    row = entries.majority(features, "valid", [SavedRuns("cnn", [model])])
+    genres = features.tracks("train")["genre"].to_pylist()
+    counts = [genres.count(genre) for genre in features.classes]
+    np.testing.assert_allclose(row.runs[0].probabilities[0] * len(genres), counts, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("root", "name"),
     [
