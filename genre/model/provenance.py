@@ -21,8 +21,9 @@ def learned_from(card: ModelCard, features: Features) -> Features:
 def has_learned(model: Location, features: Features, splits: Collection[str]) -> bool | None:
     """Return whether the saved `model` learned from tracks of these splits, wherever the features are now.
 
-    The features are taken for those that it was made with if they have more than half of its held-out tracks, by name:
-    a few more tracks or corrected genres change nothing. None, not known, where it has no held-out tracks to compare.
+    The features are taken for those that it was made with, or for a part of them, if they have more than half of its
+    held-out tracks, or if more than half of theirs are held-out tracks, by name: a few more tracks or corrected genres
+    change nothing. None, not known, where it has no held-out tracks to compare.
     """
     card, weights = read_card(model)
     if set(splits).isdisjoint(card.trained_on):
@@ -31,4 +32,4 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
     if held_out is None:
         return None
     names = set(calibration.hashed(features.labelled()["track_id"].to_pylist()))
-    return 2 * sum(track in names for track in held_out.tracks) > len(held_out)
+    return 2 * len(names.intersection(held_out.tracks)) > min(len(names), len(held_out))

@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from grouped import TRAIN, save_trained, write_grouped
@@ -14,7 +16,7 @@ from grouped import TRAIN, save_trained, write_grouped
 from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.model import provenance
+from genre.model import calibration, provenance
 from genre.model.card import read_card, write_card
 from genre.settings import CacheSettings
 from genre.storage import Location
@@ -61,6 +63,19 @@ def test_the_features_of_a_model_are_known_by_their_tracks(features: Features, m
         assert provenance.has_learned(model, known, ["valid"])
         assert not provenance.has_learned(model, known, ["test"])
     assert not provenance.has_learned(model, renamed(features, tmp_path / "other"), ["train", "valid"])
+
+
+def test_a_part_of_its_music_is_known_to_a_model_that_held_out_all_of_it_in_folds(
+    features: Features, model: Location, tmp_path: Path
+) -> None:
+    tracks = features.tracks().filter(pc.is_in(features.tracks()["split"], pa.array(["train", "valid"])))
+    labels, probabilities = features.labels(tracks).to_numpy(), np.full((len(tracks), 3), 1 / 3, np.float32)
+    calibration.save(model, tracks["track_id"].to_pylist(), labels, probabilities, folds=3)
+    shutil.copytree(str(features.folder), tmp_path / "part")
+    rows = pq.read_table(tmp_path / "part" / "tracks.parquet")
+    part = rows.filter(pc.is_in(rows["track_id"], tracks["track_id"][:4].combine_chunks()))
+    pq.write_table(part, tmp_path / "part" / "tracks.parquet")
+    assert provenance.has_learned(model, Features.open(Location.of(tmp_path / "part")), ["valid"])
 
 
 def test_a_model_without_held_out_tracks_is_not_known(features: Features, model: Location) -> None:
