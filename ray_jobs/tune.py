@@ -216,7 +216,8 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
 
 def _references(fold: Fold | None) -> str:
     """Return what the reference rows of a search over folds learned from; `fold` is that of the models, if any."""
-    rows = "The classical baseline, the majority and the nearest neighbours"
+    # named, since a report of several searches has the notes of all of them
+    rows = "The classical baseline, the majority and the nearest neighbours of a search over folds"
     if fold is not None:
         return f"{rows} know the tracks that the networks learned from; the others chose the penalty of the baseline."
     return f"{rows} know all tracks that are not test; the penalty of the baseline has the best mean over the folds."
