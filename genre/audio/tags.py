@@ -51,10 +51,11 @@ def read(file: Location) -> FileTags:
     After a fault of the storage, try again for `STORAGE_SECONDS`. Raises `ValueError` for damaged tags and for a format
     without tags, `OSError` for an unreadable file, and `StorageError` when the storage stays away.
     """
-    return retry(lambda: _read_once(file), file, STORAGE_SECONDS)
+    return retry(lambda: read_once(file), file, STORAGE_SECONDS)
 
 
-def _read_once(file: Location) -> FileTags:
+def read_once(file: Location) -> FileTags:
+    """Return the tags of a file as `read` does, without another try. Raises `ValueError`, and `OSError` for a fault."""
     with _open(file) as stream:
         source = _Source(stream)
         try:

@@ -37,13 +37,14 @@ _THREADS = 32  # they wait for disks and networks
 _log = logging.getLogger(__name__)
 
 
-def read_numbers(paths: Sequence[str]) -> Ints:
+def read_numbers(paths: Sequence[str], present: Sequence[bool]) -> Ints:
     """Return the number of the album of each file, `NO_ALBUM` where there is none, from the files' tags.
 
-    Raises `StorageError` when their storage is away.
+    `present` says which files were listed. The others may be gone with their folder or disk, which counts as a file
+    without tags. Raises `StorageError` when the storage of a present file is away.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(_read, paths, chunksize=64))
+        found = list(pool.map(_read, paths, present, chunksize=64))
     unreadable = sum(each is None for each in found)
     if unreadable:
         _log.warning("the tags of %d files cannot be read; they count as files without tags", unreadable)
@@ -107,8 +108,9 @@ class Albums:
         return self._calibration.reported(probabilities)
 
 
-def _read(path: str) -> FileTags | None:
+def _read(path: str, is_present: bool) -> FileTags | None:
+    read = tags.read if is_present else tags.read_once
     try:
-        return tags.read(Location.of(path))
+        return read(Location.of(path))
     except (OSError, ValueError):
         return None

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.arrays import Bools
+from genre.corpora import MISSING
 from genre.errors import ArtifactError
 from genre.features.columns import combined, last_rows, replaced
 from genre.features.ledger import is_same_file
@@ -128,15 +129,21 @@ class TagTable:
             index = index.filter(pc.or_(listed, pc.invert(below)))
         self._index = index.sort_by("path")
         self._added = []
-        results = self._write(top_k, self._albums() if with_albums else None, values)
+        results = self._write(top_k, self._albums(files) if with_albums else None, values)
         self._use_ledger()
         (self.folder / "parts").delete()
         return results.filter(pc.is_in(results["path"], value_set=combined(files["path"])))
 
-    def _albums(self) -> Albums:
-        """Return the answers of the albums that the files of the index are in, by their places in it."""
+    def _albums(self, files: pa.Table) -> Albums:
+        """Return the answers of the albums that the files of the index are in, by their places in it.
+
+        `files` are those of this job.
+        """
         classes = len(self._ensemble.classes)
-        albums = Albums(read_numbers(self._index["path"].to_pylist()), classes, self._ensemble.calibration)
+        listed = files.filter(pc.not_equal(files["size"], MISSING))
+        present = pc.is_in(self._index["path"], value_set=combined(listed["path"]))
+        numbers = read_numbers(self._index["path"].to_pylist(), present.to_pylist())
+        albums = Albums(numbers, classes, self._ensemble.calibration)
         for begin in range(0, len(self._index), _CHUNK):
             rows = self._take(self._index.slice(begin, _CHUNK))
             readable = pc.is_null(rows["reason"])

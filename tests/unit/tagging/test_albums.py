@@ -124,7 +124,8 @@ def test_albums_are_read_from_the_files(tmp_path: Path, caplog: pytest.LogCaptur
     names = ("one/a.mp3", "one/b.flac", "one/c.m4a", "two/a.ogg", "two/b.wav")
     paths = [write_tags(tone(tmp_path / name), album=os.path.dirname(name), artist="X") for name in names]
     (tmp_path / "two/bad.mp3").write_bytes(b"no music")
-    found = read_numbers([str(path) for path in [*paths, tmp_path / "two/bad.mp3", tmp_path / "two/gone.mp3"]])
+    paths += [tmp_path / "two/bad.mp3", tmp_path / "two/gone.mp3"]
+    found = read_numbers([str(path) for path in paths], [True] * len(paths))
     assert found[:3].tolist() == [found[0]] * 3
     assert found[3] == found[4] != found[0]
     assert found[5] == found[6] not in found[:5].tolist()

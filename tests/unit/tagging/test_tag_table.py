@@ -12,8 +12,10 @@ from library import tone, write_tags
 from saving import CLASSES, save_model, song
 
 from genre import Tagger, spreadsheet
+from genre.audio import tags
 from genre.audio.isolation import IsolatedKernel
-from genre.errors import ArtifactError, AudioError, ConfigError, Reason
+from genre.corpora import MISSING
+from genre.errors import ArtifactError, AudioError, ConfigError, Reason, StorageError
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging import audio_files, result_tables, tag_rows, tag_table
@@ -232,6 +234,21 @@ def test_results_do_not_depend_on_how_many_rows_are_in_memory(
     assert len(timeline) == sum(map(len, ledger["timeline"].slice(0, 8).to_pylist()))
     assert not (tmp_path / "tags/parts").exists()
     assert table.row(paths[3]) == ledger.to_pylist()[4]
+
+
+def test_files_that_were_not_listed_may_be_gone_with_their_folder_when_albums_are_read(
+    tmp_path: Path, ensemble: SavedEnsemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of an earlier job, whose disk is away, and a path on standard input without a file."""
+    monkeypatch.setattr(tags, "STORAGE_SECONDS", 0.0)
+    rows = rows_of(["/earlier/a.mp3", "/music/b.mp3", "/music/c.mp3"], 0)
+    files = rows.select(audio_files.FILES.names).slice(1)
+    absent = files.set_column(1, "size", pa.array([MISSING] * 2))
+    table = TagTable(Location.of(tmp_path / "tags"), ensemble)
+    table.add(rows)
+    assert len(table.finish(absent, None, top_k=1, with_albums=True)) == 2
+    with pytest.raises(StorageError, match=r"/music/b\.mp3 cannot be reached"):
+        table.finish(files, None, top_k=1, with_albums=True)
 
 
 def test_files_that_the_job_changed_are_not_tagged_again(tmp_path: Path, ensemble: SavedEnsemble) -> None:
