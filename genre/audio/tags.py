@@ -6,6 +6,7 @@ mutagen does not read. Only the parts of a file that hold tags are read, mostly 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -70,10 +71,15 @@ def _open(file: Location) -> io.FileIO | pa.NativeFile:
 
 
 class _Source(io.RawIOBase):
-    """A file that keeps the error of a read. mutagen raises other errors in its place, or takes it for missing tags."""
+    """A file that keeps the error of a read. mutagen raises other errors in its place, or takes it for missing tags.
+
+    A place past the end has no bytes, in an object store as well, which would refuse to seek there.
+    """
 
     def __init__(self, stream: io.FileIO | pa.NativeFile) -> None:
         self._stream = stream
+        self._size = int(stream.seek(0, os.SEEK_END))
+        self._place = 0
         self.error: OSError | None = None
 
     def readable(self) -> bool:
@@ -83,17 +89,26 @@ class _Source(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return int(self._stream.tell())
+        return self._place
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._stream.seek(offset, whence))
+        place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        if place < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._place = place
+        return place
 
     def readinto(self, buffer: Any) -> int:
+        if self._place >= self._size:
+            return 0
         try:
-            return int(self._stream.readinto(buffer))
+            self._stream.seek(self._place)
+            count = int(self._stream.readinto(buffer))
         except OSError as error:
             self.error = error
             raise
+        self._place += count
+        return count
 
 
 def require(setting: str) -> None:

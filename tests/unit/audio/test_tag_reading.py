@@ -62,6 +62,26 @@ def test_a_fault_of_the_storage_is_not_a_file_without_tags(
         tags.read(Location.of(address))
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_cut_file_in_a_bucket_is_read_like_a_local_one(
+    bucket_server: dict[str, str], tmp_path: Path, container: str
+) -> None:
+    path = write_tags(tone(tmp_path / f"a.{container}", seconds=3), artist="X")
+    content = path.read_bytes()
+    remote = Location.of(f"s3://bucket/cut/{path.name}")
+    for length in (50, len(content) // 2, len(content) - 1000):
+        for place in (Location.of(path), remote):
+            place.write_bytes(content[:length])
+        assert outcome(remote) == outcome(Location.of(path))
+
+
+def outcome(file: Location) -> FileTags | str:
+    try:
+        return tags.read(file)
+    except ValueError as error:
+        return str(error)
+
+
 def test_numbers_of_id3v1_become_names(tmp_path: Path) -> None:
     path = tone(tmp_path / "a.mp3")
     add_frame(path, "TCON", "(17)(4)Eurodisco", "9")
