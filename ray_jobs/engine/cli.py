@@ -23,6 +23,7 @@ from ray_jobs.engine.interrupts import interruptible
 
 OK, FAILED, WRONG_USE = 0, 1, 2
 _OWN_PACKAGES = ("", "genre", "ray_jobs")
+_STORES = ("AWS Error", "google::cloud::Status", "Azure Error")  # in the message of an error that one answered
 
 
 def main(name: str, arguments: Sequence[str] | None = None, program: str = "") -> int:
@@ -194,7 +195,8 @@ def _explain(error: BaseException, program: str) -> int:
         print(f"error: `{program}` needs {missing}, which is not installed; {remedy}", file=sys.stderr)
         return WRONG_USE
     text = " ".join(str(root).split())[:400] or "no message"
-    if type(root) is OSError and root.errno is None:  # as pyarrow reports what an object store answered
+    # pyarrow has no class for what an object store answers; a damaged file or a missing library is an OSError as well
+    if isinstance(root, OSError) and any(name in str(root) for name in _STORES):
         remedy = "check address, credentials and network, and run the same command again"
         print(f"error: the storage cannot be reached, or refuses ({text.rstrip('.')}); {remedy}", file=sys.stderr)
         return FAILED

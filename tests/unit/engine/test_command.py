@@ -197,6 +197,19 @@ def test_a_storage_that_refuses_is_one_line_that_says_what_to_check(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "message", ["Corrupt snappy compressed data.", "libcublas.so.12: cannot open shared object file"]
+)
+def test_another_error_of_the_system_is_not_one_of_the_storage(
+    message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action() -> None:
+        raise OSError(message)
+
+    assert cli.reported(action, "genre prepare") == 1
+    assert capsys.readouterr().err == f"error: OSError: {message}; run again with --verbose for the traceback\n"
+
+
 @pytest.mark.parametrize("missing", ["ray", "torch"])
 def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path: Path) -> None:
     """The package is made impossible to import, as where it is not installed."""
