@@ -21,21 +21,24 @@ def tag_row_difference(expected: pa.Table, actual: pa.Table) -> str:
     if other:
         return f"other values of {', '.join(other)}: {_first_difference(right.select(other), made.select(other))}"
     for name, tolerance in _COMPUTED.items():
+        if pc.list_value_length(right[name]) != pc.list_value_length(made[name]):
+            return f"other lengths of {name}"
         numbers = [_numbers(table[name]) for table in (right, made)]
         if numbers[0].shape != numbers[1].shape:
             return f"{len(numbers[0])} values of {name} and {len(numbers[1])}"
         worst = float(np.abs(numbers[0] - numbers[1]).max(initial=0.0))
-        if worst > tolerance:
+        if not worst <= tolerance:  # NaN is a difference
             return f"{name} differ by {worst:.3g}"
     return ""
 
 
 def _numbers(lists: pa.ChunkedArray) -> Float64:
-    """Return all numbers in a column of lists, or of lists of moments with their probabilities."""
+    """Return all numbers in a column of lists, or of lists of moments with their times and probabilities."""
     values = pc.list_flatten(lists)
-    if pa.types.is_struct(values.type):
-        values = pc.list_flatten(pc.struct_field(values, "probabilities"))
-    return np.asarray(values, float)
+    if not pa.types.is_struct(values.type):
+        return np.asarray(values, float)
+    start, end, probabilities = (pc.struct_field(values, name) for name in ("start", "end", "probabilities"))
+    return np.concatenate([np.asarray(part, float) for part in (start, end, pc.list_flatten(probabilities))])
 
 
 def _first_difference(right: pa.Table, made: pa.Table) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from faulty_storage import Fault, Handler, behind
+from tagged_rows import tag_row_difference
 
 from genre.errors import StorageError
 from genre.storage import Location
@@ -47,6 +50,24 @@ def test_a_storage_that_stays_away_does_not_make_a_file_without_content(
         pytest.raises(StorageError, match="run the same command again"),
     ):
         tag_rows.content_of(str(song))
+
+
+def test_the_comparison_of_rows_sees_times_lengths_and_nan() -> None:
+    def rows(start: float = 0.0, first: float = 0.7, embeddings: tuple[int, int] = (2, 2)) -> pa.Table:
+        moment = {"start": start, "end": 8.0, "probabilities": [0.7, 0.3]}
+        return pa.Table.from_pylist(
+            [
+                {"path": path, "probabilities": [first, 0.3], "timeline": [moment], "embedding": [np.float16(1)] * size}
+                for path, size in zip("ab", embeddings, strict=True)
+            ],
+            tag_rows.SCHEMA,
+        )
+
+    assert tag_row_difference(rows(), rows(first=0.700001)) == ""
+    assert tag_row_difference(rows(), rows(first=0.701)).startswith("probabilities differ by 0.001")
+    assert tag_row_difference(rows(), rows(first=float("nan"))) == "probabilities differ by nan"
+    assert tag_row_difference(rows(), rows(start=4.0)) == "timeline differ by 4"
+    assert tag_row_difference(rows(), rows(embeddings=(1, 3))) == "other lengths of embedding"
 
 
 def test_a_file_that_is_gone_has_no_content(tmp_path: Path) -> None:
