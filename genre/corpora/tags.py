@@ -43,7 +43,7 @@ from genre.storage import Location
 _THREADS = 32  # they wait for disks and networks; reading itself takes 0.1 to 0.3 ms
 _CHUNK = 64  # files that a thread reads before it reports
 _REPORT_SECONDS = 10.0
-_FOLDER = "tags-1"  # of the findings; a new number when `genre.audio.tags` reads other values
+_FOLDER = "tags-2"  # of the findings; a new number when `genre.audio.tags` reads other values
 _NO_TAGS = FileTags()
 
 

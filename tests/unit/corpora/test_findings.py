@@ -153,7 +153,7 @@ list(corpora.scan(CorpusSettings(kind="tags", root=sys.argv[1]), print, Location
 def test_a_scan_that_was_killed_reads_only_the_rest(scanner: Scanner, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _KILLED, str(scanner.root), str(scanner.folder)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    kept = sum(len(part.read_table()) for part in (scanner.folder / "tags-1").files())
+    kept = sum(len(part.read_table()) for part in (scanner.folder / "tags-2").files())
     assert kept == 3
     resumed = scanner()
     assert len(scanner.read) == FILES + 1 - kept
@@ -192,14 +192,14 @@ def test_changed_and_new_files_are_read_and_deleted_ones_forgotten(scanner: Scan
     assert sorted(scanner.read) == ["01.mp3", "new.mp3"]
     assert tracks["album1/01.mp3"].genre == tracks["new.mp3"].genre == "Blues"
     assert "album2/02.mp3" not in tracks
-    (part,) = (scanner.folder / "tags-1").files()
+    (part,) = (scanner.folder / "tags-2").files()
     names = part.read_table()["relative"].to_pylist()
     assert sorted(names) == sorted(tracks)
 
 
 def test_a_file_of_findings_that_was_cut_is_read_again(scanner: Scanner, caplog: pytest.LogCaptureFixture) -> None:
     first = scanner()
-    (part,) = (scanner.folder / "tags-1").files()
+    (part,) = (scanner.folder / "tags-2").files()
     with open(part.path, "r+b") as file:
         file.truncate(part.size() // 2)
     assert scanner() == first
