@@ -148,7 +148,10 @@ class Location:
         """Return a Parquet file, or some of its columns. Raises `ArtifactError` when it is not what was expected."""
         try:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+            # pyarrow reports a damaged page as an error of reading, but without a number as the system's errors have
+            if isinstance(error, OSError) and not (self.is_local and type(error) is OSError and error.errno is None):
+                raise
             raise ArtifactError(
                 f"{self}: not the Parquet file that was expected ({first_line(error)}); make it again"
             ) from None

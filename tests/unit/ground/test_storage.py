@@ -73,6 +73,18 @@ def test_a_large_file_is_hashed_in_pieces(place: Location, monkeypatch: pytest.M
     assert (place / "a").sha256() == hashlib.sha256(bytes(range(256)) * 30).hexdigest()
 
 
+def test_a_damaged_page_is_named_and_a_missing_file_is_not_damaged(tmp_path: Path) -> None:
+    table = Location.of(tmp_path / "x.parquet")
+    table.write_table(pa.table({"name": [f"song {number % 313}" for number in range(20_000)]}))
+    content = bytearray(table.read_bytes())
+    content[4:400] = bytes(396)  # behind the magic bytes: the first page
+    table.write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match="not the Parquet file that was expected"):
+        table.read_table()
+    with pytest.raises(FileNotFoundError):
+        Location.of(tmp_path / "absent.parquet").read_table()
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xff", b""])
 def test_broken_files_are_named(place: Location, content: bytes) -> None:
     (place / "x").write_bytes(content)
