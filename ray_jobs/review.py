@@ -57,8 +57,8 @@ def opened(config: Config) -> Review:
 
 def _not_shown(ambiguous: Sequence[str]) -> str:
     return (
-        f"{plural(len(ambiguous), 'suspicious label')} not shown, because several files of the collection end in its "
-        f"track_id, such as {ambiguous[0]}; tag the corpus alone, or delete the copies and tag again"
+        f"{plural(len(ambiguous), 'suspicious label')} not shown, because several files of the collection end in the "
+        f"same track_id, such as {ambiguous[0]}; tag the corpus alone, or delete the copies and tag again"
     )
 
 
