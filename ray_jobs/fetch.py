@@ -2,7 +2,7 @@
 
 `genre fetch gtzan` writes into corpus.root, or else below data/. The licence is shown first. An interrupted download
 resumes, and a corpus that is there is left as it is. An archive stays next to its content and may be deleted then. One
-that you have already is used if you put it there. No other job downloads anything. Ray is not started.
+that you have already is used if you put it there. No other job downloads music. Ray is not started.
 """
 
 from __future__ import annotations
