@@ -144,7 +144,10 @@ ENTRIES: list[Entry] = [
     NotRun(r"aws .*|for role in .*|done", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"gcloud .*", "Google Cloud, with an account"),
     NotRun(r"docker (build -f configs/cluster/.*|push .*)", "needs docker and a registry; see test_dockerfiles.py"),
-    NotRun(r"docker (build -t genre(-light --build-arg LOCK=\S+)? \.|run .*genre-light tag /music .*)", "needs docker; see test_dockerfiles.py"),
+    NotRun(
+        r"docker (build -t genre(-light --build-arg LOCK=\S+)? \.|run .*genre-light tag /music .*)",
+        "needs docker; see test_dockerfiles.py",
+    ),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
     NotRun(r"kubectl apply", "Kubernetes; tests/contract/test_cluster_files.py checks the manifests"),
 ]
