@@ -361,7 +361,7 @@ class Config(Settings):
     model: str = Field(
         "",
         description="folder of a saved model, or exported .onnx file; an ensemble: several, separated by commas; "
-        "empty: the best model in OUTPUT",
+        "empty: the best in OUTPUT; evaluate: all of them; similar, playlist, review: those of their table",
     )
     architecture: str = Field(
         "cnn", description="network to train: the name of a module in genre/architectures/ or a plug-in"
