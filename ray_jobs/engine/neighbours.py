@@ -55,7 +55,8 @@ class Embedder:
             sampled = learned.sampled(min(1.0, MOST_TRACKS / total), seed)
             stream = Stream(sampled, "train", [self.folder], [], device, capacity, embedded=self.folder)
             tracks = sampled.tracks("train")
-            vectors = stream.run("training tracks embedded")[-1]
+            vectors = stream.run("training tracks embedded").embeddings
+            assert vectors is not None
             train = TrainingTracks(tracks["track_id"].to_pylist(), sampled.labels(tracks).to_numpy(), vectors)
             probabilities, neighbours = train.answer(judged, len(features.classes))
             if not np.isfinite(probabilities).all():

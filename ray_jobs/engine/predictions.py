@@ -34,6 +34,15 @@ _PARTS_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """What a `Stream` computed for the tracks of a split: means over the clips of each."""
+
+    probabilities: list[Float32]  # of each model, (tracks, classes)
+    embeddings: Float32 | None  # of the model whose embeddings were asked for, (tracks, size)
+    measures: list[Float32]  # of each measure, (tracks, width)
+
+
+@dataclass(frozen=True)
 class Stream:
     """Models and other measures that are computed on all clips of a split. Its pickle is small: it holds addresses."""
 
@@ -45,12 +54,11 @@ class Stream:
     capacity: Capacity
     embedded: Location | None = None  # one of `models`, whose embeddings are computed as well
 
-    def run(self, detail: str = "") -> list[Float32]:
-        """Return the probabilities of each model, the embeddings, then the values of each measure, for all tracks.
+    def run(self, detail: str = "") -> Streamed:
+        """Return what was computed for all tracks; it does not depend on the number of workers.
 
-        Each result is (tracks, width), means over the clips of a track, and does not depend on the number of workers.
-        There are embeddings only if `embedded` is set. The progress shows `detail`. Raises `ArtifactError` when a model
-        cannot be loaded, or when clips are missing, repeated or unusable.
+        The progress shows `detail`. Raises `ArtifactError` when a model cannot be loaded, or when clips are missing,
+        repeated or unusable.
         """
         tracks = self.features.tracks(self.split)
         means = TrackMeans(f"{self.features.folder}, split {self.split!r}", tracks)
@@ -58,17 +66,16 @@ class Stream:
         with JobProgress("judging", len(tracks)) as progress:
             for chunk in self.chunks():
                 progress.step(means.add(chunk), detail)
-        return self._with_embeddings(means.result())
+        return self._named(means.result())
 
-    def _with_embeddings(self, results: list[Float32]) -> list[Float32]:
-        """Return the results with the embeddings as one of their own, separated from their model's probabilities."""
-        if self.embedded is None or not results:
-            return results
-        model = list(self.models).index(self.embedded)
-        probabilities, embeddings = np.split(results[model], [len(self.features.classes)], axis=1)
-        models, measures = results[: len(self.models)], results[len(self.models) :]
-        models[model] = probabilities
-        return [*models, embeddings, *measures]
+    def _named(self, results: list[Float32]) -> Streamed:
+        """Return the results of the models and measures by what they are; there are none where there are no tracks."""
+        probabilities, measures = results[: len(self.models)], results[len(self.models) :]
+        embeddings: Float32 | None = None
+        if self.embedded is not None and results:
+            model = list(self.models).index(self.embedded)
+            probabilities[model], embeddings = np.split(probabilities[model], [len(self.features.classes)], axis=1)
+        return Streamed(probabilities, embeddings, measures)
 
     def chunks(self) -> Iterator[ChunkMeans]:
         """Yield the values of all chunks in the order of completion.

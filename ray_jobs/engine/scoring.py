@@ -57,22 +57,22 @@ def score(
     measures = [] if fitted is None else [track_statistics.of_clips]
     embedder = Embedder.best(saved) if split == "test" else None
     embedded = embedder.folder if embedder else None
-    means = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
-    remaining = iter(means)  # of the models, the embeddings, the statistics of the baseline
+    streamed = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
+    remaining = iter(streamed.probabilities)
     answers = {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
     notes: list[str] = []
     nearest: NearestTracks | None = None
-    if embedder:
-        nearest, notes = embedder.nearest(features, next(remaining), seed, device, capacity)
+    if embedder and streamed.embeddings is not None:
+        nearest, notes = embedder.nearest(features, streamed.embeddings, seed, device, capacity)
     measurement = Measurement.start(changed, folders, fitted, capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
         baselines = collect([] if fitted is None else [fitted], progress, "fitting the baseline")
-        scored_baselines = [(each, each.predict(next(remaining))) for each in baselines]
+        scored_baselines = [(each, each.predict(streamed.measures[0])) for each in baselines]
         f1: Scores = {}
         if measurement:
             seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in answers.items()}
-            unchanged = [*means[: len(folders)], *(probabilities for _, probabilities in scored_baselines)]
+            unchanged = [*streamed.probabilities, *(probabilities for _, probabilities in scored_baselines)]
             name = BASELINE if baselines else ""
             truth = features.labels(features.tracks(split)).to_numpy()
             f1, robustness_notes = measurement.finish(truth, seeds, unchanged, name, progress)

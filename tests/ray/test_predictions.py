@@ -25,7 +25,7 @@ from genre.model.saved_model import WEIGHTS
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.neighbours import Embedder
-from ray_jobs.engine.predictions import Stream
+from ray_jobs.engine.predictions import Stream, Streamed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -94,7 +94,7 @@ def in_memory(features: Features, model: Location) -> Float32:
     return predict(classifier, load(features, "test")["test"], card.frames(), card.eval_windows)
 
 
-def stream(features: Features, models: list[Location]) -> list[Float32]:
+def stream(features: Features, models: list[Location]) -> Streamed:
     return Stream(features, "test", models, [track_statistics.of_clips], "auto", Capacity(cpus=2, gpus=0)).run()
 
 
@@ -102,15 +102,16 @@ def test_predictions_are_those_of_clips_in_memory(
     cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path
 ) -> None:
     features = write(tmp_path / "f", scattered())
-    *probabilities, statistics = stream(features, models)
-    for model, streamed in zip(models, probabilities, strict=True):
+    first = stream(features, models)
+    for model, streamed in zip(models, first.probabilities, strict=True):
         np.testing.assert_allclose(streamed, in_memory(features, model), atol=1e-6)
+    (statistics,) = first.measures
     np.testing.assert_allclose(
         statistics, track_statistics.of_clips(load(features, "test")["test"]), rtol=1e-4, atol=1e-5
     )
     again = stream(features, models)
-    for first, second in zip([*probabilities, statistics], again, strict=True):
-        np.testing.assert_array_equal(first, second)
+    for one, other in zip([*first.probabilities, statistics], [*again.probabilities, *again.measures], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def embed_in_memory(features: Features, split: str, model: Location) -> Float32:
@@ -125,10 +126,11 @@ def test_embeddings_are_those_of_clips_in_memory(
     features = write(tmp_path / "f", scattered())
     statistics = [track_statistics.of_clips]
     stream_of = Stream(features, "test", models, statistics, "auto", Capacity(cpus=2, gpus=0), embedded=models[1])
-    *probabilities, embeddings, _ = stream_of.run()
-    for model, streamed in zip(models, probabilities, strict=True):
+    computed = stream_of.run()
+    for model, streamed in zip(models, computed.probabilities, strict=True):
         np.testing.assert_allclose(streamed, in_memory(features, model), atol=1e-6)
-    np.testing.assert_allclose(embeddings, embed_in_memory(features, "test", models[1]), rtol=1e-4, atol=1e-5)
+    assert computed.embeddings is not None
+    np.testing.assert_allclose(computed.embeddings, embed_in_memory(features, "test", models[1]), rtol=1e-4, atol=1e-5)
 
 
 def test_the_nearest_training_track_of_a_copy_is_the_original_and_a_failure_is_a_note(
