@@ -13,7 +13,7 @@ import boards
 import numpy as np
 import pytest
 from boards import EVIL
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from genre.report import Board, Entry, Search, Trial, describe_hardware, tabulate, text_table
@@ -145,6 +145,26 @@ def test_svg_elements_escape_and_scales_have_round_ticks() -> None:
     assert len(Scale(12, 40, 0, 100, log=True).ticks()) >= 2
     assert Scale(1, 100, 0, 10, log=True)(10) == pytest.approx(5)
     assert Scale(2, 2, 0, 10)(2) == 5
+
+
+@given(
+    ends=st.lists(st.floats(1e-6, 1e9), min_size=2, max_size=2).map(sorted),
+    shares=st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted),
+    log=st.booleans(),
+)
+def test_a_scale_keeps_the_order_within_its_ends_and_its_ticks_lie_between_them(
+    ends: list[float], shares: list[float], log: bool
+) -> None:
+    low, high = ends
+    assume(high > 1.001 * low)
+    scale = Scale(low, high, 50, 450, log)
+    assert (scale(low), scale(high)) == (pytest.approx(50), pytest.approx(450))
+    below, above = (scale(low + share * (high - low)) for share in shares)
+    assert 50 - 1e-6 <= below <= above + 1e-6 <= 450 + 2e-6
+    ticks = scale.ticks()
+    assert ticks == sorted(set(ticks))
+    assert len(ticks) <= 11
+    assert all(low - 1e-6 * (high - low) <= tick <= high + 1e-6 * (high - low) for tick in ticks)
 
 
 def test_names_in_a_cost_plot_do_not_overlap_or_leave_the_plot(full: Board) -> None:
