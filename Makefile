@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # a process for each core, each test file in one of them: a test that starts Ray waits as much as it computes; one that
-# dies ends the tests, since pytest-xdist has waited without end after such a death
+# dies ends the tests, since pytest-xdist has waited forever after such a death
 TEST := $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --max-worker-restart 0 --durations 12
 
 # the code paths of a processor without AVX-512 and bf16, on any other
@@ -27,7 +27,7 @@ $(READY): requirements-dev.lock
 
 install: $(READY)  ## build .venv from requirements-dev.lock, with the command genre
 
-demo: $(READY)  ## the whole chain on composed music: features, search, leaderboard (some minutes)
+demo: $(READY)  ## the complete chain on composed music: features, search, leaderboard (some minutes)
 	$(RUN) -m ray_jobs.demo
 
 test: check  ## pass the tests

@@ -203,7 +203,7 @@ class TuneSettings(Settings):
         1.0, gt=0, le=1, description="share of the tracks that trials see; the best settings are trained on all"
     )
     folds: int = Field(
-        0, ge=0, le=100, description="judge trials by folds of the tracks that are not test, by group; 0: by one split"
+        0, ge=0, le=100, description="score trials by cross-validation by group, over train and valid; 0: by valid"
     )
     sampler: Literal["random", "tpe"] = Field(
         "random", description="random: independent draws; tpe: guided by earlier trials (genre[tpe])"
@@ -261,7 +261,7 @@ class TagSettings(Settings):
     top_k: int = Field(3, ge=1, description="number of genres listed for each file, the most probable first")
     batch_files: int = Field(16, ge=1, description="maximum number of files per batch, the unit of work of a process")
     album: Literal["ignore", "agree"] = Field(
-        "ignore", description="agree: the tracks of an album that are unknown get its genre, if that is sure"
+        "ignore", description="agree: the tracks of an album that are unknown get its genre, if it is confident enough"
     )
     write_genres: Literal["never", "preview", "write"] = Field(
         "never",
