@@ -21,7 +21,7 @@ class ArtifactError(GenreError):
 
 
 class StorageError(GenreError):
-    """A storage is away or refuses all requests. This says nothing about the file that was asked for."""
+    """A storage is unavailable or refuses all requests. This says nothing about the file that was asked for."""
 
 
 class TrainingError(GenreError):

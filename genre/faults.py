@@ -1,7 +1,7 @@
 """Distinguish faults of a storage from properties of a file.
 
 A missing or denied file is a property of the file, and another try gives the same. A failed connection, an answer 503,
-an expired token or a folder that is away is a fault of the storage, and temporary.
+an expired token or a folder that is unavailable is a fault of the storage, and temporary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyarrow import fs
 from genre.errors import StorageError, one_line
 from genre.storage import Location
 
-STORAGE_SECONDS = 60.0  # that a storage may be away while tags are read, files are hashed or shards are listed
+STORAGE_SECONDS = 60.0  # that a storage may be unavailable while tags are read, files are hashed or shards are listed
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM)
@@ -63,7 +63,7 @@ def describe(error: OSError) -> str:
 
 
 def _can_list(folder: Location) -> bool:
-    """Return whether a folder holds anything that we may see. A mount point whose storage is away is empty."""
+    """Return whether a folder holds anything that we may see. A mount point whose storage is unavailable is empty."""
     try:
         if folder.is_local:
             with os.scandir(folder.path) as entries:

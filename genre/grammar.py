@@ -68,12 +68,12 @@ def nearest_key(schema: type[BaseModel], keys: Sequence[str], prefix: str = "") 
     """Return a suggestion for an unknown key of `schema`: the closest key, and keys of other sections with its name."""
     closest = _closest(schema, keys)
     alike = [".".join(path) for path in _paths(schema) if path[-1] == keys[-1]]
-    found = list(dict.fromkeys(([".".join(closest[1])] if closest else []) + alike))[:3]
-    if not found:
+    suggestions = list(dict.fromkeys(([".".join(closest[1])] if closest else []) + alike))[:3]
+    if not suggestions:
         names = {path[-1]: ".".join(path) for path in _paths(schema)}
-        found = [names[name] for name in difflib.get_close_matches(keys[-1], names, n=1)]
-    if found:
-        return f"did you mean {' or '.join(repr(prefix + name) for name in found)}?"
+        suggestions = [names[name] for name in difflib.get_close_matches(keys[-1], names, n=1)]
+    if suggestions:
+        return f"did you mean {' or '.join(repr(prefix + name) for name in suggestions)}?"
     known = [prefix + ".".join(path) for path in _paths(schema)]
     return f"known: {', '.join(known)}" if len(known) <= 12 else "--help-all lists all keys"
 

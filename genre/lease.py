@@ -157,7 +157,7 @@ class _Lease:
             self.file.write_bytes(self._content())
 
     def give_back(self) -> None:
-        """Delete the lease if it is still ours. One that remains because the storage is away becomes stale."""
+        """Delete the lease if it is still ours. One that remains because the storage is unavailable becomes stale."""
         with contextlib.suppress(OSError):
             holder = _parsed(self._read())
             if holder is not None and holder.token == self._holder.token:

@@ -50,7 +50,7 @@ def read(file: Location) -> FileTags:
     """Return the tags of a file; without any they are empty. Needs mutagen, see `require`.
 
     After a fault of the storage, try again for `STORAGE_SECONDS`. Raises `ValueError` for damaged tags and for a format
-    without tags, `OSError` for an unreadable file, and `StorageError` when the storage stays away.
+    without tags, `OSError` for an unreadable file, and `StorageError` when the storage stays unavailable.
     """
     return retry(lambda: read_once(file), file, STORAGE_SECONDS)
 

@@ -66,11 +66,11 @@ class Findings:
         finally:
             self._write()
 
-    def add(self, file: Listed, found: str) -> None:
-        """Keep what was found in a file."""
+    def add(self, file: Listed, finding: str) -> None:
+        """Keep the finding in a file."""
         if self._folder is None:
             return
-        self._new.append((file.relative, file.size, file.modified, found))
+        self._new.append((file.relative, file.size, file.modified, finding))
         if time.monotonic() - self._last_write > _WRITE_SECONDS:
             self._write()
 

@@ -77,10 +77,10 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     for first, rows in reader.batches():
         checked = [_checked(row, f"{table}: row {number}", seen) for number, row in enumerate(rows, first)]
         if reader.columns.keys() >= {"size", "modified"}:
-            found = [(finder.address(row.path), row.size, row.modified) for row in checked]
+            stated = [(finder.address(row.path), row.size, row.modified) for row in checked]
         else:
-            found = finder.find([row.path for row in checked])
-        for row, (path, size, modified) in zip(checked, found, strict=True):
+            stated = finder.find([row.path for row in checked])
+        for row, (path, size, modified) in zip(checked, stated, strict=True):
             split = None if settings.split == "random" else row.split
             if row.genre is None and split != EXCLUDED:
                 split = UNLABELLED
@@ -214,8 +214,8 @@ class _Finder:
         with ThreadPoolExecutor(_REQUESTS) as pool:
             steps = range(0, len(paths), max(1, -(-len(paths) // _REQUESTS)))
             parts = (paths[begin : begin + steps.step] for begin in steps)
-            found = pool.map(lambda part: [self._look_up(path) for path in part], parts)
-            return [row for rows in found for row in rows]
+            results = pool.map(lambda part: [self._look_up(path) for path in part], parts)
+            return [row for rows in results for row in rows]
 
     def address(self, path: str) -> str:
         """Return the address of a listed path, without a request."""

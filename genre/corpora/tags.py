@@ -72,7 +72,7 @@ def scan_with_report(
     tags.require("corpus.kind=tags")
     names = GenreNames(params.genres)
     findings = Findings(folder and folder / _FOLDER)
-    files = [_library_file(audio, found, names) for audio, found in _find_tags(settings, report, findings)]
+    files = [_library_file(audio, finding, names) for audio, finding in _find_tags(settings, report, findings)]
     counted = LibraryReport(files, names, params.min_tracks, params.min_artists)
     for line in counted.lines():
         report(line)
@@ -83,7 +83,7 @@ def scan_with_report(
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Finding:
     """What a file says of itself."""
 
     tags: FileTags = _NO_TAGS
@@ -94,20 +94,20 @@ class _Found:
         return json.dumps({"problem": self.problem} | asdict(self.tags))
 
     @classmethod
-    def from_json(cls, text: str) -> _Found:
+    def from_json(cls, text: str) -> _Finding:
         values = json.loads(text)
         return cls(problem=values.pop("problem"), tags=FileTags(**values | {"genres": tuple(values["genres"])}))
 
 
-def _library_file(audio: AudioFile, found: _Found, names: GenreNames) -> LibraryFile:
-    genres = found.tags.genres
+def _library_file(audio: AudioFile, finding: _Finding, names: GenreNames) -> LibraryFile:
+    genres = finding.tags.genres
     keys = dict.fromkeys(key for genre in genres for key in names.resolve(genre))
-    return LibraryFile(audio, genres, tuple(keys), group_of(found.tags), found.tags.is_repaired, found.problem)
+    return LibraryFile(audio, genres, tuple(keys), group_of(finding.tags), finding.tags.is_repaired, finding.problem)
 
 
 def _find_tags(
     settings: CorpusSettings, report: Callable[[str], None], findings: Findings
-) -> Iterator[tuple[AudioFile, _Found]]:
+) -> Iterator[tuple[AudioFile, _Finding]]:
     """Yield each file with what it says, in the order of `walk`. What no earlier scan found is read."""
     listed = list(walk(open_folder(settings.root)))
     known = findings.known(listed)
@@ -116,11 +116,11 @@ def _find_tags(
         report(f"tags of {len(listed) - len(pending)} of {len(listed)} files are known from an earlier scan")
     with contextlib.closing(_read_files(pending, report, findings)) as read:
         for audio, text in zip(listed, known, strict=True):
-            yield audio, next(read) if text is None else _Found.from_json(text)
+            yield audio, next(read) if text is None else _Finding.from_json(text)
     findings.finish(listed)
 
 
-def _read_files(files: list[AudioFile], report: Callable[[str], None], findings: Findings) -> Generator[_Found]:
+def _read_files(files: list[AudioFile], report: Callable[[str], None], findings: Findings) -> Generator[_Finding]:
     """Yield what each file says, read by several threads, and keep it."""
     chunks = [files[begin : begin + _CHUNK] for begin in range(0, len(files), _CHUNK)]
     done, reported = 0, time.monotonic()
@@ -128,10 +128,10 @@ def _read_files(files: list[AudioFile], report: Callable[[str], None], findings:
     try:
         with findings.written():
             for read in pool.map(lambda chunk: [(audio, _read_file(audio)) for audio in chunk], chunks):
-                for audio, found in read:
-                    if found.is_final:
-                        findings.add(audio, found.to_json())
-                yield from (found for _, found in read)
+                for audio, finding in read:
+                    if finding.is_final:
+                        findings.add(audio, finding.to_json())
+                yield from (finding for _, finding in read)
                 done += len(read)
                 if time.monotonic() - reported > _REPORT_SECONDS:
                     reported = time.monotonic()
@@ -140,13 +140,13 @@ def _read_files(files: list[AudioFile], report: Callable[[str], None], findings:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not read
 
 
-def _read_file(audio: AudioFile) -> _Found:
-    """Return what a file says. Raises `StorageError` when its storage is away."""
+def _read_file(audio: AudioFile) -> _Finding:
+    """Return what a file says. Raises `StorageError` when its storage is unavailable."""
     if audio.size == MISSING:
-        return _Found(is_final=False)
+        return _Finding(is_final=False)
     try:
-        return _Found(tags.read(Location.of(audio.path)))
+        return _Finding(tags.read(Location.of(audio.path)))
     except ValueError as error:
-        return _Found(problem=one_line(error))
+        return _Finding(problem=one_line(error))
     except OSError as error:
-        return _Found(problem=describe(error), is_final=False)
+        return _Finding(problem=describe(error), is_final=False)

@@ -31,7 +31,7 @@ from genre.features.recipe import Recipe
 from genre.features.schema import OUTCOME_SCHEMA, ROW_GROUP, WRITE_OPTIONS, Shape
 from genre.storage import Location
 
-_COMPARING_SECONDS = 120.0  # that a storage may be away while files are compared with what was prepared
+_COMPARING_SECONDS = 120.0  # that a storage may be unavailable while files are compared with what was prepared
 
 
 @dataclass(frozen=True)

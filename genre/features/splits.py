@@ -66,8 +66,8 @@ def check(tracks: pa.Table) -> None:
     """Raise `ArtifactError` when a track, group or content is in more than one split (leakage)."""
     if tracks["split"].null_count:
         raise ArtifactError(f"{tracks['split'].null_count} tracks have no split; prepare the features again")
-    if found := leaks(tracks):
-        raise ArtifactError(f"leakage: {found}; correct the corpus or use corpus.split=random, then prepare again")
+    if leak := leaks(tracks):
+        raise ArtifactError(f"leakage: {leak}; correct the corpus or use corpus.split=random, then prepare again")
 
 
 def leaks(tracks: pa.Table) -> str:
@@ -175,8 +175,8 @@ def _earlier_splits(table: pa.Table, units: Ints, count: int, history: pa.Table 
         codes = _codes(history["split"])
         for column in ("track_id", "group"):
             row = pc.index_in(table[column], combined(history[column]), skip_nulls=True)
-            found = row.is_valid().to_numpy()
-            np.minimum.at(split, units[found], codes[row.drop_null().to_numpy()])
+            is_known = row.is_valid().to_numpy()
+            np.minimum.at(split, units[is_known], codes[row.drop_null().to_numpy()])
     return np.where(split == none, -1, split)
 
 

@@ -75,16 +75,16 @@ def units(features: Features, tracks: pa.Table) -> list[Unit]:
     Only large files are opened, for the number of their row groups. Raises `ArtifactError` like `Features.open`.
     """
     sizes = {info.base_name: info.size for info in (features.folder / "clips").children()}
-    found: list[Unit] = []
+    chosen: list[Unit] = []
     for file in features.clip_files(tracks):
         if sizes[file.name] <= _LARGE_FILE:
-            found.append(Unit(file.name))
+            chosen.append(Unit(file.name))
             continue
         with file.open_parquet() as reader:
             count = reader.num_row_groups
         firsts = range(0, count, _GROUPS_PER_UNIT)
-        found.extend(Unit(file.name, range(first, min(count, first + _GROUPS_PER_UNIT))) for first in firsts)
-    return found
+        chosen.extend(Unit(file.name, range(first, min(count, first + _GROUPS_PER_UNIT))) for first in firsts)
+    return chosen
 
 
 def read(features: Features, tracks: pa.Table, unit: Unit) -> Iterator[Chunk]:

@@ -126,20 +126,20 @@ def obtain(archive: Archive, root: Path, watch: Watch) -> Path:
     """
     target = root / archive.file
     if target.exists():
-        found = _checksum(target, archive, watch)
-        if found != archive.checksum:
-            raise ArtifactError(f"{target}: found {found}, expected {archive.checksum}; move it away and run again")
+        checksum = _checksum(target, archive, watch)
+        if checksum != archive.checksum:
+            raise ArtifactError(f"{target}: found {checksum}, expected {archive.checksum}; move it away and run again")
         return target
     part, refusals = _Part(target), []
     for url in archive.urls:
         try:
             _transfer(url, part, watch)
-            found = _checksum(part.path, archive, watch)
-            if found == archive.checksum:
+            checksum = _checksum(part.path, archive, watch)
+            if checksum == archive.checksum:
                 part.accept(target)
                 return target
             part.discard()
-            raise _RefusedError(f"found {found}, expected {archive.checksum}")
+            raise _RefusedError(f"found {checksum}, expected {archive.checksum}")
         except _RefusedError as refusal:
             watch.say(f"{archive.file}: {_host(url)}: {refusal}")
             refusals.append(f"{_host(url)}: {refusal}")

@@ -162,11 +162,11 @@ class Collection:
         if wanted.below < 1:
             matches = matches & (self.tags["probability"].to_numpy() < wanted.below)
         if wanted.text:
-            found = [
+            matches_text = [
                 pc.fill_null(pc.match_substring(self.tags[name], wanted.text, ignore_case=True), False).to_numpy()
                 for name in ("path", "artist", "title")
             ]
-            matches = matches & np.logical_or.reduce(found)
+            matches = matches & np.logical_or.reduce(matches_text)
         return matches
 
     def _index(self, genre: str) -> int:

@@ -41,25 +41,25 @@ def read_numbers(paths: Sequence[str], present: Sequence[bool]) -> Ints:
     """Return the number of the album of each file, `NO_ALBUM` where there is none, from the files' tags.
 
     `present` says which files were listed. The others may be gone with their folder or disk, which counts as a file
-    without tags. Raises `StorageError` when the storage of a present file is away.
+    without tags. Raises `StorageError` when the storage of a present file is unavailable.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(_read, paths, present, chunksize=64))
-    unreadable = sum(each is None for each in found)
+        file_tags = list(pool.map(_read, paths, present, chunksize=64))
+    unreadable = sum(each is None for each in file_tags)
     if unreadable:
         _log.warning("the tags of %d files cannot be read; they count as files without tags", unreadable)
-    return numbers(paths, [each or FileTags() for each in found])
+    return numbers(paths, [each or FileTags() for each in file_tags])
 
 
-def numbers(paths: Sequence[str], found: Sequence[FileTags]) -> Ints:
+def numbers(paths: Sequence[str], file_tags: Sequence[FileTags]) -> Ints:
     """Return the number of the album of each file with these tags, `NO_ALBUM` where there is none."""
     members: dict[tuple[str, str], list[int]] = {}
-    for place, (path, each) in enumerate(zip(paths, found, strict=True)):
+    for place, (path, each) in enumerate(zip(paths, file_tags, strict=True)):
         album = each.album.casefold()
         members.setdefault((os.path.dirname(path), "" if album in _UNNAMED else album), []).append(place)
     result = np.full(len(paths), NO_ALBUM, np.int64)
     for number, ((_, album), places) in enumerate(members.items()):
-        artists = {group_of(replace(found[place], album="")) for place in places} - {None}
+        artists = {group_of(replace(file_tags[place], album="")) for place in places} - {None}
         if len(places) > 1 and len(artists) <= 1 and (album or len(places) <= MOST_UNNAMED):
             result[places] = number
     return result

@@ -92,7 +92,7 @@ def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownCont
 def names_in(path: str) -> dict[str, str | None]:
     """Return artist, title, genre and group in the tags of the file at `path`; {} without tags or without mutagen.
 
-    Raises `StorageError` when its storage is away.
+    Raises `StorageError` when its storage is unavailable.
     """
     if importlib.util.find_spec("mutagen") is None:
         return {}
@@ -136,7 +136,7 @@ def _in_order(genres: list[tuple[str, float]], classes: list[str]) -> list[float
 def content_of(path: str) -> str | None:
     """Return the SHA-256 of a file; None when it cannot be opened.
 
-    Raises `StorageError` when its storage is away.
+    Raises `StorageError` when its storage is unavailable.
     """
     file = Location.of(path)
     try:

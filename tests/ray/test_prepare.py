@@ -195,9 +195,9 @@ class TestRejects:
             (music / "genre0" / f"bad{number}.wav").write_bytes(b"" if number % 3 else b"no music")
         with pytest.raises(GenreError, match=r"9 of 27 tracks were rejected, .*max_reject_fraction=0.3"):
             in_turn(config_of(music, output, max_reject_fraction=0.3))
-        told = capsys.readouterr().err
-        assert "6 empty" in told
-        assert "3 unsupported" in told
+        printed = capsys.readouterr().err
+        assert "6 empty" in printed
+        assert "3 unsupported" in printed
         rejects = pq.read_table(output / "features/rejects.parquet")
         assert rejects["reason"].to_pylist().count("empty") == 6
         assert in_turn(config_of(music, output, max_reject_fraction=0.5)) == 0
@@ -299,10 +299,10 @@ class TestDuplicates:
         for number in range(12):
             shutil.copy(music / "genre0/song02.wav", music / f"genre{number % 3}/copy{number}.wav")
         in_turn(config_of(music, output))
-        told = capsys.readouterr().err
-        assert "12 tracks with the audio of another" in told
-        assert "1 set of equal tracks with different genres" in told
-        assert "genre0/copy0.wav (genre0, " in told
+        printed = capsys.readouterr().err
+        assert "12 tracks with the audio of another" in printed
+        assert "1 set of equal tracks with different genres" in printed
+        assert "genre0/copy0.wav (genre0, " in printed
         copies = pq.read_table(output / "features/duplicates.parquet")
         assert len(copies) == 13
         assert len(pc.unique(copies["split"])) == 1

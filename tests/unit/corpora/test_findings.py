@@ -167,7 +167,7 @@ def test_what_was_read_before_ctrl_c_is_kept(scanner: Scanner, monkeypatch: pyte
     monkeypatch.setattr(tags, "_THREADS", 1)
     reader = tags._read_file
 
-    def interrupted(audio: corpora.AudioFile) -> tags._Found:
+    def interrupted(audio: corpora.AudioFile) -> tags._Finding:
         if audio.relative == "album2/02.mp3":
             raise KeyboardInterrupt
         return reader(audio)

@@ -164,10 +164,10 @@ def test_wrong_use_is_one_line_and_exit_code_two(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(arguments) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert says in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("error: ")
+    assert says in output
+    assert output.count("\n") == 1
 
 
 def test_no_job_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,11 +190,11 @@ def test_a_storage_that_refuses_is_one_line_that_says_what_to_check(
 ) -> None:
     with behind(bucket_server, refusing(400, "ExpiredToken", lambda request: True), monkeypatch):
         assert command.main(["evaluate", "output=s3://bucket/run"]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: the storage cannot be reached, or refuses (")
-    assert "HTTP status 400" in told
-    assert told.endswith("; check address, credentials and network, and run the same command again\n")
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("error: the storage cannot be reached, or refuses (")
+    assert "HTTP status 400" in output
+    assert output.endswith("; check address, credentials and network, and run the same command again\n")
+    assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -151,9 +151,9 @@ def test_max_t_distinguishes_no_copy_and_any_constant_difference() -> None:
 
 def test_max_t_parts_equal_models_in_one_of_twenty_corpora_at_most(rng: np.random.Generator) -> None:
     """The best of six equally good models differs from any other in at most 5 % of corpora, though it was chosen."""
-    parted = 0
+    separated = 0
     for _ in range(200):
         truth, predicted = equal_models(rng, 6)
         drawn = bootstrap.bootstrap_scores(truth, predicted, CLASSES, draws=300)
-        parted += bool((bootstrap.max_t([scores["f1"] for scores in drawn.values()]) < 0.05).any())
-    assert parted <= stats.binom.ppf(0.999, 200, 0.05)
+        separated += bool((bootstrap.max_t([scores["f1"] for scores in drawn.values()]) < 0.05).any())
+    assert separated <= stats.binom.ppf(0.999, 200, 0.05)

@@ -1,4 +1,4 @@
-"""The grammar of settings: what is accepted, and what each mistake is told."""
+"""The grammar of settings: what is accepted, and the error of each mistake."""
 
 from __future__ import annotations
 

@@ -56,13 +56,13 @@ def test_only_unknown_tracks_change_and_sure_ones_keep_their_own(sample: tuple[F
     own = CALIBRATION.reported(probabilities)
     genres, states = decide(probabilities, albums)
     filled: dict[int, set[int]] = {}
-    for mine, genre, state, album in zip(own, genres, states, albums, strict=True):
-        assert genre == mine or (mine == -1 and state == FILLED)
+    for before, genre, state, album in zip(own, genres, states, albums, strict=True):
+        assert genre == before or (before == -1 and state == FILLED)
         assert state is None or album != NO_ALBUM
         if state in (FILLED, AGREES):
             filled.setdefault(int(album), set()).add(int(genre))
         if state == DIFFERS:
-            assert genre == mine != -1
+            assert genre == before != -1
     assert all(len(album) == 1 for album in filled.values())
 
 
