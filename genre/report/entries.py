@@ -31,7 +31,7 @@ Robustness = dict[str, float]
 N = TypeVar("N", int, float)
 _SPLIT_RULES = {
     "official": "published by the corpus",
-    "random": "drawn so that each genre has its share; groups and tracks with equal audio stay in one split",
+    "random": "drawn so that each genre has its share; groups and copies of a recording stay in one split",
 }
 
 
@@ -141,7 +141,7 @@ def corpus_facts(features: Features) -> CorpusFacts:
         tracks={part: _class_counts(features, part) for part in SPLITS},
         groups=_group_counts(features),
         rejects=manifest.counts.reasons,
-        leakage="passed: no track, group or equal audio is in two splits",
+        leakage="passed: no track, group or known recording is in two splits",
     )
 
 
