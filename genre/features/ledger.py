@@ -72,7 +72,7 @@ class Ledger:
         tables = []
         for name in ("tracks.parquet", "rejects.parquet"):
             if (self.folder / name).exists():
-                tables.append(_as_outcomes((self.folder / name).read_table()))
+                tables.append(_as_outcomes(self._read(name, OUTCOME_SCHEMA)))
         recent = self._recent_outcomes(OUTCOME_SCHEMA)
         if wrong := parts.with_wrong_rows(self.folder, recent):
             recent = recent.filter(pc.invert(pc.is_in(recent["part"], value_set=pa.array(wrong, pa.string()))))
@@ -82,15 +82,18 @@ class Ledger:
     def sketches(self, tracks: pa.Table) -> pa.ChunkedArray:
         """Return the sketch of each of `tracks`, (tracks,); null where it has none. An outcome is known by its part."""
         tables = [self._recent_outcomes(_SKETCH_SCHEMA)]
-        path = self.folder / "tracks.parquet"
-        if path.exists():
-            with path.open_parquet() as reader:
-                if "sketch" in reader.schema_arrow.names:  # earlier versions made none
-                    tables.append(reader.read(_SKETCH_SCHEMA.names))
-        table = pa.concat_tables(tables)
-        known = pa.array(np.flatnonzero(table["sketch"].is_valid()))  # a file that was only touched is listed again
+        if (self.folder / "tracks.parquet").exists():
+            tables.append(self._read("tracks.parquet", _SKETCH_SCHEMA))
+        # a table of an earlier version has no sketches, and the row of a file that was only touched has none
+        table = pa.concat_tables([each for each in tables if "sketch" in each.column_names])
+        known = pa.array(np.flatnonzero(table["sketch"].is_valid()))
         place = pc.index_in(_outcome_key(tracks), value_set=combined(_outcome_key(table.select([0, 1]).take(known))))
         return table["sketch"].take(known.take(combined(place)))
+
+    def _read(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Return those columns of a schema that a table of the folder has."""
+        with (self.folder / name).open_parquet() as reader:
+            return reader.read([name for name in schema.names if name in reader.schema_arrow.names])
 
     def _recent_outcomes(self, schema: pa.Schema) -> pa.Table:
         """Return columns of the outcomes that are not in the folder's tables."""

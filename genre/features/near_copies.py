@@ -1,6 +1,6 @@
 """Which tracks are the same recording, by their sketches: other formats, levels and starts of one performance.
 
-Two tracks are near copies when their sketches share at least `_LEAST` landmarks at the same distance in time. All
+Two tracks are near copies when their sketches share at least `LEAST` landmarks at the same distance in time. All
 tracks that are connected by such pairs are one recording. Work and memory grow with the number of tracks, not of pairs.
 """
 
@@ -18,7 +18,7 @@ from genre.features import sketches
 from genre.features.columns import combined
 from genre.features.sketches import LANDMARKS
 
-_LEAST = 6  # of 64 landmarks; docs/LOG.md has how many different pieces share, and how many copies
+LEAST = 6  # of 64 landmarks; docs/LOG.md has how many different pieces share, and how many copies
 _MOST = 256  # tracks: a landmark that more of them have is ignored
 _NEIGHBOURS = 8  # of the tracks with a landmark, each is paired with the next eight: enough to connect them all
 _PARTS = 16  # landmarks are compared a part at a time, to save memory
@@ -46,29 +46,21 @@ def recordings(tracks: pa.Table) -> pa.StringArray:
 
 def near(column: pa.ChunkedArray, rows: Ints) -> Ints:
     """Return the pairs of near copies among the sketches in `rows` of a column, (pairs, 2), as indices into `rows`."""
-    hashes = np.empty((len(rows), LANDMARKS), np.uint32)
-    for begin in range(0, len(rows), _BATCH):
-        hashes[begin : begin + _BATCH] = _read(column, rows[begin : begin + _BATCH])[0]
-    candidates = _sharing(hashes)
-    del hashes
+    candidates = sharing(column, rows, LEAST)
     batches = (candidates[begin : begin + _BATCH] for begin in range(0, len(candidates), _BATCH))
-    found = [batch[_aligned(column, rows[batch]) >= _LEAST] for batch in batches]
+    found = [batch[aligned(column, rows[batch]) >= LEAST] for batch in batches]
     return np.concatenate([np.empty((0, 2), np.int64), *found])
 
 
-def _read(column: pa.ChunkedArray, rows: Ints) -> tuple[Hashes, npt.NDArray[np.uint16]]:
-    """Return hashes and frames of the sketches in some rows, both (rows, LANDMARKS)."""
-    content = np.frombuffer(b"".join(column.take(pa.array(rows)).to_pylist()), np.uint8).reshape(-1, sketches.BYTES)
-    hashes, frames = np.split(content, [4 * LANDMARKS], axis=1)
-    return np.ascontiguousarray(hashes).view("<u4"), np.ascontiguousarray(frames).view("<u2")
-
-
-def _sharing(hashes: Hashes) -> Ints:
-    """Return the pairs of rows that share at least `_LEAST` hashes, (pairs, 2)."""
+def sharing(column: pa.ChunkedArray, rows: Ints, least: int) -> Ints:
+    """Return the pairs of sketches that share at least `least` hashes, (pairs, 2), as indices into `rows`."""
+    hashes = np.empty((len(rows), LANDMARKS), np.uint32)
+    for begin in range(0, len(rows), _BATCH):
+        hashes[begin : begin + _BATCH] = _read(column, rows[begin : begin + _BATCH])[0]
     pairs = np.concatenate([np.empty(0, np.uint64), *_shared(hashes)])
     pairs.sort()
     begins = np.flatnonzero(np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)])
-    often = pairs[begins[np.diff(begins, append=len(pairs)) >= _LEAST]]
+    often = pairs[begins[np.diff(begins, append=len(pairs)) >= least]]
     return np.stack([often >> np.uint64(32), often & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
 
 
@@ -90,7 +82,7 @@ def _shared(hashes: Hashes) -> Iterator[Keys]:
             yield rows[:-distance][same] << np.uint64(32) | rows[distance:][same]
 
 
-def _aligned(column: pa.ChunkedArray, pairs: Ints) -> Ints:
+def aligned(column: pa.ChunkedArray, pairs: Ints) -> Ints:
     """Return how many landmarks each pair of rows (pairs, 2) shares at the same distance in time, (pairs,)."""
     (hashes, frames), (other_hashes, other_frames) = _read(column, pairs[:, 0]), _read(column, pairs[:, 1])
     pair, place, other = np.nonzero(hashes[:, :, None] == other_hashes[:, None, :])
@@ -100,6 +92,13 @@ def _aligned(column: pa.ChunkedArray, pairs: Ints) -> Ints:
     most = np.zeros(len(pairs), np.int64)
     np.maximum.at(most, order >> 17, counts)
     return most
+
+
+def _read(column: pa.ChunkedArray, rows: Ints) -> tuple[Hashes, npt.NDArray[np.uint16]]:
+    """Return hashes and frames of the sketches in some rows, both (rows, LANDMARKS)."""
+    content = np.frombuffer(b"".join(column.take(pa.array(rows)).to_pylist()), np.uint8).reshape(-1, sketches.BYTES)
+    hashes, frames = np.split(content, [4 * LANDMARKS], axis=1)
+    return np.ascontiguousarray(hashes).view("<u4"), np.ascontiguousarray(frames).view("<u2")
 
 
 def _connected(pairs: Ints, count: int) -> Ints:

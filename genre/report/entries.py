@@ -145,6 +145,16 @@ def corpus_facts(features: Features) -> CorpusFacts:
     )
 
 
+def unknown_artists(features: Features) -> list[str]:
+    """Return a note on what the split does not rule out, where no track has a group."""
+    tracks = features.tracks()
+    if tracks["group"].null_count < len(tracks):
+        return []
+    if features.manifest.split == "random":
+        return ["Artists are unknown: tracks of one artist may be in several splits, which makes scores too high."]
+    return ["Artists are unknown: whether the given split separates them was not checked."]
+
+
 def board(
     features: Features,
     part: Part,

@@ -27,7 +27,7 @@ from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.prepare import prepare
 
-LEAST = near_copies._LEAST
+LEAST = near_copies.LEAST
 
 
 def write(hashes: Hashes, frames: Hashes) -> bytes:
