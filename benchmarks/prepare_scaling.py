@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
@@ -35,7 +36,8 @@ from genre.features.finishing import finish
 from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
-from genre.features.schema import OUTCOME_SCHEMA
+from genre.features.schema import OUTCOME_FILE_SCHEMA
+from genre.features.sketches import LANDMARKS
 from genre.settings import Config
 from genre.storage import Location
 
@@ -149,7 +151,13 @@ def fake_tracks(rows: int) -> Iterator[Track]:
 
 
 def write_outcomes(folder: Location, recipe: Recipe, rows: int) -> None:
+    """Write outcomes of `rows` tracks; of a hundred, the last is a near copy of the one before."""
     tracks = list(fake_tracks(64))
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 1 << 32, (rows, LANDMARKS), dtype=np.uint32)
+    frames = rng.integers(0, 5000, (rows, LANDMARKS), dtype=np.uint16)
+    for same in (hashes, frames):
+        same[99::100, : LANDMARKS // 3] = same[98:-1:100, : LANDMARKS // 3]
     for block, begin in enumerate(range(0, rows, 64)):
         name = f"00001-{block:08x}.parquet"
         listed = [
@@ -157,11 +165,12 @@ def write_outcomes(folder: Location, recipe: Recipe, rows: int) -> None:
                 "track_id": f"genre{i % 16:02d}/artist{i // 20:06d}/track{i:08d}.flac",
                 "path": "", "size": 30_000_000 + i, "modified": 1.7e9 + i,
                 "content": f"{i:064x}", "sound": f"{i - (i % 1000 == 999):064x}", "seconds": 200.0,
+                "sketch": hashes[i].tobytes() + frames[i].tobytes(),
                 "sample_rate": 44100, "channels": 2, "truncated": False, "clips": 6, "part": name,
             }
             for i in range(begin, min(begin + len(tracks), rows))
         ]  # fmt: skip
-        (folder / "outcomes" / name).write_table(pa.Table.from_pylist(listed, OUTCOME_SCHEMA))
+        (folder / "outcomes" / name).write_table(pa.Table.from_pylist(listed, OUTCOME_FILE_SCHEMA))
         (folder / "clips" / name).write_bytes(b"")
     Ledger(folder, recipe).claim()
 

@@ -17,7 +17,7 @@ from genre.errors import GenreError
 from genre.features import balance, duplicates
 from genre.features.finishing import finish
 from genre.features.ledger import Ledger, select_for_comparison, select_pending
-from genre.features.manifest import Counts, Manifest
+from genre.features.manifest import Counts, DuplicateCounts, Manifest
 from genre.features.preparation import select_unchanged
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
@@ -103,16 +103,23 @@ def _report(counts: Counts, folder: Location, seconds: float) -> None:
         console.print(f"  {number:>6} {reason}")
     if counts.unlabelled:
         console.print(f"prepare: {plural(counts.unlabelled, 'track')} without a genre, which training leaves out")
-    copies = counts.duplicates
-    if copies.sets:
-        parts = [f"prepare: {plural(copies.copies, 'track')} with the audio of another"]
-        if copies.excluded:
-            parts.append(f"{copies.excluded} of them left out, because the published split has them in two parts")
-        if copies.of_several_genres:
-            parts.append(f"{plural(copies.of_several_genres, 'set')} of equal tracks with different genres")
-        console.print(f"{'; '.join(parts)}; see {folder / 'duplicates.parquet'}")
-        for line in duplicates.describe((folder / "duplicates.parquet").read_table()):
-            console.print(f"  {line}")
+    if counts.duplicates.sets:
+        _report_copies(counts.duplicates, folder / "duplicates.parquet")
+
+
+def _report_copies(copies: DuplicateCounts, file: Location) -> None:
+    parts = []
+    if copies.copies:
+        parts.append(f"{plural(copies.copies, 'track')} with the audio of another")
+    if copies.near:
+        parts.append(f"{plural(copies.near, 'track')} with the recording of another in another form")
+    if copies.excluded:
+        parts.append(f"{copies.excluded} of them left out, because the published split has them in two parts")
+    if copies.of_several_genres:
+        parts.append(f"{plural(copies.of_several_genres, 'set')} of copies with different genres")
+    cli.console().print(f"prepare: {'; '.join(parts)}; see {file}")
+    for line in duplicates.describe(file.read_table()):
+        cli.console().print(f"  {line}")
 
 
 def _report_splits(folder: Location, corpus: CorpusSettings, *, drawn: bool) -> None:

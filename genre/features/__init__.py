@@ -8,7 +8,7 @@ Independent of networks, of training, and of what runs the blocks of `prepare`.
       tracks.parquet      one row per track that has clips: track_id, genre, group, split, ...
       rejects.parquet     one row per track that has none: track_id, path, reason, message, ...
       rejects.csv         track_id, path, reason and message of these, for people
-      duplicates.parquet  one row per track that has the same audio as another track
+      duplicates.parquet  one row per track that is a copy of another track
       splits.parquet      the split of every track that was ever assigned one here
       settings.json       what prepare checks before it resumes in this folder
       manifest.json       schema, settings, fingerprint, counts, versions; written last

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from genre import corpora, spreadsheet, versions
 from genre.corpora import SPLITS
 from genre.errors import ArtifactError
-from genre.features import duplicates, split_history, splits
+from genre.features import duplicates, near_copies, split_history, splits
 from genre.features import manifest as manifests
 from genre.features.columns import replaced
 from genre.features.ledger import Ledger, is_same_file, row_of
@@ -41,6 +41,8 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings, command: s
             f"{folder}: {len(scanned)} tracks scanned, but {len(kept)} with features and {len(rejected)} rejected; "
             "files changed while the job ran, run it again"
         )
+    kept = replaced(kept, "sketch", ledger.sketches(kept))
+    kept = replaced(kept, "recording", near_copies.recordings(kept))
     history = split_history.read(folder, corpus)
     kept = duplicates.exclude_copies(_with_splits(kept, corpus, history))
     copies = duplicates.find(kept)
@@ -74,6 +76,8 @@ def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Return the scanned tracks with their outcomes: those with clips, and the rejected."""
     matching = outcomes.take(row_of(scanned, outcomes))
     del outcomes  # the caller keeps none: of a million tracks they are 400 MB
+    for name in ("recording", "sketch"):  # not known yet
+        matching = matching.append_column(name, pa.nulls(len(matching), TRACK_SCHEMA.field(name).type))
     columns = {name: (scanned if name in SCAN_SCHEMA.names else matching)[name] for name in TRACK_SCHEMA.names}
     joined = pa.table(columns, schema=TRACK_SCHEMA)
     is_done, has_clips = is_same_file(scanned, matching), pc.is_null(matching["reason"])
@@ -81,9 +85,8 @@ def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 
 def _with_splits(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None) -> pa.Table:
-    """Return the tracks with their splits decided; tracks of equal audio count as one."""
-    view = tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])
-    return replaced(tracks, "split", splits.assign(view, settings, history)["split"])
+    """Return the tracks with their splits decided; copies count as one track."""
+    return replaced(tracks, "split", splits.assign(splits.view(tracks), settings, history)["split"])
 
 
 def _manifest(

@@ -19,7 +19,7 @@ from genre.features.schema import ROW_GROUP, Shape
 from genre.storage import Location
 
 # the columns of a track that jobs need: less than half of the bytes
-_TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "clips", "part")
+_TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "recording", "clips", "part")
 _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of a clip that loading needs
 
 
@@ -160,7 +160,7 @@ def _read_tracks(folder: Location) -> pa.Table:
     for name in ("track_id", "genre", "split"):
         if name not in table.column_names:
             raise ArtifactError(f"{path}: column {name!r} is missing; docs/FEATURES.md lists the columns")
-    for name in ("track_id", "genre", "split", "group", "sound", "part"):
+    for name in ("track_id", "genre", "split", "group", "sound", "recording", "part"):
         table = _with_strings(table, name, path)
     return table.sort_by("track_id")
 

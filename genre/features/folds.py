@@ -1,6 +1,6 @@
 """Folds of a cross-validation: each track is in one, so that it is judged once by networks that never saw it.
 
-Folds consist of the same units as splits: all tracks of a group, and tracks with equal audio, are in one fold. Each
+Folds consist of the same units as splits: all tracks of a group, and all copies of a recording, are in one fold. Each
 genre is divided as evenly as its units allow. Folds follow from the tracks and a seed alone, so that every process and
 every run makes the same ones. They are numbered from 1; 0 stands for a track that is in no fold, since it is in no
 split, or in one that is not divided: a search divides the tracks that are not test.
@@ -20,6 +20,7 @@ from genre.corpora import SPLITS
 from genre.errors import ArtifactError, ConfigError
 from genre.features import allocation, splits
 from genre.features.columns import replaced
+from genre.features.splits import view
 from genre.wording import plural
 
 NOT_TEST = ("train", "valid")  # the splits that a search divides
@@ -65,10 +66,10 @@ def of_search(count: int, seed: int) -> list[Fold]:
 def assign(tracks: pa.Table, count: int, seed: int, parts: Sequence[str] = SPLITS) -> Ints:
     """Return the fold of each track, (tracks,), 1 to `count`, or 0 for a track that is in none of the splits `parts`.
 
-    `tracks` has the columns track_id, genre, group, split and sound, as in a features folder.
+    `tracks` has the columns track_id, genre, group, split, sound and recording, as in a features folder.
     """
     active = np.flatnonzero(pc.is_in(tracks["split"], pa.array(parts)).to_numpy())
-    table = _with_content(tracks.take(pa.array(active)))
+    table = view(tracks.take(pa.array(active)))
     units, names = splits.units_of(table)
     counted = allocation.Units.of(units, splits.sorted_codes(table["genre"]), np.full(len(names), -1))
     drawn = allocation.allocate(counted, allocation.Aims.of_folds(count), splits.drawn_order(names, seed))
@@ -88,7 +89,7 @@ def check(tracks: pa.Table, folds: Ints, count: int, classes: Sequence[str], set
         raise ConfigError(f"{setting}={count} leaves no tracks to learn from; use 2 or more, or 0 for a split")
     used = tracks.filter(pa.array(folds > 0))
     folds = folds[folds > 0]
-    named = _with_content(replaced(used, "split", pa.array([f"fold {fold}" for fold in folds.tolist()], pa.string())))
+    named = view(replaced(used, "split", pa.array([f"fold {fold}" for fold in folds.tolist()], pa.string())))
     if leaks := splits.leaks(named):
         raise ArtifactError(f"leakage: {leaks}; networks would be judged on what they learned, so none is trained")
     if not np.bincount(folds, minlength=count + 1)[1:].all():
@@ -110,8 +111,3 @@ def table(tracks: pa.Table, folds: Ints) -> pa.Table:
     """Return the tracks that are in a fold, with the column `fold`: track_id, path where known, genre, group, fold."""
     names = [name for name in ("track_id", "path", "genre", "group") if name in tracks.column_names]
     return tracks.select(names).append_column("fold", pa.array(folds, pa.int32())).filter(pa.array(folds > 0))
-
-
-def _with_content(tracks: pa.Table) -> pa.Table:
-    """Return the columns that splits read, with the audio of each track as `content`."""
-    return tracks.select(["track_id", "genre", "group", "split"]).append_column("content", tracks["sound"])

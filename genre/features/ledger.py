@@ -22,8 +22,10 @@ from genre.errors import ArtifactError
 from genre.features import parts
 from genre.features.columns import combined, last_rows
 from genre.features.recipe import Recipe
-from genre.features.schema import OUTCOME_SCHEMA
+from genre.features.schema import OUTCOME_SCHEMA, TRACK_SCHEMA
 from genre.storage import Location
+
+_SKETCH_SCHEMA = pa.schema([TRACK_SCHEMA.field(name) for name in ("track_id", "part", "sketch")])
 
 
 class Ledger:
@@ -70,23 +72,39 @@ class Ledger:
         tables = []
         for name in ("tracks.parquet", "rejects.parquet"):
             if (self.folder / name).exists():
-                tables.append(_as_outcomes((self.folder / name).read_table()))
-        recent = self._recent_outcomes()
+                tables.append(_as_outcomes(self._read(name, OUTCOME_SCHEMA)))
+        recent = self._recent_outcomes(OUTCOME_SCHEMA)
         if wrong := parts.with_wrong_rows(self.folder, recent):
             recent = recent.filter(pc.invert(pc.is_in(recent["part"], value_set=pa.array(wrong, pa.string()))))
         table = pa.concat_tables([*tables, recent])
         return _latest(table, np.flatnonzero(parts.have_parts(self.folder, table)))
 
-    def _recent_outcomes(self) -> pa.Table:
-        """Return the outcomes that are not in the folder's tables."""
+    def sketches(self, tracks: pa.Table) -> pa.ChunkedArray:
+        """Return the sketch of each of `tracks`, (tracks,); null where it has none. An outcome is known by its part."""
+        tables = [self._recent_outcomes(_SKETCH_SCHEMA)]
+        if (self.folder / "tracks.parquet").exists():
+            tables.append(self._read("tracks.parquet", _SKETCH_SCHEMA))
+        # a table of an earlier version has no sketches, and the row of a file that was only touched has none
+        table = pa.concat_tables([each for each in tables if "sketch" in each.column_names])
+        known = pa.array(np.flatnonzero(table["sketch"].is_valid()))
+        place = pc.index_in(_outcome_key(tracks), value_set=combined(_outcome_key(table.select([0, 1]).take(known))))
+        return table["sketch"].take(known.take(combined(place)))
+
+    def _read(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Return those columns of a schema that a table of the folder has."""
+        with (self.folder / name).open_parquet() as reader:
+            return reader.read([name for name in schema.names if name in reader.schema_arrow.names])
+
+    def _recent_outcomes(self, schema: pa.Schema) -> pa.Table:
+        """Return columns of the outcomes that are not in the folder's tables."""
         files = (self.folder / "outcomes").files(".parquet")
         paths = [file.path for file in files if _run_of(file.name) > self._finished_run]
         if not paths:
-            return OUTCOME_SCHEMA.empty_table()
+            return schema.empty_table()
         # as one data set, whose files are read in parallel: a large job killed at its end has ten thousand
         import pyarrow.dataset  # it imports pandas, which no worker needs
 
-        source = pyarrow.dataset.dataset(paths, OUTCOME_SCHEMA, format="parquet", filesystem=self.folder.filesystem)
+        source = pyarrow.dataset.dataset(paths, schema, format="parquet", filesystem=self.folder.filesystem)
         return source.to_table(cache_metadata=False)
 
     def reusable_outcomes(self) -> pa.Table:
@@ -163,6 +181,10 @@ def _run_of(name: str) -> int:
     """Return the number of the run that wrote a file; 0 for a file that no run wrote."""
     number = name.split("-")[0]
     return int(number) if number.isdecimal() else 0
+
+
+def _outcome_key(table: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["track_id"], table["part"], "\n")
 
 
 def _as_outcomes(table: pa.Table) -> pa.Table:

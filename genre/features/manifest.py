@@ -22,10 +22,11 @@ SCHEMA_VERSION = 2  # 1: spectrograms had the bins first
 
 @dataclass(frozen=True)
 class DuplicateCounts:
-    """How much equal audio a folder has."""
+    """How many copies of recordings a folder has."""
 
-    sets: int = 0
-    copies: int = 0  # tracks beyond the first of each set
+    sets: int = 0  # recordings with several tracks
+    copies: int = 0  # tracks beyond the first with the same audio
+    near: int = 0  # tracks beyond the first with the same recording, where equal audio counts once
     of_several_genres: int = 0  # sets
     excluded: int = 0  # tracks, because a published split separates them from their copies
 
@@ -109,8 +110,14 @@ def with_defaults(content: dict[str, Any], tracks: pa.Table, folder: Location) -
 
 
 def fingerprint_of_tracks(tracks: pa.Table) -> str:
-    """Return 16 hex digits that change whenever a track, its audio, genre, group or split does."""
-    columns = [pc.fill_null(tracks[name], "") for name in ("track_id", "sound", "genre", "group", "split")]
+    """Return 16 hex digits that change whenever a track, its audio, recording, genre, group or split does.
+
+    They are those of earlier versions for tracks without near copies.
+    """
+    names = ["track_id", "sound", "genre", "group", "split"]
+    if tracks["recording"].null_count < len(tracks):
+        names.append("recording")
+    columns = [pc.fill_null(tracks[name], "") for name in names]
     lines = pc.binary_join_element_wise(*columns, "\t")
     digest = hashlib.sha256()
     for begin in range(0, len(lines), 10_000):  # a million lines at once would need much memory

@@ -24,11 +24,11 @@ from genre.audio.spectrogram import LogMel
 from genre.config import fingerprint
 from genre.corpora import MISSING
 from genre.errors import AudioError, Reason
-from genre.features import parts
+from genre.features import parts, sketches
 from genre.features.clips import Clips, StoredClip
 from genre.features.encoding import encode
 from genre.features.recipe import Recipe
-from genre.features.schema import OUTCOME_SCHEMA, ROW_GROUP, WRITE_OPTIONS, Shape
+from genre.features.schema import OUTCOME_FILE_SCHEMA, ROW_GROUP, WRITE_OPTIONS, Shape
 from genre.storage import Location
 
 _COMPARING_SECONDS = 120.0  # that a storage may be unavailable while files are compared with what was prepared
@@ -123,12 +123,13 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
                 continue
             writer.add(track["track_id"], prepared.clips)
             facts = {key: value for key, value in vars(prepared).items() if key != "clips"}
-            outcomes.append(track | facts | {"clips": len(prepared.clips), "part": name})
+            sketch = sketches.sketch(prepared.clips, prepared.seconds, recipe.shape())
+            outcomes.append(track | facts | {"sketch": sketch, "clips": len(prepared.clips), "part": name})
         writer.finish()
     if writer.rows:
         part = {"part_bytes": (folder / "clips" / name).size(), "part_rows": writer.rows}
         outcomes = [outcome | part if outcome.get("part") else outcome for outcome in outcomes]
-    table = pa.Table.from_pylist(outcomes, OUTCOME_SCHEMA)
+    table = pa.Table.from_pylist(outcomes, OUTCOME_FILE_SCHEMA)
     target.write_table(table)
     return table
 

@@ -23,6 +23,8 @@ TRACK_SCHEMA = pa.schema(
         ("modified", pa.float64()),
         ("content", pa.string()),  # SHA-256 of the file
         ("sound", pa.string()),  # SHA-256 of the spectrograms: equal for the same audio in different files
+        ("recording", pa.string()),  # equal for near copies, see `near_copies`; null: a track without any
+        ("sketch", pa.binary()),  # see `sketches`; null: it has too few landmarks, or an earlier version wrote the row
         ("seconds", pa.float64()),
         ("sample_rate", pa.int32()),
         ("channels", pa.int32()),
@@ -38,8 +40,12 @@ TRACK_SCHEMA = pa.schema(
 SCAN_SCHEMA = pa.schema(
     [TRACK_SCHEMA.field(name) for name in ("track_id", "path", "genre", "group", "split", "size", "modified")]
 )
-# The result of decoding a track; genre, group and split belong to the corpus and are joined at the end.
-OUTCOME_SCHEMA = pa.schema([field for field in TRACK_SCHEMA if field.name not in ("genre", "group", "split")])
+# The result of decoding a track. Genre, group and split belong to the corpus and are joined at the end, as is the
+# recording, which depends on the other tracks. Sketches are in the files of outcomes and read only then: a list of
+# outcomes with them would take more than twice the memory.
+_JOINED = ("genre", "group", "split", "recording", "sketch")
+OUTCOME_SCHEMA = pa.schema([field for field in TRACK_SCHEMA if field.name not in _JOINED])
+OUTCOME_FILE_SCHEMA = OUTCOME_SCHEMA.append(TRACK_SCHEMA.field("sketch"))
 
 
 @dataclass(frozen=True)

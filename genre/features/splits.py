@@ -1,7 +1,7 @@
 """Assign each track to the training, validation or test split, before it is cut into windows.
 
 All tracks of a *unit* are in the same split. A unit is a group (artist, album), or a track without a group; units that
-share `content` (the same audio under another name) are joined. Published splits are kept, and the other tracks of their
+share `content` (copies of the same recording) are joined. Published splits are kept, and the other tracks of their
 units follow. A track or group that an earlier run assigned (`history`) keeps its split: nothing moves when files are
 added or removed. `allocation` divides the other units so that each genre gets `corpus.valid_fraction` and
 `corpus.test_fraction` of its tracks; where several divisions are equally good, names and `corpus.split_seed` decide.
@@ -12,9 +12,9 @@ that one of them was in: nothing that a model was trained on becomes a test trac
 A genre with at least three units has one in every split, with two in train and test, with one in train.
 
 Functions take a table with the columns `track_id`, `genre`, `group`, `split` and optionally `content` (any value that
-is equal for equal audio, null where unknown). Rows may be tracks or clips of tracks. Rows with split `excluded`, and
-rows without a genre, whose split is `unlabelled`, are in no split: they are not changed, and checks ignore them. All
-operations work on columns: a million tracks take seconds.
+is equal for copies of a recording, null where unknown). Rows may be tracks or clips of tracks. Rows with split
+`excluded`, and rows without a genre, whose split is `unlabelled`, are in no split: they are not changed, and checks
+ignore them. All operations work on columns: a million tracks take seconds.
 """
 
 from __future__ import annotations
@@ -62,6 +62,15 @@ def wanted_shares(settings: CorpusSettings) -> tuple[float, float, float]:
     return 1 - settings.valid_fraction - settings.test_fraction, settings.valid_fraction, settings.test_fraction
 
 
+def view(tracks: pa.Table) -> pa.Table:
+    """Return the columns of a features folder that this module reads, with the recording of each track as `content`.
+
+    A track without near copies is known by its audio.
+    """
+    content = pc.coalesce(tracks["recording"], tracks["sound"])
+    return tracks.select(["track_id", "genre", "group", "split"]).append_column("content", content)
+
+
 def check(tracks: pa.Table) -> None:
     """Raise `ArtifactError` when a track, group or content is in more than one split (leakage)."""
     if tracks["split"].null_count:
@@ -73,7 +82,7 @@ def check(tracks: pa.Table) -> None:
 def leaks(tracks: pa.Table) -> str:
     """Return text about tracks, groups or content in more than one split, or fold; empty if there are none."""
     active = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED))))
-    nouns = {"track_id": "track", "group": "group", "content": "the same audio"}
+    nouns = {"track_id": "track", "group": "group", "content": "the same recording"}
     described = (
         _describe_leaks(active, column, noun) for column, noun in nouns.items() if column in active.column_names
     )

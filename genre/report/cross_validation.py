@@ -45,10 +45,10 @@ def _facts(features: Features, tracks: pa.Table, corpus: CorpusFacts) -> CorpusF
     return replace(
         corpus,
         split=f"{len(members)}-fold",
-        split_rule="cross-validation: groups and tracks with equal audio stay in one fold, genres are divided evenly",
+        split_rule="cross-validation: groups and copies of a recording stay in one fold, genres are divided evenly",
         tracks={name: dict(zip(features.classes, each.tolist(), strict=True)) for name, each in counts.items()},
         groups=groups if corpus.groups else {},
-        leakage="passed: no track, group or equal audio is in two folds",
+        leakage="passed: no track, group or known recording is in two folds",
     )
 
 

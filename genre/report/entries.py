@@ -31,7 +31,7 @@ Robustness = dict[str, float]
 N = TypeVar("N", int, float)
 _SPLIT_RULES = {
     "official": "published by the corpus",
-    "random": "drawn so that each genre has its share; groups and tracks with equal audio stay in one split",
+    "random": "drawn so that each genre has its share; groups and copies of a recording stay in one split",
 }
 
 
@@ -141,8 +141,18 @@ def corpus_facts(features: Features) -> CorpusFacts:
         tracks={part: _class_counts(features, part) for part in SPLITS},
         groups=_group_counts(features),
         rejects=manifest.counts.reasons,
-        leakage="passed: no track, group or equal audio is in two splits",
+        leakage="passed: no track, group or known recording is in two splits",
     )
+
+
+def unknown_artists(features: Features) -> list[str]:
+    """Return a note on what the split does not rule out, where no track has a group."""
+    tracks = features.tracks()
+    if tracks["group"].null_count < len(tracks):
+        return []
+    if features.manifest.split == "random":
+        return ["Artists are unknown: tracks of one artist may be in several splits, which makes scores too high."]
+    return ["Artists are unknown: whether the given split separates them was not checked."]
 
 
 def board(

@@ -55,7 +55,7 @@ def judge(
     if scored.nearest is not None:
         rows.append(entries.neighbours(scored.nearest))
     rows.append(entries.majority(features, split, saved))
-    notes = list(scored.notes)
+    notes = [*scored.notes, *entries.unknown_artists(features)]
     if decoding and recipe is None:
         notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")
     if split != "test":

@@ -301,13 +301,13 @@ class TestDuplicates:
         in_turn(config_of(music, output))
         printed = capsys.readouterr().err
         assert "12 tracks with the audio of another" in printed
-        assert "1 set of equal tracks with different genres" in printed
+        assert "1 set of copies with different genres" in printed
         assert "genre0/copy0.wav (genre0, " in printed
         copies = pq.read_table(output / "features/duplicates.parquet")
         assert len(copies) == 13
         assert len(pc.unique(copies["split"])) == 1
         counts = json.loads((output / "features/manifest.json").read_text())["counts"]["duplicates"]
-        assert counts == {"sets": 1, "copies": 12, "of_several_genres": 1, "excluded": 0}
+        assert counts == {"sets": 1, "copies": 12, "near": 0, "of_several_genres": 1, "excluded": 0}
 
 
 @pytest.mark.ray

@@ -17,30 +17,32 @@ from genre.errors import ArtifactError, ConfigError
 from genre.features import folds, splits
 from genre.features.folds import NOT_TEST, Fold
 
-NAMES = ("track_id", "genre", "group", "split", "sound")
+NAMES = ("track_id", "genre", "group", "split", "sound", "recording")
 
 
 def table(genre: Sequence[str], group: Sequence[str | None], **columns: Sequence[str | None]) -> pa.Table:
     """Return tracks with random splits unless `columns` give others."""
     n = len(genre)
     parts = np.random.default_rng(n).choice(SPLITS, n).tolist()
-    defaults = {"track_id": [f"t{k}" for k in range(n)], "split": parts, "sound": [None] * n}
+    defaults = {"track_id": [f"t{k}" for k in range(n)], "split": parts, "sound": [None] * n, "recording": [None] * n}
     content = defaults | {"genre": genre, "group": group} | columns
     return pa.table({name: pa.array(content[name], pa.string()) for name in NAMES})
 
 
 @st.composite
 def corpora(draw: st.DrawFn) -> pa.Table:
-    """Draw up to 80 tracks of three genres; groups and audio are shared or unknown, and some tracks are unused."""
+    """Draw up to 80 tracks of three genres; groups and copies are shared or unknown, and some tracks unused."""
     n = draw(st.integers(1, 80))
 
     def column(values: Sequence[str | None]) -> list[str | None]:
         return draw(st.lists(st.sampled_from(values), min_size=n, max_size=n))
 
+    sounds, near = column([None, None, None, "x", "y", "z"]), draw(st.booleans())
     return table(
         draw(st.lists(st.sampled_from(["rock", "folk", "jazz"]), min_size=n, max_size=n)),
         column([None, None, *(f"artist {k}" for k in range(12))]),
-        sound=column([None, None, None, "x", "y", "z"]),
+        sound=sounds,
+        recording=["x" if near and sound in ("x", "y") else None for sound in sounds],
         split=column([*SPLITS, EXCLUDED, UNLABELLED]),
     )
 
@@ -55,7 +57,7 @@ def test_folds_separate_no_group_or_audio_and_follow_from_the_tracks(
     assert fold.min() >= 0
     assert fold.max() <= count
     assert ((fold > 0) == used).all()
-    for column in ("group", "sound"):
+    for column in ("group", "sound", "recording"):
         of_value: dict[str, set[int]] = {}
         for value, number in zip(tracks[column].to_pylist(), fold.tolist(), strict=True):
             if value is not None and number:
@@ -136,7 +138,7 @@ def test_every_track_is_held_out_once_and_its_group_with_it() -> None:
     assert held_out == Counter(tracks["track_id"].to_pylist()[:-3])
 
 
-@pytest.mark.parametrize("column", ["group", "sound"])
+@pytest.mark.parametrize("column", ["group", "sound", "recording"])
 def test_a_group_or_audio_in_two_folds_is_refused(column: str) -> None:
     shared = ["shared", "shared", *[None] * 18]
     tracks = table(["rock", "folk"] * 10, **({"group": [None] * 20} | {column: shared}))

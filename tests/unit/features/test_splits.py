@@ -264,7 +264,7 @@ class TestCheck:
 
     def test_same_audio_in_two_splits(self) -> None:
         tracks = table(["a", "b"], split=["train", "test"])
-        with pytest.raises(ArtifactError, match=r"the same audio in test \(b\) and train \(a\)"):
+        with pytest.raises(ArtifactError, match=r"the same recording in test \(b\) and train \(a\)"):
             splits.check(tracks.append_column("content", pa.array([b"\x00\xff", b"\x00\xff"])))
 
     def test_unknown_content_and_missing_groups_are_not_leaks(self) -> None:

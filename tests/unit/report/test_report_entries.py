@@ -32,6 +32,18 @@ def test_the_ensemble_averages_seed_by_seed_and_costs_all_of_its_networks() -> N
     assert row.clips_per_second == pytest.approx(75)
 
 
+@pytest.mark.parametrize(("split", "note"), [("random", "may be in several splits"), ("official", "was not checked")])
+def test_a_note_says_that_artists_are_unknown(tmp_path: Path, split: str, note: str) -> None:
+    known = write_grouped(tmp_path / "features")
+    assert entries.unknown_artists(known) == []
+    tracks = known.tracks()
+    bare = tracks.set_column(tracks.schema.get_field_index("group"), "group", pa.nulls(len(tracks), pa.string()))
+    manifest = dataclasses.replace(known.manifest, split=split)
+    (text,) = entries.unknown_artists(Features(known.folder, manifest, bare))
+    assert text.startswith("Artists are unknown: ")
+    assert note in text
+
+
 def test_a_cost_unknown_for_one_network_is_unknown_for_the_ensemble() -> None:
     row = entries.ensemble([FAST, dataclasses.replace(SLOW, clips_per_second=None, flops=None)], {})
     assert (row.parameters, row.flops, row.clips_per_second) == (100, None, None)
