@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--bodies", nargs="+", default=[])
     parser.add_argument("--from-body", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         common = [f"output={options.run}", *options.settings]

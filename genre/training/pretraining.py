@@ -41,8 +41,9 @@ class Pretraining:
                 "train.freeze=true: pretrain trains the body, and a frozen one learns nothing; leave it out"
             )
         planned, settings = Experiment.of(config), config.pretrain
-        # mixup blends labels, and without validation nothing can run out of patience
-        changed = {"epochs": settings.epochs, "batch_size": settings.batch_size, "mixup": 0.0, "patience": 0}
+        # mixup blends labels; MixStyle gives a window the sound of another track, by which pairs are told apart
+        without = {"mixup": 0.0, "mixstyle": 0.0, "patience": 0}
+        changed = {"epochs": settings.epochs, "batch_size": settings.batch_size} | without
         return cls(replace(planned, train=planned.train.model_copy(update=changed)), settings)
 
     def deciding(self, card: ModelCard, features: Features) -> dict[str, Any]:
