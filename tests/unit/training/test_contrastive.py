@@ -23,6 +23,7 @@ from genre.features.cache import ClipCache
 from genre.features.windows import Shard
 from genre.model import checkpoint, finetuning
 from genre.model.classifier import Classifier, head_of
+from genre.model.saved_model import SavedModel
 from genre.settings import CacheSettings, Config, PretrainSettings, TrainSettings
 from genre.storage import Location
 from genre.training import experiment, pretraining
@@ -186,8 +187,9 @@ def test_a_body_is_no_model_and_judges_nothing_that_it_learned(tmp_path: Path) -
     features = write_grouped(tmp_path / "features")
     body = Location.of(tmp_path / "body")
     save(configured("cnn", "pretrain.pairs=group"), features, body)
-    with pytest.raises(ArtifactError, match=r"names no genres; train a model from it with init_from=\S+$"):
-        checkpoint.load(body)
+    for read in (checkpoint.load, SavedModel.read):
+        with pytest.raises(ArtifactError, match=r"names no genres; train a model from it with init_from=\S+$"):
+            read(body)
     start = TrainSettings(init_from=str(body))
     experiment.check_start(start, features, ["valid"])
     with pytest.raises(ConfigError, match="learned from tracks that would judge the new model"):
