@@ -32,7 +32,7 @@ from genre.features.windows import Shard
 from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import experiment, sharing
-from genre.training.experiment import Experiment
+from genre.training.experiment import Data, Experiment
 
 WORKERS = 2
 
@@ -44,11 +44,11 @@ def train(rank: int, planned: Experiment, features: Features, folder: str, share
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=WORKERS)
     size = sum(features.clip_count(split) for split in ("train", "valid")) * features.shape.bytes
     settings = CacheSettings(folder=f"{folder}/{rank}", max_gb=0.9 * size / 1e9 if shares else 0)
-    data, shard = sharing.open_data(ClipCache.of(features, settings), Shard(rank, WORKERS), str(rank))
+    copy, shard = sharing.open_data(ClipCache.of(features, settings), Shard(rank, WORKERS), str(rank))
     assert (shard.peers is not None) == shares
     _, trainer = experiment.trainer_for(
         planned,
-        data,
+        Data.of(copy.clips, copy.statistics, features.manifest),
         torch.device("cpu"),
         shard,
         lambda network: DistributedDataParallel(network, broadcast_buffers=False),

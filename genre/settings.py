@@ -122,7 +122,7 @@ class DecodingSettings(Settings):
 
 
 class CacheSettings(Settings):
-    """The copy of clips that each machine keeps on a local disk to train on. Read by `train`, `tune` and `evaluate`."""
+    """The copy of clips that each machine keeps on a local disk. Read by `train`, `pretrain`, `tune` and `evaluate`."""
 
     folder: str = Field(
         "",
@@ -138,7 +138,7 @@ class CacheSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How a network is trained. Read by `train` and `tune`."""
+    """How a network is trained. Read by `train`, `pretrain` and `tune`."""
 
     epochs: int = Field(30, ge=1, description="maximum number of passes over the training split")
     batch_size: int = Field(32, ge=1, description="windows per optimiser step, over all workers together")
@@ -192,6 +192,20 @@ class TrainSettings(Settings):
     )
     freeze: bool = Field(False, description="with init_from: train only the last layer")
     resume: bool = Field(True, description="resume an interrupted run of the same settings from its last epoch")
+
+
+class PretrainSettings(Settings):
+    """How a body learns from music without labels. Read by `pretrain`, which takes all other settings from `train`."""
+
+    pairs: Literal["track", "group"] = Field(
+        "track",
+        description="what makes two windows alike; track: one track; group: two tracks of an artist that has several",
+    )
+    temperature: float = Field(0.1, gt=0, le=10, description="divisor of the cosines in the loss (NT-Xent)")
+    epochs: int = Field(100, ge=1, description="passes over the music; in place of train.epochs")
+    batch_size: int = Field(
+        128, ge=4, description="windows per step, over all workers: half as many pairs; in place of train.batch_size"
+    )
 
 
 class TuneSettings(Settings):
@@ -388,6 +402,7 @@ class Config(Settings):
     decoding: DecodingSettings = DecodingSettings()
     cache: CacheSettings = CacheSettings()
     train: TrainSettings = TrainSettings()
+    pretrain: PretrainSettings = PretrainSettings()
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     leaderboard: LeaderboardSettings = LeaderboardSettings()

@@ -9,44 +9,26 @@ from __future__ import annotations
 
 import functools
 import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from typing import Any
 
-import ray.train
 import torch
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from torch import nn
 
 from genre import lease
-from genre.errors import ConfigError, StorageError, TrainingError
-from genre.faults import describe
-from genre.features import Features
-from genre.features.cache import ClipCache
+from genre.errors import ConfigError
+from genre.features import Features, Manifest
+from genre.features.cache import CachedClips, ClipCache
 from genre.features.windows import Shard
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.settings import Config
 from genre.storage import Location
-from genre.training import experiment, sharing
-from genre.training.experiment import EXECUTION_SETTINGS, Experiment
-from genre.training.run_record import RunRecord
-from ray_jobs.engine import cli, cluster, machines, metrics, reporter
-from ray_jobs.engine.capacity import Capacity, is_cluster
-
-
-@dataclass(frozen=True)
-class WorkerSetup:
-    """What each training process gets from the driver."""
-
-    experiment: Experiment
-    cache: ClipCache
-    model: Location  # where the model is saved
-    mailbox: Any  # takes messages, and a report of each epoch
-    threads: int  # of torch
-    use_gpu: bool
-    run: Location  # the folder of the run, where Ray keeps checkpoints
-    state: Location | None  # to resume from where Ray knows no checkpoint
+from genre.training import experiment
+from genre.training.experiment import Data, Experiment
+from genre.training.trainer import Trainer
+from ray_jobs.engine import cli, training
+from ray_jobs.engine.training import Training
 
 
 def run(config: Config) -> None:
@@ -73,173 +55,37 @@ def run(config: Config) -> None:
 
 def _train(config: Config, planned: Experiment, card: ModelCard, features: Features) -> None:
     output = Location.of(config.output)
-    model, folder = output / "models" / card.label, output / "runs" / card.label
-    record = RunRecord.claim(folder, _deciding_settings(planned, card, features), config.train.resume)
-    if record.is_complete(model):
-        _print_result(model)
-        return
-    cli.console().print(
-        f"train: {card.label} on {len(features.tracks('train'))} tracks, "
-        f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres"
+    model = output / "models" / card.label
+    training.complete(
+        Training(
+            job="train",
+            begin=functools.partial(_begin, planned, features.manifest, model),
+            cache=ClipCache.of(features, config.cache),
+            model=model,
+            run=output / "runs" / card.label,
+            deciding=experiment.deciding(planned, card, features),
+            introduction=f"{card.label} on {len(features.tracks('train'))} tracks, "
+            f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres",
+            show=functools.partial(_show, epochs=planned.train.epochs),
+        ),
+        config,
     )
-    cache = ClipCache.of(features, config.cache)
-    if not is_cluster():  # on a cluster the first worker finds out
-        cache.check_size()
-    with cluster.connected(config.cluster, config.output) as capacity:
-        failure = _fit(planned, cache, model, folder, _resources(config, capacity))
-    record.end(None if failure else model)
-    if failure is not None:
-        raise TrainingError(failure)
     _print_result(model)
 
 
-def _fit(
+def _begin(
     planned: Experiment,
-    cache: ClipCache,
+    manifest: Manifest,
     model: Location,
-    folder: Location,
-    resources: dict[str, int],
-) -> str | None:
-    """Train with all workers. Return the message of an error that a repetition would raise again, else None."""
-    use_gpu = "GPU" in resources
-    show = functools.partial(_show, epochs=planned.train.epochs)
-    with reporter.listening(show) as mailbox:
-        state = _unlisted_state(folder)
-        setup = WorkerSetup(planned, cache, model, mailbox, resources["CPU"], use_gpu, folder, state)
-        trainer = TorchTrainer(
-            _worker,
-            train_loop_config={"setup": setup},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=planned.train.workers, use_gpu=use_gpu, resources_per_worker=resources
-            ),
-            run_config=ray.train.RunConfig(
-                name=folder.name,  # Ray resumes an earlier run of the same name
-                storage_path=folder.path.rpartition("/")[0],
-                storage_filesystem=folder.filesystem,
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=3),
-                failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=2),
-                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-            ),
-        )
-        try:
-            failure: str | None = trainer.fit().return_value
-        except SystemExit:  # Ray's translation of an interrupt
-            raise KeyboardInterrupt from None
-        except ray.train.WorkerGroupError as error:  # its message is the start of a traceback
-            raise error from next(iter(error.worker_failures.values()), None)
-    return failure
-
-
-def _worker(loop_config: dict[str, Any]) -> str | None:
-    """Train this process's share of every batch; rank 0 also reports the epochs and saves the model.
-
-    Return the message of an error that a repetition would raise again: if it were raised, Ray would train again.
-    """
-    setup: WorkerSetup = loop_config["setup"]
-    torch.set_num_threads(setup.threads)
-    context = ray.train.get_context()
-    shard = Shard(context.get_world_rank(), context.get_world_size())
-    # batch statistics are averaged by the trainer, once an epoch; DDP would send them with every step
-    wrap = functools.partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
-    try:
-        node = ray.get_runtime_context().get_node_id()
-        data, shard = sharing.open_data(setup.cache, shard, node, setup.mailbox.put.remote, setup.use_gpu)
-    except TrainingError as error:
-        return str(error)
-    card, trainer = experiment.trainer_for(setup.experiment, data, get_device(), shard, wrap)
-    last = ray.train.get_checkpoint()
-    if last is not None:
-        with last.as_directory() as path:
-            trainer.restore(checkpoint.load_state(Location.of(path) / "state.pt"))
-    elif setup.state is not None:
-        trainer.restore(checkpoint.load_state(setup.state))
-    try:
-        for epoch in trainer.run():
-            report = asdict(epoch)
-            metrics.report_epoch(epoch.windows_per_second, epoch.data_wait_seconds)
-            if shard.rank:
-                ray.train.report(report)
-                continue
-            setup.mailbox.put.remote(report)
-            with tempfile.TemporaryDirectory() as path:
-                checkpoint.save_state(Location.of(path) / "state.pt", trainer.state())
-                saved = ray.train.Checkpoint.from_directory(path)
-                ray.train.report(report, saved, checkpoint_upload_fn=functools.partial(_upload, setup.run))
-    except TrainingError as error:
-        return str(error)
-    experiment.save_best(setup.model, card, trainer)
-    return None
-
-
-def _upload(run: Location, saved: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-    """Copy a checkpoint to the folder of the run. Ray's own copy reports no error when an upload fails at its end.
-
-    Raises `StorageError`, after which Ray tries again and then starts the workers again, with the last checkpoint.
-    """
-    target = run / name
-    with saved.as_directory() as path:
-        content = (Location.of(path) / "state.pt").read_bytes()
-    try:
-        (target / "state.pt").write_bytes(content)
-    except OSError as error:
-        raise StorageError(
-            f"{target} cannot be written ({describe(error)}); run the same command again when the storage answers"
-        ) from None
-    return ray.train.Checkpoint(target.path, target.filesystem)
-
-
-def _unlisted_state(run: Location) -> Location | None:
-    """Return the newest complete state of a run whose list of checkpoints is unreadable; None where Ray can resume.
-
-    Ray overwrites that list after every epoch. A kill may leave a part of it, on which Ray would fail.
-    """
-    checkpoints = run / "checkpoint_manager_snapshot.json"
-    if checkpoints.holds_json():
-        return None
-    checkpoints.delete()
-    states = [run / info.base_name / "state.pt" for info in run.children() if info.base_name.startswith("checkpoint_")]
-    return next((state for state in reversed(states) if checkpoint.is_complete(state)), None)
-
-
-def _deciding_settings(planned: Experiment, card: ModelCard, features: Features) -> dict[str, Any]:
-    """Return everything that decides what a run computes."""
-    return {
-        "seed": planned.seed,
-        "train": planned.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
-        "architectures": {card.architecture: card.params},
-        "features": {"fingerprint": features.manifest.fingerprint, "contents": features.manifest.contents},
-    }
-
-
-def _resources(config: Config, capacity: Capacity) -> dict[str, int]:
-    """Return the CPUs and GPUs of each worker. On a cluster, start the machines for them.
-
-    Raises `ConfigError` where the job cannot have enough: workers would wait for them forever.
-    """
-    capacity.check_device(config.device)
-    use_gpu, count = capacity.gives_gpu(config.device), config.train.workers
-    needed = {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
-    most = min(capacity.cpus, capacity.gpus) if use_gpu else capacity.cpus
-    if count > most:
-        raise ConfigError(
-            f"train.workers={count}, but the job may use {capacity.cpus:g} CPUs and {capacity.gpus:g} GPUs; "
-            f"use at most {most:g}"
-        )
-    if is_cluster():
-        machines.start([needed] * count, f"train.workers={count}")
-    if use_gpu:
-        return needed
-    cpus = [int(min(machine.get("CPU", 0), capacity.cpus)) for machine in machines.running()]
-    return {"CPU": cpus_of_a_worker(cpus, count, capacity.cpus)}
-
-
-def cpus_of_a_worker(cpus: Sequence[int], workers: int, most: float) -> int:
-    """Return the most CPUs, and so torch threads, with which all workers fit on machines with `cpus`, `most` in all.
-
-    It is 1 where they do not fit: a machine that was lost since it was started is replaced.
-    """
-    shares = range(1, int(min(max(cpus), most / workers)) + 1)
-    return max((share for share in shares if sum(own // share for own in cpus) >= workers), default=1)
+    copy: CachedClips,
+    device: torch.device,
+    shard: Shard,
+    wrap: Callable[[nn.Module], nn.Module],
+) -> tuple[Trainer, Callable[[], object]]:
+    """Return the trainer of a worker, and what saves its best epoch in `model`."""
+    data = Data.of(copy.clips, copy.statistics, manifest)
+    card, trainer = experiment.trainer_for(planned, data, device, shard, wrap)
+    return trainer, functools.partial(experiment.save_best, model, card, trainer)
 
 
 def _print_result(model: Location) -> None:
@@ -249,11 +95,8 @@ def _print_result(model: Location) -> None:
     )
 
 
-def _show(report: str | dict[str, Any], epochs: int) -> None:
-    """Print a message, or the report of an epoch."""
-    if isinstance(report, str):
-        cli.console().print(f"train: {report}")
-        return
+def _show(report: dict[str, Any], epochs: int) -> None:
+    """Print the results of an epoch."""
     cli.console().print(
         f"  epoch {report['epoch']:>3}/{epochs}  loss {report['train_loss']:.3f}  "
         f"valid loss {report['valid_loss']:.3f}  accuracy {report['valid_accuracy']:.3f}  "

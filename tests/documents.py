@@ -119,6 +119,10 @@ ENTRIES: list[Entry] = [
     Covered(
         r"genre (prepare|train) .*output=outputs/corrected.*", "tests/browser/test_review_page.py", "init_from={output"
     ),
+    Covered(r"genre pretrain .*output=outputs/mine .*", "tests/ray/test_pretrain.py", 'job("pretrain"'),
+    Covered(
+        r"genre train .*init_from=outputs/mine/pretrained/resnet", "tests/ray/test_pretrain.py", "init_from={body}"
+    ),
     Covered(r"genre demo", "tests/ray/test_demo.py", '"demo"'),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),

@@ -47,7 +47,9 @@ __all__ = [
 
 SPLITS = ("train", "valid", "test")
 EXCLUDED = "excluded"  # the split of a track that is not used, such as a known bad track
-UNLABELLED = "unlabelled"  # the split of a track without a genre: its features are prepared, and nothing learns from it
+UNLABELLED = (
+    "unlabelled"  # the split of a track without a genre: its features are prepared, and only `pretrain` reads it
+)
 UNUSED = (EXCLUDED, UNLABELLED)
 
 

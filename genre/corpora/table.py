@@ -1,7 +1,7 @@
 """A list of tracks: a CSV, TSV or Parquet file with one row per track. `corpus.root` is its address.
 
     path      the file: relative to the table's folder, an absolute path, or an address (s3://...)
-    genre     its class; empty: the track is unlabelled, so that nothing learns from it
+    genre     its class; empty: the track is unlabelled, so that only `pretrain` learns from it
     group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
               accents, punctuation and featured artists, and "Various Artists" and the like are nobody
     split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +15,7 @@ from genre.features import manifest
 from genre.features.columns import combined
 from genre.features.folds import Fold
 from genre.features.manifest import Manifest
-from genre.features.sampling import Sample
+from genre.features.sampling import Music, Sample
 from genre.features.schema import ROW_GROUP, Shape
 from genre.storage import Location
 
@@ -23,15 +24,18 @@ _TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "recor
 _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of a clip that loading needs
 
 
+View = Sample | Fold | Music
+
+
 class Features:
-    """A finished features folder, or a view of it: a sample of its tracks, or a fold in place of its splits.
+    """A finished features folder, or a view of it: a sample of its tracks, a fold in place of its splits, or its music.
 
     A job opens it once and passes it on; its pickle holds only address, manifest and the rule of the view.
     All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
     """
 
     def __init__(
-        self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None, view: Sample | Fold | None = None
+        self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None, view: View | None = None
     ) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -47,7 +51,7 @@ class Features:
         tracks = _read_tracks(folder)
         return cls(folder, Manifest.from_json(manifest.with_defaults(content, tracks, folder)), tracks)
 
-    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, Sample | Fold | None]]:
+    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, View | None]]:
         return Features, (self.folder, self.manifest, None, self.view)
 
     def sampled(self, share: float, seed: int) -> Features:
@@ -63,6 +67,11 @@ class Features:
         See `Fold.of`.
         """
         return Features(self.folder, self.manifest, fold.of(self.complete().tracks()), fold)
+
+    def music(self) -> Features:
+        """Return this folder with the music that pretraining learns from as split train, without genres: `Music`."""
+        music = Music()
+        return Features(self.folder, self.manifest, music.of(self.complete().tracks()), music)
 
     def complete(self) -> Features:
         """Return this folder with all tracks in their own splits."""
@@ -104,7 +113,9 @@ class Features:
         return int(pc.sum(self.tracks(split)["clips"]).as_py() or 0)
 
     def labels(self, tracks: pa.Table) -> pa.Int64Array:
-        """Return the index into `classes` of each of `tracks`, (tracks,)."""
+        """Return the index into `classes` of each of `tracks`, (tracks,); 0 for all of `music`."""
+        if isinstance(self.view, Music):
+            return pa.array(np.zeros(len(tracks), np.int64))
         indices = pc.index_in(tracks["genre"], pa.array(self.classes, pa.string()))
         if indices.null_count:
             stray = tracks.filter(pc.is_null(indices))["genre"][0].as_py()

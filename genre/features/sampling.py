@@ -1,6 +1,6 @@
-"""Parts of the tracks: a sample that a search trains on, and shares of several machines.
+"""Parts of the tracks: a sample that a search trains on, shares of several machines, and what pretraining learns from.
 
-Both follow from the names of the tracks and groups, so every process and every run makes the same ones.
+All follow from the table of tracks, so every process and every run makes the same ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.arrays import Bools, Ints
-from genre.features.columns import combined
+from genre.corpora import UNLABELLED
+from genre.features.columns import combined, replaced
 from genre.features.splits import drawn_order
 
 _SAMPLED = ("train", "valid")  # splits
@@ -64,6 +65,29 @@ class Sample:
             chosen[pair_unit[np.searchsorted(pair_genre, genre_code)]] = True
         kept: Bools = chosen[unit]
         return kept
+
+
+@dataclass(frozen=True)
+class Music:
+    """The music that pretraining learns from, as split train and without genres: the training and unlabelled tracks.
+
+    An unlabelled track whose group or audio a validation or test track has is left out: that track judges models.
+    """
+
+    splits: tuple[str, ...] = ("train", UNLABELLED)
+
+    def of(self, tracks: pa.Table) -> pa.Table:
+        """Return `tracks` with these in split train, and no other track in it. Every genre is the empty string."""
+        judging = tracks.filter(pc.is_in(tracks["split"], pa.array(["valid", "test"])))
+        learned = pc.is_in(tracks["split"], pa.array(self.splits))
+        for name in ("group", "sound"):
+            known = combined(judging[name]).drop_null()
+            learned = pc.and_(learned, pc.invert(pc.is_in(tracks[name], known)))
+        split = pc.if_else(
+            learned, "train", pc.if_else(pc.equal(tracks["split"], "train"), "excluded", tracks["split"])
+        )
+        tracks = replaced(tracks, "split", split)
+        return replaced(tracks, "genre", pa.repeat("", len(tracks)))
 
 
 @dataclass(frozen=True)

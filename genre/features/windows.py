@@ -98,7 +98,7 @@ def training_windows(
     starts = rng.integers(0, clips.shape.frames - frames + 1, size=len(order))
     begins = range(peers.rank * epoch.share, epoch.steps * per_step, per_step)
     shares = (slice(begin, begin + epoch.share) for begin in begins)
-    return _cut_each(clips, ((order[rows], starts[rows]) for rows in shares), frames)
+    return cut_each(clips, ((order[rows], starts[rows]) for rows in shares), frames)
 
 
 def evaluation_windows(
@@ -116,7 +116,7 @@ def evaluation_windows(
     order = np.argsort(group, kind="stable")
     peers = shard.of_clips
     members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)[peers.rank :: peers.world]
-    return _cut_each(clips, _evaluation_batches(members, starts, 2 * batch_size), frames)
+    return cut_each(clips, _evaluation_batches(members, starts, 2 * batch_size), frames)
 
 
 def _evaluation_batches(groups: list[Ints], starts: Ints, size: int) -> Iterator[tuple[Ints, Ints]]:
@@ -127,7 +127,7 @@ def _evaluation_batches(groups: list[Ints], starts: Ints, size: int) -> Iterator
             yield clip[begin : begin + size], start[begin : begin + size]
 
 
-def _cut_each(clips: Clips, batches: Iterable[tuple[Ints, Ints]], frames: int) -> Iterator[Windows]:
+def cut_each(clips: Clips, batches: Iterable[tuple[Ints, Ints]], frames: int) -> Iterator[Windows]:
     """Yield the windows of each batch of clips and starts, while those of the next batches are read from the disk."""
     waiting: deque[tuple[Ints, Ints]] = deque()
     for batch in batches:

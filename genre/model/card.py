@@ -38,6 +38,11 @@ class ModelCard:
     eval_windows: int
     facts: dict[str, Any] = field(default_factory=dict)  # how it was trained: scores, seed, time, settings
 
+    @property
+    def is_body(self) -> bool:
+        """Whether `pretrain` made it: a body without genres, to start training from."""
+        return not self.classes
+
     def frames(self) -> int:
         """Return the number of frames in a window."""
         return self.shape.frames_in(self.window_seconds)
@@ -80,17 +85,24 @@ def is_exported(location: Location) -> bool:
     return location.name.lower().endswith(_EXPORTED)
 
 
-def read_card(folder: Location) -> tuple[ModelCard, str]:
+def read_card(folder: Location, may_be_body: bool = False) -> tuple[ModelCard, str]:
     """Return the card of the model in `folder`, and the SHA-256 of its weights.
 
-    Raises `ArtifactError` when the card is missing, altered or of another version.
+    Raises `ArtifactError` when the card is missing, altered or of another version, or belongs to a body and not to a
+    model, unless `may_be_body`.
     """
     if is_exported(folder):
         raise ArtifactError(f"{folder}: an exported file, where a model's folder is needed; name the folder")
     path = folder / CARD
     if not path.exists():
         raise ArtifactError(f"{folder}: no model here ({CARD} is missing); train one, or point model= at its folder")
-    return parse_card(path.read_json(), str(path))
+    card, weights = parse_card(path.read_json(), str(path))
+    if card.is_body and not may_be_body:
+        raise ArtifactError(
+            f"{folder}: a body that learned without labels, so it names no genres; train a model from it with "
+            f"init_from={folder}"
+        )
+    return card, weights
 
 
 def weights_of(folder: Location) -> str | None:

@@ -49,12 +49,13 @@ def save(folder: Location, card: ModelCard, classifier: Classifier) -> None:
     write_card(folder, card, hashlib.sha256(weights).hexdigest())
 
 
-def load(folder: Location) -> tuple[ModelCard, Classifier]:
+def load(folder: Location, may_be_body: bool = False) -> tuple[ModelCard, Classifier]:
     """Read a saved model, ready for evaluation on the CPU.
 
-    Raises `ArtifactError` when files are missing, altered, or from another version.
+    Raises `ArtifactError` when files are missing, altered, or from another version, and for a body that `pretrain` made
+    unless `may_be_body`.
     """
-    card, digest = read_card(folder)
+    card, digest = read_card(folder, may_be_body)
     weights = read_weights(folder, digest)
     blank = np.zeros(card.shape.bins, np.float32)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
@@ -106,5 +107,6 @@ def is_complete(path: Location) -> bool:
 
 
 def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
-    network = architectures.build(card.architecture, card.params, card.shape.bins, len(card.classes))
+    outputs = len(card.classes) or 1  # the last layer of a body is never read, and has to exist
+    network = architectures.build(card.architecture, card.params, card.shape.bins, outputs)
     return Classifier(network, mean, std, card.shape.range_db)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from genre.features import Features
 from genre.features.folds import Fold
 from genre.model import calibration
 from genre.model.card import ModelCard, read_card
 from genre.storage import Location
+
+_SAMPLE = 1000  # tracks that a body's card names
 
 
 def learned_from(card: ModelCard, features: Features) -> Features:
@@ -24,8 +29,13 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
     The features are taken for those that it was made with, or for a part of them, if they have more than half of its
     held-out tracks, or if more than half of theirs are held-out tracks, by name: a few more tracks or corrected genres
     change nothing. None, not known, where it has no held-out tracks to compare.
+
+    A body has learned from these splits if more than half of their tracks that its sample can name are in it, or more
+    than half of the sample is in these splits: it may have learned from tracks that had no genre and split then.
     """
-    card, weights = read_card(model)
+    card, weights = read_card(model, may_be_body=True)
+    if card.is_body:
+        return _is_half(card.facts["learned_from"], _names_in(features, splits))
     if set(splits).isdisjoint(card.trained_on):
         return False
     held_out = calibration.load(model, weights, len(card.classes))
@@ -33,3 +43,19 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
         return None
     names = set(calibration.hashed(features.labelled()["track_id"].to_pylist()))
     return 2 * len(names.intersection(held_out.tracks)) > min(len(names), len(held_out))
+
+
+def sample_of(track_ids: Sequence[str]) -> list[str]:
+    """Return the names of tracks that a body learned from, hashed and sorted; of many tracks those that sort first."""
+    return sorted(calibration.hashed(track_ids))[:_SAMPLE]
+
+
+def _names_in(features: Features, splits: Collection[str]) -> list[str]:
+    tracks = features.tracks()
+    return calibration.hashed(tracks.filter(pc.is_in(tracks["split"], pa.array(list(splits))))["track_id"].to_pylist())
+
+
+def _is_half(sample: list[str], names: list[str]) -> bool:
+    """Return whether more than half of `sample`, or of the names that it would list, are in both."""
+    listed = {name for name in names if len(sample) < _SAMPLE or name <= sample[-1]}
+    return 2 * len(listed.intersection(sample)) > min(len(listed), len(sample))

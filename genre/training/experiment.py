@@ -112,7 +112,7 @@ def check(experiment: Experiment, features: Features, workers: int = 1) -> Model
     """
     check_batches(experiment.train, features, workers)
     zeros = np.zeros(features.shape.bins, np.float32)
-    return _initial(experiment.train, _card(experiment, features.manifest), zeros, zeros + 1)[0]
+    return initial(experiment.train, card_of(experiment, features.manifest), zeros, zeros + 1)[0]
 
 
 def check_start(settings: TrainSettings, features: Features, judged: Sequence[str]) -> None:
@@ -125,6 +125,16 @@ def check_start(settings: TrainSettings, features: Features, judged: Sequence[st
             f"train.init_from={settings.init_from} learned from tracks that would judge the new model, those of "
             f"{' and '.join(judged)} in {features.folder}; start from a model that did not, or without one"
         )
+
+
+def deciding(experiment: Experiment, card: ModelCard, features: Features) -> dict[str, Any]:
+    """Return everything that decides what a run computes, in plain types."""
+    return {
+        "seed": experiment.seed,
+        "train": experiment.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
+        "architectures": {card.architecture: card.params},
+        "features": {"fingerprint": features.manifest.fingerprint, "contents": features.manifest.contents},
+    }
 
 
 def check_batches(settings: TrainSettings, features: Features, workers: int) -> None:
@@ -148,7 +158,7 @@ def trainer_for(
     """
     memory.reset_peak()
     torch.manual_seed(experiment.seed)
-    card, classifier = _initial(experiment.train, _card(experiment, data.manifest), data.mean, data.std)
+    card, classifier = initial(experiment.train, card_of(experiment, data.manifest), data.mean, data.std)
     classifier = classifier.to(device)
     trainer = Trainer(
         classifier, data.train, data.valid, len(data.classes), experiment.train, experiment.seed, shard, wrap
@@ -198,7 +208,8 @@ def save_weights(folder: Location, card: ModelCard, trainer: Trainer, **facts: A
     checkpoint.save(folder, replace(card, facts=known | facts), trainer.use_best())
 
 
-def _card(experiment: Experiment, manifest: Manifest) -> ModelCard:
+def card_of(experiment: Experiment, manifest: Manifest) -> ModelCard:
+    """Return the card of the model that `experiment` trains on the features of `manifest`, without facts."""
     return ModelCard(
         architecture=experiment.architecture,
         params=experiment.params,
@@ -211,12 +222,15 @@ def _card(experiment: Experiment, manifest: Manifest) -> ModelCard:
     )
 
 
-def _initial(settings: TrainSettings, card: ModelCard, mean: Float32, std: Float32) -> tuple[ModelCard, Classifier]:
-    """Return the card and the classifier that training starts from."""
+def initial(settings: TrainSettings, card: ModelCard, mean: Float32, std: Float32) -> tuple[ModelCard, Classifier]:
+    """Return the card and the classifier that training starts from.
+
+    `mean` and `std` (bins,) in dB are those of the training clips; a model that `train.init_from` names has its own.
+    """
     if not settings.init_from:
         return card, checkpoint.build(card, mean, std)
     source_folder = Location.of(settings.init_from)
-    source, saved = checkpoint.load(source_folder)
+    source, saved = checkpoint.load(source_folder, may_be_body=True)
     card = finetuning.card_from(source, card, source_folder)
     classifier = checkpoint.build(card, mean, std)
     finetuning.start_from(classifier, saved, source.classes == card.classes, settings.freeze)

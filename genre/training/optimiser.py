@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,60 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from genre.features import Clips
 from genre.model.classifier import Classifier
 from genre.settings import TrainSettings
+
+
+class Updates:
+    """Updates the weights of a classifier after each loss: clipping, AdamW, the schedule and the moving average."""
+
+    def __init__(self, classifier: Classifier, settings: TrainSettings, steps: int) -> None:
+        """`steps` is the number of steps of the complete training."""
+        self._classifier, self._clip_norm = classifier, settings.clip_norm
+        self._parameters = list(classifier.parameters())
+        self._average = moving_average(classifier, settings.ema)
+        self._optimizer = adamw(self._parameters, settings)
+        self.schedule = one_cycle(self._optimizer, settings, steps)
+
+    @property
+    def evaluated(self) -> Classifier:
+        """The classifier that is validated and saved: the moving average where there is one."""
+        if self._average is None:
+            return self._classifier
+        averaged = self._average.module
+        assert isinstance(averaged, Classifier)
+        return averaged
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.schedule.get_last_lr()[0])
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Update the weights to lower `loss`; return it without its graph, still on the device."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+        self._optimizer.step()
+        self.schedule.step()
+        if self._average:
+            self._average.update_parameters(self._classifier)
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything needed to resume, the weights included. The tensors are not copies."""
+        return {
+            "classifier": self._classifier.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`; other keys are ignored."""
+        self._classifier.load_state_dict(state["classifier"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
 
 
 def adamw(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:

@@ -13,13 +13,12 @@ from genre.features.sampling import Share
 from genre.features.statistics import LevelStatistics
 from genre.features.windows import Shard
 from genre.training import workers
-from genre.training.experiment import Data
 from genre.wording import plural
 
 
 def open_data(
     cache: ClipCache, shard: Shard, machine: str, report: Report = lambda message: None, use_gpu: bool = False
-) -> tuple[Data, Shard]:
+) -> tuple[CachedClips, Shard]:
     """Open this machine's copy of the clips, and return it with the shard of this worker.
 
     All workers of a training have to call this, each with the name of its `machine`. If the clips fit on every machine,
@@ -34,10 +33,8 @@ def open_data(
     _raise_first([failure for _, _, failure in states])
     names = [name for name, _, _ in states]
     count = len(set(names))
-    manifest = cache.features.manifest
     if count == 1 or all(fits for _, fits, _ in states):
-        copy = _open(cache, report)
-        return Data.of(copy.clips, copy.statistics, manifest), shard
+        return _open(cache, report), shard
     if not shard.rank:
         report(f"not every machine can keep all clips: each of {plural(count, 'machine')} keeps a share")
     ranks = tuple(rank for rank, name in enumerate(names) if name == machine)
@@ -46,7 +43,7 @@ def open_data(
     of_machines = [json.loads(sums[names.index(name)]) for name in dict.fromkeys(names)]
     statistics = LevelStatistics.merged(cache.features.shape, of_machines)
     peers = Shard(ranks.index(shard.rank), len(ranks))
-    return Data.of(copy.clips, statistics, manifest), replace(shard, peers=peers)
+    return replace(copy, statistics=statistics), replace(shard, peers=peers)
 
 
 def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:

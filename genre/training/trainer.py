@@ -24,6 +24,7 @@ from genre.settings import TrainSettings
 from genre.training import optimiser, workers
 from genre.training.augmentation import Augmentation
 from genre.training.autocast import autocast_type
+from genre.training.optimiser import Updates
 from genre.training.validation import Validator, epochs_per_validation
 
 State = dict[str, Any]
@@ -98,10 +99,7 @@ class Trainer:
             valid.total * len(windows.eval_starts(self._frames, valid.shape.frames, settings.eval_windows)),
         )
         self._network = wrap(classifier.network)
-        self._parameters = list(classifier.parameters())
-        self._average = optimiser.moving_average(classifier, settings.ema)
-        self._optimizer = optimiser.adamw(self._parameters, settings)
-        self._schedule = optimiser.one_cycle(self._optimizer, settings, settings.epochs * self._plan.steps)
+        self._updates = Updates(classifier, settings, settings.epochs * self._plan.steps)
         self._class_weights = (
             optimiser.class_weights(train, classes).to(self._device) if settings.class_weights else None
         )
@@ -109,11 +107,7 @@ class Trainer:
     @property
     def evaluated(self) -> Classifier:
         """The classifier that is validated and saved: the moving average where there is one."""
-        if self._average is None:
-            return self.classifier
-        averaged = self._average.module
-        assert isinstance(averaged, Classifier)
-        return averaged
+        return self._updates.evaluated
 
     def run(self) -> Iterator[Epoch]:
         """Train from the end of `history`; yield each validated epoch.
@@ -154,7 +148,7 @@ class Trainer:
         )
         self._network.train()
         total = torch.zeros((), device=self._device)
-        batches = _Timed(self._batches(number))
+        batches = Timed(self._batches(number))
         for spectrograms, peak_db, labels in batches:
             total += self._step(*augment(spectrograms, peak_db, labels))
         # the only point of an epoch at which the host waits for the device
@@ -188,22 +182,11 @@ class Trainer:
 
         The tensors are not copies: write them before the next epoch changes them.
         """
-        return {
-            "classifier": self.classifier.state_dict(),
-            "average": self._average.state_dict() if self._average else None,
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-            "best": self.best,
-            "history": [asdict(epoch) for epoch in self.history],
-        }
+        return self._updates.state() | {"best": self.best, "history": [asdict(epoch) for epoch in self.history]}
 
     def restore(self, state: State) -> None:
         """Continue from the `state` of a training with the same settings."""
-        self.classifier.load_state_dict(state["classifier"])
-        if self._average:
-            self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
+        self._updates.restore(state)
         self.best = state["best"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
@@ -240,7 +223,7 @@ class Trainer:
             valid_f1=scores.f1 if scores is not None else None,
             best_f1=best[0],
             best_epoch=best[1],
-            learning_rate=float(self._schedule.get_last_lr()[0]),
+            learning_rate=self._updates.learning_rate,
             seconds=time.perf_counter() - started,
             windows_per_second=sum(each.windows for each in passes) / train_seconds,
             data_wait_seconds=sum(each.data_wait_seconds for each in passes),
@@ -259,16 +242,7 @@ class Trainer:
         """Take an optimiser step on windows (batch, bins, frames); return the loss, still on the device."""
         with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
             logits = self._network(x.unsqueeze(1))
-        loss = self._loss(logits.float(), targets)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.settings.clip_norm:
-            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
-        self._optimizer.step()
-        self._schedule.step()
-        if self._average:
-            self._average.update_parameters(self.classifier)
-        return loss.detach()
+        return self._updates.step(self._loss(logits.float(), targets))
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy over windows; logits and targets are (batch, classes).
@@ -287,7 +261,7 @@ class Trainer:
 
     def _finish_batch_statistics(self) -> None:
         """Make the running statistics of batch norm equal in all workers."""
-        averaged = [self.evaluated.network] if self._average else []
+        averaged = [self.evaluated.network] if self.evaluated is not self.classifier else []
         workers.average_batch_statistics([self.classifier.network, *averaged], self.shard.world)
 
     def _epochs_done(self) -> int:
@@ -299,7 +273,7 @@ class Trainer:
         return bool(patience and self.history and self._epochs_done() - self.history[-1].best_epoch >= patience)
 
 
-class _Timed(Iterator[list[Tensor]]):
+class Timed(Iterator[list[Tensor]]):
     """An iterator that measures the time that its consumer waits."""
 
     def __init__(self, source: Iterator[list[Tensor]]) -> None:

@@ -10,6 +10,7 @@ tasks, and text on the terminal. Independent of the search and of each job.
     machines, capacity                    the machines of a cluster, and how much of it a job may use
     blocks, tasks, metrics                work on many tracks, and waiting for it
     models, forecast                      the model of a job; --dry-run of `prepare` and `tag`
+    training                              a training on the workers of Ray, for `train` and `pretrain`
     tagging, tag_report                   tagging on a cluster, and its summary
     predictions, baseline, robustness     predictions for a split, the classical baseline, changed audio
     scoring, judging                      scores from these, and the leaderboard

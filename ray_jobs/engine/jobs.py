@@ -56,6 +56,13 @@ JOBS = {
         builds=True,
         needs_features=True,
     ),
+    "pretrain": Job(
+        ("output", "architecture", "architectures", "pretrain"),
+        ("device", "seed", "train", "audio", "spectrogram", "cache", "cluster"),
+        short=("train.init_from",),
+        builds=True,
+        needs_features=True,
+    ),
     "tune": Job(
         ("output", "architectures", "tune"),
         ("device", "seed", "train", "audio", "spectrogram", "cache", *_LIMITS, "cluster"),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ray_jobs.train import cpus_of_a_worker
+from ray_jobs.engine.training import cpus_of_a_worker
 
 
 @pytest.mark.parametrize(

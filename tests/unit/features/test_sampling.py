@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genre.features.sampling import Sample, Share
+from genre.features.sampling import Music, Sample, Share
 
 GENRES = ["blues", "metal", "rare", "techno"]
 
@@ -103,3 +103,34 @@ class TestShare:
         order = np.random.default_rng(5).permutation(len(tracks))
         share = Share((1,), 3)
         assert np.array_equal(share.holds(tracks.take(pa.array(order))), share.holds(tracks)[order])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["train", "valid", "test", "excluded", "unlabelled"]),
+            st.sampled_from(["x", "y", "z", None]),
+            st.sampled_from(["1", "2", "3", None]),
+        ),
+        max_size=8,
+    )
+)
+def test_the_music_to_pretrain_on_shares_neither_group_nor_audio_with_what_judges(
+    rows: list[tuple[str, str | None, str | None]],
+) -> None:
+    columns = {
+        "track_id": [str(number) for number in range(len(rows))],
+        "genre": [None if split == "unlabelled" else "rock" for split, _, _ in rows],
+        "group": [group for _, group, _ in rows],
+        "split": [split for split, _, _ in rows],
+        "sound": [sound for _, _, sound in rows],
+    }
+    tracks = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    music = Music().of(tracks)
+    judges = [row for row in rows if row[0] in ("valid", "test")]
+    for (split, group, sound), new in zip(rows, music["split"].to_pylist(), strict=True):
+        is_known = any((group and group == other[1]) or (sound and sound == other[2]) for other in judges)
+        assert (new == "train") == (split in ("train", "unlabelled") and not is_known)
+        assert new == split or split in ("train", "unlabelled")
+    assert music.schema == tracks.schema
+    assert set(music["genre"].to_pylist()) <= {""}

@@ -127,7 +127,7 @@ def test_an_epoch_covers_all_music_unless_the_number_of_windows_is_set(
 ) -> None:
     made = trainer(windows_per_clip=per_clip, window_seconds=seconds)  # of 26 clips of 0.92 s, in batches of 8
     assert made._plan.steps == steps
-    assert made._schedule.total_steps == 3 * steps + 1
+    assert made._updates.schedule.total_steps == 3 * steps + 1
 
 
 @pytest.mark.parametrize("train", [1, 7, 52, 1000])
@@ -145,7 +145,7 @@ def test_validation_is_as_frequent_as_a_fifth_of_the_work_allows(train: int, val
 def test_the_last_epoch_is_validated_and_the_epochs_in_between_are_trained() -> None:
     rare = trainer(epochs=5, windows_per_clip=1)
     assert [epoch.epoch for epoch in run(rare)] == [4, 5]  # 66 validation windows, 26 of training
-    assert rare._schedule.last_epoch == 5 * rare._plan.steps
+    assert rare._updates.schedule.last_epoch == 5 * rare._plan.steps
     often = trainer(epochs=5, windows_per_clip=1, eval_windows=1)
     run(often)
     assert same(weights(often), weights(rare))  # validation changes nothing in training

@@ -1,0 +1,120 @@
+"""From a features folder to a saved body: check settings and data, build the pretrainer, save the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from genre import devices, memory
+from genre.errors import ConfigError
+from genre.features import Features, pairs, windows
+from genre.features.cache import CachedClips
+from genre.features.columns import combined
+from genre.features.sampling import Music
+from genre.features.windows import Shard
+from genre.model import checkpoint, provenance
+from genre.model.card import ModelCard
+from genre.settings import Config, PretrainSettings
+from genre.storage import Location
+from genre.training import experiment
+from genre.training.contrastive import Pretrainer
+from genre.training.experiment import EXECUTION_SETTINGS, Experiment
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Everything that determines a body, except the music."""
+
+    experiment: Experiment  # with the epochs and the batch of pretraining
+    settings: PretrainSettings
+
+    @classmethod
+    def of(cls, config: Config) -> Pretraining:
+        """Return the pretraining of `config`. Raises `ConfigError` for settings that it cannot have."""
+        if config.train.freeze:
+            raise ConfigError(
+                "train.freeze=true: pretrain trains the body, and a frozen one learns nothing; leave it out"
+            )
+        planned, settings = Experiment.of(config), config.pretrain
+        # mixup blends labels; MixStyle gives a window the sound of another track, by which pairs are told apart
+        without = {"mixup": 0.0, "mixstyle": 0.0, "patience": 0}
+        changed = {"epochs": settings.epochs, "batch_size": settings.batch_size} | without
+        return cls(replace(planned, train=planned.train.model_copy(update=changed)), settings)
+
+    def deciding(self, card: ModelCard, features: Features) -> dict[str, Any]:
+        """Return everything that decides what a run computes."""
+        train = self.experiment.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
+        return experiment.deciding(self.experiment, card, features) | {
+            "train": {key: value for key, value in train.items() if key not in ("epochs", "batch_size")},
+            "pretrain": self.settings.model_dump(mode="json"),
+        }
+
+
+def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
+    """Return the card of the body that `planned` would train on `music`. No clips are read.
+
+    Raises `ConfigError` for settings or music that do not suffice, and `ArtifactError` for initial weights that do not
+    fit.
+    """
+    tracks, train = music.tracks("train"), planned.experiment.train
+    names = combined(tracks["track_id"])
+    if planned.settings.pairs == "group":
+        names = combined(tracks["group"]).fill_null(names)
+    if len(names.unique()) < 2:
+        raise ConfigError(
+            f"{music.folder}: {len(tracks)} tracks to learn from, of {len(names.unique())} {planned.settings.pairs}s; "
+            "a window is told from those of others, so at least 2 are needed"
+        )
+    frames = music.shape.frames_in(train.window_seconds)
+    per_clip = windows.per_epoch(train.windows_per_clip, frames, music.shape.frames)
+    pairs.plan(music.clip_count("train"), per_clip, train.batch_size, workers)
+    zeros = np.zeros(music.shape.bins, np.float32)
+    return experiment.initial(train, _card(planned, music), zeros, zeros + 1)[0]
+
+
+def pretrainer_for(
+    planned: Pretraining,
+    music: Features,
+    copy: CachedClips,
+    device: torch.device,
+    shard: Shard = Shard(),
+    wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+) -> tuple[ModelCard, Pretrainer]:
+    """Return the card of the body to train, and its pretrainer on `device`, as `experiment.trainer_for` does."""
+    memory.reset_peak()
+    train, seed = planned.experiment.train, planned.experiment.seed
+    torch.manual_seed(seed)
+    card, classifier = experiment.initial(train, _card(planned, music), *copy.statistics.mean_and_std())
+    classifier = classifier.to(device)
+    return card, Pretrainer(classifier, copy.clips["train"], train, planned.settings, seed, shard, wrap)
+
+
+def save_body(folder: Location, card: ModelCard, music: Features, pretrainer: Pretrainer) -> None:
+    """Save the weights and the facts of the pretraining; the first worker saves."""
+    if pretrainer.shard.rank:
+        return
+    history = [asdict(epoch) for epoch in pretrainer.history]
+    facts = {
+        "seed": pretrainer.seed,
+        "trained_on": Music().splits,
+        "learned_from": provenance.sample_of(music.tracks("train")["track_id"].to_pylist()),
+        "train_seconds": sum(epoch["seconds"] for epoch in history),
+        "memory_mb": memory.peak_mb(),
+        "hardware": devices.hardware(),
+        "settings": {
+            "train": pretrainer.settings.model_dump(mode="json"),
+            "pretrain": pretrainer.pretraining.model_dump(mode="json"),
+            "params": card.params,
+        },
+        "history": history,
+    }
+    checkpoint.save(folder, replace(card, facts=facts), pretrainer.body())
+
+
+def _card(planned: Pretraining, music: Features) -> ModelCard:
+    return experiment.card_of(planned.experiment, replace(music.manifest, classes=[]))

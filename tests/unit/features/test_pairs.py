@@ -1,0 +1,98 @@
+"""Tests of the pairs of windows that pretraining compares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from making import make_clips
+
+from genre.errors import ConfigError
+from genre.features import Clips, pairs
+from genre.features.windows import Shard, Windows
+
+
+def clips_of(counts: list[int], groups: list[int], seed: int = 0) -> Clips:
+    """Return clips of tracks that have `counts` clips each and belong to `groups`, in a random order."""
+    clips = make_clips(tracks=sum(counts))
+    track = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    names = pa.array([f"artist {group}" for group in groups])
+    ids = pa.array([f"{number}" for number in range(len(counts))])
+    return replace(clips, track=track, track_ids=ids, groups=names, labels=np.zeros(len(counts), np.int64))
+
+
+music = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=9).map(
+    lambda tracks: clips_of([count for count, _ in tracks], [group for _, group in tracks])
+)
+
+
+@given(music, st.integers(0, 9))
+def test_a_partner_is_of_the_same_unit_and_of_another_track_where_there_is_one(clips: Clips, seed: int) -> None:
+    rows = np.arange(len(clips))
+    for kind in ("track", "group"):
+        units = pairs.units_of(clips, "group" if kind == "group" else "track")
+        partner = pairs.partners(clips, units, rows, np.random.default_rng(seed))
+        own, other = clips.track[rows], clips.track[partner]
+        assert (units[own] == units[other]).all()
+        has_others = np.bincount(units, minlength=units.max() + 1)[units[own]] > 1
+        assert ((own != other) == has_others).all()
+
+
+def test_every_clip_of_the_other_tracks_is_as_likely() -> None:
+    clips = clips_of([1, 2, 3, 2], [0, 0, 0, 1])
+    row = int(np.flatnonzero(clips.track == 1)[0])
+    drawn = pairs.partners(clips, pairs.units_of(clips, "group"), np.full(8000, row), np.random.default_rng(0))
+    counts = np.bincount(drawn, minlength=len(clips))
+    assert (counts[np.isin(clips.track, (1, 3))] == 0).all()
+    assert counts[np.isin(clips.track, (0, 2))] == pytest.approx(2000, abs=200)
+
+
+def epoch(clips: Clips, world: int, seed: int = 0) -> list[list[Windows]]:
+    """Return the batches of each worker, of 12 windows over all of them."""
+    units = pairs.units_of(clips, "track")
+    shards = [Shard(rank, world) for rank in range(world)]
+    return [list(pairs.training_pairs(clips, units, 16, 3, 12, (seed, 1), shard)) for shard in shards]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_workers_share_the_pairs_of_one_worker(world: int) -> None:
+    clips = make_clips(tracks=11, per_track=2)
+    (alone,) = epoch(clips, 1)
+    for batch, *shares in zip(alone, *epoch(clips, world), strict=True):
+        for half in (0, 1):  # the first windows of the pairs, and the second ones
+            parts = [np.split(share.spectrograms, 2)[half] for share in shares]
+            assert np.array_equal(np.split(batch.spectrograms, 2)[half], np.concatenate(parts))
+
+
+def test_windows_half_a_batch_apart_are_of_the_same_track_and_differ() -> None:
+    clips = make_clips(tracks=9, per_track=2)
+    (batches,) = epoch(clips, 1)
+    assert len(batches) == 4  # 27 pairs, 6 in a step
+    for batch in batches:
+        first, second = np.split(batch.tracks, 2)
+        assert np.array_equal(first, second)
+        one, two = np.split(batch.spectrograms, 2)
+        assert not np.array_equal(one, two)
+    (again,), (other,) = epoch(clips, 1), epoch(clips, 1, seed=1)
+    assert np.array_equal(again[0].spectrograms, batches[0].spectrograms)
+    assert not np.array_equal(other[0].spectrograms, batches[0].spectrograms)
+
+
+def test_a_machine_with_a_share_of_the_clips_makes_as_many_steps() -> None:
+    clips = make_clips(tracks=12)
+    mine = replace(clips, spectrograms=clips.spectrograms[:5], peak_db=clips.peak_db[:5], track=clips.track[:5])
+    mine = replace(mine, everywhere=np.ones(12, np.int64))
+    shard = Shard(1, 2, peers=Shard(0, 1))
+    batches = list(pairs.training_pairs(mine, pairs.units_of(mine, "track"), 16, 4, 12, (0, 1), shard))
+    assert [len(batch.tracks) for batch in batches] == [6] * 4
+    assert max(batch.tracks.max() for batch in batches) < 5
+
+
+@pytest.mark.parametrize(("clips", "batch", "world"), [(100, 12, 4), (1, 128, 1), (3, 128, 2)])
+def test_too_few_pairs_for_a_worker_are_refused(clips: int, batch: int, world: int) -> None:
+    with pytest.raises(ConfigError, match=r"pretrain.batch_size=\d+ .* leaves \d pairs? for a worker's step"):
+        pairs.plan(clips, 2, batch, world)
