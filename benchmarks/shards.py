@@ -2,8 +2,11 @@
 
     python benchmarks/shards.py --tracks 120 --files 20000
 
-Prints tracks a second of `prepare_block` in one process, the median of rounds in turn. On a busy machine only the
-ratios mean something. Unfair to the shards: loose files are in the page cache, and a disk or a network would be slower.
+Prints tracks a second of `prepare_block` in one process and the CPU time of its decoder for a track, medians of rounds
+whose order is reversed each time, since a kind profits from what the one before it left in the caches. The decoder is
+started before: its start would count against the loose files, which come first. On a busy machine only the ratios mean
+something, and those of CPU time more than those of wall time. Unfair to the shards: loose files are in the page cache,
+and a disk or a network would be slower. Linux only.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from genre import corpora
-from genre.features.preparation import prepare_block
+from genre.audio.isolation import IsolatedKernel
+from genre.features.preparation import TrackKernel, prepare_block
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
 from genre.settings import Config, CorpusSettings
@@ -47,18 +51,38 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         songs = write_songs(Path(folder), options.tracks, options.seconds)
-        rates: dict[str, list[float]] = {kind: [] for kind in songs}
-        for number in range(options.rounds):
-            for kind, settings in songs.items():
-                tracks = scan(settings)
-                target = Location.of(folder) / f"out-{kind}-{number}"
-                seconds = timed(functools.partial(prepare_block, tracks, Recipe.of(Config()), target))
-                rates[kind].append(len(tracks) / seconds)
-        for kind, values in rates.items():
-            ratio = statistics.median(a / b for a, b in zip(values, rates["folder"], strict=True))
-            print(f"{kind:<12}{statistics.median(values):8.1f} tracks/s{ratio:8.2f} of loose files")
+        compare(Path(folder), songs, options.rounds)
         first, again = read_tags(Path(folder) / "library", options.files)
         print(f"tags        {first:8.0f} files/s, {again:.0f} with the findings of an earlier scan")
+
+
+def compare(folder: Path, songs: dict[str, CorpusSettings], rounds: int) -> None:
+    """Prepare the same tracks of each kind in turn, and print medians and their ratios to loose files."""
+    recipe, target = Recipe.of(Config()), Location.of(folder)
+    tracks = {kind: scan(settings) for kind, settings in songs.items()}
+    prepare_block(tracks["folder"].slice(0, 1), recipe, target / "start")
+    decoder = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
+    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in songs}  # wall, and of the decoder's CPU
+    for number in range(rounds):
+        for kind in list(songs)[:: -1 if number % 2 else 1]:
+            before = cpu_seconds(decoder.pid)
+            work = functools.partial(prepare_block, tracks[kind], recipe, target / f"out-{kind}-{number}")
+            wall = timed(work) / len(tracks[kind])
+            seconds[kind].append((wall, (cpu_seconds(decoder.pid) - before) / len(tracks[kind])))
+    for kind, values in seconds.items():
+        wall, cpu = (statistics.median(column) for column in zip(*values, strict=True))
+        pairs = [(a / b, c / d) for (b, d), (a, c) in zip(values, seconds["folder"], strict=True)]
+        speed, efficiency = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(
+            f"{kind:<12}{1 / wall:8.1f} tracks/s{speed:8.3f} of loose files;{1000 * cpu:8.2f} ms CPU a track, "
+            f"{efficiency:.3f} times the tracks per CPU second"
+        )
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time of all threads of a process so far."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def write_songs(root: Path, tracks: int, seconds: float) -> dict[str, CorpusSettings]:

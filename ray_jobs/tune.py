@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import ray
+
 from genre import lease
 from genre.errors import TrainingError
 from genre.features import Features, folds
@@ -75,6 +77,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             _publish_best_so_far(runner, result)
             raise KeyboardInterrupt
         if trained.fold is not None:  # the baseline learns from what the networks learned from
+            ray.cancel(baseline)
             baseline = judging.fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
         changed_tracks = decider.robustness_tracks(decided, time.monotonic() - started)
         decoding = config.decoding if changed_tracks else None

@@ -97,7 +97,8 @@ class Findings:
             except (ArtifactError, OSError, KeyError, ValueError) as error:
                 if isinstance(error, OSError) and is_fault(error, part):
                     raise
-                _log.warning("%s is damaged and deleted; what it held is read again", part)
+                # without its address: a forecast reads a copy
+                _log.warning("OUTPUT/scan/%s/%s is damaged; what it held is read again", part.parent.name, part.name)
                 part.delete()
         return pa.concat_tables(tables)
 

@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from genre.corpora._walk import is_system_file, open_root, size_and_time
 from genre.errors import ConfigError, one_line
+from genre.faults import STORAGE_SECONDS, retry
 from genre.settings import CorpusSettings
 from genre.storage import Location
 
@@ -34,11 +35,12 @@ class ShardFile:
 def find_shards(settings: CorpusSettings, suffix: str) -> list[ShardFile]:
     """Return `corpus.root` if it is a file, or every file below it whose name ends in `suffix`, in order.
 
-    Raises `ConfigError` when there is none, and for `corpus.split=official` unless all three splits are named.
+    Raises `ConfigError` when there is none, and for `corpus.split=official` unless all three splits are named, and
+    `StorageError` when the storage does not answer.
     """
     root = open_root(settings.root)
     try:
-        infos = list(_below(root, suffix))
+        infos = retry(lambda: list(_below(root, suffix)), root, STORAGE_SECONDS)
     except OSError as error:
         raise ConfigError(f"corpus.root={root} cannot be read ({one_line(error)}); check address and access") from None
     if not infos:

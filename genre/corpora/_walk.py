@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pyarrow import fs
 
 from genre.errors import ArtifactError, ConfigError, one_line
+from genre.faults import STORAGE_SECONDS, is_fault, retry
 from genre.storage import Location
 
 AUDIO = frozenset(
@@ -93,7 +94,8 @@ def walk(root: Location, setting: str = "corpus.root") -> Iterator[AudioFile]:
     loop; one warning counts them. A local name that is not UTF-8 is yielded escaped (`caf\xe9.wav`) and as MISSING:
     Parquet cannot hold the name, but the file must end in the rejects.
 
-    Raises `ConfigError` for a folder that cannot be listed, and at the end when there was no audio file.
+    A listing that fails by a fault of the storage is repeated. Raises `StorageError` when it still fails after
+    `STORAGE_SECONDS`, and `ConfigError` for a folder that cannot be listed, and when there was no audio file.
     """
     walker = _Walker(root, setting)
     is_empty = True
@@ -129,7 +131,7 @@ class _Walker:
         if self._root.is_local:
             pool = ThreadPoolExecutor(_LISTING_THREADS)
             try:
-                yield from self._below(self._root, "", pool.submit(self._local, self._root.path), pool)
+                yield from self._below(self._root, "", pool.submit(self._listed, self._root), pool)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         else:
@@ -154,14 +156,14 @@ class _Walker:
                 yield _audio_file(str(location), relative + entry.name, entry)
                 continue
             while len(ahead) < _LISTED_AHEAD and (following := next(folders, None)):
-                ahead.append(pool.submit(self._local, following.path))
+                ahead.append(pool.submit(self._listed, following))
             yield from self._below(location, f"{relative}{entry.name}/", ahead.popleft(), pool)
 
     def _remote(self) -> Iterator[AudioFile]:
         """Yield the audio files of any file system from one listing, in the order of a walk through its folders."""
         selector = fs.FileSelector(self._root.path, recursive=True, allow_not_found=True)
         with self._explained(self._root):
-            infos = self._root.filesystem.get_file_info(selector)
+            infos = retry(lambda: self._root.filesystem.get_file_info(selector), self._root, STORAGE_SECONDS)
         start = len(self._root.path.rstrip("/")) + 1
         listed = [
             (names, info)
@@ -187,8 +189,11 @@ class _Walker:
                 f"{self._setting}: {folder} cannot be listed ({one_line(error)}); give read access or move it away"
             ) from None
 
+    def _listed(self, folder: Location) -> list[_Entry]:
+        return retry(lambda: self._local(folder.path), folder, STORAGE_SECONDS)
+
     def _local(self, folder: str) -> list[_Entry]:
-        """Return the folders and audio files in a local folder.
+        """Return the folders and audio files in a local folder. Raises the `OSError` of a fault of its storage.
 
         Uses `os.scandir`, since pyarrow follows links and fails at names that are not UTF-8.
         """
@@ -215,7 +220,9 @@ class _Walker:
 def _stat(item: os.DirEntry[str]) -> tuple[int, float]:
     try:
         status = item.stat()
-    except OSError:  # a broken link, or a file that was deleted after it was listed
+    except OSError as error:  # a broken link, or a file that was deleted after it was listed
+        if is_fault(error, Location.of(item.path)):
+            raise
         return MISSING, 0.0
     return status.st_size, status.st_mtime
 

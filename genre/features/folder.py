@@ -55,11 +55,15 @@ class Features:
         return Features, (self.folder, self.manifest, None, self.view)
 
     def sampled(self, share: float, seed: int) -> Features:
-        """Return this folder with a sample of its training and validation tracks; itself for a share of 1."""
+        """Return this folder with a sample of its training and validation tracks; all of them for a share of 1.
+
+        Like a fold, it takes the place of an earlier view.
+        """
+        complete = self.complete()
         if share == 1:
-            return self
+            return complete
         sample = Sample(share, seed)
-        return Features(self.folder, self.manifest, sample.of(self.tracks()), sample)
+        return Features(self.folder, self.manifest, sample.of(complete.tracks()), sample)
 
     def of_fold(self, fold: Fold) -> Features:
         """Return this folder with the tracks of a fold as the validation split, and those of the others to train on.

@@ -116,11 +116,19 @@ def check(experiment: Experiment, features: Features, workers: int = 1) -> Model
 
 
 def check_start(settings: TrainSettings, features: Features, judged: Sequence[str]) -> None:
-    """Raise `ConfigError` where the model to start from learned from the splits `judged` of these features.
+    """Raise `ConfigError` where the model to start from learned, or may have, from splits `judged` of these features.
 
     The epoch would be chosen, and the new model calibrated, by tracks that it knows.
     """
-    if settings.init_from and provenance.has_learned(Location.of(settings.init_from), features, judged):
+    if not settings.init_from:
+        return
+    has_learned = provenance.has_learned(Location.of(settings.init_from), features, judged)
+    if has_learned is None:
+        raise ConfigError(
+            f"train.init_from={settings.init_from} may have learned from tracks that would judge the new model: it is "
+            "not calibrated, so that nothing tells which tracks it knows; start from another model, or without one"
+        )
+    if has_learned:
         raise ConfigError(
             f"train.init_from={settings.init_from} learned from tracks that would judge the new model, those of "
             f"{' and '.join(judged)} in {features.folder}; start from a model that did not, or without one"

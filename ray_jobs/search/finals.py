@@ -139,7 +139,8 @@ def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
     slot, trial = winner.slot.final(seed), winner.slot.record
     if is_trial:
         slot.folder.start_from(winner.slot.folder)
-    elif slot.last and slot.record is not None and trial is not None and slot.record.folds != trial.folds:
+        return slot.read()
+    if slot.last and slot.record is not None and trial is not None and slot.record.folds != trial.folds:
         slot.folder.location.delete()  # it repeated the trial when fewer folds had finished
         return slot.read()
     return slot

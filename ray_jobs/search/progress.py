@@ -143,15 +143,18 @@ class SearchProgress(Callback):
         for name, complete in self._epochs.items():
             own = [trial for trial in trials if TrialSpec.of(trial.config).architecture == name]
             epochs = (self._to_run[name] - len(own)) * complete
-            epochs += sum(complete - self._epoch(name, _last_report(trial)) for trial in own if not trial.is_finished())
+            epochs += sum(complete - self._trained(trial) for trial in own if not trial.is_finished())
             if epochs and name not in self._epoch_seconds:
                 return 0.0
             left += epochs * self._epoch_seconds.get(name, 0.0)
         return left / self._concurrent
 
-    def _epoch(self, architecture: str, report: dict[str, Any]) -> int:
-        """Return the epochs of a trial at `report`, with earlier folds counted as complete; 0 before the first."""
-        return int(report.get("epoch", 0)) + (int(report.get("fold", 1)) - 1) * self._fold_epochs[architecture]
+    def _trained(self, trial: Trial) -> int:
+        """Return the epochs of a trial in this run and earlier ones, with finished folds counted as complete."""
+        spec, report = TrialSpec.of(trial.config), _last_report(trial)
+        reported = int(report.get("fold", 1)), int(report.get("epoch", 0))
+        fold, epoch = max(reported, self._reached[spec.folder])
+        return epoch + (fold - 1) * self._fold_epochs[spec.architecture]
 
     def _best(self, trials: list[Trial]) -> dict[str, float]:
         """Return the best score so far of each architecture that has one."""

@@ -77,10 +77,12 @@ class Log:
 
     def __init__(self, folder: TrialFolder, record: Record) -> None:
         self._folder, self.record, self._has_reported = folder, record, False
+        self._fold = 0  # that is trained; 0: of a training without folds
         folder.write(record)
 
     def resume(self, trainer: Trainer, fold: int = 0) -> None:
         """Record the epochs of `fold` (0: of a training without folds) that `trainer` has trained."""
+        self._fold = fold
         if fold > 1:
             self.record = self.record.reached_later(trainer.history[-1].epoch if trainer.history else 0)
         else:
@@ -105,9 +107,9 @@ class Log:
         """Record and report that the loss is not finite."""
         self.record = replace(self.record.now(), ended="failed", failure=failure)
         self._folder.write(self.record)
-        if self.record.folds:  # in a later fold, whose epochs are compared with nothing
+        if self._fold > 1:  # its epochs are compared with nothing
             epoch = self.record.epochs - sum(fold.epochs for fold in self.record.folds)
-            self._report(self._summary(epoch) | {"failure": failure, "fold": len(self.record.folds) + 1})
+            self._report(self._summary(epoch) | {"failure": failure, "fold": self._fold})
         else:
             self._report(self._summary(self.record.epochs) | {"failure": failure})
 

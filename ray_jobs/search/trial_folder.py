@@ -150,9 +150,10 @@ class TrialFolder:
         return None if state is None or state.pop("fold", 0) != fold else state
 
     def start_from(self, other: TrialFolder) -> None:
-        """Copy the state of a trial with the same settings and seed, unless this one has started."""
-        if self.record() is None and other._state.exists():
+        """Copy the state of a trial with the same settings and seed, and its scores, unless this one has started."""
+        if self.record() is None and (trial := other.record()) is not None and other._state.exists():
             self._state.write_bytes(other._state.read_bytes())
+            self.write(Record(trial.settings, trial.scores))
 
 
 def wall_seconds(records: Iterable[Record]) -> float:

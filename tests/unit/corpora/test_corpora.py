@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import logging
 import os
 import tempfile
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from scanning import ids, refused, scan, settings, touch
 
 from genre import corpora
-from genre.corpora import fma, gtzan
+from genre.corpora import _walk, fma, gtzan
+from genre.errors import StorageError
 from genre.storage import Location
 
 
@@ -42,6 +44,16 @@ def addresses() -> Iterator[str]:
 
 NAMES = st.sampled_from(["a", "B", "b c", "é", "10", "9"])
 FOLDERS = st.one_of(st.just(""), NAMES)
+
+
+class Faulty:
+    """A listed file whose storage answers no question about it: no file system here fails at will."""
+
+    def __init__(self, item: os.DirEntry[str]) -> None:
+        self.path = item.path
+
+    def stat(self) -> os.stat_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
 
 
 class TestWalk:
@@ -89,6 +101,26 @@ class TestWalk:
             sizes = {audio.relative: audio.size for audio in corpora.walk(Location.of(root))}
         assert sizes == {"rock/a.wav": 1, "rock/annexed.wav": 1, "rock/broken.wav": corpora.MISSING}
         assert "3 links not followed" in caplog.text
+
+    @pytest.mark.parametrize("faults", [1, 99])
+    def test_a_fault_of_the_storage_makes_no_file_missing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: int
+    ) -> None:
+        touch(tmp_path, "a.wav")
+        (tmp_path / "b.wav").symlink_to("a.wav")
+        left, really = [faults], _walk._stat
+
+        def stat(item: os.DirEntry[str]) -> tuple[int, float]:
+            left[0] -= 1
+            return really(Faulty(item) if left[0] >= 0 else item)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(_walk, "_stat", stat)
+        if faults == 1:
+            assert [audio.size for audio in corpora.walk(Location.of(tmp_path))] == [1, 1]
+        else:
+            monkeypatch.setattr(_walk, "STORAGE_SECONDS", 0)
+            with pytest.raises(StorageError, match="run the same command again when the storage answers"):
+                list(corpora.walk(Location.of(tmp_path)))
 
     def test_root_may_be_a_link(self, tmp_path: Path) -> None:
         touch(tmp_path / "real", "rock/a.wav")

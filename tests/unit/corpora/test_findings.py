@@ -204,7 +204,7 @@ def test_a_file_of_findings_that_was_cut_is_read_again(scanner: Scanner, caplog:
         file.truncate(part.size() // 2)
     assert scanner() == first
     assert len(scanner.read) == FILES + 1
-    assert "000001.parquet is damaged and deleted; what it held is read again" in caplog.text
+    assert "OUTPUT/scan/tags-2/000001.parquet is damaged; what it held is read again" in caplog.text
     scanner()
     assert scanner.read == []
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from faulty_storage import Proxy
+from faulty_storage import Proxy, refusing
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from pyarrow import fs
 from scanning import ids, scan
 
+from genre.corpora._shards import find_shards
+from genre.settings import CorpusSettings
 from genre.storage import Location
 
 FOLDERS = 550
@@ -27,6 +29,19 @@ def test_a_listing_costs_a_request_for_each_thousand_files_in_whatever_folders(b
     assert len(set(ids(scan("folder", music)))) == 2 * FOLDERS
     assert len([request for request in bucket.requests if "max-keys=1000" in request]) == 2
     assert len(bucket.requests) <= 5  # the others find out what the root is
+
+
+@pytest.mark.parametrize("ending", [".wav", ".parquet"])
+def test_a_listing_is_repeated_until_the_storage_answers(bucket: Proxy, ending: str) -> None:
+    root, lists = Location.of("s3://bucket/listed"), iter(range(99))
+    for number in range(3):
+        (root / "rock" / f"{number}{ending}").write_bytes(b"song")
+    bucket.fault = refusing(400, "ExpiredToken", lambda request: "max-keys=1000" in request.path and next(lists) < 2)
+    if ending == ".wav":
+        assert len(ids(scan("folder", root))) == 3
+    else:
+        assert len(find_shards(CorpusSettings(root=str(root)), ending)) == 3
+    assert next(lists) > 2
 
 
 def test_a_table_with_sizes_and_times_asks_for_no_file(bucket: Proxy, music: Location) -> None:

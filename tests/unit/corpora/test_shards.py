@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -187,6 +189,23 @@ class TestParquet:
             assert recordings.read(tracks[number].path) == files[number].read_bytes()
         with pytest.raises(AudioError, match="no row 99"):
             recordings.read(members.row_address(Location.of(tmp_path / "a.parquet"), "audio", 0, 99))
+
+    def test_one_row_group_is_in_memory_at_a_time(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        contents = [rng.bytes(1 << 20) for _ in range(16)]
+        pq.write_table(pa.table({"audio": contents, "genre": ["blues"] * 16}), tmp_path / "a.parquet", row_group_size=4)
+        tracks, usual = scan("parquet", tmp_path / "a.parquet"), pa.default_memory_pool()
+        peaks = []
+        for rows in (range(4), range(16)):
+            pa.set_memory_pool(pool := pa.proxy_memory_pool(usual))
+            try:
+                with ThreadPoolExecutor(1) as thread:  # whose row group nobody has opened
+                    for row in rows:
+                        assert thread.submit(recordings.read, tracks[row].path).result() == contents[row]
+            finally:
+                pa.set_memory_pool(usual)
+            peaks.append(pool.max_memory())
+        assert 4 << 20 < peaks[1] < 1.2 * peaks[0]
 
 
 class TestWebDataset:

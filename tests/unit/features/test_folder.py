@@ -24,6 +24,7 @@ from genre.config import load as load_config
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features, Shape, decode
 from genre.features.cache import ClipCache
+from genre.features.folds import Fold
 from genre.features.manifest import SCHEMA_VERSION
 from genre.settings import CacheSettings
 from genre.storage import Location
@@ -87,6 +88,14 @@ class TestLoad:
             row = rows[ids[track], number]
             assert row["spectrogram"] == clips.spectrograms[index].tobytes()
             assert row["peak_db"] == clips.peak_db[index]
+
+    def test_a_view_of_a_view_is_the_same_in_another_process(self, folder: Location) -> None:
+        complete = Features.open(folder)
+        rule = Fold(1, 3, 0, ("train", "valid"))
+        fold = complete.of_fold(rule)
+        for view in (fold.sampled(0.5, 0), fold.sampled(1, 0), complete.sampled(0.5, 0).of_fold(rule)):
+            assert pickle.loads(pickle.dumps(view)).tracks() == view.tracks()  # noqa: S301 - its own
+        assert fold.sampled(0.5, 0).tracks() == complete.sampled(0.5, 0).tracks()
 
     def test_splits_are_disjoint_and_complete(self, folder: Location) -> None:
         loaded = load(Features.open(folder), *SPLITS)

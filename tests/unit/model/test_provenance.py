@@ -99,3 +99,8 @@ def test_no_training_starts_from_a_model_that_knows_what_it_is_judged_by(
     experiment.check_start(started, features, ["valid"])
     with pytest.raises(ConfigError, match="those of train and valid in "):
         experiment.check_start(started, features, ["train", "valid"])
+    (model / "validation.parquet").delete()
+    with pytest.raises(ConfigError, match="may have learned from tracks that would judge the new model") as error:
+        experiment.check_start(started, features, ["train", "valid"])
+    assert "\n" not in str(error.value)
+    experiment.check_start(started, features, ["valid"])

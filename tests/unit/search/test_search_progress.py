@@ -77,6 +77,27 @@ def test_an_epoch_takes_its_time_also_where_patience_ends_the_folds(
         assert f", at most about {duration(5 * left)} left" in capsys.readouterr().err
 
 
+def test_a_final_training_that_resumes_its_trial_has_only_the_rest_of_the_epochs_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = Slot("cnn", 0, 9, Location.of(tmp_path))
+    trial.folder.save_state({"epoch": 6})
+    trial.folder.write(Record({}, [(epoch, 0.5) for epoch in range(1, 7)], [(0.0, 30.0)], ended="stopped"))
+    copied, other = trial.read().final(0), trial.read().final(1)
+    copied.folder.start_from(trial.folder)
+    slots = [copied.read(), other]
+    progress = SearchProgress("final", slots, slots, concurrent=1)
+    progress.setup()
+    running, waiting = _trial(copied, 0, "RUNNING"), _trial(other, 0, "PENDING")
+    waiting.run_metadata.last_result = {}
+    for epoch in (7, 8):
+        report = {"epoch": epoch, "best_f1": 0.5, "train_loss": 1.0, "time_this_iter_s": 5.0}
+        progress.on_trial_result(1, [running, waiting], running, report)
+        progress.on_experiment_end([running, waiting])
+        left = 9 - epoch + 9
+        assert f", at most about {duration(5 * left)} left" in capsys.readouterr().err
+
+
 def _trial(slot: Slot, epochs: int, status: str) -> Any:
     """Return what the progress reads of a Tune trial."""
     return SimpleNamespace(

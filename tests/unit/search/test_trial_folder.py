@@ -72,8 +72,10 @@ def test_a_finished_trial_keeps_no_state(folder: TrialFolder) -> None:
 def test_another_training_starts_from_the_state_of_a_trial_once(folder: TrialFolder, tmp_path: Path) -> None:
     other = TrialFolder(Location.of(tmp_path / "other"))
     folder.save_state({"epoch": 1})
+    folder.write(Record(SETTINGS, [(1, 0.5)], [(0.0, 9.0)], ended="stopped", minutes=3))
     other.start_from(folder)
     assert other.load_state() == {"epoch": 1}
+    assert other.record() == Record(SETTINGS, [(1, 0.5)])  # its time is counted for the trial
     other.save_state({"epoch": 2})
     other.write(Record(SETTINGS))
     other.start_from(folder)
