@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from library import tone
 from music import InTurn, clip_rows, config_of, write_song
-from scanning import ids, refused, scan, settings
+from scanning import ids, refused, scan, settings, states
 
 from genre import corpora
 from genre.audio import members, recordings
@@ -260,6 +260,24 @@ class TestWebDataset:
         tracks = scan("webdataset", tmp_path)
         assert [recordings.read(track.path) for track in tracks] == [b"one", b"two"]
         assert lines(tmp_path) == ["odd: a.tar: 3 members skipped: links or devices; the first is link.wav"]
+
+    def test_nothing_outside_the_output_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        song = write_song(tmp_path / "loose/a.wav", seed=1).read_bytes()
+        for place in (shards := tmp_path / "a/b/shards", tmp_path / "a/b/typed"):
+            place.mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "a/b/typed")
+        with tarfile.open(shards / "a.tar", "w") as archive:
+            for name in (f"{tmp_path}/absolute.wav", "../above.wav", "../../a/b/shards/a.tar.wav", "here.wav"):
+                add(archive, name, song)
+            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+                link = tarfile.TarInfo("link")
+                link.type, link.linkname = kind, str(tmp_path)
+                archive.addfile(link)
+            add(archive, "link/behind.wav", song)
+        before = states(tmp_path, without=tmp_path / "out")
+        manifest = prepare(config("webdataset", shards, tmp_path / "out"), InTurn())
+        assert (manifest.counts.tracks, manifest.counts.rejected) == (5, 0)
+        assert states(tmp_path, without=tmp_path / "out") == before
 
     def test_what_is_skipped_has_a_line(self, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "a\nb.tar", "w", format=tarfile.PAX_FORMAT) as archive:
