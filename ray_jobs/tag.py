@@ -5,8 +5,9 @@
     find ~/Music -newer seen -print0 | genre tag - output=outputs/mine
     genre tag undo=outputs/mine/tags/written.csv
 
-Write OUTPUT/tags: the genres and a timeline of each file (Parquet and CSV), and the files that could not be read, with
-the reason. Run again after an interruption, or after adding files, it does only new content.
+Write OUTPUT/tags: the genres of each file (Parquet, CSV and JSON Lines), a timeline (Parquet and CSV), and the files
+that could not be read, with the reason. Run again after an interruption, or after adding files, it does only new
+content.
 """
 
 from __future__ import annotations

@@ -107,6 +107,12 @@ ENTRIES: list[Entry] = [
         "tests/contract/test_corpora_contract.py",
         r'"\1": small_\1',
     ),
+    Covered(
+        r"genre prepare --config (discogs.yaml) .*|genre prepare corpus.kind=table .*/(mtg-jamendo/tracks.csv) .*"
+        r"|python (jamendo_table.py)",
+        "tests/unit/corpora/test_corpora_page.py",
+        r"\1\2\3",
+    ),
     Covered(r"find ~/Music .*-print0 \| genre tag - .*", "tests/ray/test_tag.py", '"find", music'),
     Covered(r"genre tag undo=\S+", "tests/ray/test_tag_writing.py", "undo={out / 'tags/written.csv'}"),
     Covered(r"genre evaluate evaluate.folds=5", "tests/ray/test_cross_validation.py", '"evaluate.folds=2"'),

@@ -35,6 +35,12 @@ def touch(root: Path, *names: str, content: bytes = b"x") -> Path:
     return root
 
 
+def states(root: Path, without: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of everything below `root` that is not `without` or below it."""
+    paths = [path for path in root.rglob("*") if not path.is_relative_to(without)]
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths}
+
+
 def refused(kind: str, root: object = "", split: str = "auto", **params: Any) -> str:
     """Return the message of the `ConfigError` that the scan raises."""
     with pytest.raises(ConfigError) as error:

@@ -71,14 +71,15 @@ def scan(
 ) -> Iterator[Track]:
     """Yield every track of a corpus. Raises `ConfigError` when its settings or files are wrong.
 
-    `report` is called with lines for a person, by a corpus that has something to say. In `folder`, a corpus that reads
-    files keeps what it read, so that an interrupted scan resumes and a later one reads only new and changed files.
+    `report` is called with lines for a person, by a corpus that has something to say; a name with a line break is still
+    one line. In `folder`, a corpus that reads files keeps what it read, so that an interrupted scan resumes and a later
+    one reads only new and changed files.
     """
     require_known("corpus.kind", settings.kind, registry.names(__name__))
     module = registry.load(__name__, settings.kind)
     params = validate(module.Params, settings.params, "corpus.params.")
     if report and hasattr(module, "scan_with_report"):
-        yield from module.scan_with_report(settings, params, report, folder)
+        yield from module.scan_with_report(settings, params, lambda text: report(" ".join(text.splitlines())), folder)
     else:
         yield from module.scan(settings, params)
 

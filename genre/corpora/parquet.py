@@ -6,7 +6,8 @@
 
 Other names of columns are set in `params`. A file named `train-...`, `validation-...` or `test-...`, or in a folder of
 that name, has that split, if there are files of all three. `track_id` is the path below the root and the row. A row
-without a genre is `unlabelled`; a row without bytes is a reject.
+without a genre is `unlabelled`; a row without bytes is a reject. Of a list of genres or artists the first that is not
+empty counts. A file that is not Parquet or is cut is left out and reported.
 
 Only labels are read here. A worker reads the audio of a row from its row group (`genre.audio.members`). A changed file
 is prepared again.
@@ -14,8 +15,10 @@ is prepared again.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +31,9 @@ from genre.corpora import UNLABELLED, Track
 from genre.corpora._artists import artist_key
 from genre.corpora._shards import ShardFile, find_shards
 from genre.errors import ArtifactError, ConfigError, one_line
+from genre.faults import STORAGE_SECONDS, retry
 from genre.settings import CorpusSettings, Settings
+from genre.storage import Location
 
 _AUDIO, _GENRES, _GROUPS = ("audio",), ("genre", "label"), ("artist", "group")  # columns, unless settings name others
 
@@ -42,16 +47,35 @@ class Params(Settings):
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
-    """Yield every row of every file, in the order of paths and rows.
+    """Yield every row of every file, in the order of paths and rows."""
+    return scan_with_report(settings, params, lambda line: None, None)
 
-    Raises `ConfigError` for a file that is not Parquet or is cut, and for one without a column of audio or genres.
+
+def scan_with_report(
+    settings: CorpusSettings, params: Params, report: Callable[[str], None], folder: Location | None
+) -> Iterator[Track]:
+    """Yield what `scan` does, then report the files that cannot be read. Nothing is kept in `folder`.
+
+    Raises `ConfigError` when no file can be read, and for one without a column of audio or genres; `StorageError` for
+    one that cannot be reached.
     """
-    for shard in find_shards(settings, ".parquet"):
+    shards, problems = find_shards(settings, ".parquet"), []
+    for shard in shards:
         try:
-            with shard.file.open_parquet() as reader:
-                yield from _tracks(reader, shard, params)
-        except (ArtifactError, pa.ArrowException, OSError) as error:
-            raise ConfigError(f"corpus.root: {shard.file} cannot be read ({one_line(error)}); copy it again") from None
+            with contextlib.ExitStack() as stack:
+                yield from _tracks(_open(shard, stack), shard, params)
+        except ArtifactError as error:
+            problems.append(str(error).replace("make it again", "copy it again"))
+        except (pa.ArrowException, OSError) as error:
+            problems.append(f"{shard.file} cannot be read ({one_line(error)}); copy it again")
+    if len(problems) == len(shards):
+        raise ConfigError(f"corpus.root: {problems[0]}")
+    for problem in problems:
+        report(f"odd: rows are left out: {problem}")
+
+
+def _open(shard: ShardFile, stack: contextlib.ExitStack) -> pq.ParquetFile:
+    return retry(lambda: stack.enter_context(shard.file.open_parquet()), shard.file, STORAGE_SECONDS)
 
 
 def _tracks(reader: pq.ParquetFile, shard: ShardFile, params: Params) -> Iterator[Track]:
@@ -64,9 +88,9 @@ def _tracks(reader: pq.ParquetFile, shard: ShardFile, params: Params) -> Iterato
     _check_audio(schema.field(audio).type, audio, shard)
     names, first = _label_names(schema, genre), 0
     for number in range(reader.num_row_groups):
-        labels = reader.read_row_group(number, columns=[genre, group] if group else [genre])
-        genres = _texts(labels[genre], names)
-        groups = _texts(labels[group], None) if group else [None] * len(genres)
+        labels = _read_labels(reader, number, [genre, group] if group else [genre], shard)
+        genres = _texts(labels[genre], names, f"column {genre!r} of {shard.file}")
+        groups = _texts(labels[group], None, f"column {group!r} of {shard.file}") if group else [None] * len(genres)
         for row, (name, artist) in enumerate(zip(genres, groups, strict=True)):
             yield Track(
                 track_id=f"{shard.relative}#{first + row:08d}",
@@ -78,6 +102,10 @@ def _tracks(reader: pq.ParquetFile, shard: ShardFile, params: Params) -> Iterato
                 split=shard.split if name else UNLABELLED,
             )
         first += len(genres)
+
+
+def _read_labels(reader: pq.ParquetFile, number: int, columns: list[str], shard: ShardFile) -> pa.Table:
+    return retry(lambda: reader.read_row_group(number, columns=columns), shard.file, STORAGE_SECONDS)
 
 
 def _column(schema: pa.Schema, name: str | None, defaults: Sequence[str], shard: ShardFile, setting: str) -> str | None:
@@ -119,15 +147,33 @@ def _label_names(schema: pa.Schema, column: str) -> list[str] | None:
     """Return the names of the classes of a ClassLabel, None for another column."""
     try:
         features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[column]["names"]
-    except (KeyError, TypeError, ValueError):
+        feature = features[column]
+        names = feature.get("feature", feature)["names"]  # the first of a list of labels
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _texts(column: pa.ChunkedArray, names: list[str] | None) -> list[str | None]:
-    """Return the values as text; empty ones, and numbers that have no name, are None."""
+def _texts(column: pa.ChunkedArray, names: list[str] | None, place: str) -> list[str | None]:
+    """Return the values as text, of a list its first; empty ones, and numbers that have no name, are None.
+
+    Raises `ConfigError` for values of another type.
+    """
+    if _is_list(column.type):
+        parts = [chunk.flatten() for chunk in column.chunks]
+        values = iter(_texts(pa.chunked_array(parts, column.type.value_type), names, place))
+        lengths = pc.list_value_length(column).to_pylist()
+        return [next(filter(None, list(islice(values, length or 0))), None) for length in lengths]
     if names is not None and pa.types.is_integer(column.type):
         return [names[value] if value is not None and 0 <= value < len(names) else None for value in column.to_pylist()]
-    texts = pc.utf8_trim_whitespace(pc.cast(column, pa.string())).to_pylist()
+    try:
+        texts = pc.utf8_trim_whitespace(pc.cast(column, pa.string())).to_pylist()
+    except pa.ArrowNotImplementedError:
+        raise ConfigError(
+            f"corpus.root: {place} is {column.type}; it should be text, numbers, or lists of them"
+        ) from None
     return [text or None for text in texts]
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

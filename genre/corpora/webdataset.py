@@ -3,8 +3,9 @@
     shard-0000.tar   0001.mp3  0001.json    {"genre": "rock", "artist": "..."}
                      0002.flac 0002.cls     rock, or the number of a genre in `params.classes`
 
-Members whose names are equal up to the first dot belong together. Members that are no regular files, such as links, are
-skipped; names are only names, since nothing is unpacked. Splits are in the names of the shards, as in `parquet`.
+Members whose names are equal up to the first dot belong together. Of recordings with the same name the last counts, as
+for tar. Members that are no regular files, such as links, are skipped; names are only names, since nothing is unpacked.
+Splits are in the names of the shards, as in `parquet`.
 `track_id` is the path of the shard below the root and the name of the audio in it.
 
 Only headers and labels are read here, by several threads. They are kept in OUTPUT/scan: a later scan, also after an
@@ -16,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,7 +39,7 @@ from genre.wording import plural
 _THREADS = 16
 _BUFFER = 1 << 14  # bytes of a request: a header and the labels next to it
 _LARGEST_LABEL = 1 << 20  # bytes
-_FOLDER = "webdataset-1"  # of the findings; a new number when other things are read
+_FOLDER = "webdataset-2"  # of the findings; a new number when other things are read
 
 
 class Params(Settings):
@@ -73,7 +75,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 def scan_with_report(
     settings: CorpusSettings, params: Params, report: Callable[[str], None], folder: Location | None
 ) -> Iterator[Track]:
-    """Yield what `scan` does, and report what is odd: shards that are cut, links, labels that are not readable.
+    """Yield what `scan` does, and report what is odd: shards that are cut, members and labels that are not used.
 
     What was read is kept in `folder`. Raises `ConfigError` for a file that is no tar file, or compressed, and
     `StorageError` for one that cannot be reached.
@@ -132,14 +134,13 @@ def _contents(shard: ShardFile, known: str | None) -> _Contents:
 
 def _read(shard: ShardFile) -> _Contents:
     """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
-    contents, links = _Contents(shard), 0
+    contents, skipped = _Contents(shard), defaultdict[str, list[str]](list)
     with shard.file.filesystem.open_input_file(shard.file.path) as stream:
         try:
             with tarfile.open(fileobj=io.BufferedReader(stream, _BUFFER), mode="r:") as archive:
                 for member in archive:
-                    links += not (member.isreg() or member.isdir())
-                    if member.isreg() and not member.issparse():
-                        _add(contents, archive, member)
+                    if reason := _add(contents, archive, member):
+                        skipped[reason].append(_safe(member.name))
         except (tarfile.TarError, OSError) as error:
             if isinstance(error, OSError) and is_fault(error, shard.file):
                 raise
@@ -148,33 +149,51 @@ def _read(shard: ShardFile) -> _Contents:
                     f"corpus.root: {shard.file} is no tar file ({one_line(error)}); unpack or copy it"
                 ) from None
             contents.problems.append(f"cut after {plural(len(contents.audio), 'recording')}; copy it again")
-    if links:
-        contents.problems.append(f"{plural(links, 'member')} skipped that are links or devices")
+    contents.problems += [
+        f"{plural(len(names), 'member')} skipped: {reason}; the first is {names[0]}"
+        for reason, names in skipped.items()
+    ]
     return contents
 
 
-def _add(contents: _Contents, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    """Note the place of a recording, or the content of a label."""
+def _add(contents: _Contents, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    """Note the place of a recording, or the content of a label. Return why one is skipped, "" if none is."""
     name = _safe(member.name)
-    ending = name.rsplit("/", 1)[-1].rpartition(".")[2].lower()
-    if is_audio(name.rsplit("/", 1)[-1]):
+    base = name.rsplit("/", 1)[-1]
+    ending = base.rpartition(".")[2].lower()
+    if member.isdir():
+        return ""
+    if not member.isreg():
+        return "links or devices"
+    if member.issparse():
+        return "sparse files"
+    if is_audio(base):
+        replaced = name in contents.audio
         contents.audio[name] = member.offset_data, member.size
-    elif ending in ("json", "cls") and member.size <= _LARGEST_LABEL:
-        extracted = archive.extractfile(member)
-        assert extracted is not None
-        text = extracted.read().decode(errors="replace")
-        labels = contents.labels.setdefault(_key(name), {})
-        if ending == "cls":
-            labels["cls"] = text.strip()
-            return
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = None
-        if isinstance(content, dict):
-            labels |= content
-        else:
-            contents.problems.append(f"{name} is not a JSON object")
+        return "a later one has the same name" if replaced else ""
+    if ending not in ("json", "cls"):
+        return ""
+    if member.size > _LARGEST_LABEL:
+        return "labels of more than 1 MiB"
+    extracted = archive.extractfile(member)
+    assert extracted is not None
+    text = extracted.read().decode(errors="replace")
+    return _add_label(contents.labels.setdefault(_key(name), {}), ending, text)
+
+
+def _add_label(labels: dict[str, Any], ending: str, text: str) -> str:
+    """Add the text of a label to the others of its recording. Return why it is skipped, "" if it is not."""
+    if ending == "cls":
+        labels["cls"] = text.strip()
+        return ""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # the second: a thousand brackets
+        content = None
+    if not isinstance(content, dict):
+        return "labels that are not a JSON object"
+    labels |= content
+    return ""
 
 
 def _safe(name: str) -> str:

@@ -95,7 +95,10 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `{self.prog} --help` shows the grammar")
+        remedy = f"`{self.prog} --help` shows the grammar"
+        if " --stdin" in message and self.prog.endswith(("tag", "embed")):
+            remedy = f"`{self.prog} -` reads paths from standard input, each ended by a NUL"
+        raise ConfigError(f"{message}; {remedy}")
 
 
 def _parser(program: str) -> _Parser:

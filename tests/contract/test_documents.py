@@ -65,6 +65,12 @@ def test_a_block_with_a_title_is_a_file(tmp_path: Path) -> None:
     assert [block.text for block in snippets([page])] == ["x = 2"]
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if files(str(page))], ids=lambda page: page.name)
+def test_a_test_writes_the_files_of_a_page(page: Path) -> None:
+    call = f'files("{page.relative_to(REPOSITORY)}")'
+    assert any(call in test.read_text(encoding="utf-8") for test in (REPOSITORY / "tests").rglob("*.py"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_named_file_exists(page: Path) -> None:
     named = re.findall(r"`((?:genre|ray_jobs|tests|benchmarks|configs|examples|docs|\.ci)/[\w./-]*)`", text_of(page))

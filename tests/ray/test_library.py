@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from library import CLASSES, SPELLINGS, write_ape_tags, write_cyrillic_tags, write_library, write_tags
+from scanning import states
 
 from genre.audio import tags
 from genre.features import Features
@@ -45,6 +46,7 @@ class Library:
     unreadable: dict[str, str]  # the reason of each other file
     before: dict[str, bytes]  # the files as they were
     genres: dict[str, list[str]]  # what people wrote into them
+    outside: list[dict[str, tuple[int, int]]]  # sizes and times of all but the output, before and after the jobs
 
     def arguments(self, *more: str) -> list[str]:
         return [*SETTINGS, f"output={self.home / 'out'}", *more]
@@ -99,12 +101,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     names = [*truth, *unreadable]
     before = {name: (music / name).read_bytes() for name in names}
     genres = {name: list(tags.read(Location.of(music / name)).genres) for name in truth}
-    library = Library(home, truth, unreadable, before, genres)
+    library = Library(home, truth, unreadable, before, genres, [states(home, without=home / "out")])
     corpus = ("corpus.kind=tags", f"corpus.root={music}", "corpus.params.min_tracks=8", "corpus.params.min_artists=3")
     assert cli.main("prepare", library.arguments(*corpus)) == cli.OK
     assert cli.main("train", library.arguments()) == cli.OK
     model = f"model={home / 'out/models/cnn'}"
     assert cli.main("embed", library.arguments(f"inputs={music}", model, "min_precision=0.6")) == cli.OK
+    library.outside.append(states(home, without=home / "out"))
     return library
 
 
@@ -121,6 +124,12 @@ def test_no_file_is_lost(library: Library) -> None:
     assert library.rows("tags.csv").keys() == library.truth.keys()
     assert {name: row["reason"] for name, row in library.rows("failures.csv").items()} == library.unreadable
     assert library.contents() == library.before
+
+
+def test_nothing_outside_the_output_is_written(library: Library) -> None:
+    before, after = library.outside
+    assert len(before) > len(library.truth)
+    assert after == before
 
 
 def test_missing_genres_come_back(library: Library, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,18 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from faulty_storage import Handler, Proxy, healthy, refusing
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from library import tone, write_tags
-from scanning import settings, touch
+from scanning import scan, settings, touch
 
 from genre import corpora
 from genre.audio import tags as tag_reader
 from genre.audio.tags import FileTags
 from genre.corpora import Track, tags
+from genre.corpora import parquet as parquet_files
 from genre.corpora import webdataset as tar_files
 from genre.corpora._findings import Findings
 from genre.errors import StorageError
@@ -260,6 +262,31 @@ def test_a_bucket_that_goes_away_ends_the_scan_and_the_next_one_asks_for_the_res
     bucket.requests.clear()
     scanner()
     assert of_files(bucket) == []
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_a_parquet_file_that_cannot_be_reached_is_not_left_out(
+    answered: int, bucket: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its metadata nor, after them, its labels."""
+    monkeypatch.setattr(parquet_files, "STORAGE_SECONDS", 0)
+    for name in ("a", "b"):
+        table = pa.table({"audio": [b"x"] * 5, "genre": ["a"] * 5})
+        Location.of(f"s3://bucket/music/{name}.parquet").write_table(table)
+    assert len(scan("parquet", "s3://bucket/music")) == 10
+    gets = 0
+
+    def fails_later(request: Handler, number: int) -> bool:
+        nonlocal gets
+        gets += request.command == "GET" and "b.parquet" in request.path
+        if gets > answered and "b.parquet" in request.path:
+            request.refuse(400, "ExpiredToken")
+            return True
+        return False
+
+    bucket.fault = fails_later
+    with pytest.raises(StorageError, match=r"b.parquet cannot be reached"):
+        scan("parquet", "s3://bucket/music")
 
 
 def test_a_tar_file_is_read_once_and_a_fault_does_not_shorten_it(

@@ -190,20 +190,21 @@ class TestScan:
         song(tmp_path, "long.mp3", "x" * 10_000, "c")
         write_cyrillic_tags(tone(tmp_path / "cyrillic.mp3"), genre="Рок")
         song(tmp_path, "jazz.ogg", "Jazz", "d")
-        touch(tmp_path, "broken.mp3", "empty.flac", content=b"no music")
+        touch(tmp_path, "broken.mp3", "empty.flac", "a\nline\u2028break.mp3", content=b"no music")
         tracks = scan("tags", tmp_path, **ALL)
         assert genres(tracks) == {
-            "broken.mp3": None, "cyrillic.mp3": "Rock", "empty.flac": None, "good.mp3": "Rock", "jazz.ogg": "Jazz",
+            "a\nline\u2028break.mp3": None, "broken.mp3": None,
+            "cyrillic.mp3": "Rock", "empty.flac": None, "good.mp3": "Rock", "jazz.ogg": "Jazz",
             "long.mp3": None, "none.wav": None, "several.flac": "Rock",
         }  # fmt: skip
         lines = report(tmp_path, **ALL)
-        assert not [line for line in lines if "\n" in line or len(line) > 400]
+        assert not [line for line in lines if line.splitlines() != [line] or len(line) > 400]
         text = "\n".join(lines)
         assert "1 file with several genres, of which the first counts; the first is several.flac" in text
         assert "1 file with a genre of more than 60 characters" in text
         assert "1 file with tags in Windows-1251" in text
-        assert "2 files without readable tags; the first is broken.mp3" in text
-        assert lines[0] == "tags: 8 files of 4 artists: 4 with 2 genres, 4 unlabelled"
+        assert "3 files without readable tags; the first is a line break.mp3" in text
+        assert lines[0] == "tags: 9 files of 4 artists: 4 with 2 genres, 5 unlabelled"
 
     def test_odd_artists_and_genres_are_reported(self, tmp_path: Path) -> None:
         for number, genre in enumerate(["Rock", "Jazz", "Pop", "Blues"]):

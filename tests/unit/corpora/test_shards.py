@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from library import tone
 from music import InTurn, clip_rows, config_of, write_song
-from scanning import ids, refused, scan, settings
+from scanning import ids, refused, scan, settings, states
 
 from genre import corpora
 from genre.audio import members, recordings
@@ -167,9 +167,46 @@ class TestParquet:
     def test_a_file_cut_in_half_is_refused(self, tmp_path: Path) -> None:
         shard = hugging_face(tmp_path / "a.parquet", write_loose(tmp_path / "loose"))
         shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-        assert "a.parquet cannot be read" in refused("parquet", tmp_path)
+        message = refused("parquet", tmp_path)
+        assert "a.parquet: not Parquet, or cut short" in message
+        assert message.endswith("); copy it again")
+        assert message.count("again") == message.count("a.parquet") == 1
         (tmp_path / "b").mkdir()
         assert "holds no .parquet file" in refused("parquet", tmp_path / "b")
+
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+    def test_a_cut_file_among_good_ones_is_a_line(self, tmp_path: Path, share: float) -> None:
+        files = write_loose(tmp_path / "loose")
+        shards = [hugging_face(tmp_path / "shards" / f"{name}.parquet", files) for name in "abc"]
+        complete = scan("parquet", tmp_path / "shards")
+        shards[1].write_bytes(shards[1].read_bytes()[: int(share * shards[1].stat().st_size)])
+        found: list[str] = []
+        tracks = list(corpora.scan(settings("parquet", tmp_path / "shards"), found.append))
+        assert tracks == [track for track in complete if not track.track_id.startswith("b")]
+        assert len(found) == 1
+        assert found[0].startswith(f"odd: rows are left out: {shards[1]}: ")
+
+    def test_of_a_list_the_first_value_counts(self, tmp_path: Path) -> None:
+        song = tone(tmp_path / "a.wav").read_bytes()
+        styles = [["", None, " Rock ", "Jazz"], [], None, [None], ["Jazz"]]
+        for kind in (pa.list_(pa.string()), pa.large_list(pa.large_string())):
+            columns = {"audio": [song] * 5, "genre": pa.array(styles, kind), "artist": pa.array(styles, kind)}
+            pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+            tracks = scan("parquet", tmp_path / "a.parquet")
+            assert [track.genre for track in tracks] == ["Rock", None, None, None, "Jazz"]
+            assert [track.group for track in tracks] == ["rock", None, None, None, "jazz"]
+
+    def test_of_a_list_of_numbers_the_first_that_has_a_name_counts(self, tmp_path: Path) -> None:
+        feature = {"label": {"feature": {"names": list(GENRES), "_type": "ClassLabel"}, "_type": "List"}}
+        table = pa.table({"audio": [b"a", b"b", b"c"], "label": [[7, 1, 0], [], [0]]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": feature}})})
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert [track.genre for track in scan("parquet", tmp_path)] == ["jazz", None, "blues"]
+
+    def test_a_genre_of_another_type_is_refused(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"audio": [b"a"], "genre": [{"name": "rock"}]}), tmp_path / "a.parquet")
+        assert "column 'genre' of" in (message := refused("parquet", tmp_path))
+        assert "it should be text, numbers, or lists of them" in message
 
     def test_a_damaged_row_group_is_a_reject_of_its_rows(self, tmp_path: Path) -> None:
         files = write_loose(tmp_path / "loose")
@@ -227,7 +264,9 @@ class TestWebDataset:
             ("a.tar/4.wav", None, None), ("a.tar/5.wav", None, None), ("a.tar/6.wav", "b", None),
         ]  # fmt: skip
         assert [recordings.read(track.path).decode() for track in tracks][2] == "deep/3.wav"
-        assert lines(tmp_path / "a.tar", **params) == ["odd: a.tar: 5.json is not a JSON object"]
+        assert lines(tmp_path / "a.tar", **params) == [
+            "odd: a.tar: 1 member skipped: labels that are not a JSON object; the first is 5.json"
+        ]
 
     def test_links_and_absolute_paths_do_no_harm(self, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "a.tar", "w") as archive:
@@ -239,7 +278,48 @@ class TestWebDataset:
                 archive.addfile(link)
         tracks = scan("webdataset", tmp_path)
         assert [recordings.read(track.path) for track in tracks] == [b"one", b"two"]
-        assert lines(tmp_path) == ["odd: a.tar: 3 members skipped that are links or devices"]
+        assert lines(tmp_path) == ["odd: a.tar: 3 members skipped: links or devices; the first is link.wav"]
+
+    def test_nothing_outside_the_output_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        song = write_song(tmp_path / "loose/a.wav", seed=1).read_bytes()
+        for place in (shards := tmp_path / "a/b/shards", tmp_path / "a/b/typed"):
+            place.mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "a/b/typed")
+        with tarfile.open(shards / "a.tar", "w") as archive:
+            for name in (f"{tmp_path}/absolute.wav", "../above.wav", "../../a/b/shards/a.tar.wav", "here.wav"):
+                add(archive, name, song)
+            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+                link = tarfile.TarInfo("link")
+                link.type, link.linkname = kind, str(tmp_path)
+                archive.addfile(link)
+            add(archive, "link/behind.wav", song)
+        before = states(tmp_path, without=tmp_path / "out")
+        manifest = prepare(config("webdataset", shards, tmp_path / "out"), InTurn())
+        assert (manifest.counts.tracks, manifest.counts.rejected) == (5, 0)
+        assert states(tmp_path, without=tmp_path / "out") == before
+
+    def test_what_is_skipped_has_a_line(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "a\nb.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+            for number in range(3):
+                add(archive, "twice.wav", str(number).encode())
+            add(archive, "line\nbreak.json", b"[" * 100_000)
+            add(archive, "line\nbreak.wav", b"song")
+            add(archive, "large.cls", b"rock" * 300_000)
+            sparse = tarfile.TarInfo("holes.wav")
+            sparse.pax_headers = {"GNU.sparse.size": "9", "GNU.sparse.map": "0,0"}
+            archive.addfile(sparse)
+            folder = tarfile.TarInfo("folder.wav")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+        tracks = scan("webdataset", tmp_path)
+        assert [recordings.read(track.path) for track in tracks] == [b"2", b"song"]
+        skipped = "odd: a b.tar: {} skipped: {}; the first is {}"
+        assert lines(tmp_path) == [
+            skipped.format("2 members", "a later one has the same name", "twice.wav"),
+            skipped.format("1 member", "labels that are not a JSON object", "line break.json"),
+            skipped.format("1 member", "labels of more than 1 MiB", "large.cls"),
+            skipped.format("1 member", "sparse files", "holes.wav"),
+        ]
 
     def test_a_shard_cut_in_half_gives_its_first_half(self, tmp_path: Path) -> None:
         files = write_loose(tmp_path / "loose")
