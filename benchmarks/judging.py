@@ -42,7 +42,7 @@ from genre.storage import Location
 from genre.training.experiment import Experiment
 from ray_jobs.engine import blocks, cluster  # before ray, whose environment it sets
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.engine.predictions import Measure, Stream
+from ray_jobs.scoring.predictions import Measure, Stream
 
 CLASSES = [f"genre{number}" for number in range(10)]
 SHAPE = Shape(bins=128, frames=1292, range_db=80.0, frame_seconds=512 / 22050)

@@ -35,7 +35,7 @@ from genre.reviewing.corrections import NAME, Corrections
 from genre.reviewing.review import Review
 from genre.storage import Location
 from genre.tagging.tag_table import TagTable
-from ray_jobs.engine import review_service
+from ray_jobs.pages import review_service
 
 T = TypeVar("T")
 QUERIES = {

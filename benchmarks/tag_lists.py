@@ -31,7 +31,7 @@ from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging import audio_files, tag_rows
 from genre.tagging.tag_table import TagTable
-from ray_jobs.engine import tag_report
+from ray_jobs.tagging import tag_report
 
 GENRES = ["blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"]
 PART = 2000  # rows that a run saves at a time

@@ -2,7 +2,7 @@
 
     python benchmarks/tag_throughput.py MODEL MUSIC [--cpus 2] [--rounds 3] [--files 128]
 
-The job is measured through `ray_jobs.engine.tagging.stream`, everything between its list of files and its rows: tasks,
+The job is measured through `ray_jobs.tagging.stream.stream`, everything between its list of files and its rows: tasks,
 decoders in separate processes, the cache of contents, and the transfer of results. The time is measured from the first
 result of every worker until the first worker runs out of work.
 
@@ -43,7 +43,8 @@ from genre.settings import Config
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from genre.tagging.known_contents import KnownContents
-from ray_jobs.engine import cluster, machines, tagging
+from ray_jobs.engine import cluster, machines
+from ray_jobs.tagging import distributed
 
 _NICE = 15  # of Ray's workers
 
@@ -102,7 +103,7 @@ def _loop(paths: list[str]) -> Speed:
 def job(config: Config, ensemble: SavedEnsemble, files: pa.Table) -> Speed:
     """Measure the job from the first results of all workers until the first worker has no more work."""
     marks = []
-    for rows in tagging.stream(config, ensemble, files, KnownContents.none()):
+    for rows in distributed.stream(config, ensemble, files, KnownContents.none()):
         marks.append((time.perf_counter(), _cpu_seconds(), len(rows), sum(rows["seconds"].to_pylist())))
     workers = machines.slots({"CPU": 1})
     begin, end = workers - 1, len(marks) - workers

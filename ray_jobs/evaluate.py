@@ -25,8 +25,9 @@ from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
-from ray_jobs.engine import cli, cluster, judging
-from ray_jobs.engine.cross_validation import CrossValidation
+from ray_jobs.engine import cli, cluster
+from ray_jobs.scoring import judging
+from ray_jobs.scoring.cross_validation import CrossValidation
 
 
 def run(config: Config) -> None:

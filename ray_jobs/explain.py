@@ -20,7 +20,7 @@ from genre.tagging.tagger import Tagger
 from genre.wording import plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_model
-from ray_jobs.engine.tag_report import clock
+from ray_jobs.tagging.tag_report import clock
 
 
 def run(config: Config) -> None:

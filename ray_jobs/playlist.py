@@ -24,7 +24,8 @@ from genre.retrieval.playlist import Song
 from genre.settings import Config, require_known
 from genre.storage import Location
 from genre.wording import duration, plural
-from ray_jobs.engine import cli, queries
+from ray_jobs.engine import cli
+from ray_jobs.tagging import queries
 
 _BATCH = 1000  # rows that are read at a time
 

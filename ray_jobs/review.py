@@ -23,8 +23,9 @@ from genre.settings import Config
 from genre.storage import Location
 from genre.tagging import tag_owner
 from genre.wording import plural
-from ray_jobs.engine import cli, review_service
+from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_models
+from ray_jobs.pages import review_service
 
 
 def run(config: Config) -> None:

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -23,14 +22,13 @@ from genre.errors import AudioError, ConfigError
 from genre.report.rendering import html_page
 from genre.settings import Config
 from ray_jobs.engine import cli, cluster
-from ray_jobs.engine.loopback import HEADERS, HOST, RefusedError, check_host
 from ray_jobs.engine.models import find_models
+from ray_jobs.pages import TEMPLATES
+from ray_jobs.pages.loopback import HEADERS, HOST, RefusedError, check_host
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
-
-_TEMPLATES = Path(cli.__file__).parent / "templates"
 
 
 def run(config: Config) -> None:
@@ -141,7 +139,7 @@ class Service:
 
 def page(model: str, classes: list[str], max_mb: float) -> str:
     """Return the page, which can connect to this service only."""
-    return html_page("serve", {"model": model, "classes": classes, "max_mb": max_mb}, _TEMPLATES)
+    return html_page("serve", {"model": model, "classes": classes, "max_mb": max_mb}, TEMPLATES)
 
 
 if __name__ == "__main__":

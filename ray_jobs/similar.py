@@ -13,7 +13,8 @@ from genre.retrieval.embedding_table import EmbeddingTable
 from genre.retrieval.nearest import nearest
 from genre.settings import Config
 from genre.storage import Location
-from ray_jobs.engine import cli, queries
+from ray_jobs.engine import cli
+from ray_jobs.tagging import queries
 
 
 def run(config: Config) -> None:

@@ -37,8 +37,9 @@ from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
-from ray_jobs.engine import cli, genre_writing, tag_report
+from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_models
+from ray_jobs.tagging import genre_writing, tag_report
 
 _SAVE_SECONDS = 10.0  # of work that a killed job loses at most
 _FEW = 8  # files that are tagged before Ray would have started
@@ -152,7 +153,7 @@ def _tag_many(config: Config, ensemble: SavedEnsemble, table: TagTable, pending:
 def local_stream(
     config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents
 ) -> Generator[pa.Table, None, None]:
-    """Like `tagging.stream`, in processes of this machine and without Ray."""
+    """Like `distributed.stream`, in processes of this machine and without Ray."""
     cpus = config.cluster.cpus or len(os.sched_getaffinity(0))
     size = audio_files.block_size(len(pending), config.tag.batch_files, cpus)
     starts = range(0, len(pending), size)
@@ -197,12 +198,13 @@ def _tag_block(files: pa.Table) -> pa.Table:
 def _cluster_stream(
     config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents
 ) -> Iterator[pa.Table]:
-    """Like `tagging.stream`, on a Ray that is connected for it."""
-    from ray_jobs.engine import cluster, reach, tagging
+    """Like `distributed.stream`, on a Ray that is connected for it."""
+    from ray_jobs.engine import cluster, reach
+    from ray_jobs.tagging import distributed
 
     with cluster.connected(config.cluster, config.output):
         reach.check_seen(pending, "inputs")
-        yield from tagging.stream(config, ensemble, pending, known)
+        yield from distributed.stream(config, ensemble, pending, known)
 
 
 def check_any_readable(rows: pa.Table, failures: Location) -> None:

@@ -25,8 +25,9 @@ from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Experiment
 from genre.wording import plural
-from ray_jobs.engine import cli, cluster, judging
+from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.capacity import is_cluster
+from ray_jobs.scoring import judging
 from ray_jobs.search import decision, finals, results, samplers, slots, space, timing, tracking
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.decision import Decider, Decision

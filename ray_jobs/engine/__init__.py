@@ -1,7 +1,7 @@
 """What the jobs share.
 
 Input: arguments of the command line, settings, and functions of `genre` to run. Output: connections to Ray, results of
-tasks, and text on the terminal. Independent of the search and of each job.
+tasks, and text on the terminal. Independent of all other rooms of `ray_jobs` and of each job.
 
     command, cli, jobs, help_pages        the command line
     printing, progress, reporter          output on the terminal, also from workers
@@ -10,8 +10,5 @@ tasks, and text on the terminal. Independent of the search and of each job.
     machines, capacity                    the machines of a cluster, and how much of it a job may use
     blocks, tasks, metrics                work on many tracks, and waiting for it
     models, forecast                      the model of a job; --dry-run of `prepare` and `tag`
-    training                              a training on the workers of Ray, for `train` and `pretrain`
-    tagging, tag_report                   tagging on a cluster, and its summary
-    predictions, baseline, robustness     predictions for a split, the classical baseline, changed audio
-    scoring, judging                      scores from these, and the leaderboard
+    training                              the workers of `train` and `pretrain`
 """

@@ -19,7 +19,7 @@ from genre import Tagger, corpora
 from genre.config import load
 from genre.settings import CorpusSettings
 from ray_jobs import review
-from ray_jobs.engine import review_service
+from ray_jobs.pages import review_service
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium")
 SMALL_CNN = {"width": 8, "depth": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ FLOORS = [
     ["report"],
     ["explaining", "reviewing"],
     ["ray_jobs.engine"],
+    ["ray_jobs.scoring", "ray_jobs.tagging", "ray_jobs.pages"],
     ["ray_jobs.search"],
     ["jobs"],  # the modules directly in ray_jobs/
 ]
@@ -103,6 +105,13 @@ def test_a_room_imports_no_private_name_of_another() -> None:
 def test_a_room_says_what_it_is_for(room: str) -> None:
     package = room if room.startswith("ray_jobs.") else f"genre.{room}"
     assert ast.get_docstring(ast.parse(MODULES[package].read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("package", ["genre.tagging", *(room for room in RANK if room.startswith("ray_jobs."))])
+def test_a_room_lists_all_of_its_modules(package: str) -> None:
+    text = ast.get_docstring(ast.parse(MODULES[package].read_text(encoding="utf-8"))) or ""
+    modules = {path.stem for path in MODULES[package].parent.glob("*.py")} - {"__init__"}
+    assert modules <= set(re.findall(r"\w+", text))
 
 
 def test_ray_jobs_holds_the_jobs_and_nothing_else() -> None:

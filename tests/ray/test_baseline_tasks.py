@@ -16,8 +16,8 @@ from genre.evaluation import track_statistics
 from genre.evaluation.baseline import Split
 from genre.features import SPLITS, Features
 from genre.storage import Location
-from ray_jobs.engine import baseline
 from ray_jobs.engine.capacity import Capacity
+from ray_jobs.scoring import baseline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -21,7 +21,7 @@ from genre.model.classifier import predict
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.robustness import ChangedAudio, Measurement
+from ray_jobs.scoring.robustness import ChangedAudio, Measurement
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

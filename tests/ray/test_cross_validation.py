@@ -26,7 +26,7 @@ from genre.storage import Location
 from genre.training.experiment import Data
 from genre.training.repetition import Repetition
 from ray_jobs import evaluate
-from ray_jobs.engine.cross_validation import CrossValidation
+from ray_jobs.scoring.cross_validation import CrossValidation
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -40,13 +40,14 @@ from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from genre.tagging.known_contents import KnownContents
-from ray_jobs.engine import cluster, tagging
+from ray_jobs.engine import cluster
+from ray_jobs.tagging import distributed
 model, music, target = sys.argv[1:]
 config = load(None, ["output=s3://bucket/both", "tag.batch_files=2"])
 ensemble = SavedEnsemble.read([Location.of(model)], 0.0)
 with cluster.connected(config.cluster, config.output):
     collection = tagging.Collection.of(config, ensemble, list_files(music), KnownContents.none(), workers=3)
-    pq.write_table(pa.concat_tables(tagging.on_both(collection, 1, 3, 1.0, "cpu")), target)
+    pq.write_table(pa.concat_tables(distributed.on_both(collection, 1, 3, 1.0, "cpu")), target)
 """
 
 

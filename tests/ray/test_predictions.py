@@ -24,8 +24,8 @@ from genre.model.classifier import predict, predict_and_embed
 from genre.model.saved_model import WEIGHTS
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.engine.neighbours import Embedder
-from ray_jobs.engine.predictions import Stream, Streamed
+from ray_jobs.scoring.neighbours import Embedder
+from ray_jobs.scoring.predictions import Stream, Streamed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -21,7 +21,8 @@ from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
-from ray_jobs.engine import cli, tagging
+from ray_jobs.engine import cli
+from ray_jobs.tagging import distributed
 
 import ray  # isort: skip - after ray_jobs, which sets its environment
 
@@ -206,10 +207,10 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
     config, ensemble = load(None, ["tag.batch_files=2"]), SavedEnsemble.read([Location.of(model)], 0.8)
     ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
     try:
-        collection = tagging.Collection.of(config, ensemble, files, KnownContents.none(), workers=2)
-        rows = pa.concat_tables(tagging.on_both(collection, 1, 2, 1.0, "cpu")).sort_by("path")
+        collection = distributed.Collection.of(config, ensemble, files, KnownContents.none(), workers=2)
+        rows = pa.concat_tables(distributed.on_both(collection, 1, 2, 1.0, "cpu")).sort_by("path")
         with pytest.raises(ArtifactError, match="torch sees no GPU"):
-            list(tagging.on_both(collection, 1, 2, 1.0, "cuda"))
+            list(distributed.on_both(collection, 1, 2, 1.0, "cuda"))
     finally:
         ray.shutdown()
     names = ["path", "content", "seconds", "reason", "message"]

@@ -18,7 +18,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import uvicorn
@@ -36,12 +35,12 @@ from genre.faults import describe
 from genre.report.rendering import html_page
 from genre.reviewing.collection import Filter, State
 from genre.reviewing.review import Decision, GenreNameError, NewGenreError, Review
-from ray_jobs.engine.loopback import HEADERS, HOST, RefusedError, check_host
+from ray_jobs.pages import TEMPLATES
+from ray_jobs.pages.loopback import HEADERS, HOST, RefusedError, check_host
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _MOST_BYTES = 10_000  # of a request: a row and the name of a genre
 _TYPES = {
     ".aac": "audio/aac", ".aif": "audio/aiff", ".aiff": "audio/aiff", ".flac": "audio/flac", ".m4a": "audio/mp4",
@@ -120,7 +119,7 @@ class _Handlers:
     def __init__(self, review: Review, title: str) -> None:
         self._review = review
         self._turn = threading.Lock()  # requests are handled in several threads
-        self._page = html_page("review", {"output": title}, _TEMPLATES)
+        self._page = html_page("review", {"output": title}, TEMPLATES)
 
     def page(self, request: Request) -> Response:
         return HTMLResponse(self._page)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ray_jobs.engine import robustness
+from ray_jobs.scoring import robustness
 
 
 @pytest.mark.parametrize(

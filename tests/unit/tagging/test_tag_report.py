@@ -11,7 +11,7 @@ from saving import CLASSES, save_model
 from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
-from ray_jobs.engine import tag_report
+from ray_jobs.tagging import tag_report
 
 
 @pytest.mark.parametrize(

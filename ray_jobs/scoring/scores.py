@@ -17,12 +17,12 @@ from genre.features import Features, streaming
 from genre.model.card import ModelCard, read_card
 from genre.report.entries import NearestTracks, SavedRuns
 from genre.storage import Location
-from ray_jobs.engine import predictions
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.engine.neighbours import Embedder
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.robustness import BASELINE, ChangedAudio, Measurement, Scores
 from ray_jobs.engine.tasks import POLL_SECONDS, collect
+from ray_jobs.scoring import predictions
+from ray_jobs.scoring.neighbours import Embedder
+from ray_jobs.scoring.robustness import BASELINE, ChangedAudio, Measurement, Scores
 
 
 @dataclass(frozen=True)

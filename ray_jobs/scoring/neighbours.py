@@ -20,7 +20,7 @@ from genre.report.facts import Setting
 from genre.retrieval.neighbours import MOST_TRACKS, TEMPERATURE, VOTERS, TrainingTracks
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.engine.predictions import Stream
+from ray_jobs.scoring.predictions import Stream
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from genre.storage import Location
 from genre.tagging import tag_table, written_table
 from genre.tagging.file_tags import Action
 from genre.tagging.tag_table import TagTable
-from ray_jobs.engine import tag_report
+from ray_jobs.tagging import tag_report
 
 
 def require_local(config: Config) -> None:

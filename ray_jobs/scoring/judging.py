@@ -13,12 +13,13 @@ from genre.report import PARTS, Board, Part, Search, cross_validation, entries, 
 from genre.report.entries import SavedRuns
 from genre.settings import DecodingSettings
 from genre.storage import Location
-from ray_jobs.engine import cli, printing, scoring
-from ray_jobs.engine.baseline import fit_baseline
+from ray_jobs.engine import cli, printing
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.engine.cross_validation import CrossValidation
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.robustness import BASELINE, ChangedAudio
+from ray_jobs.scoring import scores
+from ray_jobs.scoring.baseline import fit_baseline
+from ray_jobs.scoring.cross_validation import CrossValidation
+from ray_jobs.scoring.robustness import BASELINE, ChangedAudio
 
 __all__ = ["cross_validate", "fit_baseline", "judge", "publish"]
 
@@ -42,7 +43,7 @@ def judge(
     """
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
-    scored = scoring.score(features, split, saved, fitted, audio, device, capacity, seed)
+    scored = scores.score(features, split, saved, fitted, audio, device, capacity, seed)
     f1 = scored.robustness
     rows = [
         entries.network(runs, scored.predictions[runs.label], scored.costs[runs.label], f1.get(runs.label, {}))
@@ -73,7 +74,7 @@ def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int, 
     features = planned.features
     with JobProgress("judging", len(saved)) as progress:
         any_fold = features.of_fold(planned.trainings[0].fold)  # costs do not depend on the music
-        costs = scoring.measure_costs(saved, any_fold, "valid", progress)
+        costs = scores.measure_costs(saved, any_fold, "valid", progress)
     calibrated = planned.calibrate(saved) if calibrates else []
     predicted = planned.predictions()
     rows = [entries.network(runs, predicted[runs.label], costs[runs.label], {}) for runs in saved]

@@ -25,7 +25,7 @@ from saving import CLASSES, song
 from genre.config import load
 from genre.errors import ConfigError
 from ray_jobs import review
-from ray_jobs.engine import review_service
+from ray_jobs.pages import review_service
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed (install the extra genre[serve])")
 SECRET = "outside the collection"
