@@ -94,20 +94,25 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             changed_tracks,
             config.device,
         )
-    board.notes.extend(trained.notes)
-    if config.tune.folds:
-        board.notes.append(_references(trained.fold))
-        board.notes.append(
-            "In the search, a trial that finished all folds counts with their mean, another one with the mean of those "
-            "that it finished, or with its first so far."
-        )
-    if config.tune.robustness and not changed_tracks:
-        board.notes.append(f"Robustness was not measured: tune.minutes={config.tune.minutes:g} left no time for it.")
-    board.notes.extend(decision.overrun_notes(config.tune.minutes, time.monotonic() - started))
+    board.notes.extend(_notes(config.tune, trained, changed_tracks, time.monotonic() - started))
     board.missing.update(decided.failures | results.missing(result.facts, _saved(config, result.winners, trained)))
     judging.publish(board, output / "leaderboard", trained.saved)
     for saved in trained.saved:
         finals.keep_best(saved, output / "models" / saved.label)
+
+
+def _notes(settings: TuneSettings, trained: Finals, changed_tracks: int, seconds: float) -> list[str]:
+    """Return the notes of the report on a search that took `seconds`."""
+    notes = list(trained.notes)
+    if settings.folds:
+        notes.append(_references(trained.fold))
+        notes.append(
+            "In the search, a trial that finished all folds counts with their mean, another one with the mean of those "
+            "that it finished, or with its first so far."
+        )
+    if settings.robustness and not changed_tracks:
+        notes.append(f"Robustness was not measured: tune.minutes={settings.minutes:g} left no time for it.")
+    return notes + decision.overrun_notes(settings.minutes, seconds)
 
 
 def forecast(config: Config) -> None:

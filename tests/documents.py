@@ -119,7 +119,7 @@ ENTRIES: list[Entry] = [
     Covered(r"genre playlist genre=jazz .*", "tests/ray/test_embed.py", "genre=jazz"),
     Covered(
         r"genre review (--config tutorial.yaml|output=outputs/mine)",
-        "tests/unit/engine/test_review_service.py",
+        "tests/unit/pages/test_review_service.py",
         '"review"',
     ),
     Covered(

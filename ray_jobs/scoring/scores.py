@@ -58,8 +58,7 @@ def score(
     embedder = Embedder.best(saved) if split == "test" else None
     embedded = embedder.folder if embedder else None
     streamed = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
-    remaining = iter(streamed.probabilities)
-    answers = {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
+    answers = _by_label(saved, streamed.probabilities)
     notes: list[str] = []
     nearest: NearestTracks | None = None
     if embedder and streamed.embeddings is not None:
@@ -73,12 +72,17 @@ def score(
         if measurement:
             seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in answers.items()}
             unchanged = [*streamed.probabilities, *(probabilities for _, probabilities in scored_baselines)]
-            name = BASELINE if baselines else ""
             truth = features.labels(features.tracks(split)).to_numpy()
-            f1, robustness_notes = measurement.finish(truth, seeds, unchanged, name, progress)
+            f1, robustness_notes = measurement.finish(truth, seeds, unchanged, BASELINE if baselines else "", progress)
             notes += robustness_notes
         costs = measure_costs(saved, features, split, progress)
     return Scored(answers, costs, scored_baselines[0] if scored_baselines else None, nearest, f1, notes)
+
+
+def _by_label(saved: Sequence[SavedRuns], probabilities: list[Float32]) -> dict[str, list[tuple[ModelCard, Float32]]]:
+    """Return the card and the probabilities of each model by the label of its row; both arguments have one order."""
+    remaining = iter(probabilities)
+    return {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
 
 
 def measure_costs(
