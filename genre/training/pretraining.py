@@ -24,6 +24,7 @@ from genre.storage import Location
 from genre.training import experiment
 from genre.training.contrastive import Pretrainer
 from genre.training.experiment import EXECUTION_SETTINGS, Experiment
+from genre.wording import plural
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
     names = combined(tracks["track_id"])
     if planned.settings.pairs == "group":
         names = combined(tracks["group"]).fill_null(names)
-    if len(names.unique()) < 2:
+    units = len(names.unique())
+    if units < 2:
         raise ConfigError(
-            f"{music.folder}: {len(tracks)} tracks to learn from, of {len(names.unique())} {planned.settings.pairs}s; "
-            "a window is told from those of others, so at least 2 are needed"
+            f"{music.folder}: {plural(len(tracks), 'track')} to learn from, of {plural(units, planned.settings.pairs)}"
+            "; a window is told from those of others, so at least 2 are needed"
         )
     frames = music.shape.frames_in(train.window_seconds)
     per_clip = windows.per_epoch(train.windows_per_clip, frames, music.shape.frames)

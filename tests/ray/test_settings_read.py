@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "fetch": [],
     "prepare": [],
     "train": [],
+    "pretrain": [],
     "tune": [],
     "evaluate": [],
     "leaderboard": [],
@@ -37,8 +38,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "similar": ["one.wav", "output=embedded", "n=3"],
     "playlist": ["like=one.wav", "output=embedded"],
 }
-# `train` reads `model` to refuse it; the search sets `architecture` itself.
-INTERNAL = {"train": {"model"}, "tune": {"architecture"}}
+# `train` and `pretrain` read `model` to refuse it; the search sets `architecture` itself.
+INTERNAL = {"train": {"model"}, "pretrain": {"model"}, "tune": {"architecture"}}
 # They name the model in OUTPUT, unless there is a leaderboard.
 _NETWORK = {"architecture", "architectures"}
 # Read only for a song that is not in the table of embeddings.

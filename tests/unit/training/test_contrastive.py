@@ -214,5 +214,5 @@ def test_a_body_can_start_from_a_body(tmp_path: Path) -> None:
 
 def test_music_of_a_single_track_is_refused(tmp_path: Path) -> None:
     features = write_grouped(tmp_path / "features", tracks=2, splits=["train"])
-    with pytest.raises(ConfigError, match=r"1 tracks to learn from, of 1 tracks; .* at least 2 are needed"):
+    with pytest.raises(ConfigError, match=r"1 track to learn from, of 1 track; .* at least 2 are needed"):
         pretraining.check(Pretraining.of(configured("cnn")), features.music(), 1)
