@@ -24,18 +24,23 @@ _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of
 
 
 class Features:
-    """A finished features folder, or a view of it: a sample of its tracks, or a fold in place of its splits.
+    """A finished features folder, or a view of it: a sample of its tracks, a fold in place of its splits, or both.
 
-    A job opens it once and passes it on; its pickle holds only address, manifest and the rule of the view.
+    A job opens it once and passes it on; its pickle holds only address, manifest and the rules of the view, which apply
+    in their order.
     All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
     """
 
     def __init__(
-        self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None, view: Sample | Fold | None = None
+        self,
+        folder: Location,
+        manifest: Manifest,
+        tracks: pa.Table | None = None,
+        views: tuple[Sample | Fold, ...] = (),
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.view = view
+        self.views = views
         self._tracks = tracks
 
     @classmethod
@@ -47,34 +52,30 @@ class Features:
         tracks = _read_tracks(folder)
         return cls(folder, Manifest.from_json(manifest.with_defaults(content, tracks, folder)), tracks)
 
-    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, Sample | Fold | None]]:
-        return Features, (self.folder, self.manifest, None, self.view)
+    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, tuple[Sample | Fold, ...]]]:
+        return Features, (self.folder, self.manifest, None, self.views)
 
     def sampled(self, share: float, seed: int) -> Features:
-        """Return this folder with a sample of its training and validation tracks; all of them for a share of 1.
-
-        Like a fold, it takes the place of an earlier view.
-        """
-        complete = self.complete()
+        """Return this folder or view with a sample of its training and validation tracks; itself for a share of 1."""
         if share == 1:
-            return complete
+            return self
         sample = Sample(share, seed)
-        return Features(self.folder, self.manifest, sample.of(complete.tracks()), sample)
+        return Features(self.folder, self.manifest, sample.of(self.tracks()), (*self.views, sample))
 
     def of_fold(self, fold: Fold) -> Features:
         """Return this folder with the tracks of a fold as the validation split, and those of the others to train on.
 
-        See `Fold.of`.
+        It takes the place of an earlier view. See `Fold.of`.
         """
-        return Features(self.folder, self.manifest, fold.of(self.complete().tracks()), fold)
+        return Features(self.folder, self.manifest, fold.of(self.complete().tracks()), (fold,))
 
     def complete(self) -> Features:
         """Return this folder with all tracks in their own splits."""
-        return self if self.view is None else Features(self.folder, self.manifest)
+        return Features(self.folder, self.manifest) if self.views else self
 
     def reopened(self) -> Features:
         """Return the folder, or the same view of it, as it is now."""
-        return Features(self.folder, Features.open(self.folder).manifest, view=self.view)
+        return Features(self.folder, Features.open(self.folder).manifest, views=self.views)
 
     @property
     def shape(self) -> Shape:
@@ -95,7 +96,9 @@ class Features:
             tracks = _read_tracks(self.folder) if self._tracks is None else self._tracks
             if "clips" not in tracks.column_names:
                 tracks = tracks.append_column("clips", self._count_clips(tracks))
-            self._tracks = tracks if self.view is None else self.view.of(tracks)
+            for view in self.views:
+                tracks = view.of(tracks)
+            self._tracks = tracks
         return self._tracks if split is None else self._tracks.filter(pc.equal(self._tracks["split"], split))
 
     def labelled(self) -> pa.Table:
