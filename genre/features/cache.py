@@ -299,7 +299,7 @@ def _key(features: Features, splits: tuple[str, ...], share: Share | None = None
         "contents": manifest.contents,
         "classes": manifest.classes,
         "splits": splits,
-        "parts": [part and asdict(part) for part in (features.view, share)],
+        "parts": [part and asdict(part) for part in (*features.views, share)],
         "files": files,
     }
     return fingerprint(content)

@@ -28,18 +28,23 @@ View = Sample | Fold | Music
 
 
 class Features:
-    """A finished features folder, or a view of it: a sample of its tracks, a fold in place of its splits, or its music.
+    """A finished features folder, or a view of it: a sample of tracks, a fold in place of its splits, both, or music.
 
-    A job opens it once and passes it on; its pickle holds only address, manifest and the rule of the view.
+    A job opens it once and passes it on; its pickle holds only address, manifest and the rules of the view, which apply
+    in their order.
     All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
     """
 
     def __init__(
-        self, folder: Location, manifest: Manifest, tracks: pa.Table | None = None, view: View | None = None
+        self,
+        folder: Location,
+        manifest: Manifest,
+        tracks: pa.Table | None = None,
+        views: tuple[View, ...] = (),
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.view = view
+        self.views = views
         self._tracks = tracks
 
     @classmethod
@@ -51,39 +56,35 @@ class Features:
         tracks = _read_tracks(folder)
         return cls(folder, Manifest.from_json(manifest.with_defaults(content, tracks, folder)), tracks)
 
-    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, View | None]]:
-        return Features, (self.folder, self.manifest, None, self.view)
+    def __reduce__(self) -> tuple[type[Features], tuple[Location, Manifest, None, tuple[View, ...]]]:
+        return Features, (self.folder, self.manifest, None, self.views)
 
     def sampled(self, share: float, seed: int) -> Features:
-        """Return this folder with a sample of its training and validation tracks; all of them for a share of 1.
-
-        Like a fold, it takes the place of an earlier view.
-        """
-        complete = self.complete()
+        """Return this folder or view with a sample of its training and validation tracks; itself for a share of 1."""
         if share == 1:
-            return complete
+            return self
         sample = Sample(share, seed)
-        return Features(self.folder, self.manifest, sample.of(complete.tracks()), sample)
+        return Features(self.folder, self.manifest, sample.of(self.tracks()), (*self.views, sample))
 
     def of_fold(self, fold: Fold) -> Features:
         """Return this folder with the tracks of a fold as the validation split, and those of the others to train on.
 
-        See `Fold.of`.
+        It takes the place of an earlier view. See `Fold.of`.
         """
-        return Features(self.folder, self.manifest, fold.of(self.complete().tracks()), fold)
+        return Features(self.folder, self.manifest, fold.of(self.complete().tracks()), (fold,))
 
     def music(self) -> Features:
         """Return this folder with the music that pretraining learns from as split train, without genres: `Music`."""
         music = Music()
-        return Features(self.folder, self.manifest, music.of(self.complete().tracks()), music)
+        return Features(self.folder, self.manifest, music.of(self.complete().tracks()), (music,))
 
     def complete(self) -> Features:
         """Return this folder with all tracks in their own splits."""
-        return self if self.view is None else Features(self.folder, self.manifest)
+        return Features(self.folder, self.manifest) if self.views else self
 
     def reopened(self) -> Features:
         """Return the folder, or the same view of it, as it is now."""
-        return Features(self.folder, Features.open(self.folder).manifest, view=self.view)
+        return Features(self.folder, Features.open(self.folder).manifest, views=self.views)
 
     @property
     def shape(self) -> Shape:
@@ -104,7 +105,9 @@ class Features:
             tracks = _read_tracks(self.folder) if self._tracks is None else self._tracks
             if "clips" not in tracks.column_names:
                 tracks = tracks.append_column("clips", self._count_clips(tracks))
-            self._tracks = tracks if self.view is None else self.view.of(tracks)
+            for view in self.views:
+                tracks = view.of(tracks)
+            self._tracks = tracks
         return self._tracks if split is None else self._tracks.filter(pc.equal(self._tracks["split"], split))
 
     def labelled(self) -> pa.Table:
@@ -118,7 +121,7 @@ class Features:
 
     def labels(self, tracks: pa.Table) -> pa.Int64Array:
         """Return the index into `classes` of each of `tracks`, (tracks,); 0 for all of `music`."""
-        if isinstance(self.view, Music):
+        if Music() in self.views:
             return pa.array(np.zeros(len(tracks), np.int64))
         indices = pc.index_in(tracks["genre"], pa.array(self.classes, pa.string()))
         if indices.null_count:

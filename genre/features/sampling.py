@@ -71,7 +71,8 @@ class Sample:
 class Music:
     """The music that pretraining learns from, as split train and without genres: the training and unlabelled tracks.
 
-    An unlabelled track whose group or audio a validation or test track has is left out: that track judges models.
+    An unlabelled track whose group, audio or recording a validation or test track has is left out: that track judges
+    models.
     """
 
     splits: tuple[str, ...] = ("train", UNLABELLED)
@@ -80,7 +81,7 @@ class Music:
         """Return `tracks` with these in split train, and no other track in it. Every genre is the empty string."""
         judging = tracks.filter(pc.is_in(tracks["split"], pa.array(["valid", "test"])))
         learned = pc.is_in(tracks["split"], pa.array(self.splits))
-        for name in ("group", "sound"):
+        for name in ("group", "sound", "recording"):
             known = combined(judging[name]).drop_null()
             learned = pc.and_(learned, pc.invert(pc.is_in(tracks[name], known)))
         split = pc.if_else(

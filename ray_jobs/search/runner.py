@@ -36,7 +36,7 @@ class Runner:
     @property
     def is_on_part(self) -> bool:
         """Whether a trial's network sees only a part of the tracks: tune.sample of them, or those of other folds."""
-        return self.cache.features.view is not None or bool(self.base.tune.folds)
+        return bool(self.cache.features.views or self.base.tune.folds)
 
     @property
     def first_fold(self) -> Fold | None:
@@ -46,7 +46,7 @@ class Runner:
     def on_all(self) -> Runner:
         """Return a runner of trials on all tracks."""
         features, settings, splits = self.cache.features, self.cache.settings, self.cache.splits
-        if features.view is None:
+        if not features.views:
             return self
         return replace(self, cache=ClipCache.of(features.complete(), settings, splits))
 

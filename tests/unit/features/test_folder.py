@@ -93,9 +93,13 @@ class TestLoad:
         complete = Features.open(folder)
         rule = Fold(1, 3, 0, ("train", "valid"))
         fold = complete.of_fold(rule)
-        for view in (fold.sampled(0.5, 0), fold.sampled(1, 0), complete.sampled(0.5, 0).of_fold(rule)):
+        sample = fold.sampled(0.5, 0)
+        for view in (sample, fold.sampled(1, 0), complete.sampled(0.5, 0).of_fold(rule), sample.complete()):
             assert pickle.loads(pickle.dumps(view)).tracks() == view.tracks()  # noqa: S301 - its own
-        assert fold.sampled(0.5, 0).tracks() == complete.sampled(0.5, 0).tracks()
+        held_out = set(fold.tracks("valid")["track_id"].to_pylist())
+        assert 0 < len(sample.tracks("valid")) < len(held_out)
+        assert set(sample.tracks("valid")["track_id"].to_pylist()) < held_out
+        assert sample.complete().tracks() == complete.tracks()
 
     def test_splits_are_disjoint_and_complete(self, folder: Location) -> None:
         loaded = load(Features.open(folder), *SPLITS)
