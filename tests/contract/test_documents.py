@@ -77,6 +77,12 @@ def test_every_named_file_exists(page: Path) -> None:
     assert not [path for path in named if not (REPOSITORY / path).exists()]
 
 
+def test_every_benchmark_is_described() -> None:
+    text = text_of(REPOSITORY / "benchmarks/README.md")
+    names = [path.name for path in (REPOSITORY / "benchmarks").glob("*.py")]
+    assert not [name for name in names if f"`{name}" not in text]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page: Path) -> None:
     targets = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", text_of(page))

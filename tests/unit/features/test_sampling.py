@@ -111,25 +111,27 @@ class TestShare:
             st.sampled_from(["train", "valid", "test", "excluded", "unlabelled"]),
             st.sampled_from(["x", "y", "z", None]),
             st.sampled_from(["1", "2", "3", None]),
+            st.sampled_from(["r", "s", None]),
         ),
         max_size=8,
     )
 )
 def test_the_music_to_pretrain_on_shares_neither_group_nor_audio_with_what_judges(
-    rows: list[tuple[str, str | None, str | None]],
+    rows: list[tuple[str, str | None, str | None, str | None]],
 ) -> None:
     columns = {
         "track_id": [str(number) for number in range(len(rows))],
-        "genre": [None if split == "unlabelled" else "rock" for split, _, _ in rows],
-        "group": [group for _, group, _ in rows],
-        "split": [split for split, _, _ in rows],
-        "sound": [sound for _, _, sound in rows],
+        "genre": [None if split == "unlabelled" else "rock" for split, *_ in rows],
+        "group": [group for _, group, *_ in rows],
+        "split": [split for split, *_ in rows],
+        "sound": [sound for _, _, sound, _ in rows],
+        "recording": [recording for *_, recording in rows],
     }
     tracks = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     music = Music().of(tracks)
     judges = [row for row in rows if row[0] in ("valid", "test")]
-    for (split, group, sound), new in zip(rows, music["split"].to_pylist(), strict=True):
-        is_known = any((group and group == other[1]) or (sound and sound == other[2]) for other in judges)
+    for (split, *shared), new in zip(rows, music["split"].to_pylist(), strict=True):
+        is_known = any(name and name in other[1:] for name in shared for other in judges)
         assert (new == "train") == (split in ("train", "unlabelled") and not is_known)
         assert new == split or split in ("train", "unlabelled")
     assert music.schema == tracks.schema
