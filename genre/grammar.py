@@ -70,8 +70,8 @@ def nearest_key(schema: type[BaseModel], keys: Sequence[str], prefix: str = "") 
     alike = [".".join(path) for path in _paths(schema) if path[-1] == keys[-1]]
     suggestions = list(dict.fromkeys(([".".join(closest[1])] if closest else []) + alike))[:3]
     if not suggestions:
-        names = {path[-1]: ".".join(path) for path in _paths(schema)}
-        suggestions = [names[name] for name in difflib.get_close_matches(keys[-1], names, n=1)]
+        close = difflib.get_close_matches(keys[-1], [path[-1] for path in _paths(schema)], n=1)
+        suggestions = [".".join(path) for path in _paths(schema) if path[-1] in close][:3]
     if suggestions:
         return f"did you mean {' or '.join(repr(prefix + name) for name in suggestions)}?"
     known = [prefix + ".".join(path) for path in _paths(schema)]

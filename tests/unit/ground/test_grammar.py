@@ -138,11 +138,11 @@ def test_a_value_is_read_by_the_type_of_its_setting(setting: str, key: str, valu
         ("spectogram.mels", "'spectrogram.n_mels'"),
         ("trian.epoch", "'train.epochs'"),
         ("train.epoch", "'train.epochs'"),
-        ("epoch", "'train.epochs'"),
-        ("epochs", "'train.epochs'"),
+        ("epoch", "'train.epochs' or 'pretrain.epochs'"),
+        ("epochs", "'train.epochs' or 'pretrain.epochs'"),
         ("inpts", "'inputs'"),
         ("seeds", "'seed' or 'tune.seeds'"),
-        ("tune.epochs", "'tune.grace_epochs' or 'train.epochs'"),
+        ("tune.epochs", "'tune.grace_epochs' or 'train.epochs' or 'pretrain.epochs'"),
         ("corpus.rot", "'corpus.root'"),
     ],
 )
@@ -154,8 +154,8 @@ def test_an_unknown_key_names_the_nearest_of_its_own_level(key: str, nearest: st
 
 def test_an_unknown_key_of_a_file_is_told_in_full(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text("trian: {epochs: 3}\n")
-    with pytest.raises(ConfigError, match=r"unknown key 'trian\.epochs'; did you mean 'train\.epochs'\?"):
+    file.write_text("trian: {eval_windows: 3}\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'trian\.eval_windows'; did you mean 'train\.eval_windows'\?"):
         config.load(str(file))
 
 
