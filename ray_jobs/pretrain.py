@@ -63,7 +63,7 @@ def _pretrain(config: Config, planned: Pretraining, card: ModelCard, music: Feat
             cache=ClipCache.of(music, config.cache, ("train",)),
             model=body,
             run=output / "runs" / f"pretrain-{card.label}",
-            deciding=planned.deciding(card, music),
+            deciding=planned.deciding(card, music, body.parent),
             introduction=f"{card.label} on {len(tracks)} tracks, pairs by {planned.settings.pairs}",
             show=functools.partial(_show, epochs=planned.settings.epochs),
         ),

@@ -47,10 +47,10 @@ class Pretraining:
         changed = {"epochs": settings.epochs, "batch_size": settings.batch_size} | without
         return cls(replace(planned, train=planned.train.model_copy(update=changed)), settings)
 
-    def deciding(self, card: ModelCard, features: Features) -> dict[str, Any]:
-        """Return everything that decides what a run computes."""
+    def deciding(self, card: ModelCard, features: Features, saved: Location) -> dict[str, Any]:
+        """Return everything that decides what a run computes; `saved` is as in `experiment.start_of`."""
         train = self.experiment.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
-        return experiment.deciding(self.experiment, card, features) | {
+        return experiment.deciding(self.experiment, card, features, saved) | {
             "train": {key: value for key, value in train.items() if key not in ("epochs", "batch_size")},
             "pretrain": self.settings.model_dump(mode="json"),
         }
@@ -92,19 +92,23 @@ def pretrainer_for(
     train, seed = planned.experiment.train, planned.experiment.seed
     torch.manual_seed(seed)
     card, classifier = experiment.initial(train, _card(planned, music), *copy.statistics.mean_and_std())
+    if train.init_from:  # now, since it may be gone or replaced when the body is saved
+        card = replace(card, facts={"learned_from": provenance.names_known_to(Location.of(train.init_from))})
     classifier = classifier.to(device)
     return card, Pretrainer(classifier, copy.clips["train"], train, planned.settings, seed, shard, wrap)
 
 
 def save_body(folder: Location, card: ModelCard, music: Features, pretrainer: Pretrainer) -> None:
-    """Save the weights and the facts of the pretraining; the first worker saves."""
+    """Save the weights and the facts of the pretraining; the first worker saves. `card` is that of `pretrainer_for`."""
     if pretrainer.shard.rank:
         return
     history = [asdict(epoch) for epoch in pretrainer.history]
     facts = {
         "seed": pretrainer.seed,
         "trained_on": Music().splits,
-        "learned_from": provenance.sample_of(music.tracks("train")["track_id"].to_pylist()),
+        "learned_from": provenance.sample_of(
+            music.tracks("train")["track_id"].to_pylist(), card.facts.get("learned_from", [])
+        ),
         "train_seconds": sum(epoch["seconds"] for epoch in history),
         "memory_mb": memory.peak_mb(),
         "hardware": devices.hardware(),

@@ -16,7 +16,7 @@ from making import SMALL_MODELS, make_clips, statistics
 from torch import Tensor, nn
 
 from genre import architectures
-from genre.config import load
+from genre.config import differences, load
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Clips, Features
 from genre.features.cache import ClipCache
@@ -207,9 +207,30 @@ def test_a_body_can_start_from_a_body(tmp_path: Path) -> None:
     weights = dict(old.named_parameters())
     for name, parameter in new.named_parameters():
         torch.testing.assert_close(parameter, weights[name], rtol=0, atol=1e-6)
+    other = write_grouped(tmp_path / "other", prefix="other-")
+    third = Location.of(tmp_path / "third")
+    save(configured("cnn", f"train.init_from={second}"), other, third)
+    for learned in (features, other):  # what the first body learned, the third knows as well
+        with pytest.raises(ConfigError, match="learned from tracks that would judge the new model"):
+            experiment.check_start(TrainSettings(init_from=str(third)), learned, ["train"])
     with pytest.raises(ConfigError, match=r"train.freeze=true: .* leave it out"):
         Pretraining.of(configured("cnn", f"train.init_from={first}", "train.freeze=true"))
     assert finetuning.start_from(new, old, same_genres=True, freeze=False) == []
+
+
+def test_other_weights_to_start_from_make_another_run(tmp_path: Path) -> None:
+    features = write_grouped(tmp_path / "features")
+    bodies = Location.of(tmp_path / "pretrained")
+    planned = Experiment.of(configured("cnn", f"train.init_from={bodies / 'cnn'}"))
+    card = experiment.card_of(planned, features.manifest)
+    known = []
+    for seed in range(2):
+        save(configured("cnn", f"seed={seed}"), features, bodies / "cnn")
+        known.append(experiment.deciding(planned, card, features, Location.of(tmp_path / "models")))
+    (line,) = differences(known[0], known[1])
+    assert line.startswith("weights of train.init_from is ")
+    own = experiment.deciding(planned, card, features, bodies)  # a job that replaces the body that it starts from
+    assert own == {key: value for key, value in known[0].items() if key in own}
 
 
 def test_music_of_a_single_track_is_refused(tmp_path: Path) -> None:
