@@ -43,7 +43,7 @@ class Pretraining:
             )
         planned, settings = Experiment.of(config), config.pretrain
         # mixup blends labels; MixStyle gives a window the sound of another track, by which pairs are told apart
-        without = {"mixup": 0.0, "mixstyle": 0.0, "patience": 0}
+        without = {"mixup": 0.0, "mixstyle": 0.0, "patience": 0, "label_smoothing": 0.0, "class_weights": False}
         changed = {"epochs": settings.epochs, "batch_size": settings.batch_size} | without
         return cls(replace(planned, train=planned.train.model_copy(update=changed)), settings)
 
@@ -71,6 +71,11 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
         raise ConfigError(
             f"{music.folder}: {plural(len(tracks), 'track')} to learn from, of {plural(units, planned.settings.pairs)}"
             "; a window is told from those of others, so at least 2 are needed"
+        )
+    if planned.settings.pairs == "group" and units == len(tracks):
+        raise ConfigError(
+            f"pretrain.pairs=group, but no two tracks to learn from in {music.folder} have the same group (artist); "
+            "use pretrain.pairs=track"
         )
     frames = music.shape.frames_in(train.window_seconds)
     per_clip = windows.per_epoch(train.windows_per_clip, frames, music.shape.frames)

@@ -237,3 +237,9 @@ def test_music_of_a_single_track_is_refused(tmp_path: Path) -> None:
     features = write_grouped(tmp_path / "features", tracks=2, splits=["train"])
     with pytest.raises(ConfigError, match=r"1 track to learn from, of 1 track; .* at least 2 are needed"):
         pretraining.check(Pretraining.of(configured("cnn")), features.music(), 1)
+
+
+def test_pairs_of_groups_need_a_group_of_two_tracks(tmp_path: Path) -> None:
+    features = write_grouped(tmp_path / "features", group_size=1)
+    with pytest.raises(ConfigError, match=r"no two tracks .* have the same group \(artist\); use pretrain.pairs=track"):
+        pretraining.check(Pretraining.of(configured("cnn", "pretrain.pairs=group")), features.music(), 1)
