@@ -36,7 +36,8 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
     """
     card, weights = read_card(model, may_be_body=True)
     if card.is_body:
-        return _is_half(card.facts["learned_from"], _names_in(features, splits))
+        sample = card.facts.get("learned_from")
+        return None if sample is None else _is_half(sample, _names_in(features, splits))
     if set(splits).isdisjoint(card.trained_on):
         return False
     held_out = calibration.load(model, weights, len(card.classes))
@@ -57,7 +58,7 @@ def sample_of(track_ids: Sequence[str], known: Sequence[str] = ()) -> list[str]:
 def names_known_to(model: Location) -> list[str]:
     """Return the sample of a body; empty for a model, whose card names no tracks that it learned from."""
     card, _ = read_card(model, may_be_body=True)
-    return list(card.facts["learned_from"]) if card.is_body else []
+    return list(card.facts.get("learned_from", [])) if card.is_body else []
 
 
 def _names_in(features: Features, splits: Collection[str]) -> list[str]:

@@ -126,7 +126,8 @@ def check_start(settings: TrainSettings, features: Features, judged: Sequence[st
     if has_learned is None:
         raise ConfigError(
             f"train.init_from={settings.init_from} may have learned from tracks that would judge the new model: it is "
-            "not calibrated, so that nothing tells which tracks it knows; start from another model, or without one"
+            "not calibrated, or its card is incomplete, so that nothing tells which tracks it knows; start from "
+            "another model, or without one"
         )
     if has_learned:
         raise ConfigError(

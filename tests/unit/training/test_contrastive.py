@@ -22,6 +22,7 @@ from genre.features import Clips, Features
 from genre.features.cache import ClipCache
 from genre.features.windows import Shard
 from genre.model import checkpoint, finetuning
+from genre.model.card import read_card, write_card
 from genre.model.classifier import Classifier, head_of
 from genre.model.saved_model import SavedModel
 from genre.settings import CacheSettings, Config, PretrainSettings, TrainSettings
@@ -196,6 +197,10 @@ def test_a_body_is_no_model_and_judges_nothing_that_it_learned(tmp_path: Path) -
         experiment.check_start(start, features, ["train", "valid"])
     other = write_grouped(tmp_path / "other", prefix="other-")
     experiment.check_start(start, other, ["train", "valid"])
+    card, weights = read_card(body, may_be_body=True)
+    write_card(body, dataclasses.replace(card, facts={}), weights)
+    with pytest.raises(ConfigError, match="nothing tells which tracks it knows"):
+        experiment.check_start(start, other, ["train", "valid"])
 
 
 def test_a_body_can_start_from_a_body(tmp_path: Path) -> None:
