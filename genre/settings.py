@@ -188,7 +188,7 @@ class TrainSettings(Settings):
     )
     workers: int = Field(1, ge=1, description="training processes: one per GPU, or several on CPUs")
     init_from: str = Field(
-        "", description="folder of a saved model to start from (fine-tuning); also written as init_from="
+        "", description="folder of a saved model or body to start from (fine-tuning); also written as init_from="
     )
     freeze: bool = Field(False, description="with init_from: train only the last layer")
     resume: bool = Field(True, description="resume an interrupted run of the same settings from its last epoch")

@@ -2,8 +2,9 @@
 
 Write OUTPUT/pretrained/<architecture>, for init_from=. It learns from the tracks of split train and those without a
 genre, whose genres it does not read: two windows of a track (pretrain.pairs=group: of two tracks of an artist) are
-alike, all others of the batch are not. Settings of train.* apply, except epochs, batch_size, mixup, mixstyle and
-patience. Run again after an interruption, the job resumes after the last finished epoch, with any number of workers.
+alike, all others of the batch are not. Settings of train.* apply, except epochs and batch_size, and those of labels
+and validation: class_weights, label_smoothing, mixup, mixstyle, patience and eval_windows. Run again after an
+interruption, the job resumes after the last finished epoch, with any number of workers.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _pretrain(config: Config, planned: Pretraining, card: ModelCard, music: Feat
             cache=ClipCache.of(music, config.cache, ("train",)),
             model=body,
             run=output / "runs" / f"pretrain-{card.label}",
-            deciding=planned.deciding(card, music),
+            deciding=planned.deciding(card, music, body.parent),
             introduction=f"{card.label} on {len(tracks)} tracks, pairs by {planned.settings.pairs}",
             show=functools.partial(_show, epochs=planned.settings.epochs),
         ),

@@ -63,7 +63,7 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
             cache=ClipCache.of(features, config.cache),
             model=model,
             run=output / "runs" / card.label,
-            deciding=experiment.deciding(planned, card, features),
+            deciding=experiment.deciding(planned, card, features, model.parent),
             introduction=f"{card.label} on {len(features.tracks('train'))} tracks, "
             f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres",
             show=functools.partial(_show, epochs=planned.train.epochs),

@@ -51,7 +51,7 @@ def run(config: Config, known: Forecast | None = None) -> None:
     """Write OUTPUT/models/ and OUTPUT/leaderboard/. `known` is a forecast that was measured and printed before."""
     tracking.check(config.tune.mlflow)
     experiments = space.experiments(config)
-    features = _open(config)
+    features = _open(config, experiments)
     with lease.held(config.output, "tune"):
         _tune(config, experiments, features, known)
 
@@ -118,7 +118,7 @@ def _notes(settings: TuneSettings, trained: Finals, changed_tracks: int, seconds
 def forecast(config: Config) -> None:
     """Print what `run` would train and how long that would take, from a few steps of each architecture."""
     experiments = space.experiments(config)
-    features = _open(config)
+    features = _open(config, experiments)
     with cluster.connected(config.cluster, config.output) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
@@ -155,7 +155,7 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
     return SearchResult(winners, facts, interrupted)
 
 
-def _open(config: Config) -> Features:
+def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
     """Return the features, after checking that the search can train on them, from the model of train.init_from."""
     features = Features.open(Location.of(config.output) / "features")
     if config.tune.folds:  # the report says that the splits were checked, and the search needs no validation split
@@ -167,6 +167,9 @@ def _open(config: Config) -> Features:
     experiment.check_start(config.train, features, NOT_TEST if config.tune.folds else ("valid",))
     searched = _first_fold(config, features) if config.tune.folds else features.sampled(config.tune.sample, config.seed)
     experiment.check_batches(config.train, searched, config.tune.workers_per_trial)
+    if config.train.init_from:  # a model of another architecture would fail in each trial
+        for planned in experiments.values():
+            experiment.check(planned, searched, config.tune.workers_per_trial)
     return features
 
 

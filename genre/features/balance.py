@@ -23,7 +23,7 @@ def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list
     `tracks` has the columns `genre`, `group` and `split`.
     """
     active = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED))))
-    lines = [_groups(active)]
+    lines = [_groups(active)] if len(active) else []  # no track has a genre: there are no scores
     return lines + _dispersed_genres(active, settings) if drawn else lines
 
 

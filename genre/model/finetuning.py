@@ -28,7 +28,7 @@ def card_from(source: ModelCard, card: ModelCard, location: Location) -> ModelCa
     if source.architecture != card.architecture:
         raise ArtifactError(
             f"train.init_from={location} is a {source.architecture}, architecture is {card.architecture}; "
-            f"write architecture={source.architecture}"
+            f"write architecture={source.architecture}, or for tune tune.architectures=[{source.architecture}]"
         )
     return replace(card, params=source.params)
 

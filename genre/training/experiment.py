@@ -20,7 +20,7 @@ from genre.features.cache_folder import Report
 from genre.features.statistics import LevelStatistics
 from genre.features.windows import Shard
 from genre.model import calibration, checkpoint, finetuning, provenance
-from genre.model.card import ModelCard
+from genre.model.card import ModelCard, weights_of
 from genre.model.classifier import Classifier
 from genre.settings import AudioSettings, Config, SpectrogramSettings, TrainSettings
 from genre.storage import Location
@@ -126,7 +126,8 @@ def check_start(settings: TrainSettings, features: Features, judged: Sequence[st
     if has_learned is None:
         raise ConfigError(
             f"train.init_from={settings.init_from} may have learned from tracks that would judge the new model: it is "
-            "not calibrated, so that nothing tells which tracks it knows; start from another model, or without one"
+            "not calibrated, or its card is incomplete, so that nothing tells which tracks it knows; start from "
+            "another model, or without one"
         )
     if has_learned:
         raise ConfigError(
@@ -135,14 +136,26 @@ def check_start(settings: TrainSettings, features: Features, judged: Sequence[st
         )
 
 
-def deciding(experiment: Experiment, card: ModelCard, features: Features) -> dict[str, Any]:
-    """Return everything that decides what a run computes, in plain types."""
+def deciding(experiment: Experiment, card: ModelCard, features: Features, saved: Location) -> dict[str, Any]:
+    """Return everything that decides what a run computes, in plain types; `saved` is as in `start_of`."""
     return {
         "seed": experiment.seed,
         "train": experiment.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
         "architectures": {card.architecture: card.params},
         "features": {"fingerprint": features.manifest.fingerprint, "contents": features.manifest.contents},
-    }
+    } | start_of(experiment.train, saved)
+
+
+def start_of(settings: TrainSettings, saved: Location) -> dict[str, Any]:
+    """Return the hash of the weights to start from, which another training may replace; empty where there are none.
+
+    It is empty as well for a model in the folder `saved`, where the job saves its own: if it replaced the model that
+    it started from, the same command would train again.
+    """
+    start = Location.of(settings.init_from) if settings.init_from else None
+    if start is None or start.parent == saved:
+        return {}
+    return {"weights of train.init_from": weights_of(start)}
 
 
 def check_batches(settings: TrainSettings, features: Features, workers: int) -> None:

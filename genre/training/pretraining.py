@@ -43,14 +43,14 @@ class Pretraining:
             )
         planned, settings = Experiment.of(config), config.pretrain
         # mixup blends labels; MixStyle gives a window the sound of another track, by which pairs are told apart
-        without = {"mixup": 0.0, "mixstyle": 0.0, "patience": 0}
+        without = {"mixup": 0.0, "mixstyle": 0.0, "patience": 0, "label_smoothing": 0.0, "class_weights": False}
         changed = {"epochs": settings.epochs, "batch_size": settings.batch_size} | without
         return cls(replace(planned, train=planned.train.model_copy(update=changed)), settings)
 
-    def deciding(self, card: ModelCard, features: Features) -> dict[str, Any]:
-        """Return everything that decides what a run computes."""
+    def deciding(self, card: ModelCard, features: Features, saved: Location) -> dict[str, Any]:
+        """Return everything that decides what a run computes; `saved` is as in `experiment.start_of`."""
         train = self.experiment.train.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
-        return experiment.deciding(self.experiment, card, features) | {
+        return experiment.deciding(self.experiment, card, features, saved) | {
             "train": {key: value for key, value in train.items() if key not in ("epochs", "batch_size")},
             "pretrain": self.settings.model_dump(mode="json"),
         }
@@ -72,6 +72,11 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
             f"{music.folder}: {plural(len(tracks), 'track')} to learn from, of {plural(units, planned.settings.pairs)}"
             "; a window is told from those of others, so at least 2 are needed"
         )
+    if planned.settings.pairs == "group" and units == len(tracks):
+        raise ConfigError(
+            f"pretrain.pairs=group, but no two tracks to learn from in {music.folder} have the same group (artist); "
+            "use pretrain.pairs=track"
+        )
     frames = music.shape.frames_in(train.window_seconds)
     per_clip = windows.per_epoch(train.windows_per_clip, frames, music.shape.frames)
     pairs.plan(music.clip_count("train"), per_clip, train.batch_size, workers)
@@ -92,19 +97,23 @@ def pretrainer_for(
     train, seed = planned.experiment.train, planned.experiment.seed
     torch.manual_seed(seed)
     card, classifier = experiment.initial(train, _card(planned, music), *copy.statistics.mean_and_std())
+    if train.init_from:  # now, since it may be gone or replaced when the body is saved
+        card = replace(card, facts={"learned_from": provenance.names_known_to(Location.of(train.init_from))})
     classifier = classifier.to(device)
     return card, Pretrainer(classifier, copy.clips["train"], train, planned.settings, seed, shard, wrap)
 
 
 def save_body(folder: Location, card: ModelCard, music: Features, pretrainer: Pretrainer) -> None:
-    """Save the weights and the facts of the pretraining; the first worker saves."""
+    """Save the weights and the facts of the pretraining; the first worker saves. `card` is that of `pretrainer_for`."""
     if pretrainer.shard.rank:
         return
     history = [asdict(epoch) for epoch in pretrainer.history]
     facts = {
         "seed": pretrainer.seed,
         "trained_on": Music().splits,
-        "learned_from": provenance.sample_of(music.tracks("train")["track_id"].to_pylist()),
+        "learned_from": provenance.sample_of(
+            music.tracks("train")["track_id"].to_pylist(), card.facts.get("learned_from", [])
+        ),
         "train_seconds": sum(epoch["seconds"] for epoch in history),
         "memory_mb": memory.peak_mb(),
         "hardware": devices.hardware(),

@@ -14,7 +14,7 @@ from genre.config import fingerprint
 from genre.features import Manifest
 from genre.settings import TuneSettings
 from genre.storage import Location
-from genre.training.experiment import EXECUTION_SETTINGS, Experiment
+from genre.training.experiment import EXECUTION_SETTINGS, Experiment, start_of
 from ray_jobs.search import space
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.trial_folder import Record, TrialFolder
@@ -109,7 +109,7 @@ def planned(
     `folder` is OUTPUT/tune; `experiments` are those of `space.experiments`.
     """
     parents = {
-        name: folder / f"{name}-{_key(experiments[name], tune, manifest, epochs)}"
+        name: folder / f"{name}-{_key(experiments[name], tune, manifest, epochs, folder.parent / 'models')}"
         for name, epochs in plan.epochs.items()
     }
     return [
@@ -124,8 +124,11 @@ def unsettled(slots: Sequence[Slot], minutes: float = 0.0) -> list[Slot]:
     return [slot for slot in slots if slot.record is None or not slot.record.is_settled(minutes)]
 
 
-def _key(planned: Experiment, tune: TuneSettings, manifest: Manifest, epochs: int) -> str:
-    """Return a hash of everything that the results of an architecture's trials depend on."""
+def _key(planned: Experiment, tune: TuneSettings, manifest: Manifest, epochs: int, saved: Location) -> str:
+    """Return a hash of everything that the results of an architecture's trials depend on.
+
+    `saved` is the folder of the models that the search writes.
+    """
     train = planned.train.model_copy(update={"epochs": epochs})
     settings = {
         "train": train.model_dump(mode="json", exclude=EXECUTION_SETTINGS),
@@ -137,5 +140,5 @@ def _key(planned: Experiment, tune: TuneSettings, manifest: Manifest, epochs: in
         "sample": tune.sample,
         "folds": tune.folds,
         "features": [manifest.fingerprint, manifest.contents],
-    }
+    } | start_of(planned.train, saved)
     return fingerprint(settings)

@@ -26,6 +26,10 @@ def test_groups_and_genres_far_from_their_shares_are_named() -> None:
     assert describe(table, CorpusSettings(), drawn=False) == expected[:1]
 
 
+def test_music_without_genres_has_nothing_to_balance() -> None:
+    assert describe(tracks("", ["a", "b"], ["unlabelled"] * 2), CorpusSettings(), drawn=True) == []
+
+
 def test_unknown_artists_are_named() -> None:
     (line,) = describe(tracks("rock", [None] * 3, ["train", "valid", "test"]), CorpusSettings(), drawn=True)
     assert line.startswith("artists are unknown")

@@ -142,6 +142,13 @@ def test_genres_with_few_tracks_are_named(card: ModelCard) -> None:
     assert "fewer than 50 tracks: every genre." in model_card.markdown(card, rare)
 
 
+def test_a_model_that_started_from_another_says_so(card: ModelCard) -> None:
+    sentence = "It started from the weights of another training"
+    assert sentence not in model_card.markdown(card, boards.board().corpus)
+    started = dataclasses.replace(card, facts=card.facts | {"settings": {"train": {"init_from": "/home/me/body"}}})
+    assert sentence in model_card.markdown(started, boards.board().corpus)
+
+
 def test_text_from_outside_is_escaped(card: ModelCard) -> None:
     names = [boards.EVIL, "a|b", "[x](http://evil.example)", "*y*"]
     corpus = CorpusFacts(boards.EVIL, boards.EVIL, boards.EVIL, {"train": dict.fromkeys(names, 1)})

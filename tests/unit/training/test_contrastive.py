@@ -16,12 +16,13 @@ from making import SMALL_MODELS, make_clips, statistics
 from torch import Tensor, nn
 
 from genre import architectures
-from genre.config import load
+from genre.config import differences, load
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Clips, Features
 from genre.features.cache import ClipCache
 from genre.features.windows import Shard
 from genre.model import checkpoint, finetuning
+from genre.model.card import read_card, write_card
 from genre.model.classifier import Classifier, head_of
 from genre.model.saved_model import SavedModel
 from genre.settings import CacheSettings, Config, PretrainSettings, TrainSettings
@@ -196,6 +197,10 @@ def test_a_body_is_no_model_and_judges_nothing_that_it_learned(tmp_path: Path) -
         experiment.check_start(start, features, ["train", "valid"])
     other = write_grouped(tmp_path / "other", prefix="other-")
     experiment.check_start(start, other, ["train", "valid"])
+    card, weights = read_card(body, may_be_body=True)
+    write_card(body, dataclasses.replace(card, facts={}), weights)
+    with pytest.raises(ConfigError, match="nothing tells which tracks it knows"):
+        experiment.check_start(start, other, ["train", "valid"])
 
 
 def test_a_body_can_start_from_a_body(tmp_path: Path) -> None:
@@ -207,12 +212,39 @@ def test_a_body_can_start_from_a_body(tmp_path: Path) -> None:
     weights = dict(old.named_parameters())
     for name, parameter in new.named_parameters():
         torch.testing.assert_close(parameter, weights[name], rtol=0, atol=1e-6)
+    other = write_grouped(tmp_path / "other", prefix="other-")
+    third = Location.of(tmp_path / "third")
+    save(configured("cnn", f"train.init_from={second}"), other, third)
+    for learned in (features, other):  # what the first body learned, the third knows as well
+        with pytest.raises(ConfigError, match="learned from tracks that would judge the new model"):
+            experiment.check_start(TrainSettings(init_from=str(third)), learned, ["train"])
     with pytest.raises(ConfigError, match=r"train.freeze=true: .* leave it out"):
         Pretraining.of(configured("cnn", f"train.init_from={first}", "train.freeze=true"))
     assert finetuning.start_from(new, old, same_genres=True, freeze=False) == []
+
+
+def test_other_weights_to_start_from_make_another_run(tmp_path: Path) -> None:
+    features = write_grouped(tmp_path / "features")
+    bodies = Location.of(tmp_path / "pretrained")
+    planned = Experiment.of(configured("cnn", f"train.init_from={bodies / 'cnn'}"))
+    card = experiment.card_of(planned, features.manifest)
+    known = []
+    for seed in range(2):
+        save(configured("cnn", f"seed={seed}"), features, bodies / "cnn")
+        known.append(experiment.deciding(planned, card, features, Location.of(tmp_path / "models")))
+    (line,) = differences(known[0], known[1])
+    assert line.startswith("weights of train.init_from is ")
+    own = experiment.deciding(planned, card, features, bodies)  # a job that replaces the body that it starts from
+    assert own == {key: value for key, value in known[0].items() if key in own}
 
 
 def test_music_of_a_single_track_is_refused(tmp_path: Path) -> None:
     features = write_grouped(tmp_path / "features", tracks=2, splits=["train"])
     with pytest.raises(ConfigError, match=r"1 track to learn from, of 1 track; .* at least 2 are needed"):
         pretraining.check(Pretraining.of(configured("cnn")), features.music(), 1)
+
+
+def test_pairs_of_groups_need_a_group_of_two_tracks(tmp_path: Path) -> None:
+    features = write_grouped(tmp_path / "features", group_size=1)
+    with pytest.raises(ConfigError, match=r"no two tracks .* have the same group \(artist\); use pretrain.pairs=track"):
+        pretraining.check(Pretraining.of(configured("cnn", "pretrain.pairs=group")), features.music(), 1)
