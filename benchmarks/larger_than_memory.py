@@ -10,7 +10,8 @@ parts of 4,096 tracks, for the memory that a long table of tracks takes.
 
 `speed` compares, in turns within one run:
 - an epoch of `Trainer` on the mapped copy with one on the same clips in arrays, for the smallest and the largest of the
-  six networks and for `tiny`, a cnn with a twentieth of the weights: the ratio of windows per second in the best round;
+  six networks and for `tiny`, a cnn with a twentieth of the weights: the ratio of windows per second in the best round,
+  by CPU time on the CPU and by the clock with --device cuda;
 - making the copy with writing as many bytes to the same disk in order, both up to the end of fsync;
 - opening the copy, and its first batch;
 - with --memory GB (root): cutting windows from a copy of twice that size in a memory cgroup, with reading as many
@@ -120,7 +121,7 @@ def write(folder: Path, clips: int, shape: Shape, part: int) -> None:
     (Location.of(folder) / "features" / "manifest.json").write_json(manifest)
 
 
-def speed(folder: Path, memory_gb: float, rounds: int) -> None:
+def speed(folder: Path, memory_gb: float, rounds: int, device: torch.device) -> None:
     features = Features.open(Location.of(folder) / "features")
     with tempfile.TemporaryDirectory(dir=folder) as cache_folder:
         cache = ClipCache.of(features, CacheSettings(folder=cache_folder))
@@ -131,7 +132,7 @@ def speed(folder: Path, memory_gb: float, rounds: int) -> None:
         print(f"open a warm copy and cut the first batch: {time.perf_counter() - started:.2f} s")
         print("| network | arrays, windows/s | copy, windows/s | ratio |\n|---|---:|---:|---:|")
         for name in NETWORKS:
-            training(name, data, rounds)
+            training(name, data, rounds, device)
         del data
         if memory_gb:
             random_windows(cache, Path(cache_folder), memory_gb)
@@ -154,10 +155,10 @@ def making(cache: ClipCache, folder: Path) -> None:
     print(f"make the copy: {size / made / 1e6:.0f} MB/s; write: {size / plain / 1e6:.0f} MB/s; {plain / made:.2f}")
 
 
-def training(name: str, data: Data, rounds: int) -> None:
+def training(name: str, data: Data, rounds: int, device: torch.device) -> None:
     """Compare epochs on the copy with epochs on arrays."""
     architecture, params = NETWORKS[name]
-    clips = 4000 if name == "tiny" else 64
+    clips = 4000 if name == "tiny" or device.type == "cuda" else 64
     small = replace(
         data.train,
         spectrograms=data.train.spectrograms[:clips],
@@ -166,23 +167,24 @@ def training(name: str, data: Data, rounds: int) -> None:
     )
     arrays = replace(small, spectrograms=small.spectrograms.copy(), source=None)
     settings = TrainSettings(window_seconds=3.0, windows_per_clip=1, batch_size=32, epochs=2 * rounds)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     best: dict[str, float] = {}
     trainers = {}
     for kind, train in {"arrays": arrays, "copy": small}.items():
         planned = Experiment(architecture, params, settings)
-        trainers[kind] = experiment.trainer_for(planned, replace(data, train=train), torch.device("cpu"))[1]
+        trainers[kind] = experiment.trainer_for(planned, replace(data, train=train), device)[1]
     for number in range(rounds):
         for kind in trainers if number % 2 else reversed(trainers):
-            seconds, cut = timed(trainers[kind], number + 1)
+            seconds, cut = timed(trainers[kind], number + 1, clock)
             best[kind] = max(best.get(kind, 0.0), cut / seconds)
     print(f"| {name} | {best['arrays']:.0f} | {best['copy']:.0f} | {best['copy'] / best['arrays']:.3f} |", flush=True)
 
 
-def timed(trainer: Trainer, epoch: int) -> tuple[float, int]:
-    """Return the CPU seconds of an epoch, and its windows."""
-    started = time.process_time()
-    result = trainer.train_epoch(epoch)
-    return time.process_time() - started, result.windows
+def timed(trainer: Trainer, epoch: int, clock: Callable[[], float]) -> tuple[float, int]:
+    """Return the seconds of an epoch by `clock`, and its windows."""
+    started = clock()
+    result = trainer.train_epoch(epoch)  # ends when the device has finished
+    return clock() - started, result.windows
 
 
 def random_windows(cache: ClipCache, folder: Path, memory_gb: float) -> None:
@@ -242,6 +244,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--memory", type=float, default=0.0, help="limit in GiB")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of `speed`")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -249,7 +252,7 @@ def main() -> None:
         layout = (SMALL, SMALL_PART) if options.small else (SHAPE, PART)
         write(options.folder, options.clips, *layout)
     elif options.part == "speed":
-        speed(options.folder, options.memory, options.rounds)
+        speed(options.folder, options.memory, options.rounds, torch.device(options.device))
     else:
         jobs(options.folder, options.memory, options.jobs)
 

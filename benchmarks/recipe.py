@@ -7,7 +7,8 @@ skipped. Nothing is chosen by the tracks that are judged: all epochs are trained
 
 With --folds 0 there are two folds, the splits train and valid of the features: networks that learned one judge the
 other. That is the only division by artist of a corpus like GTZAN, whose files name no artists. The answers are kept in
-OUTPUT, which is read again, so that a variant is trained once. The interval and the p-value of a difference are by a
+OUTPUT, which is read again, so that a variant is trained once. With --processes, that many trainings run at a time;
+with --device cuda they share one GPU. The interval and the p-value of a difference are by a
 paired bootstrap over tracks of the mean over seeds.
 """
 
@@ -19,7 +20,9 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -62,9 +65,10 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=0, help="0: the splits train and valid")
     parser.add_argument("--ensembles", action="store_true", help="also the mean probabilities of seeds and of variants")
     parser.add_argument("--output", type=Path, default=Path("outputs/recipe"))
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
     features = Features.open(Location.of(options.features))
     judged = features.tracks().filter(pc.is_in(features.tracks()["split"], pa.array(NOT_TEST)))
@@ -73,16 +77,23 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     first: tuple[Float64, Float64] | None = None
     answers: dict[str, Float32] = {}  # of each variant, (seeds, tracks, classes)
-    for name, settings in variants(options.variants):
-        config = load(options.config, settings)
-        runs = [
-            cross_validated(config, features, judged, seed, options.folds, options.output)
-            for seed in range(options.seeds)
-        ]
-        answers[name] = np.stack([each for each, _ in runs])
-        scores = of_tracks(answers[name], labels)
-        first = first or scores
-        print(row(name, scores, first, float(np.mean([seconds for _, seconds in runs]))), flush=True)
+    configs = {name: load(options.config, settings) for name, settings in variants(options.variants)}
+    common = (options.folds, options.output, options.device)
+    with ProcessPoolExecutor(
+        options.processes, get_context("spawn"), initializer=torch.set_num_threads, initargs=(options.threads,)
+    ) as pool:
+        trained = {
+            name: [
+                pool.submit(cross_validated, config, features, judged, seed, *common) for seed in range(options.seeds)
+            ]
+            for name, config in configs.items()
+        }
+        for name, trainings in trained.items():
+            runs = [training.result() for training in trainings]
+            answers[name] = np.stack([each for each, _ in runs])
+            scores = of_tracks(answers[name], labels)
+            first = first or scores
+            print(row(name, scores, first, float(np.mean([seconds for _, seconds in runs]))), flush=True)
     if options.ensembles and first:
         means = {f"mean of the seeds: {name}": each.mean(axis=0) for name, each in answers.items()}
         for name, mean in (means | {"mean of all": np.mean(list(means.values()), axis=0)}).items():
@@ -98,7 +109,7 @@ def variants(file: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def cross_validated(
-    config: Config, features: Features, judged: pa.Table, seed: int, count: int, output: Path
+    config: Config, features: Features, judged: pa.Table, seed: int, count: int, output: Path, device: str
 ) -> tuple[Float32, float]:
     """Return the answers for all tracks `judged` by networks that did not learn them, (tracks, classes), and CPU s."""
     experiment = replace(Experiment.of(config), seed=seed)
@@ -111,7 +122,7 @@ def cross_validated(
         for view in views(features, count):
             data = Data.open(ClipCache.of(view, config.cache))
             rows = pc.index_in(data.valid.track_ids, judged["track_id"].combine_chunks()).to_numpy()
-            answers[rows] = repetition.predictions(data, torch.device("cpu"))
+            answers[rows] = repetition.predictions(data, torch.device(device))
         np.savez(file, answers=answers, seconds=time.process_time() - started)
     saved = np.load(file)
     return saved["answers"], float(saved["seconds"])
