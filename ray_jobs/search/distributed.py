@@ -24,6 +24,7 @@ from genre.features.windows import Shard
 
 # the longest wait for another process, which may be copying the clips to its machine; a dead one is noticed at once
 _TIMEOUT = timedelta(minutes=30)
+_POLL_SECONDS = 0.5  # between looks at processes that start
 _ERRORS_SECONDS = 2.0  # wait for the errors of processes that ended
 _END_SECONDS = 10.0  # wait for processes to end that are done, or were cancelled
 
@@ -51,6 +52,7 @@ def process_group(follow: Follow, *arguments: Any) -> Iterator[Shard]:
         for rank in range(1, shard.world)
     ]
     try:
+        _wait_for_start(store, others)
         with _joined(store, shard):
             yield shard
         ray.wait(others, num_returns=len(others), timeout=_END_SECONDS)
@@ -81,6 +83,21 @@ def _start(
     return task.remote(address, shard, follow, arguments)
 
 
+def _wait_for_start(store: TCPStore, others: list[ray.ObjectRef[None]]) -> None:
+    """Return when all other processes have started. Raises the error of one that ended instead.
+
+    Joining the group would wait for a process that will not come until the time is up.
+    """
+    started = [_key_of_start(rank) for rank in range(1, len(others) + 1)]
+    while not store.check(started):
+        ended, _ = ray.wait(others, timeout=_POLL_SECONDS)
+        ray.get(ended)  # none can finish without this process, so that this raises
+
+
+def _key_of_start(rank: int) -> str:
+    return f"started-{rank}"
+
+
 def _end(others: list[ray.ObjectRef[None]]) -> None:
     """Cancel the processes that still run, and wait until they have ended.
 
@@ -108,7 +125,9 @@ def _first_cause(others: list[ray.ObjectRef[None]], lost: RuntimeError) -> Excep
 
 @ray.remote(max_retries=0)
 def _join_and_follow(address: tuple[str, int], shard: Shard, follow: Follow, arguments: tuple[Any, ...]) -> None:
-    with _joined(TCPStore(*address, shard.world, timeout=_TIMEOUT), shard):
+    store = TCPStore(*address, shard.world, timeout=_TIMEOUT)
+    store.set(_key_of_start(shard.rank), "")
+    with _joined(store, shard):
         follow(shard, *arguments)
 
 

@@ -76,6 +76,28 @@ def test_the_trial_raises_the_error_of_another_process(group: PlacementGroup) ->
         in_group(group, trial)
 
 
+class Unloadable:
+    """A callable that another process cannot load."""
+
+    def __call__(self, shard: Shard) -> None: ...
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return unload, ()
+
+
+def unload() -> None:
+    raise ValueError("this machine lacks a module")
+
+
+def test_a_process_that_does_not_start_is_noticed_at_once(group: PlacementGroup) -> None:
+    def trial() -> None:
+        with process_group(Unloadable()):
+            raise AssertionError("a process is missing")
+
+    with pytest.raises(ray.exceptions.RayTaskError, match="this machine lacks a module"):
+        in_group(group, trial)
+
+
 def test_the_other_processes_end_with_the_trial(group: PlacementGroup) -> None:
     def follow(shard: Shard) -> None:
         distributed.barrier()
@@ -86,7 +108,7 @@ def test_the_other_processes_end_with_the_trial(group: PlacementGroup) -> None:
             distributed.barrier()
             raise SystemExit  # as Tune ends a trial that it stops
 
-    with pytest.raises(ray.exceptions.RayError):
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
         in_group(group, trial)
     assert in_group(group, average_gradient) == 2.0  # their resources are free
 
