@@ -158,7 +158,7 @@ class TrainSettings(Settings):
         0.1, ge=0, lt=1, description="target probability that is spread evenly over all classes"
     )
     class_weights: bool = Field(False, description="weight the loss by inverse class frequency")
-    mixup: float = Field(0.3, ge=0, description="mixup: weights are drawn from Beta(a, a) with this a; 0: off")
+    mixup: float = Field(0.0, ge=0, description="mixup: weights are drawn from Beta(a, a) with this a; 0: off")
     gain_db: float = Field(3.0, ge=0, description="random gain, uniform in +- this many dB; 0: off")
     equaliser_db: float = Field(
         4.0, ge=0, description="random smooth gain over frequency, within +- this many dB; 0: off"
@@ -170,10 +170,16 @@ class TrainSettings(Settings):
         description="MixStyle: share of batches in which windows mix their statistics; 0: off",
     )
     time_mask: float = Field(
-        0.15, ge=0, le=0.9, description="SpecAugment: maximum width of two masks in time, as a share of the frames"
+        0.0,
+        ge=0,
+        le=0.9,
+        description="SpecAugment: maximum width of two masks in time, as a share of the frames; 0: off",
     )
     mel_mask: float = Field(
-        0.15, ge=0, le=0.9, description="SpecAugment: maximum width of two masks in frequency, as a share of the bands"
+        0.0,
+        ge=0,
+        le=0.9,
+        description="SpecAugment: maximum width of two masks in frequency, as a share of the bands; 0: off",
     )
     clip_norm: float = Field(1.0, ge=0, description="maximum norm of the gradient; 0: no clipping")
     ema: float = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -104,12 +105,11 @@ def test_the_other_processes_end_with_the_trial(group: PlacementGroup) -> None:
         time.sleep(3600)
 
     def trial() -> None:
-        with process_group(follow):
+        with contextlib.suppress(SystemExit), process_group(follow):
             distributed.barrier()
             raise SystemExit  # as Tune ends a trial that it stops
 
-    with pytest.raises(ray.exceptions.WorkerCrashedError):
-        in_group(group, trial)
+    in_group(group, trial)
     assert in_group(group, average_gradient) == 2.0  # their resources are free
 
 
