@@ -37,6 +37,7 @@ from genre.reviewing.collection import Filter, State
 from genre.reviewing.review import Decision, GenreNameError, NewGenreError, Review
 from ray_jobs.pages import TEMPLATES
 from ray_jobs.pages.loopback import HEADERS, HOST, RefusedError, check_host
+from ray_jobs.pages.remote_audio import remote_audio
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -138,7 +139,10 @@ class _Handlers:
         problem = _problem(path)
         if problem:
             raise RefusedError(410, problem, f"{path}: {_PROBLEMS[problem]}")
-        return FileResponse(path, media_type=_TYPES.get(os.path.splitext(path)[1].lower(), "application/octet-stream"))
+        media_type = _TYPES.get(os.path.splitext(path)[1].lower(), "application/octet-stream")
+        if _is_remote(path):
+            return remote_audio(path, request.headers.get("range", ""), media_type)
+        return FileResponse(path, media_type=media_type)
 
     async def decide(self, request: Request) -> Response:
         content = await _json(request)
@@ -180,18 +184,19 @@ class _Handlers:
 
 _PROBLEMS = {
     "gone": "the file is gone or cannot be read; mount its disk, or tag the collection again",
-    "remote": "the file is not on this machine; the page plays local files only",
     "no_audio": "not the name of an audio file",
 }
 
 
 def _problem(path: str) -> str:
-    """Return why a file cannot be played, a key of `_PROBLEMS`; empty if it can."""
+    """Return why a file cannot be played, a key of `_PROBLEMS`; empty if it can, or if only its storage knows."""
     if not is_audio(os.path.basename(path)):
         return "no_audio"
-    if "://" in path:
-        return "remote"
-    return "" if os.path.isfile(path) and os.access(path, os.R_OK) else "gone"
+    return "" if _is_remote(path) or (os.path.isfile(path) and os.access(path, os.R_OK)) else "gone"
+
+
+def _is_remote(path: str) -> bool:
+    return "://" in path
 
 
 def _filter(request: Request) -> tuple[Filter, int]:

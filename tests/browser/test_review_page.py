@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from browsing import CHROMIUM, launched
+from faulty_storage import Proxy
 from heads import free_ports
 from reviewing import Tagged, write_tags
 from running import SETTINGS, job, write_config
@@ -18,6 +19,7 @@ from saving import CLASSES, song
 from genre import Tagger, corpora
 from genre.config import load
 from genre.settings import CorpusSettings
+from genre.storage import Location
 from ray_jobs import review
 from ray_jobs.pages import review_service
 
@@ -194,6 +196,17 @@ def test_the_player_plays_seeks_and_goes_on_with_the_next_track(show: Callable[.
     )
     page.keyboard.press("Space")
     assert page.evaluate("player.paused")
+
+
+def test_music_in_a_bucket_plays_and_seeks(show: Callable[..., Any], tmp_path: Path, bucket: Proxy) -> None:
+    long = song(tmp_path / "long.wav", seconds=120)  # more than is sent at once
+    Location.of("s3://bucket/long.wav").write_bytes(long.read_bytes())
+    write_tags(tmp_path / "far", [Tagged("s3://bucket/long.wav", CLASSES[0], 0.5)])
+    page = show(tmp_path / "far")
+    page.keyboard.press("Space")
+    page.wait_for_function("() => player.currentTime > 0 && !player.paused")
+    page.evaluate("player.currentTime = 115")
+    page.wait_for_function("() => player.ended", timeout=20_000)
 
 
 def test_a_file_that_is_gone_or_is_no_music_is_said_and_the_next_one_works(

@@ -163,7 +163,6 @@ function reveal(row) {
 const STATES = {
   "": "",
   gone: "The file is gone or cannot be read.",
-  remote: "The file is not on this machine: it cannot be played here.",
   no_audio: "This is not an audio file.",
 };
 

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import pytest
 from conftest import REPOSITORY
+from faulty_storage import Proxy, refusing
 from heads import free_ports
 from reviewing import Tagged, write_tags
 from running import ENVIRONMENT
@@ -24,6 +25,7 @@ from saving import CLASSES, song
 
 from genre.config import load
 from genre.errors import ConfigError
+from genre.storage import Location
 from ray_jobs import review
 from ray_jobs.pages import review_service
 
@@ -79,7 +81,7 @@ def test_the_rows_say_what_can_be_played(address: str) -> None:
     content = rows(address)
     assert [(track["name"].rpartition("/")[2], track["state"]) for track in content["tracks"]] == [
         ("a.wav", ""), ("b <i>.wav", ""), ("gone.wav", "gone"), ("secret.txt", "no_audio"), ("fifo.wav", "gone"),
-        ("far.wav", "remote"),
+        ("far.wav", ""),
     ]  # fmt: skip
     assert (content["reviewed"], content["total"], content["genres"]) == (0, 6, ["rock", "jazz", "blues"])
     assert rows(address, text="a.wav", below="0.61")["matching"] == 1
@@ -95,10 +97,35 @@ def test_any_part_of_a_file_is_served(address: str, output: Path) -> None:
     assert get(f"{address}/audio/0", Range=f"bytes={len(whole)}-")[0] == 416
 
 
+def test_parts_of_a_file_in_a_bucket_are_served(address: str, output: Path, bucket: Proxy) -> None:
+    far = Location.of("s3://bucket/far.wav")
+    assert get(f"{address}/audio/5")[0] == 410  # not there yet
+    content = (output.parent / "music/a.wav").read_bytes() * 60
+    far.write_bytes(content)
+    assert get(f"{address}/audio/5")[:2] == (200, content)
+    for wanted, first, last in (("100-199", 100, 199), ("-50", len(content) - 50, len(content) - 1), ("7-7", 7, 7)):
+        status, body, headers = get(f"{address}/audio/5", Range=f"bytes={wanted}")
+        assert (status, body) == (206, content[first : last + 1])
+        assert (headers["content-range"], headers["content-type"]) == (
+            f"bytes {first}-{last}/{len(content)}",
+            "audio/wav",
+        )
+    assert get(f"{address}/audio/5", Range=f"bytes={len(content)}-")[0] == 416
+    parts, size = b"", len(content)
+    while len(parts) < size:  # as a player does that gets less than it asks for
+        status, body, _ = get(f"{address}/audio/5", Range=f"bytes={len(parts)}-")
+        assert (status, 0 < len(body) <= 2 << 20) == (206, True)
+        parts += body
+    assert parts == content
+    bucket.fault = refusing(403, "AccessDenied", lambda request: True)
+    status, body, _ = get(f"{address}/audio/5", Range="bytes=0-")
+    assert (status, json.loads(body)["reason"]) == (410, "gone")
+
+
 @pytest.mark.parametrize(
     "path",
     [
-        "/audio/2", "/audio/3", "/audio/4", "/audio/5", "/audio/6", "/audio/-1", "/audio/99999999999999999999",
+        "/audio/2", "/audio/3", "/audio/4", "/audio/6", "/audio/-1", "/audio/99999999999999999999",
         "/audio/../../secret.txt", "/audio/..%2f..%2fsecret.txt", "/audio/0/../secret.txt", "/audio//etc/passwd",
         "/secret.txt", "/audio/a.wav", "/audio/",
     ],
