@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from genre import corpora
 from genre.audio import members, recordings
 from genre.config import validate
 from genre.corpora import UNLABELLED, parquet
-from genre.errors import AudioError
+from genre.errors import AudioError, StorageError
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.prepare import prepare
@@ -218,6 +219,27 @@ class TestParquet:
         with pytest.raises(AudioError):
             recordings.read(tracks[0].path)
         assert recordings.read(tracks[5].path) == files[5].read_bytes()
+
+    @pytest.mark.parametrize("error", [pa.ArrowInvalid("damaged"), pa.ArrowMemoryError("too large"), OSError("away")])
+    def test_after_a_failure_no_row_gets_the_audio_of_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        contents = [f"audio {row}".encode() for row in range(20)]
+        pq.write_table(pa.table({"audio": contents, "genre": ["blues"] * 20}), tmp_path / "a.parquet")
+        tracks, batches = scan("parquet", tmp_path / "a.parquet"), pq.ParquetFile.iter_batches
+
+        def failing(*arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+            yield next(batches(*arguments, **options))
+            raise error
+
+        assert recordings.read(tracks[0].path) == contents[0]  # then the rest of the row group fails
+        with monkeypatch.context() as patch:
+            patch.setattr(pq.ParquetFile, "iter_batches", failing)
+            members._local.rows = None
+            assert recordings.read(tracks[7].path) == contents[7]
+            with pytest.raises((AudioError, MemoryError, StorageError)):
+                recordings.read(tracks[8].path)
+        assert recordings.read(tracks[9].path) == contents[9]
 
     def test_rows_are_read_in_any_order(self, tmp_path: Path) -> None:
         files = write_loose(tmp_path / "loose", 30)
