@@ -39,7 +39,7 @@ from genre.wording import plural
 _THREADS = 16
 _BUFFER = 1 << 14  # bytes of a request: a header and the labels next to it
 _LARGEST_LABEL = 1 << 20  # bytes
-_FOLDER = "webdataset-2"  # of the findings; a new number when other things are read
+_FOLDER = "webdataset-3"  # of the findings; a new number when other things are read
 
 
 class Params(Settings):
@@ -77,9 +77,10 @@ def scan_with_report(
 ) -> Iterator[Track]:
     """Yield what `scan` does, and report what is odd: shards that are cut, members and labels that are not used.
 
-    What was read is kept in `folder`. Raises `ConfigError` for a file that is no tar file, or compressed, and
-    `StorageError` for one that cannot be reached.
+    What was read is kept in `folder`. Raises `ConfigError` for a file that is no tar file, or compressed, and where no
+    shard holds a recording, and `StorageError` for one that cannot be reached.
     """
+    is_empty = True
     shards = find_shards(settings, ".tar")
     findings = Findings(folder and folder / _FOLDER)
     known = findings.known(shards)
@@ -91,9 +92,13 @@ def scan_with_report(
                     findings.add(contents.shard, contents.to_json())
                 for problem in contents.problems:
                     report(f"odd: {contents.shard.relative}: {problem}")
+                is_empty = is_empty and not contents.audio
                 yield from _tracks(contents, params)
     finally:
         pool.shutdown(cancel_futures=True)
+    if is_empty:
+        number = plural(len(shards), "tar file")
+        raise ConfigError(f"corpus.root={settings.root}: no recording in {number}; copy them again, or name others")
     findings.finish(shards)
 
 
@@ -122,7 +127,7 @@ def _genre(labels: dict[str, Any], params: Params) -> str | None:
 
 def _text(value: Any) -> str | None:
     """Return a label as text; None for an empty one and for one that is a list or a dictionary."""
-    return str(value).strip() or None if isinstance(value, str | int) else None
+    return _safe(str(value)).strip() or None if isinstance(value, str | int) else None
 
 
 def _contents(shard: ShardFile, known: str | None) -> _Contents:
@@ -135,16 +140,22 @@ def _contents(shard: ShardFile, known: str | None) -> _Contents:
 def _read(shard: ShardFile) -> _Contents:
     """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
     contents, skipped = _Contents(shard), defaultdict[str, list[str]](list)
+    is_tar = shard.size < tarfile.BLOCKSIZE  # one that is cut in its first header
     with shard.file.filesystem.open_input_file(shard.file.path) as stream:
         try:
-            with tarfile.open(fileobj=io.BufferedReader(stream, _BUFFER), mode="r:") as archive:
+            buffered = io.BufferedReader(stream, _BUFFER)
+            with tarfile.open(fileobj=buffered, mode="r:") as archive:
                 for member in archive:
+                    is_tar = True
                     if reason := _add(contents, archive, member):
                         skipped[reason].append(_safe(member.name))
+                buffered.seek(archive.offset)
+                if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("no end mark")  # a damaged header, or a cut in one or between two members
         except (tarfile.TarError, OSError) as error:
             if isinstance(error, OSError) and is_fault(error, shard.file):
                 raise
-            if not contents.audio:
+            if not is_tar:
                 raise ConfigError(
                     f"corpus.root: {shard.file} is no tar file ({one_line(error)}); unpack or copy it"
                 ) from None
@@ -197,7 +208,7 @@ def _add_label(labels: dict[str, Any], ending: str, text: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """Return the name of a member as text that Parquet can hold."""
+    """Return the name of a member, or a label, as text that Parquet can hold."""
     return name.encode(errors="backslashreplace").decode()
 
 
