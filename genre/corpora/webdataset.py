@@ -77,10 +77,9 @@ def scan_with_report(
 ) -> Iterator[Track]:
     """Yield what `scan` does, and report what is odd: shards that are cut, members and labels that are not used.
 
-    What was read is kept in `folder`. Raises `ConfigError` for a file that is no tar file, or compressed, and where no
-    shard holds a recording, and `StorageError` for one that cannot be reached.
+    What was read is kept in `folder`. Raises `ConfigError` for a file that is no tar file, or compressed, and
+    `StorageError` for one that cannot be reached.
     """
-    is_empty = True
     shards = find_shards(settings, ".tar")
     findings = Findings(folder and folder / _FOLDER)
     known = findings.known(shards)
@@ -92,13 +91,9 @@ def scan_with_report(
                     findings.add(contents.shard, contents.to_json())
                 for problem in contents.problems:
                     report(f"odd: {contents.shard.relative}: {problem}")
-                is_empty = is_empty and not contents.audio
                 yield from _tracks(contents, params)
     finally:
         pool.shutdown(cancel_futures=True)
-    if is_empty:
-        number = plural(len(shards), "tar file")
-        raise ConfigError(f"corpus.root={settings.root}: no recording in {number}; copy them again, or name others")
     findings.finish(shards)
 
 

@@ -364,7 +364,7 @@ class TestWebDataset:
         with tarfile.open(tmp_path / "a.tar", "w") as archive:
             add(archive, "0.json", b"{}" + b" " * 2000)
         (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:kept])
-        assert "no recording in 1 tar file" in refused("webdataset", tmp_path)
+        assert scan("webdataset", tmp_path) == []
         webdataset(tmp_path / "b.tar", files := write_loose(tmp_path / "loose"))
         assert len(scan("webdataset", tmp_path)) == len(files)
         assert lines(tmp_path) == ["odd: a.tar: cut after 0 recordings; copy it again"]
