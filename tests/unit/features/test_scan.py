@@ -33,3 +33,13 @@ def test_a_corpus_without_tracks_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(corpora, "scan", lambda *_, tracks=tracks: iter(tracks))
         with pytest.raises(ConfigError, match="lists no track"):
             scan(CorpusSettings())
+
+
+def test_a_corpus_whose_files_are_all_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The music of a table may be on a disk that is not mounted."""
+    tracks = [Track(name, f"/{name}", "x", corpora.MISSING, 0.0) for name in "ab"]
+    monkeypatch.setattr(corpora, "scan", lambda *_: iter(tracks))
+    with pytest.raises(ConfigError, match="none of 2 listed files exists, such as '/a'; mount"):
+        scan(CorpusSettings())
+    tracks.append(Track("c", "/c", "x", 1, 1.0))
+    assert len(scan(CorpusSettings())) == 3
