@@ -82,7 +82,7 @@ class Sketcher:
         began = time.thread_time()
         track = self._kernel.track(recordings.load(content, self._recipe.audio, self._recipe.decoding))
         decoded = time.thread_time()
-        made = sketches.sketch(track.clips, track.seconds, self._recipe.shape())
+        made = sketches.sketch(track.clips, track.end_seconds, self._recipe.shape())
         self.decoding, self.sketching = self.decoding + decoded - began, self.sketching + time.thread_time() - decoded
         return made
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,6 +23,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM)
 _OF_THE_FILE = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+# what Arrow says of a page of Parquet that it has read and cannot decode; as from an object store, without a number
+_DAMAGED = re.compile(r"(?i)corrupt|codec failed|decompress|deserializ|byte_array")
 
 T = TypeVar("T")
 
@@ -54,7 +57,9 @@ def is_fault(error: OSError, file: Location) -> bool:
     """
     if isinstance(error, FileNotFoundError) or error.errno in (*_MISSING, *_DENIED) or "ACCESS_DENIED" in str(error):
         return not _can_list(file.parent)
-    return error.errno not in _OF_THE_FILE and not (file.is_local and error.errno is None)
+    if error.errno is None:
+        return not file.is_local and not _DAMAGED.search(str(error))
+    return error.errno not in _OF_THE_FILE
 
 
 def describe(error: OSError) -> str:

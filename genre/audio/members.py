@@ -75,10 +75,11 @@ def _read_row(file: str, column: str, group: int, row: int) -> bytes:
             rows = _local.rows = None
             rows = _local.rows = _Rows(*key)
         value = rows.value(row)
-    except OSError:
+    except (OSError, MemoryError):
         _local.rows = None  # its reader cannot continue where it failed
         raise
     except (ArtifactError, pa.ArrowException, IndexError) as error:
+        _local.rows = None
         raise AudioError(Reason.UNREADABLE, str(error)) from None
     return _bytes_of(value)
 

@@ -126,6 +126,11 @@ def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
     return [Clip(_fill(piece, length), (start + i * length) / rate) for i, piece in enumerate(pieces)]
 
 
+def end_seconds(recording: Recording, settings: AudioSettings) -> float:
+    """Return where the sound of a recording ends, after which `cut` takes silence away."""
+    return trim_bounds(recording.wave, settings.trim_db)[1] / settings.sample_rate
+
+
 def limited(stream: Stream, limits: DecodingSettings) -> Iterator[Block]:
     """Return the blocks of a stream.
 

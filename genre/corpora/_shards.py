@@ -35,12 +35,13 @@ class ShardFile:
 def find_shards(settings: CorpusSettings, suffix: str) -> list[ShardFile]:
     """Return `corpus.root` if it is a file, or every file below it whose name ends in `suffix`, in order.
 
-    Raises `ConfigError` when there is none, and for `corpus.split=official` unless all three splits are named, and
-    `StorageError` when the storage does not answer.
+    Raises `ConfigError` when there is none or the root cannot be reached, and for `corpus.split=official` unless all
+    three splits are named, and `StorageError` when the storage no longer answers.
     """
     root = open_root(settings.root)
     try:
-        infos = retry(lambda: list(_below(root, suffix)), root, STORAGE_SECONDS)
+        info = root.filesystem.get_file_info(root.path)  # not repeated, so that a wrong address is refused soon
+        infos = retry(lambda: sorted(_below(root, info, suffix), key=_path_below), root, STORAGE_SECONDS)
     except OSError as error:
         raise ConfigError(f"corpus.root={root} cannot be read ({one_line(error)}); check address and access") from None
     if not infos:
@@ -56,9 +57,8 @@ def find_shards(settings: CorpusSettings, suffix: str) -> list[ShardFile]:
     ]
 
 
-def _below(root: Location, suffix: str) -> Iterator[tuple[Location, str, fs.FileInfo]]:
-    """Yield (file, path below the root, what the storage says of it), sorted by path."""
-    info = root.filesystem.get_file_info(root.path)
+def _below(root: Location, info: fs.FileInfo, suffix: str) -> Iterator[tuple[Location, str, fs.FileInfo]]:
+    """Yield (file, path below the root, what the storage says of it), in no order. `info` is that of the root."""
     if info.type == fs.FileType.File:
         yield root, root.name, info
         return
@@ -69,6 +69,10 @@ def _below(root: Location, suffix: str) -> Iterator[tuple[Location, str, fs.File
             for part in parts:
                 file = file / part
             yield file, "/".join(parts), below
+
+
+def _path_below(shard: tuple[Location, str, fs.FileInfo]) -> str:
+    return shard[1]
 
 
 def _split_of(relative: str) -> str | None:

@@ -39,7 +39,7 @@ from genre.wording import plural
 _THREADS = 16
 _BUFFER = 1 << 14  # bytes of a request: a header and the labels next to it
 _LARGEST_LABEL = 1 << 20  # bytes
-_FOLDER = "webdataset-2"  # of the findings; a new number when other things are read
+_FOLDER = "webdataset-3"  # of the findings; a new number when other things are read
 
 
 class Params(Settings):
@@ -122,7 +122,7 @@ def _genre(labels: dict[str, Any], params: Params) -> str | None:
 
 def _text(value: Any) -> str | None:
     """Return a label as text; None for an empty one and for one that is a list or a dictionary."""
-    return str(value).strip() or None if isinstance(value, str | int) else None
+    return _safe(str(value)).strip() or None if isinstance(value, str | int) else None
 
 
 def _contents(shard: ShardFile, known: str | None) -> _Contents:
@@ -135,16 +135,22 @@ def _contents(shard: ShardFile, known: str | None) -> _Contents:
 def _read(shard: ShardFile) -> _Contents:
     """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
     contents, skipped = _Contents(shard), defaultdict[str, list[str]](list)
+    is_tar = shard.size < tarfile.BLOCKSIZE  # one that is cut in its first header
     with shard.file.filesystem.open_input_file(shard.file.path) as stream:
         try:
-            with tarfile.open(fileobj=io.BufferedReader(stream, _BUFFER), mode="r:") as archive:
+            buffered = io.BufferedReader(stream, _BUFFER)
+            with tarfile.open(fileobj=buffered, mode="r:") as archive:
                 for member in archive:
+                    is_tar = True
                     if reason := _add(contents, archive, member):
                         skipped[reason].append(_safe(member.name))
+                buffered.seek(archive.offset)
+                if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("no end mark")  # a damaged header, or a cut in one or between two members
         except (tarfile.TarError, OSError) as error:
             if isinstance(error, OSError) and is_fault(error, shard.file):
                 raise
-            if not contents.audio:
+            if not is_tar:
                 raise ConfigError(
                     f"corpus.root: {shard.file} is no tar file ({one_line(error)}); unpack or copy it"
                 ) from None
@@ -197,7 +203,7 @@ def _add_label(labels: dict[str, Any], ending: str, text: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """Return the name of a member as text that Parquet can hold."""
+    """Return the name of a member, or a label, as text that Parquet can hold."""
     return name.encode(errors="backslashreplace").decode()
 
 

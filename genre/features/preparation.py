@@ -41,6 +41,7 @@ class PreparedTrack:
     content: str  # SHA-256 of the file
     sound: str  # SHA-256 of the spectrograms
     seconds: float
+    end_seconds: float  # where its sound ends: silence after it is in no clip
     sample_rate: int
     channels: int
     truncated: bool
@@ -86,6 +87,7 @@ class TrackKernel:
             content=content,
             sound=sound.hexdigest(),
             seconds=recording.seconds,
+            end_seconds=recordings.end_seconds(recording, self._recipe.audio),
             sample_rate=recording.sample_rate,
             channels=recording.channels,
             truncated=recording.truncated,
@@ -122,8 +124,8 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
                 outcomes.append(track | {"reason": error.reason.value, "message": str(error)})
                 continue
             writer.add(track["track_id"], prepared.clips)
-            facts = {key: value for key, value in vars(prepared).items() if key != "clips"}
-            sketch = sketches.sketch(prepared.clips, prepared.seconds, recipe.shape())
+            facts = {key: value for key, value in vars(prepared).items() if key not in ("clips", "end_seconds")}
+            sketch = sketches.sketch(prepared.clips, prepared.end_seconds, recipe.shape())
             outcomes.append(track | facts | {"sketch": sketch, "clips": len(prepared.clips), "part": name})
         writer.finish()
     if writer.rows:

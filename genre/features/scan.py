@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import corpora
-from genre.corpora import EXCLUDED, Track
-from genre.errors import ArtifactError
+from genre.corpora import EXCLUDED, MISSING, Track
+from genre.errors import ArtifactError, ConfigError
 from genre.features.schema import SCAN_SCHEMA
 from genre.settings import CorpusSettings
 from genre.storage import Location
+from genre.wording import plural
 
 _BATCH = 10_000  # tracks
 
@@ -23,10 +24,18 @@ def scan(
 ) -> pa.Table:
     """Return the tracks of a corpus, sorted by track_id, without those that its published split excludes.
 
-    `report` and `folder` are those of `corpora.scan`. Raises `ArtifactError` when two tracks have the same id.
+    `report` and `folder` are those of `corpora.scan`. Raises `ConfigError` when there is no track, or the file of none
+    exists, which would take all tracks out of the features, and `ArtifactError` when two have the same id.
     """
     table = pa.Table.from_batches(list(_batches(corpora.scan(settings, report, folder))), SCAN_SCHEMA)
     table = table.filter(pc.fill_null(pc.not_equal(table["split"], EXCLUDED), True))
+    if not len(table):
+        raise ConfigError(f"corpus.root={settings.root} lists no track; point it at a corpus that has some")
+    if pc.all(pc.equal(table["size"], MISSING)).as_py():
+        raise ConfigError(
+            f"corpus.root={settings.root}: none of {plural(len(table), 'listed file')} exists, such as "
+            f"{table['path'][0].as_py()!r}; mount the folder of the music, or correct the paths"
+        )
     table = table.sort_by("track_id").combine_chunks()
     ids = table["track_id"]
     repeated = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py() if len(ids) > 1 else -1

@@ -42,13 +42,13 @@ _FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB,
 Hashes = npt.NDArray[np.uint64]
 
 
-def sketch(clips: Sequence[StoredClip], seconds: float, shape: Shape) -> bytes | None:
-    """Return the sketch of the clips of a track that lasts `seconds`; None when it has too few landmarks.
+def sketch(clips: Sequence[StoredClip], end_seconds: float, shape: Shape) -> bytes | None:
+    """Return the sketch of the clips of a track whose sound ends at `end_seconds`; None for too few landmarks.
 
     That is so for single tones, and for some tracks of a second.
     """
     # the last clip repeats its start, and a landmark must not be counted twice for that
-    own = int(min(seconds - clips[0].start_seconds, _MOST_SECONDS) / shape.frame_seconds) + 1
+    own = int(min(end_seconds - clips[0].start_seconds, _MOST_SECONDS) / shape.frame_seconds) + 1
     content = b"".join(clip.spectrogram for clip in clips[: 1 + own // shape.frames])
     spectrogram = np.frombuffer(content, np.uint8).reshape(-1, shape.bins)[:own]
     times, bands = _peaks(spectrogram, shape)

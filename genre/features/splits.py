@@ -2,9 +2,10 @@
 
 All tracks of a *unit* are in the same split. A unit is a group (artist, album), or a track without a group; units that
 share `content` (copies of the same recording) are joined. Published splits are kept, and the other tracks of their
-units follow. A track or group that an earlier run assigned (`history`) keeps its split: nothing moves when files are
-added or removed. `allocation` divides the other units so that each genre gets `corpus.valid_fraction` and
-`corpus.test_fraction` of its tracks; where several divisions are equally good, names and `corpus.split_seed` decide.
+groups, or else of their units, follow. A track or group that an earlier run assigned (`history`) keeps its split:
+nothing moves when files are added or removed. `allocation` divides the other units so that each genre gets
+`corpus.valid_fraction` and `corpus.test_fraction` of its tracks; where several divisions are equally good, names and
+`corpus.split_seed` decide.
 
 Where a unit joins tracks that earlier runs had in different splits, it goes to the first of train, validation and test
 that one of them was in: nothing that a model was trained on becomes a test track.
@@ -52,7 +53,8 @@ def assign(tracks: pa.Table, settings: CorpusSettings, history: pa.Table | None 
     counted = allocation.Units.of(units, sorted_codes(table["genre"]), split)
     aims = allocation.Aims.of_splits(wanted_shares(settings))
     drawn = allocation.allocate(counted, aims, drawn_order(names, settings.split_seed))
-    codes[active] = np.where(known, published, drawn[units])
+    of_group = _published_of_group(table["group"], published)
+    codes[active] = np.where(known, published, np.where(of_group >= 0, of_group, drawn[units]))
     splits = pa.array([*SPLITS, *UNUSED]).take(pa.array(codes))
     return tracks.set_column(tracks.schema.get_field_index("split"), "split", splits)
 
@@ -174,6 +176,17 @@ def _components(units: Ints, audio: Ints, count: int) -> Ints:
     edges = (np.ones(len(audio), dtype=bool), (units, count + audio))
     _, component = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)
     return np.asarray(component[:count], dtype=np.int64)
+
+
+def _published_of_group(group: pa.ChunkedArray, published: Ints) -> Ints:
+    """Return the published split of a track of each row's group, or -1: a unit may join groups of several splits."""
+    encoded = combined(group).dictionary_encode()
+    none = len(encoded.dictionary)
+    codes = np.asarray(pc.fill_null(encoded.indices, none).to_numpy(), np.int64)
+    split = np.full(none + 1, -1)
+    rows = np.flatnonzero((published >= 0) & (codes < none))
+    split[codes[rows]] = published[rows]
+    return split[codes]
 
 
 def _earlier_splits(table: pa.Table, units: Ints, count: int, history: pa.Table | None) -> Ints:

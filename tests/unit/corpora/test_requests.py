@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from faulty_storage import Proxy, refusing
 from moto.core.models import DEFAULT_ACCOUNT_ID
@@ -10,6 +12,8 @@ from pyarrow import fs
 from scanning import ids, scan
 
 from genre.corpora._shards import find_shards
+from genre.errors import ConfigError
+from genre.faults import STORAGE_SECONDS
 from genre.settings import CorpusSettings
 from genre.storage import Location
 
@@ -42,6 +46,15 @@ def test_a_listing_is_repeated_until_the_storage_answers(bucket: Proxy, ending: 
     else:
         assert len(find_shards(CorpusSettings(root=str(root)), ending)) == 3
     assert next(lists) > 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "webdataset"])
+def test_a_root_that_cannot_be_reached_is_refused_without_waiting(bucket: Proxy, kind: str) -> None:
+    bucket.fault = refusing(400, "ExpiredToken", lambda request: True)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="check address and access"):
+        scan(kind, Location.of("s3://bucket/elsewhere"))
+    assert time.monotonic() - started < STORAGE_SECONDS / 2
 
 
 def test_a_table_with_sizes_and_times_asks_for_no_file(bucket: Proxy, music: Location) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from genre import corpora
 from genre.audio import members, recordings
 from genre.config import validate
 from genre.corpora import UNLABELLED, parquet
-from genre.errors import AudioError
+from genre.errors import AudioError, StorageError
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.prepare import prepare
@@ -219,6 +220,27 @@ class TestParquet:
             recordings.read(tracks[0].path)
         assert recordings.read(tracks[5].path) == files[5].read_bytes()
 
+    @pytest.mark.parametrize("error", [pa.ArrowInvalid("damaged"), pa.ArrowMemoryError("too large"), OSError("away")])
+    def test_after_a_failure_no_row_gets_the_audio_of_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        contents = [f"audio {row}".encode() for row in range(20)]
+        pq.write_table(pa.table({"audio": contents, "genre": ["blues"] * 20}), tmp_path / "a.parquet")
+        tracks, batches = scan("parquet", tmp_path / "a.parquet"), pq.ParquetFile.iter_batches
+
+        def failing(*arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+            yield next(batches(*arguments, **options))
+            raise error
+
+        assert recordings.read(tracks[0].path) == contents[0]  # then the rest of the row group fails
+        with monkeypatch.context() as patch:
+            patch.setattr(pq.ParquetFile, "iter_batches", failing)
+            members._local.rows = None
+            assert recordings.read(tracks[7].path) == contents[7]
+            with pytest.raises((AudioError, MemoryError, StorageError)):
+                recordings.read(tracks[8].path)
+        assert recordings.read(tracks[9].path) == contents[9]
+
     def test_rows_are_read_in_any_order(self, tmp_path: Path) -> None:
         files = write_loose(tmp_path / "loose", 30)
         tracks = scan("parquet", hugging_face(tmp_path / "a.parquet", files, row_group=20))
@@ -326,7 +348,8 @@ class TestWebDataset:
         shard = webdataset(tmp_path / "a.tar", files)
         complete = scan("webdataset", shard)
         size = shard.stat().st_size
-        for cut in (size // 2, size // 3, 700):
+        first_header = 512 + -(-files[0].stat().st_size // 512) * 512
+        for cut in (size // 2, size // 3, first_header + 512, first_header + 100, first_header, 700):
             shard.write_bytes(shard.read_bytes()[:cut])
             tracks = scan("webdataset", shard)
             assert ids(tracks) == ids(complete)[: len(tracks)]
@@ -335,6 +358,31 @@ class TestWebDataset:
                 assert recordings.read(track.path) == file.read_bytes()
         with pytest.raises(AudioError, match=r"a\.tar ends after"):
             recordings.read(tracks[0].path)
+
+    @pytest.mark.parametrize("kept", [0, 300, 520])
+    def test_a_shard_cut_before_its_first_recording_is_a_line(self, tmp_path: Path, kept: int) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            add(archive, "0.json", b"{}" + b" " * 2000)
+        (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:kept])
+        assert scan("webdataset", tmp_path) == []
+        webdataset(tmp_path / "b.tar", files := write_loose(tmp_path / "loose"))
+        assert len(scan("webdataset", tmp_path)) == len(files)
+        assert lines(tmp_path) == ["odd: a.tar: cut after 0 recordings; copy it again"]
+
+    def test_a_damaged_header_has_a_line(self, tmp_path: Path) -> None:
+        shard = webdataset(tmp_path / "a.tar", write_loose(tmp_path / "loose"))
+        content = bytearray(shard.read_bytes())
+        with tarfile.open(shard) as archive:
+            content[archive.getmembers()[4].offset + 150] ^= 255  # its checksum
+        shard.write_bytes(content)
+        assert len(scan("webdataset", shard)) == 2
+        assert lines(shard) == ["odd: a.tar: cut after 2 recordings; copy it again"]
+
+    def test_a_genre_that_is_no_text_for_parquet_is_escaped(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            add(archive, "0.wav", b"song")
+            add(archive, "0.json", b'{"genre": "\\ud800rock"}')
+        assert [track.genre for track in scan("webdataset", tmp_path)] == ["\\ud800rock"]
 
     def test_what_is_no_tar_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.tar").write_bytes(b"no tar file" * 100)

@@ -6,7 +6,7 @@ import pytest
 
 from genre import corpora
 from genre.corpora import Track
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, ConfigError
 from genre.features.scan import scan
 from genre.settings import CorpusSettings
 
@@ -25,3 +25,21 @@ def test_repeated_track_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpora, "scan", lambda *_: (Track(name, "/", "x", 1, 1.0) for name in "abcb"))
     with pytest.raises(ArtifactError, match="lists track_id 'b' twice"):
         scan(CorpusSettings())
+
+
+def test_a_corpus_without_tracks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that was cut after its header must not take all tracks out of the features."""
+    for tracks in ([], [Track("c", "/c", "x", 1, 1.0, split="excluded")]):
+        monkeypatch.setattr(corpora, "scan", lambda *_, tracks=tracks: iter(tracks))
+        with pytest.raises(ConfigError, match="lists no track"):
+            scan(CorpusSettings())
+
+
+def test_a_corpus_whose_files_are_all_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The music of a table may be on a disk that is not mounted."""
+    tracks = [Track(name, f"/{name}", "x", corpora.MISSING, 0.0) for name in "ab"]
+    monkeypatch.setattr(corpora, "scan", lambda *_: iter(tracks))
+    with pytest.raises(ConfigError, match="none of 2 listed files exists, such as '/a'; mount"):
+        scan(CorpusSettings())
+    tracks.append(Track("c", "/c", "x", 1, 1.0))
+    assert len(scan(CorpusSettings())) == 3

@@ -21,12 +21,11 @@ from genre.features.recipe import Recipe
 from genre.settings import Config
 
 RECIPE = Recipe.of(Config.model_validate({"audio": {"clip_seconds": 8}}))
-KERNEL = TrackKernel(RECIPE)
 
 
-def sketch_of(samples: Float32, rate: int = SAMPLE_RATE) -> bytes | None:
-    track = KERNEL.track(recordings.of_samples(samples, rate, RECIPE.audio))
-    return sketches.sketch(track.clips, track.seconds, RECIPE.shape())
+def sketch_of(samples: Float32, rate: int = SAMPLE_RATE, recipe: Recipe = RECIPE) -> bytes | None:
+    track = TrackKernel(recipe).track(recordings.of_samples(samples, rate, recipe.audio))
+    return sketches.sketch(track.clips, track.end_seconds, recipe.shape())
 
 
 def near(*made: bytes | None) -> list[list[int]]:
@@ -62,6 +61,16 @@ def test_a_copy_in_another_form_is_found(song: Float32, change: Callable[[Sound]
 def test_a_copy_that_starts_later_is_found(song: Float32, seed: int) -> None:
     start = int(np.random.default_rng(seed).uniform(0.1, 3) * SAMPLE_RATE)  # no multiple of a frame
     assert near(sketch_of(song), sketch_of(song[start:])) == [[0, 1]]
+
+
+def test_silence_at_the_end_changes_little(song: Float32) -> None:
+    """Of a track that is shorter than a clip, the clip repeats the sound, which would hide what is repeated."""
+    silent = np.concatenate([song, np.zeros(30 * SAMPLE_RATE, np.float32)])
+    for seconds in (8, 30):
+        recipe = Recipe.of(Config.model_validate({"audio": {"clip_seconds": seconds}}))
+        made = [sketch_of(samples, recipe=recipe) for samples in (song, silent)]
+        shared = near_copies.aligned(pa.chunked_array([made], pa.binary()), np.array([[0, 1]]))
+        assert shared[0] > 2 * near_copies.LEAST
 
 
 def test_other_music_of_the_same_artists_and_rhythms_is_not() -> None:

@@ -212,6 +212,14 @@ def test_published_split_is_kept_and_its_group_follows() -> None:
     assert done[ids[4]] in SPLITS  # the group of an excluded track does not follow it
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_a_group_keeps_its_published_split_where_a_copy_joins_it_with_another(order: tuple[int, ...]) -> None:
+    """Without this, training refused the groups that copies join, whose published splits nobody can correct."""
+    tracks = table("abcd", group=["x", "x", "y", "y"], split=["train", None, "test", None])
+    tracks = tracks.append_column("content", pa.array(["r", "s", "r", "t"])).take(pa.array(order))
+    assert assigned(tracks) == {"a": "train", "b": "train", "c": "test", "d": "test"}
+
+
 def test_equal_audio_is_in_one_split() -> None:
     ids = words(200)
     content = pa.array([n % 100 if n % 3 else None for n in range(200)])

@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import faulty_storage
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from faulty_storage import Fault, Handler, behind, refusing
 
@@ -94,6 +97,31 @@ def test_errors_of_network_folders_are_faults(tmp_path: Path, number: int) -> No
 @pytest.mark.parametrize("number", [errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG])
 def test_errors_of_names_and_kinds_are_files(tmp_path: Path, number: int) -> None:
     assert not is_fault(OSError(number, os.strerror(number)), Location.of(tmp_path / "song.wav"))
+
+
+def test_a_page_that_cannot_be_decoded_is_no_fault(tmp_path: Path) -> None:
+    """Without this, a damaged recording in an object store would end every run."""
+    rng, messages = np.random.default_rng(0), set()
+    for compression in ("none", "snappy", "gzip", "zstd", "lz4", "brotli"):
+        for _ in range(20):
+            table = pa.table({"audio": [rng.bytes(20) * 50 for _ in range(20)]})
+            pq.write_table(table, tmp_path / "a.parquet", compression=compression, use_dictionary=False)
+            column = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(0)
+            content = bytearray((tmp_path / "a.parquet").read_bytes())
+            place = column.data_page_offset + int(rng.integers(column.total_compressed_size - 8))
+            content[place : place + 8] = rng.bytes(8)
+            (tmp_path / "a.parquet").write_bytes(content)
+            try:
+                pq.read_table(tmp_path / "a.parquet")
+            except OSError as error:
+                messages.add(str(error))
+            except pa.ArrowInvalid:
+                pass
+    assert len(messages) > 4
+    remote = Location.of("s3://bucket/a.parquet?region=us-east-1")
+    faults = {message for message in messages if is_fault(OSError(message), remote)}
+    assert faults <= {"Unexpected end of stream"}  # as after a cut connection
+    assert is_fault(OSError("When reading information: AWS Error NETWORK_CONNECTION during GetObject"), remote)
 
 
 def test_a_file_is_uploaded_completely_or_not_at_all(
