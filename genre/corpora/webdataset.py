@@ -58,6 +58,8 @@ class _Contents:
     audio: dict[str, tuple[int, int]] = field(default_factory=dict)  # offset and size by name
     labels: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the name up to the first dot
     problems: list[str] = field(default_factory=list)
+    is_tar: bool = True
+    skipped: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # names by reason
 
     def to_json(self) -> str:
         return json.dumps([self.audio, self.labels, self.problems])
@@ -77,17 +79,20 @@ def scan_with_report(
 ) -> Iterator[Track]:
     """Yield what `scan` does, and report what is odd: shards that are cut, members and labels that are not used.
 
-    What was read is kept in `folder`. Raises `ConfigError` for a file that is no tar file, or compressed, and
-    `StorageError` for one that cannot be reached.
+    What was read is kept in `folder`. Raises `ConfigError` when none of the shards is a tar file that can be read, and
+    `StorageError` when the storage does not answer.
     """
     shards = find_shards(settings, ".tar")
     findings = Findings(folder and folder / _FOLDER)
     known = findings.known(shards)
     pool = ThreadPoolExecutor(_THREADS)
+    unreadable = []
     try:
         with findings.written():
             for contents, text in zip(pool.map(_contents, shards, known), known, strict=True):
-                if text is None:
+                if not contents.is_tar:
+                    unreadable.append(contents)
+                elif text is None:
                     findings.add(contents.shard, contents.to_json())
                 for problem in contents.problems:
                     report(f"odd: {contents.shard.relative}: {problem}")
@@ -95,6 +100,8 @@ def scan_with_report(
     finally:
         pool.shutdown(cancel_futures=True)
     findings.finish(shards)
+    if len(unreadable) == len(shards):
+        raise ConfigError(f"corpus.root: {shards[0].file}: {unreadable[0].problems[0]}")
 
 
 def _tracks(contents: _Contents, params: Params) -> Iterator[Track]:
@@ -134,32 +141,34 @@ def _contents(shard: ShardFile, known: str | None) -> _Contents:
 
 def _read(shard: ShardFile) -> _Contents:
     """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
-    contents, skipped = _Contents(shard), defaultdict[str, list[str]](list)
-    is_tar = shard.size < tarfile.BLOCKSIZE  # one that is cut in its first header
-    with shard.file.filesystem.open_input_file(shard.file.path) as stream:
-        try:
-            buffered = io.BufferedReader(stream, _BUFFER)
-            with tarfile.open(fileobj=buffered, mode="r:") as archive:
-                for member in archive:
-                    is_tar = True
-                    if reason := _add(contents, archive, member):
-                        skipped[reason].append(_safe(member.name))
-                buffered.seek(archive.offset)
-                if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    raise tarfile.ReadError("no end mark")  # a damaged header, or a cut in one or between two members
-        except (tarfile.TarError, OSError) as error:
-            if isinstance(error, OSError) and is_fault(error, shard.file):
-                raise
-            if not is_tar:
-                raise ConfigError(
-                    f"corpus.root: {shard.file} is no tar file ({one_line(error)}); unpack or copy it"
-                ) from None
+    contents = _Contents(shard, is_tar=shard.size < tarfile.BLOCKSIZE)  # one that is cut in its first header
+    try:
+        with shard.file.filesystem.open_input_file(shard.file.path) as stream:
+            _read_members(contents, io.BufferedReader(stream, _BUFFER))
+    except (tarfile.TarError, OSError) as error:
+        if isinstance(error, OSError) and is_fault(error, shard.file):
+            raise
+        if contents.is_tar:
             contents.problems.append(f"cut after {plural(len(contents.audio), 'recording')}; copy it again")
+        else:
+            contents.problems.append(f"cannot be read as a tar file ({one_line(error)}); check, unpack or copy it")
     contents.problems += [
         f"{plural(len(names), 'member')} skipped: {reason}; the first is {names[0]}"
-        for reason, names in skipped.items()
+        for reason, names in contents.skipped.items()
     ]
     return contents
+
+
+def _read_members(contents: _Contents, stream: io.BufferedReader) -> None:
+    """Add every member of a shard to `contents`. Raises `tarfile.TarError` for a shard that is cut or damaged."""
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            contents.is_tar = True
+            if reason := _add(contents, archive, member):
+                contents.skipped[reason].append(_safe(member.name))
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end mark")  # a damaged header, or a cut in one or between two members
 
 
 def _add(contents: _Contents, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:

@@ -22,6 +22,7 @@ from genre import corpora
 from genre.audio import members, recordings
 from genre.config import validate
 from genre.corpora import UNLABELLED, parquet
+from genre.corpora._shards import find_shards
 from genre.errors import AudioError, StorageError
 from genre.settings import Config
 from genre.storage import Location
@@ -384,9 +385,28 @@ class TestWebDataset:
             add(archive, "0.json", b'{"genre": "\\ud800rock"}')
         assert [track.genre for track in scan("webdataset", tmp_path)] == ["\\ud800rock"]
 
-    def test_what_is_no_tar_file_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "a.tar").write_bytes(b"no tar file" * 100)
-        assert "is no tar file" in refused("webdataset", tmp_path)
+    def test_what_is_no_tar_file_is_a_line_and_alone_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "b.tar").write_bytes(b"no tar file" * 100)
+        assert "b.tar: cannot be read as a tar file (" in refused("webdataset", tmp_path)
+        webdataset(tmp_path / "a.tar", files := write_loose(tmp_path / "loose"))
+        assert len(scan("webdataset", tmp_path)) == len(files)
+        (line,) = lines(tmp_path)
+        assert line.startswith("odd: b.tar: cannot be read as a tar file (")
+
+    def test_a_shard_that_vanishes_after_the_listing_is_a_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        webdataset(tmp_path / "a.tar", files := write_loose(tmp_path / "loose"))
+        gone = webdataset(tmp_path / "b.tar", files)
+
+        def listed(*arguments: Any) -> list[Any]:
+            shards = find_shards(*arguments)
+            gone.unlink()
+            return shards
+
+        monkeypatch.setattr("genre.corpora.webdataset.find_shards", listed)
+        (line,) = lines(tmp_path)
+        assert line.startswith("odd: b.tar: cannot be read as a tar file (")
 
 
 def lines(root: Path, **params: Any) -> list[str]:
