@@ -170,16 +170,10 @@ class TrainSettings(Settings):
         description="MixStyle: share of batches in which windows mix their statistics; 0: off",
     )
     time_mask: float = Field(
-        0.0,
-        ge=0,
-        le=0.9,
-        description="SpecAugment: maximum width of two masks in time, as a share of the frames; 0: off",
+        0.0, ge=0, le=0.9, description="SpecAugment: maximum width of two masks in time, as a share of frames; 0: off"
     )
     mel_mask: float = Field(
-        0.0,
-        ge=0,
-        le=0.9,
-        description="SpecAugment: maximum width of two masks in frequency, as a share of the bands; 0: off",
+        0.0, ge=0, le=0.9, description="SpecAugment: maximum width of two masks in frequency, as a share; 0: off"
     )
     clip_norm: float = Field(1.0, ge=0, description="maximum norm of the gradient; 0: no clipping")
     ema: float = Field(
