@@ -38,9 +38,9 @@ test-slow: $(READY)  ## the long tests: searches, kills, S3, submitted jobs, ser
 
 test-all: test test-slow  ## both
 
-test-plain: $(READY)  ## models, training and the chain as on a processor without AVX-512 and bf16
+test-plain: $(READY)  ## models and training as on a processor without AVX-512 and bf16
 	$(PLAIN) $(TEST) tests/contract/test_architectures_contract.py tests/unit/architectures \
-		tests/unit/training tests/unit/model tests/parity tests/ray/test_chain.py
+		tests/unit/training tests/unit/model tests/parity
 
 check: $(READY)  ## format, lint and types
 	$(VENV)/bin/ruff format --check --quiet .

@@ -101,7 +101,8 @@ ENTRIES: list[Entry] = [
     Scenario("scaling", r"python benchmarks/scaling.py (workers|work|rows)\b.*"),
     Scenario("long lists", r"python benchmarks/(prepare_scaling.py --rows \d+|tag_lists.py)"),
     Scenario("commands", r"source .venv/bin/activate|make help"),
-    Covered(r"make (install|demo|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"),
+    Covered(r"make (install|test|test-slow|test-plain|cluster-smoke|docs)", ".ci/run", r"make \1"),
+    Covered(r"make demo", "tests/ray/test_demo.py", '"ray_jobs.engine.command", "demo"'),  # on less music
     Covered(
         r"genre prepare corpus.kind=(parquet|webdataset) .*",
         "tests/contract/test_corpora_contract.py",
