@@ -8,8 +8,8 @@ skipped. Nothing is chosen by the tracks that are judged: all epochs are trained
 With --folds 0 there are two folds, the splits train and valid of the features: networks that learned one judge the
 other. That is the only division by artist of a corpus like GTZAN, whose files name no artists. The answers are kept in
 OUTPUT, which is read again, so that a variant is trained once. With --processes, that many trainings run at a time;
-with --device cuda they share one GPU. The interval and the p-value of a difference are by a
-paired bootstrap over tracks of the mean over seeds.
+with --device cuda they share one GPU. The interval and the p-value of a difference are by a paired bootstrap over
+tracks of the mean over seeds.
 """
 
 from __future__ import annotations

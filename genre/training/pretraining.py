@@ -42,7 +42,7 @@ class Pretraining:
                 "train.freeze=true: pretrain trains the body, and a frozen one learns nothing; leave it out"
             )
         planned, settings = Experiment.of(config), config.pretrain
-        # mixup blends labels; MixStyle gives a window the sound of another track, by which pairs are told apart
+        # mixup blends labels; MixStyle gives a window the sound of another track, by which pairs are distinguished
         without = {"mixup": 0.0, "mixstyle": 0.0, "patience": 0, "label_smoothing": 0.0, "class_weights": False}
         changed = {"epochs": settings.epochs, "batch_size": settings.batch_size} | without
         return cls(replace(planned, train=planned.train.model_copy(update=changed)), settings)
