@@ -155,7 +155,7 @@ def row(
 ) -> str:
     """Return a line of the table."""
     right, loss = scores
-    gains = [compared(mine - other) for mine, other in zip(scores, first, strict=True)]
+    gains = [compared(variant - other) for variant, other in zip(scores, first, strict=True)]
     spent = "" if seconds is None else f"{seconds:.0f}"
     return f"| {name} | {100 * right.mean():.1f} | {loss.mean():.3f} | {gains[0]} | {gains[1]} | {spent} |"
 

@@ -29,7 +29,7 @@ _MOST_KILLS = 3  # in a run
 
 
 class Music(threading.Thread):
-    """Adds songs to a folder until it is told to stop; sometimes it changes an earlier one."""
+    """Adds songs to a folder until it is stopped; sometimes it changes an earlier one."""
 
     def __init__(self, folder: Path, dice: random.Random) -> None:
         super().__init__(daemon=True)

@@ -114,14 +114,14 @@ def _interrupt_main() -> None:
 class _Lease:
     def __init__(self, file: Location, holder: Holder, setting: str = "output") -> None:
         self.file = file
-        self._setting = setting  # the one that names the folder of `file`
+        self._setting = setting  # that names the folder of `file`
         self._holder = holder
         self._renewals = 0
         self.lost_to: Holder | None = None
 
     def take(self) -> None:
         """Create the lease, or take it over. Raises `GenreError` when it is held."""
-        first: bytes | None = None  # the state in which another's lease was found; not None: it is to be taken over
+        first: bytes | None = None  # the lease of another job as first read; not None: wait, then take it over
         begin = time.monotonic()
         while not self._create(takes_over=first is not None):
             state = self._read()
@@ -217,7 +217,7 @@ def _machine() -> str:
 
 def _start_of(pid: int) -> str | None:
     """Return when a process of this machine started; None when there is none, or it has ended."""
-    if not os.path.isdir("/proc/self"):  # not Linux: the process id must do
+    if not os.path.isdir("/proc/self"):  # not Linux: the process id alone identifies a process
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

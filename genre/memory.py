@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-_REUSED, _KEPT = 32 << 20, 256 << 20  # bytes: blocks up to this size are reused; so much freed memory is kept
+_REUSED, _KEPT = 32 << 20, 256 << 20  # bytes: the largest block that is reused; freed memory that is kept
 # The environment of a new process that reuses freed memory as in `reuse_freed`. A decoder allocates and frees the same
 # megabytes for every file: page faults for new blocks take a third of the time of a 30 s clip and half of that of 3 s.
 REUSING = {"MALLOC_MMAP_THRESHOLD_": str(_REUSED), "MALLOC_TRIM_THRESHOLD_": str(_KEPT)}

@@ -30,7 +30,7 @@ from genre.errors import ArtifactError, first_line
 _CHUNK_BYTES = 1 << 20  # read at a time to hash a file
 _UPLOAD_BYTES = 16 << 20  # read at a time to upload a file
 _WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no effect
-# The AWS SDK repeats requests that are answered with 503, stall for 3 s or are cut, over some 15 s. Where a tenth of
+# The AWS SDK repeats requests that are answered with 503, stall for 3 s or break off, over some 15 s. Where a tenth of
 # all requests fails, one in a million does so six times.
 _S3_ATTEMPTS = 6
 
@@ -128,14 +128,14 @@ class Location:
         return digest.hexdigest()
 
     def read_json(self) -> Any:
-        """Return the content of a JSON file. Raises `ArtifactError` when it is cut or altered."""
+        """Return the content of a JSON file. Raises `ArtifactError` when it is truncated or altered."""
         try:
             return json.loads(self.read_bytes())
         except ValueError:
-            raise ArtifactError(f"{self}: not JSON; it was altered or cut, make it again") from None
+            raise ArtifactError(f"{self}: not JSON; it was altered or truncated, make it again") from None
 
     def holds_json(self) -> bool:
-        """Return whether this is a complete JSON file. Files that others write in place may be cut by a kill."""
+        """Return whether this is a complete JSON file. Files that others write in place may be truncated by a kill."""
         if not self.exists():
             return False
         try:
@@ -165,7 +165,7 @@ class Location:
             ) as reader:
                 yield reader
         except pa.ArrowInvalid as error:
-            raise ArtifactError(f"{self}: not Parquet, or cut short ({first_line(error)}); make it again") from None
+            raise ArtifactError(f"{self}: not Parquet, or truncated ({first_line(error)}); make it again") from None
 
     def write_bytes(self, content: bytes) -> None:
         """Write `content`. A reader sees all of it or nothing."""

@@ -2,7 +2,7 @@
 
     genre export model=outputs/gtzan/models/resnet output=outputs/gtzan
 
-The answers of both files are compared with those of the saved model before they are written.
+The predictions of both files are compared with those of the saved model before they are written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TOLERANCE = 1e-3  # in probability
 
 
 def run(config: Config) -> None:
-    """Write OUTPUT/export/<architecture>.onnx and .pt2. Raises `GenreError` when they do not answer like the model."""
+    """Write OUTPUT/export/<architecture>.onnx and .pt2. Raises `GenreError` when their predictions differ."""
     folder = find_model(config, "export")
     card, classifier = checkpoint.load(folder)
     calibration = SavedEnsemble.read([folder], config.min_precision).calibration

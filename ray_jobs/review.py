@@ -51,8 +51,8 @@ def opened(config: Config) -> Review:
     if collection.ambiguous:
         cli.console().print(f"review: {_not_shown(collection.ambiguous)}")
     corrections = Corrections(output / "review" / NAME)
-    if corrections.cut:
-        cli.console().print(f"review: {corrections.file}: dropped the incomplete last row {corrections.cut!r}")
+    if corrections.incomplete:
+        cli.console().print(f"review: {corrections.file}: dropped the incomplete last row {corrections.incomplete!r}")
     return Review(collection, corrections)
 
 

@@ -30,7 +30,7 @@ def save_model(
     seed: int = 0,
     answers: bool = True,
 ) -> str:
-    """Save an untrained model, with the validation answers of a good one, and return the folder's address."""
+    """Save an untrained model, with the validation predictions of a good one, and return the folder's address."""
     config: Config = load(None, features)
     recipe = Recipe.of(config)
     shape = recipe.shape()
@@ -56,7 +56,7 @@ def save_model(
 
 
 def save_answers(folder: Location, classes: int, tracks: int = 60) -> None:
-    """Save validation answers: correct with 0.9 for nine tracks in ten, wrong with 0.5 for the others."""
+    """Save validation predictions: correct with 0.9 for nine tracks in ten, wrong with 0.5 for the others."""
     labels = np.arange(tracks) % classes
     right = np.arange(tracks) % 10 != 0
     answers = np.where(right, labels, (labels + 1) % classes)

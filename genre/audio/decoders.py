@@ -37,7 +37,7 @@ class Stream:
     channels: int
     declared: int | None
     blocks: Iterator[Block]
-    cut: bool = False  # the file ends early, by an unknown amount
+    ends_early: bool = False  # by an unknown amount
 
 
 def open_stream(content: bytes) -> AbstractContextManager[Stream]:
@@ -78,8 +78,8 @@ def _open_libsndfile(content: bytes) -> Iterator[Stream]:
         is_known = file.frames < _MOST_FRAMES and not containers.declares_no_length(repaired)
         # libsndfile has already shortened the declared length of a truncated file to the existing part
         declared = round(file.frames / max(containers.share_present(repaired), 1e-9)) if is_known else None
-        cut = containers.ends_early(content)
-        yield Stream(file.samplerate, file.channels, declared, _libsndfile_blocks(file), cut)
+        ends_early = containers.ends_early(content)
+        yield Stream(file.samplerate, file.channels, declared, _libsndfile_blocks(file), ends_early)
 
 
 def _libsndfile_blocks(file: _Sequential) -> Iterator[Block]:

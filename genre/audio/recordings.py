@@ -127,7 +127,7 @@ def cut(recording: Recording, settings: AudioSettings) -> list[Clip]:
 
 
 def end_seconds(recording: Recording, settings: AudioSettings) -> float:
-    """Return where the sound of a recording ends, after which `cut` takes silence away."""
+    """Return where the sound of a recording ends in the file, in seconds: `cut` removes the silence after it."""
     return trim_bounds(recording.wave, settings.trim_db)[1] / settings.sample_rate
 
 
@@ -187,7 +187,7 @@ def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, o
         raise AudioError(Reason.EMPTY, "the file holds no samples")
     if resampler:
         wave.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    truncated = _is_truncated(frames, stream.declared, limits) or stream.cut
+    truncated = _is_truncated(frames, stream.declared, limits) or stream.ends_early
     return Recording(wave.written(), rate, stream.channels, frames / rate, truncated)
 
 

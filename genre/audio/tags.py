@@ -36,7 +36,7 @@ _NUMBERED = re.compile(r"\(?(\d{1,3})\)?")  # the number of an ID3v1 genre, whic
 
 @dataclass(frozen=True)
 class FileTags:
-    """What a file says of itself. Texts have no outer whitespace and are valid Unicode; empty: not there."""
+    """The tags of a file. Texts are valid Unicode without surrounding whitespace; an absent field is empty."""
 
     genres: tuple[str, ...] = ()
     album_artist: str = ""

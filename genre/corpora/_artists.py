@@ -19,9 +19,9 @@ _SHELF = re.compile(r"((cd|dis[ck]|vol(ume)?)\W*\d+|[a-z0-9#]|[a-z0-9]\s*-\s*[a-
 
 
 def artist_key(name: str | None) -> str | None:
-    """Return an artist's name without featured artists, case, accents, punctuation and article; None for nobody.
+    """Return an artist's name without featured artists, case, accents, punctuation and article; None for no artist.
 
-    "Various Artists" and the like are nobody.
+    "Various Artists" and the like are no artist.
     """
     folded = fold(_ARTICLE.sub("", _FEATURED.sub("", name or "").strip()))
     return folded if folded and folded not in _NOBODY else None

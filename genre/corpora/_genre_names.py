@@ -1,4 +1,4 @@
-"""From what people write as a genre to classes, and from names to a form in which spellings are equal."""
+"""Map the genre texts of tags to genres, and fold names so that different spellings compare equal."""
 
 from __future__ import annotations
 

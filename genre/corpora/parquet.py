@@ -7,7 +7,7 @@
 Other names of columns are set in `params`. A file named `train-...`, `validation-...` or `test-...`, or in a folder of
 that name, has that split, if there are files of all three. `track_id` is the path below the root and the row. A row
 without a genre is `unlabelled`; a row without bytes is a reject. Of a list of genres or artists the first that is not
-empty counts. A file that is not Parquet or is cut is left out and reported.
+empty counts. A file that is not Parquet or is truncated is left out and reported.
 
 Only labels are read here. A worker reads the audio of a row from its row group (`genre.audio.members`). A changed file
 is prepared again.

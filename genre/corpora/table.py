@@ -3,7 +3,7 @@
     path      the file: relative to the table's folder, an absolute path, or an address (s3://...)
     genre     its class; empty: the track is unlabelled, so that only `pretrain` learns from it
     group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
-              accents, punctuation and featured artists, and "Various Artists" and the like are nobody
+              accents, punctuation and featured artists, and "Various Artists" and the like are no artist
     split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`
     track_id  optional: unique and stable; default: the path as written
     size      optional: bytes of the file; with `modified`, no file is looked up before it is decoded

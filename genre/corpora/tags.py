@@ -10,7 +10,7 @@ A file without a genre that is a class is a track with the split `unlabelled`: i
 leaves it out.
 
 The group is the artist of the album, else of the track, without featured artists, compared without case, accents and
-punctuation. "Various Artists" and the like are nobody; where there is no artist, the album is the group.
+punctuation. "Various Artists" and the like are no artist; without an artist, the album is the group.
 
 `track_id` is the path below the root. Changing tags changes the file, which is then prepared again. There is no
 published split. What the tags say is kept in OUTPUT/scan: a scan that was interrupted resumes, and a later one reads

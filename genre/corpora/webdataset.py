@@ -77,7 +77,7 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 def scan_with_report(
     settings: CorpusSettings, params: Params, report: Callable[[str], None], folder: Location | None
 ) -> Iterator[Track]:
-    """Yield what `scan` does, and report what is odd: shards that are cut, members and labels that are not used.
+    """Yield what `scan` does, and report what is odd: truncated shards, members and labels that are not used.
 
     What was read is kept in `folder`. Raises `ConfigError` when none of the shards is a tar file that can be read, and
     `StorageError` when the storage does not answer.
@@ -141,7 +141,7 @@ def _contents(shard: ShardFile, known: str | None) -> _Contents:
 
 def _read(shard: ShardFile) -> _Contents:
     """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
-    contents = _Contents(shard, is_tar=shard.size < tarfile.BLOCKSIZE)  # one that is cut in its first header
+    contents = _Contents(shard, is_tar=shard.size < tarfile.BLOCKSIZE)  # one that ends in its first header
     try:
         with shard.file.filesystem.open_input_file(shard.file.path) as stream:
             _read_members(contents, io.BufferedReader(stream, _BUFFER))
@@ -149,7 +149,7 @@ def _read(shard: ShardFile) -> _Contents:
         if isinstance(error, OSError) and is_fault(error, shard.file):
             raise
         if contents.is_tar:
-            contents.problems.append(f"cut after {plural(len(contents.audio), 'recording')}; copy it again")
+            contents.problems.append(f"truncated after {plural(len(contents.audio), 'recording')}; copy it again")
         else:
             contents.problems.append(f"cannot be read as a tar file ({one_line(error)}); check, unpack or copy it")
     contents.problems += [
@@ -160,7 +160,7 @@ def _read(shard: ShardFile) -> _Contents:
 
 
 def _read_members(contents: _Contents, stream: io.BufferedReader) -> None:
-    """Add every member of a shard to `contents`. Raises `tarfile.TarError` for a shard that is cut or damaged."""
+    """Add every member of a shard to `contents`. Raises `tarfile.TarError` for a shard that is truncated or damaged."""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:
             contents.is_tar = True
@@ -168,7 +168,7 @@ def _read_members(contents: _Contents, stream: io.BufferedReader) -> None:
                 contents.skipped[reason].append(_safe(member.name))
         stream.seek(archive.offset)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("no end mark")  # a damaged header, or a cut in one or between two members
+            raise tarfile.ReadError("no end mark")  # a damaged header, or an end in one or between two members
 
 
 def _add(contents: _Contents, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:

@@ -264,7 +264,7 @@ def _mapped(folder: Path, cache: ClipCache) -> CachedClips | None:
             return None
     except (OSError, ValueError, KeyError):
         return None
-    os.utime(folder)  # it was used now
+    os.utime(folder)  # the time of its last use
     clips = {split: _mapped_split(folder / split, cache.features.shape, lock) for split in cache.splits}
     return CachedClips(clips, LevelStatistics.merged(cache.features.shape, [header["statistics"]]))
 

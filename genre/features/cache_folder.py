@@ -48,7 +48,7 @@ def of(settings: CacheSettings) -> Path:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, report: Report) -> Iterator[None]:
-    """Be the only process that makes or deletes copies within the block. A process that ends loses the lock."""
+    """Hold the lock of the folder within the block: one process at a time makes or deletes copies."""
     with (folder / _LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -65,7 +65,7 @@ class Ledger:
         return 1 + max([self._finished_run, *map(_run_of, names)])
 
     def outcomes(self) -> pa.Table:
-        """Return the latest outcome of each track, sorted by track_id, without those whose clips are missing or cut.
+        """Return the latest outcome of each track, sorted by track_id, without those whose clips are incomplete.
 
         The sizes of all parts are compared; those that no finished run has used are also opened.
         """

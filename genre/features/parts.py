@@ -1,6 +1,6 @@
 """Whether the parts of a features folder, the files in clips/, are what the outcomes say. A name alone is no proof.
 
-A power failure or a full disk can leave a file that is cut in half, whatever the order in which files were written.
+A power failure or a full disk can leave a truncated file, whatever the order in which files were written.
 """
 
 from __future__ import annotations

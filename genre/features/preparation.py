@@ -184,7 +184,7 @@ class _ClipWriter:
 def _has_content(address: str, digest: str) -> bool:
     try:
         return hashlib.sha256(recordings.read(address, _COMPARING_SECONDS)).hexdigest() == digest
-    except AudioError:  # the file is gone or closed to us: decoding it says why
+    except AudioError:  # missing or not readable: decoding it gives the reason
         return False
 
 

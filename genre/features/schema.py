@@ -31,7 +31,7 @@ TRACK_SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
         ("clips", pa.int32()),
         ("part", pa.string()),  # the file in clips/ that holds them
-        ("part_bytes", pa.int64()),  # size of that file; another size: it was cut, and its tracks are decoded again
+        ("part_bytes", pa.int64()),  # size of that file; where it differs, its tracks are decoded again
         ("part_rows", pa.int64()),  # clips in that file, also of tracks that have been removed since
         ("reason", pa.string()),  # null: the track has clips
         ("message", pa.string()),

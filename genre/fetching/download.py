@@ -43,7 +43,7 @@ class Watch(Protocol):
 
 
 class _RefusedError(Exception):
-    """A mirror does not have the file, and asking again is no use."""
+    """A mirror does not have the file, and another try would not help."""
 
 
 @dataclass
@@ -204,7 +204,7 @@ def _headers(url: str, part: _Part) -> dict[str, str]:
     headers = {"User-Agent": f"genre/{genre.__version__}", "Accept-Encoding": "identity"}
     if part.size:
         headers["Range"] = f"bytes={part.size}-"
-        # another mirror has another ETag for the same file: there, the size and the checksum must do
+        # other mirrors have other ETags for the same file: for them, size and checksum are compared instead
         if part.origin.url == url and part.origin.validator:
             headers["If-Range"] = part.origin.validator
     return headers

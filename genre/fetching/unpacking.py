@@ -53,7 +53,7 @@ def _unpack_tar(archive: Path, folder: str, target: Path, advance: Callable[[int
                     tar.extract(member, target, filter="data")
             advance(stream.tell() - position)
             position = stream.tell()
-        while tar.fileobj and tar.fileobj.read(CHUNK_BYTES):  # behind the last member is the checksum of gzip
+        while tar.fileobj and tar.fileobj.read(CHUNK_BYTES):  # the checksum of gzip follows the last member
             pass
 
 

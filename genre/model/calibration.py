@@ -161,7 +161,7 @@ def of_table(table: pa.Table, weights: str, classes: int, source: str) -> Valida
         folds = int(metadata.get(b"folds", b"0"))
         return ValidationPredictions(table["track"].to_pylist(), labels, probabilities, folds)
     except (KeyError, ValueError) as error:
-        raise ArtifactError(f"{source}: altered or cut short ({error}); copy the complete folder again") from None
+        raise ArtifactError(f"{source}: altered or truncated ({error}); copy the complete folder again") from None
 
 
 def _in_common(predictions: Sequence[ValidationPredictions]) -> ValidationPredictions:

@@ -53,7 +53,7 @@ def metadata_of(folder: Location) -> dict[str, str]:
 
 
 def metadata(location: Location) -> dict[str, str]:
-    """Return the metadata of an ONNX file. Raises `ArtifactError` when it is cut short or of another format."""
+    """Return the metadata of an ONNX file. Raises `ArtifactError` when it is truncated or of another format."""
     try:
         entries = {}
         for number, entry in _fields(memoryview(location.read_bytes())):
@@ -61,7 +61,7 @@ def metadata(location: Location) -> dict[str, str]:
                 texts = {key: bytes(value).decode() for key, value in _fields(entry)}
                 entries[texts[_KEY]] = texts[_VALUE]
     except (IndexError, KeyError, ValueError):
-        raise ArtifactError(f"{location}: not an ONNX file, or cut short; export the model again") from None
+        raise ArtifactError(f"{location}: not an ONNX file, or truncated; export the model again") from None
     return entries
 
 
@@ -93,7 +93,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             case 2:
                 length, position = _varint(message, position)
                 if position + length > len(message):
-                    raise ValueError("cut short")
+                    raise ValueError("truncated")
                 yield tag >> 3, message[position : position + length]
                 position += length
             case 5:

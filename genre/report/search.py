@@ -25,7 +25,7 @@ STATUS_TEXT: dict[Status, str] = {
 class Trial:
     """One configuration that the search tried.
 
-    A `finished` trial ran to its end: all epochs, or until its patience was over; a `stopped` one was ended early
+    A `finished` trial ran to its end: all epochs, or until train.patience ended it; a `stopped` one was ended early
     because others of its architecture did better; a `failed` one gives the reason in `error`; an `interrupted` one had
     not ended when the board was made. `valid_f1` is that of its best epoch, None when it finished none; with folds,
     the mean over those that finished. `settings` have dotted keys and hold only what the search chose for this trial. A

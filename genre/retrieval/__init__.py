@@ -6,6 +6,6 @@ Independent of torch, training and reports.
     embedding_table   OUTPUT/embeddings: one vector for each track, read a few at a time
     nearest           exact search by cosine
     neighbours        the genres of tracks by a vote of the nearest training tracks
-    playlist          tracks for some minutes, in an order in which no artist follows himself
+    playlist          tracks for some minutes, no two of an artist in succession
     m3u               a playlist as a file
 """

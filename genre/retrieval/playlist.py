@@ -1,4 +1,4 @@
-"""A playlist: tracks for some minutes, without near-duplicates, in an order in which no artist follows himself."""
+"""A playlist: tracks for some minutes, without near-duplicates, and no two of an artist in succession."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def choose(candidates: Iterable[Song], seconds: float, bound: float) -> list[Son
 
 
 def separate(songs: Sequence[Song]) -> list[Song]:
-    """Return songs in their order, changed as little as needed so that no artist follows himself.
+    """Return songs in their order, changed as little as needed so that no two of an artist follow each other.
 
     Where one artist has more songs than all others together plus one, as few of them as possible follow each other.
     """
@@ -53,7 +53,7 @@ def separate(songs: Sequence[Song]) -> list[Song]:
     while left:
         last = _artist(ordered[-1]) if ordered else None
         others = [song for song in left if _artist(song) != last] or left
-        # an artist with more than half of the songs that are left has to be next, or he follows himself later
+        # an artist with more than half of the remaining songs has to be next, or two of them follow each other later
         urgent = [song for song in others if 2 * counts[_artist(song)] > len(left)]
         song = (urgent or others)[0]
         left.remove(song)

@@ -22,7 +22,7 @@ COLUMNS = ("path", "genre", "group")
 
 
 class Corrections:
-    """The rows of the file. `cut` is the incomplete last row that opening it removed, "" if there was none."""
+    """The rows of the file. `incomplete` is the last row that opening it removed, "" if there was none."""
 
     def __init__(self, file: Location) -> None:
         """Read `file` if it exists. Raises `ArtifactError` when it is no table of corrections."""
@@ -30,7 +30,7 @@ class Corrections:
         self._columns: list[str] = list(COLUMNS)
         self._lines: dict[str, str] = {}  # rows as CSV, by path
         self.genres: dict[str, str] = {}  # by path
-        self.cut = ""
+        self.incomplete = ""
         if file.exists():
             self._read()
 
@@ -68,10 +68,10 @@ class Corrections:
         complete = _complete(text)
         rows = list(csv.reader(io.StringIO(complete, newline="")))
         self._columns = rows.pop(0) if rows else []
-        self.cut = text[len(complete) :]
-        if self.cut and (last := _cells(self.cut, len(self._columns))):  # only the line break is missing
+        self.incomplete = text[len(complete) :]
+        if self.incomplete and (last := _cells(self.incomplete, len(self._columns))):  # only the line break is missing
             rows.append(last)
-            self.cut = ""
+            self.incomplete = ""
         if missing := [name for name in COLUMNS if name not in self._columns]:
             raise ArtifactError(f"{self.file}: has no column {missing[0]}; move it away")
         for number, cells in enumerate(rows, 1):
@@ -82,7 +82,7 @@ class Corrections:
                 )
             self._lines[row["path"]] = _line(cells)
             self.genres[row["path"]] = row["genre"]
-        if self.cut:
+        if self.incomplete:
             self.file.write_text(complete)  # otherwise a reader would take the rest for a row
 
 

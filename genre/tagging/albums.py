@@ -2,7 +2,7 @@
 
 An album is the files of one folder whose tags name the same album; files that name none are an album as well, unless
 they are more than `MOST_UNNAMED`. Files of several artists are a compilation, and no album. "Various Artists" and the
-like are nobody. The discs of an album that are folders of their own are albums of their own.
+like are no artist. The discs of an album that are folders of their own are albums of their own.
 
 The album's answer is the mean of the log-probabilities of its tracks, normalised: the best single distribution for all
 of them. It never depends on their order. It is accepted by the same thresholds as the answer for a track, although they

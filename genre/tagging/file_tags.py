@@ -76,7 +76,7 @@ def plan(
 
 
 def write(path: str, change: Change) -> Result:
-    """Do a planned change. It fails when the field was changed since."""
+    """Apply a planned change. It fails when the field was changed since."""
     return _guarded(lambda: _written(path, change))
 
 

@@ -175,7 +175,7 @@ class TagTable:
         return self._files.take(index["file"].to_numpy(), index["row"].to_numpy())
 
     def _read_index(self) -> pa.Table:
-        """Return the index of all rows on disk. The files of a table that is cut in half are tagged again."""
+        """Return the index of all rows on disk. The files of a truncated table are tagged again."""
         tables = [_INDEX.empty_table()]
         for location in (self.folder / "ledger.parquet", *(self.folder / "parts").files(".parquet")):
             if not location.exists():

@@ -70,7 +70,7 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
     if units < 2:
         raise ConfigError(
             f"{music.folder}: {plural(len(tracks), 'track')} to learn from, of {plural(units, planned.settings.pairs)}"
-            "; a window is told from those of others, so at least 2 are needed"
+            "; the loss compares windows of different ones, so at least 2 are needed"
         )
     if planned.settings.pairs == "group" and units == len(tracks):
         raise ConfigError(

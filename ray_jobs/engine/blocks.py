@@ -96,7 +96,7 @@ def checked(result: Any) -> Any:
 
 
 @contextlib.contextmanager
-def as_they_come(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
+def unordered_blocks(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
     """Yield an iterator over the blocks of `dataset` in any order. On leaving, stop its execution and its threads.
 
     A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a message, or starts Ray again.
@@ -118,7 +118,7 @@ def answer_row(answer: Any) -> pa.Table:
 
 def answers(dataset: ray.data.Dataset) -> Iterator[Any]:
     """Yield the objects in the rows of `answer_row` in any order. Raises an object that is an error."""
-    with as_they_come(dataset) as tables:
+    with unordered_blocks(dataset) as tables:
         for answer in (answer for table in tables for answer in table["answer"]):
             yield checked(pickle.loads(answer.as_py()))  # noqa: S301 - from our own workers
 

@@ -70,7 +70,7 @@ class PendingWork:
         else:
             yield "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
         if price is not None:
-            yield f"price: {core_hours * price:.2f} at {price:g} a core-hour, without the time that machines boot"
+            yield f"price: {core_hours * price:.2f} at {price:g} a core-hour, without the time in which machines boot"
 
 
 def prepare(config: Config, price: float | None) -> None:
@@ -80,7 +80,7 @@ def prepare(config: Config, price: float | None) -> None:
         raise ArtifactError(f"prepare composes the corpus {config.corpus.kind} first")
     recipe = Recipe.of(config)
     output = Location.of(config.output)
-    with _nothing_yet(), _copied(output / "scan") as known:
+    with _not_yet_available(), _copied(output / "scan") as known:
         scanned = scan(config.corpus, cli.console().print, known)
     ledger = Ledger(output / "features", recipe)
     pending = select_pending(scanned, ledger.reusable_outcomes())
@@ -102,7 +102,7 @@ def prepare(config: Config, price: float | None) -> None:
 
 def tag(config: Config, price: float | None) -> None:
     """Print the forecast of `tag` with models on the CPU. Raises `ArtifactError` where inputs are missing."""
-    with _nothing_yet():
+    with _not_yet_available():
         ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
         pending = audio_files.list_files(config.inputs)
     folder = Location.of(config.output) / "tags"
@@ -163,8 +163,8 @@ def _cpus_now(config: Config) -> int:
 
 
 @contextmanager
-def _nothing_yet() -> Iterator[None]:
-    """Raise `ArtifactError` for a `ConfigError`: the settings may be right, and music or model not there yet."""
+def _not_yet_available() -> Iterator[None]:
+    """Raise `ArtifactError` for a `ConfigError`: the settings may be right, and music or model not available yet."""
     try:
         yield
     except ConfigError as error:

@@ -4,7 +4,7 @@ Input: requests of a browser. Output: pages and JSON. Independent of Ray.
 
     review_service   the collection as a table with a player, and the corrections of a person
     remote_audio     a file of an object store for the player
-    loopback         who may ask, and how a request is refused
+    loopback         which requests are accepted, and how others are refused
     templates/       HTML, CSS and JavaScript of both pages
 """
 

@@ -1,4 +1,4 @@
-"""What the services of jobs on this machine have in common: who may ask, and how a request is refused.
+"""What the services of jobs on this machine have in common: which requests are accepted, and how a request is refused.
 
 Another site can resolve its own host name to 127.0.0.1 (DNS rebinding) and would then read the answers, so requests to
 other host names are refused. It can also send requests without reading the answers. Browsers ask for permission before

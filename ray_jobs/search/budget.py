@@ -3,7 +3,7 @@
 The prediction is computed from the measured cost of a step of each architecture. With `tune.minutes` each architecture
 gets an equal share of the time. Where this is too short for the settings, first the epochs are reduced, to a third of
 `train.epochs`, then the number of trials, then the number of seeds. Where even that is too short, the slowest
-architectures are left out, unless `tune.architectures` names them: a network of very few epochs tells nothing.
+architectures are left out, unless `tune.architectures` names them: a network of very few epochs cannot be judged.
 """
 
 from __future__ import annotations

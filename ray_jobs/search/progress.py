@@ -137,7 +137,7 @@ class SearchProgress(Callback):
     def _left(self, trials: list[Trial]) -> float:
         """Return the seconds of all remaining epochs, if each takes as long as the latest of its architecture.
 
-        Returns 0 where an architecture has epochs left and none finished: another one's epochs tell nothing of its own.
+        Returns 0 where an architecture has epochs left and none finished: the epochs of another one take another time.
         """
         left = 0.0
         for name, complete in self._epochs.items():

@@ -1,4 +1,4 @@
-"""Tag a collection on Ray: decoded and answered by the same processes, or decoded on CPUs and answered on GPUs.
+"""Tag a collection on Ray: decoded and named by the same processes, or decoded on CPUs and named on GPUs.
 
 Decoding is most of the work. Without a GPU each process loads the models and does both, because two kinds of processes
 on the same CPUs would only add the transfer between them. Where there are GPUs, every CPU of every machine decodes, and
@@ -32,7 +32,7 @@ _CPUS_PER_GPU = 64  # of which a GPU names the files at least as fast as they de
 
 @dataclass(frozen=True)
 class Collection:
-    """The files to tag, cut into blocks, and how. The objects are once in the memory of each machine."""
+    """The files to tag, divided into blocks, and how. The objects are once in the memory of each machine."""
 
     objects: list[ray.ObjectRef[Any]]  # in a list, because Ray replaces a direct argument by the object
     limits: DecodingSettings
@@ -43,7 +43,7 @@ class Collection:
     def of(
         cls, config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents, workers: int
     ) -> Collection:
-        """Cut `pending` into blocks for `workers` processes."""
+        """Divide `pending` into blocks for `workers` processes."""
         size = block_size(len(pending), config.tag.batch_files, workers)
         objects = [ray.put(ensemble), ray.put(pending), ray.put(known)]
         return cls(objects, config.decoding, len(pending), size)
@@ -94,8 +94,8 @@ def on_both(collection: Collection, gpus: int, workers: int, share: float, devic
     """
     decode = ray.remote(num_cpus=share, max_retries=-1)(decode_block)
     # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
-    actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(Answerer)
-    answerers = [actor.remote(collection, device) for _ in range(gpus)]
+    actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(TaggingActor)
+    taggers = [actor.remote(collection, device) for _ in range(gpus)]
     left = iter(range(collection.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
     naming: dict[ray.ObjectRef[Any], Any] = {}
@@ -116,16 +116,16 @@ def on_both(collection: Collection, gpus: int, workers: int, share: float, devic
                 continue
             decoding.remove(done)
             busy = list(naming.values())
-            free = min(answerers, key=busy.count)
+            free = min(taggers, key=busy.count)
             naming[free.name.remote(done)] = free
     finally:
         for task in decoding:
             ray.cancel(task)
-        for answerer in answerers:
-            ray.kill(answerer)
+        for tagger in taggers:
+            ray.kill(tagger)
 
 
-class Answerer:
+class TaggingActor:
     """An actor that loads the models once and names the genres of decoded files."""
 
     def __init__(self, collection: Collection, device: str) -> None:

@@ -40,7 +40,7 @@ def require_precision(config: Config, ensemble: SavedEnsemble) -> None:
             why = (
                 "min_precision=0 asks for none"
                 if ensemble.calibration.tracks
-                else "the model has no validation answers"
+                else "the model has no validation predictions"
             )
             raise ConfigError(
                 f"{setting} needs a known precision, but {why}; set min_precision, or train the model again with this "

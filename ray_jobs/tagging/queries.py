@@ -1,4 +1,4 @@
-"""A song with which a job asks the table of embeddings, and what it prints as the answer."""
+"""The song that `similar` and `playlist` search with, and the tracks that they print."""
 
 from __future__ import annotations
 

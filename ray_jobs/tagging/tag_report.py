@@ -98,7 +98,7 @@ def _files(count: int) -> str:
 def _threshold(calibration: Calibration) -> str:
     """Return a sentence on how far the probabilities can be trusted, and which genres are reported as unknown."""
     if not calibration.tracks:
-        return "not calibrated, since the model has no validation answers; every file gets a genre"
+        return "not calibrated, since the model has no validation predictions; every file gets a genre"
     fitted = f"calibrated on {calibration.source} (temperature {calibration.temperature:.2f})"
     if not calibration.precision:
         return f"{fitted}; every file gets a genre (min_precision=0)"

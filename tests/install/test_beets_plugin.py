@@ -21,7 +21,7 @@ from genre.storage import Location
 
 pytestmark = pytest.mark.slow
 
-SURE, UNSURE = 0.5, 0.95  # precisions that the validation answers of the model prove, and do not
+SURE, UNSURE = 0.5, 0.95  # precisions that the validation predictions of the model prove, and do not
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ class TestAgain:
 
 class TestInterrupted:
     class Killed(InTurn):
-        """Ends after so many blocks, as a killed job does: without a word."""
+        """Ends after some blocks, as a killed job does: without a message."""
 
         def map(self, *arguments: Any, **options: Any) -> Iterator[pa.Table]:
             for number, result in enumerate(super().map(*arguments, **options)):

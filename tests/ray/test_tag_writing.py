@@ -20,7 +20,7 @@ from ray_jobs.engine import cli
 
 
 def certain(tmp_path: Path) -> str:
-    """Save a model whose validation answers give the lowest threshold, so that no genre is unknown."""
+    """Save a model whose validation predictions give the lowest threshold, so that no genre is unknown."""
     folder = save_model(tmp_path / "certain")
     labels = np.arange(30) % 3
     probabilities = np.where(np.eye(3)[labels] == 1, 0.34, 0.33).astype(np.float32)
@@ -130,7 +130,7 @@ def test_unknown_genres_are_not_written(
 def test_write_genres_needs_a_known_precision(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = save_model(tmp_path / "silent", answers=False)
     assert run(str(music), f"model={silent}", "tag.write_genres=write") == 2
-    assert "the model has no validation answers" in capsys.readouterr().err
+    assert "the model has no validation predictions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["preview", "write"])

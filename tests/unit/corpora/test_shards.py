@@ -170,7 +170,7 @@ class TestParquet:
         shard = hugging_face(tmp_path / "a.parquet", write_loose(tmp_path / "loose"))
         shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
         message = refused("parquet", tmp_path)
-        assert "a.parquet: not Parquet, or cut short" in message
+        assert "a.parquet: not Parquet, or truncated" in message
         assert message.endswith("); copy it again")
         assert message.count("again") == message.count("a.parquet") == 1
         (tmp_path / "b").mkdir()
@@ -354,7 +354,7 @@ class TestWebDataset:
             shard.write_bytes(shard.read_bytes()[:cut])
             tracks = scan("webdataset", shard)
             assert ids(tracks) == ids(complete)[: len(tracks)]
-            assert "cut after" in lines(shard)[0]
+            assert "truncated after" in lines(shard)[0]
             for track, file in zip(tracks[:-1], files, strict=False):
                 assert recordings.read(track.path) == file.read_bytes()
         with pytest.raises(AudioError, match=r"a\.tar ends after"):
@@ -368,7 +368,7 @@ class TestWebDataset:
         assert scan("webdataset", tmp_path) == []
         webdataset(tmp_path / "b.tar", files := write_loose(tmp_path / "loose"))
         assert len(scan("webdataset", tmp_path)) == len(files)
-        assert lines(tmp_path) == ["odd: a.tar: cut after 0 recordings; copy it again"]
+        assert lines(tmp_path) == ["odd: a.tar: truncated after 0 recordings; copy it again"]
 
     def test_a_damaged_header_has_a_line(self, tmp_path: Path) -> None:
         shard = webdataset(tmp_path / "a.tar", write_loose(tmp_path / "loose"))
@@ -377,7 +377,7 @@ class TestWebDataset:
             content[archive.getmembers()[4].offset + 150] ^= 255  # its checksum
         shard.write_bytes(content)
         assert len(scan("webdataset", shard)) == 2
-        assert lines(shard) == ["odd: a.tar: cut after 2 recordings; copy it again"]
+        assert lines(shard) == ["odd: a.tar: truncated after 2 recordings; copy it again"]
 
     def test_a_genre_that_is_no_text_for_parquet_is_escaped(self, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "a.tar", "w") as archive:

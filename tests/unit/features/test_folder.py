@@ -114,7 +114,7 @@ class TestLoad:
         shutil.copytree(folder.path, tmp_path / "copy")
         part = next((tmp_path / "copy/clips").iterdir())
         part.write_bytes(part.read_bytes()[:-10])
-        with pytest.raises(ArtifactError, match=f"{part.name}: not Parquet, or cut short"):
+        with pytest.raises(ArtifactError, match=f"{part.name}: not Parquet, or truncated"):
             load(Features.open(Location.of(tmp_path / "copy")), *SPLITS)
 
 

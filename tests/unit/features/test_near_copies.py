@@ -145,11 +145,11 @@ def test_a_new_lossy_copy_follows_the_older_track(
     counts = json.loads((folder / "manifest.json").read_text())["counts"]["duplicates"]
     assert counts == {"sets": 3, "copies": 0, "near": 3, "of_several_genres": 3, "excluded": 0}
     assert decoded == 3
-    told = capsys.readouterr().err
-    assert "prepare: 3 tracks with the recording of another in another form; 3 sets of copies with different" in told
+    printed = capsys.readouterr().err
+    assert "prepare: 3 tracks with the recording of another in another form; 3 sets of copies with different" in printed
     split = f"{after['house/copy0.mp3']})"
     names = [f"house/copy0.mp3 (house, {split}", f"waltz/song0.wav (waltz, {split}"]
-    assert " ~ ".join(names) in told or " ~ ".join(names[::-1]) in told
+    assert " ~ ".join(names) in printed or " ~ ".join(names[::-1]) in printed
 
 
 def test_a_published_split_loses_the_copy_that_is_not_in_test(music: Path, tmp_path: Path) -> None:

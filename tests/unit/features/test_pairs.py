@@ -84,10 +84,10 @@ def test_windows_half_a_batch_apart_are_of_the_same_track_and_differ() -> None:
 
 def test_a_machine_with_a_share_of_the_clips_makes_as_many_steps() -> None:
     clips = make_clips(tracks=12)
-    mine = replace(clips, spectrograms=clips.spectrograms[:5], peak_db=clips.peak_db[:5], track=clips.track[:5])
-    mine = replace(mine, everywhere=np.ones(12, np.int64))
+    shared = replace(clips, spectrograms=clips.spectrograms[:5], peak_db=clips.peak_db[:5], track=clips.track[:5])
+    shared = replace(shared, everywhere=np.ones(12, np.int64))
     shard = Shard(1, 2, peers=Shard(0, 1))
-    batches = list(pairs.training_pairs(mine, pairs.units_of(mine, "track"), 16, 4, 12, (0, 1), shard))
+    batches = list(pairs.training_pairs(shared, pairs.units_of(shared, "track"), 16, 4, 12, (0, 1), shard))
     assert [len(batch.tracks) for batch in batches] == [6] * 4
     assert max(batch.tracks.max() for batch in batches) < 5
 

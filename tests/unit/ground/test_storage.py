@@ -88,11 +88,11 @@ def test_a_damaged_page_is_named_and_a_missing_file_is_not_damaged(tmp_path: Pat
 @pytest.mark.parametrize("content", [b"{", b"\xff", b""])
 def test_broken_files_are_named(place: Location, content: bytes) -> None:
     (place / "x").write_bytes(content)
-    with pytest.raises(ArtifactError, match="not JSON; it was altered or cut"):
+    with pytest.raises(ArtifactError, match="not JSON; it was altered or truncated"):
         (place / "x").read_json()
     with pytest.raises(ArtifactError, match="not the Parquet file that was expected"):
         (place / "x").read_table()
-    with pytest.raises(ArtifactError, match="not Parquet, or cut short"), (place / "x").open_parquet():
+    with pytest.raises(ArtifactError, match="not Parquet, or truncated"), (place / "x").open_parquet():
         pass
 
 

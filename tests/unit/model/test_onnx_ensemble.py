@@ -111,9 +111,9 @@ def test_models_that_do_not_fit_are_refused(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content[: len(content) // 2], "not an ONNX file, or cut short"),
+        (lambda content: content[: len(content) // 2], "not an ONNX file, or truncated"),
         (lambda content: b"", "holds no model card"),
-        (lambda content: b"\x00\xff" * 100, "not an ONNX file, or cut short"),
+        (lambda content: b"\x00\xff" * 100, "not an ONNX file, or truncated"),
         (lambda content: content.replace(b'"schema_version": 1', b'"schema_version": 9'), "not a model of version 1"),
         (lambda content: content.replace(b'"clip_seconds"', b'"clip_secondz"'), "do not fit the model"),
         (lambda content: content.replace(b'"trim_db": 60.0', b'"trim_db": -9.0'), "do not fit the model"),

@@ -112,10 +112,10 @@ def test_a_file_cut_anywhere_loses_at_most_the_row_that_was_cut(
 def test_a_cut_row_is_reported_and_no_reader_sees_it(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("path,genre,group\n/music/a.mp3,jazz,\n/music/b.mp3,ro")
     corrections = opened(tmp_path)
-    assert corrections.cut == "/music/b.mp3,ro"
+    assert corrections.incomplete == "/music/b.mp3,ro"
     assert scanned(tmp_path / NAME) == {"/music/a.mp3": ("jazz", None)}
     (tmp_path / NAME).write_text("path,genre,group\n/music/a.mp3,jazz,ann")  # an editor left out the line break
-    assert opened(tmp_path).cut == ""
+    assert opened(tmp_path).incomplete == ""
     assert opened(tmp_path).genres == {"/music/a.mp3": "jazz"}
 
 

@@ -25,7 +25,7 @@ from genre.tagging.tag_table import TagTable
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the folder of an untrained model with the validation answers of a good one."""
+    """Return the folder of an untrained model with the validation predictions of a good one."""
     return save_model(tmp_path_factory.mktemp("model"))
 
 
