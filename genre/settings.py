@@ -312,7 +312,7 @@ class PlaylistSettings(Settings):
     """What `playlist` writes."""
 
     like: str = Field("", description="song that the tracks are similar to; also written as like=")
-    genre: str = Field("", description="genre of the tracks, by the answers of the model; also written as genre=")
+    genre: str = Field("", description="genre of the tracks, as predicted by the model; also written as genre=")
     minutes: float = Field(60.0, gt=0, description="length of the playlist; also written as minutes=")
     max_cosine: float = Field(
         0.998, gt=0, le=1, description="a track whose cosine to a chosen one is higher is a near-duplicate, left out"

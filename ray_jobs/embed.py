@@ -1,4 +1,4 @@
-"""Write a vector for each audio file below `inputs`, from the layer before the answer of a saved model.
+"""Write a vector for each audio file below `inputs`, from the layer before the last one of a saved model.
 
     genre embed inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
 

@@ -76,7 +76,7 @@ def _rows_like(config: Config, table: EmbeddingTable) -> Iterator[Ints]:
 
 
 def _rows_of_genre(genre: str, table: EmbeddingTable) -> Iterator[Ints]:
-    """Yield an array of the rows whose answer is `genre`, the most probable first."""
+    """Yield an array of the rows with the predicted `genre`, the most probable first."""
     answers = table.columns("genre", "probability")
     require_known("playlist.genre", genre, answers["genre"].unique().to_pylist())
     rows = np.flatnonzero(np.asarray(answers["genre"]) == genre)

@@ -134,6 +134,9 @@ ENTRIES: list[Entry] = [
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
     Covered(
+        r"python -m pytest tests/(unit/evaluation/test_bootstrap|parity/test_spectrogram).py", ".ci/run", "make test"
+    ),
+    Covered(
         r"apt-get install openssh-server iproute2 rsync", ".ci/run", "openssh-server openssh-client iproute2 rsync"
     ),
     Covered(
@@ -151,6 +154,10 @@ ENTRIES: list[Entry] = [
     ),
     NotRun(r"genre (<job>|JOB)( .*)?", "the form of all jobs, whose examples are run"),
     NotRun(r"genre fetch( \w+)?", "asks servers of others for gigabytes; tests/unit/fetching has a server of its own"),
+    NotRun(
+        r"python benchmarks/(front_end.py --rounds 7|search_makespan.py outputs/demo .*)",
+        "ratios, which need an idle machine",
+    ),
     NotRun(r"make same( REF=\S+)?", "compares two commits for minutes; whoever changes the code runs it"),
     NotRun(r"aws .*|for role in .*|done", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"gcloud .*", "Google Cloud, with an account"),

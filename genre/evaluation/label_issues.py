@@ -3,8 +3,8 @@
 The probabilities must come from models that did not learn from these labels. A model is confident that a track has a
 genre when the probability of that genre is at least its mean over the tracks with that label. The number of wrong
 labels is estimated by the tracks whose most probable confident genre is not their label. The probability of the label
-alone shows better which they are: of the tracks with another answer, this many with the lowest are listed (as in the
-paper's "prune by class", but for all genres together).
+alone shows better which they are: of the tracks with another prediction, this many with the lowest are listed (as in
+the paper's "prune by class", but for all genres together).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from genre.evaluation.metrics import labels
 class LabelIssues:
     """Labels that are probably wrong, the most certain first; each array is (issues,).
 
-    `tracks` holds indices of tracks, `suggested` the class that the models answer, `p_label` and `p_suggested` the
+    `tracks` holds indices of tracks, `suggested` the class that the models predict, `p_label` and `p_suggested` the
     probabilities of both.
     """
 

@@ -29,14 +29,14 @@ class OnnxEnsemble:
         options.log_severity_level = 3  # only errors, which are also raised
         self._sessions = [_session(model, options) for model in models]
 
-    def answers(self, tracks: Sequence[WaveformTrack]) -> tuple[Float32, None]:
+    def predict(self, tracks: Sequence[WaveformTrack]) -> tuple[Float32, None]:
         """Return the probabilities of each clip. An exported file gives no embedding."""
         clips = [clip.samples for track in tracks for clip in track.clips]
         rows = []
         for begin in range(0, len(clips), _BATCH):
             waves = np.stack(clips[begin : begin + _BATCH])
-            answers = [session.run([OUTPUT], {INPUT: waves})[0] for session in self._sessions]
-            rows.append(np.mean(answers, axis=0, dtype=np.float32))
+            predictions = [session.run([OUTPUT], {INPUT: waves})[0] for session in self._sessions]
+            rows.append(np.mean(predictions, axis=0, dtype=np.float32))
         return np.concatenate(rows), None
 
 

@@ -31,7 +31,7 @@ class Ensemble(Protocol):
     cards: list[ModelCard]
     decoder: Decoder
 
-    def answers(self, tracks: Sequence[Any]) -> tuple[Float32, Float32 | None]:
+    def predict(self, tracks: Sequence[Any]) -> tuple[Float32, Float32 | None]:
         """Return the mean probabilities over the models for each clip of `tracks`, not calibrated, and embeddings.
 
         (clips, classes) and (clips, size). Only one model in a folder has embeddings.

@@ -1,13 +1,13 @@
 """The calibrated probability from which the best genre is reported, for each genre.
 
-A threshold has to hold on new music: with probability `CONFIDENCE`, at least `precision` of the answers with a genre
+A threshold has to hold on new music: with probability `CONFIDENCE`, at least `precision` of the reported genres
 are correct. The lowest threshold that reached this precision on the held-out tracks fails on about half of all corpora,
 because it was selected among many on these same tracks. So thresholds are tested from high to low, each by an exact
 binomial test, and the last one before the first failure is used (Angelopoulos, Bates, Candès, Jordan, Lei, "Learn then
 test", arXiv 2110.01052: tests in a fixed sequence need no correction for their number).
 
 A genre that was predicted for at least `ENOUGH` held-out tracks has a threshold of its own. The others share one, which
-is fitted on the answers with these genres only: fitted on all tracks, an easy frequent genre would prove a precision
+is fitted on the predictions of these genres only: fitted on all tracks, an easy frequent genre would prove a precision
 that the rare ones do not have. So the promise holds for each frequent genre and for the rare ones together.
 """
 

@@ -28,15 +28,15 @@ class TorchEnsemble:
         self.classifiers = [classifier.to(device) for _, classifier in loaded]
         self.decoder = decoder
 
-    def answers(self, tracks: Sequence[PreparedTrack]) -> tuple[Float32, Float32 | None]:
+    def predict(self, tracks: Sequence[PreparedTrack]) -> tuple[Float32, Float32 | None]:
         """Return probabilities and embeddings of each clip. Several models have no common embedding."""
         clips = clips_of(tracks, self.cards[0].shape)
         batch = _BATCH_CPU if self.classifiers[0].mean.device.type == "cpu" else _BATCH_GPU
         if len(self.classifiers) == 1:
             card = self.cards[0]
             return predict_and_embed(self.classifiers[0], clips, card.frames(), card.eval_windows, batch)
-        answers = [
+        predictions = [
             predict(classifier, clips, card.frames(), card.eval_windows, batch)
             for card, classifier in zip(self.cards, self.classifiers, strict=True)
         ]
-        return np.mean(answers, axis=0, dtype=np.float32), None
+        return np.mean(predictions, axis=0, dtype=np.float32), None

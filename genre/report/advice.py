@@ -24,7 +24,7 @@ LATE = 0.8  # share of its epochs: a training whose best epoch comes later was s
 
 @dataclass(frozen=True, eq=False)
 class Advice:
-    """The answer as a `sentence`, `reasons` for and against it, and the row to use, if any."""
+    """The advice as a `sentence`, `reasons` for and against it, and the row to use, if any."""
 
     sentence: str
     reasons: list[str] = field(default_factory=list)

@@ -23,7 +23,7 @@ MOST = 25  # tracks on the page; the CSV lists all
 class LabelIssue:
     """A track, its label `genre`, the genre that the networks suggest, and the mean probabilities of both.
 
-    `agreeing` of `networks` networks answer with the suggested genre.
+    `agreeing` of `networks` networks predict the suggested genre.
     """
 
     track_id: str

@@ -96,14 +96,14 @@ def _genres(table: Table) -> Lines:
 
 
 def _mistakes(table: Table) -> Lines:
-    """Return the most certain wrong answers with the nearest training tracks; nothing where these are unknown."""
+    """Return the most certain wrong predictions with the nearest training tracks; nothing where these are unknown."""
     items = mistakes(table)
     if not items:
         return []
-    lines = [["Track", "Genre", "Answer", *(f"Neighbour {place + 1}" for place in range(len(items[0].neighbours)))]]
+    lines = [["Track", "Genre", "Predicted", *(f"Neighbour {place + 1}" for place in range(len(items[0].neighbours)))]]
     for item in items:
-        answer = f"{item.answer} ({score(item.probability)})"
-        lines.append([item.track_id, item.genre, answer, *map(_neighbour, item.neighbours)])
+        predicted = f"{item.predicted} ({score(item.probability)})"
+        lines.append([item.track_id, item.genre, predicted, *map(_neighbour, item.neighbours)])
     return lines
 
 

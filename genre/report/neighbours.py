@@ -1,4 +1,4 @@
-"""The nearest training tracks of the most certain wrong answers."""
+"""The nearest training tracks of the most certain wrong predictions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MOST = 8  # tracks in the report
 
 @dataclass(frozen=True)
 class Mistake:
-    """A track with its label `genre`, the wrong answer of the networks with its probability, and its neighbours."""
+    """A track with its label `genre`, the wrong prediction of the networks with its probability, and its neighbours."""
 
     track_id: str
     genre: str
-    answer: str
+    predicted: str
     probability: float
     neighbours: tuple[Neighbour, ...]
 
@@ -30,7 +30,7 @@ def neighbours_of(table: Table) -> Neighbours | None:
 
 
 def mistakes(table: Table) -> list[Mistake]:
-    """Return the tracks whose wrong answer has the highest probability, at most `MOST`, where neighbours are known.
+    """Return the tracks whose wrong prediction has the highest probability, at most `MOST`, where neighbours are known.
 
     The networks' probabilities are averaged over seeds, then over networks.
     """
@@ -38,13 +38,13 @@ def mistakes(table: Table) -> list[Mistake]:
     if not rows or nearest is None:
         return []
     probabilities = np.mean([row.entry.mean_probabilities for row in rows], axis=0)
-    answers, highest = decisions(probabilities), probabilities.max(axis=1)
-    wrong = np.flatnonzero(answers != board.truth)
+    predicted, highest = decisions(probabilities), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != board.truth)
     return [
         Mistake(
             track_id=board.track_ids[track],
             genre=board.classes[board.truth[track]],
-            answer=board.classes[answers[track]],
+            predicted=board.classes[predicted[track]],
             probability=round(float(highest[track]), 3),
             neighbours=nearest.of(track, board.classes),
         )

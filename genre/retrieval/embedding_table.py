@@ -4,7 +4,7 @@
       embeddings.parquet    one row for each track, sorted by path
       clips.parquet         on request, one row for each clip: path, content, start and end in seconds, embedding
 
-A row has the file's path and content (SHA-256), artist, title and group from its own tags, the answer of the model
+A row has the file's path and content (SHA-256), artist, title and group from its own tags, the prediction of the model
 (`genre`, or unknown, and its `probability`), `seconds`, and the embedding: float16 of norm 1. The metadata of the file
 name the model, since embeddings of different models cannot be compared.
 """
@@ -138,8 +138,8 @@ def vectors_of(rows: pa.Table) -> Float32:
 def _embeddings(rows: pa.Table, ensemble: SavedEnsemble) -> pa.Table:
     """Return rows of the tag table, all with an embedding, as rows of this table."""
     probabilities = result_tables.matrix(combined(rows["probabilities"]), len(ensemble.classes))
-    answers = result_tables.Answers.of(probabilities, ensemble.calibration)
-    tags = result_tables.tags_table(rows, ensemble.classes, answers, top_k=1)
+    predictions = result_tables.Predictions.of(probabilities, ensemble.calibration)
+    tags = result_tables.tags_table(rows, ensemble.classes, predictions, top_k=1)
     columns = {name: (tags if name in tags.column_names else rows)[name] for name in _COLUMNS}
     lists = combined(rows["embedding"])
     vectors = pa.FixedSizeListArray.from_arrays(pc.list_flatten(lists), len(lists[0]))

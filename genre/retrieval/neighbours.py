@@ -58,7 +58,7 @@ class TrainingTracks:
     labels: Ints  # (tracks,)
     vectors: Float32  # (tracks, size), of any norm
 
-    def answer(self, vectors: Float32, classes: int) -> tuple[Float32, Neighbours]:
+    def predict(self, vectors: Float32, classes: int) -> tuple[Float32, Neighbours]:
         """Return probabilities (tracks, classes) and neighbours of tracks with `vectors` (tracks, size) of any norm.
 
         `classes` is the number of genres. Raises `ValueError` without training tracks.

@@ -1,4 +1,4 @@
-"""From the answers for a collection to labels that a person has checked.
+"""From the predictions for a collection to labels that a person has checked.
 
 Input: the tables of a tagged collection and, where there is one, the list of suspicious labels. Output: the tracks to
 check, the most doubtful first, and a CSV of path, genre and group that `corpus.kind=table` reads. Independent of

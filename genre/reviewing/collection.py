@@ -77,10 +77,10 @@ class Suspicion:
 
 @dataclass(eq=False)
 class Collection:
-    """Tracks, numbered in the order of review: suspicious labels, the worst first, then the least certain answers."""
+    """Tracks, numbered in the order of review: suspicious labels, the worst first, then the least certain genres."""
 
     tags: pa.Table  # tags.parquet with artist, title, group and suspicious label
-    genres: list[str]  # those of the model, the most frequent answer first, then those that a person added
+    genres: list[str]  # those of the model, the most frequent first, then those that a person added
     ambiguous: Sequence[str] = ()  # ids of suspicious tracks that several files end in
     is_reviewed: Bools = field(init=False)  # (tracks,)
     _current: Ints = field(init=False)  # (tracks,) index of the genre that a person gave, or else of the best
@@ -107,7 +107,7 @@ class Collection:
         tags = _read_tags(folder)
         counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(tags["best"]).to_pylist()}
         if foreign := sorted(counts.keys() - set(classes)):
-            raise ArtifactError(f"{folder}: has answers ({foreign[0]}) that are no genres of the model; name its own")
+            raise ArtifactError(f"{folder}: has genres ({foreign[0]}) that the model does not know; name its own model")
         names = _read_names(folder, tags["path"])
         labels, ranks, ambiguous = _labels(tags["path"], suspicions)
         for name in names.column_names:

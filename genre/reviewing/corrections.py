@@ -1,7 +1,7 @@
 """OUTPUT/review/corrections.csv: the genre that a person gave to each file, in the order of the decisions.
 
     path    the file, as in tags.parquet
-    genre   of the person, also where it is the answer of the model
+    genre   of the person, also where the model predicts it
     group   the artist in the form in which names are compared; empty where it is not known
 
 `corpus.kind=table` reads the file as it is. It is replaced with every decision, so that it holds each one complete or

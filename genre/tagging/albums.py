@@ -4,9 +4,9 @@ An album is the files of one folder whose tags name the same album; files that n
 they are more than `MOST_UNNAMED`. Files of several artists are a compilation, and no album. "Various Artists" and the
 like are no artist. The discs of an album that are folders of their own are albums of their own.
 
-The album's answer is the mean of the log-probabilities of its tracks, normalised: the best single distribution for all
-of them. It never depends on their order. It is accepted by the same thresholds as the answer for a track, although they
-were proven for single tracks.
+The album's prediction is the mean of the log-probabilities of its tracks, normalised: the best single distribution for
+all of them. It never depends on their order. It is accepted by the same thresholds as the prediction for a track,
+although they were proven for single tracks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def numbers(paths: Sequence[str], file_tags: Sequence[FileTags]) -> Ints:
 
 
 class Albums:
-    """The answers of albums, from the calibrated probabilities of their tracks."""
+    """The predictions for albums, from the calibrated probabilities of their tracks."""
 
     def __init__(self, numbers: Ints, classes: int, calibration: Calibration) -> None:
         """Take the album of each track, and the number of genres."""
@@ -88,7 +88,7 @@ class Albums:
 
         `own` is the track's own genre, -1 for unknown; so is the result. `AGREES`: the album's genre is the same.
         `FILLED`: the track's is unknown, and the album's is taken. `DIFFERS`: the track's is another, and is
-        kept. None: there is no album, its answer is unknown, or no other track is in it.
+        kept. None: there is no album, its genre is unknown, or no other track is in it.
         """
         answers = self._answers()
         numbers = self._numbers[tracks]

@@ -23,7 +23,7 @@ _SHARE = 0.5  # of the probability of the reported genre, from which a further g
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What is reported for the readable files of a collection."""
 
     probabilities: Float32  # (files, classes), calibrated
@@ -31,13 +31,13 @@ class Answers:
     album: list[str | None] | None = None  # how it relates to the album's, see `Albums.decide`
 
     @classmethod
-    def of(cls, probabilities: Float32, calibration: Calibration) -> Answers:
-        """Return the answers of the files by themselves."""
+    def of(cls, probabilities: Float32, calibration: Calibration) -> Predictions:
+        """Return the predictions of the files by themselves."""
         return cls(probabilities, calibration.reported(probabilities))
 
-    def with_albums(self, albums: Albums, tracks: Ints) -> Answers:
-        """Return the answers combined with the albums'; `tracks` (files,) are indices in the list of `albums`."""
-        return Answers(self.probabilities, *albums.decide(tracks, self.genre))
+    def with_albums(self, albums: Albums, tracks: Ints) -> Predictions:
+        """Return the predictions combined with the albums'; `tracks` (files,) are indices in the list of `albums`."""
+        return Predictions(self.probabilities, *albums.decide(tracks, self.genre))
 
     def genres(self, classes: list[str], most: int) -> list[list[str]]:
         """Return what to write into each file: the reported genre, then others, at most `most`; none when unknown.
@@ -52,16 +52,16 @@ class Answers:
         return result
 
 
-def tags_table(rows: pa.Table, classes: list[str], answers: Answers, top_k: int) -> pa.Table:
+def tags_table(rows: pa.Table, classes: list[str], predictions: Predictions, top_k: int) -> pa.Table:
     """Return path, genre (or unknown), probability of best, best (always a genre), next best, seconds, own genre.
 
     With albums, the last column says how the genre relates to that of the album.
     """
-    ranked = _ranked_columns(answers.probabilities, classes, top_k)
+    ranked = _ranked_columns(predictions.probabilities, classes, top_k)
     best, probability = ranked.pop("genre"), ranked.pop("probability")
-    names = pa.array([*classes, UNKNOWN], pa.string()).take(pa.array(answers.genre % (len(classes) + 1)))
+    names = pa.array([*classes, UNKNOWN], pa.string()).take(pa.array(predictions.genre % (len(classes) + 1)))
     first = {"path": rows["path"], "genre": names, "probability": probability, "best": best}
-    album = {} if answers.album is None else {"album": pa.array(answers.album, pa.string())}
+    album = {} if predictions.album is None else {"album": pa.array(predictions.album, pa.string())}
     return pa.table(first | ranked | {"seconds": rows["seconds"], "own_genre": rows["own_genre"]} | album)
 
 
@@ -89,9 +89,9 @@ class ResultFiles:
         self._classes, self._top_k = classes, top_k
         self._writers: dict[str, Any] = {}
 
-    def write(self, tagged: pa.Table, answers: Answers, failed: pa.Table) -> None:
-        """Write rows of the tag table: those of readable files with their answers, and the others."""
-        tags = tags_table(tagged, self._classes, answers, self._top_k)
+    def write(self, tagged: pa.Table, predictions: Predictions, failed: pa.Table) -> None:
+        """Write rows of the tag table: those of readable files with their predictions, and the others."""
+        tags = tags_table(tagged, self._classes, predictions, self._top_k)
         tables = {"tags": tags, "timeline": timeline_table(tagged, self._classes, self._top_k)}
         for name, table in tables.items():
             self._write_table(f"{name}.parquet", table)

@@ -36,7 +36,7 @@ from genre.tagging import tag_owner
 from genre.tagging.albums import Albums, read_numbers
 from genre.tagging.audio_files import FILES, file_row
 from genre.tagging.known_contents import KnownContents
-from genre.tagging.result_tables import Answers, ResultFiles, matrix
+from genre.tagging.result_tables import Predictions, ResultFiles, matrix
 from genre.tagging.row_files import RowFiles
 from genre.tagging.tag_rows import SCHEMA, content_of
 
@@ -135,7 +135,7 @@ class TagTable:
         return results.filter(pc.is_in(results["path"], value_set=combined(files["path"])))
 
     def _albums(self, files: pa.Table) -> Albums:
-        """Return the answers of the albums that the files of the index are in, by their places in it.
+        """Return the predictions of the albums that the files of the index are in, by their places in it.
 
         `files` are those of this job.
         """
@@ -163,12 +163,12 @@ class TagTable:
                 ledger.write_table(rows)
                 readable = pc.is_null(rows["reason"])
                 tagged = rows.filter(readable)
-                answers = Answers.of(matrix(combined(tagged["probabilities"]), len(classes)), calibration)
+                predictions = Predictions.of(matrix(combined(tagged["probabilities"]), len(classes)), calibration)
                 mask = readable.to_numpy()
                 if albums:
-                    answers = answers.with_albums(albums, begin + np.flatnonzero(mask))
-                outputs.write(tagged, answers, rows.filter(pc.invert(readable)))
-                results.append(_results(rows, answers.genres(classes, values), mask))
+                    predictions = predictions.with_albums(albums, begin + np.flatnonzero(mask))
+                outputs.write(tagged, predictions, rows.filter(pc.invert(readable)))
+                results.append(_results(rows, predictions.genres(classes, values), mask))
         return pa.concat_tables(results)
 
     def _take(self, index: pa.Table) -> pa.Table:

@@ -53,7 +53,7 @@ class Tags:
     timeline: list[Moment] = field(default_factory=list)
     seconds: float = 0.0
     content: str | None = None  # SHA-256 of the file
-    # (size,) input of the last layer, scaled to norm 1; None where `Ensemble.answers` gives none
+    # (size,) input of the last layer, scaled to norm 1; None where `Ensemble.predict` gives none
     embedding: npt.NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
     clip_embeddings: npt.NDArray[np.float16] | None = field(default=None, compare=False, repr=False)  # (clips, size)
     reason: str | None = None
@@ -80,7 +80,7 @@ class Tagger:
         """Load a model's folder or its exported `.onnx` file, or several folders or several files.
 
         `precision` is the required share of correct genres among those that are named, proven with 90 % confidence on
-        held-out tracks; an answer below its genre's threshold is `UNKNOWN`. With 0 every piece gets a genre.
+        held-out tracks; a prediction below its genre's threshold is `UNKNOWN`. With 0 every piece gets a genre.
         `device` is for folders; exported files run on the CPU. `threads` is for the CPU: 0 leaves their number to the
         library; torch has one number for the process.
 
@@ -153,7 +153,7 @@ class Tagger:
         """Return the genres of several tracks, like `name`."""
         if not tracks:
             return []
-        probabilities, embeddings = self._ensemble.answers(tracks)
+        probabilities, embeddings = self._ensemble.predict(tracks)
         ends = np.cumsum([len(track.clips) for track in tracks])[:-1]
         groups = np.split(probabilities, ends)
         points = [None] * len(tracks) if embeddings is None else np.split(embeddings, ends)
@@ -161,16 +161,16 @@ class Tagger:
 
     def probabilities(self, tracks: Sequence[Any]) -> Float32:
         """Return the mean over the models for each clip of decoded tracks, not calibrated: (clips, classes)."""
-        return self._ensemble.answers(tracks)[0]
+        return self._ensemble.predict(tracks)[0]
 
     def _tags(self, path: str, track: Any, by_clip: Float32, points: Float32 | None) -> Tags:
-        answer = self.calibration(by_clip.mean(axis=0))
-        genres = self._ranked(answer)
+        mean = self.calibration(by_clip.mean(axis=0))
+        genres = self._ranked(mean)
         timeline = [
             Moment(clip.start_seconds, min(clip.start_seconds + self._clip_seconds, track.seconds), self._ranked(row))
             for clip, row in zip(track.clips, self.calibration(by_clip), strict=True)
         ]
-        genre = UNKNOWN if self.calibration.reported(answer) < 0 else genres[0][0]
+        genre = UNKNOWN if self.calibration.reported(mean) < 0 else genres[0][0]
         vectors = (None, None) if points is None else (_unit(points.mean(axis=0, dtype=np.float64)), _unit(points))
         return Tags(path, genre, genres, timeline, track.seconds, track.content or None, *vectors)
 

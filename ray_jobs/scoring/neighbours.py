@@ -58,7 +58,7 @@ class Embedder:
             vectors = stream.run("training tracks embedded").embeddings
             assert vectors is not None
             train = TrainingTracks(tracks["track_id"].to_pylist(), sampled.labels(tracks).to_numpy(), vectors)
-            probabilities, neighbours = train.answer(judged, len(features.classes))
+            probabilities, neighbours = train.predict(judged, len(features.classes))
             if not np.isfinite(probabilities).all():
                 raise ArtifactError("embeddings are not all finite")
         except Exception as error:  # of any kind: a search that may have taken days gets its report

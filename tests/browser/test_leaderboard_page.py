@@ -126,7 +126,7 @@ def test_the_filter_hides_rows_and_shows_their_number(show: Callable[..., Any]) 
     assert box.locator("output").inner_text() == ""
 
 
-def test_the_nearest_training_tracks_are_next_to_wrong_answers_and_labels_to_check(show: Callable[..., Any]) -> None:
+def test_nearest_training_tracks_are_next_to_wrong_predictions_and_labels_to_check(show: Callable[..., Any]) -> None:
     page = show(boards.everything())
     for section in ("#neighbours", "#labels"):
         page.locator(f"nav a[href='{section}']").click()

@@ -24,7 +24,7 @@ def test_the_vote_is_that_of_scikit_learn(tracks: int, size: int) -> None:
     vectors = (random.normal(size=(tracks, size)) + 2 * np.eye(CLASSES, size)[labels]).astype(np.float32)
     queries = random.normal(size=(300, size)).astype(np.float32)
     train = TrainingTracks([str(number) for number in range(tracks)], labels, vectors)
-    probabilities, nearest = train.answer(queries, CLASSES)
+    probabilities, nearest = train.predict(queries, CLASSES)
 
     reference = KNeighborsClassifier(VOTERS, weights=weights, metric="cosine").fit(vectors, labels)
     np.testing.assert_allclose(probabilities[:, reference.classes_], reference.predict_proba(queries), atol=2e-4)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from conftest import REPOSITORY
 from saving import CLASSES, save_model, song
 from tag_jobs import rows, run
@@ -23,8 +24,6 @@ from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
 from ray_jobs.engine import cli
 from ray_jobs.tagging import distributed
-
-import ray  # isort: skip - after ray_jobs, which sets its environment
 
 ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")
 

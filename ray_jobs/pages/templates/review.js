@@ -89,7 +89,7 @@ function line(track, place) {
   const bar = element("i");
   bar.style.width = `${100 * share}%`;
   const model = element("td", "model", element("span", track.answer === best ? "" : "unsure", best), " ", element("small", "", percent(share)), element("span", "bar", bar));
-  if (track.answer !== best) model.title = `below its threshold, so the answer is ${track.answer}`;
+  if (track.answer !== best) model.title = `below its threshold, so the reported genre is ${track.answer}`;
   const row = element(
     "tr",
     "",

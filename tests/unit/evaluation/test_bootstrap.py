@@ -149,7 +149,7 @@ def test_max_t_distinguishes_no_copy_and_any_constant_difference() -> None:
     assert bootstrap.max_t(same[:1]).tolist() == [[1.0]]
 
 
-def test_max_t_parts_equal_models_in_one_of_twenty_corpora_at_most(rng: np.random.Generator) -> None:
+def test_max_t_separates_equal_models_in_one_of_twenty_corpora_at_most(rng: np.random.Generator) -> None:
     """The best of six equally good models differs from any other in at most 5 % of corpora, though it was chosen."""
     separated = 0
     for _ in range(200):

@@ -75,7 +75,7 @@ def test_label_issues_as_csv_run_nothing_in_a_spreadsheet(full: Board) -> None:
     assert all(line.startswith("'=1+1 ") for line in lines[1:])
 
 
-def test_flagged_labels_and_wrong_answers_have_their_nearest_training_tracks(full: Board) -> None:
+def test_flagged_labels_and_wrong_predictions_have_their_nearest_training_tracks(full: Board) -> None:
     entry = boards.neighbours()
     near = dataclasses.replace(full, entries=[*full.entries, entry])
     nearest = entry.runs[0].neighbours
@@ -91,7 +91,7 @@ def test_flagged_labels_and_wrong_answers_have_their_nearest_training_tracks(ful
             item.neighbours[1].genre == item.genre == full.classes[full.truth[track]]
         )  # as `boards.neighbours` made it
     assert [item.probability for item in wrong] == sorted((item.probability for item in wrong), reverse=True)
-    assert all(item.answer != item.genre for item in wrong)
+    assert all(item.predicted != item.genre for item in wrong)
     assert mistakes(tabulate(full)) == []
     assert mistakes(tabulate(boards.board(entry, boards.majority()))) == []
 

@@ -21,7 +21,7 @@ def training_tracks(seed: int, tracks: int = 60, size: int = 8) -> TrainingTrack
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3))
 def test_a_copy_of_a_training_track_is_its_nearest_neighbour_at_any_level(seed: int, level: float) -> None:
     train = training_tracks(seed)
-    _, nearest = train.answer(train.vectors * np.float32(level), 4)
+    _, nearest = train.predict(train.vectors * np.float32(level), 4)
     assert nearest.track_ids[:, 0].tolist() == NAMES
     assert np.allclose(nearest.cosines[:, 0], 1)
     np.testing.assert_array_equal(nearest.genres[:, 0], train.labels)
@@ -34,20 +34,20 @@ def test_the_order_of_the_training_tracks_does_not_matter(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(60)
     shuffled = TrainingTracks([NAMES[row] for row in order], train.labels[order], train.vectors[order])
     queries = training_tracks(seed + 1).vectors
-    (first, nearest), (second, others) = train.answer(queries, 4), shuffled.answer(queries, 4)
+    (first, nearest), (second, others) = train.predict(queries, 4), shuffled.predict(queries, 4)
     np.testing.assert_allclose(first, second, atol=1e-5)
     assert (nearest.track_ids == others.track_ids).mean() > 0.99  # two cosines may be equal in six digits
 
 
 def test_few_training_tracks_and_vectors_of_zeros_give_probabilities() -> None:
     train = training_tracks(0, tracks=2)
-    probabilities, nearest = train.answer(np.zeros((3, 8), np.float32), 4)
+    probabilities, nearest = train.predict(np.zeros((3, 8), np.float32), 4)
     assert nearest.track_ids.shape == (3, 2)
     assert nearest.track_ids.shape[1] < SHOWN < VOTERS
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert nearest.cosines.tolist() == [[0, 0]] * 3
-    none, nobody = train.answer(np.zeros((0, 8), np.float32), 4)
-    assert (none.shape, nobody.track_ids.shape) == ((0, 4), (0, 2))
+    none, nothing = train.predict(np.zeros((0, 8), np.float32), 4)
+    assert (none.shape, nothing.track_ids.shape) == ((0, 4), (0, 2))
 
 
 def test_a_nearer_track_has_more_weight() -> None:

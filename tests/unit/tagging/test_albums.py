@@ -15,7 +15,7 @@ from genre.arrays import Float32, Ints
 from genre.audio.tags import FileTags
 from genre.model.calibration import Calibration
 from genre.tagging.albums import AGREES, DIFFERS, FILLED, MOST_UNNAMED, NO_ALBUM, Albums, numbers, read_numbers
-from genre.tagging.result_tables import Answers
+from genre.tagging.result_tables import Predictions
 
 CLASSES = 3
 CALIBRATION = Calibration(thresholds=(0.6, 0.7, 0.5), precision=0.8, tracks=100)
@@ -134,9 +134,9 @@ def test_albums_are_read_from_the_files(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_further_genres_have_half_the_probability_of_the_first() -> None:
     rows = np.array([[0.6, 0.3, 0.1], [0.7, 0.25, 0.05], [0.4, 0.35, 0.25]], np.float32)
-    answers = Answers.of(rows, CALIBRATION)
+    predictions = Predictions.of(rows, CALIBRATION)
     names = ["a", "b", "c"]
-    assert answers.genres(names, 1) == [["a"], ["a"], []]
-    assert answers.genres(names, 3) == [["a", "b"], ["a"], []]
-    filled = Answers(rows, np.array([0, 0, 2]))
+    assert predictions.genres(names, 1) == [["a"], ["a"], []]
+    assert predictions.genres(names, 3) == [["a", "b"], ["a"], []]
+    filled = Predictions(rows, np.array([0, 0, 2]))
     assert filled.genres(names, 3)[2] == ["c"], "the album's genre alone"
