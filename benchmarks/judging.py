@@ -4,7 +4,7 @@
     python benchmarks/judging.py report [--tracks 100000]
 
 `read` writes clips of 128 x 1292 in files of 64 tracks, all of the test split, and scores them with untrained networks
-on all CPUs: from units that each worker reads itself, as `evaluate` does; from `ray.data.read_parquet`; and, with one
+on all CPUs: from extents that each worker reads itself, as `evaluate` does; from `ray.data.read_parquet`; and, with one
 thread, from an array in memory. They take turns, those through Ray in one Ray. `s` is the time from the first answer to
 the last, without the start of the workers, `all s` that with it, `driver MB` the growth of this process.
 
@@ -90,7 +90,7 @@ def measure_reading(home: Path, options: argparse.Namespace) -> None:
     print(f"{'':12} {'s':>6} {'clips/s':>8} {'all s':>6} {'driver MB':>10}")
     ways: dict[str, Callable[[], Iterator[int]]] = {
         "one thread": lambda: in_memory(some, models),
-        "units": lambda: units_stream(features, models),
+        "extents": lambda: extents_stream(features, models),
         "read_parquet": lambda: parquet_stream(features, models),
     }
     with cluster.connected(ClusterSettings(), str(home)):
@@ -174,7 +174,7 @@ def in_memory(clips: Clips, models: list[Location]) -> Iterator[int]:
         yield len(rows)
 
 
-def units_stream(features: Features, models: list[Location]) -> Iterator[int]:
+def extents_stream(features: Features, models: list[Location]) -> Iterator[int]:
     """Yield the clips of each answer."""
     for chunk in Stream(features, "test", models, [], "auto", Capacity.of(load().cluster)).chunks():
         yield len(chunk.track)

@@ -60,9 +60,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     started, output = time.monotonic(), Location.of(config.output)
     cli.console().print(f"tune: {_described(features, config.tune.folds)}")
     searched = features.sampled(config.tune.sample, config.seed)
-    if not is_cluster():  # on a cluster the first trials find out
-        used = _first_fold(config, features) if config.tune.folds else features
-        ClipCache.of(used, config.cache).check_size()
+    _check_disk(config, features)
     with cluster.connected(config.cluster, config.output) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
@@ -81,7 +79,6 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             ray.cancel(baseline)
             baseline = judging.fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
         changed_tracks = decider.robustness_tracks(decided, time.monotonic() - started)
-        decoding = config.decoding if changed_tracks else None
         board = judging.judge(
             features,
             "test",
@@ -90,7 +87,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             capacity,
             baseline,
             result.facts,
-            decoding,
+            config.decoding if changed_tracks else None,
             changed_tracks,
             config.device,
         )
@@ -171,6 +168,13 @@ def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
         for planned in experiments.values():
             experiment.check(planned, searched, config.tune.workers_per_trial)
     return features
+
+
+def _check_disk(config: Config, features: Features) -> None:
+    """Raise `ArtifactError` where this machine cannot keep the clips. On a cluster the first trials find out."""
+    if not is_cluster():
+        used = _first_fold(config, features) if config.tune.folds else features
+        ClipCache.of(used, config.cache).check_size()
 
 
 def _first_fold(config: Config, features: Features) -> Features:

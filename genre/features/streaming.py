@@ -1,10 +1,10 @@
-"""Read the clips of a folder in units, in any process, and combine what was computed on them into one row a track.
+"""Read the clips of a folder in extents, in any process, and combine what was computed on them into one row a track.
 
-    units(features, tracks)  the units of work: small files, or row groups of large ones
-    read(...)                a unit -> chunks of clips
-    TrackMeans               values of chunks, in any order -> means over the clips of each track
+    extents(features, tracks)  the extents to read: small files, or row groups of large ones
+    read(...)                  an extent -> chunks of clips
+    TrackMeans                 values of chunks, in any order -> means over the clips of each track
 
-Units depend on the folder only, and the means on the units only: results are the same for any number of processes.
+Extents depend on the folder only, and the means on the extents only: results are the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from genre.features.folder import Features
 from genre.features.schema import ROW_GROUP
 
 _LARGE_FILE = 64 << 20  # bytes; larger files are divided at their row groups
-_GROUPS_PER_UNIT = 4
+_GROUPS_PER_EXTENT = 4
 
 Values = npt.NDArray[np.floating[Any]]
-_Order = tuple[str, int, int]  # file, first row group of the unit, number within the unit
+_Order = tuple[str, int, int]  # file, first row group of the extent, number within the extent
 _Piece = tuple[_Order, int, list[Float32]]  # of a track: order, number of clips, means of its values
 
 
 @dataclass(frozen=True)
-class Unit:
+class Extent:
     """A clip file, or some row groups of a large one."""
 
     file: str
@@ -44,7 +44,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Clips of some tracks from one unit. `clips.track` indexes `tracks`; labels and groups are not filled in."""
+    """Clips of some tracks from one extent. `clips.track` indexes `tracks`; labels and groups are not filled in."""
 
     order: _Order
     tracks: Ints  # (tracks,) rows in the table of tracks that is read
@@ -69,49 +69,49 @@ class ChunkMeans:
     values: list[Float32]  # (tracks, width) each
 
 
-def units(features: Features, tracks: pa.Table) -> list[Unit]:
-    """Return the units that may hold clips of `tracks`, in the order of their names.
+def extents(features: Features, tracks: pa.Table) -> list[Extent]:
+    """Return the extents that may hold clips of `tracks`, in the order of their names.
 
     Only large files are opened, for the number of their row groups. Raises `ArtifactError` like `Features.open`.
     """
     sizes = {info.base_name: info.size for info in (features.folder / "clips").children()}
-    chosen: list[Unit] = []
+    chosen: list[Extent] = []
     for file in features.clip_files(tracks):
         if sizes[file.name] <= _LARGE_FILE:
-            chosen.append(Unit(file.name))
+            chosen.append(Extent(file.name))
             continue
         with file.open_parquet() as reader:
             count = reader.num_row_groups
-        firsts = range(0, count, _GROUPS_PER_UNIT)
-        chosen.extend(Unit(file.name, range(first, min(count, first + _GROUPS_PER_UNIT))) for first in firsts)
+        firsts = range(0, count, _GROUPS_PER_EXTENT)
+        chosen.extend(Extent(file.name, range(first, min(count, first + _GROUPS_PER_EXTENT))) for first in firsts)
     return chosen
 
 
-def read(features: Features, tracks: pa.Table, unit: Unit) -> Iterator[Chunk]:
-    """Yield the clips of `tracks` in a unit, in chunks of `ROW_GROUP` to twice as many clips; the last may be smaller.
+def read(features: Features, tracks: pa.Table, extent: Extent) -> Iterator[Chunk]:
+    """Yield the clips of `tracks` in an extent, in chunks of `ROW_GROUP` clips to twice as many; the last may be less.
 
     `tracks` has the columns track_id and part (the file that holds the clips, null: any); rows of a track whose part
     is another file are obsolete and skipped. Raises `ArtifactError` for unusable rows.
     """
     numbers, collected = itertools.count(), list[_Rows]()
-    first = unit.groups.start if unit.groups else 0
-    for rows in _rows(features, tracks, unit):
+    first = extent.groups.start if extent.groups else 0
+    for rows in _rows(features, tracks, extent):
         collected.append(rows)
         if sum(len(each.track) for each in collected) >= ROW_GROUP:
-            yield _chunk(features, (unit.file, first, next(numbers)), collected)
+            yield _chunk(features, (extent.file, first, next(numbers)), collected)
             collected = []
     if collected:
-        yield _chunk(features, (unit.file, first, next(numbers)), collected)
+        yield _chunk(features, (extent.file, first, next(numbers)), collected)
 
 
 def first_clips(features: Features, tracks: pa.Table, count: int) -> Clips:
-    """Return at least `count` clips of `tracks`, or all if there are fewer, from the first units that hold them."""
+    """Return at least `count` clips of `tracks`, or all if there are fewer, from the first extents that hold them."""
     collected: list[_Rows] = []
-    for unit in units(features, tracks):
-        for rows in _rows(features, tracks, unit):
+    for extent in extents(features, tracks):
+        for rows in _rows(features, tracks, extent):
             collected.append(rows)
             if sum(len(each.track) for each in collected) >= count:
-                return _chunk(features, (unit.file, 0, 0), collected).clips
+                return _chunk(features, (extent.file, 0, 0), collected).clips
     return _chunk(features, ("", 0, 0), collected).clips
 
 
@@ -153,7 +153,7 @@ class TrackMeans:
         return self._means
 
     def _complete(self, row: int, pieces: list[_Piece]) -> None:
-        """Average the pieces of a track in the order of the units, so that the sum is the same each time."""
+        """Average the pieces of a track in the order of the extents, so that the sum is the same each time."""
         pieces.sort(key=lambda piece: piece[0])
         weights = np.array([clips for _, clips, _ in pieces], np.float64)
         for mean, values in zip(self._means, zip(*(values for _, _, values in pieces), strict=True), strict=True):
@@ -170,12 +170,12 @@ class _Rows:
     spectrograms: Bytes  # (clips, ...)
 
 
-def _rows(features: Features, tracks: pa.Table, unit: Unit) -> Iterator[_Rows]:
-    """Yield the used rows of each batch of a unit."""
-    rows = np.flatnonzero(pc.fill_null(pc.equal(tracks["part"], unit.file), True).to_numpy())
+def _rows(features: Features, tracks: pa.Table, extent: Extent) -> Iterator[_Rows]:
+    """Yield the used rows of each batch of an extent."""
+    rows = np.flatnonzero(pc.fill_null(pc.equal(tracks["part"], extent.file), True).to_numpy())
     ids = combined(tracks["track_id"]).take(pa.array(rows))
-    source = f"{features.folder}: {unit.file}"
-    for batch in features.iter_rows(features.folder / "clips" / unit.file, unit.groups):
+    source = f"{features.folder}: {extent.file}"
+    for batch in features.iter_rows(features.folder / "clips" / extent.file, extent.groups):
         clip_rows.check_no_nulls(source, batch)
         places = pc.index_in(batch["track_id"].cast(pa.string()), value_set=ids)
         used = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))

@@ -15,7 +15,7 @@ from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, Split
 from genre.features import Features, folds, streaming
 from genre.features.folds import NOT_TEST, Fold
-from genre.features.streaming import ChunkMeans, TrackMeans, Unit
+from genre.features.streaming import ChunkMeans, Extent, TrackMeans
 from ray_jobs.engine.capacity import Capacity
 
 _CLIPS_PER_TASK = 50_000  # whose statistics take a core about a minute
@@ -53,18 +53,18 @@ def statistics(features: Features, tracks: pa.Table, capacity: Capacity) -> Floa
 
     To be called in a task: Ray lends its CPU to the other tasks while it waits for them.
     """
-    units = streaming.units(features, tracks)
+    extents = streaming.extents(features, tracks)
     columns = tracks.select(["track_id", "part"]).combine_chunks()
-    count = min(len(units), -(-pc.sum(tracks["clips"]).as_py() // _CLIPS_PER_TASK))
-    shares = [units[number::count] for number in range(count)]
+    count = min(len(extents), -(-pc.sum(tracks["clips"]).as_py() // _CLIPS_PER_TASK))
+    shares = [extents[number::count] for number in range(count)]
     means = TrackMeans(str(features.folder), tracks)
     most = capacity.workers(count) if math.isinf(capacity.cpus) else max(1, int(capacity.cpus * _SHARE_OF_CPUS))
-    for chunk in _in_tasks(features, columns, shares, most) if count > 1 else _chunks(features, columns, units):
+    for chunk in _in_tasks(features, columns, shares, most) if count > 1 else _chunks(features, columns, extents):
         means.add(chunk)
     return means.result()[0]
 
 
-def _in_tasks(features: Features, tracks: pa.Table, shares: list[list[Unit]], most: int) -> Iterator[ChunkMeans]:
+def _in_tasks(features: Features, tracks: pa.Table, shares: list[list[Extent]], most: int) -> Iterator[ChunkMeans]:
     """Yield the statistics of chunks as they are finished, from a task for each share, at most `most` at a time."""
     shared = ray.put(tracks)
     running: list[ray.ObjectRef[list[ChunkMeans]]] = []
@@ -78,12 +78,12 @@ def _in_tasks(features: Features, tracks: pa.Table, shares: list[list[Unit]], mo
 
 
 @ray.remote(num_cpus=1)
-def _share_of_chunks(features: Features, tracks: pa.Table, units: list[Unit]) -> list[ChunkMeans]:
-    return list(_chunks(features, tracks, units))
+def _share_of_chunks(features: Features, tracks: pa.Table, extents: list[Extent]) -> list[ChunkMeans]:
+    return list(_chunks(features, tracks, extents))
 
 
-def _chunks(features: Features, tracks: pa.Table, units: list[Unit]) -> Iterator[ChunkMeans]:
+def _chunks(features: Features, tracks: pa.Table, extents: list[Extent]) -> Iterator[ChunkMeans]:
     """Yield the statistics of the tracks in each chunk of clips."""
-    for unit in units:
-        for chunk in streaming.read(features, tracks, unit):
+    for extent in extents:
+        for chunk in streaming.read(features, tracks, extent):
             yield chunk.means([track_statistics.of_clips(chunk.clips)])

@@ -20,7 +20,7 @@ from genre import devices, memory
 from genre.arrays import Float32
 from genre.audio.isolation import portable
 from genre.features import Clips, Features, streaming
-from genre.features.streaming import ChunkMeans, TrackMeans, Unit
+from genre.features.streaming import ChunkMeans, Extent, TrackMeans
 from genre.model import checkpoint
 from genre.model.classifier import predict, predict_and_embed
 from genre.storage import Location
@@ -31,7 +31,7 @@ from ray_jobs.engine.progress import JobProgress
 
 Measure = Callable[[Clips], npt.NDArray[np.floating[Any]]]  # clips -> (tracks, width), means over the clips of a track
 _WORKERS_PER_GPU = 4  # each has a process and a CUDA context of its own
-_PARTS_PER_WORKER = 4
+_EXTENTS_PER_WORKER = 4
 _ANSWERS_PER_WORKER = 64  # of a model for a clip, at least, since a worker also has to load torch and the models
 
 
@@ -86,18 +86,18 @@ class Stream:
         reader of Ray Data every spectrogram would be copied into the object store and out of it (docs/DECISIONS.md).
         """
         tracks = self.features.tracks(self.split)
-        parts = streaming.units(self.features, tracks)
-        if not parts:
+        extents = streaming.extents(self.features, tracks)
+        if not extents:
             return iter(())
         share = 1 / _WORKERS_PER_GPU if self.capacity.gives_gpu(self.device) else 0.0
         if is_cluster():
             machines.start([{"CPU": 1} | ({"GPU": share} if share else {})], "evaluate")
         answers = pc.sum(tracks["clips"]).as_py() * (len(self.models) + len(self.measures))
-        workers = _workers(len(parts), answers, share, self.capacity)
+        workers = _workers(len(extents), answers, share, self.capacity)
         # in a list, because Ray replaces a direct argument by the table itself
         shared = [ray.put(tracks.select(["track_id", "part"]).combine_chunks())]
         data = cluster.data()
-        dataset = data.from_arrow([_table(unit) for unit in parts]).map_batches(
+        dataset = data.from_arrow([_table(extent) for extent in extents]).map_batches(
             _Scorer,
             fn_constructor_args=(self, shared, "cuda" if share else "cpu"),
             batch_size=None,
@@ -109,10 +109,10 @@ class Stream:
         return blocks.answers(dataset)
 
 
-def _workers(parts: int, answers: int, share: float, capacity: Capacity) -> int:
+def _workers(extents: int, answers: int, share: float, capacity: Capacity) -> int:
     """Return the most workers, each with a CPU and a `share` of a GPU."""
-    # where machines are started for them, each has several parts: it takes as long to load torch and the models
-    wanted = -(-parts // _PARTS_PER_WORKER) if is_cluster() else parts
+    # where machines are started for them, each has several extents: it takes as long to load torch and the models
+    wanted = -(-extents // _EXTENTS_PER_WORKER) if is_cluster() else extents
     wanted = min(wanted, -(-answers // _ANSWERS_PER_WORKER))
     return capacity.workers(int(min(wanted, capacity.gpus / share)) if share else wanted)
 
@@ -127,13 +127,13 @@ class _Scorer:
         self._tracks: pa.Table = ray.get(tracks[0])
         self._measures: list[Measure] = []
 
-    def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
-        """Yield an answer for each chunk of a unit, or an error."""
+    def __call__(self, extents: pa.Table) -> Iterator[pa.Table]:
+        """Yield an answer for each chunk of an extent, or an error."""
         try:
             # not in __init__, whose errors Ray Data takes for those of a machine and tries again
             self._measures = self._measures or [*map(self._load, self._stream.models), *self._stream.measures]
-            for unit in _units(units):
-                for chunk in streaming.read(self._stream.features, self._tracks, unit):
+            for extent in _extents(extents):
+                for chunk in streaming.read(self._stream.features, self._tracks, extent):
                     yield blocks.answer_row(chunk.means([measure(chunk.clips) for measure in self._measures]))
         except Exception as error:
             yield blocks.answer_row(portable(error))
@@ -147,11 +147,11 @@ class _Scorer:
         return lambda clips: np.concatenate(predict_and_embed(classifier, clips, frames, windows), axis=1)
 
 
-def _table(unit: Unit) -> pa.Table:
-    first, end = (unit.groups.start, unit.groups.stop) if unit.groups else (None, None)
-    return pa.table({"file": [unit.file], "first": pa.array([first], pa.int64()), "end": pa.array([end], pa.int64())})
+def _table(extent: Extent) -> pa.Table:
+    first, end = (extent.groups.start, extent.groups.stop) if extent.groups else (None, None)
+    return pa.table({"file": [extent.file], "first": pa.array([first], pa.int64()), "end": pa.array([end], pa.int64())})
 
 
-def _units(table: pa.Table) -> Iterator[Unit]:
+def _extents(table: pa.Table) -> Iterator[Extent]:
     for row in table.to_pylist():
-        yield Unit(row["file"], None if row["first"] is None else range(row["first"], row["end"]))
+        yield Extent(row["file"], None if row["first"] is None else range(row["first"], row["end"]))

@@ -1,4 +1,4 @@
-"""Clips of a folder that are read in units, and means over the clips of each track from units in any order."""
+"""Clips of a folder that are read in extents, and means over the clips of each track from extents in any order."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def mean_level(clips: Clips) -> Float32:
 
 def chunk_means(features: Features) -> Iterator[ChunkMeans]:
     tracks = features.tracks("test")
-    for unit in streaming.units(features, tracks):
-        for chunk in streaming.read(features, tracks, unit):
+    for extent in streaming.extents(features, tracks):
+        for chunk in streaming.read(features, tracks, extent):
             yield chunk.means([mean_level(chunk.clips)])
 
 
@@ -109,10 +109,10 @@ def test_means_of_units_are_those_of_all_clips_together(tmp_path: Path) -> None:
 
 def test_row_groups_of_a_large_file_are_units_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "_LARGE_FILE", 1)
-    monkeypatch.setattr(streaming, "_GROUPS_PER_UNIT", 1)
+    monkeypatch.setattr(streaming, "_GROUPS_PER_EXTENT", 1)
     features = write_folder(tmp_path / "f", COUNTS, SPREAD)
-    units = streaming.units(features, features.tracks("test"))
-    assert [(unit.file, unit.groups) for unit in units] == [
+    extents = streaming.extents(features, features.tracks("test"))
+    assert [(extent.file, extent.groups) for extent in extents] == [
         (file, range(group, group + 1)) for file in ("a.parquet", "b.parquet") for group in (0, 1)
     ]
     expected = mean_level(load(features, "test")["test"])
@@ -136,7 +136,10 @@ def test_obsolete_rows_and_files_without_tracks_of_the_split_are_skipped(tmp_pat
         "d.parquet": [StoredRow("w", 0)],
     }
     features = write_folder(tmp_path / "f", {"x": 1, "y": 1}, files, {"x": "b.parquet", "y": "a.parquet"})
-    assert [unit.file for unit in streaming.units(features, features.tracks("test"))] == ["a.parquet", "b.parquet"]
+    assert [extent.file for extent in streaming.extents(features, features.tracks("test"))] == [
+        "a.parquet",
+        "b.parquet",
+    ]
     expected = mean_level(load(features, "test")["test"])
     np.testing.assert_array_equal(means(features, list(chunk_means(features))), expected)
 
