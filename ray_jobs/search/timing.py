@@ -57,7 +57,7 @@ def measure(
                 except ConfigError:
                     raise
                 except ray.exceptions.RayError as error:
-                    failures[name] = f"it cannot take a training step ({exits.cause(error)})"
+                    failures[name] = f"no training step is possible ({exits.cause(error)})"
             progress.step(len(done))
     if not measured:
         reasons = "; ".join(f"{name}: {failures[name]}" for name in experiments)
@@ -73,11 +73,19 @@ def show(forecast: Forecast, plan: Plan) -> None:
         cli.console().print(f"tune: {line}")
 
 
+def left_out(reasons: Mapping[str, str]) -> list[str]:
+    """Return a line for each reason, with all architectures that are left out for it."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return [f"{', '.join(all_)} {'is' if len(all_) == 1 else 'are'} left out: {why}" for why, all_ in names.items()]
+
+
 def lines(forecast: Forecast, plan: Plan) -> list[str]:
     """Return what `plan` trains and how long that takes; if it takes long, also the settings that shorten it."""
     expected, limit = forecast.estimate(plan), forecast.tune.minutes
     shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
-    text = [f"{name} is left out: {reason}" for name, reason in forecast.left_out(plan).items()]
+    text = left_out(forecast.left_out(plan))
     seen = f" on {forecast.tune.sample:.0%} of the tracks" if forecast.tune.sample < 1 else ""
     seen += f" over {forecast.tune.folds} folds" if forecast.tune.folds else ""
     text += [
