@@ -13,7 +13,7 @@ from genre.settings import TuneSettings
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
-from genre.wording import duration, plural
+from genre.wording import by_reason, duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.tasks import POLL_SECONDS
@@ -75,10 +75,10 @@ def show(forecast: Forecast, plan: Plan) -> None:
 
 def left_out(reasons: Mapping[str, str]) -> list[str]:
     """Return a line for each reason, with all architectures that are left out for it."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        names.setdefault(reason, []).append(name)
-    return [f"{', '.join(all_)} {'is' if len(all_) == 1 else 'are'} left out: {why}" for why, all_ in names.items()]
+    return [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} left out: {reason}"
+        for reason, names in by_reason(reasons).items()
+    ]
 
 
 def lines(forecast: Forecast, plan: Plan) -> list[str]:
