@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def plural(count: int, noun: str) -> str:
@@ -19,6 +19,14 @@ def listed(texts: Iterable[str], most: int = 5, separator: str = ", ") -> str:
 def and_more(count: int, shown: int) -> str:
     """Return " and 3 more" for what is not shown of a list, "" where all of it is."""
     return f" and {count - shown} more" if count > shown else ""
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the names that share each reason, in the order of `reasons`."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return names
 
 
 def duration(seconds: float) -> str:

@@ -76,9 +76,13 @@ def _rows_like(config: Config, table: EmbeddingTable) -> Iterator[Ints]:
 
 
 def _rows_of_genre(genre: str, table: EmbeddingTable) -> Iterator[Ints]:
-    """Yield an array of the rows with the predicted `genre`, the most probable first."""
+    """Yield an array of the rows whose predicted genre is `genre`, in any case, the most probable first."""
     answers = table.columns("genre", "probability")
-    require_known("playlist.genre", genre, answers["genre"].unique().to_pylist())
+    known = answers["genre"].unique().to_pylist()
+    alike = [name for name in known if name.casefold() == genre.casefold()]
+    if genre not in known and len(alike) == 1:
+        genre = alike[0]
+    require_known("playlist.genre", genre, known)
     rows = np.flatnonzero(np.asarray(answers["genre"]) == genre)
     yield rows[np.argsort(-answers["probability"].to_numpy()[rows], kind="stable")]
 

@@ -144,6 +144,8 @@ def _read_file(audio: AudioFile) -> _Finding:
     """Return what a file says. Raises `StorageError` when its storage is unavailable."""
     if audio.size == MISSING:
         return _Finding(is_final=False)
+    if audio.size == 0:
+        return _Finding(problem="the file has no bytes")
     try:
         return _Finding(tags.read(Location.of(audio.path)))
     except ValueError as error:

@@ -67,7 +67,7 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
         equal = first.rank == best.rank
         relation = "not significantly lower" if equal else "significantly lower"
         reasons.append(
-            f"The best network is {first.entry.name}, which `genre tag` uses: {_scores(first, table)}; {relation}."
+            f"The best network is {first.entry.name}, which the job tag uses: {_scores(first, table)}; {relation}."
         )
         pick = first if equal else None
     reasons += [*caveats, *_majority(table.of("majority")), *_few_groups(table), *_resolution(best, table)]

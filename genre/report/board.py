@@ -19,7 +19,7 @@ from genre.model.calibration import Calibration
 from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Setting, finite
 from genre.report.search import Search
 from genre.retrieval.neighbours import Neighbours
-from genre.wording import plural
+from genre.wording import by_reason, plural
 
 Epoch = dict[str, float | None]
 
@@ -144,8 +144,8 @@ class Board:
 
     @property
     def missing_notes(self) -> list[str]:
-        """A sentence for each architecture without an entry."""
-        return [f"No model of {name}: {reason}." for name, reason in self.missing.items()]
+        """A sentence for each reason, with the architectures that have no entry for it."""
+        return [f"No model of {', '.join(names)}: {reason}." for reason, names in by_reason(self.missing).items()]
 
     def _check(self) -> None:
         tracks, classes = len(self.track_ids), len(self.classes)

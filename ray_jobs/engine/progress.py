@@ -79,4 +79,5 @@ class TrackProgress(JobProgress):
         """Add `tracks`, of which `rejected` were rejected."""
         self._rejected += rejected
         rate = (self._done + tracks) / max(1e-9, time.monotonic() - self._started)
-        self.step(tracks, f"{rate:.0f} tracks/s, {self._rejected} rejected")
+        shown = f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"
+        self.step(tracks, f"{shown} tracks/s, {self._rejected} rejected")

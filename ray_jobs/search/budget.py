@@ -127,8 +127,8 @@ class Forecast:
     def left_out(self, plan: Plan) -> dict[str, str]:
         """Return why architectures are not in `plan`, by name."""
         why = (
-            f"tune.minutes={self.tune.minutes:g} is too short for {plural(self.fewest_epochs, 'epoch')} of it; "
-            "tune.architectures can name it all the same"
+            f"tune.minutes={self.tune.minutes:g} is too short for {plural(self.fewest_epochs, 'epoch')}; "
+            "what tune.architectures names is trained all the same"
         )
         return dict(self.failures) | {name: why for name in self.costs if name not in plan.epochs}
 

@@ -57,8 +57,8 @@ class Decider:
         if self.file.exists():
             kept = self.file.read_json()
             decision = Decision(**kept | {"plan": Plan(**kept["plan"]), "asked": tuple(kept["asked"])})
-            for name, reason in decision.failures.items():
-                cli.console().print(f"tune: {name} is left out: {reason}; delete {self.file} to try it again")
+            for line in timing.left_out(decision.failures):
+                cli.console().print(f"tune: {line}; delete {self.file} to decide again")
             return decision if decision.asked == asked else self._changed(decision)
         forecast = known or timing.measure(self.experiments, self.settings, self.workload, self.resources)
         forecast = replace(forecast, workload=self.workload)

@@ -13,7 +13,7 @@ from genre.settings import TuneSettings
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
-from genre.wording import duration, plural
+from genre.wording import by_reason, duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.tasks import POLL_SECONDS
@@ -57,7 +57,7 @@ def measure(
                 except ConfigError:
                     raise
                 except ray.exceptions.RayError as error:
-                    failures[name] = f"it cannot take a training step ({exits.cause(error)})"
+                    failures[name] = f"no training step is possible ({exits.cause(error)})"
             progress.step(len(done))
     if not measured:
         reasons = "; ".join(f"{name}: {failures[name]}" for name in experiments)
@@ -73,11 +73,19 @@ def show(forecast: Forecast, plan: Plan) -> None:
         cli.console().print(f"tune: {line}")
 
 
+def left_out(reasons: Mapping[str, str]) -> list[str]:
+    """Return a line for each reason, with all architectures that are left out for it."""
+    return [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} left out: {reason}"
+        for reason, names in by_reason(reasons).items()
+    ]
+
+
 def lines(forecast: Forecast, plan: Plan) -> list[str]:
     """Return what `plan` trains and how long that takes; if it takes long, also the settings that shorten it."""
     expected, limit = forecast.estimate(plan), forecast.tune.minutes
     shares = ", ".join(f"{name} {share:.0%}" for name, share in forecast.shares(plan).items())
-    text = [f"{name} is left out: {reason}" for name, reason in forecast.left_out(plan).items()]
+    text = left_out(forecast.left_out(plan))
     seen = f" on {forecast.tune.sample:.0%} of the tracks" if forecast.tune.sample < 1 else ""
     seen += f" over {forecast.tune.folds} folds" if forecast.tune.folds else ""
     text += [

@@ -125,10 +125,10 @@ def test_an_architecture_that_cannot_take_a_step_is_left_out(monkeypatch: pytest
     forecast = measure(monkeypatch, "[cnn, crnn]")
     assert list(forecast.plan().epochs) == ["cnn"]
     assert forecast.failures == {
-        "crnn": "it cannot take a training step (RuntimeError: the kernel is larger than the input)"
+        "crnn": "no training step is possible (RuntimeError: the kernel is larger than the input)"
     }
 
 
 def test_a_search_in_which_no_architecture_can_take_a_step_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrainingError, match=r"crnn: it cannot take a training step .*larger than the input"):
+    with pytest.raises(TrainingError, match=r"crnn: no training step is possible .*larger than the input"):
         measure(monkeypatch, "[crnn]")

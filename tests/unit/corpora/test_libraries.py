@@ -206,6 +206,12 @@ class TestScan:
         assert "3 files without readable tags; the first is a line break.mp3" in text
         assert lines[0] == "tags: 9 files of 4 artists: 4 with 2 genres, 5 unlabelled"
 
+    def test_a_file_without_bytes_is_called_that(self, tmp_path: Path) -> None:
+        song(tmp_path, "good.mp3", "Rock", "a")
+        touch(tmp_path, "empty.flac", content=b"")
+        odd = "odd: 1 file without readable tags; the first is empty.flac (the file has no bytes)"
+        assert odd in report(tmp_path, **ALL)
+
     def test_odd_artists_and_genres_are_reported(self, tmp_path: Path) -> None:
         for number, genre in enumerate(["Rock", "Jazz", "Pop", "Blues"]):
             song(tmp_path, f"{number}.mp3", genre, "Chameleon")

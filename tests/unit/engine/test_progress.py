@@ -51,6 +51,13 @@ def test_tracks_are_counted_with_their_rate(log: Callable[[float], list[str]]) -
     with progress.TrackProgress("prepare", total=100) as bar:
         log(20)
         bar.advance(40, rejected=3)
-        assert log(20) == ["prepare: 40 of 100, 2 tracks/s, 3 rejected"]
+        assert log(20) == ["prepare: 40 of 100, 2.0 tracks/s, 3 rejected"]
         bar.advance(40, rejected=0)
-        assert log(0)[-1] == "prepare: 80 of 100, 2 tracks/s, 3 rejected, about 10 s left"
+        assert log(0)[-1] == "prepare: 80 of 100, 2.0 tracks/s, 3 rejected, about 10 s left"
+
+
+def test_a_rate_of_ten_or_more_has_no_decimals(log: Callable[[float], list[str]]) -> None:
+    with progress.TrackProgress("prepare", total=1000) as bar:
+        log(20)
+        bar.advance(500, rejected=0)
+        assert log(20) == ["prepare: 500 of 1000, 25 tracks/s, 0 rejected"]

@@ -70,6 +70,14 @@ def test_every_report_names_an_architecture_without_a_model(folder: Location) ->
     assert read_board(folder).missing == {"resnet": reason}
 
 
+def test_architectures_without_a_model_for_one_reason_share_a_sentence(folder: Location) -> None:
+    missing = {"crnn": "too slow", "resnet": "killed", "vgg19": "too slow"}
+    write(board(boards.network("cnn", 0.8), boards.majority(), missing=missing), folder)
+    text = (folder / "leaderboard.md").read_bytes().decode()
+    assert "- No model of crnn, vgg19: too slow.\n- No model of resnet: killed.\n" in text
+    assert read_board(folder).missing == missing
+
+
 def test_text_from_outside_is_escaped_in_html() -> None:
     source = html(tabulate(evil_board()))
     page = Page(source)

@@ -51,12 +51,20 @@ def test_a_limit_shows_the_epochs_of_each_and_whether_it_can_be_kept() -> None:
     assert "too short" not in printed
     slow = replace(forecast("tune.minutes=1"), costs={"cnn": Cost(1, 0.3), "vgg19": Cost(2, 0.3)})
     printed = text(slow, slow.plan())
-    assert "vgg19 is left out: tune.minutes=1 is too short for 5 epochs of it" in printed
+    assert "vgg19 is left out: tune.minutes=1 is too short for 5 epochs; what tune.architectures names" in printed
     assert "tune.minutes=1 is too short for one epoch of cnn" in printed
     few = forecast("tune.minutes=5", "tune.architectures=[cnn, vgg19]")
     assert "vgg19: fewer epochs than tune.grace_epochs=5, too few to learn much" in text(few, few.plan())
 
 
+def test_architectures_that_are_left_out_for_one_reason_share_a_line() -> None:
+    reasons = {"crnn": "too slow", "resnet": "no training step is possible (x)", "vgg19": "too slow"}
+    assert timing.left_out(reasons) == [
+        "crnn, vgg19 are left out: too slow",
+        "resnet is left out: no training step is possible (x)",
+    ]
+
+
 def test_an_architecture_that_cannot_take_a_step_is_named() -> None:
-    predicted = replace(forecast(), failures={"crnn": "it cannot take a training step (its process died)"})
-    assert "crnn is left out: it cannot take a training step (its process died)" in text(predicted)
+    predicted = replace(forecast(), failures={"crnn": "no training step is possible (its process died)"})
+    assert "crnn is left out: no training step is possible (its process died)" in text(predicted)
