@@ -1,8 +1,8 @@
 r"""The fields of a music file's tags that a genre can be written to: read, set, and restored as they were.
 
 ID3 frames (MP3, AIFF, WAV), Vorbis comments (FLAC, Ogg, Opus), MP4 atoms and ASF attributes, with mutagen. The other
-fields, and the version of ID3, stay as they are. Padding may change its size, and an MP4 genre that was stored as a
-number (`gnre`) becomes the text (`\xa9gen`), since mutagen does not write the former.
+fields, and the version of ID3, stay as they are, but 2.2 becomes 2.4. Padding may change its size, and an MP4 genre
+that was stored as a number (`gnre`) becomes the text (`\xa9gen`), since mutagen does not write the former.
 """
 
 from __future__ import annotations
