@@ -20,7 +20,7 @@ from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.manifest import Counts, DuplicateCounts, Manifest
 from genre.features.preparation import select_unchanged
 from genre.features.recipe import Recipe
-from genre.features.scan import scan
+from genre.features.scan import check_present, scan
 from genre.settings import Config, CorpusSettings, PrepareSettings
 from genre.storage import Location
 from genre.wording import duration, plural
@@ -63,6 +63,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
 def _find_pending(scanned: pa.Table, config: Config, ledger: Ledger, number: int, workers: Workers) -> pa.Table:
     """Return the tracks that must be decoded. Files whose time alone changed are read and compared."""
     done = ledger.reusable_outcomes()
+    check_present(scanned, done)
     touched = select_for_comparison(scanned, done, config.prepare.verify_content)
     if len(touched):
         unchanged = _select_unchanged(touched, config.prepare.tracks_per_block, workers)
