@@ -140,10 +140,13 @@ def _delta(change: Change, state: State, path: str, copy: str) -> Delta | None:
     """Return the delta from the edited `copy` to the file at `path`, or to what it was before we first wrote."""
     if max(os.path.getsize(path), os.path.getsize(copy)) > byte_delta.LARGEST:
         return None
-    before: bytes | None = _content(path)
+    before = _content(path)
     if not is_same(state, change.before):  # it holds an earlier answer of ours
-        before = byte_delta.restore(change.delta, _content(path)) if change.delta else None
-    return byte_delta.make(before, _content(copy)) if before is not None else None
+        earlier = byte_delta.restore(change.delta, before) if change.delta else None
+        if earlier is None:
+            return None
+        before = earlier
+    return byte_delta.make(before, _content(copy))
 
 
 def _content(path: str) -> bytes:
@@ -179,8 +182,9 @@ def _replace(path: str, edit: Callable[[str], T]) -> T:
     path = os.path.realpath(path)  # the target of a link inside the collection, never the link itself
     if not os.access(path, os.W_OK):
         raise PermissionError(None, "the file is write-protected")
-    # mutagen recognises some formats by the suffix; the leading dot hides the copy from other programs
-    descriptor, copy = tempfile.mkstemp(prefix=".", suffix=os.path.splitext(path)[1], dir=os.path.dirname(path))
+    # mutagen recognises some formats by the suffix; the leading dot hides the copy from other programs, and the name
+    # says whose it is: a process that is killed leaves it
+    descriptor, copy = tempfile.mkstemp(prefix=".genre-", suffix=os.path.splitext(path)[1], dir=os.path.dirname(path))
     os.close(descriptor)
     try:
         shutil.copy2(path, copy)
