@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 )
 _RESULT = pa.schema([SCHEMA.field(name) for name in ("action", "before", "message", "undo")])
 _BATCH = 10_000  # files that are objects at a time
-_WRITTEN_BATCH = 100  # files that are written between two looks at the clock
+_WRITTEN_BATCH = 10  # files that are written between two looks at the clock
 _SAVE_SECONDS = 10.0
 _LONGEST_ROW = 1 << 26  # bytes
 
