@@ -31,7 +31,7 @@ VALUE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"]), min_size=1
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a short file of each container, without a genre."""
     folder = tmp_path_factory.mktemp("tones")
-    for container in (*CONTAINERS, "wma"):
+    for container in (*CONTAINERS, "wma", "wv"):
         tone(folder / f"tone.{container}")
     return folder
 
@@ -66,7 +66,7 @@ def test_a_genre_is_written_and_replaced_only_on_request(tmp_path: Path, suffix:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("container", [*CONTAINERS, "wma"])
+@pytest.mark.parametrize("container", [*CONTAINERS, "wma", "wv"])
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_undo_restores_every_field(tones: Path, container: str, field: Field, data: st.DataObject) -> None:
@@ -104,8 +104,9 @@ def test_undo_restores_every_field(tones: Path, container: str, field: Field, da
 
 def without_padding(path: Path) -> None:
     write_tags(path, genre="Folk", artist="A", title="T")
-    file: Any = mutagen.File(path)
-    file.save(padding=lambda info: 0)
+    if path.suffix != ".wv":  # APE has none
+        file: Any = mutagen.File(path)
+        file.save(padding=lambda info: 0)
 
 
 def id3_tag(version: int, frames: bytes) -> bytes:
@@ -132,7 +133,7 @@ def id3_of_version_1(path: Path) -> None:
 @pytest.mark.parametrize(
     ("container", "prepare"),
     [
-        *itertools.product((*CONTAINERS, "wma"), (lambda path: None, without_padding)),
+        *itertools.product((*CONTAINERS, "wma", "wv"), (lambda path: None, without_padding)),
         *(("mp3", each) for each in (id3_of_another_program, id3_of_version_2, id3_of_version_1)),
     ],
 )
@@ -163,7 +164,7 @@ def test_what_another_program_wrote_in_another_field_stays(tones: Path, tmp_path
     assert (read_genre(path), mutagen.File(path)["title"]) == (None, ["New"])
 
 
-@pytest.mark.parametrize("container", [*CONTAINERS, "wma"])
+@pytest.mark.parametrize("container", [*CONTAINERS, "wma", "wv"])
 def test_several_genres_are_several_values(tones: Path, tmp_path: Path, container: str) -> None:
     path = Path(shutil.copy(tones / f"tone.{container}", tmp_path))
     write_genre(path, "Jazz", "Größe & ロック")
