@@ -52,7 +52,9 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     number = ledger.next_run()
     with workers or Workers(config.cluster, config.output) as workers:
         # the list of pending tracks has no name here, so that its memory is free before the tables are written
-        _decode(_find_pending(scanned, config, ledger, number, workers), config, ledger, number, workers)
+        _decode(
+            _find_pending(scanned, config.prepare, ledger, number, workers), config.prepare, ledger, number, workers
+        )
     manifest = finish(ledger, scanned, config.corpus, cli.command_line())
     _report(manifest.counts, folder, time.monotonic() - started)
     _report_splits(folder, config.corpus, drawn=manifest.split == "random")
@@ -60,13 +62,15 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     return manifest
 
 
-def _find_pending(scanned: pa.Table, config: Config, ledger: Ledger, number: int, workers: Workers) -> pa.Table:
+def _find_pending(
+    scanned: pa.Table, settings: PrepareSettings, ledger: Ledger, number: int, workers: Workers
+) -> pa.Table:
     """Return the tracks that must be decoded. Files whose time alone changed are read and compared."""
     done = ledger.reusable_outcomes()
     check_present(scanned, done)
-    touched = select_for_comparison(scanned, done, config.prepare.verify_content)
+    touched = select_for_comparison(scanned, done, settings.verify_content)
     if len(touched):
-        unchanged = _select_unchanged(touched, config.prepare.tracks_per_block, workers)
+        unchanged = _select_unchanged(touched, settings.tracks_per_block, workers)
         done = ledger.apply_comparison(done, touched, unchanged, number)
     pending = select_pending(scanned, done)
     kept = len(scanned) - len(pending)
@@ -84,13 +88,13 @@ def _select_unchanged(touched: pa.Table, tracks_per_block: int, workers: Workers
     return pa.concat_tables([touched.schema.empty_table(), *unchanged])
 
 
-def _decode(pending: pa.Table, config: Config, ledger: Ledger, number: int, workers: Workers) -> None:
+def _decode(pending: pa.Table, settings: PrepareSettings, ledger: Ledger, number: int, workers: Workers) -> None:
     if not len(pending):
         return
     ledger.claim()
     work = functools.partial(prepare_and_count, recipe=ledger.recipe, folder=ledger.folder, run=number)
     with TrackProgress("prepare", total=len(pending)) as progress:
-        for outcomes in workers.map(work, pending, config.prepare.tracks_per_block, columns=["reason"]):
+        for outcomes in workers.map(work, pending, settings.tracks_per_block, columns=["reason"]):
             progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from genre.report import Board, Compared, ComparedRow, CorpusFacts, Entry, Run, Search, Trial
+from genre.report import Board, Compared, ComparedRow, CorpusFacts, Entry, Search, SeedRun, Trial
 from genre.report.search import Status
 from genre.retrieval.neighbours import Neighbours
 
@@ -31,18 +31,18 @@ def network(name: str, skill: float, seeds: tuple[int, ...] = (0, 1), **facts: A
     history: list[dict[str, float | None]] = [
         {"epoch": e, "train_loss": 2 / e, "valid_loss": 2.1 / e, "valid_f1": 1 - 1 / e} for e in range(1, 6)
     ]
-    runs = [Run(seed, probabilities(skill, seed), 60.0 + seed, history, best_epoch=4) for seed in seeds]
+    runs = [SeedRun(seed, probabilities(skill, seed), 60.0 + seed, history, best_epoch=4) for seed in seeds]
     return Entry(name, "network", runs, {"train.learning_rate": 1.25e-06, "model.params.width": 32}, 8, skill, **facts)
 
 
 def majority() -> Entry:
     table = np.zeros((len(TRUTH), 4), dtype=np.float32)
     table[:, 0] = 1
-    return Entry("majority", "majority", [Run(0, table)])
+    return Entry("majority", "majority", [SeedRun(0, table)])
 
 
 def classical(skill: float) -> Entry:
-    return Entry("mfcc_svm", "classical", [Run(0, probabilities(skill, 9), 1.5)])
+    return Entry("mfcc_svm", "classical", [SeedRun(0, probabilities(skill, 9), 1.5)])
 
 
 def neighbours(skill: float = 0.6, of: str = "resnet") -> Entry:
@@ -53,7 +53,7 @@ def neighbours(skill: float = 0.6, of: str = "resnet") -> Entry:
         [[f"{GENRES[g]}/train {n}-{i}.wav" for i, g in enumerate(row)] for n, row in enumerate(genres)], object
     )
     cosines = np.tile(np.array([0.9, 0.8, 0.75], np.float32), (len(TRUTH), 1))
-    run = Run(1, table, neighbours=Neighbours(names, genres, cosines))
+    run = SeedRun(1, table, neighbours=Neighbours(names, genres, cosines))
     return Entry(f"nearest neighbours of {of}", "neighbours", [run], {"neighbours.voters": 10})
 
 
@@ -111,12 +111,12 @@ def large(tracks: int, classes: int = 16) -> Board:
         for e in range(1, 31)
     ]
     entries = [
-        Entry(f"network{n}", "network", [Run(seed, answers(0.4 + n / 20), 60.0, history, 9) for seed in range(3)])
+        Entry(f"network{n}", "network", [SeedRun(seed, answers(0.4 + n / 20), 60.0, history, 9) for seed in range(3)])
         for n in range(6)
     ]
-    entries.append(Entry("ensemble", "ensemble", [Run(seed, answers(0.8)) for seed in range(3)]))
-    entries.append(Entry("statistics + svm", "classical", [Run(0, answers(0.3))]))
-    entries.append(Entry("majority", "majority", [Run(0, np.full((tracks, classes), 1 / classes, np.float32))]))
+    entries.append(Entry("ensemble", "ensemble", [SeedRun(seed, answers(0.8)) for seed in range(3)]))
+    entries.append(Entry("statistics + svm", "classical", [SeedRun(0, answers(0.3))]))
+    entries.append(Entry("majority", "majority", [SeedRun(0, np.full((tracks, classes), 1 / classes, np.float32))]))
     names = [f"genre{number}" for number in range(classes)]
     return board(
         *entries,

@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # three windows a clip, so that every epoch is long enough to be validated
     "train": {"epochs": 2, "window_seconds": 1.0, "windows_per_clip": 3, "eval_windows": 2, "batch_size": 16},
     "architectures": SMALL_MODELS,
-    "tune": {"trials": 1, "seeds": 1, "grace_epochs": 1},
+    "tune": {"trials": 1, "seeds": 1, "grace_epochs": 1, "robustness": False},
     "cluster": {"cpus": 2, "object_store_mb": 200},
 }
 

@@ -3,13 +3,13 @@
 Input: predictions of models on one split, and facts about corpus, search and machine. Output: predictions as Parquet,
 leaderboard.json, .csv, .md and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor predicts.
 
-    board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[Run(0, probabilities)])], ...)
+    board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[SeedRun(0, probabilities)])], ...)
     write(board, Location.of("outputs/run/leaderboard"))
     print(text_table(board))
     write(merge({"filtered": board, "random": other}), Location.of("outputs/compared"))
 """
 
-from genre.report.board import Board, Entry, Run, describe_hardware
+from genre.report.board import Board, Entry, SeedRun, describe_hardware
 from genre.report.facts import PARTS, Compared, ComparedRow, CorpusFacts, Part
 from genre.report.files import best_network, read_board, write
 from genre.report.merging import merge
@@ -26,8 +26,8 @@ __all__ = [
     "Entry",
     "Part",
     "Row",
-    "Run",
     "Search",
+    "SeedRun",
     "Status",
     "Table",
     "Trial",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from genre.evaluation.bootstrap import interval
-from genre.report.board import Run
+from genre.report.board import SeedRun
 from genre.report.columns import unchanged_f1
 from genre.report.formats import joined
 from genre.report.table import ALPHA, Row, Table
@@ -109,7 +109,7 @@ def _unequal_training(networks: list[Row]) -> Iterator[str]:
         )
 
 
-def _is_validated(run: Run) -> bool:
+def _is_validated(run: SeedRun) -> bool:
     """Return whether the best epoch of a run was found by validation, so that it says when it stopped improving."""
     return bool(run.history) and run.history[-1].get("valid_f1", 0.0) is not None
 

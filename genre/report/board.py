@@ -25,8 +25,8 @@ Epoch = dict[str, float | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """A seed run: a model trained with one seed, and its predictions for the tracks of the board.
+class SeedRun:
+    """A model trained with one seed, and its predictions for the tracks of the board.
 
     `probabilities` is float32 (tracks, classes), in the order of `Board.track_ids`. It is rounded to `DIGITS` decimals
     on construction, so that a report written again from its JSON shows the same decisions. `history` holds a dict per
@@ -68,7 +68,7 @@ class Entry:
 
     name: str
     kind: Kind
-    runs: list[Run]
+    runs: list[SeedRun]
     settings: dict[str, Setting] = field(default_factory=dict)
     trials: int | None = None
     valid_f1: float | None = None

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from genre.features import SPLITS, Features
 from genre.report import entries
-from genre.report.board import Board, Entry, Run
+from genre.report.board import Board, Entry, SeedRun
 from genre.report.facts import CorpusFacts
 from genre.wording import plural
 
@@ -33,7 +33,7 @@ def _majority(features: Features, tracks: pa.Table) -> Entry:
     classes = len(features.classes)
     counts = [np.bincount(labels[fold != number], minlength=classes) for number in range(fold.max() + 1)]
     frequencies = np.stack([count / count.sum() for count in counts]).astype(np.float32)  # no track is in fold 0
-    return Entry(name="majority", kind="majority", runs=[Run(0, frequencies[fold])])
+    return Entry(name="majority", kind="majority", runs=[SeedRun(0, frequencies[fold])])
 
 
 def _facts(features: Features, tracks: pa.Table, corpus: CorpusFacts) -> CorpusFacts:

@@ -19,7 +19,7 @@ from genre.features import SPLITS, Features
 from genre.model import provenance
 from genre.model.card import ModelCard, read_card
 from genre.model.saved_model import SavedEnsemble
-from genre.report.board import Board, Entry, Run, describe_hardware
+from genre.report.board import Board, Entry, SeedRun, describe_hardware
 from genre.report.facts import CorpusFacts, Part, Setting
 from genre.report.formats import without_folders
 from genre.report.search import Search
@@ -84,7 +84,7 @@ def network(
 def ensemble(entries: list[Entry], robustness: Robustness) -> Entry:
     """Return the entry of the networks' mean probabilities, seed by seed; its cost is the sum of theirs."""
     means = mean_by_seed({entry.name: [(run.seed, run.probabilities) for run in entry.runs] for entry in entries})
-    runs = [Run(seed, probabilities) for seed, probabilities in means]
+    runs = [SeedRun(seed, probabilities) for seed, probabilities in means]
     seconds_per_clip = _sum([1 / speed if (speed := entry.clips_per_second) else None for entry in entries])
     return Entry(
         name="ensemble",
@@ -104,7 +104,7 @@ def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) 
     return Entry(
         name=fitted.name,
         kind="classical",
-        runs=[Run(0, probabilities, train_seconds=fitted.train_seconds)],
+        runs=[SeedRun(0, probabilities, train_seconds=fitted.train_seconds)],
         settings=fitted.settings,
         valid_f1=fitted.valid_f1,
         robustness=robustness,
@@ -113,7 +113,7 @@ def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) 
 
 def neighbours(nearest: NearestTracks) -> Entry:
     """Return the entry of the votes of the nearest training tracks."""
-    run = Run(nearest.seed, nearest.probabilities, neighbours=nearest.neighbours)
+    run = SeedRun(nearest.seed, nearest.probabilities, neighbours=nearest.neighbours)
     return Entry(f"nearest neighbours of {nearest.label}", "neighbours", [run], nearest.settings)
 
 
@@ -128,7 +128,7 @@ def majority(features: Features, part: Part, saved: Sequence[SavedRuns]) -> Entr
     learned = max(views, key=lambda view: len(view.tracks("train")))
     counts = _class_counts(learned, "train")
     shares = np.array(list(counts.values()), np.float32) / max(1, len(learned.tracks("train")))
-    return Entry(name="majority", kind="majority", runs=[Run(0, np.tile(shares, (len(features.tracks(part)), 1)))])
+    return Entry(name="majority", kind="majority", runs=[SeedRun(0, np.tile(shares, (len(features.tracks(part)), 1)))])
 
 
 def corpus_facts(features: Features) -> CorpusFacts:
@@ -193,9 +193,9 @@ def _sum(values: Sequence[N | None]) -> N | None:
     return sum(known[1:], start=known[0]) if known and len(known) == len(values) else None
 
 
-def _run(card: ModelCard, probabilities: Float32) -> Run:
+def _run(card: ModelCard, probabilities: Float32) -> SeedRun:
     keys = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_f1")
-    return Run(
+    return SeedRun(
         seed=card.facts["seed"],
         probabilities=probabilities,
         train_seconds=card.facts["train_seconds"],

@@ -15,7 +15,7 @@ import numpy as np
 from genre.errors import ArtifactError
 from genre.model.calibration import Calibration
 from genre.report import label_issues, prediction_files
-from genre.report.board import Board, Entry, Run
+from genre.report.board import Board, Entry, SeedRun
 from genre.report.columns import records
 from genre.report.facts import DIGITS, Compared, ComparedRow, CorpusFacts
 from genre.report.leaderboard_page import html
@@ -101,7 +101,7 @@ def facts_of(board: Board) -> dict[str, Any]:
     return plain
 
 
-def _facts_of_run(run: Run) -> dict[str, Any]:
+def _facts_of_run(run: SeedRun) -> dict[str, Any]:
     facts = {f.name: getattr(run, f.name) for f in fields(run) if f.name not in _OF_RUN}
     return facts | {"correction": asdict(run.correction) if run.correction else None}
 
@@ -136,11 +136,11 @@ def _entry(content: dict[str, Any], folder: Location, classes: list[str]) -> Ent
     return Entry(**content | {"runs": [_run(run, folder, classes) for run in content["runs"]]})
 
 
-def _run(content: dict[str, Any], folder: Location, classes: list[str]) -> Run:
+def _run(content: dict[str, Any], folder: Location, classes: list[str]) -> SeedRun:
     facts = {name: value for name, value in content.items() if name not in ("predictions", "correction")}
     probabilities, neighbours = prediction_files.read_run(folder, StoredFile(**content["predictions"]), classes)
     correction = _correction(content.get("correction"))
-    return Run(**facts, probabilities=probabilities, neighbours=neighbours, correction=correction)
+    return SeedRun(**facts, probabilities=probabilities, neighbours=neighbours, correction=correction)
 
 
 def _correction(content: dict[str, Any] | None) -> Calibration | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from genre.errors import ArtifactError
-from genre.report.board import Board, Entry, Run, describe_hardware
+from genre.report.board import Board, Entry, SeedRun, describe_hardware
 from genre.report.facts import Compared, ComparedRow
 from genre.report.search import Search
 from genre.report.table import tabulate
@@ -63,7 +63,7 @@ def _in_order_of(first: Board, board: Board) -> Board:
     index = {track: row for row, track in enumerate(board.track_ids)}
     order = np.array([index[track] for track in first.track_ids])
 
-    def reorder(run: Run) -> Run:
+    def reorder(run: SeedRun) -> SeedRun:
         nearest = run.neighbours.take(order) if run.neighbours else None
         return replace(run, probabilities=run.probabilities[order], neighbours=nearest)
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from genre.arrays import Float32, Ints
 from genre.errors import ArtifactError
-from genre.report.board import Board, Run
+from genre.report.board import Board, SeedRun
 from genre.retrieval.neighbours import Neighbours
 from genre.storage import Location
 
@@ -94,7 +94,7 @@ def read_run(folder: Location, file: StoredFile, classes: Sequence[str]) -> tupl
     return probabilities, _neighbours(table, classes)
 
 
-def _table(tracks: pa.Table, classes: Sequence[str], run: Run) -> pa.Table:
+def _table(tracks: pa.Table, classes: Sequence[str], run: SeedRun) -> pa.Table:
     """Return the content of the file of a run."""
     columns = [pa.array(column) for column in np.ascontiguousarray(run.probabilities.T)]
     names = [*tracks.column_names, *(f"{PREFIX}{name}" for name in classes)]
@@ -140,7 +140,7 @@ def _indices(genres: pa.ChunkedArray, classes: Sequence[str]) -> Ints:
     return indices
 
 
-def _file_name(model: str, run: Run, taken: set[str]) -> str:
+def _file_name(model: str, run: SeedRun, taken: set[str]) -> str:
     """Return a name that any file system takes and that differs from those `taken`, and add it to them."""
     stem = f"{re.sub(r'[^a-zA-Z0-9_.]+', '-', model).strip('-.')[:_LONGEST] or 'model'}-{run.seed}"
     name, number = stem, 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from genre.model import thresholds
 from genre.model.calibration import Calibration
-from genre.report.board import Run
+from genre.report.board import SeedRun
 from genre.report.formats import DASH
 from genre.report.table import Table
 
@@ -55,7 +55,7 @@ def lines(made: list[Promise]) -> list[list[str]]:
     return [headings, *rows] if rows else []
 
 
-def _promise(name: str, runs: list[tuple[Run, Calibration]], table: Table) -> Promise:
+def _promise(name: str, runs: list[tuple[SeedRun, Calibration]], table: Table) -> Promise:
     named = correct = 0
     for run, calibration in runs:
         genres = calibration.reported(calibration(run.probabilities))

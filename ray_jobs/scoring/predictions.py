@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 
@@ -31,6 +32,7 @@ from ray_jobs.engine.progress import JobProgress
 Measure = Callable[[Clips], npt.NDArray[np.floating[Any]]]  # clips -> (tracks, width), means over the clips of a track
 _WORKERS_PER_GPU = 4  # each has a process and a CUDA context of its own
 _PARTS_PER_WORKER = 4
+_ANSWERS_PER_WORKER = 64  # of a model for a clip, at least, since a worker also has to load torch and the models
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Stream:
         share = 1 / _WORKERS_PER_GPU if self.capacity.gives_gpu(self.device) else 0.0
         if is_cluster():
             machines.start([{"CPU": 1} | ({"GPU": share} if share else {})], "evaluate")
-        workers = _workers(len(parts), share, self.capacity)
+        answers = pc.sum(tracks["clips"]).as_py() * (len(self.models) + len(self.measures))
+        workers = _workers(len(parts), answers, share, self.capacity)
         # in a list, because Ray replaces a direct argument by the table itself
         shared = [ray.put(tracks.select(["track_id", "part"]).combine_chunks())]
         data = cluster.data()
@@ -106,10 +109,11 @@ class Stream:
         return blocks.answers(dataset)
 
 
-def _workers(parts: int, share: float, capacity: Capacity) -> int:
+def _workers(parts: int, answers: int, share: float, capacity: Capacity) -> int:
     """Return the most workers, each with a CPU and a `share` of a GPU."""
     # where machines are started for them, each has several parts: it takes as long to load torch and the models
     wanted = -(-parts // _PARTS_PER_WORKER) if is_cluster() else parts
+    wanted = min(wanted, -(-answers // _ANSWERS_PER_WORKER))
     return capacity.workers(int(min(wanted, capacity.gpus / share)) if share else wanted)
 
 

@@ -2,7 +2,8 @@
 
 A TorchTrainer inside a trial would request resources in addition to those of the trial: on a small cluster trials would
 wait for each other, and a stopped trial would leave its placement group behind. Here Tune reserves the resources of all
-processes at once; the trial is the first process, and the others are tasks that end with it.
+processes at once; the trial is the first process, and the others are actors that end with it. Tasks would share their
+processes with the next trial, so that a task which is cancelled as it ends takes the next trial with it.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ def process_group(follow: Follow, *arguments: Any) -> Iterator[Shard]:
     store = TCPStore(
         ray.util.get_node_ip_address(), 0, shard.world, is_master=True, timeout=_TIMEOUT, wait_for_workers=False
     )
+    processes = [_start(group, rank) for rank in range(1, shard.world)]
     others = [
-        _start(group, (store.host, store.port), Shard(rank, shard.world), follow, arguments)
-        for rank in range(1, shard.world)
+        process.join_and_follow.remote((store.host, store.port), Shard(rank, shard.world), follow, arguments)
+        for rank, process in enumerate(processes, start=1)
     ]
     try:
         _wait_for_start(store, others)
@@ -59,7 +61,9 @@ def process_group(follow: Follow, *arguments: Any) -> Iterator[Shard]:
     except RuntimeError as lost:
         raise _first_cause(others, lost) from None
     finally:
-        _end(others)
+        for process in processes:
+            ray.kill(process)
+        ray.wait(others, num_returns=len(others), timeout=_END_SECONDS)
 
 
 def average_gradients(network: nn.Module) -> nn.Module:
@@ -70,17 +74,14 @@ def average_gradients(network: nn.Module) -> nn.Module:
     return DistributedDataParallel(network, broadcast_buffers=False) if distributed.is_initialized() else network
 
 
-def _start(
-    group: PlacementGroup, address: tuple[str, int], shard: Shard, follow: Follow, arguments: tuple[Any, ...]
-) -> ray.ObjectRef[None]:
+def _start(group: PlacementGroup, rank: int) -> Any:
     """Start another process of the trial, in the bundle of its rank."""
-    resources = group.bundle_specs[shard.rank]
-    task = _join_and_follow.options(
+    resources = group.bundle_specs[rank]
+    return _Process.options(  # type: ignore[attr-defined]
         num_cpus=resources.get("CPU", 0),
         num_gpus=resources.get("GPU", 0),
-        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=shard.rank),
-    )
-    return task.remote(address, shard, follow, arguments)
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+    ).remote()
 
 
 def _wait_for_start(store: TCPStore, others: list[ray.ObjectRef[None]]) -> None:
@@ -98,18 +99,6 @@ def _key_of_start(rank: int) -> str:
     return f"started-{rank}"
 
 
-def _end(others: list[ray.ObjectRef[None]]) -> None:
-    """Cancel the processes that still run, and wait until they have ended.
-
-    A task that has ended is not cancelled: Ray may already run the next trial in its process, which would be killed.
-    """
-    _, running = ray.wait(others, num_returns=len(others), timeout=0)
-    for other in running:
-        ray.cancel(other, force=True)
-    if running:
-        ray.wait(running, num_returns=len(running), timeout=_END_SECONDS)
-
-
 def _first_cause(others: list[ray.ObjectRef[None]], lost: RuntimeError) -> Exception:
     """Return the error of the first process that did not fail for a lost connection; `lost` if there is none."""
     ended, _ = ray.wait(others, num_returns=len(others), timeout=_ERRORS_SECONDS)
@@ -123,12 +112,17 @@ def _first_cause(others: list[ray.ObjectRef[None]], lost: RuntimeError) -> Excep
     return lost
 
 
-@ray.remote(max_retries=0)
-def _join_and_follow(address: tuple[str, int], shard: Shard, follow: Follow, arguments: tuple[Any, ...]) -> None:
-    store = TCPStore(*address, shard.world, timeout=_TIMEOUT)
-    store.set(_key_of_start(shard.rank), "")
-    with _joined(store, shard):
-        follow(shard, *arguments)
+@ray.remote
+class _Process:
+    """Another process of a trial; it ends with the trial, which owns it."""
+
+    def join_and_follow(
+        self, address: tuple[str, int], shard: Shard, follow: Follow, arguments: tuple[Any, ...]
+    ) -> None:
+        store = TCPStore(*address, shard.world, timeout=_TIMEOUT)
+        store.set(_key_of_start(shard.rank), "")
+        with _joined(store, shard):
+            follow(shard, *arguments)
 
 
 @contextlib.contextmanager

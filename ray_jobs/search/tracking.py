@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 
-from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune import Callback
 
 from genre.errors import ConfigError, first_line
@@ -34,4 +33,8 @@ def check(address: str) -> None:
 
 def callbacks(address: str, experiment: str) -> list[Callback]:
     """Return the callbacks that log each trial and epoch to `experiment` at `address`; none if it is empty."""
-    return [MLflowLoggerCallback(tracking_uri=address, experiment_name=experiment)] if address else []
+    if not address:
+        return []
+    from ray.air.integrations.mlflow import MLflowLoggerCallback  # imports MLflow, which takes seconds
+
+    return [MLflowLoggerCallback(tracking_uri=address, experiment_name=experiment)]

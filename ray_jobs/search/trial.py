@@ -69,7 +69,7 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
         except DivergenceError as error:
             log.fail(str(error))
             return
-    log.finish(planned.train.epochs, base.tune.folds if isinstance(work, Folds) else 0)
+    log.finish(planned.train.epochs, 0 if spec.repeats else base.tune.folds)
 
 
 class Log:

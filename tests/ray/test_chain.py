@@ -28,7 +28,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def tuned(home: Path) -> tuple[Path, str]:
     """Return the run folder after the search, and what the search printed."""
-    return home, job("tune", home).stdout
+    return home, job("tune", home, "tune.robustness=true").stdout
 
 
 def test_every_track_is_a_feature_or_a_reject(home: Path) -> None:

@@ -54,9 +54,7 @@ def run(name: str, home: Path, cluster: Autoscaled, *settings: str) -> Done:
 def home(bucket_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with run.yaml, whose output is in the bucket, with features."""
     folder = tmp_path_factory.mktemp("zero")
-    write_config(
-        folder, SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn", "resnet"], "robustness": False}}
-    )
+    write_config(folder, SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn", "resnet"]}})
     settings = yaml.safe_load((folder / "run.yaml").read_text()) | {"output": OUTPUT}
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
     subprocess.run(command("prepare", folder), check=True, cwd=REPOSITORY, env=ENVIRONMENT | bucket_server)

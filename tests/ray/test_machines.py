@@ -178,6 +178,25 @@ def test_machines_that_are_too_small_keep_a_share_each(tmp_path: Path) -> None:
     assert np.allclose([sum(row) for row in answers["probabilities"].to_pylist()], 1, atol=1e-3)  # of both machines
 
 
+def test_a_trial_in_two_processes_on_machines_that_are_too_small(tmp_path: Path) -> None:
+    """Each process of the trial keeps a share of the clips, on a machine of its own."""
+    home = make_home(tmp_path)
+    features = Features.open(Location.of(home / "out/features"))
+    size = sum(features.clip_count(split) for split in ("train", "valid")) * features.shape.bytes
+    caches = [tmp_path / "cache0", tmp_path / "cache1"]
+    settings = ["tune.architectures=[cnn]", "tune.workers_per_trial=2", f"cache.max_gb={0.7 * size / 1e9:.6f}"]
+    with machines(env_vars={"GENRE_CACHE": str(caches[0])}) as cluster:
+        cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[1])})
+        with started("tune", home, cluster, *settings) as running:
+            output = running.communicate(timeout=300)[1]
+        assert running.returncode == 0, output
+    parts = [tracks_in(cache) for cache in caches]
+    assert not parts[0] & parts[1]
+    assert {len(parts[0]), len(parts[1])} == {20}
+    answers = pq.read_table(home / "out/models/cnn/seed-0/validation.parquet")
+    assert len(answers) == len(features.tracks("valid"))
+
+
 def tracks_in(cache: Path) -> set[str]:
     """Return the tracks whose clips are in the only copy of a machine."""
     (copy,) = cache.glob("features-*")

@@ -21,7 +21,7 @@ from ray_jobs.engine import jobs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SMALL = SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn"]}}
+SMALL = SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn"], "robustness": True}}
 # Arguments of each job. The order matters: a job needs what earlier jobs wrote.
 ARGUMENTS: dict[str, list[str]] = {
     "fetch": [],

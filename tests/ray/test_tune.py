@@ -50,10 +50,9 @@ def data_of(output: Path) -> Data:
     [
         (1, []),
         (2, ["tune.workers_per_trial=2", "tune.trials=2"]),
-        (4, ["tune.sampler=tpe", "tune.trials=2"]),
         (4, ["tune.sampler=tpe", "tune.workers_per_trial=2", "tune.concurrent=3", "tune.cpus_per_trial=0.5"]),
     ],
-    ids=["one CPU", "trials of all CPUs", "more CPUs than trials, by TPE", "half CPUs, by TPE"],
+    ids=["one CPU", "trials of all CPUs", "half CPUs, by TPE"],
 )
 def test_no_size_of_cluster_deadlocks(home: Path, output: Path, cpus: int, more: list[str]) -> None:
     done = job("tune", home, *TWO, f"output={output}", f"cluster.cpus={cpus}", *more)
@@ -99,7 +98,7 @@ def test_a_trial_whose_loss_becomes_nan_is_recorded_and_ends_no_other(home: Path
 
 def test_a_trial_that_raises_is_tried_twice_and_recorded(home: Path, output: Path) -> None:
     space = "tune.space={crnn: {train.batch_size: 1}}"
-    done = job("tune", home, *TWO, f"output={output}", "tune.robustness=false", space)
+    done = job("tune", home, *TWO, f"output={output}", space)
     assert "crnn: a trial failed: " in done.stderr
     record = records(output)["crnn-000"]
     assert (record.ended, len(record.sessions)) == ("crashed", 2)
@@ -148,7 +147,7 @@ def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
 
 def test_more_trials_run_only_the_new_ones_and_fewer_run_none(home: Path, output: Path) -> None:
     def tune(*settings: str) -> dict[str, Record]:
-        job("tune", home, *TWO, f"output={output}", "tune.robustness=false", *settings)
+        job("tune", home, *TWO, f"output={output}", *settings)
         return records(output)
 
     first = tune("tune.trials=1")
@@ -167,7 +166,7 @@ def test_more_trials_run_only_the_new_ones_and_fewer_run_none(home: Path, output
 
 def test_a_model_that_a_kill_left_unsaved_is_saved_from_the_last_state(home: Path, output: Path) -> None:
     """The kill comes after the last epoch and before the model is saved. Nothing is trained again."""
-    job("tune", home, *ONE, f"output={output}", "tune.robustness=false")
+    job("tune", home, *ONE, f"output={output}")
     before = saved_model(output / "models/cnn/seed-0")
     ((name, record),) = records(output).items()
     (trial,) = output.glob("tune/cnn-*/000")
@@ -178,7 +177,7 @@ def test_a_model_that_a_kill_left_unsaved_is_saved_from_the_last_state(home: Pat
     shutil.rmtree(trial / "model")
     TrialFolder(Location.of(trial)).write(replace(record, ended=None))
     TrialFolder(Location.of(trial)).save_state(trainer.state())
-    job("tune", home, *ONE, f"output={output}", "tune.robustness=false")
+    job("tune", home, *ONE, f"output={output}")
     assert saved_model(output / "models/cnn/seed-0") == before
     assert records(output)[name].ended == "finished"
     assert not (trial / "state.pt").exists()

@@ -18,7 +18,7 @@ from genre.evaluation.robustness import ChangedTrackKernel
 from genre.features import Clips
 from genre.features.preparation import TrackKernel
 from genre.features.recipe import Recipe
-from genre.report import Entry, Run, entries
+from genre.report import Entry, SeedRun, entries
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
 RECIPE = Recipe(
@@ -131,9 +131,9 @@ def test_equal_predictions_score_in_each_row_as_on_the_leaderboard(rng: np.rando
     given = rng.dirichlet(np.ones(3), (6, 60)).astype(np.float32)  # cnn twice, vgg three times, the baseline
     seeds = {"cnn": [0, 1], "vgg": [0, 1, 2]}
     scores = robustness.scores_by_row(truth, seeds, {"-12 dB": given}, baseline="svm")
-    runs = [Run(0, given[0]), Run(1, given[1])], [Run(seed, given[2 + seed]) for seed in range(3)]
+    runs = [SeedRun(0, given[0]), SeedRun(1, given[1])], [SeedRun(seed, given[2 + seed]) for seed in range(3)]
     rows = [Entry(name, "network", each) for name, each in zip(("cnn", "vgg"), runs, strict=True)]
-    rows += [entries.ensemble(rows, {}), Entry("svm", "classical", [Run(0, given[5])])]
+    rows += [entries.ensemble(rows, {}), Entry("svm", "classical", [SeedRun(0, given[5])])]
     for row in rows:
         expected = metrics.mean_scores(truth, row.predicted, 3)["f1"]
         assert scores[row.name]["-12 dB"] == pytest.approx(expected), row.name
@@ -145,7 +145,7 @@ def test_the_ensemble_pairs_runs_by_seed_where_a_final_training_failed(rng: np.r
     given = rng.dirichlet(np.ones(3), (5, 60)).astype(np.float32)  # cnn of seeds 0, 1, 2 and vgg of seeds 1, 2
     seeds = {"cnn": [0, 1, 2], "vgg": [1, 2]}
     scores = robustness.scores_by_row(truth, seeds, {"-12 dB": given})
-    cnn, vgg = [Run(seed, given[seed]) for seed in range(3)], [Run(1, given[3]), Run(2, given[4])]
+    cnn, vgg = [SeedRun(seed, given[seed]) for seed in range(3)], [SeedRun(1, given[3]), SeedRun(2, given[4])]
     row = entries.ensemble([Entry("cnn", "network", cnn), Entry("vgg", "network", vgg)], {})
     assert [run.seed for run in row.runs] == [1, 2]
     expected = metrics.mean_scores(truth, row.predicted, 3)["f1"]

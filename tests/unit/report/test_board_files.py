@@ -14,7 +14,7 @@ import pytest
 from boards import GENRES, TRUTH, Page, board, network, probabilities
 
 from genre.errors import ArtifactError
-from genre.report import Board, CorpusFacts, Entry, Run, Search, Trial, best_network, read_board, write
+from genre.report import Board, CorpusFacts, Entry, Search, SeedRun, Trial, best_network, read_board, write
 from genre.report.files import facts_of
 from genre.storage import Location
 
@@ -247,7 +247,7 @@ def test_no_name_in_the_csv_is_a_formula(start: str, folder: Location) -> None:
 
 
 def test_values_that_are_not_finite_become_unknown(folder: Location) -> None:
-    run = Run(0, probabilities(0.7, 0), float("nan"), [{"epoch": 1, "valid_f1": float("nan"), "train_loss": 2.0}])
+    run = SeedRun(0, probabilities(0.7, 0), float("nan"), [{"epoch": 1, "valid_f1": float("nan"), "train_loss": 2.0}])
     entry = Entry("cnn", "network", [run], clips_per_second=float("inf"), robustness={"noise": float("nan")})
     trial = Trial("cnn", {}, "failed", valid_f1=float("nan"), seconds=float("inf"))
     write(board(entry, search=Search([trial])), folder)
@@ -277,7 +277,7 @@ def test_entries_need_runs_unique_names_and_finite_probabilities() -> None:
     for entries, message in (
         ([Entry("cnn", "network", [])], "no seed run"),
         ([network("cnn", 0.5), network("cnn", 0.6)], "2 entries"),
-        ([Entry("cnn", "network", [Run(0, np.full((100, 4), np.nan))])], "finite"),
+        ([Entry("cnn", "network", [SeedRun(0, np.full((100, 4), np.nan))])], "finite"),
     ):
         with pytest.raises(ArtifactError, match=message):
             board(*entries)

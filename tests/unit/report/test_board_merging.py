@@ -9,7 +9,7 @@ import pytest
 from boards import TRUTH, board, classical, majority, network
 
 from genre.errors import ArtifactError
-from genre.report import Board, Entry, Run, merge, read_board, tabulate, write
+from genre.report import Board, Entry, SeedRun, merge, read_board, tabulate, write
 from genre.storage import Location
 
 
@@ -130,5 +130,5 @@ def test_notes_name_differences_between_the_machines() -> None:
 
 def test_an_entry_with_more_seeds_is_another_row() -> None:
     entry = network("cnn", 0.5)
-    more = dataclasses.replace(entry, runs=[*entry.runs, Run(7, entry.runs[0].probabilities)])
+    more = dataclasses.replace(entry, runs=[*entry.runs, SeedRun(7, entry.runs[0].probabilities)])
     assert [e.name for e in merge({"a": board(entry), "b": board(more)}).entries] == ["cnn", "cnn (b)"]

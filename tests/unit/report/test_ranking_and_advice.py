@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from boards import TRUTH, board, classical, majority, network, probabilities
 
-from genre.report import Board, Entry, Run, read_board, tabulate, text_table, write
+from genre.report import Board, Entry, SeedRun, read_board, tabulate, text_table, write
 from genre.report.advice import advise
 from genre.storage import Location
 
@@ -59,7 +59,7 @@ def test_shared_ranks_are_skipped_afterwards() -> None:
 
 
 def test_an_ensemble_is_compared_but_has_no_rank(full: Board) -> None:
-    ensemble = Entry("ensemble", "ensemble", [Run(0, probabilities(0.97, 5))])
+    ensemble = Entry("ensemble", "ensemble", [SeedRun(0, probabilities(0.97, 5))])
     table = tabulate(dataclasses.replace(full, entries=[*full.entries, ensemble]))
     assert table.rows[0].entry.name == "ensemble"
     assert table.rows[0].rank is None
@@ -153,7 +153,7 @@ def test_boards_with_no_or_one_entry_work(entries: list[Entry], folder: Location
 
 
 def test_a_board_without_tracks_works(folder: Location) -> None:
-    run = Run(0, np.zeros((0, 4), dtype=np.float32))
+    run = SeedRun(0, np.zeros((0, 4), dtype=np.float32))
     write(board(Entry("cnn", "network", [run]), truth=np.array([], int), track_ids=[]), folder)
     assert read_board(folder).track_ids == []
 

@@ -15,8 +15,8 @@ from genre.report import (
     ComparedRow,
     CorpusFacts,
     Entry,
-    Run,
     Search,
+    SeedRun,
     Trial,
     read_board,
     tabulate,
@@ -40,7 +40,9 @@ def folder(tmp_path: Path) -> Location:
 
 def evil_board() -> Board:
     return board(
-        Entry(f"net {EVIL}", "network", [Run(0, probabilities(0.4, 0))], {f"key {EVIL}": EVIL}, robustness={EVIL: 0.5}),
+        Entry(
+            f"net {EVIL}", "network", [SeedRun(0, probabilities(0.4, 0))], {f"key {EVIL}": EVIL}, robustness={EVIL: 0.5}
+        ),
         classes=[EVIL, "a|b", "[x](http://evil.example)", '"><img src=x onerror=alert(1)>'],
         track_ids=[f"{i} {EVIL} | ![x](http://evil.example/{i}.png)" for i in range(len(TRUTH))],
         title=f"Title {EVIL}",

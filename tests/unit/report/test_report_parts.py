@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from genre.report import Board, Entry, Search, Trial, describe_hardware, tabulate, text_table
 from genre.report.advice import advise
-from genre.report.board import Run
+from genre.report.board import SeedRun
 from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
 from genre.report.columns import records
 from genre.report.label_issues import LabelIssue, csv_text, label_issues
@@ -117,7 +117,7 @@ def test_all_seeds_of_a_network_score_what_their_ensemble_scores(full: Board) ->
             assert row.seeds_f1 is None
             continue
         mean = np.mean([run.probabilities for run in row.entry.runs], axis=0)
-        alone = dataclasses.replace(row.entry, runs=[Run(0, mean.astype(np.float32))])
+        alone = dataclasses.replace(row.entry, runs=[SeedRun(0, mean.astype(np.float32))])
         ensemble = tabulate(dataclasses.replace(full, entries=[alone])).rows[0]
         assert row.seeds_f1 == pytest.approx(ensemble.f1.mean, abs=1e-3)  # probabilities are rounded
         assert ensemble.seeds_f1 is None
