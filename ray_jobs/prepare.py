@@ -20,7 +20,7 @@ from genre.features.ledger import Ledger, select_for_comparison, select_pending
 from genre.features.manifest import Counts, DuplicateCounts, Manifest
 from genre.features.preparation import select_unchanged
 from genre.features.recipe import Recipe
-from genre.features.scan import scan
+from genre.features.scan import check_present, scan
 from genre.settings import Config, CorpusSettings, PrepareSettings
 from genre.storage import Location
 from genre.wording import duration, plural
@@ -67,6 +67,7 @@ def _find_pending(
 ) -> pa.Table:
     """Return the tracks that must be decoded. Files whose time alone changed are read and compared."""
     done = ledger.reusable_outcomes()
+    check_present(scanned, done)
     touched = select_for_comparison(scanned, done, settings.verify_content)
     if len(touched):
         unchanged = _select_unchanged(touched, settings.tracks_per_block, workers)

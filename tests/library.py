@@ -28,6 +28,7 @@ _ASF = {
     "genre": "WM/Genre", "artist": "Author", "albumartist": "WM/AlbumArtist", "album": "WM/AlbumTitle",
     "title": "Title",
 }  # fmt: skip
+_ENCODERS = {".wma": ("asf", "wmav2", "fltp"), ".wv": ("wv", "wavpack", "s16p")}  # format, codec and samples in PyAV
 # four genres of the composer, and how careless people write them
 SPELLINGS = {
     "house": ("House", "house", "HOUSE music", "Deep House"),
@@ -83,8 +84,8 @@ def write_audio(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".m4a":
         path.write_bytes(mpeg4(samples, rate))
-    elif path.suffix == ".wma":
-        path.write_bytes(windows_media(samples, rate))
+    elif path.suffix in _ENCODERS:
+        path.write_bytes(encoded_by_pyav(samples, rate, path.suffix))
     else:
         target = io.BytesIO()
         soundfile.write(target, samples, rate, format=path.suffix[1:].upper())
@@ -92,15 +93,19 @@ def write_audio(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
     return path
 
 
-def windows_media(samples: np.ndarray, rate: int) -> bytes:
-    """Return mono samples (frames, 1) as Windows Media Audio, written by PyAV."""
+def encoded_by_pyav(samples: np.ndarray, rate: int, suffix: str) -> bytes:
+    """Return mono samples (frames, 1) as Windows Media Audio or WavPack."""
+    container_format, codec, sample_format = _ENCODERS[suffix]
     target = io.BytesIO()
-    with av.open(target, mode="w", format="asf") as container:
-        stream = container.add_stream("wmav2", rate=rate, layout="mono")
+    with av.open(target, mode="w", format=container_format) as container:
+        stream: Any = container.add_stream(codec, rate=rate, layout="mono")
         stream.bit_rate = 64_000
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T, dtype=np.float32), "fltp", "mono")
-        frame.sample_rate = rate
-        container.mux(stream.encode(frame))
+        stream.codec_context.format = sample_format
+        for start in range(0, len(samples), rate):
+            part = np.ascontiguousarray(samples[start : start + rate].T, dtype=np.float32)
+            frame = av.AudioFrame.from_ndarray(part, "fltp", "mono")
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return target.getvalue()
 

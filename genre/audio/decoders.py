@@ -1,8 +1,9 @@
 """Bytes of a music file -> blocks of samples. No other module uses libsndfile or FFmpeg.
 
-libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF, CAF and others, FFmpeg the MPEG-4 and Windows Media families. The
-content decides which one is used, never the name. A file is decoded block by block, so that two hours of music need no
-more memory than their mono waveform, and up to the first error: what decodes before it is kept.
+libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF, CAF and others, FFmpeg the MPEG-4 and Windows Media families, WavPack,
+Monkey's Audio and Musepack. The content decides which one is used, never the name. A file is decoded block by block, so
+that two hours of music need no more memory than their mono waveform, and up to the first error: what decodes before it
+is kept.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from genre.errors import AudioError, Reason
 Block = npt.NDArray[np.int16] | Float32
 
 BLOCK_FRAMES = 1 << 16  # 1.5 s at 44.1 kHz: few calls, and still small enough for the processor's cache
+# the first bytes of ADTS (twice), ASF, WavPack, Monkey's Audio, and Musepack (twice)
+_OF_FFMPEG = (b"\xff\xf1", b"\xff\xf9", b"\x30\x26\xb2\x75", b"wvpk", b"MAC ", b"MPCK", b"MP+")
 _MOST_FRAMES = 1 << 62  # libsndfile's value for an unknown length
 
 
@@ -45,10 +48,8 @@ def open_stream(content: bytes) -> AbstractContextManager[Stream]:
 
     Raises `AudioError` (unsupported, unreadable), also while blocks are read.
     """
-    is_mp4 = content[4:8] == b"ftyp"
-    is_adts = content[:2] in (b"\xff\xf1", b"\xff\xf9")
-    is_asf = content[:4] == b"\x30\x26\xb2\x75"
-    return _open_ffmpeg(content) if is_mp4 or is_adts or is_asf else _open_libsndfile(content)
+    is_of_ffmpeg = content[4:8] == b"ftyp" or content.startswith(_OF_FFMPEG)
+    return _open_ffmpeg(content) if is_of_ffmpeg else _open_libsndfile(content)
 
 
 class _Content(io.BytesIO):
@@ -111,7 +112,7 @@ def _open_ffmpeg(content: bytes) -> Iterator[Stream]:
     try:
         import av
     except ImportError:
-        message = "MPEG-4, AAC and WMA need PyAV; install the extra genre[m4a]"
+        message = "this format needs PyAV; install the extra genre[m4a]"
         raise AudioError(Reason.UNSUPPORTED, message) from None
     try:
         with av.open(io.BytesIO(content), mode="r", metadata_errors="replace") as container:

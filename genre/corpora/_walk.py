@@ -21,8 +21,8 @@ from genre.faults import STORAGE_SECONDS, is_fault, retry
 from genre.storage import Location
 
 AUDIO = frozenset(
-    ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "m4a", "mp4", "aac", "wma", "caf")
-)
+    ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "caf", "m4a", "mp4", "aac", "wma")
+) | {"wv", "ape", "mpc"}
 MISSING = -1  # size of a listed file that does not exist: a row of a table, a broken link
 
 _LISTING_THREADS = 16  # a network folder answers one thread a few thousand times a second

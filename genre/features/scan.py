@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import corpora
+from genre.audio import members
 from genre.corpora import EXCLUDED, MISSING, Track
-from genre.errors import ArtifactError, ConfigError
+from genre.errors import ArtifactError, ConfigError, StorageError
+from genre.faults import is_fault
+from genre.features.ledger import row_of
 from genre.features.schema import SCAN_SCHEMA
 from genre.settings import CorpusSettings
 from genre.storage import Location
@@ -42,6 +45,26 @@ def scan(
     if repeated >= 0:
         raise ArtifactError(f"the corpus lists track_id {ids[repeated].as_py()!r} twice; rename one of the tracks")
     return table
+
+
+def check_present(scanned: pa.Table, outcomes: pa.Table) -> None:
+    """Raise `StorageError` when the file of a track that has clips is away together with its folder, as with a disk.
+
+    A track that is a reject loses its clips. `outcomes` are those of earlier runs. A file that is missing from a folder
+    with other files was deleted, and one that was never prepared may be a part of the corpus that nobody has.
+    """
+    gone = scanned.filter(pc.equal(scanned["size"], MISSING))
+    earlier = outcomes.select(["part"]).take(row_of(gone, outcomes))
+    folders: dict[str, Location] = {}
+    for path in gone["path"].filter(pc.is_valid(earlier["part"])).to_pylist():
+        file = Location.of(members.file_of(path))
+        folders.setdefault(str(file.parent), file)
+    for folder, file in folders.items():
+        if is_fault(FileNotFoundError(), file):
+            raise StorageError(
+                f"{file}, which was prepared earlier, is away, and {folder} is missing or empty; mount it and run the "
+                "same command again, or take the tracks out of the corpus"
+            )
 
 
 def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:

@@ -13,6 +13,7 @@ Independent of training.
     albums           one genre for the tracks of an album
     result_tables    the tables made from these rows
     file_tags        genres in the files' own tags
+    byte_delta       the bytes of a file before it was written, in terms of those after
     tag_fields       the field of each container that holds them
     written_table    what was written into which file, to take it back
 """

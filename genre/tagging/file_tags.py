@@ -13,11 +13,18 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from genre.audio import tags
 from genre.errors import one_line
 from genre.storage import Location
+from genre.tagging import byte_delta
+from genre.tagging.byte_delta import Delta
 from genre.tagging.tag_fields import Field, State, TagFile, is_same, texts
+
+_FIELD_ALONE = "the field alone; other bytes of the tags may differ from before"
+
+T = TypeVar("T")
 
 
 class Action(StrEnum):
@@ -40,6 +47,7 @@ class Change:
     ours: list[list[str]]  # the values that we wrote into the field, the latest first
     before: State  # the field before the first of these
     is_tagged: bool  # whether the file had a block of tags at all
+    delta: Delta | None = None  # from the file as we left it to all bytes before; None: planned, too large, or unknown
 
     def to_json(self) -> str:
         """Return the change as ASCII text."""
@@ -49,7 +57,8 @@ class Change:
     def from_json(cls, text: str) -> Change:
         """Return the change that `to_json` wrote. Raises `ValueError` for another text."""
         try:
-            return cls(**json.loads(text))
+            change = cls(**json.loads(text))
+            return replace(change, delta=Delta(**change.delta)) if isinstance(change.delta, dict) else change
         except TypeError:
             raise ValueError(f"not a change: {text[:80]}") from None
 
@@ -76,12 +85,15 @@ def plan(
 
 
 def write(path: str, change: Change) -> Result:
-    """Apply a planned change. It fails when the field was changed since."""
+    """Apply a planned change; the result has it with its delta. It fails when the field was changed since."""
     return _guarded(lambda: _written(path, change))
 
 
 def undo(path: str, change: Change) -> Result:
-    """Restore what the field had before the change, unless another program changed the field since."""
+    """Restore the file before the change, unless another program changed the field since.
+
+    All bytes are restored where nothing else changed the file, else what the field had.
+    """
     return _guarded(lambda: _restored(path, change))
 
 
@@ -114,12 +126,32 @@ def _written(path: str, change: Change) -> Result:
     if not (is_same(state, change.before) or texts(state) in change.ours[1:]):
         raise ValueError("another program changed the field while genres were written; run again")
 
-    def edit(file: TagFile) -> None:
+    def edit(copy: str) -> Delta | None:
+        file = TagFile(copy)
         file.set(change.field, change.ours[0])
         file.save()
+        return _delta(change, state, path, copy)
 
-    _replace(path, edit)
-    return Result(Action.WRITTEN, "; ".join(texts(state)) or None, change=change)
+    delta = _replace(path, edit)
+    return Result(Action.WRITTEN, "; ".join(texts(state)) or None, change=replace(change, delta=delta))
+
+
+def _delta(change: Change, state: State, path: str, copy: str) -> Delta | None:
+    """Return the delta from the edited `copy` to the file at `path`, or to what it was before we first wrote."""
+    if max(os.path.getsize(path), os.path.getsize(copy)) > byte_delta.LARGEST:
+        return None
+    before = _content(path)
+    if not is_same(state, change.before):  # it holds an earlier answer of ours
+        earlier = byte_delta.restore(change.delta, before) if change.delta else None
+        if earlier is None:
+            return None
+        before = earlier
+    return byte_delta.make(before, _content(copy))
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _restored(path: str, change: Change) -> Result:
@@ -130,28 +162,37 @@ def _restored(path: str, change: Change) -> Result:
     if texts(state) not in change.ours:
         return Result(Action.LEFT, before, "another program changed the field since; it is left as it is")
 
-    def edit(file: TagFile) -> None:
-        file.restore(change.field, change.before)
-        file.save(keep_empty=change.is_tagged)
+    def edit(copy: str) -> bool:
+        content = byte_delta.restore(change.delta, _content(copy)) if change.delta else None
+        if content is None:
+            file = TagFile(copy)
+            file.restore(change.field, change.before)
+            file.save(keep_empty=change.is_tagged)
+            return False
+        with open(copy, "wb") as stream:
+            stream.write(content)
+        return True
 
-    _replace(path, edit)
-    return Result(Action.RESTORED, before)
+    is_exact = _replace(path, edit)
+    return Result(Action.RESTORED, before, None if is_exact else _FIELD_ALONE)
 
 
-def _replace(path: str, edit: Callable[[TagFile], None]) -> None:
-    """Replace a file by a copy that was edited."""
+def _replace(path: str, edit: Callable[[str], T]) -> T:
+    """Replace a file by a copy that was edited, and return what `edit` does."""
     path = os.path.realpath(path)  # the target of a link inside the collection, never the link itself
     if not os.access(path, os.W_OK):
         raise PermissionError(None, "the file is write-protected")
-    # mutagen recognises some formats by the suffix; the leading dot hides the copy from other programs
-    descriptor, copy = tempfile.mkstemp(prefix=".", suffix=os.path.splitext(path)[1], dir=os.path.dirname(path))
+    # mutagen recognises some formats by the suffix; the leading dot hides the copy from other programs, and the name
+    # says whose it is: a process that is killed leaves it
+    descriptor, copy = tempfile.mkstemp(prefix=".genre-", suffix=os.path.splitext(path)[1], dir=os.path.dirname(path))
     os.close(descriptor)
     try:
         shutil.copy2(path, copy)
-        edit(TagFile(copy))
+        result = edit(copy)
         with open(copy, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(copy, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(copy)
+    return result

@@ -1,8 +1,9 @@
 r"""The fields of a music file's tags that a genre can be written to: read, set, and restored as they were.
 
-ID3 frames (MP3, AIFF, WAV), Vorbis comments (FLAC, Ogg, Opus), MP4 atoms and ASF attributes, with mutagen. The other
-fields, and the version of ID3, stay as they are. Padding may change its size, and an MP4 genre that was stored as a
-number (`gnre`) becomes the text (`\xa9gen`), since mutagen does not write the former.
+ID3 frames (MP3, AIFF, WAV), Vorbis comments (FLAC, Ogg, Opus), MP4 atoms, ASF attributes and APE items (WavPack,
+Monkey's Audio, Musepack), with mutagen. The other fields, and the version of ID3, stay as they are, but 2.2 becomes
+2.4. Padding may change its size, and an MP4 genre that was stored as a number (`gnre`) becomes the text (`\xa9gen`),
+since mutagen does not write the former.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _ATOMS = {
 _ATTRIBUTES = {
     "genre": "WM/Genre", "comment": "Description", "grouping": "WM/ContentGroupDescription", "custom": CUSTOM
 }  # fmt: skip
+_ITEMS = {"genre": "Genre", "comment": "Comment", "grouping": "Grouping", "custom": CUSTOM}
 
 
 class TagFile:
@@ -86,6 +88,7 @@ class _Format(Protocol):
 
 
 def _format_of(tags: Any) -> _Format:
+    from mutagen.apev2 import APEv2
     from mutagen.asf import ASFTags
     from mutagen.mp4 import MP4Tags
 
@@ -95,9 +98,11 @@ def _format_of(tags: Any) -> _Format:
         return _Mp4(tags)
     if isinstance(tags, ASFTags):
         return _Asf(tags)
+    if isinstance(tags, APEv2):
+        return _Ape(tags)
     if hasattr(tags, "vendor"):
         return _Vorbis(tags)
-    raise ValueError("genres are written to ID3, Vorbis, MP4 and ASF tags only")
+    raise ValueError("genres are written to ID3, Vorbis, MP4, ASF and APE tags only")
 
 
 class _Id3:
@@ -195,3 +200,24 @@ class _Asf:
             options = {"language": entry["language"], "stream": entry["stream"]}
             value = ASFUnicodeAttribute(text, **options)  # type: ignore[no-untyped-call]
             self._tags.append((_ATTRIBUTES[field], value))
+
+
+class _Ape:
+    def __init__(self, tags: Any) -> None:
+        self._tags = tags
+
+    def read(self, field: Field) -> State:
+        value = self._tags.get(_ITEMS[field])
+        if value is None:
+            return []
+        if value.kind:
+            raise ValueError(f"the item {_ITEMS[field]} holds no text")
+        return [{"text": list(value)}]
+
+    def entries(self, field: Field, values: list[str]) -> State:
+        return [{"text": values}] if values else []
+
+    def write(self, field: Field, state: State) -> None:
+        self._tags.pop(_ITEMS[field], None)
+        if values := texts(state):
+            self._tags[_ITEMS[field]] = values

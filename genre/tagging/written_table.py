@@ -1,12 +1,13 @@
 """OUTPUT/tags/written.csv: the files in which genres were to be written, what was done, and how to take it back.
 
-The table is saved before the first file is changed, and again at the end, so that a killed job can be undone as
-well. It keeps what earlier runs wrote: the column `undo` leads to the field as it was before the first run.
+The table is saved before the first file is changed, every few seconds, and at the end, so that a killed job can be
+undone as well. It keeps what earlier runs wrote: the column `undo` leads to the file as it was before the first run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,8 @@ SCHEMA = pa.schema(
 )
 _RESULT = pa.schema([SCHEMA.field(name) for name in ("action", "before", "message", "undo")])
 _BATCH = 10_000  # files that are objects at a time
+_WRITTEN_BATCH = 10  # files that are written between two looks at the clock
+_SAVE_SECONDS = 10.0
 _LONGEST_ROW = 1 << 26  # bytes
 
 
@@ -57,14 +60,30 @@ def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> p
 
 
 def write(folder: Location, planned: pa.Table) -> pa.Table:
-    """Write the genres that `plan` returned, save what was done, and return it."""
+    """Write the genres that `plan` returned, save what was done, and return it.
+
+    It is saved also in between: of the files that a killed job wrote last, only the fields can be restored.
+    """
     file = folder / NAME
     would = pc.equal(planned["action"], Action.WOULD_WRITE.value)
-    rows = planned.filter(would)
-    results = _results(rows, lambda row: _with_change(row["undo"], lambda change: file_tags.write(row["path"], change)))
-    done = replaced(replaced(rows, "action", results["action"]), "message", results["message"])
-    written = pa.concat_tables([done, planned.filter(pc.invert(would))]).sort_by("path")
-    _save(file, written, _read(file))
+    rows, others, earlier = planned.filter(would), planned.filter(pc.invert(would)), _read(file)
+    done: list[pa.RecordBatch] = []
+
+    def save() -> pa.Table:
+        written = pa.concat_tables([_with_results(rows, done), others]).sort_by("path")
+        _save(file, written, earlier)
+        return written
+
+    next_save = time.monotonic() + _SAVE_SECONDS
+    try:
+        for results in _batches(rows, _WRITTEN_BATCH, _write):
+            done.append(results)
+            if (started := time.monotonic()) > next_save:
+                save()
+                # a long table may take most of the time otherwise
+                next_save = time.monotonic() + max(_SAVE_SECONDS, 20 * (time.monotonic() - started))
+    finally:
+        written = save()
     return written
 
 
@@ -95,6 +114,10 @@ def _plan(row: dict[str, Any], field: Field, overwrite: bool) -> Result:
     return _with_change(row["undo"], plan_again)
 
 
+def _write(row: dict[str, Any]) -> Result:
+    return _with_change(row["undo"], lambda change: file_tags.write(row["path"], change))
+
+
 def _with_change(text: str, action: Callable[[Change], Result]) -> Result:
     try:
         change = Change.from_json(text)
@@ -105,15 +128,27 @@ def _with_change(text: str, action: Callable[[Change], Result]) -> Result:
 
 def _results(rows: pa.Table, action: Callable[[dict[str, Any]], Result]) -> pa.Table:
     """Return the result of `action` for each row, as columns of `_RESULT`."""
-    batches = []
-    for batch in rows.to_batches(max_chunksize=_BATCH):
+    return pa.Table.from_batches(list(_batches(rows, _BATCH, action)), _RESULT)
+
+
+def _batches(rows: pa.Table, size: int, action: Callable[[dict[str, Any]], Result]) -> Iterator[pa.RecordBatch]:
+    """Yield the results of `action` for at most `size` rows at a time, as columns of `_RESULT`."""
+    for batch in rows.to_batches(max_chunksize=size):
         results = []
         for row in batch.to_pylist():
             result = action(row)
             undo = result.change.to_json() if result.change else row["undo"] if result.action == Action.FAILED else None
             results.append({"action": result.action, "before": result.before, "message": result.message, "undo": undo})
-        batches.append(pa.RecordBatch.from_pylist(results, _RESULT))
-    return pa.Table.from_batches(batches, _RESULT)
+        yield pa.RecordBatch.from_pylist(results, _RESULT)
+
+
+def _with_results(rows: pa.Table, done: list[pa.RecordBatch]) -> pa.Table:
+    """Return the rows with the results of the first of them; `before` stays as planned."""
+    results = pa.Table.from_batches(done, _RESULT)
+    first = rows.slice(0, len(results))
+    for name in ("action", "message", "undo"):
+        first = replaced(first, name, results[name])
+    return pa.concat_tables([first, rows.slice(len(results))])
 
 
 def _read(file: Location) -> pa.Table:

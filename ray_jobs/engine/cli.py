@@ -95,10 +95,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        remedy = f"`{self.prog} --help` shows the grammar"
-        if " --stdin" in message and self.prog.endswith(("tag", "embed")):
-            remedy = f"`{self.prog} -` reads paths from standard input, each ended by a NUL"
-        raise ConfigError(f"{message}; {remedy}")
+        raise ConfigError(f"{message}; `{self.prog} --help` shows the grammar")
 
 
 def _parser(program: str) -> _Parser:
@@ -106,6 +103,7 @@ def _parser(program: str) -> _Parser:
     parser.add_argument("settings", nargs="*")
     parser.add_argument("--config")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--stdin0", action="store_true")
     parser.add_argument("--price-per-core-hour", type=_price)
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
@@ -117,7 +115,10 @@ def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     if options.price_per_core_hour is not None and not (options.dry_run and job.is_priced):
         raise ConfigError("--price-per-core-hour belongs to `prepare --dry-run` and `tag --dry-run`; leave it out")
-    settings = settings_of(job, options.config, options.settings)
+    if options.stdin0 and not job.lists_files:
+        raise ConfigError(f"--stdin0 belongs to `tag` and `embed`; leave it out, or see `genre {name} --help`")
+    arguments = [*options.settings, "-"] if options.stdin0 else options.settings
+    settings = settings_of(job, options.config, arguments)
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks

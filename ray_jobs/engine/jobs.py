@@ -26,6 +26,7 @@ class Job:
     also: tuple[str, ...] = ()  # read by the job and listed in its help with their defaults
     bare: str = ""  # the key of an argument without `key=`
     short: tuple[str, ...] = ()  # keys that are also written without their section
+    lists_files: bool = False  # `inputs=-`, also written as --stdin0, is the paths on standard input
     builds: bool = False  # the job builds networks, so `architectures.*` is checked first
     needs_features: bool = False  # OUTPUT/features must be complete
     extra: str = "train"  # extra of this package with what the job imports
@@ -77,6 +78,7 @@ JOBS = {
         ("inputs", "output", "model", "min_precision", "tag"),
         ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
+        lists_files=True,
         short=("tag.undo",),
         forecast="engine.forecast.tag",
         is_priced=True,
@@ -85,6 +87,7 @@ JOBS = {
         ("inputs", "output", "model", "min_precision", "embed", *_PASS),
         ("decoding", "device", *_NETWORK, "cluster"),
         bare="inputs",
+        lists_files=True,
     ),
     "similar": Job(
         ("inputs", "output", "model", "similar"), ("min_precision", *_LIMITS), bare="inputs", short=("similar.n",)

@@ -101,12 +101,12 @@ def test_paths_from_find_are_tagged(
     settings = (f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0")
     assert run(str(music / "0.flac"), *settings) == 0
     found = subprocess.run(["find", music, "-not", "-name", "0*", "-print0"], capture_output=True, check=True).stdout
-    for paths, message in (
-        (found + found + b"gone.flac\0", "3 files, 0 already done, 3 to do"),
-        (found, "2 files, 2 already done, 0 to do"),
+    for option, paths, message in (
+        ("-", found + found + b"gone.flac\0", "3 files, 0 already done, 3 to do"),
+        ("--stdin0", found, "2 files, 2 already done, 0 to do"),
     ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(paths)))
-        assert run("-", *settings) == 0
+        assert run(option, *settings) == 0
         assert message in capsys.readouterr().err
         named = [Path(row["path"]).name for row in rows(tmp_path / "out/tags/tags.csv")]
         assert named == ["0.flac", "2.flac", "new\nline.flac"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import damage
 import numpy as np
 import pytest
+from library import encoded_by_pyav
 
 from genre.audio import containers, recordings
 from genre.audio.isolation import IsolatedKernel
@@ -44,6 +45,16 @@ def test_reads_every_subtype(subtype: str) -> None:
     expected = load(damage.encoded(damage.music(), RATE, "wav", "DOUBLE"))
     assert not result.truncated
     assert np.corrcoef(result.wave[: len(expected.wave)], expected.wave)[0, 1] > 0.97
+
+
+def test_wavpack_is_read_as_the_same_sound_and_refused_when_cut() -> None:
+    samples = damage.music(44100, 1, 10)
+    content = encoded_by_pyav(samples, 44100, ".wv")
+    result, expected = load(content), load(damage.encoded(samples, 44100, "wav"))
+    assert (result.truncated, len(result.wave)) == (False, len(expected.wave))
+    assert np.abs(result.wave - expected.wave).max() < 1e-4  # 16 bits
+    with pytest.raises(AudioError, match="FFmpeg: "):
+        load(content[: int(0.6 * len(content))])
 
 
 @pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3", "aiff", "au"])

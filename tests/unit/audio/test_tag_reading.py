@@ -30,7 +30,7 @@ def add_frame(path: Path, name: str, *texts: str) -> None:
     written.save(path)
 
 
-@pytest.mark.parametrize("container", [*CONTAINERS, "wma"])
+@pytest.mark.parametrize("container", [*CONTAINERS, "wma", "wv"])
 def test_all_fields_are_read_from_every_container(tmp_path: Path, container: str) -> None:
     path = tone(tmp_path / f"a.{container}")
     assert read(path) == FileTags()
@@ -139,7 +139,7 @@ def test_values_separated_by_nul_are_several(tmp_path: Path) -> None:
     assert read(path).artist == "A"
 
 
-@pytest.mark.parametrize("container", [*CONTAINERS, "wma"])
+@pytest.mark.parametrize("container", [*CONTAINERS, "wma", "wv"])
 def test_files_in_a_bucket_have_the_same_tags(tmp_path: Path, bucket_server: dict[str, str], container: str) -> None:
     path = write_tags(tone(tmp_path / f"a.{container}", seconds=5), genre="Rock", artist="X", title="ü")
     remote = Location.of("s3://bucket") / f"a.{container}"

@@ -81,8 +81,8 @@ class TestWalk:
 
     def test_system_files_and_other_files_are_not_tracks(self, tmp_path: Path) -> None:
         others = "._a.wav .hidden.wav .git/b.wav __MACOSX/c.wav Thumbs.db cover.jpg a.cue notes.txt wav a.wav.part"
-        touch(tmp_path, "a.WAV", "b.Mp3", *others.split())
-        assert [audio.relative for audio in corpora.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3"]
+        touch(tmp_path, "a.WAV", "b.Mp3", "c.wv", *others.split())
+        assert [audio.relative for audio in corpora.walk(Location.of(tmp_path))] == ["a.WAV", "b.Mp3", "c.wv"]
 
     def test_hidden_folder_above_the_root_is_accepted(self, tmp_path: Path) -> None:
         assert scan("folder", touch(tmp_path / ".cache", "rock/a.wav"))

@@ -11,8 +11,9 @@ from moto.s3.models import s3_backends
 from pyarrow import fs
 from scanning import ids, scan
 
+from genre import corpora
 from genre.corpora._shards import find_shards
-from genre.errors import ConfigError
+from genre.errors import ConfigError, StorageError
 from genre.faults import STORAGE_SECONDS
 from genre.settings import CorpusSettings
 from genre.storage import Location
@@ -75,3 +76,19 @@ def test_a_table_with_sizes_and_times_asks_for_no_file(bucket: Proxy, music: Loc
     looked_up = scan("table", table)
     assert len([request for request in bucket.requests if ".wav" in request]) == 60
     assert {(track.path, track.size) for track in looked_up} == {(track.path, track.size) for track in listed}
+
+
+def test_files_of_a_table_are_looked_up_until_the_storage_answers(
+    bucket: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Location.of("s3://bucket/rows")
+    (root / "a.wav").write_bytes(b"song")
+    (table := root / "rows.csv").write_text("path,genre\na.wav,rock\nabsent.wav,rock\n")
+    lookups = iter(range(99))
+    bucket.fault = refusing(400, "ExpiredToken", lambda request: "a.wav" in request.path and next(lookups) < 2)
+    assert [track.size for track in scan("table", table)] == [4, corpora.MISSING]
+    assert next(lookups) > 2
+    monkeypatch.setattr("genre.corpora.table.STORAGE_SECONDS", 0)
+    bucket.fault = refusing(400, "ExpiredToken", lambda request: "a.wav" in request.path)
+    with pytest.raises(StorageError, match=r"rows/a.wav cannot be reached"):
+        scan("table", table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from genre import storage
 from genre.audio import isolation
 from genre.errors import ConfigError, StorageError
 from genre.features.folder import Features
-from genre.settings import Config
+from genre.settings import Config, CorpusSettings
 from genre.storage import Location
 from ray_jobs.engine.blocks import Work
 from ray_jobs.prepare import prepare
@@ -123,6 +124,30 @@ def test_a_folder_that_is_away_fails_the_job_and_rejects_nothing(music: Path, ex
     prepare(config, again)
     assert 0 < again.tracks < 19
     check_equal(tmp_path / "out", expected)
+
+
+def test_a_disk_of_a_table_that_is_away_takes_no_track_out_of_the_features(music: Path, tmp_path: Path) -> None:
+    """A deleted file does, and a folder that was never there as well."""
+    disk = Path(shutil.copytree(music, tmp_path / "disk"))
+    files = [*sorted(music.glob("genre0/*.wav")), *sorted(disk.glob("genre1/song*.wav")), tmp_path / "never/was.wav"]
+    rows = [f"{path},{path.parent.name},{path.stem}" for path in files]
+    (tmp_path / "table.csv").write_text("\n".join(["path,genre,group", *rows]))
+    corpus = CorpusSettings(kind="table", root=str(tmp_path / "table.csv"))
+    config = config_of("", tmp_path / "out").model_copy(update={"corpus": corpus})
+    prepare(config, InTurn())
+    before = tables(tmp_path / "out")
+    os.rename(disk, tmp_path / "away")
+    with pytest.raises(StorageError, match=r"disk/genre1/.*, which was prepared earlier, is away, .* mount it"):
+        prepare(config, InTurn())
+    os.rename(tmp_path / "away", disk)
+    again = InTurn()
+    prepare(config, again)
+    assert again.tracks == 0
+    assert tables(tmp_path / "out") == before
+    os.remove(files[-2])
+    prepare(config, again)
+    assert again.tracks == 1
+    assert tables(tmp_path / "out")["rejects"]["path"].to_pylist() == sorted(str(path) for path in files[-2:])
 
 
 def test_a_part_that_was_cut_in_half_is_made_again(music: Path, expected: Path, tmp_path: Path) -> None:
