@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import ray
 import torch
 
-from genre.errors import ConfigError, TrainingError
+from genre.errors import ConfigError, DeviceError, TrainingError
 from genre.features import SPLITS, Features
 from genre.settings import TuneSettings
 from genre.training import costs
@@ -39,8 +39,8 @@ def measure(
 ) -> Forecast:
     """Time a few training steps of each architecture in tasks with the resources of a trial. Ray must be connected.
 
-    `experiments` are those of `space.experiments`. Raises `ConfigError` for settings that an architecture refuses, and
-    `TrainingError` if no architecture can take a step.
+    `experiments` are those of `space.experiments`. Raises `ConfigError` for settings that an architecture refuses,
+    `DeviceError` where torch sees no GPU, and `TrainingError` if no architecture can take a step.
     """
     concurrent = resources.concurrent_trials()  # first: if no trial fits, measuring would wait forever
     probe = _probe.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
@@ -54,7 +54,7 @@ def measure(
                 name = running.pop(task)
                 try:
                     measured[name] = ray.get(task)
-                except ConfigError:
+                except (ConfigError, DeviceError):
                     raise
                 except ray.exceptions.RayError as error:
                     failures[name] = f"it cannot take a training step ({exits.cause(error)})"
