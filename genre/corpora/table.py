@@ -33,7 +33,7 @@ from pydantic import Field
 from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
 from genre.corpora._artists import artist_key
 from genre.errors import ConfigError, one_line
-from genre.faults import describe
+from genre.faults import STORAGE_SECONDS, describe, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
@@ -66,7 +66,8 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     """Yield every row, in the order of the table.
 
     Raises `ConfigError` for a table that cannot be read or lacks a column, and for a row without a path, with an
-    unknown split, or with the track id of an earlier row; the message names the row (from 1) and the value.
+    unknown split, or with the track id of an earlier row; the message names the row (from 1) and the value. Raises
+    `StorageError` when the storage of listed files does not answer.
     """
     table = open_root(settings.root)
     reader = _Table(table, params)
@@ -224,7 +225,7 @@ class _Finder:
     def _look_up(self, path: str) -> tuple[str, int, float]:
         file = self._locate(path)
         try:
-            info = file.filesystem.get_file_info(file.path)
+            info = retry(lambda: file.filesystem.get_file_info(file.path), file, STORAGE_SECONDS)
         except OSError as error:
             raise ConfigError(
                 f"files listed as {path!r} cannot be reached ({describe(error)}); check your access"
