@@ -116,7 +116,8 @@ def _parser(program: str) -> _Parser:
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     if options.price_per_core_hour is not None and not (options.dry_run and job.is_priced):
-        raise ConfigError("--price-per-core-hour belongs to `prepare --dry-run` and `tag --dry-run`; leave it out")
+        priced = ", ".join(f"`{each} --dry-run`" for each, job in jobs.JOBS.items() if job.is_priced)
+        raise ConfigError(f"--price-per-core-hour belongs to {priced}; leave it out")
     settings = settings_of(job, options.config, options.settings)
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)

@@ -106,6 +106,17 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     return text
 
 
+def costs_of(forecast: Forecast, plan: Plan, resources: TrialResources, price: float | None) -> list[str]:
+    """Return what the trainings of `plan` occupy and, with the `price` of a core-hour, what that costs."""
+    hours = forecast.training_seconds(plan) / 3600 * resources.workers
+    cores, gpus = hours * resources.cpus, hours * resources.gpus
+    text = [f"{cores:.2f} core-hours{f' and {gpus:.2f} GPU-hours' if gpus else ''} of training"]
+    if price is not None:
+        left_out = f"judging{', GPUs' if gpus else ''} and the time that machines boot"
+        text.append(f"price: {cores * price:.2f} at {price:g} a core-hour, without {left_out}")
+    return text
+
+
 def _epochs(plan: Plan) -> str:
     """Return such as "30 each" or "cnn 30, vgg19 12"."""
     if len(set(plan.epochs.values())) == 1:
