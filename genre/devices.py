@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from genre.errors import ArtifactError
+from genre.errors import DeviceError
 
 _DRIVER_FILE = "/proc/driver/nvidia/version"
 # the first driver that runs programs of each major version of CUDA, from NVIDIA's page "CUDA Compatibility"
@@ -17,14 +17,14 @@ _DRIVERS = {"12": 525, "13": 580}
 
 
 def device_for(choice: str) -> torch.device:
-    """Return the device for a value of the setting `device`. Raises `ArtifactError` for a GPU that is missing."""
+    """Return the device for a value of the setting `device`. Raises `DeviceError` for a GPU that is missing."""
     if choice == "cuda":
         check_gpu()
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def check_gpu() -> None:
-    """Raise `ArtifactError`, with the reason, where torch sees no GPU."""
+    """Raise `DeviceError`, with the reason, where torch sees no GPU."""
     if torch.cuda.is_available():
         return
     cuda, driver = torch.version.cuda, _driver()
@@ -37,7 +37,7 @@ def check_gpu() -> None:
         reason = f"driver too old for this torch: needs {needed} or later, found {driver}; docs/CLUSTER.md names images"
     else:
         reason = f"CUDA {cuda} does not start with driver {driver}; see `nvidia-smi` there"
-    raise ArtifactError(f"torch sees no GPU on {platform.node()}: {reason}; or use device=cpu")
+    raise DeviceError(f"torch sees no GPU on {platform.node()}: {reason}; or use device=cpu")
 
 
 def _driver() -> str | None:

@@ -24,6 +24,10 @@ class StorageError(GenreError):
     """A storage is unavailable or refuses all requests. This says nothing about the file that was asked for."""
 
 
+class DeviceError(GenreError):
+    """Torch sees no GPU on a machine that should compute on one."""
+
+
 class TrainingError(GenreError):
     """A training cannot continue, for example because its loss is not finite."""
 

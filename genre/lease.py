@@ -126,7 +126,9 @@ class _Lease:
         while not self._create(takes_over=first is not None):
             state = self._read()
             holder = _parsed(state)
-            if not state or (holder and holder.has_ended()):
+            if not state:
+                continue  # it was given back meanwhile; a file that is there now is that of another job
+            if holder and holder.has_ended():
                 self.file.delete()
                 first = first or state
                 continue

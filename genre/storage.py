@@ -33,6 +33,7 @@ _WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no eff
 # The AWS SDK repeats requests that are answered with 503, stall for 3 s or break off, over some 15 s. Where a tenth of
 # all requests fails, one in a million does so six times.
 _S3_ATTEMPTS = 6
+_S3_CONNECTIONS = 64  # at a time, since a request to look up a file takes some 30 ms
 
 
 @dataclass(frozen=True)
@@ -265,5 +266,20 @@ def _client(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
     if scheme == "s3":
         # an address has no setting for the retries
         rebuild, (options,) = filesystem.__reduce__()
-        filesystem = rebuild(options | {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)})
+        with _arrow_threads(_S3_CONNECTIONS):
+            filesystem = rebuild(options | {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)})
     return filesystem, str(path).removesuffix("x")
+
+
+@contextlib.contextmanager
+def _arrow_threads(count: int) -> Iterator[None]:
+    """Within the block, let Arrow have at least `count` threads for requests.
+
+    A new S3 client has as many connections as these threads, at least 25; other threads wait for one.
+    """
+    earlier = pa.io_thread_count()
+    pa.set_io_thread_count(max(count, earlier))
+    try:
+        yield
+    finally:
+        pa.set_io_thread_count(earlier)

@@ -112,15 +112,21 @@ def _notes(settings: TuneSettings, trained: Finals, changed_tracks: int, seconds
     return notes + decision.overrun_notes(settings.minutes, seconds)
 
 
-def forecast(config: Config) -> None:
-    """Print what `run` would train and how long that would take, from a few steps of each architecture."""
+def forecast(config: Config, price: float | None) -> None:
+    """Print what `run` would train and how long that would take, from a few steps of each architecture.
+
+    `price` is that of a core-hour, None without a price.
+    """
     experiments = space.experiments(config)
     features = _open(config, experiments)
     with cluster.connected(config.cluster, config.output) as capacity:
         resources = TrialResources.of(config.tune, config.device, capacity)
         resources.start()
         measured = timing.measure(experiments, config.tune, timing.workload_of(features), resources)
-        timing.show(measured, measured.plan())
+        plan = measured.plan()
+        timing.show(measured, plan)
+        for line in timing.costs_of(measured, plan, resources, price):
+            cli.console().print(f"tune: {line}")
 
 
 def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Plan) -> SearchResult:

@@ -114,7 +114,8 @@ def _parser(program: str) -> _Parser:
 def _run(name: str, options: argparse.Namespace) -> None:
     job = jobs.JOBS[name]
     if options.price_per_core_hour is not None and not (options.dry_run and job.is_priced):
-        raise ConfigError("--price-per-core-hour belongs to `prepare --dry-run` and `tag --dry-run`; leave it out")
+        priced = ", ".join(f"`{each} --dry-run`" for each, job in jobs.JOBS.items() if job.is_priced)
+        raise ConfigError(f"--price-per-core-hour belongs to {priced}; leave it out")
     if options.stdin0 and not job.lists_files:
         raise ConfigError(f"--stdin0 belongs to `tag` and `embed`; leave it out, or see `genre {name} --help`")
     arguments = [*options.settings, "-"] if options.stdin0 else options.settings

@@ -71,6 +71,7 @@ JOBS = {
         builds=True,
         needs_features=True,
         forecast="tune.forecast",
+        is_priced=True,
     ),
     "evaluate": Job(("output", "model", "evaluate"), ("device", "seed", "cache", "cluster")),
     "leaderboard": Job(("output", "leaderboard")),

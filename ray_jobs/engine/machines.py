@@ -54,7 +54,7 @@ def can_have(needed: Bundle) -> bool:
 def start(bundles: Sequence[Bundle], setting: str) -> None:
     """Start the machines that are missing for all `bundles`, which have the same size, and wait until they are up.
 
-    Raises `ConfigError`, which begins with `setting`, when the cluster cannot start them, and `ArtifactError` when
+    Raises `ConfigError`, which begins with `setting`, when the cluster cannot start them, and `DeviceError` when
     torch does not see the GPU of one.
     """
     with _requested(bundles) as request:

@@ -103,8 +103,12 @@ class Forecast:
 
     def shares(self, plan: Plan) -> dict[str, float]:
         """Return the share of each architecture in the time of all trainings."""
-        work = {name: self._work(name, epochs, plan) for name, epochs in plan.epochs.items()}
-        return {name: seconds / sum(work.values()) for name, seconds in work.items()}
+        total = self.training_seconds(plan)
+        return {name: self._work(name, epochs, plan) / total for name, epochs in plan.epochs.items()}
+
+    def training_seconds(self, plan: Plan) -> float:
+        """Return the seconds of all trainings of `plan`, one after another."""
+        return sum(self._work(name, epochs, plan) for name, epochs in plan.epochs.items())
 
     def fit(self, seconds: float) -> Plan:
         """Return the plan with the most epochs that is expected to end within `seconds`, with at least one epoch.

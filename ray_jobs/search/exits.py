@@ -1,4 +1,7 @@
-"""Find out why the process of a trial died: Ray reports that it died, but not by which signal."""
+"""Find out why a trial ended with an error.
+
+Ray reports that a process died, but not by which signal.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from genre.errors import last_line
+from genre.errors import DeviceError, GenreError, StorageError, last_line
+from genre.faults import describe, is_fault
 from genre.settings import Config
 from genre.storage import Location
 
@@ -63,6 +67,22 @@ def reason(output: Location, result: tune.Result) -> str:
                 else "killed without a trace, as by signal 9 (SIGKILL)"
             )
     return f"{why}, tried {TRIES} times"
+
+
+def fault(output: Location, result: tune.Result) -> GenreError | None:
+    """Return the error that ends the job, if a storage or the GPU of a machine was the reason; None if the trial was.
+
+    Such a trial says nothing about its settings: the same command has to repeat it.
+    """
+    error = getattr(result.error, "cause", None)
+    if isinstance(error, (StorageError, DeviceError)):
+        return error
+    if isinstance(error, OSError) and is_fault(error, output):
+        name = PurePosixPath(result.path).name
+        return StorageError(
+            f"trial {name} cannot reach its storage ({describe(error)}); run the same command again when it answers"
+        )
+    return None
 
 
 def cause(error: RayError) -> str:

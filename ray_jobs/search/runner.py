@@ -65,7 +65,8 @@ class Runner:
         """Run the trials of the `missing` slots, and return all `slots` with their new records.
 
         `sampling` are a `param_space` and arguments of `tune.TuneConfig`; they give each trial its `TrialSpec`. Tune
-        writes logs for TensorBoard to OUTPUT/tune/logs/PHASE. After an interruption some slots have not ended.
+        writes logs for TensorBoard to OUTPUT/tune/logs/PHASE. After an interruption some slots have not ended. Raises
+        the error of a storage or a GPU that ended a trial, when the other trials have ended.
         """
         output = Location.of(self.base.output)
         logs = output / "tune" / "logs"
@@ -92,11 +93,15 @@ class Runner:
             ),
         )
         folders = {slot.log_name: slot.folder for slot in slots}
+        faults = []
         for result in tuner.fit():
             if result.error:
+                faults.append(exits.fault(output, result))
                 # by the path, since a trial that died at its start reported no configuration
                 folder = folders[result.path.rstrip("/").rsplit("/", 1)[-1]]
                 folder.end("crashed", failure=exits.reason(output, result))
+        for fault in filter(None, faults):
+            raise fault
         return [slot.read() for slot in slots]
 
 

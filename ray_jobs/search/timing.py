@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import ray
 import torch
 
-from genre.errors import ConfigError, TrainingError
+from genre.errors import ConfigError, DeviceError, TrainingError
 from genre.features import SPLITS, Features
 from genre.settings import TuneSettings
 from genre.training import costs
@@ -39,8 +39,8 @@ def measure(
 ) -> Forecast:
     """Time a few training steps of each architecture in tasks with the resources of a trial. Ray must be connected.
 
-    `experiments` are those of `space.experiments`. Raises `ConfigError` for settings that an architecture refuses, and
-    `TrainingError` if no architecture can take a step.
+    `experiments` are those of `space.experiments`. Raises `ConfigError` for settings that an architecture refuses,
+    `DeviceError` where torch sees no GPU, and `TrainingError` if no architecture can take a step.
     """
     concurrent = resources.concurrent_trials()  # first: if no trial fits, measuring would wait forever
     probe = _probe.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
@@ -54,7 +54,7 @@ def measure(
                 name = running.pop(task)
                 try:
                     measured[name] = ray.get(task)
-                except ConfigError:
+                except (ConfigError, DeviceError):
                     raise
                 except ray.exceptions.RayError as error:
                     failures[name] = f"no training step is possible ({exits.cause(error)})"
@@ -111,6 +111,17 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     if not limit and not forecast.on_gpus and expected.total > _LONG_WITHOUT_GPU:
         halving = "".join(f"{setting} halves it, " for setting in forecast.halving(plan))
         text.append(f"that is long for machines without a GPU: {halving}tune.minutes=60 limits it to an hour")
+    return text
+
+
+def costs_of(forecast: Forecast, plan: Plan, resources: TrialResources, price: float | None) -> list[str]:
+    """Return what the trainings of `plan` occupy and, with the `price` of a core-hour, what that costs."""
+    hours = forecast.training_seconds(plan) / 3600 * resources.workers
+    cores, gpus = hours * resources.cpus, hours * resources.gpus
+    text = [f"{cores:.2f} core-hours{f' and {gpus:.2f} GPU-hours' if gpus else ''} of training"]
+    if price is not None:
+        left_out = f"judging{', GPUs' if gpus else ''} and the time that machines boot"
+        text.append(f"price: {cores * price:.2f} at {price:g} a core-hour, without {left_out}")
     return text
 
 

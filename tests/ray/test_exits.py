@@ -1,7 +1,9 @@
-"""Trials whose process dies by a signal, in a real Ray."""
+"""Trials that end with an error, and those whose process dies by a signal, in a real Ray."""
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,19 @@ import ray
 from ray import tune
 
 from genre.config import validate
+from genre.errors import DeviceError, StorageError
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.search import exits
 
 pytestmark = pytest.mark.ray
 
+RAISED: dict[str, Exception] = {
+    "away": OSError(errno.ESTALE, os.strerror(errno.ESTALE)),
+    "refused": StorageError("s3://bucket/run cannot be reached"),
+    "blind": DeviceError("torch sees no GPU on node7"),
+    "absent": FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)),
+}
 NUMBERS = [signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGKILL]
 
 
@@ -32,8 +41,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Location, dict[st
             signal.raise_signal(getattr(signal, trial["end"]))  # in this thread, at once, as a fault does
         elif trial["end"] == "raises":
             raise ValueError("batch of one")
+        elif trial["end"] in RAISED:
+            raise RAISED[trial["end"]]
 
-    ends = [*(number.name for number in NUMBERS), "raises", "well"]
+    ends = [*(number.name for number in NUMBERS), "raises", *RAISED, "well"]
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     try:
         tuner = tune.Tuner(
@@ -70,6 +81,21 @@ def test_a_death_that_no_process_can_record_is_told_from_the_others(
 def test_an_exception_is_no_death(results: tuple[Location, dict[str, tune.Result]]) -> None:
     output, by_end = results
     assert exits.reason(output, by_end["raises"]) == "ValueError: batch of one, tried 2 times"
+
+
+def test_faults_of_a_storage_or_a_gpu_end_the_job_and_those_of_a_trial_do_not(
+    results: tuple[Location, dict[str, tune.Result]],
+) -> None:
+    output, by_end = results
+    faults = {end: exits.fault(output, result) for end, result in by_end.items()}
+    assert {end: (type(fault), str(fault)) for end, fault in faults.items() if fault is not None} == {
+        "away": (
+            StorageError,
+            "trial away cannot reach its storage (Stale file handle); run the same command again when it answers",
+        ),
+        "refused": (StorageError, "s3://bucket/run cannot be reached"),
+        "blind": (DeviceError, "torch sees no GPU on node7"),
+    }
 
 
 def test_only_a_death_leaves_a_record(results: tuple[Location, dict[str, tune.Result]]) -> None:

@@ -42,10 +42,11 @@ def seeds_of(folder: Path) -> set[str]:
 
 
 def test_a_dry_run_prints_the_expected_time_and_trains_nothing(folder: Path) -> None:
-    printed = job("tune", folder, *TWO, "--dry-run").stderr
+    printed = job("tune", folder, *TWO, "--dry-run", "--price-per-core-hour=3600").stderr
     assert "tune: 2 trials of each of 2 architectures, the best with 2 seeds" in printed
     assert re.search(r"tune: about [\d hmins]+: search [\d hmins]+, final trainings [\d hmins]+, judging", printed)
     assert "epochs: 2 each; share of the time: cnn " in printed
+    assert re.search(r"tune: \d+\.\d\d core-hours of training\ntune: price: \d+\.\d\d at 3600 a core-hour", printed)
     assert not (folder / "out/tune").exists()
 
 

@@ -17,7 +17,7 @@ from tag_jobs import rows, run
 
 from genre import Tagger
 from genre.config import load
-from genre.errors import ArtifactError
+from genre.errors import DeviceError
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging import audio_files, tag_rows
@@ -208,7 +208,7 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
     try:
         collection = distributed.Collection.of(config, ensemble, files, KnownContents.none(), workers=2)
         rows = pa.concat_tables(distributed.on_both(collection, 1, 2, 1.0, "cpu")).sort_by("path")
-        with pytest.raises(ArtifactError, match="torch sees no GPU"):
+        with pytest.raises(DeviceError, match="torch sees no GPU"):
             list(distributed.on_both(collection, 1, 2, 1.0, "cuda"))
     finally:
         ray.shutdown()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
-from faulty_storage import Proxy, refusing
+from faulty_storage import Handler, Proxy, refusing
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from pyarrow import fs
@@ -56,6 +57,38 @@ def test_a_root_that_cannot_be_reached_is_refused_without_waiting(bucket: Proxy,
     with pytest.raises(ConfigError, match="check address and access"):
         scan(kind, Location.of("s3://bucket/elsewhere"))
     assert time.monotonic() - started < STORAGE_SECONDS / 2
+
+
+def test_a_table_looks_up_many_files_at_a_time_and_again_after_a_fault(
+    bucket: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (table := Location.of("s3://bucket/many.csv")).write_text(
+        "\n".join(["path,genre", *(f"{number}.wav,rock" for number in range(256))])
+    )
+    lock, counts = threading.Lock(), {"now": 0, "most": 0, "refused": 0}
+
+    def slow(request: Handler, number: int) -> bool:
+        if ".wav" not in request.path:
+            return False
+        with lock:
+            counts["now"] += 1
+            counts["most"] = max(counts["most"], counts["now"])
+            is_refused = counts["refused"] < 1
+            counts["refused"] += is_refused
+        time.sleep(0.2)
+        with lock:
+            counts["now"] -= 1
+        if is_refused:
+            request.refuse(400, "ExpiredToken")
+            return True
+        request.send_response_only(200)
+        request.send_header("Content-Length", "4")
+        request.end_headers()
+        return True
+
+    bucket.fault = slow
+    assert [track.size for track in scan("table", table)] == [4] * 256
+    assert counts["most"] > 40  # 25 are the least of an S3 client of Arrow
 
 
 def test_a_table_with_sizes_and_times_asks_for_no_file(bucket: Proxy, music: Location) -> None:

@@ -67,8 +67,8 @@ def test_what_is_missing_is_named(job: str, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["prepare", "--price-per-core-hour", "1"], "belongs to `prepare --dry-run` and `tag --dry-run`"),
-        (["train", "--dry-run", "--price-per-core-hour", "1"], "belongs to `prepare --dry-run` and `tag --dry-run`"),
+        (["prepare", "--price-per-core-hour", "1"], "belongs to `prepare --dry-run`, `tune --dry-run`"),
+        (["train", "--dry-run", "--price-per-core-hour", "1"], "belongs to `prepare --dry-run`, `tune --dry-run`"),
         (["prepare", "--dry-run", "--price-per-core-hour", "-1"], "found '-1', must be a number of at least 0"),
         (["prepare", "--dry-run", "--price-per-core-hour", "cheap"], "found 'cheap', must be a number of at least 0"),
     ],

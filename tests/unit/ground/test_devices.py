@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genre import devices
-from genre.errors import ArtifactError
+from genre.errors import DeviceError
 
 DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sat Aug 26 19:38:27 UTC 2023\nGCC version:  gcc 11\n"
 
@@ -32,7 +32,7 @@ def test_the_reason_is_one_line(
     monkeypatch.setattr(devices, "_DRIVER_FILE", str(file))
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ArtifactError, match=rf"torch sees no GPU on .*: .*{reason}.*; or use device=cpu$"):
+    with pytest.raises(DeviceError, match=rf"torch sees no GPU on .*: .*{reason}.*; or use device=cpu$"):
         devices.device_for("cuda")
     assert devices.device_for("auto").type == "cpu"
 

@@ -80,6 +80,18 @@ def test_a_lease_that_another_machine_renews_is_respected(output: str) -> None:
     renewal.join()
 
 
+def test_a_lease_that_is_taken_while_another_is_given_back_is_respected(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the failed creation and the look at the holder, the lease is given back and taken by a third job."""
+    with held(output, "tag"):
+        read, calls = lease._Lease._read, iter([b""])
+        monkeypatch.setattr(lease._Lease, "_read", lambda self: next(calls, None) or read(self))
+        with pytest.raises(GenreError, match="is being written by tag"), held(output, "prepare"):
+            pass
+        assert (Location.of(output) / FILE).exists()
+
+
 def test_a_lease_that_was_not_written_completely_is_stale_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,11 @@ import pytest
 from test_budget import forecast
 
 from genre.training.costs import Cost
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.search import timing
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.plan import Plan
+from ray_jobs.search.resources import TrialResources
 
 
 def text(predicted: Forecast, plan: Plan | None = None) -> str:
@@ -68,3 +70,18 @@ def test_architectures_that_are_left_out_for_one_reason_share_a_line() -> None:
 def test_an_architecture_that_cannot_take_a_step_is_named() -> None:
     predicted = replace(forecast(), failures={"crnn": "no training step is possible (its process died)"})
     assert "crnn is left out: no training step is possible (its process died)" in text(predicted)
+
+
+def test_core_hours_and_their_price_do_not_depend_on_how_many_run_at_a_time() -> None:
+    plan, capacity = forecast().full(), Capacity(cpus=8, gpus=2)
+    hours = forecast().training_seconds(plan) / 3600
+    for concurrent in (1, 16):
+        on_cpus = timing.costs_of(
+            forecast(concurrent=concurrent), plan, TrialResources(2, 0, 1, "cpu", capacity), price=0.5
+        )
+        assert on_cpus == [
+            f"{2 * hours:.2f} core-hours of training",
+            f"price: {hours:.2f} at 0.5 a core-hour, without judging and the time that machines boot",
+        ]
+    on_gpus = timing.costs_of(forecast(), plan, TrialResources(1, 0.25, 1, "cuda", capacity), price=None)
+    assert on_gpus == [f"{hours:.2f} core-hours and {hours / 4:.2f} GPU-hours of training"]
