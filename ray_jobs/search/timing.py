@@ -120,7 +120,7 @@ def costs_of(forecast: Forecast, plan: Plan, resources: TrialResources, price: f
     cores, gpus = hours * resources.cpus, hours * resources.gpus
     text = [f"{cores:.2f} core-hours{f' and {gpus:.2f} GPU-hours' if gpus else ''} of training"]
     if price is not None:
-        left_out = f"judging{', GPUs' if gpus else ''} and the time that machines boot"
+        left_out = f"judging{', GPUs' if gpus else ''} and the time in which machines boot"
         text.append(f"price: {cores * price:.2f} at {price:g} a core-hour, without {left_out}")
     return text
 

@@ -19,7 +19,7 @@ def test_a_sample_is_scaled_to_all_tracks() -> None:
     assert list(work.lines(cpus_now=2, max_cpus=20, price=0.5)) == [
         "1000 tracks to do, 1.0 hours of music, 2.00 core-hours by a sample of 10 on this machine",
         "about 1 h 00 min on 2 CPUs now; about 6 min 00 s on cluster.max_cpus=20; and about 10 s to start",
-        "price: 1.00 at 0.5 a core-hour, without the time that machines boot",
+        "price: 1.00 at 0.5 a core-hour, without the time in which machines boot",
     ]
 
 

@@ -81,7 +81,7 @@ def test_core_hours_and_their_price_do_not_depend_on_how_many_run_at_a_time() ->
         )
         assert on_cpus == [
             f"{2 * hours:.2f} core-hours of training",
-            f"price: {hours:.2f} at 0.5 a core-hour, without judging and the time that machines boot",
+            f"price: {hours:.2f} at 0.5 a core-hour, without judging and the time in which machines boot",
         ]
     on_gpus = timing.costs_of(forecast(), plan, TrialResources(1, 0.25, 1, "cuda", capacity), price=None)
     assert on_gpus == [f"{hours:.2f} core-hours and {hours / 4:.2f} GPU-hours of training"]
