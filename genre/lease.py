@@ -126,7 +126,7 @@ class _Lease:
         while not self._create(takes_over=first is not None):
             state = self._read()
             holder = _parsed(state)
-            if not state:
+            if state is None:
                 continue  # it was given back meanwhile; a file that is there now is that of another job
             if holder and holder.has_ended():
                 self.file.delete()
@@ -189,21 +189,21 @@ class _Lease:
     def _content(self) -> bytes:
         return json.dumps(asdict(self._holder) | {"renewals": self._renewals}).encode()
 
-    def _read(self) -> bytes:
-        """Return the content and, of a local file, its time: each renewal changes one of them. b"" without a file."""
+    def _read(self) -> bytes | None:
+        """Return the content and, of a local file, its time: each renewal changes one of them. None without a file."""
         try:
             if not self.file.is_local:
                 return self.file.read_bytes()
             with open(self.file.path, "rb") as file:  # opening makes NFS ask the server
                 return file.read() + f"\n{os.fstat(file.fileno()).st_mtime_ns}".encode()
         except FileNotFoundError:
-            return b""
+            return None
 
 
-def _parsed(state: bytes) -> Holder | None:
-    """Return who wrote a lease; None while it is being written."""
+def _parsed(state: bytes | None) -> Holder | None:
+    """Return who wrote a lease; None without one, and while it is being written."""
     try:
-        values = json.loads(state.split(b"\n")[0])
+        values = json.loads((state or b"").split(b"\n")[0])
         values.pop("renewals")
         return Holder(**values)
     except (ValueError, TypeError, KeyError):
