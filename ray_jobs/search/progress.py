@@ -45,6 +45,7 @@ class SearchProgress(Callback):
         self._epoch_seconds: dict[str, float] = {}  # seconds of an epoch in the latest report, by architecture
         self._reached = {str(slot.folder.location): slot.reached for slot in missing}  # fold and epoch
         self._ended: dict[str, str] = {}  # states of the trials that ended in this run, by folder
+        self._forecast = 0.0, 0.0  # seconds left after the last report that changed them, and the time of it
 
     def setup(self, **info: Any) -> None:
         """Open the terminal: not in the constructor, after which Tune pickles callbacks. See `Callback`."""
@@ -130,14 +131,19 @@ class SearchProgress(Callback):
         return f"{self._phase}: {counts}, {self._time(trials)}; best valid F1: {scores or 'none yet'}"
 
     def _time(self, trials: list[Trial]) -> str:
-        """Return the time so far and an upper estimate of the time left, in words."""
-        seconds, left = self._earlier_seconds + time.monotonic() - self._started, self._left(trials)
-        return duration(seconds) + (f", at most about {duration(left)} left" if left >= 1 else "")
+        """Return the time so far and an estimate of the time left, in words."""
+        now, left = time.monotonic(), self._left(trials)
+        if left != self._forecast[0]:
+            self._forecast = left, now
+        left -= now - self._forecast[1]
+        seconds = self._earlier_seconds + now - self._started
+        return duration(seconds) + (f", about {duration(left)} left" if left >= 1 else "")
 
     def _left(self, trials: list[Trial]) -> float:
         """Return the seconds of all remaining epochs, if each takes as long as the latest of its architecture.
 
-        Returns 0 where an architecture has epochs left and none finished: the epochs of another one take another time.
+        Trials that are stopped take less. Returns 0 where an architecture has epochs left and none finished: the epochs
+        of another one take another time.
         """
         left = 0.0
         for name, complete in self._epochs.items():

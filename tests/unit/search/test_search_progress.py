@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,12 +51,25 @@ def test_the_time_left_is_that_of_epochs_which_were_measured(
     progress = SearchProgress("search", slots, slots, concurrent=2)
     progress.setup()
     trials = [_trial(slot, 1, "RUNNING") for slot in slots]
-    for trial, shown in zip(trials, ("best valid", "at most about 40 s left; best valid"), strict=True):
+    for trial, shown in zip(trials, ("best valid", "about 40 s left; best valid"), strict=True):
         progress.on_trial_result(1, trials, trial, {"epoch": 1, "train_loss": 1.0, "time_this_iter_s": 5.0})
         progress.on_experiment_end(trials)
         line = capsys.readouterr().err
         assert shown in line
         assert ("left" in line) is ("left" in shown)
+
+
+def test_the_time_left_goes_down_during_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slot = Slot("cnn", 0, 9, Location.of(tmp_path))
+    progress = SearchProgress("search", [slot], [slot], concurrent=1)
+    progress.setup()
+    trial = _trial(slot, 1, "RUNNING")
+    progress.on_trial_result(1, [trial], trial, {"epoch": 1, "train_loss": 1.0, "time_this_iter_s": 5.0})
+    progress.on_experiment_end([trial])
+    assert "about 40 s left" in capsys.readouterr().err
+    time.sleep(2)
+    progress.on_experiment_end([trial])
+    assert re.search(r"about 3\d s left", capsys.readouterr().err)
 
 
 def test_an_epoch_takes_its_time_also_where_patience_ends_the_folds(
@@ -74,7 +89,7 @@ def test_an_epoch_takes_its_time_also_where_patience_ends_the_folds(
         progress.on_trial_result(1, [trial], trial, report)
         progress.on_experiment_end([trial])
         left = 2 * 27 - (9 * (report["fold"] - 1) + report["epoch"])
-        assert f", at most about {duration(5 * left)} left" in capsys.readouterr().err
+        assert f", about {duration(5 * left)} left" in capsys.readouterr().err
 
 
 def test_a_final_training_that_resumes_its_trial_has_only_the_rest_of_the_epochs_left(
@@ -95,7 +110,7 @@ def test_a_final_training_that_resumes_its_trial_has_only_the_rest_of_the_epochs
         progress.on_trial_result(1, [running, waiting], running, report)
         progress.on_experiment_end([running, waiting])
         left = 9 - epoch + 9
-        assert f", at most about {duration(5 * left)} left" in capsys.readouterr().err
+        assert f", about {duration(5 * left)} left" in capsys.readouterr().err
 
 
 def _trial(slot: Slot, epochs: int, status: str) -> Any:
