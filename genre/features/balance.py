@@ -15,6 +15,7 @@ from genre.settings import CorpusSettings
 from genre.wording import plural
 
 _SHOWN = 5  # genres
+_MANY = 20  # genres; more folders than that are rather those of artists
 
 
 def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list[str]:
@@ -46,9 +47,15 @@ def _dispersed_genres(tracks: pa.Table, settings: CorpusSettings) -> list[str]:
         wanted = counts.sum() * np.array(splits.wanted_shares(settings))
         if is_dispersed(counts[1:], wanted[1:]).any():  # validation and test
             present = ", ".join(f"{split} {row[split]}" for split in SPLITS)
+            train, valid, test = (f"{count:.3g}" for count in wanted)
             lines.append(
-                f"{genre} has {plural(int(counts.sum()), 'track')} in {plural(number[genre], 'group')}: {present}; "
-                "give it more groups"
+                f"{genre} has {plural(int(counts.sum()), 'track')} in {plural(number[genre], 'group')}: {present}, "
+                f"not {train}, {valid} and {test}; give it more groups"
             )
     more = len(lines) - _SHOWN
-    return lines[:_SHOWN] + ([f"{more} more genres are as far from their shares"] if more > 0 else [])
+    hints = [f"{more} more genres are as far from their shares"] if more > 0 else []
+    if settings.kind == "folder" and 2 * len(lines) > len(number) >= _MANY:
+        hints.append(
+            "if the folders are artists and not genres, use corpus.kind=tags, which reads genres from the files"
+        )
+    return lines[:_SHOWN] + hints

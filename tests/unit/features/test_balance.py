@@ -20,10 +20,19 @@ def test_groups_and_genres_far_from_their_shares_are_named() -> None:
     table = pa.concat_tables([jazz, rock])
     expected = [
         "2 groups (largest: 'a', 7 tracks), 20 tracks without a group",
-        "jazz has 10 tracks in 2 groups: train 7, valid 0, test 3; give it more groups",
+        "jazz has 10 tracks in 2 groups: train 7, valid 0, test 3, not 6.5, 1.5 and 2; give it more groups",
     ]
     assert describe(table, CorpusSettings(), drawn=True) == expected
     assert describe(table, CorpusSettings(), drawn=False) == expected[:1]
+
+
+def test_folders_of_artists_are_suspected() -> None:
+    def lines(kind: str, number: int) -> list[str]:
+        each = [tracks(f"artist {n}", ["first", "second"] * 5, ["train", "test"] * 5) for n in range(number)]
+        return describe(pa.concat_tables(each), CorpusSettings(kind=kind), drawn=True)
+
+    assert "use corpus.kind=tags" in lines("folder", 20)[-1]
+    assert not any("corpus.kind=tags" in line for line in lines("folder", 10) + lines("table", 20))
 
 
 def test_music_without_genres_has_nothing_to_balance() -> None:
