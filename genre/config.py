@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,7 +115,8 @@ def _read_yaml(path: str) -> dict[str, Any]:
 def _split(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator:
-        raise ConfigError(f"{text!r} is not a setting; write key=value, for example output=outputs/run")
+        example = f"corpus.root={text} or output={text}" if os.path.isdir(text) else "output=outputs/run"
+        raise ConfigError(f"{text!r} is not a setting; write key=value, for example {example}")
     return key.strip(), value
 
 

@@ -47,6 +47,10 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     reach.check_writable(config.output)  # before a long scan, or the composing of a corpus
     ledger = Ledger(folder, Recipe.of(config))
     started = time.monotonic()
+    if config.corpus == CorpusSettings():
+        cli.console().print(
+            "prepare: the default corpus is composed music; name yours with corpus.kind and corpus.root"
+        )
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = scan(config.corpus, cli.console().print, output / "scan")
     number = ledger.next_run()

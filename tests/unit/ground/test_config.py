@@ -47,6 +47,7 @@ def test_resolved_configuration_loads_to_itself(tmp_path: Path) -> None:
         ("seed.x=1", "seed"),
         ("spectrogram.f_max=20000", "half of audio.sample_rate"),
         ("justaword", "write key=value"),
+        ("/", "for example corpus.root=/ or output=/"),
         ("corpus.valid_fraction=.nan", "corpus.valid_fraction"),
     ],
 )
