@@ -6,6 +6,7 @@ undone as well. It keeps what earlier runs wrote: the column `undo` leads to the
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -93,13 +94,44 @@ def undo(file: Location) -> pa.Table:
     Raises `ArtifactError` when it is no such table.
     """
     rows = _read(file)
-    rows = rows.filter(pc.is_valid(rows["undo"]))
+    rows = _latest_first(rows.filter(pc.is_valid(rows["undo"])))
     results = _results(rows, lambda row: _with_change(row["undo"], lambda change: file_tags.undo(row["path"], change)))
     undone = rows.select(["path", "field"])
     for name in ("action", "before", "message"):
         undone = undone.append_column(name, results[name])
     (file.parent / UNDONE_NAME).write_bytes(csv_bytes(undone))
     return undone
+
+
+def _latest_first(rows: pa.Table) -> pa.Table:
+    """Return the rows with those of each file together, the field that was written last first.
+
+    The bytes that it restores are those to which the delta of the field before it applies. The table is in the order of
+    the runs that listed the files, also where a later run had nothing to write.
+    """
+    places: dict[str, list[int]] = {}
+    for place, path in enumerate(rows["path"].to_pylist()):
+        places.setdefault(path, []).append(place)
+    for path, fields in places.items():
+        if len(fields) > 1:
+            places[path] = _by_delta({place: rows["undo"][place].as_py() for place in fields})
+    return rows.take(pa.array([place for fields in places.values() for place in fields], pa.int64()))
+
+
+def _by_delta(texts: dict[int, str]) -> list[int]:
+    """Return the places of a file's changes, so that each delta restores the bytes to which the next applies."""
+    deltas = {}
+    for place, text in texts.items():
+        with contextlib.suppress(ValueError):  # it was altered, which the result of the row will say
+            if delta := Change.from_json(text).delta:
+                deltas[place] = delta
+    order: list[int] = []
+    while deltas:
+        restored = {delta.before for delta in deltas.values()}
+        last = next((place for place, delta in deltas.items() if delta.after not in restored), next(iter(deltas)))
+        order.append(last)
+        del deltas[last]
+    return order + [place for place in texts if place not in order]
 
 
 def _plan(row: dict[str, Any], field: Field, overwrite: bool) -> Result:

@@ -64,6 +64,18 @@ def test_all_runs_are_taken_back_together(folder: Location, music: list[Path]) -
     assert (Location.of(folder.path) / "undone.csv").exists()
 
 
+def test_fields_are_taken_back_in_the_order_in_which_they_were_written(folder: Location, music: list[Path]) -> None:
+    """Also after a run that lists the first field again and writes nothing."""
+    contents = [file.read_bytes() for file in music]
+    for field in ("genre", "custom", "comment"):
+        do(folder, music[:3], "Jazz", field=field)
+    assert do(folder, music[:3], "Jazz", field="custom") == do(folder, music[:3], "Jazz") == ["kept"] * 3
+    undone = written_table.undo(folder / "written.csv")
+    assert undone["field"].to_pylist() == ["comment", "custom", "genre"] * 3
+    assert undone["message"].null_count == 9
+    assert [file.read_bytes() for file in music] == contents
+
+
 def test_a_preview_changes_no_file_and_loses_no_earlier_run(folder: Location, music: list[Path]) -> None:
     before = states(music)
     do(folder, music, "Jazz")
