@@ -47,7 +47,7 @@ def _dispersed_genres(tracks: pa.Table, settings: CorpusSettings) -> list[str]:
         wanted = counts.sum() * np.array(splits.wanted_shares(settings))
         if is_dispersed(counts[1:], wanted[1:]).any():  # validation and test
             present = ", ".join(f"{split} {row[split]}" for split in SPLITS)
-            train, valid, test = (f"{count:.3g}" for count in wanted)
+            train, valid, test = (f"{count:.0f}" if count >= 100 else f"{count:.3g}" for count in wanted)
             lines.append(
                 f"{genre} has {plural(int(counts.sum()), 'track')} in {plural(number[genre], 'group')}: {present}, "
                 f"not {train}, {valid} and {test}; give it more groups"

@@ -26,6 +26,11 @@ def test_groups_and_genres_far_from_their_shares_are_named() -> None:
     assert describe(table, CorpusSettings(), drawn=False) == expected[:1]
 
 
+def test_shares_of_a_large_genre_are_numbers_of_tracks() -> None:
+    pop = tracks("pop", ["a"] * 1500 + ["b"] * 501, ["train"] * 1500 + ["test"] * 501)
+    assert "not 1301, 300 and 400; give" in describe(pop, CorpusSettings(), drawn=True)[1]
+
+
 def test_folders_of_artists_are_suspected() -> None:
     def lines(kind: str, number: int) -> list[str]:
         each = [tracks(f"artist {n}", ["first", "second"] * 5, ["train", "test"] * 5) for n in range(number)]
