@@ -6,6 +6,7 @@ Ray reports that a process died, but not by which signal.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import functools
 import signal
@@ -21,6 +22,8 @@ from genre.faults import describe, is_fault
 from genre.settings import Config
 from genre.storage import Location
 
+# what a process lacks or loses on its machine, whatever it reads: memory, open files, another process
+_OF_THE_PROCESS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EPIPE)
 TRIES = 2  # how often a trial is started whose process dies or raises
 
 # what Python's faulthandler writes first (CPython's Modules/faulthandler.c); the hyphen came with 3.13
@@ -77,7 +80,7 @@ def fault(output: Location, result: tune.Result) -> GenreError | None:
     error = getattr(result.error, "cause", None)
     if isinstance(error, (StorageError, DeviceError)):
         return error
-    if isinstance(error, OSError) and is_fault(error, output):
+    if isinstance(error, OSError) and error.errno not in _OF_THE_PROCESS and is_fault(error, output):
         name = PurePosixPath(result.path).name
         return StorageError(
             f"trial {name} cannot reach its storage ({describe(error)}); run the same command again when it answers"

@@ -24,6 +24,7 @@ RAISED: dict[str, Exception] = {
     "away": OSError(errno.ESTALE, os.strerror(errno.ESTALE)),
     "refused": StorageError("s3://bucket/run cannot be reached"),
     "blind": DeviceError("torch sees no GPU on node7"),
+    "large": OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
     "absent": FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)),
 }
 NUMBERS = [signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGKILL]
