@@ -139,7 +139,7 @@ def _with_mpeg_length(content: bytes) -> bytes:
     Without it libsndfile estimates the length from the first frame's bit rate and stops there. That loses more than
     half of a variable-rate file that starts quietly; one that starts loudly looks truncated.
     """
-    start = _after_id3(content)
+    start = after_id3(content)
     frame = _MpegFrame.parse(content[start : start + 4])
     if frame is None or _MpegFrame.parse(content[start + frame.bytes_long :][:4]) is None:
         return content
@@ -156,11 +156,11 @@ def _with_mpeg_length(content: bytes) -> bytes:
 
 def declares_no_length(content: bytes) -> bool:
     """Return whether the length that this MP3 declares is not its own, but was added by `repaired`."""
-    start = _after_id3(content)
+    start = after_id3(content)
     return content[start + 4 : start + 60].lstrip(b"\0").startswith(b"Info" + struct.pack(">II", 1, _MANY_FRAMES))
 
 
-def _after_id3(content: bytes) -> int:
+def after_id3(content: bytes) -> int:
     """Return the offset of the sound, after an ID3v2 tag if there is one."""
     if content[:3] != b"ID3" or len(content) < 10:
         return 0

@@ -48,8 +48,9 @@ def open_stream(content: bytes) -> AbstractContextManager[Stream]:
 
     Raises `AudioError` (unsupported, unreadable), also while blocks are read.
     """
-    is_of_ffmpeg = content[4:8] == b"ftyp" or content.startswith(_OF_FFMPEG)
-    return _open_ffmpeg(content) if is_of_ffmpeg else _open_libsndfile(content)
+    start = containers.after_id3(content)  # which FFmpeg skips in some of its formats only
+    is_of_ffmpeg = content[4:8] == b"ftyp" or content.startswith(_OF_FFMPEG, start)
+    return _open_ffmpeg(content[start:]) if is_of_ffmpeg else _open_libsndfile(content)
 
 
 class _Content(io.BytesIO):

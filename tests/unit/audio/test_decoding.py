@@ -57,6 +57,13 @@ def test_wavpack_is_read_as_the_same_sound_and_refused_when_cut() -> None:
         load(content[: int(0.6 * len(content))])
 
 
+def test_an_id3_tag_in_front_does_not_hide_the_format() -> None:
+    """Some programs put one before AAC, Monkey's Audio and Musepack."""
+    content = encoded_by_pyav(damage.music(22050, 1, 3), 22050, ".wv")
+    tag = b"ID3\4\0\0\0\0\7\x68" + bytes(1000)
+    assert np.array_equal(load(tag + content).wave, load(content).wave)
+
+
 @pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3", "aiff", "au"])
 @pytest.mark.parametrize("share", [0.9, 0.6])
 def test_a_slightly_truncated_file_is_kept_and_marked(container: str, share: float) -> None:
