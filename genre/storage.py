@@ -198,10 +198,11 @@ class Location:
     def delete(self) -> None:
         """Delete this file or folder, if it exists."""
         kind = self._type()
-        if kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
-        elif kind == fs.FileType.File:
-            self.filesystem.delete_file(self.path)
+        with contextlib.suppress(FileNotFoundError):  # another process may delete it at the same time
+            if kind == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
+            elif kind == fs.FileType.File:
+                self.filesystem.delete_file(self.path)
 
     def _type(self) -> fs.FileType:
         return self.filesystem.get_file_info(self.path).type
