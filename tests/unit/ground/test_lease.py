@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -85,8 +86,8 @@ def test_a_lease_that_is_taken_while_another_is_given_back_is_respected(
 ) -> None:
     """Between the failed creation and the look at the holder, the lease is given back and taken by a third job."""
     with held(output, "tag"):
-        read, calls = lease._Lease._read, iter([b""])
-        monkeypatch.setattr(lease._Lease, "_read", lambda self: next(calls, None) or read(self))
+        read, calls = lease._Lease._read, itertools.count()
+        monkeypatch.setattr(lease._Lease, "_read", lambda self: read(self) if next(calls) else None)
         with pytest.raises(GenreError, match="is being written by tag"), held(output, "prepare"):
             pass
         assert (Location.of(output) / FILE).exists()
