@@ -107,8 +107,8 @@ def _guarded(action: Callable[[], Result]) -> Result:
 def _planned(path: str, values: list[str], field: Field, overwrite: bool, earlier: Change | None) -> Result:
     file = TagFile(path)
     state = file.state(field)
-    present = texts(state)
-    if field == "genre" and not present:  # in tags that we do not write: APE, RIFF
+    present = [text for text in texts(state) if text.strip()]  # some programs write an empty text
+    if field == "genre" and not present:  # in tags that we do not write: APE of an MP3, RIFF
         present = list(tags.read(Location.of(path)).genres)
     before = "; ".join(present) or None
     is_ours = earlier is not None and texts(state) in earlier.ours

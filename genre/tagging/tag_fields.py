@@ -3,7 +3,7 @@ r"""The fields of a music file's tags that a genre can be written to: read, set,
 ID3 frames (MP3, AIFF, WAV), Vorbis comments (FLAC, Ogg, Opus), MP4 atoms, ASF attributes and APE items (WavPack,
 Monkey's Audio, Musepack), with mutagen. The other fields, and the version of ID3, stay as they are, but 2.2 becomes
 2.4. Padding may change its size, and an MP4 genre that was stored as a number (`gnre`) becomes the text (`\xa9gen`),
-since mutagen does not write the former.
+since mutagen does not write the former. It removes an ID3v1 block behind APE items, which only `byte_delta` keeps.
 """
 
 from __future__ import annotations

@@ -230,6 +230,21 @@ def test_genres_in_tags_that_are_not_written_count(tones: Path, tmp_path: Path) 
     assert plan(str(path), ["Rock"]) == Result(Action.KEPT, "Jazz")
 
 
+@pytest.mark.parametrize("container", ["mp3", "flac", "wv"])
+def test_an_empty_text_is_no_genre(tones: Path, tmp_path: Path, container: str) -> None:
+    path = Path(shutil.copy(tones / f"tone.{container}", tmp_path))
+    write_tags(path, genre=" ")
+    before = path.read_bytes()
+    written = write_genre(path, "Jazz")
+    assert (written.action, read_genre(path)) == (Action.WRITTEN, "Jazz")
+    assert written.change
+    assert undo(str(path), replace(written.change, delta=None)).action == Action.RESTORED
+    assert texts(TagFile(str(path)).state("genre")) == [" "]
+    write_genre(path, "Jazz")
+    assert undo(str(path), written.change).action == Action.RESTORED
+    assert path.read_bytes() == before
+
+
 def test_a_file_without_support_for_tags_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "song.mp3"
     path.write_bytes(b"not music")
