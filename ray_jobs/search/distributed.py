@@ -27,7 +27,7 @@ from genre.features.windows import Shard
 _TIMEOUT = timedelta(minutes=30)
 _POLL_SECONDS = 0.5  # between looks at processes that start
 _ERRORS_SECONDS = 2.0  # wait for the errors of processes that ended
-_END_SECONDS = 10.0  # wait for processes to end that are done, or were cancelled
+_END_SECONDS = 10.0  # wait for processes to end that are done, or were killed
 
 Follow = Callable[..., object]
 
