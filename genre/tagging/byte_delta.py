@@ -50,8 +50,9 @@ def restore(delta: Delta, after: bytes) -> bytes | None:
     """Return the bytes before the edit; None when `after` is not the file that the edit left."""
     if _digest(after) != delta.after:
         return None
+    view = memoryview(after)  # whose slices are no copies
     before = b"".join(
-        zlib.decompress(base64.b64decode(piece)) if isinstance(piece, str) else after[piece[0] : sum(piece)]
+        zlib.decompress(base64.b64decode(piece)) if isinstance(piece, str) else view[piece[0] : sum(piece)]
         for piece in delta.pieces
     )
     return before if _digest(before) == delta.before else None
