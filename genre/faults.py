@@ -55,11 +55,16 @@ def is_fault(error: OSError, file: Location) -> bool:
 
     A missing or denied file is a fault only if its folder cannot be listed.
     """
-    if isinstance(error, FileNotFoundError) or error.errno in (*_MISSING, *_DENIED) or "ACCESS_DENIED" in str(error):
+    if isinstance(error, FileNotFoundError) or error.errno in _MISSING or is_denied(error):
         return not _can_list(file.parent)
     if error.errno is None:
         return not file.is_local and not _DAMAGED.search(str(error))
     return error.errno not in _OF_THE_FILE
+
+
+def is_denied(error: OSError) -> bool:
+    """Return whether a storage or a file system refuses access."""
+    return error.errno in _DENIED or "ACCESS_DENIED" in str(error)
 
 
 def describe(error: OSError) -> str:

@@ -28,12 +28,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from pyarrow import fs
 from pydantic import Field
 
 from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
 from genre.corpora._artists import artist_key
 from genre.errors import ConfigError, one_line
-from genre.faults import STORAGE_SECONDS, describe, retry
+from genre.faults import STORAGE_SECONDS, describe, is_denied, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
@@ -224,13 +225,18 @@ class _Finder:
 
     def _look_up(self, path: str) -> tuple[str, int, float]:
         file = self._locate(path)
-        try:
-            info = retry(lambda: file.filesystem.get_file_info(file.path), file, STORAGE_SECONDS)
-        except OSError as error:
-            raise ConfigError(
-                f"files listed as {path!r} cannot be reached ({describe(error)}); check your access"
-            ) from None
-        return (file.address, *size_and_time(info))
+
+        def ask() -> fs.FileInfo:
+            try:
+                return file.filesystem.get_file_info(file.path)
+            except OSError as error:
+                if is_fault(error, file) and not is_denied(error):
+                    raise
+                raise ConfigError(
+                    f"files listed as {path!r} cannot be reached ({describe(error)}); check your access"
+                ) from None
+
+        return (file.address, *size_and_time(retry(ask, file, STORAGE_SECONDS)))
 
     def _locate(self, path: str) -> Location:
         return open_root(path, "path") if "://" in path or path.startswith(("/", "~")) else self._folder / path
