@@ -151,18 +151,20 @@ class ClipCache:
             writers = [stack.enter_context(_SplitWriter(target, split, self)) for split in self.splits]
             tracks = features.tracks()
             used = tracks.filter(pc.is_in(tracks["split"], value_set=pa.array(self.splits, pa.string())))
-            # one thread writes a row group while this one reads and sums the next
-            thread = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-            written: list[Future[None]] = []
+            # While this thread reads a row group, others write the last one, sum its levels, and wait for the disk,
+            # which begins to write only when it is asked.
+            threads = stack.enter_context(ThreadPoolExecutor(max_workers=2 * len(writers) + 1))
+            tasks: list[Future[None]] = []
+            flushes: list[Future[None]] = []
             for file, rows in features.iter_clips(used):
                 taken = [writer.take(file, rows) for writer in writers]
-                _wait(written)
-                written = [thread.submit(writer.write, *clips) for writer, clips in zip(writers, taken, strict=True)]
-                spectrograms, chosen, _ = taken[0]
-                peaks = rows["peak_db"].to_numpy(zero_copy_only=False)
-                for row in chosen.tolist():
-                    statistics.add(spectrograms[row], float(peaks[row]))
-            _wait(written)
+                _wait(tasks)
+                tasks = [threads.submit(writer.write, *clips) for writer, clips in zip(writers, taken, strict=True)]
+                tasks.append(threads.submit(_add, statistics, rows, *taken[0][:2]))
+                if all(flush.done() for flush in flushes):
+                    _wait(flushes)
+                    flushes = [threads.submit(writer.flush) for writer in writers]
+            _wait(tasks + flushes)
             for writer in writers:
                 writer.finish()
         return statistics
@@ -213,6 +215,10 @@ class _SplitWriter:
                 content = spectrograms[chosen[run[0]] : chosen[run[-1]] + 1]
                 _write_at(self._file, int(positions[run[0]]) * self._shape.bytes, content.reshape(-1).data)
 
+    def flush(self) -> None:
+        """Wait until the disk has what was written so far."""
+        os.fdatasync(self._file.fileno())
+
     def finish(self) -> None:
         """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing."""
         self._rows.check_complete()
@@ -228,9 +234,16 @@ class _SplitWriter:
             writer.write_batch(tracks)
 
 
-def _wait(written: list[Future[None]]) -> None:
-    for write in written:
-        write.result()
+def _wait(tasks: list[Future[None]]) -> None:
+    for task in tasks:
+        task.result()
+
+
+def _add(statistics: LevelStatistics, rows: pa.RecordBatch, spectrograms: Bytes, chosen: Ints) -> None:
+    """Add the chosen clips of a row group."""
+    peaks = rows["peak_db"].to_numpy(zero_copy_only=False)
+    for row in chosen.tolist():
+        statistics.add(spectrograms[row], float(peaks[row]))
 
 
 def _write_at(file: IO[bytes], offset: int, content: memoryview) -> None:
