@@ -199,6 +199,7 @@ def _planned(
     repetition = Repetition.of(card, model)
     manifest = features.manifest
     deciding = repetition.deciding() | {"features": [manifest.fingerprint, manifest.contents]}
+    deciding |= experiment.start_of(repetition.experiment.train, folder)
     folds_key = {key: value for key, value in asdict(all_folds[0]).items() if key != "number"}
     parent = folder / "fold_predictions" / f"{label}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
     return card, [

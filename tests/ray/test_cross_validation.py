@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.folds import Fold
 from genre.model import calibration
-from genre.model.card import read_card
+from genre.model.card import read_card, write_card
 from genre.model.saved_model import SavedEnsemble
 from genre.report.entries import SavedRuns
 from genre.settings import DEFAULT_PRECISION, CacheSettings, Config
@@ -94,6 +96,24 @@ def test_a_second_run_trains_only_the_folds_that_are_missing(
     assert fold_files(output) == [kept, lost]
     assert kept.stat().st_mtime_ns == before
     assert lost.read_bytes() == content
+
+
+def test_folds_are_trained_again_when_other_weights_are_at_the_address_they_start_from(
+    output: Location, tmp_path: Path
+) -> None:
+    features, folder = Features.open(output / "features"), output / "cross_validation"
+    body, model = Location.of(tmp_path / "body"), Location.of(tmp_path / "model")
+    card, weights = read_card(output / "models" / "cnn")
+    facts = copy.deepcopy(card.facts)
+    facts["settings"]["train"]["init_from"] = str(body)
+    write_card(model, replace(card, facts=facts), weights)
+    files = []
+    for number in (0, 0, 1):
+        write_card(body, card, f"{number:064d}")
+        planned = CrossValidation.plan(features, [SavedRuns("cnn", [model])], 2, 0, folder)
+        files.append({str(training.file) for training in planned.trainings})
+    assert files[0] == files[1]
+    assert not files[0] & files[2]
 
 
 def test_the_saved_model_is_calibrated_by_the_predictions_of_the_folds(output: Location) -> None:
