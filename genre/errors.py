@@ -58,7 +58,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"  # less audio than audio.min_seconds, after trimming
     SILENT = "silent"  # nothing above the silence threshold
     NON_FINITE = "non_finite"  # NaN or infinite samples
-    ABSURD_HEADER = "absurd_header"  # declares a length, rate or channel count beyond the limits
+    ABSURD_HEADER = "absurd_header"  # needs more than the limits: declared or decoded length, rate, channels, memory
     TRUNCATED = "truncated"  # the file ends before enough of what its header declares
     TIMED_OUT = "timed_out"  # took longer than decoding.file_timeout_s
     CRASHED = "crashed"  # the process that decoded it died

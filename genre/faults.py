@@ -23,7 +23,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM)
 _OF_THE_FILE = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-# what Arrow says of a page of Parquet that it has read and cannot decode; as from an object store, without a number
+# what Arrow says of a page of Parquet that it has read and cannot decode: an OSError without errno, as are those of an
+# object store
 _DAMAGED = re.compile(r"(?i)corrupt|codec failed|decompress|deserializ|byte_array")
 
 T = TypeVar("T")

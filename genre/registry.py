@@ -1,7 +1,7 @@
 """Plug-ins: the modules in `genre/architectures/` and `genre/corpora/`, and those that other packages register.
 
-The name of a module here is its registration. Another package registers a module with an entry point whose group is
-`genre.architectures` or `genre.corpora`; see examples/genre_plugin_example.
+A module in one of these two folders is registered by its file name. Another package registers a module with an entry
+point whose group is `genre.architectures` or `genre.corpora`; see examples/genre_plugin_example.
 """
 
 from __future__ import annotations

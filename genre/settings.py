@@ -104,7 +104,7 @@ class PrepareSettings(Settings):
 
 
 class DecodingSettings(Settings):
-    """Limits on the decoding of one file. Read by every job that decodes audio."""
+    """Limits on the decoding of one file, and whether rejects are decoded again. Read by every job that decodes."""
 
     file_timeout_s: float = Field(120.0, gt=0, le=86400, description="time limit in seconds for decoding one file")
     max_file_memory_mb: int = Field(
@@ -133,7 +133,7 @@ class CacheSettings(Settings):
         0.0,
         ge=0,
         description="maximum size of all copies of a machine in GB; the least recently used are deleted first; "
-        "0: nine tenths of what is free on the disk",
+        "0: nine tenths of the disk space that is free or held by them",
     )
 
 

@@ -150,7 +150,7 @@ class Location:
         try:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
         except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-            # pyarrow reports a damaged page as an error of reading, but without a number as the system's errors have
+            # pyarrow raises a plain OSError without errno for a damaged page; errors of the system have an errno
             if isinstance(error, OSError) and not (self.is_local and type(error) is OSError and error.errno is None):
                 raise
             raise ArtifactError(

@@ -3,7 +3,7 @@
     genre embed inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
 
 Write OUTPUT/embeddings/embeddings.parquet, and OUTPUT/tags as `tag` does, in the same pass; with embed.clips=true also
-OUTPUT/embeddings/clips.parquet, a vector for each clip. Run again after an interruption, or after adding files, it does
+OUTPUT/embeddings/clips.parquet, a vector for each clip. After an interruption, or with new files, the same command does
 only new content. `similar` and `playlist` search the vectors of the files.
 """
 

@@ -4,8 +4,8 @@ With model=FOLDER it scores that model, otherwise every model below OUTPUT/model
 
 With evaluate.folds=5 it divides all labelled tracks into 5 folds by group, trains each model again for every fold, on
 the tracks of the others, and scores each track by the networks that never saw its group. It writes the report and the
-folds to OUTPUT/cross_validation, and calibrates the models below OUTPUT/models by these scores. Run again after an
-interruption, it trains only what is missing.
+folds to OUTPUT/cross_validation, and calibrates the models below OUTPUT/models by these scores. After an
+interruption, the same command trains only what is missing.
 """
 
 from __future__ import annotations

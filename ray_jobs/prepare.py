@@ -1,6 +1,6 @@
 """Turn a corpus into log-mel features: scan, decode, spectrogram, Parquet, in parallel on all workers.
 
-Write OUTPUT/features. Run again after an interruption or with new files, it does only what is missing. OUTPUT/scan
+Write OUTPUT/features. After an interruption, or with new files, the same command does only what is missing. OUTPUT/scan
 keeps what the scan read of files, such as their tags; it may be deleted.
 """
 

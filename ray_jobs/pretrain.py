@@ -3,8 +3,8 @@
 Write OUTPUT/pretrained/<architecture>, for init_from=. It learns from the tracks of split train and those without a
 genre, whose genres it does not read: two windows of a track (pretrain.pairs=group: of two tracks of an artist) are
 alike, all others of the batch are not. Settings of train.* apply, except epochs and batch_size, and those of labels
-and validation: class_weights, label_smoothing, mixup, mixstyle, patience and eval_windows. Run again after an
-interruption, the job resumes after the last finished epoch, with any number of workers.
+and validation: class_weights, label_smoothing, mixup, mixstyle, patience and eval_windows. After an
+interruption, the same command resumes after the last finished epoch, with any number of workers.
 """
 
 from __future__ import annotations

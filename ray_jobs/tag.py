@@ -6,8 +6,8 @@
     genre tag undo=outputs/mine/tags/written.csv
 
 Write OUTPUT/tags: the genres of each file (Parquet, CSV and JSON Lines), a timeline (Parquet and CSV), and the files
-that could not be read, with the reason. Run again after an interruption, or after adding files, it does only new
-content.
+that could not be read, with the reason. After an interruption, or with new files, the same command does
+only new content.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Train one architecture on prepared features, with one process or several.
 
 Write OUTPUT/models/<architecture>. train.batch_size is the global batch and train.learning_rate belongs to it: each
-of the train.workers takes an equal share of every batch. Run again after an interruption, the job resumes after the
+of the train.workers takes an equal share of every batch. After an interruption, the same command resumes after the
 last finished epoch, with any number of workers; it refuses other settings. The test split is not used.
 """
 
@@ -32,7 +32,7 @@ from ray_jobs.engine.training import Training
 
 
 def run(config: Config) -> None:
-    """Train `config.architecture` into OUTPUT/models/<label>; the label is the architecture, and what it started from.
+    """Train `config.architecture` into OUTPUT/models/<label>; the label names pretrained weights too.
 
     Raises `ConfigError` when an interrupted run of that label had other settings, or when the model of train.init_from
     learned from the validation tracks.

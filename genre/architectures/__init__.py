@@ -74,8 +74,8 @@ def load_pretrained(name: str, values: dict[str, Any], network: torch.nn.Module)
 def label(name: str, values: dict[str, Any]) -> str:
     """Return the label of models with these settings: `resnet`, `resnet-imagenet` or `resnet-pretrained` (from a file).
 
-    It is the name of the model's folder, of its run and of its row on the leaderboard: models with different initial
-    weights are compared as different models.
+    It is the name of the model's folder, of its run and of its row on the leaderboard: models with and
+    without pretrained weights are compared as different models. `train.init_from` does not change it.
     """
     source = values.get("pretrained")
     if not source:

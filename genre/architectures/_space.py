@@ -15,7 +15,7 @@ class Choice:
     values: tuple[Any, ...]
 
     def nearest(self, value: Any) -> Any:
-        """Return `value`, or the first of the values if it is none of them."""
+        """Return `value` if it is one of the values, else the first of them: choices have no distance."""
         return value if value in self.values else self.values[0]
 
 

@@ -2,9 +2,9 @@
 Blocks from torchvision, under torchvision's names, so that its state dictionaries fit at full width.
 
 The published stem, a 7 x 7 convolution with stride 2 and max pooling with stride 2, is made for photographs of 224 x
-224 pixels. It reduces the 40 to 128 rows of a spectrogram window to a quarter. The small stem has a 3 x 3 convolution
-with stride 1, as in the paper for small pictures (section 4.2), and keeps the pooling. On real spectrograms it was ten
-percentage points more accurate (docs/LOG.md), at four times the cost.
+224 pixels. The published stem reduces the 40 to 128 rows of a spectrogram window to a quarter. The small stem has a 3 x
+3 convolution with stride 1, as in the paper for small pictures (section 4.2), and keeps the pooling. On real
+spectrograms the small stem was ten percentage points more accurate (docs/LOG.md), at four times the cost.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Channel:
 
     def __init__(self, connection: Connection, memory: mmap.mmap) -> None:
         self._connection, self._memory = connection, memory
-        # Connection.poll would create one for each call, which takes as long as everything else
+        # one poller for all calls: Connection.poll creates one each time, which takes as long as everything else
         self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
 

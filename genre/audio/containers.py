@@ -85,7 +85,10 @@ def _sound_data(content: bytes) -> _SoundData | None:
 
 
 def _walk(content: bytes, layout: _Chunks) -> _SoundData | None:
-    """Follow the chunks (name, size, content padded to even length) up to the one that holds the sound."""
+    """Follow the chunks up to the one that holds the sound.
+
+    A chunk is a name, a size and its content, which is padded to an even length except in CAF.
+    """
     position, long_size = layout.start, None
     head = 4 + layout.size.size
     while position + head <= len(content):

@@ -1,4 +1,4 @@
-"""Bytes of a music file -> blocks of samples. No other module uses libsndfile or FFmpeg.
+"""Bytes of a music file -> blocks of samples. No other module decodes the music of a corpus with libsndfile or FFmpeg.
 
 libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF, CAF and others, FFmpeg the MPEG-4 and Windows Media families, WavPack,
 Monkey's Audio and Musepack. The content decides which one is used, never the name. A file is decoded block by block, so

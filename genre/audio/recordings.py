@@ -1,8 +1,8 @@
 """Bytes of a music file -> mono, resampled, normalised, trimmed clips of one length, or an `AudioError`.
 
-The order is fixed: decode, check, mix down, resample, normalise, trim, cut. Mixing down comes before
-resampling because it halves the work and the two commute. Normalising comes before trimming so that a quiet
-recording is trimmed like a loud one. The sound is not changed otherwise: a DC offset stays, and floats
+The order is fixed: decode, check the header, mix down, resample, check the samples, normalise, trim, cut. Mixing down
+comes before resampling because it halves the work and the two commute. Normalising comes before trimming so that a
+quiet recording is trimmed like a loud one. The sound is not changed otherwise: a DC offset stays, and floats
 beyond full scale are accepted.
 """
 
@@ -37,7 +37,10 @@ _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults
 
 @dataclass(frozen=True)
 class Recording:
-    """A decoded file: its mono waveform (samples,) at `audio.sample_rate`, with a peak of 1, and its properties."""
+    """A decoded file: its mono waveform (samples,) at `audio.sample_rate`, and its properties.
+
+    `load` and `of_samples` scale the waveform to a peak of 1.
+    """
 
     wave: Float32
     sample_rate: int  # Hz, of the file

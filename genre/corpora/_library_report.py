@@ -35,8 +35,8 @@ class LibraryReport:
     def __init__(self, files: Sequence[LibraryFile], names: GenreNames, min_tracks: int, min_artists: int) -> None:
         self._files, self._names = files, names
         self._limits = min_tracks, min_artists
-        self._tracks: Counter[str] = Counter()  # by the first genre of a file
-        self._units: dict[str, set[str]] = defaultdict(set)
+        self._tracks: Counter[str] = Counter()  # by the first genre of a file, which decides what is a class
+        units: dict[str, set[str]] = defaultdict(set)
         self._spellings: dict[str, Counter[str]] = defaultdict(Counter)
         for file in files:
             for text in file.genres:
@@ -44,16 +44,24 @@ class LibraryReport:
                     self._spellings[key][text] += 1
             if file.keys:
                 self._tracks[file.keys[0]] += 1
-                # a track without an artist is a unit of its own when splits are drawn
-                self._units[file.keys[0]].add(file.group or f"track {file.audio.relative}")
+                units[file.keys[0]].add(_unit(file))
         self._classes = {
-            key for key, count in self._tracks.items() if count >= min_tracks and len(self._units[key]) >= min_artists
+            key for key, count in self._tracks.items() if count >= min_tracks and len(units[key]) >= min_artists
         }
         self._titles = {key: self._title(key) for key in self._spellings}
+        learned: dict[str, set[str]] = defaultdict(set)
+        for file in files:
+            if genre := self._class_of(file):
+                learned[genre].add(_unit(file))
+        self._units = {**units, **learned}  # of a class by the genre that a file gets, of another by its first
 
     def genre_of(self, file: LibraryFile) -> str | None:
         """Return the first genre of a file that is a class; None where there is none."""
-        return next((self._titles[key] for key in file.keys if key in self._classes), None)
+        key = self._class_of(file)
+        return self._titles[key] if key else None
+
+    def _class_of(self, file: LibraryFile) -> str | None:
+        return next((key for key in file.keys if key in self._classes), None)
 
     def lines(self) -> Iterator[str]:
         """Yield the report: the classes, what is unlabelled and why, and what is odd."""
@@ -105,7 +113,7 @@ class LibraryReport:
                 for key in small
             ]
             yield (
-                f"unlabelled: genres with fewer than corpus.params.min_tracks={self._limits[0]} or "
+                f"not learned: genres with fewer than corpus.params.min_tracks={self._limits[0]} or "
                 f"min_artists={self._limits[1]}: {listed(names, _NAMED)}"
             )
         ignored = Counter(text for file in self._files if not file.keys for text in file.genres)
@@ -161,6 +169,11 @@ class LibraryReport:
                 f"odd: {plural(len(unreadable), 'file')} without readable tags; the first is {first.audio.relative} "
                 f"({first.problem})"
             )
+
+
+def _unit(file: LibraryFile) -> str:
+    """Return the artist of a file. A track without one is a unit of its own when splits are drawn."""
+    return file.group or f"track {file.audio.relative}"
 
 
 def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:

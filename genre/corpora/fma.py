@@ -8,10 +8,10 @@
     fma_large/000/000002.mp3       106,574 tracks, half of them of these 16 genres, including the medium ones
     fma_full/000/000002.mp3        the tracks of fma_large at full length
 
-A subset is read from the folder of a larger one, but not from `fma_full`, where its own does not exist. `track_id` is
-the number in six digits, the genre is `genre_top`: the top-level parent of a track's genres. A track without a genre,
-or with genres of several parents, is `unlabelled`: half of `large`. The group is the artist. In the official split
-(training, validation, test) no artist is in two splits.
+Where the folder of a subset does not exist, it is read from that of a larger one, but never from `fma_full`. `track_id`
+is the number in six digits, the genre is `genre_top`: the top-level parent of a track's genres. A track without a
+genre, or with genres of several parents, is `unlabelled`: half of `large`. The group is the artist. In the official
+split (training, validation, test) no artist is in two splits.
 
 Tracks are in the order of the metadata. A listed track whose file does not exist is yielded with size `MISSING` and
 ends in the rejects; an audio file that the metadata does not list is an error. Known bad tracks of fma_small

@@ -51,8 +51,10 @@ class Params(Settings):
     """What counts as a genre."""
 
     genres: str = Field("", description="YAML file of aliases, parents and texts to ignore; empty: the one that ships")
-    min_tracks: int = Field(20, ge=1, description="genres with fewer tracks are not learned; their tracks: unlabelled")
-    min_artists: int = Field(3, ge=1, description="genres of fewer artists are not learned; their tracks: unlabelled")
+    min_tracks: int = Field(20, ge=1, description="genres with fewer tracks are not learned")
+    min_artists: int = Field(
+        3, ge=1, description="genres of fewer artists are not learned; a track gets the next genre in its tags, or none"
+    )
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:

@@ -141,7 +141,7 @@ def _contents(shard: ShardFile, known: str | None) -> _Contents:
 
 def _read(shard: ShardFile) -> _Contents:
     """Read the headers and labels of a shard. Raises the `OSError` of a fault of its storage."""
-    contents = _Contents(shard, is_tar=shard.size < tarfile.BLOCKSIZE)  # one that ends in its first header
+    contents = _Contents(shard, is_tar=shard.size < tarfile.BLOCKSIZE)  # a shorter file counts as a truncated tar file
     try:
         with shard.file.filesystem.open_input_file(shard.file.path) as stream:
             _read_members(contents, io.BufferedReader(stream, _BUFFER))

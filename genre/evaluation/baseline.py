@@ -3,8 +3,9 @@
 Up to `EXACT_TRACKS` training tracks it is scikit-learn's SVC with an RBF kernel, whose time grows with the square of
 the tracks. With more, the same kernel is approximated by the Nystroem method (Williams and Seeger, NIPS 2001), and a
 linear machine is fitted by least squares (Suykens and Vandewalle, "Least squares support vector machine classifiers",
-Neural Processing Letters 9, 1999): one pass over the tracks gives the machines of all penalties, and memory holds a
-batch. The penalty C is chosen on the validation split, like the best epoch of a network, or by its mean over folds.
+Neural Processing Letters 9, 1999): two passes over the tracks, one for the scaler, give the machines of all penalties,
+and memory holds a batch. The penalty C is chosen on the validation split, like the best epoch of a network, or by its
+mean over folds.
 """
 
 from __future__ import annotations

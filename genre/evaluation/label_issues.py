@@ -2,9 +2,9 @@
 
 The probabilities must come from models that did not learn from these labels. A model is confident that a track has a
 genre when the probability of that genre is at least its mean over the tracks with that label. The number of wrong
-labels is estimated by the tracks whose most probable confident genre is not their label. The probability of the label
-alone shows better which they are: of the tracks with another prediction, this many with the lowest are listed (as in
-the paper's "prune by class", but for all genres together).
+labels is estimated: it is the number of tracks whose most probable confident genre is not their label. Which labels are
+wrong is decided by the probability of the label: among the tracks with another prediction, this many with the lowest
+probability are listed (as in the paper's "prune by class", but for all genres together).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Explanation:
         return max(1, round(1 / self.frame_seconds))
 
     def by_second(self) -> list[tuple[float, float]]:
-        """Return for each second its start in the file, in seconds, and the sum of its relevance."""
+        """Return for each second, in whole frames, its start in the file, in seconds, and the sum of its relevance."""
         frames, total = self.frames_per_second, self.relevance.sum(axis=0)
         return [
             (self.start + begin * self.frame_seconds, float(total[begin : begin + frames].sum()))

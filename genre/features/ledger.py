@@ -133,7 +133,7 @@ class Ledger:
         kept = outcomes.take(row_of(unchanged, outcomes))
         for name in ("path", "size", "modified"):
             kept = kept.set_column(kept.schema.get_field_index(name), name, unchanged[name])
-        touched = select_pending(kept, outcomes)
+        touched = select_pending(kept, outcomes)  # those whose time or place differs from the stored outcome
         if len(touched):
             (self.folder / "outcomes" / f"{run:05d}-touched.parquet").write_table(touched)
         return pa.concat_tables([others, kept]).sort_by("track_id")

@@ -112,7 +112,7 @@ def with_defaults(content: dict[str, Any], tracks: pa.Table, folder: Location) -
 def fingerprint_of_tracks(tracks: pa.Table) -> str:
     """Return 16 hex digits that change whenever a track, its audio, recording, genre, group or split does.
 
-    They are those of earlier versions for tracks without near copies.
+    For tracks without near copies they are the digits that earlier versions computed.
     """
     names = ["track_id", "sound", "genre", "group", "split"]
     if tracks["recording"].null_count < len(tracks):

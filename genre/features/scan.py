@@ -50,8 +50,9 @@ def scan(
 def check_present(scanned: pa.Table, outcomes: pa.Table) -> None:
     """Raise `StorageError` when the file of a track that has clips is away together with its folder, as with a disk.
 
-    A track that is a reject loses its clips. `outcomes` are those of earlier runs. A file that is missing from a folder
-    with other files was deleted, and one that was never prepared may be a part of the corpus that nobody has.
+    Without this error the track would become a reject, and its clips would be deleted. `outcomes` are those of earlier
+    runs. A file that is missing from a folder with other files was deleted, and one that was never prepared may be a
+    part of the corpus that nobody has.
     """
     gone = scanned.filter(pc.equal(scanned["size"], MISSING))
     earlier = outcomes.select(["part"]).take(row_of(gone, outcomes))

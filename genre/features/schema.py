@@ -23,7 +23,7 @@ TRACK_SCHEMA = pa.schema(
         ("modified", pa.float64()),
         ("content", pa.string()),  # SHA-256 of the file
         ("sound", pa.string()),  # SHA-256 of the spectrograms: equal for the same audio in different files
-        ("recording", pa.string()),  # equal for near copies, see `near_copies`; null: a track without any
+        ("recording", pa.string()),  # the `sound` of one of its near copies, equal for all of them; null: it has none
         ("sketch", pa.binary()),  # see `sketches`; null: it has too few landmarks, or an earlier version wrote the row
         ("seconds", pa.float64()),
         ("sample_rate", pa.int32()),

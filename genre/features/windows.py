@@ -40,7 +40,7 @@ class Shard:
 
     @property
     def of_clips(self) -> Shard:
-        """The shard among the workers that divide the clips of this machine: its own, or all where it has all clips."""
+        """This worker among those that divide the clips of its machine; among all where each machine has all clips."""
         return self.peers or self
 
 

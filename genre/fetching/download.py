@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 20
 # tries in a row without a byte, until the next mirror: of a mirror that has sent none so far, and of one that has
 _FIRST_TRIES, _TRIES = 2, 9
 _TIMEOUT_SECONDS = 60.0  # without an answer or a byte
-_BUSY = (408, 425, 429)  # answers that pass, as those from 500 do
+_BUSY = (408, 425, 429)  # temporary refusals, as all answers from 500 on: worth another try
 
 
 class Watch(Protocol):
@@ -185,7 +185,7 @@ def _attempt(url: str, part: _Part, watch: Watch) -> bool:
     """Add the bytes that one connection gives to `part`. Return whether it is complete."""
     with urlopen(Request(url, headers=_headers(url, part)), timeout=_TIMEOUT_SECONDS) as response:
         if response.headers.get_content_type() == "text/html":
-            raise _RefusedError("answers with a web page")  # of a login or an error, not a reason to drop our bytes
+            raise _RefusedError("answers with a web page")  # a login or an error; what has arrived is kept
         if response.status == 206:
             _continue(url, part, response)
         else:

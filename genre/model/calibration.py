@@ -1,9 +1,9 @@
 """Calibrated probabilities, and the thresholds below which the best genre is reported as "unknown".
 
-A saved model has `validation.parquet`: probabilities for tracks that were held out. A training writes its own for the
-validation tracks, by which its epoch was chosen. After a search over folds they are those of the folds for all tracks
-that are not test, and a cross-validation replaces them by those for all labelled tracks, each by a network that was
-trained like the model and never saw the track's group. Temperature and thresholds are computed from these when the
+A saved model may have `validation.parquet`: probabilities for tracks that were held out. A training writes its own for
+the validation tracks, by which its epoch was chosen. After a search over folds they are those of the folds for all
+tracks that are not test, and a cross-validation replaces them by those for all labelled tracks, each by a network that
+was trained like the model and never saw the track's group. Temperature and thresholds are computed from these when the
 model is loaded, so they always match the weights. They can be fitted for several models together, for any precision.
 
 The calibrated quantity is the reported one: the mean of a track's probabilities over its windows. Its logarithm takes

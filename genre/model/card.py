@@ -1,4 +1,4 @@
-"""`model.json`, the card of a saved model. No other module reads or writes that file's content.
+"""`model.json`, the card of a saved model. No other module interprets or writes that file's content.
 
     model.json     architecture, parameters, classes, feature settings, windows, facts, SHA-256 of the weights
 

@@ -1,4 +1,4 @@
-"""What a saved model learned from: the tracks of features that it was made with, or of others."""
+"""Which tracks of a features folder a saved model learned from."""
 
 from __future__ import annotations
 

@@ -107,11 +107,12 @@ class Entry:
 class Board:
     """The content of one report.
 
-    `truth` is (tracks,) class indices. `part` names the split that the tracks belong to; only `test`, and `all`
-    in a cross-validation, had no influence on the models. `groups` names the artist of each track. `commit` is that of
-    the code. `compared` holds results on other test sets, such as another split (see `merging.merge`). `missing` gives,
-    by name, why an architecture that was searched has no entry. Raises `ArtifactError` when the parts do not fit
-    together.
+    `truth` is (tracks,) class indices. `part` names the split that the tracks belong to; only the tracks of `test` had
+    no influence on the models. Those of `all`, in a cross-validation, chose settings and numbers of epochs, but no
+    network learned from the group that it judges. `groups` names the group of each track, or the track itself where
+    none is known; None: no group is known. `commit` is that of the code. `compared` holds results on other test sets,
+    such as another split (see `merging.merge`). `missing` gives, by name, why an architecture that was searched has no
+    entry. Raises `ArtifactError` when the parts do not fit together.
     """
 
     title: str

@@ -7,7 +7,6 @@ trained the model has to choose. Unknown facts are left out or called unknown, a
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from genre import registry
 from genre.evaluation.metrics import SCORES
 from genre.evaluation.robustness import UNCHANGED
 from genre.model import thresholds
@@ -63,7 +63,7 @@ def markdown(
     `corpus` describes the training data, `row` the model's scores on test tracks (of the same genres), `correction`
     how `genre.Tagger` corrects its probabilities, and `versions` the libraries that trained it.
     """
-    docstring = importlib.import_module(f"genre.architectures.{card.architecture}").__doc__ or ""
+    docstring = registry.load("genre.architectures", card.architecture).__doc__ or ""
     text = markdown_text(
         "model_card",
         {

@@ -92,8 +92,8 @@ class Search:
 def expected_best(trials: Iterable[Trial], tried: int) -> float | None:
     """Return the mean, over all choices of `tried` of the trials with a score, of the highest validation macro F1.
 
-    It shows what a shorter search would have found (Dodge et al., "Show Your Work", EMNLP 2019), here without bias
-    (Tang et al., "Showing Your Work Doesn't Always Work", ACL 2020). Every search starts with the trial of the
+    It shows what a shorter search would have found (Dodge et al., "Show Your Work", EMNLP 2019), by a formula without
+    bias (Tang et al., "Showing Your Work Doesn't Always Work", ACL 2020). Every search starts with the trial of the
     configured settings, so this one is in all choices. None where fewer trials have a score.
     """
     scored = [(trial.valid_f1, trial.is_configured) for trial in trials if trial.valid_f1 is not None]

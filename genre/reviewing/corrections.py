@@ -22,7 +22,7 @@ COLUMNS = ("path", "genre", "group")
 
 
 class Corrections:
-    """The rows of the file. `incomplete` is the last row that opening it removed, "" if there was none."""
+    """The rows of the file. `incomplete` is the unfinished last row that was removed when it was opened, or ""."""
 
     def __init__(self, file: Location) -> None:
         """Read `file` if it exists. Raises `ArtifactError` when it is no table of corrections."""

@@ -85,7 +85,10 @@ def plan(
 
 
 def write(path: str, change: Change) -> Result:
-    """Apply a planned change; the result has it with its delta. It fails when the field was changed since."""
+    """Write the values of a planned change. The result holds the change with its delta.
+
+    It is a failure when another program changed the field after it was planned.
+    """
     return _guarded(lambda: _written(path, change))
 
 

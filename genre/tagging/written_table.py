@@ -106,8 +106,9 @@ def undo(file: Location) -> pa.Table:
 def _latest_first(rows: pa.Table) -> pa.Table:
     """Return the rows with those of each file together, the field that was written last first.
 
-    The bytes that it restores are those to which the delta of the field before it applies. The table is in the order of
-    the runs that listed the files, also where a later run had nothing to write.
+    Each delta restores the bytes that the delta of the field before it applies to, so the last one has to be taken back
+    first. The order of the table does not say which was last: it is that of the runs that listed the files, also where
+    a later run had nothing to write.
     """
     places: dict[str, list[int]] = {}
     for place, path in enumerate(rows["path"].to_pylist()):

@@ -50,9 +50,9 @@ class PretrainingEpoch:
 class Pretrainer:
     """Trains the body of a classifier, whose last layer is replaced by a projection until `body` is called.
 
-    `settings` are those of training, with the epochs, and the windows of a batch over all workers, that `pretraining`
-    asks for. With several workers each takes its share of the pairs of every batch, and the loss is that of the
-    complete batch; `shard` and `wrap` are as in `Trainer`. Raises `ConfigError` where there are too few pairs.
+    `settings` are those of training; their epochs and batch_size are already those of `pretraining`. With several
+    workers each takes its share of the pairs of every batch, and the loss is that of the complete batch; `shard` and
+    `wrap` are as in `Trainer`. Raises `ConfigError` where there are too few pairs.
     """
 
     def __init__(

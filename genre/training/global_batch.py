@@ -1,4 +1,6 @@
-"""What makes a step of several workers that of one worker with the complete batch: values and statistics of all of it.
+"""Make a step of several workers equal to a step of one worker with the complete batch.
+
+The values of all workers are gathered, and the statistics of batch norm are those of all of them.
 
 Averaged gradients suffice where the loss is a mean over windows and batch norm may normalise each worker's share by
 itself. A loss that compares windows needs those of all workers. If each worker normalised its own share, the statistics

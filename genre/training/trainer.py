@@ -166,7 +166,8 @@ class Trainer:
     def best_predictions(self) -> Float32:
         """Return the probabilities of the best epoch for all validation tracks, (tracks, classes).
 
-        All workers have to call this when each machine has a share of the tracks.
+        Loads the weights of that epoch into the classifier, so the training cannot continue. All workers have to call
+        this when each machine has a share of the tracks.
         """
         best, settings = self.use_best(), self.settings
         if self.shard.peers is None:

@@ -26,7 +26,7 @@ class Mailbox:
         self._messages.append(message)
 
     def after(self, received: int) -> list[Any]:
-        """Return the messages after the first `received`, which are forgotten."""
+        """Forget the first `received` messages, which the driver has, and return the others."""
         del self._messages[: received - self._forgotten]
         self._forgotten = received
         return list(self._messages)

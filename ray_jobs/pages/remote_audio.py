@@ -15,7 +15,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def remote_audio(address: str, wanted: str, media_type: str) -> Response:
-    """Return the file at `address`, or at most 2 MiB of the part that `wanted`, a header Range, names.
+    """Return the file at `address`; if the header Range `wanted` names a part, at most its first 2 MiB.
 
     The response may be shorter than the part that a player asks for. Raises `RefusedError` for a file
     that cannot be read, and for a part beyond its end.

@@ -158,9 +158,9 @@ class CrossValidation:
                 ratio = len(self.tracks) * (1 - 1 / count) / self._learned_from(trainings[0])
                 if not 1 / MOST_MORE <= ratio <= MOST_MORE:
                     kept.append(
-                        f"{name}: calibration and thresholds are still those by its own held-out tracks, since the "
-                        f"networks of the folds learned from {ratio:.2f} times as many tracks as it did, and more than "
-                        f"{MOST_MORE} times as many, or as few, are no measure of it."
+                        f"{name}: not calibrated by these predictions. The networks of the folds learned from "
+                        f"{ratio:.2f} times as many tracks as this model, and the factor has to be between "
+                        f"{1 / MOST_MORE:g} and {MOST_MORE:g}. Its calibration by its own held-out tracks stays."
                     )
                     continue
                 own = SavedModel.read(folder).validation
@@ -170,7 +170,7 @@ class CrossValidation:
                 calibration.save(folder, ids, labels, self._joined(trainings), count)
                 names.append(name)
         done = (
-            f"Calibrated by these predictions, which their temperature and thresholds follow from: {'; '.join(names)}."
+            f"Calibrated by these predictions, from which temperature and thresholds are computed: {'; '.join(names)}."
         )
         return ([done] if names else []) + kept
 

@@ -91,7 +91,7 @@ class Stream:
             return iter(())
         share = 1 / _WORKERS_PER_GPU if self.capacity.gives_gpu(self.device) else 0.0
         if is_cluster():
-            machines.start([{"CPU": 1} | ({"GPU": share} if share else {})], "evaluate")
+            machines.start([{"CPU": 1} | ({"GPU": share} if share else {})], "scoring the models")
         answers = pc.sum(tracks["clips"]).as_py() * (len(self.models) + len(self.measures))
         workers = _workers(len(extents), answers, share, self.capacity)
         # in a list, because Ray replaces a direct argument by the table itself

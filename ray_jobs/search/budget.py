@@ -111,9 +111,10 @@ class Forecast:
         return sum(self._work(name, epochs, plan) for name, epochs in plan.epochs.items())
 
     def fit(self, seconds: float) -> Plan:
-        """Return the plan with the most epochs that is expected to end within `seconds`, with at least one epoch.
+        """Return the plan that is expected to end within `seconds`, with at least one epoch.
 
-        The slowest architectures are left out as long as any would train for fewer than `fewest_epochs`.
+        Epochs are reduced first, to a third of train.epochs, then trials, then seeds. At last the slowest architectures
+        are left out, as long as any would train for fewer than `fewest_epochs`, unless tune.architectures names them.
         """
         full = self.full()
         fewer = [replace(full, trials=trials) for trials in range(full.trials, 0, -1)]

@@ -1,6 +1,6 @@
 """The final models of the winners, one for each seed: copied from the search if it finished them, else trained.
 
-With tune.folds all of them are trained, on all tracks that are not test.
+With tune.folds (on all tracks that are not test) or tune.sample (on the training split) all of them are trained.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The example of a plug-in package, installed next to genre, prepares and trains."""
+"""The example of a plug-in package, installed next to genre, is searched like the others."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def genre(*arguments: str, folder: Path, environment: dict[str, str]) -> subproc
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
 
 
-def test_an_installed_plugin_prepares_and_trains(environment: dict[str, str], tmp_path: Path) -> None:
+def test_an_installed_plugin_is_prepared_and_searched(environment: dict[str, str], tmp_path: Path) -> None:
     for number in range(24):
         write_song(tmp_path / "music" / f"{('folk', 'jazz', 'rock')[number % 3]}-{number}.wav", number)
     settings = SETTINGS | {
         "corpus": {"kind": "prefixed", "root": str(tmp_path / "music")},
         "output": str(tmp_path / "out"),
         "train": {"epochs": 2, "window_seconds": 0.5, "batch_size": 8},
-        "architecture": "band_statistics",
+        "tune": {"architectures": ["band_statistics"], "trials": 1, "seeds": 1, "grace_epochs": 1, "robustness": False},
         "architectures": {"band_statistics": {"dropout": 0.1}},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
-    for job in ("prepare", "train"):
+    for job in ("prepare", "tune"):
         done = genre(job, "--config", "run.yaml", folder=tmp_path, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
     manifest = Location.of(tmp_path / "out/features/manifest.json").read_json()
@@ -55,6 +55,8 @@ def test_an_installed_plugin_prepares_and_trains(environment: dict[str, str], tm
     card = Location.of(tmp_path / "out/models/band_statistics/model.json").read_json()
     assert card["architecture"] == "band_statistics"
     assert card["params"] == {"dropout": 0.1}
+    description = Location.of(tmp_path / "out/models/band_statistics/MODEL_CARD.md").read_bytes().decode()
+    assert "A linear classifier on the mean and the maximum of each mel band over time." in description
 
 
 def test_help_and_errors_know_an_installed_plugin(environment: dict[str, str], tmp_path: Path) -> None:

@@ -221,6 +221,17 @@ class TestScan:
         assert "odd: Jazz has one artist, chameleon" in text
         assert "odd: Rock" not in text
 
+    def test_artists_are_counted_by_the_genre_that_a_track_gets(self, tmp_path: Path) -> None:
+        for number in range(3):
+            song(tmp_path, f"{number}.mp3", "Jazz", "a")
+        for number in range(2):
+            song(tmp_path, f"rare{number}.mp3", ["Polka", "Jazz"], f"b{number}")
+        text = "\n".join(report(tmp_path, min_tracks=3, min_artists=1))
+        assert "5 Jazz, 3 artists" in text
+        assert "odd: Jazz" not in text
+        assert "not learned: genres with fewer than" in text
+        assert "Polka (2 tracks, 2 artists)" in text
+
     def test_a_rare_genre_that_is_spelled_almost_as_a_class_is_named(self, tmp_path: Path) -> None:
         for number, genre in enumerate(["Reggae", "Reggae", "Raggae", "Punk", "Funk", "Funk"]):
             song(tmp_path, f"{number}.mp3", genre, str(number))
