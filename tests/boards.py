@@ -129,7 +129,7 @@ def large(tracks: int, classes: int = 16) -> Board:
 
 
 def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) -> Search:
-    """Return a search with trials of every status; the last has no score."""
+    """Return a search with trials of every status: the first is chosen, the second configured, the last has none."""
     statuses: tuple[Status, ...] = ("finished", "stopped", "failed", "interrupted")
     made = [
         Trial(
@@ -144,6 +144,8 @@ def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) 
             epochs=20 - i,
             seconds=30.0,
             error="the loss is nan" if i % 4 == 2 or i == trials - 1 else "",
+            is_configured=i == 1,
+            is_chosen=i == 0,
         )
         for name in architectures
         for i in range(trials)

@@ -20,7 +20,7 @@ from genre.report.columns import (
     robustness_columns,
 )
 from genre.report.comparison import comparison_rows, mean_gaps
-from genre.report.formats import DASH, score, seconds
+from genre.report.formats import DASH, difference, p_value, score, seconds
 from genre.report.label_issues import MOST, label_issues
 from genre.report.learning_curves import learning_curves
 from genre.report.neighbours import mistakes
@@ -28,17 +28,21 @@ from genre.report.rendering import html_page
 from genre.report.search import STATUS_TEXT
 from genre.report.search_plots import budgets, by_architecture, last_part, setting_text
 from genre.report.table import RANK_RULE, Row, Table
+from genre.report.tuning import NOTE, versions
 from genre.wording import plural
 
 _FORMATS = {
     "dash": DASH,
+    "difference": difference,
     "last_part": last_part,
     "lost": lost,
+    "p_value": p_value,
     "plural": plural,
     "score": score,
     "seconds": seconds,
     "setting_text": setting_text,
     "status_text": STATUS_TEXT,
+    "versions_note": NOTE,
 }
 
 
@@ -62,6 +66,7 @@ def _content(table: Table) -> dict[str, Any]:
         "cost_columns": [column for column in COST_COLUMNS if column.is_known(rows)],
         "robustness_columns": robustness_columns(table),
         "rank_rule": RANK_RULE,
+        "versions": versions(table),
         "support": np.bincount(board.truth, minlength=len(board.classes)).tolist(),
         "models": [_model(row, row is advice.pick) for row in table.rows],
         "cost_plots": [plot for cost in COSTS if (plot := cost_plot(table.rows, cost))],

@@ -12,7 +12,9 @@ from genre.report.advice import advise
 from genre.report.board import Board
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
 from genre.report.comparison import mean_gaps
+from genre.report.formats import DASH, number, score, seconds
 from genre.report.table import Table, tabulate
+from genre.report.tuning import versions
 from genre.spreadsheet import inert
 
 V = TypeVar("V")
@@ -27,6 +29,14 @@ TERMINAL = {  # column: its short heading
     "train_seconds": "training",
     "clips_per_second": "clips/s",
 }
+VERSIONS = (  # column, heading and text of the table of versions
+    ("default_valid_f1", "valid F1: default", score),
+    ("tuned_valid_f1", "tuned", score),
+    ("trials", "trials", number),
+    ("search_seconds", "search", seconds),
+    ("f1", "macro F1: tuned", score),
+    ("seeds_f1", "ensembled", score),
+)
 
 
 def csv_text(table: Table) -> str:
@@ -58,7 +68,7 @@ def text_table(board: Board | Table) -> str:
         return "\n".join([advice, *missing])
     legend = "= tied: no significant difference on these tracks   * reference row, not a candidate"
     gaps = [textwrap.fill(sentence, WIDTH) for sentence in mean_gaps(table)]
-    return "\n".join([advice, "", *_lines(table), "", legend, *missing, *gaps])
+    return "\n".join([advice, "", *_lines(table), "", legend, *_versions(table), *missing, *gaps])
 
 
 def _lines(table: Table) -> Iterator[str]:
@@ -70,6 +80,22 @@ def _lines(table: Table) -> Iterator[str]:
         f1 = f"{row.f1.mean:.3f} [{row.f1.low:.2f} {row.f1.high:.2f}]"
         lines.append([rank_text(row), name, f1, *(column.text(record) for column in columns)])
     yield from _aligned(lines, left=(1, 2))
+
+
+def _versions(table: Table) -> Iterator[str]:
+    """Yield a line for each network as configured, tuned and ensembled; nothing where no network has two versions."""
+    networks = [record for record in records(table) if record["kind"] == "network"]
+    columns = [column for column in VERSIONS if any(record[column[0]] is not None for record in networks)]
+    if not versions(table):
+        return
+    yield ""
+    lines = [["model", *(heading for _, heading, _ in columns)]]
+    for record in networks:
+        name = textwrap.shorten(str(record["name"]), NAME_WIDTH, placeholder="…")
+        values = [(record[key], show) for key, _, show in columns]
+        lines.append([name, *(show(value) if isinstance(value, int | float) else DASH for value, show in values)])
+    yield from _aligned(lines, left=(0,))
+    yield ""
 
 
 def _aligned(lines: list[list[str]], left: tuple[int, ...]) -> Iterator[str]:

@@ -70,11 +70,12 @@ def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
     return Winner(slot, record.settings, f1, len(tried))
 
 
-def for_report(slots: Sequence[Slot], concurrent: int, budget: str) -> Search:
-    """Return the facts of the search for the report."""
+def for_report(slots: Sequence[Slot], winners: Sequence[Winner], concurrent: int, budget: str) -> Search:
+    """Return the facts of the search for the report; `winners` are those of `winner`."""
+    chosen = [winner.slot for winner in winners]
     tried = [(slot, slot.record) for slot in slots if slot.record is not None]
     return Search(
-        trials=[_trial(slot, record) for slot, record in tried],
+        trials=[_trial(slot, record, slot in chosen) for slot, record in tried],
         makespan_seconds=wall_seconds(record for _, record in tried),
         concurrent=concurrent,
         budget=budget,
@@ -93,7 +94,7 @@ def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
     }
 
 
-def _trial(slot: Slot, record: Record) -> Trial:
+def _trial(slot: Slot, record: Record, is_chosen: bool) -> Trial:
     return Trial(
         architecture=slot.architecture,
         settings=space.sampled(record.settings),
@@ -103,4 +104,5 @@ def _trial(slot: Slot, record: Record) -> Trial:
         seconds=record.seconds,
         error=record.failure,
         is_configured=slot.number == 0,
+        is_chosen=is_chosen,
     )

@@ -1,0 +1,92 @@
+"""Each network as configured, tuned, and as the mean of its seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import boards
+import numpy as np
+import pytest
+
+from genre.report import Entry, Search, SeedRun, Trial, tabulate, text_table, write
+from genre.report.advice import advise
+from genre.report.columns import records
+from genre.report.tuning import tunings, versions
+from genre.storage import Location
+
+SEARCH = Search(
+    [
+        Trial("cnn", {"params.width": 64}, "finished", 0.7, 9, 20.0, is_configured=True),
+        Trial("cnn", {"params.width": 32}, "finished", 0.74, 9, 30.0, is_chosen=True),
+        Trial("cnn", {"params.width": 16}, "stopped", 0.8, 3, 5.0),  # of its first fold only
+        Trial("resnet", {}, "stopped", 0.6, 3, 10.0, is_configured=True, is_chosen=True),
+        Trial("resnet", {}, "failed"),
+    ]
+)
+
+
+def same_seeds(name: str, skill: float) -> Entry:
+    """Return a network whose two seeds predict the same."""
+    entry = boards.network(name, skill)
+    return dataclasses.replace(entry, runs=[dataclasses.replace(entry.runs[0], seed=seed) for seed in (0, 1)])
+
+
+def test_the_validation_score_of_the_configured_settings_is_next_to_that_of_the_chosen_ones() -> None:
+    board = boards.board(boards.network("cnn", 0.8), boards.network("resnet-imagenet", 0.6), search=SEARCH)
+    default, tuned, ensembled, *of_resnet = versions(tabulate(board))
+    assert [each.name for each in (default, tuned, ensembled)] == ["default", "tuned", "ensembled"]
+    assert (default.valid_f1, default.trained, default.seconds) == (0.7, "1 trial", 20.0)
+    assert (tuned.valid_f1, tuned.trained, tuned.seconds) == (0.74, "3 trials", 55.0)
+    assert tuned.valid_change == pytest.approx(0.04)
+    assert default.f1 is None  # it was not judged on these tracks
+    assert (ensembled.trained, ensembled.seconds) == ("2 seeds", 121.0)
+    kept = of_resnet[0]
+    assert kept.network == "resnet-imagenet"
+    assert kept.trained == "1 trial, stopped early"
+    assert (kept.f1, kept.accuracy) == (of_resnet[1].f1, of_resnet[1].accuracy)  # the same models
+
+
+def test_the_mean_of_equal_seeds_changes_nothing_and_that_of_others_is_tested_on_the_same_tracks() -> None:
+    row = tabulate(boards.board(same_seeds("cnn", 0.7))).rows[0]
+    assert row.ensembled is not None
+    assert (row.ensembled.f1.mean, row.ensembled.f1.low) == pytest.approx((row.f1.mean, row.f1.low))
+    assert row.ensembled.p_value == 1.0
+    assert not any("mean of its" in reason for reason in advise(tabulate(boards.board(row.entry))).reasons)
+    table = tabulate(boards.board(boards.network("cnn", 0.7, seeds=tuple(range(5)))))
+    mean = table.rows[0].ensembled
+    assert mean is not None
+    assert mean.p_value < 0.05
+    assert mean.f1.mean > table.rows[0].f1.mean
+    assert any("The mean of its 5 seeds is significantly better" in reason for reason in advise(table).reasons)
+
+
+def test_the_advice_says_when_the_search_chose_the_configured_settings() -> None:
+    trial = SEARCH.trials[0]
+    others = [Trial("cnn", {}, "stopped", 0.5, seconds=40.0)]
+    for trials, said in (([dataclasses.replace(trial, is_chosen=True), *others], True), (SEARCH.trials, False)):
+        table = tabulate(boards.board(same_seeds("cnn", 0.7), search=Search(trials)))
+        reasons = [reason for reason in advise(table).reasons if "configured settings" in reason]
+        assert bool(reasons) is said
+    table = tabulate(boards.board(same_seeds("cnn", 0.7), search=Search([dataclasses.replace(trial, is_chosen=True)])))
+    assert not any("The search" in reason for reason in advise(table).reasons)  # there was one trial to choose from
+
+
+def test_every_file_has_the_versions_and_a_single_seed_without_search_has_none(tmp_path: Path) -> None:
+    board = boards.board(boards.network("cnn", 0.8), search=SEARCH)
+    write(board, Location.of(tmp_path))
+    table = tabulate(board)
+    (record,) = records(table)
+    assert (record["default_valid_f1"], record["tuned_valid_f1"], record["search_seconds"]) == (0.7, 0.74, 55.0)
+    mean = table.rows[0].ensembled
+    assert mean is not None
+    for key, value in (("seeds_f1", mean.f1.mean), ("seeds_accuracy", mean.accuracy.mean)):
+        assert record[key] == round(value, 5)
+        assert f"{value:.3f}" in (tmp_path / "leaderboard.md").read_text()
+        assert f'data-value="{round(value, 5)}"' in (tmp_path / "leaderboard.html").read_text()
+    assert f"{mean.f1.mean:.3f}" in text_table(board).split("ensembled")[1]
+    alone = boards.board(Entry("cnn", "network", [SeedRun(0, boards.probabilities(0.8, 0))]), boards.majority())
+    assert versions(tabulate(alone)) == []
+    assert "ensembled" not in text_table(alone)
+    assert [tuning.row.entry.name for tuning in tunings(tabulate(alone))] == ["cnn"]
+    assert np.all([record["seeds_f1"] is None for record in records(tabulate(alone))])
