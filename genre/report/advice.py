@@ -160,10 +160,16 @@ def _against_baseline(best: Row, table: Table) -> Iterator[str]:
 def _search(best: Row, table: Table) -> Iterator[str]:
     """Say that the search gained nothing for `best`."""
     tuning = next(tuning for tuning in tunings(table) if tuning.row is best)
+    default, p_value = tuning.judged_default, tuning.p_value
+    spent = f"{plural(len(tuning.trials), 'trial')} and {seconds(tuning.search_seconds or 0.0)} of training"
     if tuning.kept_default and len(tuning.trials) > 1:
+        yield f"The search found nothing better for it than the configured settings, in {spent}."
+    elif default is not None and p_value is not None and (p_value >= ALPHA or default.f1.mean > best.f1.mean):
+        relation = "not significantly" if p_value >= ALPHA else "significantly"
+        gain = "lower" if default.f1.mean <= best.f1.mean else "higher"
         yield (
-            f"The search found nothing better for it than the configured settings, in "
-            f"{plural(len(tuning.trials), 'trial')} and {seconds(tuning.search_seconds or 0.0)} of training."
+            f"The search gained nothing that these tracks can show, in {spent}: with the configured settings its macro "
+            f"F1 is {default.f1.mean:.2f}, {relation} {gain}."
         )
 
 

@@ -19,6 +19,7 @@ Record = dict[str, Value]
 
 KINDS = {  # the note on rows that are not candidates
     "network": "",
+    "default": "reference: not tuned",
     "classical": "reference: classical baseline",
     "majority": "reference: most common genre",
     "ensemble": "reference: ensemble",
@@ -70,8 +71,12 @@ def _record(row: Row, changes: list[str]) -> Record:
 def _versions(row: Row, tuning: Tuning | None) -> Record:
     """Return the scores of the other versions of a network and what its search took, see `tuning`."""
     mean, (first, chosen) = row.ensembled, (tuning.first, tuning.chosen) if tuning else (None, None)
+    default = tuning.judged_default if tuning else None
     known: dict[str, float | None] = {
         "default_valid_f1": first.valid_f1 if first else None,
+        "default_f1": default.f1.mean if default else None,
+        "default_accuracy": default.accuracy.mean if default else None,
+        "p_value_default": tuning.p_value if tuning else None,
         "tuned_valid_f1": chosen.valid_f1 if chosen else None,
         "search_seconds": tuning.search_seconds if tuning else None,
         "seeds_f1": mean.f1.mean if mean else None,

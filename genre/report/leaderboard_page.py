@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genre.report import promises
-from genre.report.advice import advise
+from genre.report.advice import Advice, advise
 from genre.report.charts import COSTS, cost_plot, interval_mark
 from genre.report.columns import (
     COST_COLUMNS,
@@ -48,13 +48,13 @@ _FORMATS = {
 
 def html(table: Table) -> str:
     """Return the page."""
-    return html_page("leaderboard", _content(table) | _FORMATS)
+    content = _content(table.without_defaults(), advise(table)) | {"versions": versions(table)}
+    return html_page("leaderboard", content | _FORMATS)
 
 
-def _content(table: Table) -> dict[str, Any]:
+def _content(table: Table, advice: Advice) -> dict[str, Any]:
     """Return what the templates show."""
     rows, board = records(table), table.board
-    advice = advise(table)
     return {
         "board": board,
         "advice": advice,
@@ -66,7 +66,6 @@ def _content(table: Table) -> dict[str, Any]:
         "cost_columns": [column for column in COST_COLUMNS if column.is_known(rows)],
         "robustness_columns": robustness_columns(table),
         "rank_rule": RANK_RULE,
-        "versions": versions(table),
         "support": np.bincount(board.truth, minlength=len(board.classes)).tolist(),
         "models": [_model(row, row is advice.pick) for row in table.rows],
         "cost_plots": [plot for cost in COSTS if (plot := cost_plot(table.rows, cost))],

@@ -39,27 +39,27 @@ Lines = list[list[str]]  # a table: its headings, then its rows
 
 def markdown(table: Table) -> str:
     """Return the report."""
+    found = {"advice": advise(table), "versions": _versions(table), "versions_note": Markup(NOTE)}
+    return markdown_text("leaderboard", _content(table.without_defaults()) | found)
+
+
+def _content(table: Table) -> dict[str, Any]:
+    """Return what the template shows of the rows."""
     rows, board = records(table), table.board
-    return markdown_text(
-        "leaderboard",
-        {
-            "board": board,
-            "advice": advise(table),
-            "rank_rule": Markup(RANK_RULE),
-            "scores": _scores(table, rows),
-            "versions": _versions(table),
-            "versions_note": Markup(NOTE),
-            "costs": _columns(rows, [column for column in COST_COLUMNS if column.is_known(rows)], Column.text),
-            "robustness": _columns(rows, robustness_columns(table), _changed_text),
-            "genres": _genres(table),
-            "promises": promises.lines(promises.promises(table)),
-            "mistakes": _mistakes(table),
-            "comparison": _comparison(table),
-            "mean_gaps": mean_gaps(table),
-            "search": _search(board.search) if board.search and board.search.trials else None,
-            "tracks": track_counts(board.corpus, board.classes),
-        },
-    )
+    return {
+        "board": board,
+        "rank_rule": Markup(RANK_RULE),
+        "scores": _scores(table, rows),
+        "costs": _columns(rows, [column for column in COST_COLUMNS if column.is_known(rows)], Column.text),
+        "robustness": _columns(rows, robustness_columns(table), _changed_text),
+        "genres": _genres(table),
+        "promises": promises.lines(promises.promises(table)),
+        "mistakes": _mistakes(table),
+        "comparison": _comparison(table),
+        "mean_gaps": mean_gaps(table),
+        "search": _search(board.search) if board.search and board.search.trials else None,
+        "tracks": track_counts(board.corpus, board.classes),
+    }
 
 
 def track_counts(corpus: CorpusFacts, classes: Iterable[str]) -> Lines:

@@ -31,7 +31,11 @@ def merge(boards: Mapping[str, Board]) -> Board:
     entries, searches = list(first.entries), [first.search]
     for name, board in same.items():
         new_names = _new_names(board, entries, name)
-        entries += [replace(entry, name=new_names[entry.name]) for entry in board.entries if entry.name in new_names]
+        entries += [
+            replace(entry, name=new_names[entry.name], default_of=new_names.get(entry.default_of, entry.default_of))
+            for entry in board.entries
+            if entry.name in new_names
+        ]
         searches.append(_renamed(board.search, new_names))
     merged = [first, *same.values()]
     return replace(
@@ -123,7 +127,7 @@ def _merged_search(searches: list[Search]) -> Search | None:
 def _compared(label: str, board: Board) -> Compared:
     rows = [
         ComparedRow(row.entry.name, row.entry.kind, row.f1.mean, row.f1.low, row.f1.high, row.accuracy.mean)
-        for row in tabulate(board).rows
+        for row in tabulate(board).without_defaults().rows
     ]
     return Compared(label, board.corpus.name, board.corpus.split, len(board.track_ids), rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ RANK_RULE = (
     "for all pairs of rows (max-T). Otherwise it shares that rank. An ensemble and nearest neighbours are made of "
     "other rows and have no rank."
 )
-_UNRANKED = ("ensemble", "neighbours")  # kinds of rows
+_UNRANKED = ("default", "ensemble", "neighbours")  # kinds of rows
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Ensembled:
 class Row:
     """A row of the leaderboard.
 
-    `rank` uses competition ranking (1, 1, 3), None for an ensemble and for nearest neighbours; `tied` is whether
+    `rank` uses competition ranking (1, 1, 3), None for rows whose kind is in `_UNRANKED`; `tied` is whether
     others share it. `p_value` is that of no difference from the first ranked row, and None for that row. Only that of a
     ranked row is corrected for all pairs of ranked rows. `ensembled` is None for a single seed and for rows that are no
     network. `confusion` is (classes, classes) with a row per true genre, mean over seeds. `f1_draws` are the bootstrap
@@ -86,6 +86,10 @@ class Table:
     def of(self, *kinds: str) -> list[Row]:
         """Return the rows of these kinds, best first."""
         return [row for row in self.rows if row.entry.kind in kinds]
+
+    def without_defaults(self) -> Table:
+        """Return the table without the networks that were not tuned, which are shown next to the tuned ones only."""
+        return replace(self, rows=[row for row in self.rows if row.entry.kind != "default"])
 
 
 def tabulate(board: Board) -> Table:

@@ -30,11 +30,12 @@ TERMINAL = {  # column: its short heading
     "clips_per_second": "clips/s",
 }
 VERSIONS = (  # column, heading and text of the table of versions
-    ("default_valid_f1", "valid F1: default", score),
+    ("default_valid_f1", "valid: default", score),
     ("tuned_valid_f1", "tuned", score),
     ("trials", "trials", number),
     ("search_seconds", "search", seconds),
-    ("f1", "macro F1: tuned", score),
+    ("default_f1", "F1: default", score),
+    ("f1", "tuned", score),
     ("seeds_f1", "ensembled", score),
 )
 
@@ -68,7 +69,7 @@ def text_table(board: Board | Table) -> str:
         return "\n".join([advice, *missing])
     legend = "= tied: no significant difference on these tracks   * reference row, not a candidate"
     gaps = [textwrap.fill(sentence, WIDTH) for sentence in mean_gaps(table)]
-    return "\n".join([advice, "", *_lines(table), "", legend, *_versions(table), *missing, *gaps])
+    return "\n".join([advice, "", *_lines(table.without_defaults()), "", legend, *_versions(table), *missing, *gaps])
 
 
 def _lines(table: Table) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from genre.evaluation.bootstrap import p_value_of_no_difference
 from genre.report.search import STATUS_TEXT, Trial
 from genre.report.table import Estimate, Row, Table
 from genre.wording import plural
@@ -24,10 +25,11 @@ NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """A network of the board with the trials of its search, none where it is not known."""
+    """A network of the board with the trials of its search, none where it is not known, and its row without tuning."""
 
     row: Row
     trials: list[Trial]
+    default: Row | None
 
     @property
     def first(self) -> Trial | None:
@@ -43,6 +45,19 @@ class Tuning:
     def kept_default(self) -> bool:
         """Whether the search chose the configured settings."""
         return self.chosen is not None and self.chosen.is_configured
+
+    @property
+    def judged_default(self) -> Row | None:
+        """The row with the configured settings: that of the network itself where the search chose them."""
+        return self.row if self.kept_default else self.default
+
+    @property
+    def p_value(self) -> float | None:
+        """The p-value of no difference between the tuned network and the default; None where they are not two."""
+        default = self.judged_default
+        if default is None or default is self.row:
+            return None
+        return p_value_of_no_difference(self.row.f1_draws - default.f1_draws)
 
     @property
     def search_seconds(self) -> float | None:
@@ -73,7 +88,11 @@ class Version:
 def tunings(table: Table) -> list[Tuning]:
     """Return the networks of the board, best first."""
     search = table.board.search
-    return [Tuning(row, search.of(row.entry.name) if search else []) for row in table.of("network")]
+    defaults = {row.entry.default_of: row for row in table.of("default")}
+    return [
+        Tuning(row, search.of(row.entry.name) if search else [], defaults.get(row.entry.name))
+        for row in table.of("network")
+    ]
 
 
 def versions(table: Table) -> list[Version]:
@@ -83,34 +102,45 @@ def versions(table: Table) -> list[Version]:
 
 
 def _versions(tuning: Tuning) -> Iterator[Version]:
-    row, first, name = tuning.row, tuning.first, tuning.row.entry.name
-    if first is not None and tuning.chosen is not None:
-        trained = "1 trial" + ("" if first.status == "finished" else f", {STATUS_TEXT[first.status]}")
-        f1, accuracy = (row.f1, row.accuracy) if tuning.kept_default else (None, None)
-        yield Version(name, "default", trained, first.seconds, f1, accuracy, valid_f1=first.valid_f1)
+    if tuning.chosen is not None and tuning.first is not None:
+        yield _default(tuning, tuning.first)
     yield _tuned(tuning)
+    row = tuning.row
     if (mean := row.ensembled) is not None:
         seconds = [run.train_seconds for run in row.entry.runs if run.train_seconds is not None]
         total = sum(seconds) if len(seconds) == len(row.entry.runs) else None
         trained, change = plural(len(row.entry.runs), "seed"), mean.f1.mean - row.f1.mean
-        yield Version(name, "ensembled", trained, total, mean.f1, mean.accuracy, change, mean.p_value)
+        yield Version(row.entry.name, "ensembled", trained, total, mean.f1, mean.accuracy, change, mean.p_value)
+
+
+def _default(tuning: Tuning, first: Trial) -> Version:
+    judged = tuning.judged_default
+    return Version(
+        tuning.row.entry.name,
+        "default",
+        "1 trial" + ("" if first.status == "finished" else f", {STATUS_TEXT[first.status]}"),
+        first.seconds,
+        judged.f1 if judged else None,
+        judged.accuracy if judged else None,
+        valid_f1=first.valid_f1,
+    )
 
 
 def _tuned(tuning: Tuning) -> Version:
-    row, first, chosen = tuning.row, tuning.first, tuning.chosen
+    row, first, chosen, default = tuning.row, tuning.first, tuning.chosen, tuning.judged_default
     name = row.entry.name
     if chosen is None:
         return Version(name, "single", plural(1, "seed"), row.train_seconds, row.f1, row.accuracy)
-    trained = plural(len(tuning.trials), "trial") + (", the first won" if tuning.kept_default else "")
     before = first.valid_f1 if first else None
-    change = None if chosen.valid_f1 is None or before is None else chosen.valid_f1 - before
     return Version(
         name,
         "tuned",
-        trained,
+        plural(len(tuning.trials), "trial") + (", the first won" if tuning.kept_default else ""),
         tuning.search_seconds,
         row.f1,
         row.accuracy,
-        valid_f1=chosen.valid_f1,
-        valid_change=change,
+        row.f1.mean - default.f1.mean if default else None,
+        tuning.p_value,
+        chosen.valid_f1,
+        None if chosen.valid_f1 is None or before is None else chosen.valid_f1 - before,
     )

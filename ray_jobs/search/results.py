@@ -22,12 +22,15 @@ _STATUS: dict[Ended | None, Status] = {
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial of an architecture, by validation macro F1; with tune.folds by the mean over them."""
+    """A trial whose settings get final trainings: the best of an architecture, or that of the configured settings.
+
+    The best is that with the highest validation macro F1, with tune.folds by the mean over them.
+    """
 
     slot: Slot
     settings: dict[str, Any]
     valid_f1: float
-    trials: int  # number of trials of the architecture
+    trials: int  # number of trials of the architecture that it was chosen from
 
     @property
     def architecture(self) -> str:
@@ -68,6 +71,15 @@ def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
     candidates = [candidate for candidate in scored if not candidate[1].failure] or scored
     slot, record, f1 = max(candidates, key=lambda candidate: candidate[2])
     return Winner(slot, record.settings, f1, len(tried))
+
+
+def default(architecture: str, slots: Sequence[Slot]) -> Winner | None:
+    """Return the trial of the configured settings; None if it finished no epoch or failed."""
+    slot = next(slot for slot in slots if slot.architecture == architecture and slot.number == 0)
+    record = slot.record
+    if record is None or record.failure or (f1 := record.best_f1) is None:
+        return None
+    return Winner(slot, record.settings, f1, 1)
 
 
 def for_report(slots: Sequence[Slot], winners: Sequence[Winner], concurrent: int, budget: str) -> Search:

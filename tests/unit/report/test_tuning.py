@@ -9,7 +9,7 @@ import boards
 import numpy as np
 import pytest
 
-from genre.report import Entry, Search, SeedRun, Trial, tabulate, text_table, write
+from genre.report import Entry, Search, SeedRun, Trial, merge, tabulate, text_table, write
 from genre.report.advice import advise
 from genre.report.columns import records
 from genre.report.tuning import tunings, versions
@@ -70,6 +70,56 @@ def test_the_advice_says_when_the_search_chose_the_configured_settings() -> None
         assert bool(reasons) is said
     table = tabulate(boards.board(same_seeds("cnn", 0.7), search=Search([dataclasses.replace(trial, is_chosen=True)])))
     assert not any("The search" in reason for reason in advise(table).reasons)  # there was one trial to choose from
+
+
+def test_the_configured_settings_are_compared_on_the_tracks_and_are_no_candidate() -> None:
+    """Far better than the tuned network, they neither win nor change a rank."""
+    tuned, other = boards.network("cnn", 0.5), boards.network("vgg16", 0.6)
+    for skill, said in ((0.95, "significantly higher"), (0.6, "not significantly lower"), (0.2, "")):
+        board = boards.board(tuned, other, boards.default(other, skill), boards.default(tuned, 0.4), boards.majority())
+        table = tabulate(board)
+        plain = tabulate(dataclasses.replace(board, entries=[tuned, other, boards.majority()]))
+        assert [(row.entry.name, row.rank) for row in table.without_defaults().rows] == [
+            (row.entry.name, row.rank) for row in plain.rows
+        ]
+        advice = advise(table)
+        assert advice.sentence == advise(plain).sentence
+        assert any(said in reason for reason in advice.reasons if "gained nothing" in reason) is bool(said)
+        tuning = tunings(table)[0]
+        (row,) = [row for row in table.of("default") if row.entry.default_of == "vgg16"]
+        assert tuning.judged_default is row
+        record = next(record for record in records(table) if record["name"] == "vgg16")
+        assert (record["default_f1"], record["p_value_default"]) == (
+            round(row.f1.mean, 5),
+            round(tuning.p_value or 0.0, 5),
+        )
+    assert "vgg16 default" not in text_table(board)  # its scores are in the line of vgg16
+    default, best, _ = versions(tabulate(dataclasses.replace(board, search=searched("vgg16"))))[:3]
+    assert default.f1 is not None
+    assert best.f1 is not None
+    assert best.change == pytest.approx(best.f1.mean - default.f1.mean)
+    assert best.p_value is not None
+    assert best.p_value < 0.05
+
+
+def searched(name: str) -> Search:
+    """Return a search of two trials of a network, of which the second was chosen."""
+    return Search(
+        [Trial(name, {}, "finished", 0.5, is_configured=True), Trial(name, {}, "finished", 0.6, is_chosen=True)]
+    )
+
+
+def test_in_a_merged_report_each_network_is_next_to_its_own_configured_settings() -> None:
+    first, second = (
+        boards.board(boards.network("cnn", skill), boards.default(boards.network("cnn", skill), skill - 0.2))
+        for skill in (0.8, 0.5)
+    )
+    table = tabulate(merge({"a": first, "b": second}))
+    defaults = {row.entry.default_of: row for row in table.of("default")}
+    assert sorted(defaults) == ["cnn", "cnn (b)"]
+    for tuning in tunings(table):
+        assert tuning.default is defaults[tuning.row.entry.name]
+        assert tuning.row.f1.mean > tuning.default.f1.mean
 
 
 def test_every_file_has_the_versions_and_a_single_seed_without_search_has_none(tmp_path: Path) -> None:

@@ -73,6 +73,17 @@ def test_a_trial_that_patience_ended_needs_no_more_time() -> None:
     assert finished.remaining_seconds == 0
 
 
+def test_the_configured_settings_are_those_of_the_first_trial_unless_it_failed() -> None:
+    slots = [slot(0.5), slot(0.7, number=1)]
+    configured = results.default("cnn", slots)
+    assert configured is not None
+    assert (configured.slot, configured.valid_f1, configured.trials) == (slots[0], 0.5, 1)
+    assert results.default("cnn", [slot(0.5, ended="failed", failure="the loss is nan"), slots[1]]) is None
+    assert results.default("cnn", [slot(0.0, epoch=0), slots[1]]) is None
+    chosen = [trial.is_chosen for trial in results.for_report(slots, [winner(*slots)], 2, "").trials]
+    assert chosen == [False, True]
+
+
 @pytest.mark.parametrize(
     ("ended", "status"),
     [
