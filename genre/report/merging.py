@@ -85,13 +85,14 @@ def _new_names(board: Board, entries: list[Entry], label: str) -> dict[str, str]
     """Return the name of each entry of `board` in the merged board, without those that repeat one of `entries`."""
     known = {entry.name: entry for entry in entries}
     names: dict[str, str] = {}
-    for entry in sorted(board.entries, key=lambda entry: entry.kind == "neighbours"):
+    for entry in sorted(board.entries, key=lambda entry: entry.kind in ("default", "neighbours")):
         namesake = known.get(entry.name)
+        # neighbours are those of a network of this board, and a default is one of them, which may have a new name
+        is_default_of_renamed = names.get(entry.default_of, entry.default_of) != entry.default_of
         if namesake is None:
-            # neighbours are those of a network of this board, which may have a new name
             is_of_renamed = entry.kind == "neighbours" and any(new != old for old, new in names.items())
-            names[entry.name] = f"{entry.name} ({label})" if is_of_renamed else entry.name
-        elif not _same_predictions(entry, namesake):
+            names[entry.name] = f"{entry.name} ({label})" if is_of_renamed or is_default_of_renamed else entry.name
+        elif is_default_of_renamed or not _same_predictions(entry, namesake):
             names[entry.name] = f"{entry.name} ({label})"
     return names
 

@@ -6,6 +6,7 @@ import csv
 import io
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TypeVar
 
 from genre.report.advice import advise
@@ -29,14 +30,14 @@ TERMINAL = {  # column: its short heading
     "train_seconds": "training",
     "clips_per_second": "clips/s",
 }
-VERSIONS = (  # column, heading and text of the table of versions
-    ("default_valid_f1", "valid: default", score),
-    ("tuned_valid_f1", "tuned", score),
-    ("trials", "trials", number),
-    ("search_seconds", "search", seconds),
-    ("default_f1", "F1: default", score),
-    ("f1", "tuned", score),
-    ("seeds_f1", "ensembled", score),
+VERSIONS = (  # column, its two headings and its text in the table of versions
+    ("default_valid_f1", "valid F1", "default", score),
+    ("tuned_valid_f1", "valid F1", "tuned", score),
+    ("default_f1", "macro F1", "default", score),
+    ("f1", "macro F1", "tuned", score),
+    ("seeds_f1", "macro F1", "ensembled", score),
+    ("trials", "search", "trials", number),
+    ("search_seconds", "search", "time", seconds),
 )
 
 
@@ -85,16 +86,22 @@ def _lines(table: Table) -> Iterator[str]:
 
 def _versions(table: Table) -> Iterator[str]:
     """Yield a line for each network as configured, tuned and ensembled; nothing where no network has two versions."""
-    networks = [record for record in records(table) if record["kind"] == "network"]
-    columns = [column for column in VERSIONS if any(record[column[0]] is not None for record in networks)]
     if not versions(table):
         return
-    yield ""
-    lines = [["model", *(heading for _, heading, _ in columns)]]
+    networks = [record for record in records(table) if record["kind"] == "network"]
+    columns = [column for column in VERSIONS if any(record[column[0]] is not None for record in networks)]
+    above = ["", *(group for _, group, _, _ in columns)]
+    repeated = [group == before for before, group in pairwise(above)]
+    lines = [["", *("" if again else group for again, group in zip(repeated, above[1:], strict=True))]]
+    headings = [heading for _, _, heading, _ in columns]
+    if all(record["tuned_valid_f1"] is None for record in networks):
+        headings = [heading.replace("tuned", "single") for heading in headings]
+    lines.append(["model", *headings])
     for record in networks:
         name = textwrap.shorten(str(record["name"]), NAME_WIDTH, placeholder="…")
-        values = [(record[key], show) for key, _, show in columns]
+        values = [(record[key], show) for key, _, _, show in columns]
         lines.append([name, *(show(value) if isinstance(value, int | float) else DASH for value, show in values)])
+    yield ""
     yield from _aligned(lines, left=(0,))
     yield ""
 

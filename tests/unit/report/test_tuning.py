@@ -120,6 +120,12 @@ def test_in_a_merged_report_each_network_is_next_to_its_own_configured_settings(
     for tuning in tunings(table):
         assert tuning.default is defaults[tuning.row.entry.name]
         assert tuning.row.f1.mean > tuning.default.f1.mean
+    # with the same default, and with a default in one of them only
+    for entries in ([first.entries[0], second.entries[1]], [first.entries[0]]):
+        table = tabulate(merge({"a": boards.board(*entries), "b": second}))
+        assert [row.entry.name for row in table.of("default") if row.entry.default_of == "cnn (b)"] == [
+            "cnn default (b)"
+        ]
 
 
 def test_every_file_has_the_versions_and_a_single_seed_without_search_has_none(tmp_path: Path) -> None:
@@ -134,7 +140,10 @@ def test_every_file_has_the_versions_and_a_single_seed_without_search_has_none(t
         assert record[key] == round(value, 5)
         assert f"{value:.3f}" in (tmp_path / "leaderboard.md").read_text()
         assert f'data-value="{round(value, 5)}"' in (tmp_path / "leaderboard.html").read_text()
-    assert f"{mean.f1.mean:.3f}" in text_table(board).split("ensembled")[1]
+    text = text_table(board)
+    assert f"{mean.f1.mean:.3f}" in text.split("ensembled")[1]
+    assert "single" not in text
+    assert "single" in text_table(boards.board(boards.network("cnn", 0.8)))
     alone = boards.board(Entry("cnn", "network", [SeedRun(0, boards.probabilities(0.8, 0))]), boards.majority())
     assert versions(tabulate(alone)) == []
     assert "ensembled" not in text_table(alone)
