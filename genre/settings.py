@@ -231,6 +231,7 @@ class TuneSettings(Settings):
     grace_epochs: int = Field(5, ge=1, description="early stopping: no trial is stopped before this epoch")
     reduction: float = Field(3.0, gt=1, description="early stopping: at each level, one in this many trials continues")
     seeds: int = Field(3, ge=1, description="seeds that the best settings are trained with, that of the trial included")
+    defaults: bool = Field(False, description="also train and judge the settings as given, with the same seeds")
     robustness: bool = Field(True, description="also score the models on degraded audio of test tracks")
     robustness_tracks: int = Field(
         300, ge=0, description="number of test tracks whose audio is degraded, each genre in proportion; 0: all"
@@ -241,7 +242,7 @@ class TuneSettings(Settings):
     gpus_per_trial: float | None = Field(
         None,
         ge=0,
-        description="GPUs for each worker of a trial; null: 0.25, 1 with several workers, 0 without GPU",
+        description="GPUs for each worker of a trial; null: 0.25, or 1 with several, or 0 without GPU",
     )
     space: dict[str, dict[str, Any]] = Field(
         {}, description="changes to the search space, e.g. {cnn: {train.ema: {uniform: [0.0, 0.9]}}}"

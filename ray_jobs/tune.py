@@ -40,11 +40,18 @@ from ray_jobs.search.runner import Runner
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best trial of each architecture that has one, and the facts for the report."""
+    """The best trial of each architecture that has one, those of the configured settings, and facts for the report."""
 
     winners: list[Winner]
+    defaults: list[Winner]  # the trials of the configured settings, of which other settings won
     facts: Search
     interrupted: bool
+
+    @property
+    def without_default(self) -> list[str]:
+        """Architectures whose trial of the configured settings failed."""
+        known = {default.architecture for default in self.defaults}
+        return [best.architecture for best in self.winners if best.slot.number and best.architecture not in known]
 
 
 def run(config: Config, known: Forecast | None = None) -> None:
@@ -82,7 +89,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         board = judging.judge(
             features,
             "test",
-            trained.saved,
+            [*trained.saved, *trained.defaults],
             config.seed,
             capacity,
             baseline,
@@ -152,10 +159,13 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
     interrupted = not all(trial.has_ended for trial in trials)
     if not winners and not interrupted:
         raise TrainingError("no trial finished an epoch; the failures above say why")
-    facts = results.for_report(trials, concurrent, _budget(plan, config.tune))
+    facts = results.for_report(trials, winners, concurrent, _budget(plan, config.tune))
     shown = [f"{name} {value}" for name, value in facts.summary() if name not in ("all architectures", "budget")]
     cli.console().print(f"  {', '.join(shown)}")
-    return SearchResult(winners, facts, interrupted)
+    configured = [results.default(winner.architecture, trials) for winner in winners]
+    chosen = [winner.slot for winner in winners]
+    defaults = [default for default in configured if default is not None and default.slot not in chosen]
+    return SearchResult(winners, defaults, facts, interrupted)
 
 
 def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
@@ -208,10 +218,17 @@ def _train_finals(runner: Runner, decider: Decider, decided: Decision, result: S
     if result.interrupted:
         return Finals(interrupted=True)
     seconds = max(time.monotonic() - started, result.facts.makespan_seconds or 0.0)
-    seeds = decider.seeds(decided, result.winners, seconds)
-    if seeds:
-        return finals.train(runner, result.winners, seeds)
-    return finals.take_best_epochs(runner, result.winners)
+    plan = decider.finals(decided, result.winners, result.defaults, seconds)
+    if plan.seeds:
+        trained = finals.train(runner, result.winners, result.defaults if plan.defaults else [], plan.seeds)
+    else:
+        trained = finals.take_best_epochs(runner, result.winners)
+    if decider.settings.defaults and not plan.defaults:
+        trained.notes.append("The configured settings were not judged: tune.minutes left no time to train them.")
+    elif plan.defaults and result.without_default:
+        names = ", ".join(result.without_default)
+        trained.notes.append(f"{names}: the configured settings were not judged, since their trial failed.")
+    return trained
 
 
 def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:

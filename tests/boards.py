@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -33,6 +34,12 @@ def network(name: str, skill: float, seeds: tuple[int, ...] = (0, 1), **facts: A
     ]
     runs = [SeedRun(seed, probabilities(skill, seed), 60.0 + seed, history, best_epoch=4) for seed in seeds]
     return Entry(name, "network", runs, {"train.learning_rate": 1.25e-06, "model.params.width": 32}, 8, skill, **facts)
+
+
+def default(tuned: Entry, skill: float) -> Entry:
+    """Return the row of a network with the configured settings."""
+    name = f"{tuned.name} default"
+    return replace(network(name, skill, tuple(run.seed for run in tuned.runs)), kind="default", default_of=tuned.name)
 
 
 def majority() -> Entry:
@@ -129,7 +136,7 @@ def large(tracks: int, classes: int = 16) -> Board:
 
 
 def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) -> Search:
-    """Return a search with trials of every status; the last has no score."""
+    """Return a search with trials of every status: the first is chosen, the second configured, the last has none."""
     statuses: tuple[Status, ...] = ("finished", "stopped", "failed", "interrupted")
     made = [
         Trial(
@@ -144,6 +151,8 @@ def search(architectures: tuple[str, ...] = ("resnet", "cnn"), trials: int = 8) 
             epochs=20 - i,
             seconds=30.0,
             error="the loss is nan" if i % 4 == 2 or i == trials - 1 else "",
+            is_configured=i == 1,
+            is_chosen=i == 0,
         )
         for name in architectures
         for i in range(trials)

@@ -10,8 +10,9 @@ import numpy as np
 from genre.evaluation.bootstrap import interval
 from genre.report.board import SeedRun
 from genre.report.columns import unchanged_f1
-from genre.report.formats import joined
+from genre.report.formats import joined, seconds
 from genre.report.table import ALPHA, Row, Table
+from genre.report.tuning import tunings
 from genre.wording import plural
 
 FASTER = 1.5  # ratio of clips per second that is worth mentioning
@@ -48,8 +49,16 @@ def advise(table: Table) -> Advice:
     if best.entry.kind == "classical":
         return _no_better_than_baseline(best, table, caveats)
     others = [row for row in networks if row is not best]
-    reasons = [*caveats, *_against_networks(best, others), *_against_baseline(best, table), *_ensemble(best, table)]
-    reasons += [*_robustness(best), *_majority(majority), *_few_groups(table), *_resolution(best, table)]
+    reasons = [*caveats, *_against_networks(best, others), *_against_baseline(best, table)]
+    reasons += [
+        *_search(best, table),
+        *_all_seeds(best),
+        *_ensemble(best, table),
+        *_robustness(best),
+        *_majority(majority),
+        *_few_groups(table),
+        *_resolution(best, table),
+    ]
     provisional = " for now" if caveats and others else ""
     return Advice(f"Use {best.entry.name}{provisional}: {_scores(best, table)}.", reasons, best)
 
@@ -146,6 +155,32 @@ def _against_baseline(best: Row, table: Table) -> Iterator[str]:
             yield f"It is not significantly better than {name}; more tracks or better training would have to show it."
         else:
             yield f"It is significantly better than {name}."
+
+
+def _search(best: Row, table: Table) -> Iterator[str]:
+    """Say that the search gained nothing for `best`."""
+    tuning = next(tuning for tuning in tunings(table) if tuning.row is best)
+    default, p_value = tuning.judged_default, tuning.p_value
+    spent = f"{plural(len(tuning.trials), 'trial')} and {seconds(tuning.search_seconds or 0.0)} of training"
+    if tuning.kept_default and len(tuning.trials) > 1:
+        yield f"The search found nothing better for it than the configured settings, in {spent}."
+    elif default is not None and p_value is not None and (p_value >= ALPHA or default.f1.mean > best.f1.mean):
+        relation = "not significantly" if p_value >= ALPHA else "significantly"
+        gain = "lower" if default.f1.mean <= best.f1.mean else "higher"
+        yield (
+            f"The search gained nothing that these tracks can show, in {spent}: with the configured settings its macro "
+            f"F1 is {default.f1.mean:.2f}, {relation} {gain}."
+        )
+
+
+def _all_seeds(best: Row) -> Iterator[str]:
+    """Recommend the mean of the seeds of `best` where it is significantly better than single ones."""
+    mean = best.ensembled
+    if mean is not None and mean.f1.mean > best.f1.mean and mean.p_value < ALPHA:
+        yield (
+            f"The mean of its {len(best.entry.runs)} seeds is significantly better than one: macro F1 "
+            f"{mean.f1.mean:.2f}. Name all of its seed folders as model, at the cost of running each."
+        )
 
 
 def _ensemble(best: Row, table: Table) -> Iterator[str]:

@@ -63,7 +63,8 @@ class Entry:
     clip; `clips_per_second` and `latency_ms` (of a single clip) were measured on `hardware`. `robustness` holds macro
     F1 on changed test tracks, mean over the seed runs, by change (`genre.evaluation.changes.CHANGES`), and on the same
     tracks unchanged (`genre.evaluation.robustness.UNCHANGED`). Values that are unknown or not finite are None or
-    absent, and shown as a dash.
+    absent, and shown as a dash. `default_of` names the network that a row of kind `default` is with the configured
+    settings.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Entry:
     memory_mb: float | None = None  # peak of the training
     robustness: dict[str, float] = field(default_factory=dict)
     hardware: str = ""  # of the measurement of speed and latency
+    default_of: str = ""
 
     def __post_init__(self) -> None:
         for name in ("valid_f1", "clips_per_second", "latency_ms", "memory_mb"):

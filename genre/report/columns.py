@@ -12,12 +12,14 @@ from genre.evaluation.robustness import UNCHANGED
 from genre.report.facts import DIGITS
 from genre.report.formats import DASH, count, difference, number, p_value, score, seconds
 from genre.report.table import Estimate, Row, Table
+from genre.report.tuning import Tuning, tunings
 
 Value = str | int | float | None
 Record = dict[str, Value]
 
 KINDS = {  # the note on rows that are not candidates
     "network": "",
+    "default": "reference: not tuned",
     "classical": "reference: classical baseline",
     "majority": "reference: most common genre",
     "ensemble": "reference: ensemble",
@@ -27,8 +29,11 @@ KINDS = {  # the note on rows that are not candidates
 
 def records(table: Table) -> list[Record]:
     """Return a flat dict per row, best first; floats have `DIGITS` decimals, unknown values are None."""
-    changes = changes_of(table)
-    return [_record(row, changes) | _worst(row, table.board.classes) for row in table.rows]
+    changes, tuned = changes_of(table), {id(tuning.row): tuning for tuning in tunings(table)}
+    return [
+        _record(row, changes) | _versions(row, tuned.get(id(row))) | _worst(row, table.board.classes)
+        for row in table.rows
+    ]
 
 
 def changes_of(table: Table) -> list[str]:
@@ -53,7 +58,7 @@ def _record(row: Row, changes: list[str]) -> Record:
         estimate: Estimate = getattr(row, name)
         record |= {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         record |= {f"{name}_std": estimate.std, f"{name}_min": estimate.least, f"{name}_max": estimate.most}
-    record |= {"seeds_f1": row.seeds_f1, "calibration_error": row.calibration_error, "p_value_vs_best": row.p_value}
+    record |= {"calibration_error": row.calibration_error, "p_value_vs_best": row.p_value}
     record |= {"parameters": entry.parameters, "flops": entry.flops, "train_seconds": row.train_seconds}
     record |= {"clips_per_second": entry.clips_per_second, "latency_ms": entry.latency_ms}
     record |= {"memory_mb": entry.memory_mb, "trials": entry.trials, "valid_f1": entry.valid_f1}
@@ -61,6 +66,26 @@ def _record(row: Row, changes: list[str]) -> Record:
         record |= {_robustness_key(UNCHANGED): unchanged_f1(row)}
     record |= {_robustness_key(change): entry.robustness.get(change) for change in changes}
     return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in record.items()}
+
+
+def _versions(row: Row, tuning: Tuning | None) -> Record:
+    """Return the scores of the other versions of a network and what its search took, see `tuning`."""
+    mean, (first, chosen) = row.ensembled, (tuning.first, tuning.chosen) if tuning else (None, None)
+    default = tuning.judged_default if tuning else None
+    known: dict[str, float | None] = {
+        "default_valid_f1": first.valid_f1 if first else None,
+        "default_f1": default.f1.mean if default else None,
+        "default_accuracy": default.accuracy.mean if default else None,
+        "p_value_default": tuning.p_value if tuning else None,
+        "tuned_valid_f1": chosen.valid_f1 if chosen else None,
+        "search_seconds": tuning.search_seconds if tuning else None,
+        "seeds_f1": mean.f1.mean if mean else None,
+        "seeds_f1_low": mean.f1.low if mean else None,
+        "seeds_f1_high": mean.f1.high if mean else None,
+        "seeds_accuracy": mean.accuracy.mean if mean else None,
+        "p_value_seeds": mean.p_value if mean else None,
+    }
+    return {key: None if value is None else round(value, DIGITS) for key, value in known.items()}
 
 
 def _worst(row: Row, classes: list[str]) -> Record:
@@ -121,7 +146,6 @@ COST_COLUMNS = (
     Column("memory_mb", "Memory", "peak memory of the training", lambda mb: f"{number(mb)} MB"),
     Column("trials", "Trials", "configurations tried in the search", number),
     Column("valid_f1", "Valid F1", "validation macro F1, by which the settings were chosen", score),
-    Column("seeds_f1", "All seeds", "macro F1 of the mean probabilities of all seeds, at the cost of each", score),
 )
 
 

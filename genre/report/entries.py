@@ -37,11 +37,15 @@ _SPLIT_RULES = {
 
 @dataclass(frozen=True)
 class SavedRuns:
-    """The folders of a row's models, one per seed, and the number of trials that the search spent on it."""
+    """The folders of a row's models, one per seed, and the number of trials that the search spent on it.
+
+    `default_of` is the label of the row whose network has the configured settings here, "" for a candidate to use.
+    """
 
     label: str
     folders: Sequence[Location]
     trials: int | None = None
+    default_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def network(
     memory = [mb for card in cards if (mb := card.facts.get("memory_mb"))]
     return Entry(
         name=saved.label,
-        kind="network",
+        kind="default" if saved.default_of else "network",
         runs=[
             replace(_run(card, probabilities), correction=SavedEnsemble.read([folder], DEFAULT_PRECISION).calibration)
             for folder, (card, probabilities) in zip(saved.folders, results, strict=True)
@@ -78,6 +82,7 @@ def network(
         hardware=cost.hardware,
         memory_mb=max(memory) if memory else None,
         robustness=robustness,
+        default_of=saved.default_of,
     )
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["network", "classical", "majority", "ensemble", "neighbours"]
+Kind = Literal["network", "default", "classical", "majority", "ensemble", "neighbours"]
 Setting = str | int | float | bool | None | list[str]
 Part = Literal["train", "valid", "test", "all"]
 

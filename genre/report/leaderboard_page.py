@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genre.report import promises
-from genre.report.advice import advise
+from genre.report.advice import Advice, advise
 from genre.report.charts import COSTS, cost_plot, interval_mark
 from genre.report.columns import (
     COST_COLUMNS,
@@ -20,7 +20,7 @@ from genre.report.columns import (
     robustness_columns,
 )
 from genre.report.comparison import comparison_rows, mean_gaps
-from genre.report.formats import DASH, score, seconds
+from genre.report.formats import DASH, difference, p_value, score, seconds
 from genre.report.label_issues import MOST, label_issues
 from genre.report.learning_curves import learning_curves
 from genre.report.neighbours import mistakes
@@ -28,29 +28,33 @@ from genre.report.rendering import html_page
 from genre.report.search import STATUS_TEXT
 from genre.report.search_plots import budgets, by_architecture, last_part, setting_text
 from genre.report.table import RANK_RULE, Row, Table
+from genre.report.tuning import NOTE, versions
 from genre.wording import plural
 
 _FORMATS = {
     "dash": DASH,
+    "difference": difference,
     "last_part": last_part,
     "lost": lost,
+    "p_value": p_value,
     "plural": plural,
     "score": score,
     "seconds": seconds,
     "setting_text": setting_text,
     "status_text": STATUS_TEXT,
+    "versions_note": NOTE,
 }
 
 
 def html(table: Table) -> str:
     """Return the page."""
-    return html_page("leaderboard", _content(table) | _FORMATS)
+    content = _content(table.without_defaults(), advise(table)) | {"versions": versions(table)}
+    return html_page("leaderboard", content | _FORMATS)
 
 
-def _content(table: Table) -> dict[str, Any]:
+def _content(table: Table, advice: Advice) -> dict[str, Any]:
     """Return what the templates show."""
     rows, board = records(table), table.board
-    advice = advise(table)
     return {
         "board": board,
         "advice": advice,

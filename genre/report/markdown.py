@@ -24,12 +24,13 @@ from genre.report.columns import (
 )
 from genre.report.comparison import comparison_rows, mean_gaps
 from genre.report.facts import CorpusFacts
-from genre.report.formats import DASH, score
+from genre.report.formats import DASH, difference, p_value, score, seconds
 from genre.report.neighbours import mistakes
 from genre.report.rendering import markdown_text
 from genre.report.search import Search
 from genre.report.search_plots import by_architecture
 from genre.report.table import RANK_RULE, Table
+from genre.report.tuning import NOTE, Version, versions
 from genre.retrieval.neighbours import Neighbour
 from genre.wording import plural
 
@@ -38,25 +39,27 @@ Lines = list[list[str]]  # a table: its headings, then its rows
 
 def markdown(table: Table) -> str:
     """Return the report."""
+    found = {"advice": advise(table), "versions": _versions(table), "versions_note": Markup(NOTE)}
+    return markdown_text("leaderboard", _content(table.without_defaults()) | found)
+
+
+def _content(table: Table) -> dict[str, Any]:
+    """Return what the template shows of the rows."""
     rows, board = records(table), table.board
-    return markdown_text(
-        "leaderboard",
-        {
-            "board": board,
-            "advice": advise(table),
-            "rank_rule": Markup(RANK_RULE),
-            "scores": _scores(table, rows),
-            "costs": _columns(rows, [column for column in COST_COLUMNS if column.is_known(rows)], Column.text),
-            "robustness": _columns(rows, robustness_columns(table), _changed_text),
-            "genres": _genres(table),
-            "promises": promises.lines(promises.promises(table)),
-            "mistakes": _mistakes(table),
-            "comparison": _comparison(table),
-            "mean_gaps": mean_gaps(table),
-            "search": _search(board.search) if board.search and board.search.trials else None,
-            "tracks": track_counts(board.corpus, board.classes),
-        },
-    )
+    return {
+        "board": board,
+        "rank_rule": Markup(RANK_RULE),
+        "scores": _scores(table, rows),
+        "costs": _columns(rows, [column for column in COST_COLUMNS if column.is_known(rows)], Column.text),
+        "robustness": _columns(rows, robustness_columns(table), _changed_text),
+        "genres": _genres(table),
+        "promises": promises.lines(promises.promises(table)),
+        "mistakes": _mistakes(table),
+        "comparison": _comparison(table),
+        "mean_gaps": mean_gaps(table),
+        "search": _search(board.search) if board.search and board.search.trials else None,
+        "tracks": track_counts(board.corpus, board.classes),
+    }
 
 
 def track_counts(corpus: CorpusFacts, classes: Iterable[str]) -> Lines:
@@ -73,6 +76,31 @@ def _scores(table: Table, rows: list[Record]) -> Lines:
         name = f"{row.entry.name} ({KINDS[row.entry.kind]})" if row.entry.is_reference else row.entry.name
         lines.append([rank_text(row), name, *(_with_note(c.text(record), c.note(record)) for c in columns)])
     return lines
+
+
+def _versions(table: Table) -> Lines:
+    headings = ["Model", "Version", "Macro F1", "Change", "p", "Accuracy", "Valid F1", "Trained", "Time"]
+    lines = [_version(version) for version in versions(table)]
+    return [headings, *lines] if lines else []
+
+
+def _version(version: Version) -> list[str]:
+    f1, accuracy = version.f1, version.accuracy
+    return [
+        version.network,
+        version.name,
+        f"{score(f1.mean)} ({score(f1.low)}–{score(f1.high)})" if f1 else DASH,
+        _known(difference, version.change),
+        _known(p_value, version.p_value),
+        score(accuracy.mean) if accuracy else DASH,
+        _with_note(_known(score, version.valid_f1), _known(difference, version.valid_change, "")),
+        version.trained,
+        _known(seconds, version.seconds),
+    ]
+
+
+def _known(show: Callable[[float], str], value: float | None, unknown: str = DASH) -> str:
+    return unknown if value is None else show(value)
 
 
 def _columns(rows: list[Record], columns: list[Column], text_of: Callable[[Column, Record], str]) -> Lines:

@@ -31,7 +31,11 @@ def merge(boards: Mapping[str, Board]) -> Board:
     entries, searches = list(first.entries), [first.search]
     for name, board in same.items():
         new_names = _new_names(board, entries, name)
-        entries += [replace(entry, name=new_names[entry.name]) for entry in board.entries if entry.name in new_names]
+        entries += [
+            replace(entry, name=new_names[entry.name], default_of=new_names.get(entry.default_of, entry.default_of))
+            for entry in board.entries
+            if entry.name in new_names
+        ]
         searches.append(_renamed(board.search, new_names))
     merged = [first, *same.values()]
     return replace(
@@ -81,13 +85,14 @@ def _new_names(board: Board, entries: list[Entry], label: str) -> dict[str, str]
     """Return the name of each entry of `board` in the merged board, without those that repeat one of `entries`."""
     known = {entry.name: entry for entry in entries}
     names: dict[str, str] = {}
-    for entry in sorted(board.entries, key=lambda entry: entry.kind == "neighbours"):
+    for entry in sorted(board.entries, key=lambda entry: entry.kind in ("default", "neighbours")):
         namesake = known.get(entry.name)
+        # neighbours are those of a network of this board, and a default is one of them, which may have a new name
+        is_default_of_renamed = names.get(entry.default_of, entry.default_of) != entry.default_of
         if namesake is None:
-            # neighbours are those of a network of this board, which may have a new name
             is_of_renamed = entry.kind == "neighbours" and any(new != old for old, new in names.items())
-            names[entry.name] = f"{entry.name} ({label})" if is_of_renamed else entry.name
-        elif not _same_predictions(entry, namesake):
+            names[entry.name] = f"{entry.name} ({label})" if is_of_renamed or is_default_of_renamed else entry.name
+        elif is_default_of_renamed or not _same_predictions(entry, namesake):
             names[entry.name] = f"{entry.name} ({label})"
     return names
 
@@ -123,7 +128,7 @@ def _merged_search(searches: list[Search]) -> Search | None:
 def _compared(label: str, board: Board) -> Compared:
     rows = [
         ComparedRow(row.entry.name, row.entry.kind, row.f1.mean, row.f1.low, row.f1.high, row.accuracy.mean)
-        for row in tabulate(board).rows
+        for row in tabulate(board).without_defaults().rows
     ]
     return Compared(label, board.corpus.name, board.corpus.split, len(board.track_ids), rows)
 

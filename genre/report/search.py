@@ -29,7 +29,8 @@ class Trial:
     because others of its architecture did better; a `failed` one gives the reason in `error`; an `interrupted` one had
     not ended when the board was made. `valid_f1` is that of its best epoch, None when it finished none; with folds,
     the mean over those that finished. `settings` have dotted keys and hold only what the search chose for this trial. A
-    trial that `is_configured` has those of the configuration, as far as the search space allows; others were drawn.
+    trial that `is_configured` has those of the configuration, as far as the search space allows; others were drawn. The
+    settings of the trial that `is_chosen` are those of the final models.
     """
 
     architecture: str
@@ -40,6 +41,7 @@ class Trial:
     seconds: float | None = None
     error: str = ""
     is_configured: bool = False
+    is_chosen: bool = False
 
     def __post_init__(self) -> None:
         for name in ("valid_f1", "seconds"):
@@ -64,6 +66,11 @@ class Search:
     def architectures(self) -> list[str]:
         """Names in order of their first trial."""
         return list(dict.fromkeys(trial.architecture for trial in self.trials))
+
+    def of(self, name: str) -> list[Trial]:
+        """Return the trials of the network in row `name`: the label resnet-imagenet is of the architecture resnet."""
+        architecture = name if name in self.architectures else name.partition("-")[0]
+        return [trial for trial in self.trials if trial.architecture == architecture]
 
     @property
     def trial_seconds(self) -> float:

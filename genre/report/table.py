@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +22,7 @@ RANK_RULE = (
     "for all pairs of rows (max-T). Otherwise it shares that rank. An ensemble and nearest neighbours are made of "
     "other rows and have no rank."
 )
-_UNRANKED = ("ensemble", "neighbours")  # kinds of rows
+_UNRANKED = ("default", "ensemble", "neighbours")  # kinds of rows
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,23 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
+class Ensembled:
+    """Scores of the mean probabilities of a network's seeds, and the p-value of no difference from single seeds."""
+
+    f1: Estimate
+    accuracy: Estimate
+    p_value: float
+
+
+@dataclass(frozen=True, eq=False)
 class Row:
     """A row of the leaderboard.
 
-    `rank` uses competition ranking (1, 1, 3), None for an ensemble and for nearest neighbours; `tied` is whether
+    `rank` uses competition ranking (1, 1, 3), None for rows whose kind is in `_UNRANKED`; `tied` is whether
     others share it. `p_value` is that of no difference from the first ranked row, and None for that row. Only that of a
-    ranked row is corrected for all pairs of ranked rows. `seeds_f1` is macro F1 of the mean probabilities of a
-    network's seeds, None with a single seed. `confusion` is (classes, classes) with a row per true genre, mean over
-    seeds. `f1_draws` are the bootstrap replicates of macro F1, paired across rows.
+    ranked row is corrected for all pairs of ranked rows. `ensembled` is None for a single seed and for rows that are no
+    network. `confusion` is (classes, classes) with a row per true genre, mean over seeds. `f1_draws` are the bootstrap
+    replicates of macro F1, paired across rows.
     """
 
     entry: Entry
@@ -58,7 +68,7 @@ class Row:
     precision: Estimate
     recall: Estimate
     f1: Estimate
-    seeds_f1: float | None
+    ensembled: Ensembled | None
     calibration_error: float
     train_seconds: float | None
     per_class: PerClass
@@ -77,6 +87,10 @@ class Table:
         """Return the rows of these kinds, best first."""
         return [row for row in self.rows if row.entry.kind in kinds]
 
+    def without_defaults(self) -> Table:
+        """Return the table without the networks that were not tuned, which are shown next to the tuned ones only."""
+        return replace(self, rows=[row for row in self.rows if row.entry.kind != "default"])
+
 
 def tabulate(board: Board) -> Table:
     """Score every entry of `board` and rank the rows by `RANK_RULE`; the board's seed determines the bootstrap."""
@@ -85,6 +99,7 @@ def tabulate(board: Board) -> Table:
     draws = bootstrap.bootstrap_scores(board.truth, predicted, n_classes, board.groups, DRAWS, board.seed)
     means = {name: metrics.mean_scores(board.truth, each, n_classes) for name, each in predicted.items()}
     ordered = sorted(board.entries, key=lambda entry: (-means[entry.name]["f1"], entry.name))
+    ensembled = _ensembled(board, draws)
     ranks, p_values = _rank({entry.name: draws[entry.name]["f1"] for entry in ordered if entry.kind not in _UNRANKED})
     rows = []
     for entry in ordered:
@@ -92,8 +107,24 @@ def tabulate(board: Board) -> Table:
         if rank is None and ranks:
             leader = draws[next(iter(ranks))]["f1"]
             p_value = bootstrap.p_value_of_no_difference(leader - draws[entry.name]["f1"])
-        rows.append(_row(board, entry, draws[entry.name], rank, list(ranks.values()).count(rank or 0) > 1, p_value))
+        tied = list(ranks.values()).count(rank or 0) > 1
+        rows.append(_row(board, entry, draws[entry.name], rank, tied, p_value, ensembled.get(entry.name)))
     return Table(board, rows)
+
+
+def _ensembled(board: Board, draws: Mapping[str, dict[str, Float64]]) -> dict[str, Ensembled]:
+    """Return the scores of the mean of the seeds of each network with several; `draws` are those of single seeds."""
+    n_classes = len(board.classes)
+    networks = [entry for entry in board.entries if entry.kind == "network" and len(entry.runs) > 1]
+    predicted = {entry.name: metrics.decisions(entry.mean_probabilities) for entry in networks}
+    drawn = bootstrap.bootstrap_scores(board.truth, predicted, n_classes, board.groups, DRAWS, board.seed)
+    ensembled = {}
+    for name, classes in predicted.items():
+        scores = metrics.mean_scores(board.truth, classes, n_classes)
+        f1, accuracy = (_estimate([scores[key]], drawn[name][key]) for key in ("f1", "accuracy"))
+        p_value = bootstrap.p_value_of_no_difference(drawn[name]["f1"] - draws[name]["f1"])
+        ensembled[name] = Ensembled(f1, accuracy, p_value)
+    return ensembled
 
 
 def _rank(f1_draws: dict[str, Float64]) -> tuple[dict[str, int], dict[str, float | None]]:
@@ -109,7 +140,13 @@ def _rank(f1_draws: dict[str, Float64]) -> tuple[dict[str, int], dict[str, float
 
 
 def _row(
-    board: Board, entry: Entry, draws: dict[str, Float64], rank: int | None, tied: bool, p_value: float | None
+    board: Board,
+    entry: Entry,
+    draws: dict[str, Float64],
+    rank: int | None,
+    tied: bool,
+    p_value: float | None,
+    ensembled: Ensembled | None,
 ) -> Row:
     n_classes = len(board.classes)
     counts = [metrics.confusion_counts(board.truth, run.predicted, n_classes) for run in entry.runs]
@@ -123,20 +160,13 @@ def _row(
         tied=tied,
         p_value=p_value,
         **estimates,
-        seeds_f1=_seeds_f1(board, entry),
+        ensembled=ensembled,
         calibration_error=float(np.mean(errors)),
         train_seconds=float(np.mean(seconds)) if seconds else None,
         per_class=_mean_per_class([run.per_class for run in by_run]),
         confusion=np.mean(counts, axis=0),
         f1_draws=draws["f1"],
     )
-
-
-def _seeds_f1(board: Board, entry: Entry) -> float | None:
-    if entry.kind != "network" or len(entry.runs) == 1:
-        return None
-    predicted = metrics.decisions(entry.mean_probabilities)
-    return metrics.scores(metrics.confusion_counts(board.truth, predicted, len(board.classes))).f1
 
 
 def _estimate(by_run: list[float], draws: Float64) -> Estimate:

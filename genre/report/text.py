@@ -6,13 +6,16 @@ import csv
 import io
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TypeVar
 
 from genre.report.advice import advise
 from genre.report.board import Board
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
 from genre.report.comparison import mean_gaps
+from genre.report.formats import DASH, number, score, seconds
 from genre.report.table import Table, tabulate
+from genre.report.tuning import versions
 from genre.spreadsheet import inert
 
 V = TypeVar("V")
@@ -27,6 +30,15 @@ TERMINAL = {  # column: its short heading
     "train_seconds": "training",
     "clips_per_second": "clips/s",
 }
+VERSIONS = (  # column, its two headings and its text in the table of versions
+    ("default_valid_f1", "valid F1", "default", score),
+    ("tuned_valid_f1", "valid F1", "tuned", score),
+    ("default_f1", "macro F1", "default", score),
+    ("f1", "macro F1", "tuned", score),
+    ("seeds_f1", "macro F1", "ensembled", score),
+    ("trials", "search", "trials", number),
+    ("search_seconds", "search", "time", seconds),
+)
 
 
 def csv_text(table: Table) -> str:
@@ -58,7 +70,7 @@ def text_table(board: Board | Table) -> str:
         return "\n".join([advice, *missing])
     legend = "= tied: no significant difference on these tracks   * reference row, not a candidate"
     gaps = [textwrap.fill(sentence, WIDTH) for sentence in mean_gaps(table)]
-    return "\n".join([advice, "", *_lines(table), "", legend, *missing, *gaps])
+    return "\n".join([advice, "", *_lines(table.without_defaults()), "", legend, *_versions(table), *missing, *gaps])
 
 
 def _lines(table: Table) -> Iterator[str]:
@@ -70,6 +82,28 @@ def _lines(table: Table) -> Iterator[str]:
         f1 = f"{row.f1.mean:.3f} [{row.f1.low:.2f} {row.f1.high:.2f}]"
         lines.append([rank_text(row), name, f1, *(column.text(record) for column in columns)])
     yield from _aligned(lines, left=(1, 2))
+
+
+def _versions(table: Table) -> Iterator[str]:
+    """Yield a line for each network as configured, tuned and ensembled; nothing where no network has two versions."""
+    if not versions(table):
+        return
+    networks = [record for record in records(table) if record["kind"] == "network"]
+    columns = [column for column in VERSIONS if any(record[column[0]] is not None for record in networks)]
+    above = ["", *(group for _, group, _, _ in columns)]
+    repeated = [group == before for before, group in pairwise(above)]
+    lines = [["", *("" if again else group for again, group in zip(repeated, above[1:], strict=True))]]
+    headings = [heading for _, _, heading, _ in columns]
+    if all(record["tuned_valid_f1"] is None for record in networks):
+        headings = [heading.replace("tuned", "single") for heading in headings]
+    lines.append(["model", *headings])
+    for record in networks:
+        name = textwrap.shorten(str(record["name"]), NAME_WIDTH, placeholder="…")
+        values = [(record[key], show) for key, _, _, show in columns]
+        lines.append([name, *(show(value) if isinstance(value, int | float) else DASH for value, show in values)])
+    yield ""
+    yield from _aligned(lines, left=(0,))
+    yield ""
 
 
 def _aligned(lines: list[list[str]], left: tuple[int, ...]) -> Iterator[str]:

@@ -38,7 +38,8 @@ def judge(
 ) -> Board:
     """Score every saved model once on `split` of the features.
 
-    With `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
+    Those with the configured settings only (`SavedRuns.default_of`) come last and are no part of the ensemble. With
+    `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
     classical baseline, `seed` that of the configuration, `capacity` what the job may use. No clip enters this process.
     """
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
@@ -49,8 +50,9 @@ def judge(
         entries.network(runs, scored.predictions[runs.label], scored.costs[runs.label], f1.get(runs.label, {}))
         for runs in saved
     ]
-    if len(rows) > 1:
-        rows.append(entries.ensemble(rows, f1.get(robustness.ENSEMBLE, {})))
+    tuned = [row for row in rows if row.kind == "network"]
+    if len(tuned) > 1:
+        rows.append(entries.ensemble(tuned, f1.get(robustness.ENSEMBLE, {})))
     if scored.baseline is not None:
         rows.append(entries.classical(*scored.baseline, f1.get(BASELINE, {})))
     if scored.nearest is not None:

@@ -47,15 +47,16 @@ def score(
     capacity: Capacity,
     seed: int,
 ) -> Scored:
-    """Score all models on all machines, on a split and then on changed audio of it.
+    """Score all models on all machines, on a split, and the candidates to use on changed audio of it as well.
 
     On the test split alone the nearest training tracks are looked up as well, since the other splits took part in
     making the networks; `seed` draws them where they are too many. At the end the costs are measured, while nothing
     else runs.
     """
-    folders = [folder for runs in saved for folder in runs.folders]
+    candidates = [runs for runs in saved if not runs.default_of]  # before the others
+    folders, candidate_folders = _folders(saved), _folders(candidates)
     measures = [] if fitted is None else [track_statistics.of_clips]
-    embedder = Embedder.best(saved) if split == "test" else None
+    embedder = Embedder.best(candidates) if split == "test" else None
     embedded = embedder.folder if embedder else None
     streamed = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
     answers = _by_label(saved, streamed.probabilities)
@@ -63,20 +64,27 @@ def score(
     nearest: NearestTracks | None = None
     if embedder and streamed.embeddings is not None:
         nearest, notes = embedder.nearest(features, streamed.embeddings, seed, device, capacity)
-    measurement = Measurement.start(changed, folders, fitted, capacity) if changed else None
+    measurement = Measurement.start(changed, candidate_folders, fitted, capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
         baselines = collect([] if fitted is None else [fitted], progress, "fitting the baseline")
         scored_baselines = [(each, each.predict(streamed.measures[0])) for each in baselines]
         f1: Scores = {}
         if measurement:
-            seeds = {label: [card.facts["seed"] for card, _ in runs] for label, runs in answers.items()}
-            unchanged = [*streamed.probabilities, *(probabilities for _, probabilities in scored_baselines)]
+            seeds = {runs.label: [card.facts["seed"] for card, _ in answers[runs.label]] for runs in candidates}
+            unchanged = [
+                *streamed.probabilities[: len(candidate_folders)],
+                *(probabilities for _, probabilities in scored_baselines),
+            ]
             truth = features.labels(features.tracks(split)).to_numpy()
             f1, robustness_notes = measurement.finish(truth, seeds, unchanged, BASELINE if baselines else "", progress)
             notes += robustness_notes
         costs = measure_costs(saved, features, split, progress)
     return Scored(answers, costs, scored_baselines[0] if scored_baselines else None, nearest, f1, notes)
+
+
+def _folders(saved: Sequence[SavedRuns]) -> list[Location]:
+    return [folder for runs in saved for folder in runs.folders]
 
 
 def _by_label(saved: Sequence[SavedRuns], probabilities: list[Float32]) -> dict[str, list[tuple[ModelCard, Float32]]]:

@@ -197,9 +197,9 @@ class Forecast:
         return trainings * self._seconds(name, epochs, self.searched) + plan.trials * _BETWEEN_TRIALS
 
     def _final_work(self, name: str, epochs: int, plan: Plan) -> float:
-        # the trial of the winner is the first seed, unless it saw only a part of the tracks
+        # the trial of a final's settings is the first seed, unless it saw only a part of the tracks
         trainings = plan.seeds - (self.tune.sample == 1 and not self.tune.folds)
-        return trainings * (self._seconds(name, epochs, self.all_clips) + _BETWEEN_TRIALS)
+        return plan.finals * trainings * (self._seconds(name, epochs, self.all_clips) + _BETWEEN_TRIALS)
 
     def _kept(self, trials: int, epochs: int) -> tuple[float, float]:
         """Return the complete trainings that `trials` amount to despite early stopping, and how many are not stopped.
@@ -241,7 +241,7 @@ class Forecast:
 
     def _judging(self, plan: Plan) -> tuple[float, float]:
         """Return the seconds of scoring the models on the test tracks, and on changed audio."""
-        predicting = plan.seeds * self._predictions(plan) + self._embedding(plan)
+        predicting = plan.finals * plan.seeds * self._predictions(plan) + self._embedding(plan)
         scoring = (predicting + _PASSES * self._reading()) / self.concurrent + _JUDGING
         return scoring, self.robustness_tracks(plan) * self._changed_track(plan) / self.concurrent
 

@@ -22,7 +22,16 @@ from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.results import Winner
 
 # settings of `tune` that do not affect the epochs of a plan, or that may differ when a search is resumed
-_NOT_IN_KEY = {"concurrent", "mlflow", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "trials", "seeds"}
+_NOT_IN_KEY = {
+    "concurrent",
+    "mlflow",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "workers_per_trial",
+    "trials",
+    "seeds",
+    "defaults",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Decision:
     failures: dict[str, str] = field(default_factory=dict)  # why architectures are left out
     robustness: float = 0.0  # the seconds of `judging` that robustness takes
     robustness_tracks: int = 0  # test tracks that are scored on changed audio in these seconds
+    asked_defaults: bool = False  # the setting tune.defaults; the plan may leave them out
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ class Decider:
             decision = Decision(**kept | {"plan": Plan(**kept["plan"]), "asked": tuple(kept["asked"])})
             for line in timing.left_out(decision.failures):
                 cli.console().print(f"tune: {line}; delete {self.file} to decide again")
-            return decision if decision.asked == asked else self._changed(decision)
+            is_same = (decision.asked, decision.asked_defaults) == (asked, self.settings.defaults)
+            return decision if is_same else self._changed(decision)
         forecast = known or timing.measure(self.experiments, self.settings, self.workload, self.resources)
         forecast = replace(forecast, workload=self.workload)
         plan = forecast.plan()
@@ -74,33 +85,47 @@ class Decider:
                 failures=forecast.left_out(plan),
                 robustness=expected.robustness,
                 robustness_tracks=forecast.robustness_tracks(plan),
+                asked_defaults=self.settings.defaults,
             )
         )
 
-    def seeds(self, decision: Decision, winners: Sequence[Winner], seconds: float) -> int:
-        """Return the number of seeds of each winner, at most that of the plan, for which tune.minutes has time left.
+    def finals(self, decision: Decision, winners: Sequence[Winner], defaults: Sequence[Winner], seconds: float) -> Plan:
+        """Return the plan with the seeds and the defaults, at most those planned, for which tune.minutes has time left.
 
-        `seconds` is the time spent so far. Returns 0 where no time is left to finish the winners. The number is decided
-        once and stored for a resumed search.
+        `defaults` are the trials of the configured settings, of which other settings won. `seconds` is the time spent
+        so far. The defaults are left out where there is no time for a seed of everything, and there are 0 seeds where
+        none is left to finish the winners. This is decided once and stored for a resumed search.
         """
-        plan, limit = decision.plan, 60 * self.settings.minutes
-        if not limit or decision.seeds_decided:
-            return plan.seeds
-        sample = self.settings.sample
-        is_trial = sample == 1 and not self.settings.folds  # the trial of a winner is the training with the first seed
-        trainings = [winner.training_seconds / sample for winner in winners]
-        seeds = budget.seeds_within(
-            limit - seconds - decision.judging,
-            plan.seeds,
-            self.resources.concurrent_trials(),
-            trainings=trainings,
-            remaining=[winner.remaining_seconds for winner in winners] if is_trial else trainings,
-        )
+        plan = decision.plan
+        if not self.settings.minutes or decision.seeds_decided:
+            return plan
+        judged = defaults if plan.defaults else []
+        seeds = self._seeds(decision, [*winners, *judged], seconds)
+        if not seeds and judged:
+            cli.console().print(
+                f"tune: tune.minutes={self.settings.minutes:g} leaves no time to train the configured settings"
+            )
+            plan = replace(plan, defaults=False)
+            seeds = self._seeds(decision, winners, seconds)
         if seeds < plan.seeds:
             left = f"{seeds} of {plural(plan.seeds, 'seed')}" if seeds else "no further training"
             cli.console().print(f"tune: tune.minutes={self.settings.minutes:g} leaves time for {left}")
-        self._keep(replace(decision, plan=replace(plan, seeds=seeds), seeds_decided=True))
-        return seeds
+        plan = replace(plan, seeds=seeds)
+        self._keep(replace(decision, plan=plan, seeds_decided=True))
+        return plan
+
+    def _seeds(self, decision: Decision, chosen: Sequence[Winner], seconds: float) -> int:
+        """Return the number of seeds of each of the `chosen` trials for which there is time."""
+        sample = self.settings.sample
+        is_trial = sample == 1 and not self.settings.folds  # the trial of a winner is the training with the first seed
+        trainings = [winner.training_seconds / sample for winner in chosen]
+        return budget.seeds_within(
+            60 * self.settings.minutes - seconds - decision.judging,
+            decision.plan.seeds,
+            self.resources.concurrent_trials(),
+            trainings=trainings,
+            remaining=[winner.remaining_seconds for winner in chosen] if is_trial else trainings,
+        )
 
     def robustness_tracks(self, decision: Decision, seconds: float) -> int:
         """Return the number of test tracks, at most those planned, whose robustness fits into tune.minutes.
@@ -118,18 +143,20 @@ class Decider:
 
     def _changed(self, earlier: Decision) -> Decision:
         """Return the earlier decision with other trials or seeds, and the same epochs, so that trials are reused."""
-        trials, seeds = self.settings.trials, self.settings.seeds
+        trials, seeds, defaults = self.settings.trials, self.settings.seeds, self.settings.defaults
         plan = replace(
             earlier.plan,
             trials=trials if trials != earlier.asked[0] else earlier.plan.trials,
             seeds=seeds if seeds != earlier.asked[1] else max(1, earlier.plan.seeds),
+            defaults=defaults if defaults != earlier.asked_defaults else earlier.plan.defaults,
         )
         if self.settings.minutes:
             counts = f"{plural(plan.trials, 'trial')} and {plural(plan.seeds, 'seed')} of each"
             cli.console().print(
                 f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them"
             )
-        return self._keep(replace(earlier, plan=plan, asked=(trials, seeds), seeds_decided=True))
+        changed = replace(earlier, plan=plan, asked=(trials, seeds), asked_defaults=defaults, seeds_decided=True)
+        return self._keep(changed)
 
     def _keep(self, decision: Decision) -> Decision:
         self.file.write_json(asdict(decision))

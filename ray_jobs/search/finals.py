@@ -35,36 +35,46 @@ class Finals:
     """The saved models of the winners, and notes for the report on those that could not be trained."""
 
     saved: list[SavedRuns] = field(default_factory=list)
+    defaults: list[SavedRuns] = field(default_factory=list)  # of the configured settings, where others won
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
     fold: Fold | None = None  # of which the models are the networks, where no time was left to train them on all tracks
 
 
-def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
+def train(trials: Runner, winners: Sequence[Winner], defaults: Sequence[Winner], seeds: int) -> Finals:
     """Train each winner completely with `seeds` seeds on all tracks, and save the models in OUTPUT/models.
 
     If the search was on all tracks and one split, the trial itself is the training with the first seed: it is reused if
     it finished, else resumed. A seed whose training fails is left out, with a note for the report. Raises
-    `TrainingError` when all trainings failed.
+    `TrainingError` when all trainings of winners failed.
+
+    `defaults`, trials of the configured settings where others won, are trained in the same way. Their models stay in
+    the folders of the trials, since they are for comparison only.
     """
     first = trials.base.seed
     slots = {
-        (winner.architecture, seed): _slot(winner, seed, is_trial=seed == first and not trials.is_on_part)
-        for winner in winners
+        (chosen.slot.log_name, seed): _slot(chosen, seed, is_trial=seed == first and not trials.is_on_part)
+        for chosen in (*winners, *defaults)
         for seed in range(first, first + seeds)
     }
     missing = unsettled(list(slots.values()))
     if missing:
-        settings = {winner.architecture: winner.settings for winner in winners}
-        specs = [slot.spec(settings[name] | {"seed": seed}) for (name, seed), slot in slots.items() if slot in missing]
+        settings = {chosen.slot.log_name: chosen.settings for chosen in (*winners, *defaults)}
+        specs = [
+            slot.spec(settings[trial] | {"seed": seed}) for (trial, seed), slot in slots.items() if slot in missing
+        ]
         trained = trials.on_all().run("final", list(slots.values()), missing, **runner.listed(specs))
         slots = dict(zip(slots, trained, strict=True))
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
     finals = _publish(trials.base, winners, slots)
-    saved = {runs.label for runs in finals.saved}
+    for default in defaults:
+        _add_default(finals, default, label(trials.base, default), slots)
+    names = {runs.label for runs in (*finals.saved, *finals.defaults)}
+    named = [(label(trials.base, winner), winner) for winner in winners]
+    named += [(default_name(label(trials.base, default)), default) for default in defaults]
     finals.notes.extend(
-        note for winner in winners if label(trials.base, winner) in saved and (note := _learned_from(trials, winner))
+        note for name, chosen in named if name in names and (note := _learned_from(trials, chosen, name))
     )
     return finals
 
@@ -146,12 +156,34 @@ def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
     return slot
 
 
-def _learned_from(trials: Runner, winner: Winner) -> str:
-    """Return what the models of a winner learned from, if that is not the training split alone."""
+def default_name(name: str) -> str:
+    """Return the name of the row of the network `name` with the configured settings."""
+    return f"{name} default"
+
+
+def _add_default(finals: Finals, default: Winner, name: str, slots: dict[tuple[str, int], Slot]) -> None:
+    """Add the models of the configured settings of the network in row `name`, unless it or all of them failed."""
+    if name not in {runs.label for runs in finals.saved}:
+        return
+    folders = []
+    for (trial, seed), slot in slots.items():
+        if trial == default.slot.log_name and slot.record is not None:
+            if slot.record.failure:
+                finals.notes.append(
+                    f"{default_name(name)}: the training of seed-{seed} failed and is left out: {slot.record.failure}"
+                )
+            else:
+                folders.append(slot.folder.model)
+    if folders:
+        finals.defaults.append(SavedRuns(default_name(name), folders, default.trials, default_of=name))
+
+
+def _learned_from(trials: Runner, winner: Winner, name: str) -> str:
+    """Return what the models of a winner in row `name` learned from, if that is not the training split alone."""
     count, record = trials.base.tune.folds, winner.slot.record
     if not count or record is None:
         return ""
-    name, finished = label(trials.base, winner), len(record.folds)
+    finished = len(record.folds)
     tracks = sum(len(trials.cache.features.tracks(part)) for part in NOT_TEST)
     chosen = f"{plural(record.epochs_to_train(winner.slot.epochs), 'epoch')} of the schedule of {winner.slot.epochs}"
     learned = f"{name}: its models learned from all {tracks} tracks that are not test, without validation, for {chosen}"
@@ -181,8 +213,8 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
         parent, folders = Location.of(config.output) / "models" / label(config, winner), []
-        for (architecture, seed), slot in slots.items():
-            if architecture != winner.architecture or slot.record is None:
+        for (trial, seed), slot in slots.items():
+            if trial != winner.slot.log_name or slot.record is None:
                 continue
             if slot.record.failure:
                 notes.append(
@@ -201,7 +233,7 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
             _delete_others(parent, {folder.name for folder in runs.folders})
         else:
             parent.delete()
-    return Finals([runs for _, runs in rows if runs.folders], notes)
+    return Finals([runs for _, runs in rows if runs.folders], notes=notes)
 
 
 def _delete_others(parent: Location, kept: set[str]) -> None:

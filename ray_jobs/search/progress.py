@@ -34,12 +34,13 @@ class SearchProgress(Callback):
 
     def __init__(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], concurrent: int) -> None:
         self._phase = phase
-        self._epochs = {slot.architecture: slot.all_epochs for slot in slots}
+        self._complete = {str(slot.folder.location): slot.all_epochs for slot in slots}
+        self._epochs: dict[str, int] = {}  # the most that a trial of an architecture trains
+        for slot in slots:
+            self._epochs[slot.architecture] = max(slot.all_epochs, self._epochs.get(slot.architecture, 0))
         self._fold_epochs = {slot.architecture: slot.epochs for slot in slots}
         self._to_run = Counter(slot.architecture for slot in missing)
-        self._settled = [
-            (slot.architecture, slot.record) for slot in slots if slot not in missing and slot.record is not None
-        ]
+        self._settled = [(slot, slot.record) for slot in slots if slot not in missing and slot.record is not None]
         self._earlier_seconds = wall_seconds(slot.record for slot in slots if slot.record is not None)
         self._concurrent = concurrent
         self._epoch_seconds: dict[str, float] = {}  # seconds of an epoch in the latest report, by architecture
@@ -84,7 +85,7 @@ class SearchProgress(Callback):
         spec = TrialSpec.of(trial.config)
         record = TrialFolder(Location.of(spec.folder)).record()
         if record is not None:
-            self._ended[spec.folder] = self._settled_state(spec.architecture, record)
+            self._ended[spec.folder] = self._settled_state(spec.folder, record)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Print the final counts. See `Callback`."""
@@ -97,7 +98,11 @@ class SearchProgress(Callback):
         specs = [(trial, TrialSpec.of(trial.config)) for trial in trials]
         own = [self._state(trial, spec) for trial, spec in specs if spec.architecture == architecture]
         states = Counter(own)
-        states.update(self._settled_state(name, record) for name, record in self._settled if name == architecture)
+        states.update(
+            self._settled_state(str(slot.folder.location), record)
+            for slot, record in self._settled
+            if slot.architecture == architecture
+        )
         states["waiting"] += self._to_run[architecture] - len(own)
         return states
 
@@ -106,9 +111,9 @@ class SearchProgress(Callback):
             return self._ended.get(spec.folder, "stopped")
         return {"RUNNING": "running", "ERROR": "failed"}.get(trial.status, "waiting")
 
-    def _settled_state(self, architecture: str, record: Record) -> str:
+    def _settled_state(self, folder: str, record: Record) -> str:
         if record.ended == "finished":
-            return "done" if record.epochs >= self._epochs[architecture] else "ended early"
+            return "done" if record.epochs >= self._complete[folder] else "ended early"
         return "stopped" if record.ended == "stopped" else "failed"
 
     def _table(self, trials: list[Trial]) -> Table:
@@ -169,7 +174,7 @@ class SearchProgress(Callback):
             for trial in trials
             if _last_report(trial).get("epoch")
         ]
-        scores += [(name, record.best_f1) for name, record in self._settled if record.best_f1 is not None]
+        scores += [(slot.architecture, record.best_f1) for slot, record in self._settled if record.best_f1 is not None]
         best: dict[str, float] = {}
         for name, score in scores:
             best[name] = max(best.get(name, 0.0), score)

@@ -22,12 +22,15 @@ _STATUS: dict[Ended | None, Status] = {
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial of an architecture, by validation macro F1; with tune.folds by the mean over them."""
+    """A trial whose settings get final trainings: the best of an architecture, or that of the configured settings.
+
+    The best is that with the highest validation macro F1, with tune.folds by the mean over them.
+    """
 
     slot: Slot
     settings: dict[str, Any]
     valid_f1: float
-    trials: int  # number of trials of the architecture
+    trials: int  # number of trials of the architecture that it was chosen from
 
     @property
     def architecture(self) -> str:
@@ -70,11 +73,21 @@ def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
     return Winner(slot, record.settings, f1, len(tried))
 
 
-def for_report(slots: Sequence[Slot], concurrent: int, budget: str) -> Search:
-    """Return the facts of the search for the report."""
+def default(architecture: str, slots: Sequence[Slot]) -> Winner | None:
+    """Return the trial of the configured settings; None if it finished no epoch or failed."""
+    slot = next(slot for slot in slots if slot.architecture == architecture and slot.number == 0)
+    record = slot.record
+    if record is None or record.failure or (f1 := record.best_f1) is None:
+        return None
+    return Winner(slot, record.settings, f1, 1)
+
+
+def for_report(slots: Sequence[Slot], winners: Sequence[Winner], concurrent: int, budget: str) -> Search:
+    """Return the facts of the search for the report; `winners` are those of `winner`."""
+    chosen = [winner.slot for winner in winners]
     tried = [(slot, slot.record) for slot in slots if slot.record is not None]
     return Search(
-        trials=[_trial(slot, record) for slot, record in tried],
+        trials=[_trial(slot, record, slot in chosen) for slot, record in tried],
         makespan_seconds=wall_seconds(record for _, record in tried),
         concurrent=concurrent,
         budget=budget,
@@ -93,7 +106,7 @@ def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
     }
 
 
-def _trial(slot: Slot, record: Record) -> Trial:
+def _trial(slot: Slot, record: Record, is_chosen: bool) -> Trial:
     return Trial(
         architecture=slot.architecture,
         settings=space.sampled(record.settings),
@@ -103,4 +116,5 @@ def _trial(slot: Slot, record: Record) -> Trial:
         seconds=record.seconds,
         error=record.failure,
         is_configured=slot.number == 0,
+        is_chosen=is_chosen,
     )

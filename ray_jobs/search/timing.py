@@ -89,8 +89,9 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
     seen = f" on {forecast.tune.sample:.0%} of the tracks" if forecast.tune.sample < 1 else ""
     seen += f" over {forecast.tune.folds} folds" if forecast.tune.folds else ""
     text += [
-        f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}{seen}, the best with "
-        f"{plural(plan.seeds, 'seed')}, {plural(forecast.concurrent, 'training')} at a time",
+        f"{plural(plan.trials, 'trial')} of each of {plural(len(plan.epochs), 'architecture')}{seen}, the best "
+        f"{'and the configured settings ' if plan.finals > 1 else ''}with {plural(plan.seeds, 'seed')}, "
+        f"{plural(forecast.concurrent, 'training')} at a time",
         f"about {duration(expected.total)}: search {duration(expected.search)}, "
         f"final trainings {duration(expected.finals)}, judging {duration(expected.judging)}",
         f"epochs: {_epochs(plan)}; share of the time: {shares}",

@@ -128,14 +128,20 @@ def test_mlflow_gets_every_trial_and_its_epochs(home: Path, output: Path, tmp_pa
 
 
 def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
-    """The model copied from the search equals, bit for bit, one trained alone with the same settings."""
-    done = job("tune", home, *ONE, f"output={output}", "tune.seeds=2", "tune.trials=2")
+    """The model copied from the search equals, bit for bit, one trained alone with the same settings.
+
+    Afterwards only the further seeds of the configured settings are trained, which are compared and no model to use.
+    """
+    settings = (*ONE, "train.learning_rate=0.000001")  # too low: others win
+    job_of_search = (home, *settings, f"output={output}", "tune.seeds=2", "tune.trials=2")
+    done = job("tune", *job_of_search)
     assert "final: 2 done" in done.stderr
     trained = records(output)
     searched = {name: trained[name] for name in ("cnn-000", "cnn-001")}
     best, winner = max(searched.items(), key=lambda item: item[1].best_f1 or 0.0)
+    assert best == "cnn-001"
     assert trained.keys() == {*searched, f"{best}-seed-1"}
-    planned = space.experiment(load(str(home / "run.yaml"), [f"output={output}", *ONE]), winner.settings)
+    planned = space.experiment(load(str(home / "run.yaml"), [f"output={output}", *settings]), winner.settings)
     data = data_of(output)
     card, trainer = experiment.trainer_for(planned, data, torch.device("cpu"))
     list(trainer.run())
@@ -143,6 +149,17 @@ def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
     copied, again = (saved_model(output / folder) for folder in ("models/cnn/seed-0", "again"))
     assert again == copied
     assert saved_model(output / "models/cnn/seed-1")["weights"] != copied["weights"]
+
+    job("tune", *job_of_search, "tune.defaults=true")
+    assert {name: record for name, record in records(output).items() if name in trained} == trained
+    assert records(output).keys() - trained.keys() == {"cnn-000-seed-1"}
+    entries = {entry.name: entry for entry in read_board(Location.of(output / "leaderboard")).entries}
+    default = entries["cnn default"]
+    assert (default.kind, default.default_of, [run.seed for run in default.runs]) == ("default", "cnn", [0, 1])
+    assert default.settings["train.learning_rate"] == searched["cnn-000"].settings["train.learning_rate"]
+    assert not default.robustness
+    assert "ensemble" not in entries
+    assert [path.name for path in (output / "models").iterdir()] == ["cnn"]
 
 
 def test_more_trials_run_only_the_new_ones_and_fewer_run_none(home: Path, output: Path) -> None:

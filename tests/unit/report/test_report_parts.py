@@ -114,13 +114,15 @@ def test_the_worst_genre_is_named(full: Board) -> None:
 def test_all_seeds_of_a_network_score_what_their_ensemble_scores(full: Board) -> None:
     for row in tabulate(full).rows:
         if row.entry.kind != "network":
-            assert row.seeds_f1 is None
+            assert row.ensembled is None
             continue
         mean = np.mean([run.probabilities for run in row.entry.runs], axis=0)
         alone = dataclasses.replace(row.entry, runs=[SeedRun(0, mean.astype(np.float32))])
         ensemble = tabulate(dataclasses.replace(full, entries=[alone])).rows[0]
-        assert row.seeds_f1 == pytest.approx(ensemble.f1.mean, abs=1e-3)  # probabilities are rounded
-        assert ensemble.seeds_f1 is None
+        assert row.ensembled is not None
+        for mean, same in ((row.ensembled.f1, ensemble.f1), (row.ensembled.accuracy, ensemble.accuracy)):
+            assert [mean.mean, mean.low, mean.high] == pytest.approx([same.mean, same.low, same.high], abs=1e-3)
+        assert ensemble.ensembled is None
 
 
 def test_few_groups_are_a_warning(full: Board) -> None:

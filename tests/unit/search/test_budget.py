@@ -62,6 +62,21 @@ def test_a_sample_shortens_the_search_and_every_seed_is_trained_again() -> None:
     assert sample.estimate(replace(plan, seeds=1)).finals > 0
 
 
+def test_the_configured_settings_cost_the_final_trainings_again_except_after_a_single_trial() -> None:
+    predicted = forecast("tune.defaults=true")
+    plan = predicted.full()
+    both, winners = predicted.estimate(plan), predicted.estimate(replace(plan, defaults=False))
+    assert both.search == winners.search
+    assert both.finals == pytest.approx(2 * winners.finals, rel=0.1)
+    assert both.judging > winners.judging
+    assert both.robustness == winners.robustness  # they are not scored on changed audio
+    one = replace(plan, trials=1)
+    assert predicted.estimate(one) == predicted.estimate(replace(one, defaults=False))
+    limited = predicted.fit(60 * 100)
+    assert limited.defaults
+    assert predicted.estimate(limited).total <= 60 * 100
+
+
 def test_folds_multiply_the_trials_that_survive_and_every_seed_is_trained() -> None:
     one, five = forecast("tune.trials=1"), forecast("tune.trials=1", "tune.folds=5")
     plan = replace(one.full(), epochs={"cnn": 30})

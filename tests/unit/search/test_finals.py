@@ -58,7 +58,7 @@ def train(output: Path, **failures: str) -> finals.Finals:
             slot.folder.write(Record(settings, [(2, 0.5)], ended="finished"))
             (slot.folder.model / "model.json").write_text("new")
         winners.append(Winner(slot.read(), settings, 0.5, 1))
-    return finals.train(runner(output), winners, 1)
+    return finals.train(runner(output), winners, [], 1)
 
 
 def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> None:
@@ -86,6 +86,23 @@ def test_earlier_models_stay_where_all_winners_failed(tmp_path: Path, models: Pa
         train(tmp_path, cnn="the loss is nan", crnn="the loss is inf")
     assert (models / "cnn/model.json").read_text() == "earlier"
     assert (models / "crnn/seed-1").exists()
+
+
+def test_models_with_the_configured_settings_stay_in_the_trials(tmp_path: Path, models: Path) -> None:
+    parent = Location.of(tmp_path / "tune" / "cnn")
+    configured, best = (Slot("cnn", number, 2, parent) for number in (0, 1))
+    for slot in (configured, best, configured.final(1), best.final(1)):
+        failure = "the loss is nan" if slot.name == "000-seed-1" else ""
+        slot.folder.write(Record({}, [(2, 0.5)], ended="failed" if failure else "finished", failure=failure))
+        (slot.folder.model / "model.json").write_text(slot.name)
+    trials = [Winner(slot.read(), slot.spec({}).settings, 0.5, 2) for slot in (configured, best)]
+    result = finals.train(runner(tmp_path), trials[1:], trials[:1], 2)
+    (saved,), (default,) = result.saved, result.defaults
+    assert [(folder / "model.json").read_bytes() for folder in saved.folders] == [b"001", b"001-seed-1"]
+    assert (default.label, default.default_of) == ("cnn default", "cnn")
+    assert [(folder / "model.json").read_bytes() for folder in default.folders] == [b"000"]
+    assert result.notes == ["cnn default: the training of seed-1 failed and is left out: the loss is nan"]
+    assert [folder.name for folder in sorted(models.iterdir())] == ["cnn", "crnn"]
 
 
 def test_without_time_the_model_after_folds_is_that_of_the_first(tmp_path: Path) -> None:

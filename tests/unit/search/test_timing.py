@@ -26,6 +26,11 @@ def test_the_parts_of_the_search_and_their_times_are_named() -> None:
     assert all(part in printed for part in ("about ", "search ", "final trainings ", "judging "))
 
 
+def test_final_trainings_of_the_configured_settings_are_named() -> None:
+    assert "the best and the configured settings with 3 seeds" in text(forecast("tune.defaults=true"))
+    assert "the best with 3 seeds" in text(forecast("tune.defaults=true", "tune.trials=1"))
+
+
 def test_folds_are_named() -> None:
     assert "architectures over 5 folds, the best with 3 seeds" in text(forecast("tune.folds=5"))
 
