@@ -2,7 +2,8 @@
 
 A file is written completely or not at all. A local file is written under a hidden name next to its own, forced to the
 disk and renamed. A file of an object store is written to a temporary file of this machine and uploaded when it is
-complete: pyarrow publishes what was written so far when an error ends the writing, and has no call to abandon it.
+complete: pyarrow publishes what was written so far when an error ends the writing, and has no call to abandon it. So
+the pieces of a large file whose upload to S3 fails stay there; docs/CLUSTER.md has the rule that deletes them.
 """
 
 from __future__ import annotations
@@ -265,10 +266,15 @@ def _client(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
     """Return a file system and the path of its root, which ends in a slash."""
     filesystem, path = fs.FileSystem.from_uri(urlunsplit((scheme, host, "/x", query, "")))
     if scheme == "s3":
-        # an address has no setting for the retries
+        # an address has no setting for these
+        changes = {
+            "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
+            # a file below 10 MB is one request, which leaves nothing when it fails, and no upload in pieces
+            "allow_delayed_open": True,
+        }
         rebuild, (options,) = filesystem.__reduce__()
         with _arrow_threads(_S3_CONNECTIONS):
-            filesystem = rebuild(options | {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)})
+            filesystem = rebuild(options | changes)
     return filesystem, str(path).removesuffix("x")
 
 
