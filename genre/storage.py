@@ -213,7 +213,7 @@ class Location:
         """Yield the path of a local file to write, which becomes this file when the block ends without an error."""
         folder, _, name = self.path.rpartition("/")
         if self.is_local:
-            os.makedirs(folder or "/", exist_ok=True)
+            make_folder(folder or "/")
             target = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
         else:
             descriptor, target = tempfile.mkstemp(prefix="genre-")
@@ -236,6 +236,19 @@ class Location:
             self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
         with ThreadPoolExecutor(1) as thread:
             thread.submit(_copy, path, self.filesystem, self.path).result()
+
+
+def make_folder(path: str) -> None:
+    """Make a local folder and the missing ones above it, and wait until the disk holds their names.
+
+    Else a loss of power takes a file that was forced to the disk together with the name of a folder above it.
+    """
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    make_folder(above)
+    os.makedirs(path, exist_ok=True)  # another process may make it at the same time
+    _sync(above)
 
 
 def _sync(path: str) -> None:
