@@ -21,6 +21,10 @@ import ray_jobs
 import ray
 from ray._raylet import InnerGcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.exceptions import RayTaskError
+from ray.runtime_context import RuntimeContext
+from ray.train import WorkerGroupError
+from ray.util.placement_group import PlacementGroup
 
 # What Ray marks as for developers or alpha, does not mark, or does not export; and the modules that may use it. Two are
 # named where both implement an interface of Ray that passes the object to them.
@@ -138,3 +142,16 @@ def test_the_state_of_the_autoscaler_has_the_fields_that_are_read() -> None:
         assert requests.add().details == ""
     assert not report.pending_instances
     assert not report.pending_instance_requests
+
+
+def test_errors_of_ray_hold_those_of_the_jobs() -> None:
+    """A job that finds none of these would report Ray's error in place of its own."""
+    own = ValueError("batch of one")
+    assert RayTaskError("task", "Traceback", own).cause is own
+    assert next(iter(WorkerGroupError("Traceback", {0: own}).worker_failures.values())) is own
+
+
+def test_groups_and_contexts_have_the_attributes_that_are_read() -> None:
+    read = {PlacementGroup: ("bundle_count", "bundle_specs", "wait"), RuntimeContext: ("gcs_address", "get_node_id")}
+    for kind, names in read.items():
+        assert [name for name in names if not hasattr(kind, name)] == []

@@ -267,6 +267,7 @@ def test_the_documented_role_suffices_for_its_prefixes_and_nothing_else(
         (output / "sub" / "large").write_bytes(bytes(11 << 20))
         (output / "sub").delete()
         assert not (output / "sub").exists()
+        assert output.is_folder()  # asked for when a file is missing
         assert not proxy.faults
         for address in ("s3://bucket/fma", "s3://bucket/new", "s3://bucket/run2"):
             with pytest.raises(ConfigError, match=r"cannot be written \(.*ACCESS_DENIED"):
