@@ -1,6 +1,6 @@
 """Kill workers, machines, drivers and the head at random while jobs run on storage with faults; compare the results.
 
-    python benchmarks/chaos.py FOLDER --rounds 60 [--seed 0] [--jobs prepare train tune evaluate tag]
+    python benchmarks/chaos.py FOLDER --rounds 60 [--seed 0] [--jobs prepare train tune evaluate tag embed pretrain]
     python benchmarks/chaos.py FOLDER --soak 30
 
 The cluster is Ray's own autoscaler, which starts from no machine; its machines are processes of this computer. Music
@@ -46,8 +46,8 @@ from results import difference
 from genre.storage import Location
 
 BUCKET = "s3://bucket"
-UNDISTURBED = f"{BUCKET}/undisturbed"
-MODEL = f"{UNDISTURBED}/models/crnn"
+UNDISTURBED = f"{BUCKET}/undisturbed"  # and the name of the job, since `tag` and `embed` write the same table
+MODEL = f"{UNDISTURBED}-train/models/crnn"
 SETTINGS: dict[str, Any] = {
     "corpus": {"kind": "folder", "root": f"{BUCKET}/music"},
     "audio": {"sample_rate": 8000, "clip_seconds": 1.0, "min_seconds": 0.2},
@@ -59,17 +59,21 @@ SETTINGS: dict[str, Any] = {
         "crnn": {"width": 4, "depth": 3, "hidden": 8},
         "resnet": {"width": 4},
     },
+    "pretrain": {"epochs": 12, "batch_size": 16},
     "tune": {"trials": 1, "seeds": 1, "grace_epochs": 12, "architectures": ["cnn", "resnet"], "robustness": False},
     "tag": {"batch_files": 2},
     "device": "cpu",
 }
-JOBS = {  # settings of each job, and the folders of the output that it needs
+JOBS: dict[str, tuple[list[str], list[str]]] = {  # settings of each job, and the folders of the output that it needs
     "prepare": ([], []),
     "train": (["architecture=crnn"], ["features"]),
     "tune": ([], ["features"]),
     "evaluate": ([], ["features", "models"]),
     "tag": ([f"inputs={BUCKET}/music", f"model={MODEL}"], []),
+    "embed": ([f"inputs={BUCKET}/music", f"model={MODEL}", "embed.clips=true"], []),
+    "pretrain": (["architecture=crnn"], ["features"]),
 }
+MAKERS = {"features": "prepare", "models": "train"}
 
 
 class Chaos:
@@ -80,6 +84,13 @@ class Chaos:
         self.cache = folder / "cache"
         self.machines = Machines({"AWS_ENDPOINT_URL": endpoint, "GENRE_CACHE": str(self.cache)})
 
+    def start(self, job: str, output: str, name: str) -> Run:
+        """Start a job of JOBS in a new output, with what it needs from undisturbed runs."""
+        settings, needs = JOBS[job]
+        for folder in needs:
+            fs.copy_files(f"{UNDISTURBED}-{MAKERS[folder]}/{folder}", f"{output}/{folder}")
+        return self.run(job, output, name, *settings)
+
     def run(self, job: str, output: str, name: str, *settings: str) -> Run:
         """Start a job that writes to `output`; its log is `name`.log."""
         words = [job, "--config", str(self.folder / "run.yaml"), f"output={output}", *settings]
@@ -87,28 +98,25 @@ class Chaos:
 
     def undisturbed(self, jobs: Iterable[str]) -> None:
         """Run jobs, and those that make what they need, in turn, without kills and faults."""
-        for job, (settings, _) in JOBS.items():
-            if job not in {"prepare", "train", *jobs}:
+        for job in JOBS:
+            if job not in {*MAKERS.values(), *jobs}:
                 continue
-            disturb(self.run(job, UNDISTURBED, "undisturbed", *settings), 0, self.dice)
+            disturb(self.start(job, f"{UNDISTURBED}-{job}", "undisturbed"), 0, self.dice)
             print(f"{job}: undisturbed run done", flush=True)
 
     def round(self, number: int, job: str, most: int) -> dict[str, Any]:
         """Run a job with kills and faults, and return what happened, with the difference from the undisturbed run."""
-        settings, needs = JOBS[job]
         output = f"{BUCKET}/round-{number}"
-        for name in needs:
-            fs.copy_files(f"{UNDISTURBED}/{name}", f"{output}/{name}")
         shutil.rmtree(self.cache, ignore_errors=True)
         self.machines.wait_until_empty()
         before, began = self.weather.faults.copy(), time.monotonic()
-        run = self.run(job, output, f"{number:03d}-{job}", *settings)
+        run = self.start(job, output, f"{number:03d}-{job}")
         self.weather.is_calm = False
         kills = []
         try:
             kills = disturb(run, most, self.dice)
             self.weather.is_calm = True
-            differs = difference(job, Location.of(UNDISTURBED), Location.of(output))
+            differs = difference(job, Location.of(f"{UNDISTURBED}-{job}"), Location.of(output))
         except TimeoutError as error:
             differs = str(error)
             (self.folder / f"{number:03d}-autoscaler.log").write_text(self.machines.cluster.log())

@@ -10,6 +10,7 @@ from same import differences, steady
 from tagged_rows import TOLERANCE, tag_row_difference
 
 from genre.model import checkpoint
+from genre.retrieval import embedding_table
 from genre.storage import Location
 
 _CONCURRENT = "/board/search/concurrent:"  # the trials at a time: of the machines that were up at the end of the search
@@ -23,6 +24,8 @@ def difference(job: str, expected: Location, actual: Location) -> str:
         "tune": lambda *outputs: _board_difference("leaderboard", *outputs),
         "evaluate": lambda *outputs: _board_difference("evaluation", *outputs),
         "tag": tags_difference,
+        "embed": _embeddings_difference,
+        "pretrain": _body_difference,
     }
     return compare[job](expected, actual)
 
@@ -39,12 +42,21 @@ def _prepare_difference(expected: Location, actual: Location) -> str:
 
 def _model_difference(expected: Location, actual: Location) -> str:
     """Compare the loss of each epoch and the weights."""
-    folders = [output / "models" / "crnn" for output in (expected, actual)]
+    return _training_difference([output / "models" / "crnn" for output in (expected, actual)], "train_loss")
+
+
+def _body_difference(expected: Location, actual: Location) -> str:
+    """Compare a pretrained body as a model."""
+    return _training_difference([output / "pretrained" / "crnn" for output in (expected, actual)], "loss")
+
+
+def _training_difference(folders: list[Location], loss: str) -> str:
+    """Compare what two trainings saved; `loss` is its name in the history of the card."""
     histories = [(folder / "model.json").read_json()["facts"]["history"] for folder in folders]
-    losses = [np.array([epoch["train_loss"] for epoch in history]) for history in histories]
+    losses = [np.array([epoch[loss] for epoch in history]) for history in histories]
     if losses[0].shape != losses[1].shape:
         return f"{len(losses[0])} epochs and {len(losses[1])}"
-    weights = [checkpoint.load(folder)[1].network.state_dict() for folder in folders]
+    weights = [checkpoint.load(folder, may_be_body=True)[1].network.state_dict() for folder in folders]
     worst = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
     worst = max(worst, float(np.abs(losses[0] - losses[1]).max()))
     return f"losses or weights differ by {worst:.3g}" if worst > TOLERANCE else ""
@@ -60,3 +72,16 @@ def tags_difference(expected: Location, actual: Location) -> str:
     """Compare the rows of the tag tables; computed numbers may differ by rounding."""
     right, made = ((output / "tags" / "ledger.parquet").read_table() for output in (expected, actual))
     return tag_row_difference(right, made)
+
+
+def _embeddings_difference(expected: Location, actual: Location) -> str:
+    """Compare the tags and the tables of embeddings, which name their model."""
+    if tags := tags_difference(expected, actual):
+        return tags
+    for name in (embedding_table.FILE, embedding_table.CLIPS_FILE):
+        right, made = ((output / "embeddings" / name).read_table() for output in (expected, actual))
+        if right.schema.metadata != made.schema.metadata:
+            return f"{name}: other models"
+        if rows := tag_row_difference(right, made):
+            return f"{name}: {rows}"
+    return ""

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from genre.errors import ConfigError, GenreError
 from genre.faults import describe
-from genre.storage import Location
+from genre.storage import Location, make_folder
 
 FILE = ".lease.json"
 RENEWAL_SECONDS = 5.0
@@ -120,14 +120,17 @@ class _Lease:
         self.lost_to: Holder | None = None
 
     def take(self) -> None:
-        """Create the lease, or take it over. Raises `GenreError` when it is held."""
+        """Create the lease, or take it over. Raises `GenreError` when it is held, or can never be created."""
         first: bytes | None = None  # the lease of another job as first read; not None: wait, then take it over
         begin = time.monotonic()
         while not self._create(takes_over=first is not None):
             state = self._read()
             holder = _parsed(state)
-            if state is None:
-                continue  # it was given back meanwhile; a file that is there now is that of another job
+            if state is None:  # it was given back meanwhile; a file that is there now is that of another job
+                if time.monotonic() - begin > STALE_SECONDS:  # as with a link that leads nowhere
+                    raise GenreError(f"{self.file} can be neither created nor read; delete it")
+                time.sleep(_POLL_SECONDS)
+                continue
             if holder and holder.has_ended():
                 self.file.delete()
                 first = first or state
@@ -149,11 +152,15 @@ class _Lease:
 
     def renew(self) -> None:
         """Show that this process lives. Sets `lost_to` when another has taken the lease."""
-        holder = _parsed(self._read())
+        state = self._read()
+        holder = _parsed(state)
         if holder is not None and holder.token != self._holder.token:
             self.lost_to = holder
-        elif self.file.is_local and holder is not None:
-            os.utime(self.file.path)  # not by writing: the lease of another would be overwritten
+        elif self.file.is_local:
+            if state is None:  # it was deleted; where its folder is away as well, this raises and makes none
+                self._write_new()
+            else:
+                os.utime(self.file.path)  # not by writing: the lease of another would be overwritten
         else:
             self._renewals += 1
             self.file.write_bytes(self._content())
@@ -168,13 +175,11 @@ class _Lease:
     def _create(self, takes_over: bool) -> bool:
         """Write the lease unless there is one. Return whether it is ours."""
         if self.file.is_local:
+            make_folder(os.path.dirname(self.file.path))
             try:
-                os.makedirs(os.path.dirname(self.file.path), exist_ok=True)
-                descriptor = os.open(self.file.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                self._write_new()
             except FileExistsError:
                 return False
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._content())
             if not takes_over:
                 return True
             # another job that takes over the stale lease may still delete this one in its place
@@ -185,6 +190,12 @@ class _Lease:
         time.sleep(_SETTLE_SECONDS)
         holder = _parsed(self._read())
         return holder is not None and holder.token == self._holder.token
+
+    def _write_new(self) -> None:
+        """Write the local file of the lease. Raises `FileExistsError` where there is one."""
+        descriptor = os.open(self.file.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(self._content())
 
     def _content(self) -> bytes:
         return json.dumps(asdict(self._holder) | {"renewals": self._renewals}).encode()

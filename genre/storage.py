@@ -2,7 +2,8 @@
 
 A file is written completely or not at all. A local file is written under a hidden name next to its own, forced to the
 disk and renamed. A file of an object store is written to a temporary file of this machine and uploaded when it is
-complete: pyarrow publishes what was written so far when an error ends the writing, and has no call to abandon it.
+complete: pyarrow publishes what was written so far when an error ends the writing, and has no call to abandon it. So
+the pieces of a large file whose upload to S3 fails stay there; docs/CLUSTER.md has the rule that deletes them.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ class Location:
         """Yield the path of a local file to write, which becomes this file when the block ends without an error."""
         folder, _, name = self.path.rpartition("/")
         if self.is_local:
-            os.makedirs(folder or "/", exist_ok=True)
+            make_folder(folder or "/")
             target = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
         else:
             descriptor, target = tempfile.mkstemp(prefix="genre-")
@@ -235,6 +236,19 @@ class Location:
             self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
         with ThreadPoolExecutor(1) as thread:
             thread.submit(_copy, path, self.filesystem, self.path).result()
+
+
+def make_folder(path: str) -> None:
+    """Make a local folder and the missing ones above it, and wait until the disk holds their names.
+
+    Else a loss of power takes a file that was forced to the disk together with the name of a folder above it.
+    """
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    make_folder(above)
+    os.makedirs(path, exist_ok=True)  # another process may make it at the same time
+    _sync(above)
 
 
 def _sync(path: str) -> None:
@@ -265,10 +279,15 @@ def _client(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
     """Return a file system and the path of its root, which ends in a slash."""
     filesystem, path = fs.FileSystem.from_uri(urlunsplit((scheme, host, "/x", query, "")))
     if scheme == "s3":
-        # an address has no setting for the retries
+        # an address has no setting for these
+        changes = {
+            "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
+            # a file below 10 MB is one request, which leaves nothing when it fails, and no upload in pieces
+            "allow_delayed_open": True,
+        }
         rebuild, (options,) = filesystem.__reduce__()
         with _arrow_threads(_S3_CONNECTIONS):
-            filesystem = rebuild(options | {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)})
+            filesystem = rebuild(options | changes)
     return filesystem, str(path).removesuffix("x")
 
 

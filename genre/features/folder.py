@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.corpora import SPLITS
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, StorageError
+from genre.faults import is_fault
 from genre.features import manifest
 from genre.features.columns import combined
 from genre.features.folds import Fold
@@ -85,6 +86,13 @@ class Features:
     def reopened(self) -> Features:
         """Return the folder, or the same view of it, as it is now."""
         return Features(self.folder, Features.open(self.folder).manifest, views=self.views)
+
+    def check_present(self) -> None:
+        """Raise `StorageError` when the folder, which existed, is missing or empty, as with a disk that is away."""
+        if is_fault(FileNotFoundError(), self.folder / manifest.FILE):
+            raise StorageError(
+                f"{self.folder} is missing or empty; run the same command again when its storage is back"
+            )
 
     @property
     def shape(self) -> Shape:

@@ -154,12 +154,10 @@ def _cpus_now(config: Config) -> int:
     """Return the number of CPUs now: of the cluster of RAY_ADDRESS, or of this machine as far as a job may use it."""
     if not os.environ.get("RAY_ADDRESS"):
         return config.cluster.cpus or len(os.sched_getaffinity(0))
-    from ray_jobs.engine import cluster
+    from ray_jobs.engine import cluster, machines
 
     with cluster.connected(config.cluster, config.output):
-        import ray
-
-        return int(ray.cluster_resources().get("CPU", 0))
+        return int(sum(machine.get("CPU", 0) for machine in machines.running()))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Ray does not say which machines a cluster can start. So a job requests what it needs, and reads in the state of the
 autoscaler whether the request is infeasible. Ray has no public API for this; only this module uses the internal one,
-and tests/ray/test_from_zero.py fails when it changes.
+and tests/ray/test_ray_names.py fails when it changes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ _NO_AUTOSCALER_SECONDS = 2.0  # the same, where workers are up that no autoscale
 def running() -> list[dict[str, float]]:
     """Return the resources of each machine that is up."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def others() -> list[tuple[str, str]]:
+    """Return the id and the host name of each other machine that is up. Ray must be connected."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    return [(node["NodeID"], node["NodeManagerHostname"]) for node in nodes]
 
 
 def slots(needed: Bundle) -> int:

@@ -17,7 +17,7 @@ from genre.audio import members
 from genre.corpora import MISSING
 from genre.errors import ConfigError, one_line
 from genre.storage import Location
-from ray_jobs.engine import capacity
+from ray_jobs.engine import capacity, machines
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "lustre", "ceph", "gpfs", "beegfs", "gluster", "9p", "virtiofs")
 _MOUNTS = "/proc/self/mounts"
@@ -85,17 +85,16 @@ def _probe(output: str) -> Iterator[Location]:
 
 def _ask_others(address: str, write: bool) -> Iterator[tuple[str, str]]:
     """Yield (machine, problem) for each other machine that cannot use `address`."""
-    here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in others]
-    tasks = [_try.options(scheduling_strategy=machine).remote(address, write) for machine in on]
-    asked = dict(zip(tasks, others, strict=True))
+    asked = {}
+    for node, name in machines.others():
+        on = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked[_try.options(scheduling_strategy=on).remote(address, write)] = name
     # a machine that is lost or slow is ignored: this is no fault of the address, and the job tolerates it
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
     for answer in answered:
         with contextlib.suppress(ray.exceptions.RayError):
             if problem := ray.get(answer):
-                yield asked[answer]["NodeManagerHostname"], problem
+                yield asked[answer], problem
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -80,7 +80,7 @@ def fault(output: Location, result: tune.Result) -> GenreError | None:
     error = getattr(result.error, "cause", None)
     if isinstance(error, (StorageError, DeviceError)):
         return error
-    if isinstance(error, OSError) and error.errno not in _OF_THE_PROCESS and is_fault(error, output):
+    if isinstance(error, OSError) and error.errno not in _OF_THE_PROCESS and is_fault(error, output / "tune"):
         name = PurePosixPath(result.path).name
         return StorageError(
             f"trial {name} cannot reach its storage ({describe(error)}); run the same command again when it answers"

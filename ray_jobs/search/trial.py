@@ -17,8 +17,8 @@ import ray
 import torch
 from ray import tune
 
-from genre.errors import TrainingError
-from genre.features import folds
+from genre.errors import GenreError, TrainingError
+from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
 from genre.features.folds import NOT_TEST, Fold
@@ -149,7 +149,8 @@ class Split:
         """Return the trainer of this process, with the state in the folder."""
         torch.set_num_threads(self.resources.threads)
         machine = ray.get_runtime_context().get_node_id()
-        copy, shard = sharing.open_data(cache_of(self.cache, fold), shard, machine)
+        with _reading(self.cache.features):
+            copy, shard = sharing.open_data(cache_of(self.cache, fold), shard, machine)
         data = Data.of(copy.clips, copy.statistics, self.cache.features.manifest)
         number, device = fold.number if fold else 0, self.resources.torch_device()
         wrap = distributed.average_gradients
@@ -203,7 +204,8 @@ class Repeat(Split):
         features, finished = self.cache.features, len(self.result.folds)
         if not finished:
             return
-        tracks = features.tracks()
+        with _reading(features):
+            tracks = features.tracks()
         fold = folds.assign(tracks, self.count, self.folds_seed, NOT_TEST)
         held_out = tracks.filter(pa.array((fold > 0) & (fold <= finished)))
         ids = combined(held_out["track_id"])
@@ -230,6 +232,16 @@ def facts_of(fold: Fold | None) -> dict[str, Any]:
     held_out = {"number": fold.number, "count": fold.count, "seed": fold.seed}
     known = {"trained_on": list(fold.splits), "trained_share": 1 - 1 / fold.count}
     return known | {"fold": str(fold), "held_out": held_out}
+
+
+@contextlib.contextmanager
+def _reading(features: Features) -> Iterator[None]:
+    """Raise `StorageError` in place of an error in the block if the features are away; no settings are to blame."""
+    try:
+        yield
+    except (GenreError, OSError):
+        features.check_present()
+        raise
 
 
 def cache_of(cache: ClipCache, fold: Fold | None) -> ClipCache:

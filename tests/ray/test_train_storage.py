@@ -33,19 +33,19 @@ def states(bucket: Location) -> list[Location]:
 def test_a_failed_upload_of_a_checkpoint_ends_the_job_and_the_next_one_resumes(
     bucket_server: dict[str, str], tmp_path: Path
 ) -> None:
-    """The server refuses to complete the uploads of states after the first."""
+    """The server refuses the uploads of states after the first."""
     write_features(tmp_path / "features", {name: make_clips(9, seed=9) for name in ("train", "valid", "test")})
     fs.copy_files(str(tmp_path / "features"), f"{OUTPUT}/features")
     settings: dict[str, Any] = SETTINGS | {"output": OUTPUT}
     settings["train"] = settings["train"] | {"epochs": EPOCHS}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
-    completed = 0
+    uploads = 0
 
     def refused(request: Handler, number: int) -> bool:
-        nonlocal completed
-        if request.command == "POST" and "state.pt" in request.path and "uploadId" in request.path:
-            completed += 1
-            if completed > 1:
+        nonlocal uploads
+        if request.command == "PUT" and "state.pt" in request.path:
+            uploads += 1
+            if uploads > 1:
                 request.refuse(400, "ExpiredToken")
                 return True
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from making import SMALL_MODELS, load
 
 from genre import report
 from genre.config import validate
-from genre.errors import ArtifactError, ConfigError
+from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, Split
 from genre.features import Features, folds
@@ -292,3 +293,31 @@ def test_a_search_that_was_killed_in_its_third_fold_resumes_there(
         assert predicted(folder, number) == (ids, probabilities)
     assert read_card(output / "models" / "cnn")[1] == card[1]
     assert not folder.load_state(3)
+
+
+def test_features_that_go_away_during_a_trial_end_the_search(output: Location, tmp_path: Path) -> None:
+    """As when their disk is unmounted: after the first epoch, before the second fold reads them."""
+    write_grouped(tmp_path / "features", splits=("train", "train", "test"))
+    config = settings(Location.of(tmp_path), folds=2, trials=1, seeds=1, grace_epochs=10)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 10})})
+    over = threading.Event()
+
+    def unmount() -> None:
+        while not over.wait(0.01):
+            for folder in trial_folders(Location.of(tmp_path)).values():
+                if (record := folder.record()) and record.scores:
+                    (tmp_path / "features").rename(tmp_path / "away")
+                    return
+
+    thread = threading.Thread(target=unmount)
+    thread.start()
+    try:
+        with pytest.raises(StorageError, match="features is missing or empty; run the same command again"):
+            tune.run(config)
+    finally:
+        over.set()
+        thread.join()
+    (trial,) = trial_folders(Location.of(tmp_path)).values()
+    record = record_of(trial)
+    assert (record.ended, len(record.folds)) == ("crashed", 1)
+    assert not record.is_settled(0)

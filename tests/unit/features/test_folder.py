@@ -21,7 +21,7 @@ from making import load
 from music import InTurn, config_of, write_music
 
 from genre.config import load as load_config
-from genre.errors import ArtifactError, ConfigError
+from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.features import SPLITS, Features, Shape, decode
 from genre.features.cache import ClipCache
 from genre.features.folds import Fold
@@ -210,6 +210,15 @@ class TestFoldersOfOthers:
         (tmp_path / "begun").mkdir()
         with pytest.raises(ArtifactError, match="not finished, run prepare again"):
             load(Features.open(Location.of(tmp_path / "begun")), "train")["train"]
+
+    def test_a_folder_that_is_away_is_told_from_one_that_is_there(self, tmp_path: Path) -> None:
+        features = Features.open(write_folder(tmp_path / "f", TRACKS, [clip("x", 0), clip("y", 0)]))
+        features.check_present()
+        (tmp_path / "f").rename(tmp_path / "away")
+        for _ in range(2):
+            with pytest.raises(StorageError, match="/f is missing or empty; run the same command again"):
+                features.check_present()
+            (tmp_path / "f").mkdir(exist_ok=True)  # a mount point
 
 
 class TestExamples:

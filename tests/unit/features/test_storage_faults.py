@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import faulty_storage
 import pyarrow as pa
 import pytest
-from faulty_storage import Fault, refusing
+from conftest import REPOSITORY
+from faulty_storage import Fault, Handler, refusing
 from music import InTurn, config_of, tables, write_music
 from pyarrow import fs
+from saving import save_model
 
 from genre import storage
 from genre.audio import isolation
@@ -20,6 +26,7 @@ from genre.errors import ConfigError, StorageError
 from genre.features.folder import Features
 from genre.settings import Config, CorpusSettings
 from genre.storage import Location
+from ray_jobs.engine import cli
 from ray_jobs.engine.blocks import Work
 from ray_jobs.prepare import prepare
 
@@ -214,6 +221,61 @@ def test_an_output_that_is_read_only_is_reported(
     use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
     with pytest.raises(ConfigError, match=r"output=/proc/nothing cannot be written"):
         prepare(config_of(music, "/proc/nothing"), InTurn())
+
+
+def outside_of_the_documented_role() -> Fault:
+    """Return a fault: what the policy of docs/CLUSTER.md for s3://BUCKET does not allow is denied."""
+    page = (REPOSITORY / "docs/CLUSTER.md").read_text(encoding="utf-8")
+    (policy,) = re.findall(r"--policy-name bucket --policy-document \\\n\s+'(.+?)'", page, re.DOTALL)
+    statements = json.loads(policy.replace("BUCKET", "bucket"))["Statement"]
+    allowed = [(each["Action"], resource) for each in statements for resource in each["Resource"]]
+
+    def is_denied(request: Handler) -> bool:
+        address = urlsplit(request.path)
+        bucket, _, key = unquote(address.path).lstrip("/").partition("/")
+        keys, query = [key], parse_qs(address.query, keep_blank_values=True)
+        if not key and "delete" in query:
+            action, keys = "s3:DeleteObject", re.findall("<Key>(.*?)</Key>", request.body.decode())
+        elif not key:
+            action = "s3:ListBucket"
+        elif request.command == "DELETE":
+            action = "s3:AbortMultipartUpload" if "uploadId" in query else "s3:DeleteObject"
+        else:
+            action = "s3:GetObject" if request.command in ("GET", "HEAD") else "s3:PutObject"
+        resources = [f"arn:aws:s3:::{bucket}" + (f"/{key}" if key else "") for key in keys]
+        return not all(
+            any(action in actions and fnmatchcase(resource, pattern) for actions, pattern in allowed)
+            for resource in resources
+        )
+
+    return refusing(403, "AccessDenied", is_denied)
+
+
+def test_the_documented_role_suffices_for_its_prefixes_and_nothing_else(
+    bucket_server: dict[str, str], music: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs.copy_files(str(music), "s3://bucket/fma")
+    fs.copy_files(str(music / "genre0"), "s3://bucket/new")
+    fs.copy_files(save_model(tmp_path / "model"), "s3://bucket/run/models/cnn")
+    with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], outside_of_the_documented_role()) as proxy:
+        use(proxy.address, monkeypatch)
+        for _ in range(2):
+            prepare(config_of("s3://bucket/fma", "s3://bucket/run"), InTurn())
+        tagged = ["s3://bucket/new", "model=s3://bucket/run/models/cnn", "output=s3://bucket/run"]
+        assert cli.main("tag", tagged) == 0
+        output = Location.of("s3://bucket/run")
+        (output / "sub" / "large").write_bytes(bytes(11 << 20))
+        (output / "sub").delete()
+        assert not (output / "sub").exists()
+        assert output.is_folder()  # asked for when a file is missing
+        assert not proxy.faults
+        for address in ("s3://bucket/fma", "s3://bucket/new", "s3://bucket/run2"):
+            with pytest.raises(ConfigError, match=r"cannot be written \(.*ACCESS_DENIED"):
+                prepare(config_of("s3://bucket/fma", address), InTurn())
+        with pytest.raises(OSError, match="ACCESS_DENIED"):
+            Location.of("s3://bucket/other/song.wav").read_bytes()
+    use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
+    check_equal("s3://bucket/run", expected)
 
 
 def test_a_time_in_the_future_is_a_time(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import os
 import threading
 import time
 from pathlib import Path
+from urllib.request import urlopen
+from xml.etree import ElementTree
 
 import faulty_storage
 import numpy as np
@@ -144,3 +146,29 @@ def test_a_file_is_uploaded_completely_or_not_at_all(
         assert not target.exists()
     target.write_bytes(content)
     assert target.size() == len(content)
+
+
+def test_only_a_large_file_leaves_pieces_when_its_upload_fails(
+    bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pieces of a large one are those that the rule of docs/CLUSTER.md deletes, until pyarrow can."""
+
+    def names_of_uploads() -> list[str]:
+        with urlopen(f"{bucket_server['AWS_ENDPOINT_URL']}/bucket?uploads") as answer:
+            names = [key.text or "" for key in ElementTree.parse(answer).iter() if key.tag.endswith("Key")]
+        return [name for name in names if name.startswith("uploads/")]
+
+    small, large = Location.of("s3://bucket/uploads/small"), Location.of("s3://bucket/uploads/large")
+    with behind(bucket_server, faulty_storage.healthy, monkeypatch) as proxy:
+        for content in (b"", SONG):
+            Location.of(small.address).write_bytes(content)
+            assert small.read_bytes() == content
+        assert [request.split()[0] for request in proxy.requests] == ["PUT", "PUT"]
+    ends = refusing(403, "AccessDenied", lambda request: request.command == "POST" and "uploadId" in request.path)
+    with behind(bucket_server, ends, monkeypatch), pytest.raises(OSError, match="ACCESS_DENIED"):
+        Location.of(large.address).write_bytes(SONG * 11)
+    puts = refusing(403, "AccessDenied", lambda request: request.command == "PUT")
+    with behind(bucket_server, puts, monkeypatch), pytest.raises(OSError, match="ACCESS_DENIED"):
+        Location.of(small.address).write_bytes(SONG)
+    assert names_of_uploads() == ["uploads/large"]
+    assert not large.exists()

@@ -125,3 +125,27 @@ def test_an_output_that_cannot_be_written_is_named() -> None:
     message = r"output=/proc/nothing/run cannot be written \(.*\); choose another"
     with pytest.raises(ConfigError, match=message), held("/proc/nothing/run", "tag"):
         pass
+
+
+def test_a_link_that_leads_nowhere_is_named_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "STALE_SECONDS", 1.2)
+    (tmp_path / FILE).symlink_to(tmp_path / "nowhere")
+    used = time.process_time()
+    with pytest.raises(GenreError, match=r"\.lease\.json can be neither created nor read; delete it"):
+        lease._Lease(Location.of(tmp_path / FILE), Holder.this_process("tag")).take()
+    assert time.process_time() - used < 0.3  # it waits without computing
+
+
+def test_a_renewal_restores_a_lease_and_never_its_folder(tmp_path: Path) -> None:
+    """An output whose disk is away must not be made again on the disk below."""
+    folder = tmp_path / "out"
+    holder = lease._Lease(Location.of(folder / FILE), Holder.this_process("tag"))
+    holder.take()
+    (folder / FILE).unlink()
+    holder.renew()
+    assert (folder / FILE).exists()
+    folder.rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError):
+        holder.renew()
+    assert not folder.exists()
+    assert holder.lost_to is None

@@ -123,3 +123,26 @@ def test_hidden_files_are_no_files_and_deleting_nothing_is_fine(place: Location)
     (place / "nothing").delete()
     (place / ".hidden.parquet").delete()
     assert not place.children()
+
+
+def test_names_of_new_folders_are_on_the_disk_before_a_file_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    target = Location.of(tmp_path / "a" / "b" / "x")
+    target.write_bytes(b"1")
+    hidden = [path for path in synced if Path(path).name.startswith(".x.")]
+    assert synced == [str(tmp_path), f"{tmp_path}/a", *hidden, f"{tmp_path}/a/b"]
+    assert len(hidden) == 1
+    synced.clear()
+    target.write_bytes(b"2")
+    assert len(synced) == 2  # the folders are there
+    with pytest.raises(OSError, match=r"(?i)exists|not a directory"):
+        (target / "below").write_bytes(b"3")

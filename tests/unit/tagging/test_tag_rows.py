@@ -70,6 +70,18 @@ def test_the_comparison_of_rows_sees_times_lengths_and_nan() -> None:
     assert tag_row_difference(rows(), rows(embeddings=(1, 3))) == "other lengths of embedding"
 
 
+def test_the_comparison_of_embeddings_allows_the_rounding_of_16_bits() -> None:
+    def clips(first: float = 0.5, seconds: tuple[float, float] = (0.0, 3.0)) -> pa.Table:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.array([first, 0.1, 0.2, 0.3], np.float16)), 2)
+        return pa.table({"path": ["a", "a"], "start": seconds, "probability": [0.5, 0.6], "embedding": vectors})
+
+    assert tag_row_difference(clips(), clips().take([1, 0])) == ""
+    assert tag_row_difference(clips(), clips(first=0.5005)) == ""
+    assert tag_row_difference(clips(), clips(first=0.75)) == "embedding differ by 0.25"
+    assert tag_row_difference(clips(), clips(seconds=(0.0, 2.0))).startswith("other values of start")
+    assert tag_row_difference(clips(), clips().drop_columns("embedding")).startswith("the columns")
+
+
 def test_a_file_that_is_gone_has_no_content(tmp_path: Path) -> None:
     (tmp_path / "other.wav").write_bytes(b"")
     assert tag_rows.content_of(str(tmp_path / "song.wav")) is None
