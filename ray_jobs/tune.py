@@ -168,7 +168,11 @@ def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
         experiment.check_tracks(features)
     experiment.check_settings(config.audio, config.spectrogram, features)
     experiment.check_start(config.train, features, NOT_TEST if config.tune.folds else ("valid",))
-    searched = _first_fold(config, features) if config.tune.folds else features.sampled(config.tune.sample, config.seed)
+    searched = (
+        _first_fold(config.tune, config.seed, features)
+        if config.tune.folds
+        else features.sampled(config.tune.sample, config.seed)
+    )
     experiment.check_batches(config.train, searched, config.tune.workers_per_trial)
     if config.train.init_from:  # a model of another architecture would fail in each trial
         for planned in experiments.values():
@@ -179,19 +183,19 @@ def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
 def _check_disk(config: Config, features: Features) -> None:
     """Raise `ArtifactError` where this machine cannot keep the clips. On a cluster the first trials find out."""
     if not is_cluster():
-        used = _first_fold(config, features) if config.tune.folds else features
+        used = _first_fold(config.tune, config.seed, features) if config.tune.folds else features
         ClipCache.of(used, config.cache).check_size()
 
 
-def _first_fold(config: Config, features: Features) -> Features:
+def _first_fold(settings: TuneSettings, seed: int, features: Features) -> Features:
     """Return the features with the first fold in place of the splits, after checking all folds.
 
     Raises `ArtifactError` for a track, group or audio in two folds, and `ConfigError` where the tracks do not suffice.
     """
-    tracks, count = features.tracks(), config.tune.folds
-    assigned = folds.assign(tracks, count, config.seed, NOT_TEST)
+    tracks, count = features.tracks(), settings.folds
+    assigned = folds.assign(tracks, count, seed, NOT_TEST)
     folds.check(tracks, assigned, count, features.classes, "tune.folds")
-    return features.of_fold(folds.of_search(count, config.seed)[0])
+    return features.of_fold(folds.of_search(count, seed)[0])
 
 
 def _described(features: Features, count: int) -> str:

@@ -23,7 +23,7 @@ from genre.features.preparation import prepare_block
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
 from genre.model.saved_model import SavedEnsemble
-from genre.settings import Config
+from genre.settings import ClusterSettings, Config
 from genre.storage import Location
 from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
@@ -128,7 +128,7 @@ def tag(config: Config, price: float | None) -> None:
 
 def _show(job: str, work: PendingWork, config: Config, price: float | None) -> None:
     noun = "file" if job == "tag" else "track"
-    for line in work.lines(_cpus_now(config), config.cluster.max_cpus, price, noun):
+    for line in work.lines(_cpus_now(config.cluster, config.output), config.cluster.max_cpus, price, noun):
         cli.console().print(f"{job}: {line}")
 
 
@@ -150,13 +150,13 @@ def _sample(tracks: pa.Table) -> pa.Table:
     return tracks.take(pa.array(places))
 
 
-def _cpus_now(config: Config) -> int:
+def _cpus_now(settings: ClusterSettings, output: str) -> int:
     """Return the number of CPUs now: of the cluster of RAY_ADDRESS, or of this machine as far as a job may use it."""
     if not os.environ.get("RAY_ADDRESS"):
-        return config.cluster.cpus or len(os.sched_getaffinity(0))
+        return settings.cpus or len(os.sched_getaffinity(0))
     from ray_jobs.engine import cluster
 
-    with cluster.connected(config.cluster, config.output):
+    with cluster.connected(settings, output):
         import ray
 
         return int(ray.cluster_resources().get("CPU", 0))

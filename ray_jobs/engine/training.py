@@ -88,7 +88,7 @@ def complete(training: Training, config: Config) -> None:
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
     with cluster.connected(config.cluster, config.output) as capacity:
-        failure = _fit(training, config.train.workers, _resources(config, capacity))
+        failure = _fit(training, config.train.workers, _resources(config.train.workers, config.device, capacity))
     record.end(None if failure else training.model)
     if failure is not None:
         raise TrainingError(failure)
@@ -195,13 +195,13 @@ def _unlisted_state(run: Location) -> Location | None:
     return next((state for state in reversed(states) if checkpoint.is_complete(state)), None)
 
 
-def _resources(config: Config, capacity: Capacity) -> dict[str, int]:
-    """Return the CPUs and GPUs of each worker. On a cluster, start the machines for them.
+def _resources(count: int, device: str, capacity: Capacity) -> dict[str, int]:
+    """Return the CPUs and GPUs of each of `count` workers. On a cluster, start the machines for them.
 
     Raises `ConfigError` where the job cannot have enough: workers would wait for them forever.
     """
-    capacity.check_device(config.device)
-    use_gpu, count = capacity.gives_gpu(config.device), config.train.workers
+    capacity.check_device(device)
+    use_gpu = capacity.gives_gpu(device)
     needed = {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
     most = min(capacity.cpus, capacity.gpus) if use_gpu else capacity.cpus
     if count > most:
