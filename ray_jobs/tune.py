@@ -95,7 +95,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     board.missing.update(decided.failures | results.missing(result.facts, _saved(config, result.winners, trained)))
     judging.publish(board, output / "leaderboard", trained.saved)
     for saved in trained.saved:
-        finals.keep_best(saved, output / "models" / saved.label)
+        finals.keep_best(saved, output / "models" / saved.name)
 
 
 def _notes(settings: TuneSettings, trained: Finals, changed_tracks: int, seconds: float) -> list[str]:
@@ -142,7 +142,7 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
         if len(missing) < len(trials):
             cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
         if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
-            runner.make_copy()
+            runner.cache_clips()
         sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)
         trials = runner.run("search", trials, missing, **sampling)
     for trial in trials:
@@ -200,7 +200,7 @@ def _first_fold(settings: TuneSettings, seed: int, features: Features) -> Featur
 
 def _described(features: Features, count: int) -> str:
     """Return what the search learns from and is judged by."""
-    train, valid = (len(features.tracks(part)) for part in NOT_TEST)
+    train, valid = (len(features.tracks(split)) for split in NOT_TEST)
     genres = plural(len(features.classes), "genre")
     if count:
         return f"{plural(train + valid, 'track')} of {genres}, in {count} folds"
@@ -251,8 +251,8 @@ def _references(fold: Fold | None) -> str:
 
 def _saved(config: Config, winners: Sequence[Winner], trained: Finals) -> list[str]:
     """Return the names of the architectures that have a saved model."""
-    labels = {saved.label for saved in trained.saved}
-    return [winner.architecture for winner in winners if finals.label(config, winner) in labels]
+    names = {saved.name for saved in trained.saved}
+    return [winner.architecture for winner in winners if finals.model_name(config, winner) in names]
 
 
 def _budget(plan: Plan, settings: TuneSettings) -> str:

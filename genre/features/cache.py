@@ -107,16 +107,16 @@ class ClipCache:
         since `of`, or when the disk is too small, and `ConfigError` when `cache.folder` cannot be written.
         """
         folder = cache_folder.of(self.settings)
-        copy = _mapped(folder / self._name, self)
-        if copy is None:
+        cached = _mapped(folder / self._name, self)
+        if cached is None:
             with cache_folder.exclusive(folder, report):
-                copy = _mapped(folder / self._name, self)  # another process may have made it meanwhile
-                if copy is None:
+                cached = _mapped(folder / self._name, self)  # another process may have made it meanwhile
+                if cached is None:
                     self._make(folder, report)
-                    copy = _mapped(folder / self._name, self)
-        if copy is None:
+                    cached = _mapped(folder / self._name, self)
+        if cached is None:
             raise ArtifactError(f"{folder / self._name}: changed while it was made; see what else writes there")
-        return copy
+        return cached
 
     def _make(self, folder: Path, report: Report) -> None:
         """Copy the clips to `folder`, where this process holds the lock."""

@@ -10,7 +10,7 @@ leaderboard.json, .csv, .md and .html, the table for a terminal, and MODEL_CARD.
 """
 
 from genre.report.board import Board, Entry, SeedRun, describe_hardware
-from genre.report.facts import PARTS, Compared, ComparedRow, CorpusFacts, Part
+from genre.report.facts import JUDGED, Compared, ComparedRow, CorpusFacts, Judged
 from genre.report.files import best_network, read_board, write
 from genre.report.merging import merge
 from genre.report.search import Search, Status, Trial
@@ -18,13 +18,13 @@ from genre.report.table import Row, Table, tabulate
 from genre.report.text import text_table
 
 __all__ = [
-    "PARTS",
+    "JUDGED",
     "Board",
     "Compared",
     "ComparedRow",
     "CorpusFacts",
     "Entry",
-    "Part",
+    "Judged",
     "Row",
     "Search",
     "SeedRun",

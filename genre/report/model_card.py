@@ -45,7 +45,7 @@ def write(folder: Location, text: str) -> None:
 def write_scored(folder: Location, board: Board, row: Row) -> None:
     """Write the card of the model in `folder`, with the scores of its row where the board is of test tracks."""
     saved = SavedEnsemble.read([folder], precision=0.0)
-    scores = row if board.part == "test" else None  # scores on tracks that took part in training mislead
+    scores = row if board.judged_on == "test" else None  # scores on tracks that took part in training mislead
     card = saved.models[0].card
     write(folder, markdown(card, board.corpus, scores, saved.calibration, board.versions, board.commit))
 
@@ -116,7 +116,7 @@ def _front_matter(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) 
                 {"type": kind, "name": name, "value": round(float(value), 4)} for (kind, name), value in metrics.items()
             ],
         }
-        metadata["model-index"] = [{"name": card.label, "results": [result]}]
+        metadata["model-index"] = [{"name": card.name, "results": [result]}]
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
 
 

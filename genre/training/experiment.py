@@ -47,9 +47,9 @@ class Experiment:
         return cls(name, params.model_dump(mode="json"), config.train, config.seed)
 
     @property
-    def label(self) -> str:
-        """Name of the model's folder and of its row in reports. See `architectures.label`."""
-        return architectures.label(self.architecture, self.params)
+    def name(self) -> str:
+        """Name of the model's folder and of its row in reports. See `architectures.model_name`."""
+        return architectures.model_name(self.architecture, self.params)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Data:
     @classmethod
     def open(cls, cache: ClipCache, report: Report = lambda message: None) -> Data:
         """Open this machine's copy of the training and validation clips. `report` and errors as in `ClipCache.open`."""
-        copy = cache.open(report)
-        return cls.of(copy.clips, copy.statistics, cache.features.manifest)
+        cached = cache.open(report)
+        return cls.of(cached.clips, cached.statistics, cache.features.manifest)
 
     @classmethod
     def of(cls, clips: dict[str, Clips], statistics: LevelStatistics, manifest: Manifest) -> Data:

@@ -137,10 +137,10 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
     wrap = functools.partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
     try:
         node = ray.get_runtime_context().get_node_id()
-        copy, shard = sharing.open_data(setup.cache, shard, node, setup.mailbox.put.remote, setup.use_gpu)
+        cached, shard = sharing.open_data(setup.cache, shard, node, setup.mailbox.put.remote, setup.use_gpu)
     except TrainingError as error:
         return str(error)
-    trainer, save = setup.begin(copy, get_device(), shard, wrap)
+    trainer, save = setup.begin(cached, get_device(), shard, wrap)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:

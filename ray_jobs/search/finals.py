@@ -49,7 +49,7 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
     """
     first = trials.base.seed
     slots = {
-        (winner.architecture, seed): _slot(winner, seed, is_trial=seed == first and not trials.is_on_part)
+        (winner.architecture, seed): _slot(winner, seed, is_trial=seed == first and not trials.is_on_subset)
         for winner in winners
         for seed in range(first, first + seeds)
     }
@@ -62,9 +62,11 @@ def train(trials: Runner, winners: Sequence[Winner], seeds: int) -> Finals:
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
     finals = _publish(trials.base, winners, slots)
-    saved = {runs.label for runs in finals.saved}
+    saved = {runs.name for runs in finals.saved}
     finals.notes.extend(
-        note for winner in winners if label(trials.base, winner) in saved and (note := _learned_from(trials, winner))
+        note
+        for winner in winners
+        if model_name(trials.base, winner) in saved and (note := _learned_from(trials, winner))
     )
     return finals
 
@@ -73,7 +75,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
     """Save the winners' best epochs so far in OUTPUT/models, without further training; with folds, of the first."""
     config, finals = trials.base, Finals(fold=trials.first_fold)
     for winner in winners:
-        parent = Location.of(config.output) / "models" / label(config, winner)
+        parent = Location.of(config.output) / "models" / model_name(config, winner)
         target = parent / f"seed-{config.seed}"
         finals.saved.append(best_epoch(trials, winner, target))
         _delete_others(parent, {target.name})
@@ -83,7 +85,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
                 f"model is that of the first of {config.tune.folds} folds, which did not learn from the tracks that "
                 "the fold held out. Its valid F1 is that on these tracks, and it is calibrated by them."
             )
-        elif trials.is_on_part:
+        elif trials.is_on_subset:
             finals.notes.append(
                 f"{winner.architecture}: tune.minutes left no time to train it on all tracks; its model is that of the "
                 f"search, trained on {config.tune.sample:.0%} of them."
@@ -106,7 +108,7 @@ def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
         save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
         planned = space.experiment(trials.base, winner.settings)
         ray.get(save.remote(planned, trials.cache, trials.first_fold, folder, target))
-    return SavedRuns(label(trials.base, winner), [target], winner.trials)
+    return SavedRuns(model_name(trials.base, winner), [target], winner.trials)
 
 
 @ray.remote
@@ -123,9 +125,9 @@ def keep_best(saved: SavedRuns, target: Location) -> None:
     _copy(max(saved.folders, key=lambda folder: float(read_card(folder)[0].facts["valid_f1"])), target)
 
 
-def label(config: Config, winner: Winner) -> str:
+def model_name(config: Config, winner: Winner) -> str:
     """Return the name of the winner's folder and row."""
-    return space.experiment(config, winner.settings).label
+    return space.experiment(config, winner.settings).name
 
 
 def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
@@ -151,8 +153,8 @@ def _learned_from(trials: Runner, winner: Winner) -> str:
     count, record = trials.base.tune.folds, winner.slot.record
     if not count or record is None:
         return ""
-    name, finished = label(trials.base, winner), len(record.folds)
-    tracks = sum(len(trials.cache.features.tracks(part)) for part in NOT_TEST)
+    name, finished = model_name(trials.base, winner), len(record.folds)
+    tracks = sum(len(trials.cache.features.tracks(split)) for split in NOT_TEST)
     chosen = f"{plural(record.epochs_to_train(winner.slot.epochs), 'epoch')} of the schedule of {winner.slot.epochs}"
     learned = f"{name}: its models learned from all {tracks} tracks that are not test, without validation, for {chosen}"
     if finished < count:
@@ -180,7 +182,7 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     notes: list[str] = []
     rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
-        parent, folders = Location.of(config.output) / "models" / label(config, winner), []
+        parent, folders = Location.of(config.output) / "models" / model_name(config, winner), []
         for (architecture, seed), slot in slots.items():
             if architecture != winner.architecture or slot.record is None:
                 continue

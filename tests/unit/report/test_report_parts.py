@@ -59,7 +59,7 @@ def test_a_planted_wrong_label_is_an_issue_that_all_networks_report(full: Board)
     assert issue.suggested == full.classes[full.truth[planted]]
     assert issue.genre == full.classes[truth[planted]]
     assert issue.agreeing <= issue.networks == 3
-    assert label_issues(tabulate(dataclasses.replace(full, truth=truth, part="train"))) == []
+    assert label_issues(tabulate(dataclasses.replace(full, truth=truth, judged_on="train"))) == []
     assert label_issues(tabulate(boards.board(boards.majority()))) == []
     poor = boards.network("cnn", 0.0)
     assert label_issues(tabulate(boards.board(poor, boards.majority()))) == []
