@@ -49,7 +49,7 @@ class ModelCard:
 
     @property
     def name(self) -> str:
-        """The name of the model's folder and row: the architecture, and its pretrained weights if it has any."""
+        """The name of its folder and of its row in reports. See `architectures.model_name`."""
         return architectures.model_name(self.architecture, self.params)
 
     @property

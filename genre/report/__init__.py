@@ -4,8 +4,7 @@ Input: predictions of models on one split, and facts about corpus, search and ma
 leaderboard.json, .csv, .md and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor predicts.
 
     board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[SeedRun(0, probabilities)])], ...)
-    write(board, Location.of("outputs/run/leaderboard"))
-    print(text_table(board))
+    print(text_table(write(board, Location.of("outputs/run/leaderboard"))))
     write(merge({"filtered": board, "random": other}), Location.of("outputs/compared"))
 """
 

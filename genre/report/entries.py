@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ from genre.model.card import ModelCard, read_card
 from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board, Entry, SeedRun, describe_hardware
 from genre.report.facts import CorpusFacts, Judged, Setting
-from genre.report.formats import without_folders
+from genre.report.formats import flat, without_folders
 from genre.report.search import Search
 from genre.retrieval.neighbours import Neighbours
 from genre.settings import DEFAULT_PRECISION
@@ -68,7 +68,7 @@ def network(
             replace(_run(card, probabilities), correction=SavedEnsemble.read([folder], DEFAULT_PRECISION).calibration)
             for folder, (card, probabilities) in zip(saved.folders, results, strict=True)
         ],
-        settings=_flat(cards[0].facts["settings"]),
+        settings=flat(cards[0].facts["settings"]),
         trials=saved.trials,
         valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),
         parameters=cost.parameters,
@@ -128,9 +128,7 @@ def majority(features: Features, judged_on: Judged, saved: Sequence[SavedRuns]) 
     learned = max(views, key=lambda view: len(view.tracks("train")))
     counts = _class_counts(learned, "train")
     shares = np.array(list(counts.values()), np.float32) / max(1, len(learned.tracks("train")))
-    return Entry(
-        name="majority", kind="majority", runs=[SeedRun(0, np.tile(shares, (len(features.tracks(judged_on)), 1)))]
-    )
+    return Entry("majority", "majority", [SeedRun(0, np.tile(shares, (len(features.tracks(judged_on)), 1)))])
 
 
 def corpus_facts(features: Features) -> CorpusFacts:
@@ -219,11 +217,3 @@ def _group_counts(features: Features) -> dict[str, int]:
     if tracks["group"].null_count == len(tracks):
         return {}
     return {split: pc.count_distinct(features.tracks(split)["group"]).as_py() for split in SPLITS}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -60,7 +60,7 @@ def probe(planned: Experiment, workload: Workload, device: torch.device) -> Cost
     return _measure(planned, workload, batch_size, device)
 
 
-def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int = 1) -> float:
+def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int) -> float:
     """Return the seconds of one training of `settings.epochs`, with its validations."""
     plan = windows.plan(workload.train, _train_windows(settings, workload), settings.batch_size, workers)
     training = settings.epochs * plan.steps * plan.batch * cost.train

@@ -46,11 +46,6 @@ class Experiment:
         params = architectures.params(name, config.architectures.get(name, {}))
         return cls(name, params.model_dump(mode="json"), config.train, config.seed)
 
-    @property
-    def name(self) -> str:
-        """Name of the model's folder and of its row in reports. See `architectures.model_name`."""
-        return architectures.model_name(self.architecture, self.params)
-
 
 @dataclass(frozen=True)
 class Data:

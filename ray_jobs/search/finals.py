@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import ray
 
-from genre import devices
+from genre import architectures, devices
 from genre.errors import TrainingError
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
@@ -127,7 +127,8 @@ def keep_best(saved: SavedRuns, target: Location) -> None:
 
 def model_name(config: Config, winner: Winner) -> str:
     """Return the name of the winner's folder and row."""
-    return space.experiment(config, winner.settings).name
+    planned = space.experiment(config, winner.settings)
+    return architectures.model_name(planned.architecture, planned.params)
 
 
 def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
