@@ -155,9 +155,9 @@ def start_of(settings: TrainSettings, saved: Location) -> dict[str, Any]:
 
 def check_batches(settings: TrainSettings, features: Features, workers: int) -> None:
     """Raise `ConfigError` when each worker's share of a batch is too small."""
-    frames = features.shape.frames_in(settings.window_seconds)
-    per_clip = windows.per_epoch(settings.windows_per_clip, frames, features.shape.frames)
-    windows.plan(features.clip_count("train"), per_clip, settings.batch_size, workers)
+    windows.plan(
+        features.clip_count("train"), windows.per_epoch(settings, features.shape), settings.batch_size, workers
+    )
 
 
 def trainer_for(

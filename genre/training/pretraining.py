@@ -77,9 +77,7 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
             f"pretrain.pairs=group, but no two tracks to learn from in {music.folder} have the same group (artist); "
             "use pretrain.pairs=track"
         )
-    frames = music.shape.frames_in(train.window_seconds)
-    per_clip = windows.per_epoch(train.windows_per_clip, frames, music.shape.frames)
-    pairs.plan(music.clip_count("train"), per_clip, train.batch_size, workers)
+    pairs.plan(music.clip_count("train"), windows.per_epoch(train, music.shape), train.batch_size, workers)
     zeros = np.zeros(music.shape.bins, np.float32)
     return experiment.initial(train, _card(planned, music), zeros, zeros + 1)[0]
 
