@@ -64,7 +64,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def nearest_key(schema: type[BaseModel], keys: Sequence[str], prefix: str = "") -> str:
+def nearest_key(schema: type[BaseModel], keys: Sequence[str], prefix: str) -> str:
     """Return a suggestion for an unknown key of `schema`: the closest key, and keys of other sections with its name."""
     closest = _closest(schema, keys)
     alike = [".".join(path) for path in _paths(schema) if path[-1] == keys[-1]]

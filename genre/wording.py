@@ -10,10 +10,10 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def listed(texts: Iterable[str], most: int = 5, separator: str = ", ") -> str:
+def listed(texts: Iterable[str], most: int = 5) -> str:
     """Return the first `most` texts, and how many more there are: "blues, folk and 3 more"."""
     texts = list(texts)
-    return separator.join(texts[:most]) + and_more(len(texts), most)
+    return ", ".join(texts[:most]) + and_more(len(texts), most)
 
 
 def and_more(count: int, shown: int) -> str:

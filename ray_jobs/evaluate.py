@@ -20,7 +20,7 @@ from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint, provenance
 from genre.model.card import ModelCard, has_card
-from genre.report import Part
+from genre.report import Judged
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
@@ -55,7 +55,7 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     """Score the models on one split."""
     _check_split(config.evaluate.split, features)
     experiment.check_leakage(features)  # the report says that it passed
-    names, output = ", ".join(runs.label for runs in saved), Location.of(config.output)
+    names, output = ", ".join(runs.name for runs in saved), Location.of(config.output)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {features.folder}")
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         board = judging.judge(features, config.evaluate.split, saved, config.seed, capacity, device=config.device)
@@ -67,7 +67,7 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
     folder = Location.of(config.output) / "cross_validation"
     planned = CrossValidation.plan(features, saved, config.evaluate.folds, config.seed, folder)
     missing = planned.missing()
-    names = ", ".join(runs.label for runs in saved)
+    names = ", ".join(runs.name for runs in saved)
     cli.console().print(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         (folder / "folds.parquet").write_table(planned.tracks)
@@ -90,11 +90,11 @@ def _check_unseen(config: Config, card: ModelCard, model: Location, features: Fe
         )
 
 
-def _check_split(split: Part, features: Features) -> None:
+def _check_split(split: Judged, features: Features) -> None:
     """Check that the split to score has tracks. Raises `ArtifactError`."""
-    counts = {part: len(features.tracks(part)) for part in SPLITS}
+    counts = {name: len(features.tracks(name)) for name in SPLITS}
     if not counts[split]:
-        others = ", ".join(f"{part} {count}" for part, count in counts.items())
+        others = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ArtifactError(
             f"{features.folder}: the {split} split holds no tracks (found: {others}); "
             "choose another with evaluate.split, or prepare the features with other fractions"
@@ -104,11 +104,11 @@ def _check_split(split: Part, features: Features) -> None:
 def _named_model(path: str) -> SavedRuns:
     model = Location.of(path)
     card, _ = checkpoint.load(model)
-    return SavedRuns(card.label, [model])
+    return SavedRuns(card.name, [model])
 
 
 def _all_models(models: Location) -> Iterator[SavedRuns]:
-    """Yield each label with the models of all seeds that `tune` saved, or with the single model that `train` saved."""
+    """Yield each name with the models of all seeds that `tune` saved, or with the single model that `train` saved."""
     for info in models.children():
         if info.type != fs.FileType.Directory:
             continue

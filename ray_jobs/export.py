@@ -32,7 +32,7 @@ _TOLERANCE = 1e-3  # in probability
 
 
 def run(config: Config) -> None:
-    """Write OUTPUT/export/<label>.onnx and .pt2. Raises `GenreError` when their predictions differ."""
+    """Write OUTPUT/export/<name>.onnx and .pt2. Raises `GenreError` when their predictions differ."""
     folder = find_model(config, "export")
     card, classifier = checkpoint.load(folder)
     calibration = SavedEnsemble.read([folder], config.min_precision).calibration
@@ -43,7 +43,7 @@ def run(config: Config) -> None:
     program = graph_export.to_torch_export(card, classifier, calibration)
     _compare("torch.export", _answer_program(program, clips), expected)
     for suffix, content in (("onnx", onnx), ("pt2", program)):  # both are correct, or nothing is written
-        target = Location.of(config.output) / "export" / f"{card.label}.{suffix}"
+        target = Location.of(config.output) / "export" / f"{card.name}.{suffix}"
         target.write_bytes(content)
         _say(target, content, calibration)
 

@@ -31,7 +31,7 @@ def run(config: Config) -> None:
     if not config.fetch.name:
         printing.show(_listing(table))
         return
-    name, corpus, root = _chosen(config, table)
+    name, corpus, root = _chosen(config.fetch.name, config.corpus.root, table)
     console = cli.console()
     if fetching.is_fetched(corpus, root):
         console.print(f"fetch: {name} is in {root} already; nothing to do")
@@ -49,18 +49,15 @@ def forecast(config: Config) -> None:
     """Print what would be fetched, for --dry-run."""
     table = fetching.read_table(config.fetch.table)
     if config.fetch.name:
-        _announce(*_chosen(config, table))
+        _announce(*_chosen(config.fetch.name, config.corpus.root, table))
 
 
-def _chosen(config: Config, table: dict[str, Published]) -> tuple[str, Published, Path]:
+def _chosen(name: str, folder: str, table: dict[str, Published]) -> tuple[str, Published, Path]:
     """Return the name of the corpus to fetch, the corpus, and the folder to fetch it into."""
-    name = config.fetch.name
     require_known("fetch.name", name, table)
-    if "://" in config.corpus.root:
-        raise ConfigError(
-            f"corpus.root={config.corpus.root}: archives are unpacked on this machine; name a local folder"
-        )
-    return name, table[name], Path(config.corpus.root or f"data/{table[name].kind}").expanduser()
+    if "://" in folder:
+        raise ConfigError(f"corpus.root={folder}: archives are unpacked on this machine; name a local folder")
+    return name, table[name], Path(folder or f"data/{table[name].kind}").expanduser()
 
 
 def _announce(name: str, corpus: Published, root: Path) -> None:

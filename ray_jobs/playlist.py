@@ -21,7 +21,7 @@ from genre.retrieval import m3u, playlist
 from genre.retrieval.embedding_table import EmbeddingTable, vectors_of
 from genre.retrieval.nearest import nearest
 from genre.retrieval.playlist import Song
-from genre.settings import Config, require_known
+from genre.settings import Config, PlaylistSettings, require_known
 from genre.storage import Location
 from genre.wording import duration, plural
 from ray_jobs.engine import cli
@@ -35,8 +35,9 @@ def run(config: Config) -> None:
     settings = config.playlist
     if bool(settings.like) == bool(settings.genre):
         raise ConfigError("playlist takes one of playlist.like=SONG and playlist.genre=GENRE; set one of them")
-    target = _target(config)
-    table = EmbeddingTable.open(Location.of(config.output) / "embeddings")
+    output = Location.of(config.output)
+    target = _target(settings, output)
+    table = EmbeddingTable.open(output / "embeddings")
     order = _rows_like(config, table) if settings.like else _rows_of_genre(settings.genre, table)
     unwritable: list[str] = []
     songs = playlist.choose(
@@ -52,15 +53,14 @@ def run(config: Config) -> None:
     cli.console().print(f"playlist: {plural(len(songs), 'track')}, {duration(seconds)}{short} -> {target}")
 
 
-def _target(config: Config) -> Location:
+def _target(settings: PlaylistSettings, output: Location) -> Location:
     """Return the file to write. Raises `ConfigError` when `playlist.file` is no playlist by its name."""
-    settings = config.playlist
     if settings.file:
         if not settings.file.lower().endswith((".m3u8", ".m3u")):
             raise ConfigError(f"playlist.file={settings.file} does not end in .m3u8; name a playlist")
         return Location.of(settings.file)
     name = re.sub(r"[^\w .-]", "_", settings.genre or Location.of(settings.like).name)
-    return Location.of(config.output) / "playlists" / f"{name}.m3u8"
+    return output / "playlists" / f"{name}.m3u8"
 
 
 def _rows_like(config: Config, table: EmbeddingTable) -> Iterator[Ints]:

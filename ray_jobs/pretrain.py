@@ -33,9 +33,9 @@ from ray_jobs.engine.training import Training
 
 
 def run(config: Config) -> None:
-    """Pretrain `config.architecture` into OUTPUT/pretrained/<label>.
+    """Pretrain `config.architecture` into OUTPUT/pretrained/<name>.
 
-    Raises `ConfigError` when an interrupted run of that label had other settings, when there is too little music, or
+    Raises `ConfigError` when an interrupted run of that name had other settings, when there is too little music, or
     when the model of train.init_from learned from tracks that judge models.
     """
     if config.model:
@@ -56,16 +56,16 @@ def run(config: Config) -> None:
 
 def _pretrain(config: Config, planned: Pretraining, card: ModelCard, music: Features) -> None:
     output, tracks = Location.of(config.output), music.tracks("train")
-    body = output / "pretrained" / card.label
+    body = output / "pretrained" / card.name
     training.complete(
         Training(
             job="pretrain",
             begin=functools.partial(_begin, planned, music, body),
             cache=ClipCache.of(music, config.cache, ("train",)),
             model=body,
-            run=output / "runs" / f"pretrain-{card.label}",
+            run=output / "runs" / f"pretrain-{card.name}",
             deciding=planned.deciding(card, music, body.parent),
-            introduction=f"{card.label} on {len(tracks)} tracks, pairs by {planned.settings.pairs}",
+            introduction=f"{card.name} on {len(tracks)} tracks, pairs by {planned.settings.pairs}",
             show=functools.partial(_show, epochs=planned.settings.epochs),
         ),
         config,
@@ -77,13 +77,13 @@ def _begin(
     planned: Pretraining,
     music: Features,
     body: Location,
-    copy: CachedClips,
+    cached: CachedClips,
     device: torch.device,
     shard: Shard,
     wrap: Callable[[nn.Module], nn.Module],
 ) -> tuple[Pretrainer, Callable[[], object]]:
     """Return the pretrainer of a worker, and what saves its weights in `body`."""
-    card, pretrainer = pretraining.pretrainer_for(planned, music, copy, device, shard, wrap)
+    card, pretrainer = pretraining.pretrainer_for(planned, music, cached, device, shard, wrap)
     return pretrainer, functools.partial(pretraining.save_body, body, card, music, pretrainer)
 
 

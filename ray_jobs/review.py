@@ -19,7 +19,7 @@ from genre import lease
 from genre.reviewing.collection import Collection, Suspicion, read_suspicions
 from genre.reviewing.corrections import NAME, Corrections
 from genre.reviewing.review import Review
-from genre.settings import Config
+from genre.settings import Config, ReviewSettings
 from genre.storage import Location
 from genre.tagging import tag_owner
 from genre.wording import plural
@@ -47,7 +47,7 @@ def opened(config: Config) -> Review:
     output = Location.of(config.output)
     tags = output / "tags"
     genres = tag_owner.genres_of(tags, find_models(config) if config.model else ())
-    collection = Collection.open(tags, genres, _suspicions(config))
+    collection = Collection.open(tags, genres, _suspicions(config.review, output))
     if collection.ambiguous:
         cli.console().print(f"review: {_not_shown(collection.ambiguous)}")
     corrections = Corrections(output / "review" / NAME)
@@ -63,10 +63,10 @@ def _not_shown(ambiguous: Sequence[str]) -> str:
     )
 
 
-def _suspicions(config: Config) -> list[Suspicion]:
-    if config.review.label_issues:
-        return read_suspicions(Location.of(config.review.label_issues))
-    file = Location.of(config.output) / "leaderboard" / "label_issues.csv"
+def _suspicions(settings: ReviewSettings, output: Location) -> list[Suspicion]:
+    if settings.label_issues:
+        return read_suspicions(Location.of(settings.label_issues))
+    file = output / "leaderboard" / "label_issues.csv"
     return read_suspicions(file) if file.exists() else []
 
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from genre.errors import AudioError, ConfigError
 from genre.report.rendering import html_page
-from genre.settings import Config
+from genre.settings import Config, DecodingSettings, ServeSettings
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.models import find_models
 from ray_jobs.pages import TEMPLATES
@@ -59,7 +59,13 @@ def serving(config: Config) -> Iterator[str]:
             max_queued_requests=32,  # further requests get status 503
         )(Service)
         try:
-            serve.run(deployment.bind([str(folder) for folder in folders], config), name="genre", route_prefix="/")
+            serve.run(
+                deployment.bind(
+                    [str(folder) for folder in folders], config.serve, config.min_precision, config.decoding
+                ),
+                name="genre",
+                route_prefix="/",
+            )
             yield f"http://{HOST}:{config.serve.port}"
         finally:
             serve.shutdown()
@@ -68,17 +74,19 @@ def serving(config: Config) -> Iterator[str]:
 class Service:
     """Handles `GET /`, which returns the page, and `POST /tag`, which returns the tags of a file's bytes as JSON."""
 
-    def __init__(self, folders: list[str], config: Config) -> None:
+    def __init__(
+        self, folders: list[str], settings: ServeSettings, min_precision: float, decoding: DecodingSettings
+    ) -> None:
         import torch
 
         from genre.tagging.tagger import Tagger
 
         torch.set_num_threads(1)
-        self._limits = config.serve
-        self._tagger = Tagger.load(folders, config.min_precision, config.decoding)
+        self._limits = settings
+        self._tagger = Tagger.load(folders, min_precision, decoding)
         self._turn = threading.Lock()  # the network runs for one song at a time; decoding has its own process and queue
         names = " + ".join(card.architecture for card in self._tagger.cards)
-        self._page = page(names, self._tagger.classes, config.serve.max_upload_mb)
+        self._page = page(names, self._tagger.classes, settings.max_upload_mb)
 
     async def __call__(self, request: Request) -> Response:
         from starlette.responses import HTMLResponse, JSONResponse

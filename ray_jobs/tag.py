@@ -57,9 +57,9 @@ def run(config: Config) -> None:
         return
     writes_genres = config.tag.write_genres != "never"
     if writes_genres:
-        genre_writing.require_local(config)
+        genre_writing.require_local(config.tag, config.inputs)
     ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
-    genre_writing.require_precision(config, ensemble)
+    genre_writing.require_precision(config.tag, config.min_precision, ensemble)
     song = audio_files.single_file(config.inputs)
     if song and not writes_genres and "output" not in config.model_fields_set:
         tag_report.show_song(_tag_song(config.decoding, ensemble, song), ensemble)

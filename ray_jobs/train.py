@@ -32,9 +32,9 @@ from ray_jobs.engine.training import Training
 
 
 def run(config: Config) -> None:
-    """Train `config.architecture` into OUTPUT/models/<label>; the label names pretrained weights too.
+    """Train `config.architecture` into OUTPUT/models/<name>; the name is that of the architecture and its weights.
 
-    Raises `ConfigError` when an interrupted run of that label had other settings, or when the model of train.init_from
+    Raises `ConfigError` when an interrupted run of that name had other settings, or when the model of train.init_from
     learned from the validation tracks.
     """
     if config.model:
@@ -55,16 +55,16 @@ def run(config: Config) -> None:
 
 def _train(config: Config, planned: Experiment, card: ModelCard, features: Features) -> None:
     output = Location.of(config.output)
-    model = output / "models" / card.label
+    model = output / "models" / card.name
     training.complete(
         Training(
             job="train",
             begin=functools.partial(_begin, planned, features.manifest, model),
             cache=ClipCache.of(features, config.cache),
             model=model,
-            run=output / "runs" / card.label,
+            run=output / "runs" / card.name,
             deciding=experiment.deciding(planned, card, features, model.parent),
-            introduction=f"{card.label} on {len(features.tracks('train'))} tracks, "
+            introduction=f"{card.name} on {len(features.tracks('train'))} tracks, "
             f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres",
             show=functools.partial(_show, epochs=planned.train.epochs),
         ),
@@ -77,13 +77,13 @@ def _begin(
     planned: Experiment,
     manifest: Manifest,
     model: Location,
-    copy: CachedClips,
+    cached: CachedClips,
     device: torch.device,
     shard: Shard,
     wrap: Callable[[nn.Module], nn.Module],
 ) -> tuple[Trainer, Callable[[], object]]:
     """Return the trainer of a worker, and what saves its best epoch in `model`."""
-    data = Data.of(copy.clips, copy.statistics, manifest)
+    data = Data.of(cached.clips, cached.statistics, manifest)
     card, trainer = experiment.trainer_for(planned, data, device, shard, wrap)
     return trainer, functools.partial(experiment.save_best, model, card, trainer)
 

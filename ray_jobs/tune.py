@@ -102,7 +102,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     board.missing.update(decided.failures | results.missing(result.facts, _saved(config, result.winners, trained)))
     judging.publish(board, output / "leaderboard", trained.saved)
     for saved in trained.saved:
-        finals.keep_best(saved, output / "models" / saved.label)
+        finals.keep_best(saved, output / "models" / saved.name)
 
 
 def _notes(settings: TuneSettings, trained: Finals, changed_tracks: int, seconds: float) -> list[str]:
@@ -149,7 +149,7 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
         if len(missing) < len(trials):
             cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
         if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
-            runner.make_copy()
+            runner.cache_clips()
         sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)
         trials = runner.run("search", trials, missing, **sampling)
     for trial in trials:
@@ -178,7 +178,11 @@ def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
         experiment.check_tracks(features)
     experiment.check_settings(config.audio, config.spectrogram, features)
     experiment.check_start(config.train, features, NOT_TEST if config.tune.folds else ("valid",))
-    searched = _first_fold(config, features) if config.tune.folds else features.sampled(config.tune.sample, config.seed)
+    searched = (
+        _first_fold(config.tune, config.seed, features)
+        if config.tune.folds
+        else features.sampled(config.tune.sample, config.seed)
+    )
     experiment.check_batches(config.train, searched, config.tune.workers_per_trial)
     if config.train.init_from:  # a model of another architecture would fail in each trial
         for planned in experiments.values():
@@ -189,24 +193,24 @@ def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
 def _check_disk(config: Config, features: Features) -> None:
     """Raise `ArtifactError` where this machine cannot keep the clips. On a cluster the first trials find out."""
     if not is_cluster():
-        used = _first_fold(config, features) if config.tune.folds else features
+        used = _first_fold(config.tune, config.seed, features) if config.tune.folds else features
         ClipCache.of(used, config.cache).check_size()
 
 
-def _first_fold(config: Config, features: Features) -> Features:
+def _first_fold(settings: TuneSettings, seed: int, features: Features) -> Features:
     """Return the features with the first fold in place of the splits, after checking all folds.
 
     Raises `ArtifactError` for a track, group or audio in two folds, and `ConfigError` where the tracks do not suffice.
     """
-    tracks, count = features.tracks(), config.tune.folds
-    assigned = folds.assign(tracks, count, config.seed, NOT_TEST)
+    tracks, count = features.tracks(), settings.folds
+    assigned = folds.assign(tracks, count, seed, NOT_TEST)
     folds.check(tracks, assigned, count, features.classes, "tune.folds")
-    return features.of_fold(folds.of_search(count, config.seed)[0])
+    return features.of_fold(folds.of_search(count, seed)[0])
 
 
 def _described(features: Features, count: int) -> str:
     """Return what the search learns from and is judged by."""
-    train, valid = (len(features.tracks(part)) for part in NOT_TEST)
+    train, valid = (len(features.tracks(split)) for split in NOT_TEST)
     genres = plural(len(features.classes), "genre")
     if count:
         return f"{plural(train + valid, 'track')} of {genres}, in {count} folds"
@@ -264,8 +268,8 @@ def _references(fold: Fold | None) -> str:
 
 def _saved(config: Config, winners: Sequence[Winner], trained: Finals) -> list[str]:
     """Return the names of the architectures that have a saved model."""
-    labels = {saved.label for saved in trained.saved}
-    return [winner.architecture for winner in winners if finals.label(config, winner) in labels]
+    names = {saved.name for saved in trained.saved}
+    return [winner.architecture for winner in winners if finals.model_name(config, winner) in names]
 
 
 def _budget(plan: Plan, settings: TuneSettings) -> str:

@@ -71,11 +71,11 @@ def load_pretrained(name: str, values: dict[str, Any], network: torch.nn.Module)
         load(params(name, values), network)
 
 
-def label(name: str, values: dict[str, Any]) -> str:
-    """Return the label of models with these settings: `resnet`, `resnet-imagenet` or `resnet-pretrained` (from a file).
+def model_name(name: str, values: dict[str, Any]) -> str:
+    """Return the name of models with these settings: `resnet`, `resnet-imagenet` or `resnet-pretrained` (from a file).
 
-    It is the name of the model's folder, of its run and of its row on the leaderboard: models with and
-    without pretrained weights are compared as different models. `train.init_from` does not change it.
+    It names the folder, the run and the row on the leaderboard: models with and without pretrained weights are compared
+    as different models. `train.init_from` does not change it.
     """
     source = values.get("pretrained")
     if not source:

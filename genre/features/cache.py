@@ -36,7 +36,7 @@ from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import cache_folder
 from genre.features.cache_folder import Report
-from genre.features.clips import ClipRows, Clips, check_peaks, spectrograms_of
+from genre.features.clips import ClipIndex, Clips, check_no_nulls, check_peaks, spectrograms_of
 from genre.features.columns import combined
 from genre.features.folder import Features
 from genre.features.mapped import MappedFile
@@ -107,16 +107,16 @@ class ClipCache:
         since `of`, or when the disk is too small, and `ConfigError` when `cache.folder` cannot be written.
         """
         folder = cache_folder.of(self.settings)
-        copy = _mapped(folder / self._name, self)
-        if copy is None:
+        cached = _mapped(folder / self._name, self)
+        if cached is None:
             with cache_folder.exclusive(folder, report):
-                copy = _mapped(folder / self._name, self)  # another process may have made it meanwhile
-                if copy is None:
+                cached = _mapped(folder / self._name, self)  # another process may have made it meanwhile
+                if cached is None:
                     self._make(folder, report)
-                    copy = _mapped(folder / self._name, self)
-        if copy is None:
+                    cached = _mapped(folder / self._name, self)
+        if cached is None:
             raise ArtifactError(f"{folder / self._name}: changed while it was made; see what else writes there")
-        return copy
+        return cached
 
     def _make(self, folder: Path, report: Report) -> None:
         """Copy the clips to `folder`, where this process holds the lock."""
@@ -185,8 +185,10 @@ class _SplitWriter:
         self._shape = features.shape
         self._labels = features.labels(self._tracks)
         self._source = f"{features.folder}, split {split!r}"
-        self._rows = ClipRows(self._source, self._tracks.filter(pa.array(self._here)))
-        self._peaks = np.full(len(self._rows), np.nan, dtype=np.float32)
+        copied = self._tracks.filter(pa.array(self._here))
+        self._ids, self._parts = combined(copied["track_id"]), combined(copied["part"])
+        self._index = ClipIndex(self._source, copied["clips"].to_numpy().astype(np.int64))
+        self._peaks = np.full(len(self._index), np.nan, dtype=np.float32)
         self._path = target / split
 
     def __enter__(self) -> _SplitWriter:
@@ -199,9 +201,15 @@ class _SplitWriter:
     def take(self, file: str, rows: pa.RecordBatch) -> tuple[Bytes, Ints, Ints]:
         """Return the spectrograms of `rows`, which of them belong to the split, and their positions.
 
-        Keep the peaks. Raises `ArtifactError` when one is unknown, or a clip is repeated.
+        Rows of a track whose part is another file, which are obsolete, are left out. Keep the peaks. Raises
+        `ArtifactError` when one is unknown, or a clip is repeated.
         """
-        chosen, positions = self._rows.locate(file, rows)
+        check_no_nulls(f"{self._source}: {file}", rows)
+        track = pc.index_in(rows["track_id"].cast(pa.string()), value_set=self._ids)
+        is_here = pc.and_(track.is_valid(), pc.fill_null(pc.equal(self._parts.take(track), file), True))
+        chosen = np.flatnonzero(is_here.to_numpy(zero_copy_only=False))
+        tracks, numbers = track.take(pa.array(chosen)).to_numpy(), rows["clip"].to_numpy()[chosen].astype(np.int64)
+        positions = self._index.mark(file, tracks, numbers)
         peaks = rows["peak_db"].to_numpy(zero_copy_only=False)[chosen]
         check_peaks(self._source, peaks)
         self._peaks[positions] = peaks
@@ -221,7 +229,7 @@ class _SplitWriter:
 
     def finish(self) -> None:
         """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing."""
-        self._rows.check_complete()
+        self._index.check_complete()
         os.fsync(self._file.fileno())
         self._path.with_suffix(".peaks").write_bytes(self._peaks.tobytes())
         ids, groups = combined(self._tracks["track_id"]), combined(self._tracks["group"])

@@ -1,4 +1,4 @@
-"""Clips as stored and in memory, and where each row of Parquet belongs among the clips of many tracks."""
+"""Clips as stored and in memory, and the position of each among the clips of many tracks."""
 
 from __future__ import annotations
 
@@ -118,42 +118,6 @@ class ClipIndex:
             raise ArtifactError(
                 f"{self._source}: {missing} of {len(self._found)} clips are missing; prepare the features again"
             )
-
-
-class ClipRows:
-    """Finds the position of each row of Parquet among all clips of `tracks`, in the order of tracks and clip numbers.
-
-    `tracks` has the columns track_id, clips (how many) and part (the file that holds them, null: any); `source` names
-    them in errors. All methods raise `ArtifactError`.
-    """
-
-    def __init__(self, source: str, tracks: pa.Table) -> None:
-        self._source = source
-        ids = tracks["track_id"].to_pylist()
-        self._row = dict(zip(ids, range(len(ids)), strict=True))
-        self._parts = tracks["part"].to_pylist()
-        self._index = ClipIndex(source, tracks["clips"].to_numpy().astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def locate(self, file: str, rows: pa.RecordBatch) -> tuple[Ints, Ints]:
-        """Return the rows that hold clips of these tracks, and their positions, (n,) each.
-
-        Rows of other tracks, and rows of a track whose part is another file, which are obsolete, are left out.
-        """
-        check_no_nulls(f"{self._source}: {file}", rows)
-        tracks = np.array([self._find(file, track) for track in rows["track_id"].to_pylist()], dtype=np.int64)
-        used = np.flatnonzero(tracks >= 0)
-        return used, self._index.mark(file, tracks[used], rows["clip"].to_numpy()[used].astype(np.int64))
-
-    def check_complete(self) -> None:
-        """Check that `locate` was called with every clip."""
-        self._index.check_complete()
-
-    def _find(self, file: str, track: str) -> int:
-        row = self._row.get(track, -1)
-        return row if row < 0 or self._parts[row] in (None, file) else -1
 
 
 def check_no_nulls(source: str, rows: pa.RecordBatch) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from genre.arrays import Bytes, Float32, Ints
 from genre.errors import ConfigError
 from genre.features.clips import Clips
+from genre.features.schema import Shape
+from genre.settings import TrainSettings
 from genre.wording import plural
 
 _BATCHES_AHEAD = 4  # whose windows are read from the disk before they are cut
@@ -70,9 +72,9 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
     return Plan(total // batch, batch, share)
 
 
-def per_epoch(windows_per_clip: int, frames: int, clip_frames: int) -> int:
-    """Return `windows_per_clip`, or for 0 the number of windows of `frames` frames that fill a clip."""
-    return windows_per_clip or max(1, round(clip_frames / frames))
+def per_epoch(settings: TrainSettings, shape: Shape) -> int:
+    """Return `windows_per_clip`, or for 0 the number of windows that fill a clip."""
+    return settings.windows_per_clip or max(1, round(shape.frames / shape.frames_in(settings.window_seconds)))
 
 
 def eval_starts(frames: int, clip_frames: int, per_clip: int) -> Ints:

@@ -48,9 +48,9 @@ class ModelCard:
         return self.shape.frames_in(self.window_seconds)
 
     @property
-    def label(self) -> str:
-        """The name of the model's folder and row: the architecture, and its pretrained weights if it has any."""
-        return architectures.label(self.architecture, self.params)
+    def name(self) -> str:
+        """The name of its folder and of its row in reports. See `architectures.model_name`."""
+        return architectures.model_name(self.architecture, self.params)
 
     @property
     def trained_on(self) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
     return 2 * len(names.intersection(held_out.tracks)) > min(len(names), len(held_out))
 
 
-def sample_of(track_ids: Sequence[str], known: Sequence[str] = ()) -> list[str]:
+def sample_of(track_ids: Sequence[str], known: Sequence[str]) -> list[str]:
     """Return the names of tracks that a body learned from, hashed and sorted; of many tracks those that sort first.
 
     `known` is the sample of the body that it started from, which has learned from those tracks as well.

@@ -4,13 +4,12 @@ Input: predictions of models on one split, and facts about corpus, search and ma
 leaderboard.json, .csv, .md and .html, the table for a terminal, and MODEL_CARD.md. It neither trains nor predicts.
 
     board = Board(title=..., classes=..., entries=[Entry("resnet", "network", runs=[SeedRun(0, probabilities)])], ...)
-    write(board, Location.of("outputs/run/leaderboard"))
-    print(text_table(board))
+    print(text_table(write(board, Location.of("outputs/run/leaderboard"))))
     write(merge({"filtered": board, "random": other}), Location.of("outputs/compared"))
 """
 
 from genre.report.board import Board, Entry, SeedRun, describe_hardware
-from genre.report.facts import PARTS, Compared, ComparedRow, CorpusFacts, Part
+from genre.report.facts import JUDGED, Compared, ComparedRow, CorpusFacts, Judged
 from genre.report.files import best_network, read_board, write
 from genre.report.merging import merge
 from genre.report.search import Search, Status, Trial
@@ -18,13 +17,13 @@ from genre.report.table import Row, Table, tabulate
 from genre.report.text import text_table
 
 __all__ = [
-    "PARTS",
+    "JUDGED",
     "Board",
     "Compared",
     "ComparedRow",
     "CorpusFacts",
     "Entry",
-    "Part",
+    "Judged",
     "Row",
     "Search",
     "SeedRun",

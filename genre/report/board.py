@@ -16,7 +16,7 @@ from genre.arrays import Float32, Float64, Ints
 from genre.errors import ArtifactError
 from genre.evaluation.metrics import decisions
 from genre.model.calibration import Calibration
-from genre.report.facts import DIGITS, PARTS, Compared, CorpusFacts, Kind, Part, Setting, finite
+from genre.report.facts import DIGITS, JUDGED, Compared, CorpusFacts, Judged, Kind, Setting, finite
 from genre.report.search import Search
 from genre.retrieval.neighbours import Neighbours
 from genre.wording import by_reason, plural
@@ -109,7 +109,7 @@ class Entry:
 class Board:
     """The content of one report.
 
-    `truth` is (tracks,) class indices. `part` names the split that the tracks belong to; only the tracks of `test` had
+    `truth` is (tracks,) class indices. `judged_on` names the split of the tracks; only the tracks of `test` had
     no influence on the models. Those of `all`, in a cross-validation, chose settings and numbers of epochs, but no
     network learned from the group that it judges. `groups` names the group of each track, or the track itself where
     none is known; None: no group is known. `commit` is that of the code. `compared` holds results on other test sets,
@@ -124,7 +124,7 @@ class Board:
     entries: list[Entry]
     corpus: CorpusFacts
     created: str  # ISO 8601
-    part: Part = "test"
+    judged_on: Judged = "test"
     seed: int = 0
     groups: list[str] | None = None
     hardware: str = ""
@@ -143,7 +143,7 @@ class Board:
     @property
     def track_count(self) -> str:
         """Such as "100 test tracks"."""
-        return plural(len(self.track_ids), f"{PARTS[self.part]} track")
+        return plural(len(self.track_ids), f"{JUDGED[self.judged_on]} track")
 
     @property
     def missing_notes(self) -> list[str]:
@@ -164,8 +164,8 @@ class Board:
             raise ArtifactError(
                 f"leaderboard: {len(self.groups)} groups for {tracks} tracks; give one per track, or none"
             )
-        if self.part not in PARTS:
-            raise ArtifactError(f"leaderboard: part {self.part!r} is unknown; use one of {', '.join(PARTS)}")
+        if self.judged_on not in JUDGED:
+            raise ArtifactError(f"leaderboard: judged_on={self.judged_on!r} is unknown; use one of {', '.join(JUDGED)}")
         for name, n in Counter(entry.name for entry in self.entries).items():
             if n > 1:
                 raise ArtifactError(f"leaderboard: {n} entries are called {name!r}; give each its own name")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,8 +20,8 @@ from genre.model import provenance
 from genre.model.card import ModelCard, read_card
 from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board, Entry, SeedRun, describe_hardware
-from genre.report.facts import CorpusFacts, Part, Setting
-from genre.report.formats import without_folders
+from genre.report.facts import CorpusFacts, Judged, Setting
+from genre.report.formats import flat, without_folders
 from genre.report.search import Search
 from genre.retrieval.neighbours import Neighbours
 from genre.settings import DEFAULT_PRECISION
@@ -39,10 +39,10 @@ _SPLIT_RULES = {
 class SavedRuns:
     """The folders of a row's models, one per seed, and the number of trials that the search spent on it.
 
-    `default_of` is the label of the row whose network has the configured settings here, "" for a candidate to use.
+    `default_of` is the name of the row whose network has the configured settings here, "" for a candidate to use.
     """
 
-    label: str
+    name: str
     folders: Sequence[Location]
     trials: int | None = None
     default_of: str = ""
@@ -50,9 +50,9 @@ class SavedRuns:
 
 @dataclass(frozen=True)
 class NearestTracks:
-    """The votes of the nearest training tracks by the embeddings of one model: that of row `label` with `seed`."""
+    """The votes of the nearest training tracks by the embeddings of one model: that of row `name` with `seed`."""
 
-    label: str
+    name: str
     seed: int
     probabilities: Float32  # (tracks, classes)
     neighbours: Neighbours
@@ -66,13 +66,13 @@ def network(
     cards = [card for card, _ in results]
     memory = [mb for card in cards if (mb := card.facts.get("memory_mb"))]
     return Entry(
-        name=saved.label,
+        name=saved.name,
         kind="default" if saved.default_of else "network",
         runs=[
             replace(_run(card, probabilities), correction=SavedEnsemble.read([folder], DEFAULT_PRECISION).calibration)
             for folder, (card, probabilities) in zip(saved.folders, results, strict=True)
         ],
-        settings=_flat(cards[0].facts["settings"]),
+        settings=flat(cards[0].facts["settings"]),
         trials=saved.trials,
         valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),
         parameters=cost.parameters,
@@ -119,21 +119,21 @@ def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) 
 def neighbours(nearest: NearestTracks) -> Entry:
     """Return the entry of the votes of the nearest training tracks."""
     run = SeedRun(nearest.seed, nearest.probabilities, neighbours=nearest.neighbours)
-    return Entry(f"nearest neighbours of {nearest.label}", "neighbours", [run], nearest.settings)
+    return Entry(f"nearest neighbours of {nearest.name}", "neighbours", [run], nearest.settings)
 
 
-def majority(features: Features, part: Part, saved: Sequence[SavedRuns]) -> Entry:
-    """Return the entry that predicts for every track of `part` the class frequencies of what `saved` learned from.
+def majority(features: Features, judged_on: Judged, saved: Sequence[SavedRuns]) -> Entry:
+    """Return the entry that predicts for every track of `judged_on` the class frequencies of what `saved` learned from.
 
     Where the models learned from several sets of tracks of `features`, it is the largest. For the validation split it
     is always the training split: a model that is judged by these tracks did not learn from them.
     """
     cards = [read_card(folder)[0] for runs in saved for folder in runs.folders]
-    views = [features if part == "valid" else provenance.learned_from(card, features) for card in cards]
+    views = [features if judged_on == "valid" else provenance.learned_from(card, features) for card in cards]
     learned = max(views, key=lambda view: len(view.tracks("train")))
     counts = _class_counts(learned, "train")
     shares = np.array(list(counts.values()), np.float32) / max(1, len(learned.tracks("train")))
-    return Entry(name="majority", kind="majority", runs=[SeedRun(0, np.tile(shares, (len(features.tracks(part)), 1)))])
+    return Entry("majority", "majority", [SeedRun(0, np.tile(shares, (len(features.tracks(judged_on)), 1)))])
 
 
 def corpus_facts(features: Features) -> CorpusFacts:
@@ -143,7 +143,7 @@ def corpus_facts(features: Features) -> CorpusFacts:
         name=f"{manifest.corpus.get('kind', 'features')} {without_folders(manifest.corpus.get('root', ''))}".strip(),
         split=manifest.split,
         split_rule=_SPLIT_RULES.get(manifest.split, "given with the features"),
-        tracks={part: _class_counts(features, part) for part in SPLITS},
+        tracks={split: _class_counts(features, split) for split in SPLITS},
         groups=_group_counts(features),
         rejects=manifest.counts.reasons,
         leakage="passed: no track, group or known recording is in two splits",
@@ -162,14 +162,14 @@ def unknown_artists(features: Features) -> list[str]:
 
 def board(
     features: Features,
-    part: Part,
+    judged_on: Judged,
     entries: list[Entry],
     seed: int,
     notes: list[str],
     search: Search | None,
 ) -> Board:
-    """Return the board of `entries`, whose predictions are those for the tracks of `part` in their order."""
-    tracks = features.labelled() if part == "all" else features.tracks(part)
+    """Return the board of `entries`, whose predictions are those for the tracks of `judged_on` in their order."""
+    tracks = features.labelled() if judged_on == "all" else features.tracks(judged_on)
     groups = pc.coalesce(tracks["group"], tracks["track_id"])  # the track itself where no group is known
     has_groups = pc.count_distinct(groups).as_py() < len(tracks)
     corpus = corpus_facts(features)
@@ -182,7 +182,7 @@ def board(
         entries=entries,
         corpus=corpus,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        part=part,
+        judged_on=judged_on,
         seed=seed,
         hardware=describe_hardware(entries),
         versions=versions.packages(),
@@ -221,12 +221,4 @@ def _group_counts(features: Features) -> dict[str, int]:
     tracks = features.tracks()
     if tracks["group"].null_count == len(tracks):
         return {}
-    return {part: pc.count_distinct(features.tracks(part)["group"]).as_py() for part in SPLITS}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    return {split: pc.count_distinct(features.tracks(split)["group"]).as_py() for split in SPLITS}

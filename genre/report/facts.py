@@ -8,10 +8,10 @@ from typing import Literal
 
 Kind = Literal["network", "default", "classical", "majority", "ensemble", "neighbours"]
 Setting = str | int | float | bool | None | list[str]
-Part = Literal["train", "valid", "test", "all"]
+Judged = Literal["train", "valid", "test", "all"]
 
 # as the report writes them; all: of a cross-validation
-PARTS: dict[Part, str] = {"train": "training", "valid": "validation", "test": "test", "all": "labelled"}
+JUDGED: dict[Judged, str] = {"train": "training", "valid": "validation", "test": "test", "all": "labelled"}
 DIGITS = 5  # decimals of every measured number
 
 

@@ -90,6 +90,7 @@ def facts_of(board: Board) -> dict[str, Any]:
     Measured numbers have `DIGITS` decimals, settings are unchanged.
     """
     content = {f.name: getattr(board, f.name) for f in fields(board) if f.name not in _OF_TRACKS}
+    content["part"] = content.pop("judged_on")  # its name in files of every version
     content["corpus"] = asdict(board.corpus)
     content["search"] = asdict(board.search) if board.search else None
     content["compared"] = [asdict(other) for other in board.compared]
@@ -122,6 +123,7 @@ def _from_json(content: dict[str, Any], folder: Location) -> Board:
     board = dict(content)
     tracks = StoredFile(**board.pop("tracks"))
     board["track_ids"], board["truth"], board["groups"] = prediction_files.read_tracks(folder, tracks, board["classes"])
+    board["judged_on"] = board.pop("part", "test")
     board["corpus"] = CorpusFacts(**board["corpus"])
     board["entries"] = [_entry(entry, folder, board["classes"]) for entry in board["entries"]]
     board["search"] = _search(board["search"]) if board.get("search") else None

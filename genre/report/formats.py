@@ -1,6 +1,9 @@
-"""How numbers and counts are written in every report."""
+"""How numbers, counts and settings are written in every report."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 DASH = "–"  # for what is unknown
 
@@ -53,3 +56,11 @@ def without_folders(address: str) -> str:
     """Return an address without the folders above it, which may be private: "/home/me/music" becomes "music"."""
     is_address = address.startswith(("/", "~")) or "://" in address
     return address.rstrip("/").rpartition("/")[2] if is_address else address
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings with dotted keys."""
+    settings: dict[str, Any] = {}
+    for key, value in tree.items():
+        settings |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return settings

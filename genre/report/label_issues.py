@@ -43,7 +43,8 @@ def label_issues(table: Table) -> list[LabelIssue]:
     whose labels the networks have learned, and from networks that are worse than a reference row or as bad as guessing.
     """
     board, rows = table.board, table.of("network")
-    if not rows or board.part == "train" or rows[0].rank != 1 or any(row.rank == 1 for row in table.of("majority")):
+    majority_is_best = any(row.rank == 1 for row in table.of("majority"))
+    if not rows or board.judged_on == "train" or rows[0].rank != 1 or majority_is_best:
         return []
     by_network = np.stack([row.entry.mean_probabilities for row in rows])
     answers = decisions(by_network)

@@ -24,7 +24,7 @@ from genre.model.saved_model import SavedEnsemble
 from genre.report.board import Board
 from genre.report.columns import unchanged_f1
 from genre.report.facts import CorpusFacts
-from genre.report.formats import count, score, seconds, without_folders
+from genre.report.formats import count, flat, score, seconds, without_folders
 from genre.report.markdown import Lines, track_counts
 from genre.report.rendering import markdown_text
 from genre.report.table import Row
@@ -45,7 +45,7 @@ def write(folder: Location, text: str) -> None:
 def write_scored(folder: Location, board: Board, row: Row) -> None:
     """Write the card of the model in `folder`, with the scores of its row where the board is of test tracks."""
     saved = SavedEnsemble.read([folder], precision=0.0)
-    scores = row if board.part == "test" else None  # scores on tracks that took part in training mislead
+    scores = row if board.judged_on == "test" else None  # scores on tracks that took part in training mislead
     card = saved.models[0].card
     write(folder, markdown(card, board.corpus, scores, saved.calibration, board.versions, board.commit))
 
@@ -116,7 +116,7 @@ def _front_matter(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) 
                 {"type": kind, "name": name, "value": round(float(value), 4)} for (kind, name), value in metrics.items()
             ],
         }
-        metadata["model-index"] = [{"name": card.label, "results": [result]}]
+        metadata["model-index"] = [{"name": card.name, "results": [result]}]
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
 
 
@@ -146,8 +146,8 @@ def _robustness(row: Row) -> Lines:
 def _confusions(card: ModelCard, row: Row) -> Iterator[str]:
     """Yield the most frequent confusions, each as a sentence."""
     wrong = row.confusion * (1 - np.eye(len(card.classes)))
-    for flat in np.argsort(-wrong, axis=None)[:CONFUSIONS]:
-        truth, answer = divmod(int(flat), len(card.classes))
+    for pair in np.argsort(-wrong, axis=None)[:CONFUSIONS]:
+        truth, answer = divmod(int(pair), len(card.classes))
         if wrong[truth, answer]:
             tracks = plural(int(row.per_class.support[truth]), "track")
             yield f"{card.classes[truth]} classified as {card.classes[answer]}: {wrong[truth, answer]:.3g} of {tracks}"
@@ -185,7 +185,7 @@ def _settings(card: ModelCard) -> dict[str, Lines]:
     train = card.facts.get("settings", {}).get("train", {})
     groups = {"Features": card.features, "Network": card.params, "Training": train}
     return {
-        name: [["Setting", "Value"], *([key, _value_text(value)] for key, value in _flat(values))]
+        name: [["Setting", "Value"], *([key, _value_text(value)] for key, value in flat(values).items())]
         for name, values in groups.items()
         if values
     }
@@ -198,14 +198,6 @@ def _training(card: ModelCard, versions: Mapping[str, str], commit: str) -> dict
     known = {"seed": facts.get("seed"), "training time": duration, "hardware": facts.get("hardware"), "commit": commit}
     known |= {"features fingerprint": card.fingerprint} | dict(versions)
     return {name: value for name, value in known.items() if value not in (None, "")}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _value_text(value: Any) -> str:

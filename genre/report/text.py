@@ -10,11 +10,10 @@ from itertools import pairwise
 from typing import TypeVar
 
 from genre.report.advice import advise
-from genre.report.board import Board
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
 from genre.report.comparison import mean_gaps
 from genre.report.formats import DASH, number, score, seconds
-from genre.report.table import Table, tabulate
+from genre.report.table import Table
 from genre.report.tuning import versions
 from genre.spreadsheet import inert
 
@@ -61,9 +60,8 @@ def inert_cell(value: V) -> V | str:
     return inert(" ".join(value.split()))  # Python 3.11 does not quote a carriage return
 
 
-def text_table(board: Board | Table) -> str:
+def text_table(table: Table) -> str:
     """Return the advice and the table in lines of at most `WIDTH` columns."""
-    table = board if isinstance(board, Table) else tabulate(board)
     advice = textwrap.fill(advise(table).sentence, WIDTH)
     missing = [textwrap.fill(sentence, WIDTH) for sentence in table.board.missing_notes]
     if not table.rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -17,6 +17,14 @@ from genre.storage import Location
 FILES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.float64())])
 STDIN = "-"  # as `inputs`
 _BATCH = 10_000  # files that are objects at a time
+
+
+class FileRow(TypedDict):
+    """A row of `FILES`."""
+
+    path: str
+    size: int  # bytes; `MISSING` if there was no file
+    modified: float
 
 
 def list_files(inputs: str) -> pa.Table:
@@ -47,7 +55,7 @@ def _listed(paths: bytes) -> pa.Table:
     return pa.Table.from_pylist(list({row["path"]: row for row in rows}.values()), FILES).sort_by("path")
 
 
-def _listed_row(text: str) -> dict[str, Any] | None:
+def _listed_row(text: str) -> FileRow | None:
     """Return the row of a listed file, with the size MISSING if there is none; None for a folder."""
     try:
         text.encode()
@@ -70,7 +78,7 @@ def single_file(inputs: str) -> Location | None:
     return location if location.exists() and not location.is_folder() else None
 
 
-def file_row(location: Location) -> dict[str, Any]:
+def file_row(location: Location) -> FileRow:
     """Return the row of `FILES` of an existing file, the same as listing its folder gives."""
     if location.is_local:
         status = os.stat(location.path)

@@ -14,7 +14,7 @@ from genre.corpora import MISSING, group_of
 from genre.errors import AudioError, Reason
 from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
-from genre.tagging.audio_files import FILES
+from genre.tagging.audio_files import FILES, FileRow
 from genre.tagging.known_contents import KnownContents
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def tag_files(tagger: Tagger, files: pa.Table, known: KnownContents) -> pa.Table
     return name_files(tagger, decode_files(tagger.decode, files, known))
 
 
-def _decoded(decode: Callable[[str], Any], row: dict[str, Any], known: KnownContents) -> DecodedFile:
+def _decoded(decode: Callable[[str], Any], row: FileRow, known: KnownContents) -> DecodedFile:
     path = row["path"]
     if row["size"] == MISSING:
         message = "there was no file when the folder was listed"

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +41,14 @@ _BATCH = 10_000  # files that are objects at a time
 _WRITTEN_BATCH = 10  # files that are written between two looks at the clock
 _SAVE_SECONDS = 10.0
 _LONGEST_ROW = 1 << 26  # bytes
+
+
+class _Row(TypedDict):
+    """A file in which genres are to be written, or to be taken back."""
+
+    path: str
+    genres: list[str]  # to plan
+    undo: str | None  # as in `SCHEMA`
 
 
 def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> pa.Table:
@@ -95,7 +103,7 @@ def undo(file: Location) -> pa.Table:
     """
     rows = _read(file)
     rows = _latest_first(rows.filter(pc.is_valid(rows["undo"])))
-    results = _results(rows, lambda row: _with_change(row["undo"], lambda change: file_tags.undo(row["path"], change)))
+    results = _results(rows, lambda row: _with_change(row, file_tags.undo))
     undone = rows.select(["path", "field"])
     for name in ("action", "before", "message"):
         undone = undone.append_column(name, results[name])
@@ -135,36 +143,37 @@ def _by_delta(texts: dict[int, str]) -> list[int]:
     return order + [place for place in texts if place not in order]
 
 
-def _plan(row: dict[str, Any], field: Field, overwrite: bool) -> Result:
+def _plan(row: _Row, field: Field, overwrite: bool) -> Result:
     if not row["undo"]:
         return file_tags.plan(row["path"], row["genres"], field, overwrite)
 
-    def plan_again(earlier: Change) -> Result:
-        result = file_tags.plan(row["path"], row["genres"], field, overwrite, earlier)
+    def plan_again(path: str, earlier: Change) -> Result:
+        result = file_tags.plan(path, row["genres"], field, overwrite, earlier)
         # a file that cannot be read now can still be taken back later
         return replace(result, change=earlier) if result.action == Action.FAILED else result
 
-    return _with_change(row["undo"], plan_again)
+    return _with_change(row, plan_again)
 
 
-def _write(row: dict[str, Any]) -> Result:
-    return _with_change(row["undo"], lambda change: file_tags.write(row["path"], change))
+def _write(row: _Row) -> Result:
+    return _with_change(row, file_tags.write)
 
 
-def _with_change(text: str, action: Callable[[Change], Result]) -> Result:
+def _with_change(row: _Row, action: Callable[[str, Change], Result]) -> Result:
+    text = row["undo"] or ""
     try:
         change = Change.from_json(text)
     except ValueError:
         return Result(Action.FAILED, message=f"the column undo was altered: {text[:80]}")
-    return action(change)
+    return action(row["path"], change)
 
 
-def _results(rows: pa.Table, action: Callable[[dict[str, Any]], Result]) -> pa.Table:
+def _results(rows: pa.Table, action: Callable[[_Row], Result]) -> pa.Table:
     """Return the result of `action` for each row, as columns of `_RESULT`."""
     return pa.Table.from_batches(list(_batches(rows, _BATCH, action)), _RESULT)
 
 
-def _batches(rows: pa.Table, size: int, action: Callable[[dict[str, Any]], Result]) -> Iterator[pa.RecordBatch]:
+def _batches(rows: pa.Table, size: int, action: Callable[[_Row], Result]) -> Iterator[pa.RecordBatch]:
     """Yield the results of `action` for at most `size` rows at a time, as columns of `_RESULT`."""
     for batch in rows.to_batches(max_chunksize=size):
         results = []

@@ -70,7 +70,7 @@ class Pretrainer:
         self._classifier, self._clips = classifier, clips
         self._device = classifier.mean.device
         self._frames = clips.shape.frames_in(settings.window_seconds)
-        self._per_clip = windows.per_epoch(settings.windows_per_clip, self._frames, clips.shape.frames)
+        self._per_clip = windows.per_epoch(settings, clips.shape)
         self._plan = pairs.plan(clips.total, self._per_clip, settings.batch_size, shard.world)
         self._units = pairs.units_of(clips, pretraining.pairs)
         self._head, self._last_layer = head_of(classifier), classifier.head

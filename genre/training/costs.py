@@ -60,9 +60,9 @@ def probe(planned: Experiment, workload: Workload, device: torch.device) -> Cost
     return _measure(planned, workload, batch_size, device)
 
 
-def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int = 1) -> float:
+def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, workers: int) -> float:
     """Return the seconds of one training of `settings.epochs`, with its validations."""
-    plan = windows.plan(workload.train, _train_windows(settings, workload), settings.batch_size, workers)
+    plan = windows.plan(workload.train, windows.per_epoch(settings, workload.shape), settings.batch_size, workers)
     training = settings.epochs * plan.steps * plan.batch * cost.train
     validation = validations(settings, workload) * workload.valid * _eval_windows(settings, workload) * cost.predict
     return (training + validation) / workers
@@ -70,7 +70,7 @@ def trial_seconds(settings: TrainSettings, workload: Workload, cost: Cost, worke
 
 def validations(settings: TrainSettings, workload: Workload) -> int:
     """Return the number of validations in a training of `settings.epochs`."""
-    train_windows = workload.train * _train_windows(settings, workload)
+    train_windows = workload.train * windows.per_epoch(settings, workload.shape)
     valid_windows = workload.valid * _eval_windows(settings, workload)
     return math.ceil(settings.epochs / epochs_per_validation(train_windows, valid_windows))
 
@@ -78,12 +78,6 @@ def validations(settings: TrainSettings, workload: Workload) -> int:
 def predict_seconds(settings: TrainSettings, workload: Workload, clips: float, cost: Cost) -> float:
     """Return the seconds in which one process predicts a number of clips with one model."""
     return clips * _eval_windows(settings, workload) * cost.predict
-
-
-def _train_windows(settings: TrainSettings, workload: Workload) -> int:
-    """Return the windows of a clip in one epoch."""
-    frames = workload.shape.frames_in(settings.window_seconds)
-    return windows.per_epoch(settings.windows_per_clip, frames, workload.shape.frames)
 
 
 def _eval_windows(settings: TrainSettings, workload: Workload) -> int:

@@ -46,11 +46,6 @@ class Experiment:
         params = architectures.params(name, config.architectures.get(name, {}))
         return cls(name, params.model_dump(mode="json"), config.train, config.seed)
 
-    @property
-    def label(self) -> str:
-        """Name of the model's folder and of its row in reports. See `architectures.label`."""
-        return architectures.label(self.architecture, self.params)
-
 
 @dataclass(frozen=True)
 class Data:
@@ -69,8 +64,8 @@ class Data:
     @classmethod
     def open(cls, cache: ClipCache, report: Report = lambda message: None) -> Data:
         """Open this machine's copy of the training and validation clips. `report` and errors as in `ClipCache.open`."""
-        copy = cache.open(report)
-        return cls.of(copy.clips, copy.statistics, cache.features.manifest)
+        cached = cache.open(report)
+        return cls.of(cached.clips, cached.statistics, cache.features.manifest)
 
     @classmethod
     def of(cls, clips: dict[str, Clips], statistics: LevelStatistics, manifest: Manifest) -> Data:
@@ -160,9 +155,9 @@ def start_of(settings: TrainSettings, saved: Location) -> dict[str, Any]:
 
 def check_batches(settings: TrainSettings, features: Features, workers: int) -> None:
     """Raise `ConfigError` when each worker's share of a batch is too small."""
-    frames = features.shape.frames_in(settings.window_seconds)
-    per_clip = windows.per_epoch(settings.windows_per_clip, frames, features.shape.frames)
-    windows.plan(features.clip_count("train"), per_clip, settings.batch_size, workers)
+    windows.plan(
+        features.clip_count("train"), windows.per_epoch(settings, features.shape), settings.batch_size, workers
+    )
 
 
 def trainer_for(

@@ -77,9 +77,7 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
             f"pretrain.pairs=group, but no two tracks to learn from in {music.folder} have the same group (artist); "
             "use pretrain.pairs=track"
         )
-    frames = music.shape.frames_in(train.window_seconds)
-    per_clip = windows.per_epoch(train.windows_per_clip, frames, music.shape.frames)
-    pairs.plan(music.clip_count("train"), per_clip, train.batch_size, workers)
+    pairs.plan(music.clip_count("train"), windows.per_epoch(train, music.shape), train.batch_size, workers)
     zeros = np.zeros(music.shape.bins, np.float32)
     return experiment.initial(train, _card(planned, music), zeros, zeros + 1)[0]
 
@@ -87,7 +85,7 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
 def pretrainer_for(
     planned: Pretraining,
     music: Features,
-    copy: CachedClips,
+    cached: CachedClips,
     device: torch.device,
     shard: Shard = Shard(),
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
@@ -96,11 +94,11 @@ def pretrainer_for(
     memory.reset_peak()
     train, seed = planned.experiment.train, planned.experiment.seed
     torch.manual_seed(seed)
-    card, classifier = experiment.initial(train, _card(planned, music), *copy.statistics.mean_and_std())
+    card, classifier = experiment.initial(train, _card(planned, music), *cached.statistics.mean_and_std())
     if train.init_from:  # now, since it may be gone or replaced when the body is saved
         card = replace(card, facts={"learned_from": provenance.names_known_to(Location.of(train.init_from))})
     classifier = classifier.to(device)
-    return card, Pretrainer(classifier, copy.clips["train"], train, planned.settings, seed, shard, wrap)
+    return card, Pretrainer(classifier, cached.clips["train"], train, planned.settings, seed, shard, wrap)
 
 
 def save_body(folder: Location, card: ModelCard, music: Features, pretrainer: Pretrainer) -> None:

@@ -38,12 +38,12 @@ def open_data(
     if not shard.rank:
         report(f"not every machine can keep all clips: each of {plural(count, 'machine')} keeps a share")
     ranks = tuple(rank for rank, name in enumerate(names) if name == machine)
-    copy = _open(cache.of_share(Share(ranks, shard.world)), report)
-    sums = workers.gather(json.dumps(copy.statistics.to_json()))
+    cached = _open(cache.of_share(Share(ranks, shard.world)), report)
+    sums = workers.gather(json.dumps(cached.statistics.to_json()))
     of_machines = [json.loads(sums[names.index(name)]) for name in dict.fromkeys(names)]
     statistics = LevelStatistics.merged(cache.features.shape, of_machines)
     peers = Shard(ranks.index(shard.rank), len(ranks))
-    return replace(copy, statistics=statistics), replace(shard, peers=peers)
+    return replace(cached, statistics=statistics), replace(shard, peers=peers)
 
 
 def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:
@@ -61,14 +61,14 @@ def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:
 
 def _open(cache: ClipCache, report: Report) -> CachedClips:
     """Return the copy of this worker. Raises the same `TrainingError` in all workers when one cannot open its own."""
-    copy, failure = None, ""
+    cached, failure = None, ""
     try:
-        copy = cache.open(report)
+        cached = cache.open(report)
     except GenreError as error:
         failure = str(error)
     _raise_first(workers.gather(failure))
-    assert copy is not None
-    return copy
+    assert cached is not None
+    return cached
 
 
 def _raise_first(failures: list[str]) -> None:

@@ -91,7 +91,7 @@ class Trainer:
         self._device = classifier.mean.device
         self._autocast = autocast_type(settings.dtype, self._device, classifier)
         self._frames = train.shape.frames_in(settings.window_seconds)
-        self._per_clip = windows.per_epoch(settings.windows_per_clip, self._frames, train.shape.frames)
+        self._per_clip = windows.per_epoch(settings, train.shape)
         self._plan = windows.plan(train.total, self._per_clip, settings.batch_size, shard.world)
         self._validator = Validator(valid, classes, self._frames, settings.eval_windows, shard, self._autocast)
         self._epochs_per_validation = epochs_per_validation(

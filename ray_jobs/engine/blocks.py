@@ -95,32 +95,26 @@ def checked(result: Any) -> Any:
     return result
 
 
-@contextlib.contextmanager
-def unordered_blocks(dataset: ray.data.Dataset) -> Iterator[Iterator[pa.Table]]:
-    """Yield an iterator over the blocks of `dataset` in any order. On leaving, stop its execution and its threads.
-
-    A thread of Ray Data that calls Ray after `ray.shutdown` ends the process without a message, or starts Ray again.
-    """
-    batches = iter(dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"))
-    try:
-        yield batches
-    finally:
-        batches.close()
-        for thread in threading.enumerate():
-            if thread.name == "iter_threaded":
-                thread.join(_THREAD_SECONDS)
-
-
 def answer_row(answer: Any) -> pa.Table:
     """Return a row that holds an object, such as an error: if it were raised, Ray Data would wrap it in its own."""
     return pa.table({"answer": pa.array([pickle.dumps(answer)], pa.binary())})
 
 
 def answers(dataset: ray.data.Dataset) -> Iterator[Any]:
-    """Yield the objects in the rows of `answer_row` in any order. Raises an object that is an error."""
-    with unordered_blocks(dataset) as tables:
-        for answer in (answer for table in tables for answer in table["answer"]):
+    """Yield the objects in the rows of `answer_row` in any order. Raises an object that is an error.
+
+    At the end the execution and its threads are stopped: a thread of Ray Data that calls Ray after `ray.shutdown` ends
+    the process without a message, or starts Ray again.
+    """
+    batches = iter(dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"))
+    try:
+        for answer in (answer for table in batches for answer in table["answer"]):
             yield checked(pickle.loads(answer.as_py()))  # noqa: S301 - from our own workers
+    finally:
+        batches.close()
+        for thread in threading.enumerate():
+            if thread.name == "iter_threaded":
+                thread.join(_THREAD_SECONDS)
 
 
 def block_size(tracks: int, limit: int) -> int:

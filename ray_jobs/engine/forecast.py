@@ -23,7 +23,7 @@ from genre.features.preparation import prepare_block
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
 from genre.model.saved_model import SavedEnsemble
-from genre.settings import Config
+from genre.settings import ClusterSettings, Config
 from genre.storage import Location
 from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
@@ -43,28 +43,24 @@ class PendingWork:
 
     tracks: int
     sampled: int
-    music_seconds: float
-    core_seconds: float
-
-    @classmethod
-    def of(cls, tracks: int, sampled: int, music_seconds: float, core_seconds: float) -> PendingWork:
-        """Return the forecast for `tracks` tracks from the seconds that `sampled` of them took."""
-        scale = tracks / max(1, sampled)
-        return cls(tracks, sampled, music_seconds * scale, core_seconds * scale)
+    music_seconds: float  # of the sample
+    core_seconds: float  # that the sample took
 
     def lines(self, cpus_now: int, max_cpus: int, price: float | None, noun: str = "track") -> Iterator[str]:
         """Yield the lines to print: amounts, times with `cpus_now` and with `max_cpus` (0: no limit), and the price.
 
         `price` is that of a core-hour, None without a price.
         """
-        core_hours = self.core_seconds / 3600
+        scale = self.tracks / max(1, self.sampled)
+        core_seconds = scale * self.core_seconds
+        core_hours = core_seconds / 3600
         yield (
-            f"{plural(self.tracks, noun)} to do, {self.music_seconds / 3600:.1f} hours of music, "
+            f"{plural(self.tracks, noun)} to do, {scale * self.music_seconds / 3600:.1f} hours of music, "
             f"{core_hours:.2f} core-hours by a sample of {self.sampled} on this machine"
         )
-        times = [f"about {duration(self.core_seconds / cpus_now)} on {plural(cpus_now, 'CPU')} now"] if cpus_now else []
+        times = [f"about {duration(core_seconds / cpus_now)} on {plural(cpus_now, 'CPU')} now"] if cpus_now else []
         if max_cpus:
-            times.append(f"about {duration(self.core_seconds / max_cpus)} on cluster.max_cpus={max_cpus}")
+            times.append(f"about {duration(core_seconds / max_cpus)} on cluster.max_cpus={max_cpus}")
         if times:
             yield f"{'; '.join(times)}; and about {duration(_START_SECONDS)} to start"
         else:
@@ -96,7 +92,7 @@ def prepare(config: Config, price: float | None) -> None:
         seconds = time.perf_counter() - started
         size = sum(os.path.getsize(file.path) for file in (target / "clips").files(".parquet") if "00002-" in file.name)
     music = pc.sum(outcomes["seconds"]).as_py() or 0.0
-    _show("prepare", PendingWork.of(len(pending), len(sample), music, seconds), config, price)
+    _show("prepare", PendingWork(len(pending), len(sample), music, seconds), config, price)
     cli.console().print(f"prepare: features of {size * len(pending) / len(sample) / 1e9:.3f} GB")
 
 
@@ -120,7 +116,7 @@ def tag(config: Config, price: float | None) -> None:
     rows = tag_rows.name_files(tagger, decoded)
     seconds = time.perf_counter() - started
     music = pc.sum(rows["seconds"]).as_py() or 0.0
-    _show("tag", PendingWork.of(len(pending), len(sample), music, seconds), config, price)
+    _show("tag", PendingWork(len(pending), len(sample), music, seconds), config, price)
     cli.console().print(
         f"tag: {1 - decoding / max(seconds, 1e-9):.0%} of it for the models, which run on a GPU if there is one"
     )
@@ -128,7 +124,7 @@ def tag(config: Config, price: float | None) -> None:
 
 def _show(job: str, work: PendingWork, config: Config, price: float | None) -> None:
     noun = "file" if job == "tag" else "track"
-    for line in work.lines(_cpus_now(config), config.cluster.max_cpus, price, noun):
+    for line in work.lines(_cpus_now(config.cluster, config.output), config.cluster.max_cpus, price, noun):
         cli.console().print(f"{job}: {line}")
 
 
@@ -150,13 +146,13 @@ def _sample(tracks: pa.Table) -> pa.Table:
     return tracks.take(pa.array(places))
 
 
-def _cpus_now(config: Config) -> int:
+def _cpus_now(settings: ClusterSettings, output: str) -> int:
     """Return the number of CPUs now: of the cluster of RAY_ADDRESS, or of this machine as far as a job may use it."""
     if not os.environ.get("RAY_ADDRESS"):
-        return config.cluster.cpus or len(os.sched_getaffinity(0))
+        return settings.cpus or len(os.sched_getaffinity(0))
     from ray_jobs.engine import cluster, machines
 
-    with cluster.connected(config.cluster, config.output):
+    with cluster.connected(settings, output):
         return int(sum(machine.get("CPU", 0) for machine in machines.running()))
 
 

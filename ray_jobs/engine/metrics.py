@@ -16,15 +16,10 @@ from genre.storage import Location
 def prepare_and_count(tracks: pa.Table, recipe: Recipe, folder: Location, run: int) -> pa.Table:
     """Run `prepare_block` and count its outcomes. Not in the module of the job, which workers would have to import."""
     outcomes = prepare_block(tracks, recipe, folder, run)
-    count_tracks(outcomes)
-    return outcomes
-
-
-def count_tracks(outcomes: pa.Table) -> None:
-    """Count the outcomes of a block of `prepare`."""
     _add("prepared_clips", "clips written to the features", pc.sum(outcomes["clips"]).as_py() or 0)
     _add("rejected_tracks", "tracks that ended in rejects.parquet", pc.count(outcomes["reason"]).as_py())
     _add("finished_tracks", "tracks that prepare has finished, rejected or not", len(outcomes))
+    return outcomes
 
 
 def report_epoch(windows_per_second: float, data_wait_seconds: float) -> None:

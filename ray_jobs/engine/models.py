@@ -20,12 +20,12 @@ def find_models(config: Config) -> list[Location]:
     output = Location.of(config.output)
     if (output / "leaderboard" / "leaderboard.json").exists():
         return [_best(output)]
-    label = architectures.label(config.architecture, config.architectures.get(config.architecture, {}))
-    if not has_card(output / "models" / label):
+    name = architectures.model_name(config.architecture, config.architectures.get(config.architecture, {}))
+    if not has_card(output / "models" / name):
         raise ArtifactError(
-            f"{output}: holds neither a leaderboard nor models/{label}; train a model, or name one with model=FOLDER"
+            f"{output}: holds neither a leaderboard nor models/{name}; train a model, or name one with model=FOLDER"
         )
-    return [output / "models" / label]
+    return [output / "models" / name]
 
 
 def find_model(config: Config, job: str) -> Location:

@@ -88,7 +88,7 @@ def complete(training: Training, config: Config) -> None:
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
     with cluster.connected(config.cluster, config.output) as capacity:
-        failure = _fit(training, config.train.workers, _resources(config, capacity))
+        failure = _fit(training, config.train.workers, _resources(config.train.workers, config.device, capacity))
     record.end(None if failure else training.model)
     if failure is not None:
         raise TrainingError(failure)
@@ -137,10 +137,10 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
     wrap = functools.partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
     try:
         node = ray.get_runtime_context().get_node_id()
-        copy, shard = sharing.open_data(setup.cache, shard, node, setup.mailbox.put.remote, setup.use_gpu)
+        cached, shard = sharing.open_data(setup.cache, shard, node, setup.mailbox.put.remote, setup.use_gpu)
     except TrainingError as error:
         return str(error)
-    trainer, save = setup.begin(copy, get_device(), shard, wrap)
+    trainer, save = setup.begin(cached, get_device(), shard, wrap)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:
@@ -195,13 +195,13 @@ def _unlisted_state(run: Location) -> Location | None:
     return next((state for state in reversed(states) if checkpoint.is_complete(state)), None)
 
 
-def _resources(config: Config, capacity: Capacity) -> dict[str, int]:
-    """Return the CPUs and GPUs of each worker. On a cluster, start the machines for them.
+def _resources(count: int, device: str, capacity: Capacity) -> dict[str, int]:
+    """Return the CPUs and GPUs of each of `count` workers. On a cluster, start the machines for them.
 
     Raises `ConfigError` where the job cannot have enough: workers would wait for them forever.
     """
-    capacity.check_device(config.device)
-    use_gpu, count = capacity.gives_gpu(config.device), config.train.workers
+    capacity.check_device(device)
+    use_gpu = capacity.gives_gpu(device)
     needed = {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
     most = min(capacity.cpus, capacity.gpus) if use_gpu else capacity.cpus
     if count > most:

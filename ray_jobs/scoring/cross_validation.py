@@ -48,14 +48,14 @@ MOST_MORE = 1.25
 class FoldTraining:
     """The training of one model for one fold, and the file of its predictions."""
 
-    label: str
+    model_name: str
     repetition: Repetition
     fold: Fold
     file: Location
 
     @property
     def name(self) -> str:
-        return f"{self.label}, seed {self.repetition.experiment.seed}, {self.fold}"
+        return f"{self.model_name}, seed {self.repetition.experiment.seed}, {self.fold}"
 
     def run(self, features: Features, cache: CacheSettings, device: torch.device) -> int:
         """Train on the other folds and write the predictions for this one. Return how many of them are right.
@@ -76,7 +76,7 @@ class CrossValidation:
 
     features: Features
     tracks: pa.Table  # with the column `fold`
-    models: dict[str, list[tuple[ModelCard, list[FoldTraining]]]]  # by label, one for each seed
+    models: dict[str, list[tuple[ModelCard, list[FoldTraining]]]]  # by name, one for each seed
 
     @classmethod
     def plan(
@@ -92,7 +92,7 @@ class CrossValidation:
         folds.check(tracks, fold_of_track, count, features.classes)
         all_folds = [Fold(number, count, seed) for number in range(1, count + 1)]
         models = {
-            runs.label: [_planned(runs.label, model, features, all_folds, folder) for model in runs.folders]
+            runs.name: [_planned(runs.name, model, features, all_folds, folder) for model in runs.folders]
             for runs in saved
         }
         return cls(features, folds.table(tracks, fold_of_track), models)
@@ -138,9 +138,9 @@ class CrossValidation:
                 progress.step(1, training.name)
 
     def predictions(self) -> dict[str, list[tuple[ModelCard, Float32]]]:
-        """Return by label the card of each saved model and the probabilities of all tracks, (tracks, classes)."""
+        """Return by name the card of each saved model and the probabilities of all tracks, (tracks, classes)."""
         return {
-            label: [(card, self._joined(trainings)) for card, trainings in runs] for label, runs in self.models.items()
+            name: [(card, self._joined(trainings)) for card, trainings in runs] for name, runs in self.models.items()
         }
 
     def calibrate(self, saved: Sequence[SavedRuns]) -> list[str]:
@@ -153,8 +153,8 @@ class CrossValidation:
         labels = self.features.labels(self.tracks).to_numpy()
         hashes, kept, names = set(calibration.hashed(ids)), [], []
         for runs in saved:
-            for folder, (card, trainings) in zip(runs.folders, self.models[runs.label], strict=True):
-                name = f"{runs.label}, seed {card.facts['seed']}"
+            for folder, (card, trainings) in zip(runs.folders, self.models[runs.name], strict=True):
+                name = f"{runs.name}, seed {card.facts['seed']}"
                 ratio = len(self.tracks) * (1 - 1 / count) / self._learned_from(trainings[0])
                 if not 1 / MOST_MORE <= ratio <= MOST_MORE:
                     kept.append(
@@ -182,7 +182,7 @@ class CrossValidation:
     def _learned_from(self, training: FoldTraining) -> float:
         """Return the number of tracks that the saved model learned from."""
         saved = training.repetition
-        return max(1.0, saved.trained_share * sum(len(self.features.tracks(part)) for part in saved.trained_on))
+        return max(1.0, saved.trained_share * sum(len(self.features.tracks(split)) for split in saved.trained_on))
 
     def _seconds(self, training: FoldTraining) -> float:
         """Return the expected seconds of a training: those of the saved model, in proportion to the tracks."""
@@ -192,7 +192,7 @@ class CrossValidation:
 
 
 def _planned(
-    label: str, model: Location, features: Features, all_folds: Sequence[Fold], folder: Location
+    name: str, model: Location, features: Features, all_folds: Sequence[Fold], folder: Location
 ) -> tuple[ModelCard, list[FoldTraining]]:
     """Return the card of a saved model and its trainings."""
     card, _ = read_card(model)
@@ -201,9 +201,9 @@ def _planned(
     deciding = repetition.deciding() | {"features": [manifest.fingerprint, manifest.contents]}
     deciding |= experiment.start_of(repetition.experiment.train, folder)
     folds_key = {key: value for key, value in asdict(all_folds[0]).items() if key != "number"}
-    parent = folder / "fold_predictions" / f"{label}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
+    parent = folder / "fold_predictions" / f"{name}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
     return card, [
-        FoldTraining(label, repetition, fold, fold_predictions.file_of(parent, fold.number)) for fold in all_folds
+        FoldTraining(name, repetition, fold, fold_predictions.file_of(parent, fold.number)) for fold in all_folds
     ]
 
 

@@ -9,7 +9,7 @@ from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
 from genre.features import Features
 from genre.features.recipe import Recipe
-from genre.report import PARTS, Board, Part, Search, cross_validation, entries, model_card
+from genre.report import JUDGED, Board, Judged, Search, cross_validation, entries, model_card
 from genre.report.entries import SavedRuns
 from genre.settings import DecodingSettings
 from genre.storage import Location
@@ -26,7 +26,7 @@ __all__ = ["cross_validate", "fit_baseline", "judge", "publish"]
 
 def judge(
     features: Features,
-    split: Part,
+    split: Judged,
     saved: list[SavedRuns],
     seed: int,
     capacity: Capacity,
@@ -47,7 +47,7 @@ def judge(
     scored = scores.score(features, split, saved, fitted, audio, device, capacity, seed)
     f1 = scored.robustness
     rows = [
-        entries.network(runs, scored.predictions[runs.label], scored.costs[runs.label], f1.get(runs.label, {}))
+        entries.network(runs, scored.predictions[runs.name], scored.costs[runs.name], f1.get(runs.name, {}))
         for runs in saved
     ]
     tuned = [row for row in rows if row.kind == "network"]
@@ -62,7 +62,7 @@ def judge(
     if decoding and recipe is None:
         notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")
     if split != "test":
-        notes.append(f"These are scores on the {PARTS[split]} tracks, which took part in making the models.")
+        notes.append(f"These are scores on the {JUDGED[split]} tracks, which took part in making the models.")
     board = entries.board(features, split, rows, seed, notes, search)
     board.commands.extend(_commands(features))
     return board
@@ -79,7 +79,7 @@ def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int, 
         costs = scores.measure_costs(saved, any_fold, "valid", progress)
     calibrated = planned.calibrate(saved) if calibrates else []
     predicted = planned.predictions()
-    rows = [entries.network(runs, predicted[runs.label], costs[runs.label], {}) for runs in saved]
+    rows = [entries.network(runs, predicted[runs.name], costs[runs.name], {}) for runs in saved]
     board = cross_validation.board(features, planned.tracks, rows, seed)
     board.notes.extend(calibrated)
     board.commands.extend(_commands(features))
@@ -95,7 +95,7 @@ def publish(board: Board, folder: Location, saved: list[SavedRuns]) -> None:
     """Write the report's files and the card of each model, and print the table."""
     table = report.write(board, folder)
     for runs in saved:
-        row = next(row for row in table.rows if row.entry.name == runs.label)
+        row = next(row for row in table.rows if row.entry.name == runs.name)
         for model in runs.folders:
             model_card.write_scored(model, board, row)
     printing.show(report.text_table(table))

@@ -27,17 +27,17 @@ from ray_jobs.scoring.predictions import Stream
 class Embedder:
     """The model whose embeddings are compared."""
 
-    label: str  # of its row
+    name: str  # of its row
     folder: Location
     seed: int
 
     @classmethod
     def best(cls, saved: Sequence[SavedRuns]) -> Embedder:
         """Return the best network by its mean score on the validation split, with its best seed."""
-        rows = [(runs.label, [(folder, read_card(folder)[0].facts) for folder in runs.folders]) for runs in saved]
-        label, models = max(rows, key=lambda row: float(np.mean([facts["valid_f1"] for _, facts in row[1]])))
+        rows = [(runs.name, [(folder, read_card(folder)[0].facts) for folder in runs.folders]) for runs in saved]
+        name, models = max(rows, key=lambda row: float(np.mean([facts["valid_f1"] for _, facts in row[1]])))
         folder, facts = max(models, key=lambda model: float(model[1]["valid_f1"]))
-        return cls(label, folder, facts["seed"])
+        return cls(name, folder, facts["seed"])
 
     def nearest(
         self, features: Features, judged: Float32, seed: int, device: str, capacity: Capacity
@@ -71,4 +71,4 @@ class Embedder:
         }
         if len(tracks) < total:
             settings["neighbours.sampled_from"] = total
-        return NearestTracks(self.label, self.seed, probabilities, neighbours, settings), []
+        return NearestTracks(self.name, self.seed, probabilities, neighbours, settings), []

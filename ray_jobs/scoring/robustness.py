@@ -156,7 +156,7 @@ def _predict_changed(
     torch.set_num_threads(1)
     models: list[robustness.PredictClips] = [_load_predict(str(folder)) for folder in folders]
     if fitted is not None:
-        models.append(_predict_of(fitted))
+        models.append(lambda clips: fitted.predict(track_statistics.of_clips(clips)))
     limits = recipe.decoding
     kernel = IsolatedKernel.shared(ChangedTrackKernel, recipe, memory_mb=limits.max_file_memory_mb)
     measured, predictions, failures = [], [], []
@@ -172,10 +172,6 @@ def _predict_changed(
         measured.append(row)
         predictions.append(robustness.predict_changed(track, recipe.shape(), models))
     return TaskResult(measured, np.stack(predictions, axis=2) if predictions else None, failures)
-
-
-def _predict_of(baseline: Baseline) -> robustness.PredictClips:
-    return lambda clips: baseline.predict(track_statistics.of_clips(clips))
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ from ray_jobs.scoring.robustness import BASELINE, ChangedAudio, Measurement, Sco
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured of saved models; the keys are the labels of their rows."""
+    """What was measured of saved models; the keys are the names of their rows."""
 
     predictions: dict[str, list[tuple[ModelCard, Float32]]]  # one for each seed
     costs: dict[str, InferenceCost]
@@ -59,7 +59,7 @@ def score(
     embedder = Embedder.best(candidates) if split == "test" else None
     embedded = embedder.folder if embedder else None
     streamed = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
-    answers = _by_label(saved, streamed.probabilities)
+    answers = _by_name(saved, streamed.probabilities)
     notes: list[str] = []
     nearest: NearestTracks | None = None
     if embedder and streamed.embeddings is not None:
@@ -71,7 +71,7 @@ def score(
         scored_baselines = [(each, each.predict(streamed.measures[0])) for each in baselines]
         f1: Scores = {}
         if measurement:
-            seeds = {runs.label: [card.facts["seed"] for card, _ in answers[runs.label]] for runs in candidates}
+            seeds = {runs.name: [card.facts["seed"] for card, _ in answers[runs.name]] for runs in candidates}
             unchanged = [
                 *streamed.probabilities[: len(candidate_folders)],
                 *(probabilities for _, probabilities in scored_baselines),
@@ -87,10 +87,10 @@ def _folders(saved: Sequence[SavedRuns]) -> list[Location]:
     return [folder for runs in saved for folder in runs.folders]
 
 
-def _by_label(saved: Sequence[SavedRuns], probabilities: list[Float32]) -> dict[str, list[tuple[ModelCard, Float32]]]:
-    """Return the card and the probabilities of each model by the label of its row; both arguments have one order."""
+def _by_name(saved: Sequence[SavedRuns], probabilities: list[Float32]) -> dict[str, list[tuple[ModelCard, Float32]]]:
+    """Return the card and the probabilities of each model by the name of its row; both arguments have one order."""
     remaining = iter(probabilities)
-    return {runs.label: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
+    return {runs.name: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
 
 
 def measure_costs(
@@ -98,7 +98,7 @@ def measure_costs(
 ) -> dict[str, InferenceCost]:
     """Return the cost of each row, that of the first of its models, measured on clips of `split`."""
     costs = _stream(_measure_costs.remote([runs.folders[0] for runs in saved], features, split), progress)
-    return {runs.label: cost for runs, cost in zip(saved, costs, strict=True)}
+    return {runs.name: cost for runs, cost in zip(saved, costs, strict=True)}
 
 
 @ray.remote(num_cpus=1, num_returns="streaming")

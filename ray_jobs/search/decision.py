@@ -58,7 +58,7 @@ class Decider:
     workload: Workload
     resources: TrialResources
 
-    def decide(self, known: Forecast | None = None) -> Decision:
+    def decide(self, known: Forecast | None) -> Decision:
         """Return the decision of an earlier run of the same search; if there is none, decide, print and store.
 
         `known` is a forecast that was measured and printed before. Ray must be connected. Raises like `timing.measure`.

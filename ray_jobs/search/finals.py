@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import ray
 
-from genre import devices
+from genre import architectures, devices
 from genre.errors import TrainingError
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
@@ -53,7 +53,7 @@ def train(trials: Runner, winners: Sequence[Winner], defaults: Sequence[Winner],
     """
     first = trials.base.seed
     slots = {
-        (chosen.slot.log_name, seed): _slot(chosen, seed, is_trial=seed == first and not trials.is_on_part)
+        (chosen.slot.log_name, seed): _slot(chosen, seed, is_trial=seed == first and not trials.is_on_subset)
         for chosen in (*winners, *defaults)
         for seed in range(first, first + seeds)
     }
@@ -69,10 +69,10 @@ def train(trials: Runner, winners: Sequence[Winner], defaults: Sequence[Winner],
         return Finals(interrupted=True)
     finals = _publish(trials.base, winners, slots)
     for default in defaults:
-        _add_default(finals, default, label(trials.base, default), slots)
-    names = {runs.label for runs in (*finals.saved, *finals.defaults)}
-    named = [(label(trials.base, winner), winner) for winner in winners]
-    named += [(default_name(label(trials.base, default)), default) for default in defaults]
+        _add_default(finals, default, model_name(trials.base, default), slots)
+    names = {runs.name for runs in (*finals.saved, *finals.defaults)}
+    named = [(model_name(trials.base, winner), winner) for winner in winners]
+    named += [(default_name(model_name(trials.base, default)), default) for default in defaults]
     finals.notes.extend(
         note for name, chosen in named if name in names and (note := _learned_from(trials, chosen, name))
     )
@@ -83,7 +83,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
     """Save the winners' best epochs so far in OUTPUT/models, without further training; with folds, of the first."""
     config, finals = trials.base, Finals(fold=trials.first_fold)
     for winner in winners:
-        parent = Location.of(config.output) / "models" / label(config, winner)
+        parent = Location.of(config.output) / "models" / model_name(config, winner)
         target = parent / f"seed-{config.seed}"
         finals.saved.append(best_epoch(trials, winner, target))
         _delete_others(parent, {target.name})
@@ -93,7 +93,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
                 f"model is that of the first of {config.tune.folds} folds, which did not learn from the tracks that "
                 "the fold held out. Its valid F1 is that on these tracks, and it is calibrated by them."
             )
-        elif trials.is_on_part:
+        elif trials.is_on_subset:
             finals.notes.append(
                 f"{winner.architecture}: tune.minutes left no time to train it on all tracks; its model is that of the "
                 f"search, trained on {config.tune.sample:.0%} of them."
@@ -116,7 +116,7 @@ def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
         save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
         planned = space.experiment(trials.base, winner.settings)
         ray.get(save.remote(planned, trials.cache, trials.first_fold, folder, target))
-    return SavedRuns(label(trials.base, winner), [target], winner.trials)
+    return SavedRuns(model_name(trials.base, winner), [target], winner.trials)
 
 
 @ray.remote
@@ -133,9 +133,10 @@ def keep_best(saved: SavedRuns, target: Location) -> None:
     _copy(max(saved.folders, key=lambda folder: float(read_card(folder)[0].facts["valid_f1"])), target)
 
 
-def label(config: Config, winner: Winner) -> str:
+def model_name(config: Config, winner: Winner) -> str:
     """Return the name of the winner's folder and row."""
-    return space.experiment(config, winner.settings).label
+    planned = space.experiment(config, winner.settings)
+    return architectures.model_name(planned.architecture, planned.params)
 
 
 def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
@@ -163,7 +164,7 @@ def default_name(name: str) -> str:
 
 def _add_default(finals: Finals, default: Winner, name: str, slots: dict[tuple[str, int], Slot]) -> None:
     """Add the models of the configured settings of the network in row `name`, unless it or all of them failed."""
-    if name not in {runs.label for runs in finals.saved}:
+    if name not in {runs.name for runs in finals.saved}:
         return
     folders = []
     for (trial, seed), slot in slots.items():
@@ -184,7 +185,7 @@ def _learned_from(trials: Runner, winner: Winner, name: str) -> str:
     if not count or record is None:
         return ""
     finished = len(record.folds)
-    tracks = sum(len(trials.cache.features.tracks(part)) for part in NOT_TEST)
+    tracks = sum(len(trials.cache.features.tracks(split)) for split in NOT_TEST)
     chosen = f"{plural(record.epochs_to_train(winner.slot.epochs), 'epoch')} of the schedule of {winner.slot.epochs}"
     learned = f"{name}: its models learned from all {tracks} tracks that are not test, without validation, for {chosen}"
     if finished < count:
@@ -212,7 +213,7 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     notes: list[str] = []
     rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
-        parent, folders = Location.of(config.output) / "models" / label(config, winner), []
+        parent, folders = Location.of(config.output) / "models" / model_name(config, winner), []
         for (trial, seed), slot in slots.items():
             if trial != winner.slot.log_name or slot.record is None:
                 continue

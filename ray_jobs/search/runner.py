@@ -34,8 +34,8 @@ class Runner:
     resources: TrialResources
 
     @property
-    def is_on_part(self) -> bool:
-        """Whether a trial's network sees only a part of the tracks: tune.sample of them, or those of other folds."""
+    def is_on_subset(self) -> bool:
+        """Whether a trial's network sees only some of the tracks: tune.sample of them, or those of other folds."""
         return bool(self.cache.features.views or self.base.tune.folds)
 
     @property
@@ -50,12 +50,12 @@ class Runner:
             return self
         return replace(self, cache=ClipCache.of(features.complete(), settings, splits))
 
-    def make_copy(self) -> None:
+    def cache_clips(self) -> None:
         """Copy the clips to one machine, so that a search does not start if its disk is too small.
 
         Raises `TrainingError` when the copy cannot be made.
         """
-        task = _make_copy.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)
+        task = _cache_clips.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)
         with reporter.listening(lambda message: cli.console().print(f"tune: {message}")) as mailbox:
             failure = ray.get(task.remote(cache_of(self.cache, self.first_fold), mailbox))
         if failure:
@@ -106,7 +106,7 @@ class Runner:
 
 
 @ray.remote
-def _make_copy(cache: ClipCache, mailbox: Any) -> str:
+def _cache_clips(cache: ClipCache, mailbox: Any) -> str:
     """Copy the clips to this machine. Return why this failed; "" if it did not."""
     try:
         cache.open(mailbox.put.remote)

@@ -41,10 +41,10 @@ class PerArchitecture(FIFOScheduler):
     epochs of the first fold are compared; in later ones a trial is stopped only when its time is spent.
     """
 
-    def __init__(self, settings: TuneSettings, plan: Plan, earlier: Mapping[str, Earlier] | None = None) -> None:
+    def __init__(self, settings: TuneSettings, plan: Plan, earlier: Mapping[str, Earlier]) -> None:
         super().__init__()
         self._settings, self._plan = settings, plan
-        self._earlier = dict(earlier or {})
+        self._earlier = earlier
         self._seconds: dict[str, dict[str, float]] = {}  # by architecture and folder
         self._schedulers: dict[str, TrialScheduler] = {}
         self._goal: tuple[str | None, str | None, dict[str, Any]] = (None, None, {})

@@ -150,8 +150,8 @@ class Split:
         torch.set_num_threads(self.resources.threads)
         machine = ray.get_runtime_context().get_node_id()
         with _reading(self.cache.features):
-            copy, shard = sharing.open_data(cache_of(self.cache, fold), shard, machine)
-        data = Data.of(copy.clips, copy.statistics, self.cache.features.manifest)
+            cached, shard = sharing.open_data(cache_of(self.cache, fold), shard, machine)
+        data = Data.of(cached.clips, cached.statistics, self.cache.features.manifest)
         number, device = fold.number if fold else 0, self.resources.torch_device()
         wrap = distributed.average_gradients
         return trainer_for(self.planned, data, device, self.folder, number, shard=shard, wrap=wrap)

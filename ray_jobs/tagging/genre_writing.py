@@ -10,7 +10,7 @@ from genre.audio import tags
 from genre.errors import ArtifactError, ConfigError
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
-from genre.settings import Config, TagSettings
+from genre.settings import TagSettings
 from genre.storage import Location
 from genre.tagging import tag_table, written_table
 from genre.tagging.file_tags import Action
@@ -18,25 +18,25 @@ from genre.tagging.tag_table import TagTable
 from ray_jobs.tagging import tag_report
 
 
-def require_local(config: Config) -> None:
+def require_local(settings: TagSettings, inputs: str) -> None:
     """Raise `ConfigError` when the files are not on this machine."""
-    if "://" in config.inputs:
+    if "://" in inputs:
         raise ConfigError(
-            f"tag.write_genres={config.tag.write_genres} changes files in local folders only, found "
-            f"inputs={config.inputs}; copy the music to this machine, or leave tag.write_genres out"
+            f"tag.write_genres={settings.write_genres} changes files in local folders only, found "
+            f"inputs={inputs}; copy the music to this machine, or leave tag.write_genres out"
         )
 
 
-def require_precision(config: Config, ensemble: SavedEnsemble) -> None:
+def require_precision(settings: TagSettings, min_precision: float, ensemble: SavedEnsemble) -> None:
     """Raise `ConfigError` if genres are to be written, or taken from albums, and their precision is not known."""
     for setting, is_set in (
-        (f"tag.write_genres={config.tag.write_genres}", config.tag.write_genres != "never"),
-        (f"tag.album={config.tag.album}", config.tag.album == "agree"),
+        (f"tag.write_genres={settings.write_genres}", settings.write_genres != "never"),
+        (f"tag.album={settings.album}", settings.album == "agree"),
     ):
         if not is_set:
             continue
         tags.require(setting)
-        if not ensemble.calibration.tracks or not config.min_precision:
+        if not ensemble.calibration.tracks or not min_precision:
             why = (
                 "min_precision=0 asks for none"
                 if ensemble.calibration.tracks

@@ -59,7 +59,7 @@ def test_every_labelled_track_is_judged_by_a_network_of_the_other_fold(output: L
     tracks = (output / "cross_validation" / "folds.parquet").read_table()
     board = report.read_board(output / "cross_validation")
     assert board.track_ids == tracks["track_id"].to_pylist() == features.labelled()["track_id"].to_pylist()
-    assert board.part == "all"
+    assert board.judged_on == "all"
     assert board.corpus.split == "2-fold"
     repetition = Repetition.of(read_card(output / "models" / "cnn")[0], output)
     run = next(entry.runs[0] for entry in board.entries if entry.name == "cnn")

@@ -94,7 +94,7 @@ def test_a_cluster_runs_as_many_trials_as_its_limits_allow(monkeypatch: pytest.M
 def test_train_does_not_exceed_the_limits() -> None:
     config = load(overrides=["train.workers=2", "cluster.max_cpus=1", "device=cpu"])
     with pytest.raises(ConfigError, match=r"train.workers=2, but the job may use 1 CPUs and 2 GPUs; use at most 1"):
-        training._resources(config, Capacity.of(config.cluster))
+        training._resources(config.train.workers, config.device, Capacity.of(config.cluster))
 
 
 def test_workers_of_a_trial_do_not_share_a_gpu() -> None:

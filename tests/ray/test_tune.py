@@ -249,7 +249,7 @@ def test_an_interrupt_of_the_final_training_writes_the_leaderboard_so_far(home: 
         running.kill()
     assert running.returncode == 1
     assert "run the same command again to resume" in printed
-    assert read_board(Location.of(output / "leaderboard/so-far")).part == "valid"
+    assert read_board(Location.of(output / "leaderboard/so-far")).judged_on == "valid"
     assert not (output / "leaderboard/leaderboard.html").exists()
 
 

@@ -213,9 +213,9 @@ def test_a_saved_model_does_not_need_its_pretrained_weights(weights_file: Path, 
 
 
 def test_pretrained_weights_change_the_label() -> None:
-    assert architectures.label("resnet", {}) == "resnet"
-    assert architectures.label("resnet", {"pretrained": "imagenet"}) == "resnet-imagenet"
-    assert architectures.label("vgg16", {"pretrained": "/weights/vgg16.pth"}) == "vgg16-pretrained"
+    assert architectures.model_name("resnet", {}) == "resnet"
+    assert architectures.model_name("resnet", {"pretrained": "imagenet"}) == "resnet-imagenet"
+    assert architectures.model_name("vgg16", {"pretrained": "/weights/vgg16.pth"}) == "vgg16-pretrained"
 
 
 # --- search spaces in YAML

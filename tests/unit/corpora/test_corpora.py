@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import errno
 import logging
 import os
@@ -15,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from scanning import ids, refused, scan, settings, touch
+from scanning import ids, refused, scan, touch
 
 from genre import corpora
-from genre.corpora import _walk, fma, gtzan
+from genre.corpora import _walk
 from genre.errors import StorageError
 from genre.storage import Location
 
@@ -175,160 +174,6 @@ class TestWalk:
         ]
         assert {Location.of(track.path).read_bytes() for track in remote} == {b"four"}
         assert "does not exist" in refused("folder", addresses.format("absent"))
-
-
-class TestFolder:
-    def test_genre_group_and_id(self, tmp_path: Path) -> None:
-        touch(tmp_path, "rock/a.wav", "rock/a.mp3", "rock/Band/x.wav", "folk/Band/Album/CD 1/x.wav")
-        assert [(track.track_id, track.genre, track.group, track.split) for track in scan("folder", tmp_path)] == [
-            ("folk/Band/Album/CD 1/x.wav", "folk", "band", None),
-            ("rock/Band/x.wav", "rock", "band", None),
-            ("rock/a.mp3", "rock", None, None),
-            ("rock/a.wav", "rock", None, None),
-        ]
-        assert corpora.classes(settings("folder", tmp_path)) is None
-
-    @pytest.mark.parametrize(
-        ("path", "group"),
-        [
-            ("rock/A/Abba/x.wav", "abba"),
-            ("rock/0-9/2 Unlimited/CD1/x.wav", "2unlimited"),
-            ("rock/CD 2/x.wav", None),
-            ("rock/Various Artists/Hits Vol. 3/x.wav", "hitsvol3"),
-            ("rock/Beyoncé feat. Jay-Z/x.wav", "beyonce"),
-            ("rock/U2/x.wav", "u2"),
-        ],
-    )
-    def test_a_shelf_and_nobody_are_no_artist(self, tmp_path: Path, path: str, group: str | None) -> None:
-        (track,) = scan("folder", touch(tmp_path, path))
-        assert track.group == group
-
-    def test_decomposed_names_give_the_same_genre_and_group(self, tmp_path: Path) -> None:
-        touch(tmp_path, "Électro/Zoé/a.wav", "E\u0301lectro/Zoe\u0301/b.wav")
-        tracks = scan("folder", tmp_path)
-        assert len({track.genre for track in tracks}) == len({track.group for track in tracks}) == 1
-        assert len(set(ids(tracks))) == 2
-
-    def test_group_pattern(self, tmp_path: Path) -> None:
-        touch(tmp_path, "rock/Band - One.wav", "rock/Band - Two.wav", "rock/unknown.wav", "folk/sub/Band - Three.wav")
-        tracks = scan("folder", tmp_path, group_pattern=r"(?P<group>[^/]+) - ")
-        assert [track.group for track in tracks] == ["Band", "Band", "Band", None]
-
-    @pytest.mark.parametrize(
-        ("pattern", "message"),
-        [
-            ("(", "is not a regular expression"),
-            ("(.*)/", "has no group 'group'"),
-            ("(?P<group>zzz)", "matched none of 1 paths"),
-        ],
-    )
-    def test_bad_group_pattern(self, tmp_path: Path, pattern: str, message: str) -> None:
-        assert message in refused("folder", touch(tmp_path, "rock/a.wav"), group_pattern=pattern)
-
-    def test_loose_files(self, tmp_path: Path) -> None:
-        touch(tmp_path, "rock/a.wav", "loose.wav")
-        message = refused("folder", tmp_path)
-        assert "'loose.wav' is in no genre's folder" in message
-        assert "ignore_loose=true" in message
-        assert ids(scan("folder", tmp_path, ignore_loose=True)) == ["rock/a.wav"]
-        (tmp_path / "rock" / "a.wav").unlink()
-        assert "holds no audio file in a genre's folder" in refused("folder", tmp_path, ignore_loose=True)
-
-    def test_official_split_is_refused(self, tmp_path: Path) -> None:
-        assert "has no published split" in refused("folder", touch(tmp_path, "rock/a.wav"), "official")
-
-    def test_real_music(self, shared_data: Path) -> None:
-        tracks = scan("folder", shared_data / "gtzan-mini")
-        assert len(tracks) == 509
-        assert {track.genre for track in tracks} == set(gtzan.GENRES)
-
-
-class TestFma:
-    ROWS = (
-        # track, subset, split, artist, genre, title
-        (2, "small", "training", "1", "Hip-Hop", "Food"),
-        (5, "small", "validation", "1", "Hip-Hop", 'a "quoted", title\nof two lines'),
-        (10, "small", "test", "6", "Pop", "Freeway"),
-        (140, "medium", "training", "54", "Old-Time / Historic", "Queen"),
-        (3000, "large", "training", "9", "", "x"),
-    )
-
-    @staticmethod
-    def metadata(root: Path, rows: Any = ROWS) -> None:
-        """Write tracks.csv as published: two levels of names, the name of the index, then one line per track."""
-        header = [
-            ["", "album", "artist", "artist", "set", "set", "track", "track", "track"],
-            ["", "title", "bio", "id", "split", "subset", "duration", "genre_top", "title"],
-            ["track_id", "", "", "", "", "", "", "", ""],
-        ]
-        touch(root, "fma_metadata/tracks.csv")
-        with open(root / "fma_metadata" / "tracks.csv", "w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(header)
-            for track, subset, split, artist, genre, title in rows:
-                csv.writer(stream).writerow([track, "A", "<p>bio</p>", artist, split, subset, 168, genre, title])
-
-    @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
-        self.metadata(tmp_path)
-        return touch(tmp_path, *(f"fma_small/000/{n:06d}.mp3" for n in (2, 5)), "fma_small/checksums")
-
-    def test_small(self, root: Path) -> None:
-        tracks = scan("fma", root)
-        assert [(t.track_id, t.genre, t.group, t.split, t.size) for t in tracks] == [
-            ("000002", "Hip-Hop", "1", "train", 1),
-            ("000005", "Hip-Hop", "1", "valid", 1),
-            ("000010", "Pop", "6", "test", -1),  # listed, but missing
-        ]
-        assert tracks[2].path == str(root / "fma_small" / "000" / "000010.mp3")
-        assert corpora.classes(settings("fma", root)) == list(fma.SMALL)
-        assert {track.split for track in scan("fma", root, "random")} == {None}
-
-    def test_medium_includes_the_small_tracks(self, root: Path) -> None:
-        touch(root, *(f"fma_medium/000/{n:06d}.mp3" for n in (2, 5, 10, 140)))
-        tracks = scan("fma", root, subset="medium")
-        assert ids(tracks) == ["000002", "000005", "000010", "000140"]
-        assert tracks[3].genre == "Old-Time / Historic"
-        assert corpora.classes(settings("fma", root, subset="medium")) == sorted(fma.MEDIUM)
-        assert set(fma.SMALL) < set(fma.MEDIUM)
-
-    @pytest.mark.parametrize("subset", ["large", "full"])
-    def test_tracks_of_several_top_level_genres_are_unlabelled(self, root: Path, subset: str) -> None:
-        touch(root, *(f"fma_{subset}/000/{n:06d}.mp3" for n in (2, 5, 10, 140)), f"fma_{subset}/003/003000.mp3")
-        tracks = {track.track_id: track for track in scan("fma", root, subset=subset)}
-        assert list(tracks) == ["000002", "000005", "000010", "000140", "003000"]
-        assert (tracks["003000"].genre, tracks["003000"].split) == (None, corpora.UNLABELLED)
-        assert (tracks["000005"].genre, tracks["000005"].split) == ("Hip-Hop", "valid")
-        assert corpora.classes(settings("fma", root, subset=subset)) == sorted(fma.MEDIUM)
-        random = {track.split for track in scan("fma", root, "random", subset=subset)}
-        assert random == {None, corpora.UNLABELLED}
-
-    def test_small_is_read_from_medium(self, root: Path) -> None:
-        (root / "fma_small").rename(root / "fma_medium")
-        touch(root, "fma_medium/000/000140.mp3")
-        assert ids(scan("fma", root)) == ["000002", "000005", "000010"]
-
-    def test_refusals(self, root: Path) -> None:
-        assert "has no folder fma_medium" in refused("fma", root, subset="medium")
-        assert "params.subset: found \"huge\"; use 'small', 'medium', 'large' or 'full'" in refused(
-            "fma", root, subset="huge"
-        )
-        touch(root, "fma_small/009/009999.mp3")
-        assert "'009/009999.mp3' is not in fma_metadata/tracks.csv" in refused("fma", root)
-        (root / "fma_metadata" / "tracks.csv").write_text("path,genre\na,b\n")
-        assert "is not FMA's tracks.csv" in refused("fma", root)
-        (root / "fma_metadata" / "tracks.csv").unlink()
-        assert "unpack fma_metadata.zip" in refused("fma", root)
-
-    @pytest.mark.parametrize(
-        ("row", "message"),
-        [
-            ((2, "small", "training", "1", "", "x"), "track 2 has genre ''"),
-            ((2, "small", "dev", "1", "Rock", "x"), "track 2 has split 'dev'"),
-        ],
-    )
-    def test_bad_row(self, root: Path, row: tuple[Any, ...], message: str) -> None:
-        self.metadata(root, [row, self.ROWS[1]])
-        assert message in refused("fma", root)
 
 
 class TestTable:

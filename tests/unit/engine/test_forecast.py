@@ -15,7 +15,7 @@ from ray_jobs.engine.forecast import PendingWork
 
 
 def test_a_sample_is_scaled_to_all_tracks() -> None:
-    work = PendingWork.of(tracks=1000, sampled=10, music_seconds=36.0, core_seconds=72.0)
+    work = PendingWork(tracks=1000, sampled=10, music_seconds=36.0, core_seconds=72.0)
     assert list(work.lines(cpus_now=2, max_cpus=20, price=0.5)) == [
         "1000 tracks to do, 1.0 hours of music, 2.00 core-hours by a sample of 10 on this machine",
         "about 1 h 00 min on 2 CPUs now; about 6 min 00 s on cluster.max_cpus=20; and about 10 s to start",
@@ -24,7 +24,7 @@ def test_a_sample_is_scaled_to_all_tracks() -> None:
 
 
 def test_a_cluster_without_machines_has_no_time_of_now() -> None:
-    work = PendingWork.of(tracks=10, sampled=10, music_seconds=36.0, core_seconds=72.0)
+    work = PendingWork(tracks=10, sampled=10, music_seconds=36.0, core_seconds=72.0)
     assert list(work.lines(cpus_now=0, max_cpus=0, price=None))[1:] == [
         "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
     ]

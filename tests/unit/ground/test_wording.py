@@ -31,4 +31,4 @@ def test_one_of_a_kind_has_no_plural() -> None:
 def test_a_list_that_is_cut_says_how_many_are_left_out() -> None:
     assert [listed("abcd", most) for most in (2, 3)] == ["a, b and 2 more", "a, b, c and 1 more"]
     assert listed("abcd", 4) == listed("abcd") == "a, b, c, d"
-    assert listed(iter("abc"), 2, " = ") == "a = b and 1 more"
+    assert listed(iter("abc"), 2) == "a, b and 1 more"

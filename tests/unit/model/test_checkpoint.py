@@ -123,6 +123,6 @@ def test_a_state_that_would_execute_code_is_refused(tmp_path: Path) -> None:
 
 def test_the_label_is_the_architecture_and_its_pretrained_weights(folder: Location) -> None:
     card, _ = checkpoint.load(folder)
-    assert card.label == "cnn"
+    assert card.name == "cnn"
     pretrained = asdict(card) | {"architecture": "vgg16", "params": {"pretrained": "imagenet"}}
-    assert ModelCard(**pretrained).label == "vgg16-imagenet"
+    assert ModelCard(**pretrained).name == "vgg16-imagenet"

@@ -69,14 +69,14 @@ def test_csv_json_html_and_markdown_agree(full: Board, folder: Location) -> None
 
 
 def test_scores_on_validation_tracks_are_not_called_a_test(folder: Location) -> None:
-    write(dataclasses.replace(boards.everything(), part="valid"), folder)
-    assert read_board(folder).part == "valid"
+    write(dataclasses.replace(boards.everything(), judged_on="valid"), folder)
+    assert read_board(folder).judged_on == "valid"
     for suffix in ("md", "html"):
         text = (folder / f"leaderboard.{suffix}").read_bytes().decode()
         assert "of the 100 validation tracks" in text
         assert "test track" not in text.lower().replace(str(folder), "")
     with pytest.raises(ArtifactError, match="use one of train, valid, test"):
-        board(network("cnn", 0.5), part="holdout")
+        board(network("cnn", 0.5), judged_on="holdout")
 
 
 def test_a_genre_without_tracks_has_a_dash_for_its_score(folder: Location) -> None:

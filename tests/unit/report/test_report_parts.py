@@ -36,14 +36,14 @@ def full() -> Board:
 
 def test_the_terminal_table_is_narrow_and_complete(full: Board) -> None:
     long_name = dataclasses.replace(full.entries[0], name="a-very-long-name-" * 4)
-    text = text_table(dataclasses.replace(full, entries=[*full.entries, long_name]))
+    text = text_table(tabulate(dataclasses.replace(full, entries=[*full.entries, long_name])))
     assert max(map(len, text.splitlines())) <= 110
     assert all(name in text for name in ("resnet", "mfcc_svm*", "majority*", "Use "))
     assert "\t" not in text
 
 
 def test_the_terminal_shows_the_mean_difference_on_another_split() -> None:
-    text = text_table(boards.everything())
+    text = text_table(tabulate(boards.everything()))
     assert "the same networks score" in text.splitlines()[-1]
 
 
@@ -59,7 +59,7 @@ def test_a_planted_wrong_label_is_an_issue_that_all_networks_report(full: Board)
     assert issue.suggested == full.classes[full.truth[planted]]
     assert issue.genre == full.classes[truth[planted]]
     assert issue.agreeing <= issue.networks == 3
-    assert label_issues(tabulate(dataclasses.replace(full, truth=truth, part="train"))) == []
+    assert label_issues(tabulate(dataclasses.replace(full, truth=truth, judged_on="train"))) == []
     assert label_issues(tabulate(boards.board(boards.majority()))) == []
     poor = boards.network("cnn", 0.0)
     assert label_issues(tabulate(boards.board(poor, boards.majority()))) == []

@@ -93,7 +93,7 @@ def test_the_configured_settings_are_compared_on_the_tracks_and_are_no_candidate
             round(row.f1.mean, 5),
             round(tuning.p_value or 0.0, 5),
         )
-    assert "vgg16 default" not in text_table(board)  # its scores are in the line of vgg16
+    assert "vgg16 default" not in text_table(tabulate(board))  # its scores are in the line of vgg16
     default, best, _ = versions(tabulate(dataclasses.replace(board, search=searched("vgg16"))))[:3]
     assert default.f1 is not None
     assert best.f1 is not None
@@ -140,12 +140,12 @@ def test_every_file_has_the_versions_and_a_single_seed_without_search_has_none(t
         assert record[key] == round(value, 5)
         assert f"{value:.3f}" in (tmp_path / "leaderboard.md").read_text()
         assert f'data-value="{round(value, 5)}"' in (tmp_path / "leaderboard.html").read_text()
-    text = text_table(board)
+    text = text_table(tabulate(board))
     assert f"{mean.f1.mean:.3f}" in text.split("ensembled")[1]
     assert "single" not in text
-    assert "single" in text_table(boards.board(boards.network("cnn", 0.8)))
+    assert "single" in text_table(tabulate(boards.board(boards.network("cnn", 0.8))))
     alone = boards.board(Entry("cnn", "network", [SeedRun(0, boards.probabilities(0.8, 0))]), boards.majority())
     assert versions(tabulate(alone)) == []
-    assert "ensembled" not in text_table(alone)
+    assert "ensembled" not in text_table(tabulate(alone))
     assert [tuning.row.entry.name for tuning in tunings(tabulate(alone))] == ["cnn"]
     assert np.all([record["seeds_f1"] is None for record in records(tabulate(alone))])

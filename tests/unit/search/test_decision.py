@@ -46,13 +46,13 @@ def test_the_configured_settings_can_be_asked_for_after_the_search(tmp_path: Pat
     stored = first.file.read_json()
     del stored["asked_defaults"], stored["plan"]["defaults"]  # as an earlier version wrote it
     first.file.write_json(stored)
-    assert first.decide() == earlier
+    assert first.decide(None) == earlier
     later = decider(tmp_path, "tune.defaults=true")
     assert later.file == first.file
-    asked = later.decide()
+    asked = later.decide(None)
     assert asked.plan == Plan({"cnn": 10}, 8, 3, defaults=True)
-    assert later.decide() == asked
-    assert decider(tmp_path).decide().plan == earlier.plan
+    assert later.decide(None) == asked
+    assert decider(tmp_path).decide(None).plan == earlier.plan
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_seeds_are_dropped_before_the_configured_settings(
     decided = Decision(PLAN, 0.0, (8, 3), asked_defaults=True)
     plan = limited.finals(decided, [trial(1)], [trial(0)], seconds)
     assert (plan.seeds, plan.defaults) == (seeds, defaults)
-    assert limited.decide().plan == plan  # also where the search is resumed
+    assert limited.decide(None).plan == plan  # also where the search is resumed
 
 
 def test_the_winner_has_a_seed_where_the_configured_settings_leave_no_time_for_it(tmp_path: Path) -> None:

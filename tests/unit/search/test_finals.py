@@ -63,7 +63,7 @@ def train(output: Path, **failures: str) -> finals.Finals:
 
 def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> None:
     result = train(tmp_path)
-    assert [runs.label for runs in result.saved] == ["cnn", "crnn"]
+    assert [runs.name for runs in result.saved] == ["cnn", "crnn"]
     assert (models / "cnn/seed-0/model.json").read_text() == "new"
     assert not (models / "cnn/seed-1").exists()
 
@@ -76,7 +76,7 @@ def test_no_file_of_an_earlier_model_stays_beside_a_new_one(tmp_path: Path, mode
 
 def test_an_earlier_model_is_deleted_where_all_seeds_failed(tmp_path: Path, models: Path) -> None:
     result = train(tmp_path, crnn="the loss is nan")
-    assert [runs.label for runs in result.saved] == ["cnn"]
+    assert [runs.name for runs in result.saved] == ["cnn"]
     assert result.notes == ["crnn: the final training of seed-0 failed and is left out: the loss is nan"]
     assert not (models / "crnn").exists()
 
@@ -99,7 +99,7 @@ def test_models_with_the_configured_settings_stay_in_the_trials(tmp_path: Path, 
     result = finals.train(runner(tmp_path), trials[1:], trials[:1], 2)
     (saved,), (default,) = result.saved, result.defaults
     assert [(folder / "model.json").read_bytes() for folder in saved.folders] == [b"001", b"001-seed-1"]
-    assert (default.label, default.default_of) == ("cnn default", "cnn")
+    assert (default.name, default.default_of) == ("cnn default", "cnn")
     assert [(folder / "model.json").read_bytes() for folder in default.folders] == [b"000"]
     assert result.notes == ["cnn default: the training of seed-1 failed and is left out: the loss is nan"]
     assert [folder.name for folder in sorted(models.iterdir())] == ["cnn", "crnn"]

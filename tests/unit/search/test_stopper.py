@@ -25,7 +25,7 @@ class Experiment:
         config = load(overrides=["train.epochs=27", "tune.grace_epochs=3", "tune.reduction=3", *settings])
         self._folder = folder
         plan = Plan({"cnn": 27, "crnn": 27, "vgg19": 27}, trials=9, seeds=1, minutes=minutes)
-        self.stopper = PerArchitecture(config.tune, plan, earlier)
+        self.stopper = PerArchitecture(config.tune, plan, earlier or {})
         self.stopper.set_search_properties(METRIC, "max")
         self._trials: dict[str, Any] = {}
 
