@@ -108,7 +108,8 @@ class Chaos:
         """Run a job with kills and faults, and return what happened, with the difference from the undisturbed run."""
         output = f"{BUCKET}/round-{number}"
         shutil.rmtree(self.cache, ignore_errors=True)
-        self.machines.wait_until_empty()
+        if log := self.machines.wait_until_empty():
+            (self.folder / f"{number:03d}-machines-before.log").write_text(log)
         before, began = self.weather.faults.copy(), time.monotonic()
         run = self.start(job, output, f"{number:03d}-{job}")
         self.weather.is_calm = False
@@ -132,11 +133,12 @@ class Chaos:
             "failures": run.failures,
             "faults": dict(self.weather.faults - before),
             "difference": differs,
+            "machines_before": bool(log),  # whether some stayed up for minutes after the round before
         }
 
 
 def rounds(chaos: Chaos, jobs: list[str], count: int, most: int) -> bool:
-    """Run `count` rounds of the jobs in turn. Return whether all results equal the undisturbed ones."""
+    """Run `count` rounds of the jobs in turn. Return whether all results are equal, and no machine stayed up."""
     done: list[dict[str, Any]] = []
     chaos.undisturbed(jobs)
     try:
@@ -148,7 +150,7 @@ def rounds(chaos: Chaos, jobs: list[str], count: int, most: int) -> bool:
                 log.flush()
     finally:
         print(table(done))
-    return not any(record["difference"] for record in done)
+    return not any(record["difference"] or record["machines_before"] for record in done)
 
 
 def table(done: list[dict[str, Any]]) -> str:

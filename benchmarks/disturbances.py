@@ -65,9 +65,18 @@ class Machines:
         """End all processes of all clusters."""
         self._clusters.close()
 
-    def wait_until_empty(self) -> None:
-        """Wait until all machines have ended. Ray Train's requests for some outlive a killed driver by 180 s."""
-        self.cluster.wait(lambda cluster: cluster.workers() == [], seconds=300)
+    def wait_until_empty(self) -> str:
+        """Wait until all machines have ended. Ray Train's requests for some outlive a killed driver by 180 s.
+
+        Where one stays for 300 s, start a new cluster and return the log of the autoscaler; else "".
+        """
+        try:
+            self.cluster.wait(lambda cluster: cluster.workers() == [], seconds=300)
+        except TimeoutError:
+            log = self.cluster.log()
+            self.cluster = self._start()
+            return log
+        return ""
 
     def kill_worker(self, dice: random.Random) -> str:
         """Kill one of the processes that run a task or an actor; return its name, "" where there is none."""
