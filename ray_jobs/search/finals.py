@@ -72,7 +72,8 @@ def train(trials: Runner, winners: Sequence[Winner], defaults: Sequence[Winner],
     rows = {winner.architecture: name for name, winner in named.items()}  # the label may follow from settings that vary
     for default in defaults:
         row = rows[default.architecture]
-        named[default_name(row)] = default
+        if not default.slot.has_all_folds:  # otherwise they learned from what the winner's models learned from
+            named[default_name(row)] = default
         _add_default(finals, default, row, slots)
     names = {runs.label for runs in (*finals.saved, *finals.defaults)}
     finals.notes.extend(
