@@ -19,7 +19,8 @@ NOTE = (
     "probabilities of all seeds, which cost as much to compute as all of them. Trained and Time are what a version "
     "took: the first trial, all trials, the final trainings. Valid F1 is that of one trial, with its gain on the "
     "first; the search chose by these tracks, so part of the gain is luck. Change is that of macro F1 from the version "
-    "before, p the p-value of no change in a paired bootstrap over the same tracks, for each network alone."
+    "before, p the p-value of no change in a paired bootstrap over the same tracks. It is not corrected for the number "
+    "of networks."
 )
 
 

@@ -68,13 +68,16 @@ def train(trials: Runner, winners: Sequence[Winner], defaults: Sequence[Winner],
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
     finals = _publish(trials.base, winners, slots)
+    named = {model_name(trials.base, winner): winner for winner in winners}
+    rows = {winner.architecture: name for name, winner in named.items()}  # the name may follow from settings that vary
     for default in defaults:
-        _add_default(finals, default, model_name(trials.base, default), slots)
+        row = rows[default.architecture]
+        if not default.slot.has_all_folds:  # otherwise they learned from what the winner's models learned from
+            named[default_name(row)] = default
+        _add_default(finals, default, row, slots)
     names = {runs.name for runs in (*finals.saved, *finals.defaults)}
-    named = [(model_name(trials.base, winner), winner) for winner in winners]
-    named += [(default_name(model_name(trials.base, default)), default) for default in defaults]
     finals.notes.extend(
-        note for name, chosen in named if name in names and (note := _learned_from(trials, chosen, name))
+        note for name, chosen in named.items() if name in names and (note := _learned_from(trials, chosen, name))
     )
     return finals
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,20 +90,22 @@ def test_earlier_models_stay_where_all_winners_failed(tmp_path: Path, models: Pa
 
 
 def test_models_with_the_configured_settings_stay_in_the_trials(tmp_path: Path, models: Path) -> None:
-    parent = Location.of(tmp_path / "tune" / "cnn")
-    configured, best = (Slot("cnn", number, 2, parent) for number in (0, 1))
+    parent = Location.of(tmp_path / "tune" / "resnet")
+    configured, best = (Slot("resnet", number, 2, parent) for number in (0, 1))
     for slot in (configured, best, configured.final(1), best.final(1)):
         failure = "the loss is nan" if slot.name == "000-seed-1" else ""
         slot.folder.write(Record({}, [(2, 0.5)], ended="failed" if failure else "finished", failure=failure))
         (slot.folder.model / "model.json").write_text(slot.name)
-    trials = [Winner(slot.read(), slot.spec({}).settings, 0.5, 2) for slot in (configured, best)]
-    result = finals.train(runner(tmp_path), trials[1:], trials[:1], 2)
+    settings: dict[str, Any] = {"architectures.resnet.pretrained": "imagenet"}  # which varied, and names the row
+    default_trial = Winner(configured.read(), configured.spec({}).settings, 0.5, 2)
+    winner = Winner(best.read(), best.spec(settings).settings, 0.5, 2)
+    result = finals.train(runner(tmp_path), [winner], [default_trial], 2)
     (saved,), (default,) = result.saved, result.defaults
     assert [(folder / "model.json").read_bytes() for folder in saved.folders] == [b"001", b"001-seed-1"]
-    assert (default.name, default.default_of) == ("cnn default", "cnn")
+    assert (default.name, default.default_of) == ("resnet-imagenet default", "resnet-imagenet")
     assert [(folder / "model.json").read_bytes() for folder in default.folders] == [b"000"]
-    assert result.notes == ["cnn default: the training of seed-1 failed and is left out: the loss is nan"]
-    assert [folder.name for folder in sorted(models.iterdir())] == ["cnn", "crnn"]
+    assert result.notes == ["resnet-imagenet default: the training of seed-1 failed and is left out: the loss is nan"]
+    assert [folder.name for folder in sorted(models.iterdir())] == ["cnn", "crnn", "resnet-imagenet"]
 
 
 def test_without_time_the_model_after_folds_is_that_of_the_first(tmp_path: Path) -> None:
