@@ -128,6 +128,7 @@ class _LateNode:
 
     boot_seconds = 0.0
     _node = ray._private.node.Node
+    _starting = threading.Lock()  # two that start at a time choose the same ports, and one of them does not come up
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._started: Any = None
@@ -138,7 +139,7 @@ class _LateNode:
         self._timer.start()
 
     def _start(self, *arguments: Any, **settings: Any) -> None:
-        with self._lock:
+        with self._lock, self._starting:
             try:
                 self._started = self._node(*arguments, **settings)
             except Exception:
