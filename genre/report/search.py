@@ -14,8 +14,8 @@ from genre.wording import plural
 Status = Literal["finished", "stopped", "failed", "interrupted"]
 
 STATUS_TEXT: dict[Status, str] = {
-    "finished": "completed",
-    "stopped": "stopped early",
+    "finished": "finished",
+    "stopped": "stopped",
     "interrupted": "not ended",
     "failed": "failed",
 }
@@ -117,7 +117,7 @@ def expected_best(trials: Iterable[Trial], tried: int) -> float | None:
 
 
 def status_counts(trials: Iterable[Trial]) -> str:
-    """Return such as "12 trials: 3 completed, 8 stopped early, 1 failed"."""
+    """Return such as "12 trials: 3 finished, 8 stopped, 1 failed"."""
     statuses = [trial.status for trial in trials]
     counts = {text: statuses.count(status) for status, text in STATUS_TEXT.items()}
     return f"{plural(len(statuses), 'trial')}: {', '.join(f'{n} {text}' for text, n in counts.items() if n)}"

@@ -36,7 +36,7 @@ class ArchitectureSearch:
 
     @property
     def status_counts(self) -> str:
-        """Such as "12 trials: 3 completed, 9 stopped early"."""
+        """Such as "12 trials: 3 finished, 9 stopped"."""
         return status_counts(self.trials)
 
     def expected_best(self, tried: int) -> float | None:

@@ -192,7 +192,7 @@ class Forecast:
         return self._search_work(name, epochs, plan) + self._final_work(name, epochs, plan)
 
     def _search_work(self, name: str, epochs: int, plan: Plan) -> float:
-        trained, complete = self._kept(plan.trials, epochs)  # of the first fold; no trial is stopped early after it
+        trained, complete = self._kept(plan.trials, epochs)  # of the first fold; the search stops no trial after it
         trainings = trained + complete * max(0, self.tune.folds - 1)
         return trainings * self._seconds(name, epochs, self.searched) + plan.trials * _BETWEEN_TRIALS
 

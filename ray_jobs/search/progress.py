@@ -21,15 +21,15 @@ from ray_jobs.search.stopper import METRIC
 from ray_jobs.search.trial_folder import Record, TrialFolder, wall_seconds
 from ray_jobs.search.trial_spec import TrialSpec
 
-_STATES = ("waiting", "running", "done", "ended early", "stopped", "failed")  # columns of the table
-_STATES_IN_LINE = ("done", "ended early", "stopped", "failed", "running", "waiting")
+_STATES = ("waiting", "running", "finished", "out of patience", "stopped", "failed")  # columns of the table
+_STATES_IN_LINE = ("finished", "out of patience", "stopped", "failed", "running", "waiting")
 
 
 class SearchProgress(Callback):
     """Counts the trials of each architecture by state, and shows the best score so far and the time left.
 
-    "ended early" is a trial that train.patience ended, "stopped" one that the search stopped. All `slots` are counted,
-    also those that ran before; `missing` are those that run now.
+    "out of patience" is a trial that train.patience ended, "stopped" one that the search stopped. All `slots` are
+    counted, also those that ran before; `missing` are those that run now.
     """
 
     def __init__(self, phase: str, slots: Sequence[Slot], missing: Sequence[Slot], concurrent: int) -> None:
@@ -113,7 +113,7 @@ class SearchProgress(Callback):
 
     def _settled_state(self, folder: str, record: Record) -> str:
         if record.ended == "finished":
-            return "done" if record.epochs >= self._complete[folder] else "ended early"
+            return "finished" if record.epochs >= self._complete[folder] else "out of patience"
         return "stopped" if record.ended == "stopped" else "failed"
 
     def _table(self, trials: list[Trial]) -> Table:

@@ -190,7 +190,7 @@ def test_scores_on_another_split_are_shown_with_their_difference() -> None:
 
 def test_failed_and_stopped_trials_are_reported() -> None:
     text, source = markdown(tabulate(boards.everything())), html(tabulate(boards.everything()))
-    assert "16 trials: 4 completed, 4 stopped early, 2 not ended, 6 failed" in text
+    assert "16 trials: 4 finished, 4 stopped, 2 not ended, 6 failed" in text
     assert "resnet: the loss is nan (3 times)" in text
     assert "sum of trial times: 8 min 00 s" in text
     assert "slots busy: 80%" in text

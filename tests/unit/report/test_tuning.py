@@ -43,7 +43,7 @@ def test_the_validation_score_of_the_configured_settings_is_next_to_that_of_the_
     assert (ensembled.trained, ensembled.seconds) == ("2 seeds", 121.0)
     kept = of_resnet[0]
     assert kept.network == "resnet-imagenet"
-    assert kept.trained == "1 trial, stopped early"
+    assert kept.trained == "1 trial, stopped"
     assert (kept.f1, kept.accuracy) == (of_resnet[1].f1, of_resnet[1].accuracy)  # the same models
 
 

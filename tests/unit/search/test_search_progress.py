@@ -20,8 +20,8 @@ from ray_jobs.search.trial_folder import Ended, FoldResult, Record
 @pytest.mark.parametrize(
     ("ended", "epochs", "state"),
     [
-        ("finished", 9, "1 done"),
-        ("finished", 4, "1 ended early"),  # by train.patience
+        ("finished", 9, "1 finished"),
+        ("finished", 4, "1 out of patience"),
         ("stopped", 4, "1 stopped"),
         ("failed", 4, "1 failed"),
     ],
