@@ -92,11 +92,11 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             [*trained.saved, *trained.defaults],
             config.seed,
             capacity,
-            baseline,
-            result.facts,
-            config.decoding if changed_tracks else None,
-            changed_tracks,
-            config.device,
+            fitted=baseline,
+            search=result.facts,
+            decoding=config.decoding if changed_tracks else None,
+            changed_tracks=changed_tracks,
+            device=config.device,
         )
     board.notes.extend(_notes(config.tune, trained, changed_tracks, time.monotonic() - started))
     board.missing.update(decided.failures | results.missing(result.facts, _saved(config, result.winners, trained)))
