@@ -66,6 +66,8 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
     """Judge all labelled tracks by networks that are trained for it."""
     folder = Location.of(config.output) / "cross_validation"
     planned = CrossValidation.plan(features, saved, config.evaluate.folds, config.seed, folder)
+    for settings in planned.settings():
+        experiment.check_start(settings, features, SPLITS)
     missing = planned.missing()
     names = ", ".join(runs.name for runs in saved)
     cli.console().print(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +22,7 @@ def board(features: Features, tracks: pa.Table, rows: list[Entry], seed: int) ->
     """
     references = [entries.ensemble(rows, {})] if len(rows) > 1 else []
     references.append(_majority(features, tracks))
-    with_splits = entries.board(features, "all", [*rows, *references], seed, _notes(features, tracks, rows), None)
+    with_splits = entries.board(features, "all", [*rows, *references], seed, _notes(features, tracks), None)
     return replace(with_splits, corpus=_facts(features, tracks, with_splits.corpus))
 
 
@@ -52,7 +51,7 @@ def _facts(features: Features, tracks: pa.Table, corpus: CorpusFacts) -> CorpusF
     )
 
 
-def _notes(features: Features, tracks: pa.Table, rows: Sequence[Entry]) -> list[str]:
+def _notes(features: Features, tracks: pa.Table) -> list[str]:
     """Return what was judged and how that differs from scores on the test split, in sentences."""
     counts = {split: len(features.tracks(split)) for split in SPLITS}
     parts = ", ".join(f"{split} {count}" for split, count in counts.items())
@@ -70,10 +69,5 @@ def _notes(features: Features, tracks: pa.Table, rows: Sequence[Entry]) -> list[
         notes.append(
             "Artists are unknown: tracks of one artist may be in several folds, which makes scores too high. A "
             "published split may separate artists where these folds do not."
-        )
-    started = [row.name for row in rows if row.settings.get("train.init_from")]
-    if started:
-        notes.append(
-            f"{', '.join(started)}: the training starts from a saved model; what that one learned from was not checked."
         )
     return notes

@@ -30,7 +30,7 @@ from genre.model import calibration
 from genre.model.card import ModelCard, read_card
 from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns
-from genre.settings import CacheSettings
+from genre.settings import CacheSettings, TrainSettings
 from genre.storage import Location
 from genre.training import experiment, fold_predictions
 from genre.training.experiment import Data
@@ -100,6 +100,10 @@ class CrossValidation:
     @property
     def trainings(self) -> list[FoldTraining]:
         return [training for runs in self.models.values() for _, trainings in runs for training in trainings]
+
+    def settings(self) -> list[TrainSettings]:
+        """Return the settings of training of each saved model."""
+        return [trainings[0].repetition.experiment.train for runs in self.models.values() for _, trainings in runs]
 
     def missing(self) -> list[FoldTraining]:
         """Return the trainings without predictions, the longest first, so that no long one runs alone at the end."""

@@ -116,6 +116,20 @@ def test_folds_are_trained_again_when_other_weights_are_at_the_address_they_star
     assert not files[0] & files[2]
 
 
+def test_folds_are_refused_to_a_training_that_starts_from_weights_which_know_the_tracks(
+    output: Location, tmp_path: Path
+) -> None:
+    started = Location.of(tmp_path / "started")
+    for file in (output / "models" / "cnn").files():
+        (started / file.name).write_bytes(file.read_bytes())
+    card, weights = read_card(started)
+    facts = copy.deepcopy(card.facts)
+    facts["settings"]["train"]["init_from"] = str(output / "models" / "cnn")
+    write_card(started, replace(card, facts=facts), weights)
+    with pytest.raises(ConfigError, match="learned from tracks that would judge the new model"):
+        evaluate.run(settings(output).model_copy(update={"model": str(started)}))
+
+
 def test_the_saved_model_is_calibrated_by_the_predictions_of_the_folds(output: Location) -> None:
     board = report.read_board(output / "cross_validation")
     run = next(entry.runs[0] for entry in board.entries if entry.name == "cnn")
