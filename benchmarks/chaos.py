@@ -148,9 +148,10 @@ def rounds(chaos: Chaos, jobs: list[str], count: int, most: int) -> bool:
                 print(line := json.dumps(done[-1]), flush=True)
                 log.write(line + "\n")
                 log.flush()
+        stayed_up = bool(chaos.machines.wait_until_empty())
     finally:
         print(table(done))
-    return not any(record["difference"] or record["machines_before"] for record in done)
+    return not stayed_up and not any(record["difference"] or record["machines_before"] for record in done)
 
 
 def table(done: list[dict[str, Any]]) -> str:

@@ -122,15 +122,16 @@ class _Lease:
     def take(self) -> None:
         """Create the lease, or take it over. Raises `GenreError` when it is held, or can never be created."""
         first: bytes | None = None  # the lease of another job as first read; not None: wait, then take it over
-        begin = time.monotonic()
+        begin = absent_since = time.monotonic()
         while not self._create(takes_over=first is not None):
             state = self._read()
             holder = _parsed(state)
             if state is None:  # it was given back meanwhile; a file that is there now is that of another job
-                if time.monotonic() - begin > STALE_SECONDS:  # as with a link that leads nowhere
+                if time.monotonic() - absent_since > STALE_SECONDS:  # as with a link that leads nowhere
                     raise GenreError(f"{self.file} can be neither created nor read; delete it")
                 time.sleep(_POLL_SECONDS)
                 continue
+            absent_since = time.monotonic()
             if holder and holder.has_ended():
                 self.file.delete()
                 first = first or state
@@ -194,8 +195,12 @@ class _Lease:
     def _write_new(self) -> None:
         """Write the local file of the lease. Raises `FileExistsError` where there is one."""
         descriptor = os.open(self.file.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(self._content())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._content())
+        except OSError:  # the disk is full: an empty lease would hold up the next job
+            os.unlink(self.file.path)
+            raise
 
     def _content(self) -> bytes:
         return json.dumps(asdict(self._holder) | {"renewals": self._renewals}).encode()

@@ -248,7 +248,8 @@ def make_folder(path: str) -> None:
     above = os.path.dirname(path)
     make_folder(above)
     os.makedirs(path, exist_ok=True)  # another process may make it at the same time
-    _sync(above)
+    with contextlib.suppress(PermissionError):  # a folder that may be written, but not listed
+        _sync(above)
 
 
 def _sync(path: str) -> None:

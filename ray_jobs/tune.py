@@ -159,7 +159,12 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
     interrupted = not all(trial.has_ended for trial in trials)
     if not winners and not interrupted:
         raise TrainingError("no trial finished an epoch; the failures above say why")
-    facts = results.for_report(trials, winners, concurrent, _budget(plan, config.tune))
+    facts = results.for_report(
+        trials,
+        {finals.model_name(config, winner): winner for winner in winners},
+        concurrent,
+        _budget(plan, config.tune),
+    )
     shown = [f"{name} {value}" for name, value in facts.summary() if name not in ("all architectures", "budget")]
     cli.console().print(f"  {', '.join(shown)}")
     configured = [results.default(winner.architecture, trials) for winner in winners]

@@ -30,7 +30,7 @@ from genre.config import validate
 from genre.settings import Settings, require_known
 
 __all__ = [
-    "Choice", "Domain", "LogUniform", "Uniform", "build", "label", "load_pretrained", "names", "params", "parse",
+    "Choice", "Domain", "LogUniform", "Uniform", "build", "load_pretrained", "model_name", "names", "params", "parse",
     "search_space",
 ]  # fmt: skip
 

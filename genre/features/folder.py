@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.corpora import SPLITS
-from genre.errors import ArtifactError, StorageError
+from genre.errors import ArtifactError, StorageError, first_line
 from genre.faults import is_fault
 from genre.features import manifest
 from genre.features.columns import combined
@@ -87,12 +87,16 @@ class Features:
         """Return the folder, or the same view of it, as it is now."""
         return Features(self.folder, Features.open(self.folder).manifest, views=self.views)
 
-    def check_present(self) -> None:
-        """Raise `StorageError` when the folder, which existed, is missing or empty, as with a disk that is away."""
+    def check_present(self, error: Exception) -> None:
+        """Raise `StorageError` when the folder, which existed, is empty or cannot be listed, as when a disk is away.
+
+        `error` is what a reader of the folder raised.
+        """
         if is_fault(FileNotFoundError(), self.folder / manifest.FILE):
             raise StorageError(
-                f"{self.folder} is missing or empty; run the same command again when its storage is back"
-            )
+                f"{self.folder} is missing, empty or denied ({first_line(error)}); run the same command again when its "
+                "storage is back"
+            ) from error
 
     @property
     def shape(self) -> Shape:

@@ -70,10 +70,10 @@ def _record(row: Row, changes: list[str]) -> Record:
 
 def _versions(row: Row, tuning: Tuning | None) -> Record:
     """Return the scores of the other versions of a network and what its search took, see `tuning`."""
-    mean, (first, chosen) = row.ensembled, (tuning.first, tuning.chosen) if tuning else (None, None)
+    mean, chosen = row.ensembled, tuning.chosen if tuning else None
     default = tuning.judged_default if tuning else None
     known: dict[str, float | None] = {
-        "default_valid_f1": first.valid_f1 if first else None,
+        "default_valid_f1": tuning.first_f1 if tuning else None,
         "default_f1": default.f1.mean if default else None,
         "default_accuracy": default.accuracy.mean if default else None,
         "p_value_default": tuning.p_value if tuning else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +28,8 @@ def merge(boards: Mapping[str, Board]) -> Board:
     (label, first), *others = boards.items()
     same = {name: _in_order_of(first, board) for name, board in others if _has_same_test(board, first)}
     different = [_compared(name, board) for name, board in others if name not in same]
-    entries, searches = list(first.entries), [first.search]
+    entries = list(first.entries)
+    searches = _searches(first, label, {entry.name: entry.name for entry in entries}, [])
     for name, board in same.items():
         new_names = _new_names(board, entries, name)
         entries += [
@@ -36,7 +37,7 @@ def merge(boards: Mapping[str, Board]) -> Board:
             for entry in board.entries
             if entry.name in new_names
         ]
-        searches.append(_renamed(board.search, new_names))
+        searches += _searches(board, name, new_names, searches)
     merged = [first, *same.values()]
     return replace(
         first,
@@ -46,7 +47,7 @@ def merge(boards: Mapping[str, Board]) -> Board:
         commit=_joined(merged, lambda board: board.commit),
         commands=_unique(command for board in boards.values() for command in board.commands),
         notes=[*_unique(note for board in merged for note in board.notes), *_notes(label, same, merged)],
-        search=_merged_search([search for search in searches if search is not None]),
+        search=_merged_search(searches),
         compared=[*(other for board in merged for other in board.compared), *different],
         missing=_missing(merged, entries),
     )
@@ -103,11 +104,24 @@ def _same_predictions(entry: Entry, other: Entry) -> bool:
     )
 
 
-def _renamed(search: Search | None, names: dict[str, str]) -> Search | None:
-    if search is None:
-        return None
-    trials = [replace(trial, architecture=names.get(trial.architecture, trial.architecture)) for trial in search.trials]
-    return replace(search, trials=trials)
+def _searches(board: Board, label: str, names: dict[str, str], earlier: Sequence[Search]) -> list[Search]:
+    """Return the search of a board, if any, whose trials belong to the rows of the merged board.
+
+    `names` are the new names of its entries. The trials of an entry that is left out are left out as well, if its row
+    has some of an `earlier` search. Trials whose architecture has no entry in the board belong to no row.
+    """
+    tried = [trial for search in earlier for trial in search.trials]
+    rows, architectures = {trial.row for trial in tried}, {trial.architecture for trial in tried}
+    own = {entry.name for entry in board.entries}
+    trials = []
+    for trial in board.search.trials if board.search else []:
+        row = trial.row or trial.architecture
+        if row in own and row not in names and row in rows:
+            continue
+        name = f"{trial.architecture} ({label})" if trial.architecture in architectures else trial.architecture
+        new_row = names.get(row, row) if row in own else f"{row} ({label})"
+        trials.append(replace(trial, architecture=name, row=new_row))
+    return [replace(board.search, trials=trials)] if board.search and trials else []
 
 
 def _merged_search(searches: list[Search]) -> Search | None:

@@ -30,7 +30,8 @@ class Trial:
     not ended when the board was made. `valid_f1` is that of its best epoch, None when it finished none; with folds,
     the mean over those that finished. `settings` have dotted keys and hold only what the search chose for this trial. A
     trial that `is_configured` has those of the configuration, as far as the search space allows; others were drawn. The
-    settings of the trial that `is_chosen` are those of the final models.
+    settings of the trial that `is_chosen` are those of the final models. `row` names the row of the network whose
+    search it belongs to, "" where that is the architecture.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class Trial:
     error: str = ""
     is_configured: bool = False
     is_chosen: bool = False
+    row: str = ""
 
     def __post_init__(self) -> None:
         for name in ("valid_f1", "seconds"):
@@ -68,9 +70,8 @@ class Search:
         return list(dict.fromkeys(trial.architecture for trial in self.trials))
 
     def of(self, name: str) -> list[Trial]:
-        """Return the trials of the network in row `name`: the label resnet-imagenet is of the architecture resnet."""
-        architecture = name if name in self.architectures else name.partition("-")[0]
-        return [trial for trial in self.trials if trial.architecture == architecture]
+        """Return the trials of the network in row `name`."""
+        return [trial for trial in self.trials if (trial.row or trial.architecture) == name]
 
     @property
     def trial_seconds(self) -> float:

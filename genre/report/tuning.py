@@ -38,6 +38,11 @@ class Tuning:
         return next((trial for trial in self.trials if trial.is_configured), None)
 
     @property
+    def first_f1(self) -> float | None:
+        """The validation macro F1 of the first trial; None where the search stopped it, before all epochs or folds."""
+        return self.first.valid_f1 if self.first and (self.first.status == "finished" or self.kept_default) else None
+
+    @property
     def chosen(self) -> Trial | None:
         """The trial whose settings the network has."""
         return next((trial for trial in self.trials if trial.is_chosen), None)
@@ -123,16 +128,15 @@ def _default(tuning: Tuning, first: Trial) -> Version:
         first.seconds,
         judged.f1 if judged else None,
         judged.accuracy if judged else None,
-        valid_f1=first.valid_f1,
+        valid_f1=tuning.first_f1,
     )
 
 
 def _tuned(tuning: Tuning) -> Version:
-    row, first, chosen, default = tuning.row, tuning.first, tuning.chosen, tuning.judged_default
+    row, before, chosen, default = tuning.row, tuning.first_f1, tuning.chosen, tuning.judged_default
     name = row.entry.name
     if chosen is None:
         return Version(name, "single", plural(1, "seed"), row.train_seconds, row.f1, row.accuracy)
-    before = first.valid_f1 if first else None
     return Version(
         name,
         "tuned",

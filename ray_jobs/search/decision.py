@@ -144,19 +144,22 @@ class Decider:
     def _changed(self, earlier: Decision) -> Decision:
         """Return the earlier decision with other trials or seeds, and the same epochs, so that trials are reused."""
         trials, seeds, defaults = self.settings.trials, self.settings.seeds, self.settings.defaults
+        has_other_counts = earlier.asked != (trials, seeds)
         plan = replace(
             earlier.plan,
             trials=trials if trials != earlier.asked[0] else earlier.plan.trials,
             seeds=seeds if seeds != earlier.asked[1] else max(1, earlier.plan.seeds),
-            defaults=defaults if defaults != earlier.asked_defaults else earlier.plan.defaults,
+            defaults=defaults,
         )
-        if self.settings.minutes:
+        if self.settings.minutes and has_other_counts:
             counts = f"{plural(plan.trials, 'trial')} and {plural(plan.seeds, 'seed')} of each"
             cli.console().print(
                 f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them"
             )
-        changed = replace(earlier, plan=plan, asked=(trials, seeds), asked_defaults=defaults, seeds_decided=True)
-        return self._keep(changed)
+        decided = earlier.seeds_decided or has_other_counts
+        return self._keep(
+            replace(earlier, plan=plan, asked=(trials, seeds), asked_defaults=defaults, seeds_decided=decided)
+        )
 
     def _keep(self, decision: Decision) -> Decision:
         self.file.write_json(asdict(decision))

@@ -207,9 +207,9 @@ def _learned_from(trials: Runner, winner: Winner, name: str) -> str:
 
 
 def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, int], Slot]) -> Finals:
-    """Copy the models to OUTPUT/models/LABEL/seed-N, and delete the models of an earlier search.
+    """Copy the models to OUTPUT/models/NAME/seed-N, and delete the models of an earlier search.
 
-    If all seeds of a winner failed, OUTPUT/models/LABEL is deleted: an earlier model in it would have other settings
+    If all seeds of a winner failed, OUTPUT/models/NAME is deleted: an earlier model in it would have other settings
     than the leaderboard states. The earlier search can be run again to restore it, since OUTPUT/tune keeps its trials.
     Raises `TrainingError` when all seeds of all winners failed, and keeps the earlier models.
     """

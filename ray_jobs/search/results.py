@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +82,13 @@ def default(architecture: str, slots: Sequence[Slot]) -> Winner | None:
     return Winner(slot, record.settings, f1, 1)
 
 
-def for_report(slots: Sequence[Slot], winners: Sequence[Winner], concurrent: int, budget: str) -> Search:
-    """Return the facts of the search for the report; `winners` are those of `winner`."""
-    chosen = [winner.slot for winner in winners]
+def for_report(slots: Sequence[Slot], winners: Mapping[str, Winner], concurrent: int, budget: str) -> Search:
+    """Return the facts of the search for the report; `winners` are those of `winner`, by the name of their row."""
+    chosen = [winner.slot for winner in winners.values()]
+    rows = {winner.architecture: name for name, winner in winners.items()}
     tried = [(slot, slot.record) for slot in slots if slot.record is not None]
     return Search(
-        trials=[_trial(slot, record, slot in chosen) for slot, record in tried],
+        trials=[_trial(slot, record, slot in chosen, rows.get(slot.architecture, "")) for slot, record in tried],
         makespan_seconds=wall_seconds(record for _, record in tried),
         concurrent=concurrent,
         budget=budget,
@@ -106,7 +107,7 @@ def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
     }
 
 
-def _trial(slot: Slot, record: Record, is_chosen: bool) -> Trial:
+def _trial(slot: Slot, record: Record, is_chosen: bool, row: str) -> Trial:
     return Trial(
         architecture=slot.architecture,
         settings=space.sampled(record.settings),

@@ -239,8 +239,8 @@ def _reading(features: Features) -> Iterator[None]:
     """Raise `StorageError` in place of an error in the block if the features are away; no settings are to blame."""
     try:
         yield
-    except (GenreError, OSError):
-        features.check_present()
+    except (GenreError, OSError) as error:
+        features.check_present(error)
         raise
 
 

@@ -298,8 +298,8 @@ def test_a_search_that_was_killed_in_its_third_fold_resumes_there(
 def test_features_that_go_away_during_a_trial_end_the_search(output: Location, tmp_path: Path) -> None:
     """As when their disk is unmounted: after the first epoch, before the second fold reads them."""
     write_grouped(tmp_path / "features", splits=("train", "train", "test"))
-    config = settings(Location.of(tmp_path), folds=2, trials=1, seeds=1, grace_epochs=10)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 10})})
+    config = settings(Location.of(tmp_path), folds=2, trials=1, seeds=1, grace_epochs=40)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 40})})
     over = threading.Event()
 
     def unmount() -> None:
@@ -312,7 +312,7 @@ def test_features_that_go_away_during_a_trial_end_the_search(output: Location, t
     thread = threading.Thread(target=unmount)
     thread.start()
     try:
-        with pytest.raises(StorageError, match="features is missing or empty; run the same command again"):
+        with pytest.raises(StorageError, match=r"features is missing, empty or denied .*; run the same command again"):
             tune.run(config)
     finally:
         over.set()

@@ -213,11 +213,11 @@ class TestFoldersOfOthers:
 
     def test_a_folder_that_is_away_is_told_from_one_that_is_there(self, tmp_path: Path) -> None:
         features = Features.open(write_folder(tmp_path / "f", TRACKS, [clip("x", 0), clip("y", 0)]))
-        features.check_present()
+        features.check_present(OSError("no answer"))
         (tmp_path / "f").rename(tmp_path / "away")
         for _ in range(2):
-            with pytest.raises(StorageError, match="/f is missing or empty; run the same command again"):
-                features.check_present()
+            with pytest.raises(StorageError, match=r"/f is missing, empty or denied \(no answer\); run"):
+                features.check_present(OSError("no answer"))
             (tmp_path / "f").mkdir(exist_ok=True)  # a mount point
 
 

@@ -9,7 +9,7 @@ import boards
 import numpy as np
 import pytest
 
-from genre.report import Entry, Search, SeedRun, Trial, merge, tabulate, text_table, write
+from genre.report import Board, Entry, Search, SeedRun, Trial, merge, tabulate, text_table, write
 from genre.report.advice import advise
 from genre.report.columns import records
 from genre.report.tuning import tunings, versions
@@ -20,8 +20,8 @@ SEARCH = Search(
         Trial("cnn", {"params.width": 64}, "finished", 0.7, 9, 20.0, is_configured=True),
         Trial("cnn", {"params.width": 32}, "finished", 0.74, 9, 30.0, is_chosen=True),
         Trial("cnn", {"params.width": 16}, "stopped", 0.8, 3, 5.0),  # of its first fold only
-        Trial("resnet", {}, "stopped", 0.6, 3, 10.0, is_configured=True, is_chosen=True),
-        Trial("resnet", {}, "failed"),
+        Trial("resnet", {}, "stopped", 0.6, 3, 10.0, is_configured=True, is_chosen=True, row="resnet-imagenet"),
+        Trial("resnet", {}, "failed", row="resnet-imagenet"),
     ]
 )
 
@@ -107,6 +107,42 @@ def searched(name: str) -> Search:
     return Search(
         [Trial(name, {}, "finished", 0.5, is_configured=True), Trial(name, {}, "finished", 0.6, is_chosen=True)]
     )
+
+
+def searched_board(row: str, skill: float, *f1: float) -> Board:
+    """Return a board of a network whose search had trials of these scores; of a network without a search if none."""
+    architecture = row.partition("-")[0]
+    trials = [
+        Trial(architecture, {}, "finished", value, is_configured=i == 0, is_chosen=i == 1, row=row)
+        for i, value in enumerate(f1)
+    ]
+    return dataclasses.replace(boards.board(boards.network(row, skill)), search=Search(trials) if f1 else None)
+
+
+def test_in_a_merged_report_each_network_has_the_trials_of_its_own_search() -> None:
+    failed = boards.board(boards.network("vgg16", 0.7), search=Search([Trial("cnn", {}, "failed")]))
+    merged = merge(
+        {
+            "a": searched_board("resnet-imagenet", 0.8, 0.5, 0.6),
+            "b": searched_board("resnet-imagenet", 0.5, 0.3, 0.4),
+            "c": searched_board("resnet", 0.6),
+            "d": searched_board("resnet", 0.9, 0.1, 0.2),
+            "e": failed,
+            "f": searched_board("cnn", 0.3, 0.7, 0.9),
+            "again": searched_board("cnn", 0.3, 0.7, 0.9),
+        }
+    )
+    tried = {each.row.entry.name: [trial.valid_f1 for trial in each.trials] for each in tunings(tabulate(merged))}
+    assert tried == {
+        "resnet-imagenet": [0.5, 0.6],
+        "resnet-imagenet (b)": [0.3, 0.4],
+        "resnet": [],
+        "resnet (d)": [0.1, 0.2],
+        "vgg16": [],
+        "cnn": [0.7, 0.9],
+    }
+    assert merged.search is not None
+    assert merged.search.architectures == ["resnet", "resnet (b)", "resnet (d)", "cnn", "cnn (f)"]
 
 
 def test_in_a_merged_report_each_network_is_next_to_its_own_configured_settings() -> None:

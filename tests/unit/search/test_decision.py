@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,19 @@ def test_the_winner_has_a_seed_where_the_configured_settings_leave_no_time_for_i
     limited = decider(tmp_path, "tune.minutes=10", "tune.defaults=true", "tune.sample=0.5")
     plan = limited.finals(Decision(PLAN, 0.0, (8, 3), asked_defaults=True), [trial(1)], [trial(0)], 300)
     assert (plan.seeds, plan.defaults) == (1, False)  # 200 s a training on all tracks, and 300 s are left
+
+
+def test_to_ask_for_the_configured_settings_alone_does_not_lift_the_limit_of_time(tmp_path: Path) -> None:
+    decider(tmp_path, "tune.minutes=10")._keep(Decision(replace(PLAN, defaults=False), 0.0, (8, 3)))
+    changed = decider(tmp_path, "tune.minutes=10", "tune.defaults=true").decide(None)
+    assert changed.plan.defaults
+    assert not changed.seeds_decided
+
+
+def test_configured_settings_that_had_no_time_are_trained_when_more_seeds_are_asked_for(tmp_path: Path) -> None:
+    plan = replace(PLAN, defaults=False)
+    without_time = Decision(plan, 0.0, (8, 3), seeds_decided=True, asked_defaults=True)
+    decider(tmp_path, "tune.minutes=10", "tune.defaults=true")._keep(without_time)
+    changed = decider(tmp_path, "tune.minutes=10", "tune.defaults=true", "tune.seeds=5").decide(None)
+    assert changed.seeds_decided
+    assert (changed.plan.seeds, changed.plan.defaults) == (5, True)

@@ -80,7 +80,7 @@ def test_the_configured_settings_are_those_of_the_first_trial_unless_it_failed()
     assert (configured.slot, configured.valid_f1, configured.trials) == (slots[0], 0.5, 1)
     assert results.default("cnn", [slot(0.5, ended="failed", failure="the loss is nan"), slots[1]]) is None
     assert results.default("cnn", [slot(0.0, epoch=0), slots[1]]) is None
-    chosen = [trial.is_chosen for trial in results.for_report(slots, [winner(*slots)], 2, "").trials]
+    chosen = [trial.is_chosen for trial in results.for_report(slots, {"cnn": winner(*slots)}, 2, "").trials]
     assert chosen == [False, True]
 
 
@@ -96,14 +96,14 @@ def test_the_configured_settings_are_those_of_the_first_trial_unless_it_failed()
 )
 def test_the_report_shows_how_a_trial_ended(ended: Ended | None, status: str) -> None:
     slots = [slot(0.5, ended=ended), Slot("cnn", 1, 9, Location.of("/nowhere"))]
-    (trial,) = results.for_report(slots, [], 2, "").trials
+    (trial,) = results.for_report(slots, {}, 2, "").trials
     assert (trial.status, trial.epochs, trial.architecture) == (status, 9, "cnn")
     assert trial.settings == {"train.learning_rate": 0.5}
 
 
 def test_wall_time_counts_concurrent_trials_once_and_no_pauses() -> None:
     slots = [slot(0.5, sessions=[(0.0, 10.0), (100.0, 105.0)]), slot(0.5, sessions=[(5.0, 20.0)])]
-    search = results.for_report(slots, [], concurrent=2, budget="")
+    search = results.for_report(slots, {}, concurrent=2, budget="")
     assert search.makespan_seconds == 25
     assert search.trial_seconds == 30
 
@@ -111,8 +111,8 @@ def test_wall_time_counts_concurrent_trials_once_and_no_pauses() -> None:
 def test_the_reason_for_a_missing_model_is_what_its_trials_failed_for() -> None:
     killed = "killed by signal 6 (SIGABRT), tried 2 times"
     crashed = [slot(0.0, epoch=0, number=number, ended="crashed", failure=killed) for number in range(2)]
-    search = results.for_report(crashed, [], concurrent=2, budget="")
+    search = results.for_report(crashed, {}, concurrent=2, budget="")
     assert results.missing(search, saved=["crnn"]) == {"cnn": killed}
     assert results.missing(search, saved=["cnn"]) == {}
-    finished = results.for_report([slot(0.5, ended="finished")], [], concurrent=2, budget="")
+    finished = results.for_report([slot(0.5, ended="finished")], {}, concurrent=2, budget="")
     assert results.missing(finished, saved=[]) == {"cnn": "its final training failed, see the notes"}
