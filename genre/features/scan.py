@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from genre.audio import members
 from genre.corpora import EXCLUDED, MISSING, Track
 from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.faults import is_fault
+from genre.features.columns import combined
 from genre.features.ledger import row_of
 from genre.features.schema import SCAN_SCHEMA
 from genre.settings import CorpusSettings
@@ -50,10 +52,11 @@ def scan(
 def check_present(scanned: pa.Table, outcomes: pa.Table) -> None:
     """Raise `StorageError` when the file of a track that has clips is away together with its folder, as with a disk.
 
-    Without this error the track would become a reject, and its clips would be deleted. `outcomes` are those of earlier
-    runs. A file that is missing from a folder with other files was deleted, and one that was never prepared may be a
-    part of the corpus that nobody has.
+    Without this error the track would become a reject or be forgotten, and its clips would be deleted. `outcomes` are
+    those of earlier runs. A file that is missing from a folder with other files was deleted, and one that was never
+    prepared may be a part of the corpus that nobody has.
     """
+    _check_listed(scanned, outcomes)
     gone = scanned.filter(pc.equal(scanned["size"], MISSING))
     earlier = outcomes.select(["part"]).take(row_of(gone, outcomes))
     folders: dict[str, Location] = {}
@@ -66,6 +69,30 @@ def check_present(scanned: pa.Table, outcomes: pa.Table) -> None:
                 f"{file}, which was prepared earlier, is away, and {folder} is missing or empty; mount it and run the "
                 "same command again, or take the tracks out of the corpus"
             )
+
+
+def _check_listed(scanned: pa.Table, outcomes: pa.Table) -> None:
+    """Raise `StorageError` when tracks that have clips are no longer listed, and were below a folder that is empty now.
+
+    A mount point without its disk is such a folder.
+    """
+    is_gone = pc.invert(pc.is_in(outcomes["track_id"], value_set=combined(scanned["track_id"])))
+    gone = outcomes.filter(pc.and_(is_gone, pc.is_valid(outcomes["part"])))
+    files = (Location.of(members.file_of(path)) for path in gone["path"].to_pylist())
+    folders = {file.parent.path for file in files if file.is_local}
+    for folder in sorted({_first_existing(folder) for folder in folders}):
+        if is_fault(FileNotFoundError(), Location.of(folder) / "any"):
+            raise StorageError(
+                f"{folder} is empty or denied, and tracks below it were prepared earlier; mount its disk and run the "
+                "same command again, or delete the folder if its music is gone"
+            )
+
+
+def _first_existing(folder: str) -> str:
+    """Return a local folder, or the first one above it that exists."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:

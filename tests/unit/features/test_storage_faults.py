@@ -157,6 +157,29 @@ def test_a_disk_of_a_table_that_is_away_takes_no_track_out_of_the_features(music
     assert tables(tmp_path / "out")["rejects"]["path"].to_pylist() == sorted(str(path) for path in files[-2:])
 
 
+def test_a_disk_below_the_corpus_that_is_away_takes_no_track_out_of_the_features(music: Path, tmp_path: Path) -> None:
+    """Its mount point is empty then. A folder that was deleted with its music takes its tracks out."""
+    corpus = Path(shutil.copytree(music, tmp_path / "music"))
+    config = config_of(corpus, tmp_path / "out")
+    prepare(config, InTurn())
+    before = tables(tmp_path / "out")
+    disk = corpus / "genre1"
+    os.rename(disk, tmp_path / "away")
+    disk.mkdir()
+    with pytest.raises(
+        StorageError, match=r"genre1 is empty or denied, and tracks below .*; mount its disk .* or delete"
+    ):
+        prepare(config, InTurn())
+    disk.rmdir()
+    os.rename(tmp_path / "away", disk)
+    again = InTurn()
+    prepare(config, again)
+    assert again.tracks == 0
+    assert tables(tmp_path / "out") == before
+    shutil.rmtree(disk)
+    assert prepare(config, again).counts.tracks < len(before["tracks"])
+
+
 def test_a_part_that_was_cut_in_half_is_made_again(music: Path, expected: Path, tmp_path: Path) -> None:
     config = config_of(music, tmp_path)
     prepare(config, InTurn())
