@@ -176,6 +176,7 @@ def _add_default(finals: Finals, default: Winner, name: str, slots: dict[tuple[s
                 finals.notes.append(
                     f"{default_name(name)}: the training of seed-{seed} failed and is left out: {slot.record.failure}"
                 )
+                cli.console().print(f"  {finals.notes[-1]}")
             else:
                 folders.append(slot.folder.model)
     if folders:
