@@ -135,7 +135,7 @@ def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
     settings = (*ONE, "train.learning_rate=0.000001")  # too low: others win
     job_of_search = (home, *settings, f"output={output}", "tune.seeds=2", "tune.trials=2")
     done = job("tune", *job_of_search)
-    assert "final: 2 done" in done.stderr
+    assert "final: 2 finished" in done.stderr
     trained = records(output)
     searched = {name: trained[name] for name in ("cnn-000", "cnn-001")}
     best, winner = max(searched.items(), key=lambda item: item[1].best_f1 or 0.0)
