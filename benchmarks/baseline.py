@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from genre import memory
 from genre.evaluation import baseline, track_statistics
-from genre.evaluation.baseline import Split
+from genre.evaluation.baseline import LabelledStatistics
 from genre.features import Clips
 from genre.features.recipe import Recipe
 from genre.settings import Config
@@ -31,7 +31,7 @@ WRONG = 0.1  # share of the labels
 TEST = 10_000
 
 
-def split(tracks: int, seed: int, wrong: float = WRONG) -> Split:
+def split(tracks: int, seed: int, wrong: float = WRONG) -> LabelledStatistics:
     """Return made-up statistics and labels; `seed` draws the tracks, the classes are always the same."""
     fixed, rng = np.random.default_rng(0), np.random.default_rng((seed, tracks))
     centres = fixed.standard_normal((CLASSES, CLUSTERS, LATENT)) * 1.5
@@ -41,7 +41,7 @@ def split(tracks: int, seed: int, wrong: float = WRONG) -> Split:
     statistics = np.tanh(latent @ mixing) + 0.3 * rng.standard_normal((tracks, STATISTICS))
     is_wrong = rng.random(tracks) < wrong
     labels[is_wrong] = rng.integers(0, CLASSES, int(is_wrong.sum()))
-    return Split(statistics.astype(np.float32), labels)
+    return LabelledStatistics(statistics.astype(np.float32), labels)
 
 
 def measure_statistics(clips: int) -> None:

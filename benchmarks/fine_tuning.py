@@ -27,7 +27,7 @@ from genre.config import load
 from genre.corpora import Track, gtzan, scan
 from genre.features import Clips, Manifest
 from genre.features.clips import StoredClip
-from genre.features.preparation import TrackKernel
+from genre.features.preparation import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.features.statistics import LevelStatistics
 from genre.model.classifier import Classifier, predict
@@ -117,8 +117,8 @@ def main() -> None:
     config = load(None, common)
     recipe = Recipe.of(config)
     tracks = [track for track in scan(config.corpus) if track.split != "excluded"]
-    kernel = TrackKernel(recipe)
-    first = {track.track_id: kernel(track.path).clips[0] for track in tracks}
+    preparer = TrackPreparer(recipe)
+    first = {track.track_id: preparer(track.path).clips[0] for track in tracks}
     test = clips_of([t for t in tracks if t.split == "test" and t.genre in NEW], first, NEW, recipe)
     with tempfile.TemporaryDirectory() as folder:
         source = Location.of(folder) / "old"

@@ -68,7 +68,7 @@ def librosa_loop(content: bytes) -> np.ndarray:
     return np.asarray(librosa.power_to_db(mel, ref=np.max))
 
 
-def kernel(content: bytes, encoder: ClipEncoder) -> list[StoredClip]:
+def front_end(content: bytes, encoder: ClipEncoder) -> list[StoredClip]:
     """The work of prepare on a file, without the two SHA-256 sums."""
     return encoder(recordings.load(content, AUDIO, LIMITS))
 
@@ -127,7 +127,7 @@ def _encoded(samples: np.ndarray, rate: int, **form: object) -> bytes:
 def bytes_to_spectrogram(files: dict[str, bytes], rounds: int) -> list[Result]:
     encoder = ClipEncoder(Recipe(audio=AUDIO, spectrogram=SPECTROGRAM, decoding=LIMITS))
     return [
-        compare(name, partial(kernel, content, encoder), partial(librosa_loop, content), rounds)
+        compare(name, partial(front_end, content, encoder), partial(librosa_loop, content), rounds)
         for name, content in files.items()
     ]
 
@@ -166,10 +166,10 @@ def transform_alone(files: dict[str, bytes], rounds: int) -> list[Result]:
 
 
 def hashing(files: dict[str, bytes], rounds: int) -> list[Result]:
-    """Compare the kernel with the SHA-256 of the file, which prepare adds."""
+    """Compare the front_end with the SHA-256 of the file, which prepare adds."""
     encoder = ClipEncoder(Recipe(audio=AUDIO, spectrogram=SPECTROGRAM, decoding=LIMITS))
     return [
-        compare(f"SHA-256 of {name}", partial(kernel, content, encoder), partial(hashlib.sha256, content), rounds)
+        compare(f"SHA-256 of {name}", partial(front_end, content, encoder), partial(hashlib.sha256, content), rounds)
         for name, content in list(files.items())[:3]
     ]
 
@@ -194,7 +194,7 @@ def main() -> None:
             files, options.rounds
         ),
         "Waveform to log-mel, against": transform_alone(files, 2 * options.rounds),
-        "Time of the SHA-256 as a share of the kernel's": hashing(files, options.rounds),
+        "Time of the SHA-256 as a share of the front_end's": hashing(files, options.rounds),
     }
     for title, results in sections.items():
         print(table(title, "ours", results))

@@ -30,7 +30,7 @@ from genre.errors import AudioError
 from genre.evaluation import changes
 from genre.evaluation.changes import Sound, encode_mp3
 from genre.features import near_copies, sketches
-from genre.features.preparation import TrackKernel
+from genre.features.preparation import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.settings import Config
 
@@ -75,12 +75,12 @@ class Sketcher:
     """Makes the sketch of a file, and adds up the CPU seconds."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._kernel, self._recipe = TrackKernel(recipe), recipe
+        self._preparer, self._recipe = TrackPreparer(recipe), recipe
         self.decoding = self.sketching = 0.0
 
     def __call__(self, content: bytes) -> bytes | None:
         began = time.thread_time()
-        track = self._kernel.track(recordings.load(content, self._recipe.audio, self._recipe.decoding))
+        track = self._preparer.track(recordings.load(content, self._recipe.audio, self._recipe.decoding))
         decoded = time.thread_time()
         made = sketches.sketch(track.clips, track.end_seconds, self._recipe.shape())
         self.decoding, self.sketching = self.decoding + decoded - began, self.sketching + time.thread_time() - decoded

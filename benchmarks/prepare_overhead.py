@@ -1,8 +1,8 @@
-"""Measure the share of the prepare job that is the kernel (decode to log-mel), and what the rest is.
+"""Measure the share of the prepare job that is the plain loop (decode to log-mel), and what the rest is.
 
     python benchmarks/prepare_overhead.py [--clips 5000] [--seconds 30] [--mp3]
 
-The same files go through the kernel in plain loops, one for each core, and through the job. They are hard links to a
+The same files go through plain loops, one for each core, and through the job. They are hard links to a
 few files, so that reads come from a warm cache: 22 kHz mono wavs, which are the fastest to decode and so show the
 overhead most clearly, or 44.1 kHz stereo mp3s. There are two ratios, with a goal of 0.85:
 
@@ -36,15 +36,15 @@ DISTINCT = 40
 KERNEL = """
 import json, sys, time
 from genre.settings import Config
-from genre.features.preparation import TrackKernel
+from genre.features.preparation import TrackPreparer
 from genre.features.recipe import Recipe
-kernel = TrackKernel(Recipe.of(Config.model_validate_json(sys.argv[1])))
+preparer = TrackPreparer(Recipe.of(Config.model_validate_json(sys.argv[1])))
 files = json.loads(sys.stdin.read())
 for file in files[:10]:
-    kernel(file)
+    preparer(file)
 wall, cpu = time.perf_counter(), time.process_time()
 for file in files:
-    kernel(file)
+    preparer(file)
 print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]))
 """
 
@@ -110,7 +110,7 @@ def make_music(root: Path, clips: int, seconds: float, mp3: bool = False) -> lis
     return paths
 
 
-def kernel_alone(files: list[str], config: Config, cores: int) -> tuple[float, float]:
+def plain_loops(files: list[str], config: Config, cores: int) -> tuple[float, float]:
     """Return the wall and CPU seconds of one core for all files, in plain loops with a process per core."""
     loops = []
     for core in range(cores):
@@ -151,7 +151,7 @@ def measure(files: list[str], config: Config, cores: int) -> None:
 
     sample = files[: max(200, len(files) // 10)]
     scale = len(files) / len(sample)
-    before = kernel_alone(sample, config, cores)
+    before = plain_loops(sample, config, cores)
     meter = CpuMeter()
     meter.start()
     started = time.perf_counter()
@@ -161,19 +161,19 @@ def measure(files: list[str], config: Config, cores: int) -> None:
         done, at_end = time.perf_counter(), meter.seconds()
     ended = time.perf_counter()
     meter.stop()
-    after = kernel_alone(sample, config, cores)
+    after = plain_loops(sample, config, cores)
     wall, cpu = ((x + y) / 2 * scale for x, y in zip(before, after, strict=True))
     spent = {kind: seconds - at_ready.get(kind, 0.0) for kind, seconds in at_end.items()}
     each = 1000 / len(files)
     print(f"{len(files)} clips, {cores} cores; ms of a core per clip")
-    print(f"  kernel alone, plain loop      wall {wall * each:7.2f}   CPU {cpu * each:7.2f}")
+    print(f"  plain loops                   wall {wall * each:7.2f}   CPU {cpu * each:7.2f}")
     for kind, seconds in sorted(spent.items(), key=lambda item: -item[1]):
         print(f"  job: {kind:<12}                          CPU {seconds * each:7.2f}")
     total = sum(spent.values())
     print(f"  job, all                      wall {(done - ready) * cores * each:7.2f}   CPU {total * each:7.2f}")
     print(f"job {done - ready:.1f} s, start of Ray {ready - started:.1f} s, shutdown {ended - done:.1f} s")
     print(
-        f"kernel / job: wall {wall / cores / (done - ready):.2f} "
+        f"plain loops / job: wall {wall / cores / (done - ready):.2f} "
         f"({wall / cores / (ended - started):.2f} with start and shutdown of Ray), CPU {cpu / total:.2f}"
     )
 

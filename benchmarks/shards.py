@@ -31,8 +31,8 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from genre import corpora
-from genre.audio.isolation import IsolatedKernel
-from genre.features.preparation import TrackKernel, prepare_block
+from genre.audio.isolation import IsolatedFunction
+from genre.features.preparation import TrackPreparer, prepare_block
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
 from genre.settings import Config, CorpusSettings
@@ -61,7 +61,7 @@ def compare(folder: Path, songs: dict[str, CorpusSettings], rounds: int) -> None
     recipe, target = Recipe.of(Config()), Location.of(folder)
     tracks = {kind: scan(settings) for kind, settings in songs.items()}
     prepare_block(tracks["folder"].slice(0, 1), recipe, target / "start")
-    decoder = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
+    decoder = IsolatedFunction.shared(TrackPreparer, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
     seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in songs}  # wall, and of the decoder's CPU
     for number in range(rounds):
         for kind in list(songs)[:: -1 if number % 2 else 1]:

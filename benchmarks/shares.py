@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from genre import config
 from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import experiment, sharing
@@ -44,13 +44,13 @@ def train(rank: int, planned: Experiment, features: Features, folder: str, share
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=WORKERS)
     size = sum(features.clip_count(split) for split in ("train", "valid")) * features.shape.bytes
     settings = CacheSettings(folder=f"{folder}/{rank}", max_gb=0.9 * size / 1e9 if shares else 0)
-    copy, shard = sharing.open_data(ClipCache.of(features, settings), Shard(rank, WORKERS), str(rank))
-    assert (shard.peers is not None) == shares
+    copy, worker = sharing.open_data(ClipCache.of(features, settings), Worker(rank, WORKERS), str(rank))
+    assert (worker.peers is not None) == shares
     _, trainer = experiment.trainer_for(
         planned,
         Data.of(copy.clips, copy.statistics, features.manifest),
         torch.device("cpu"),
-        shard,
+        worker,
         lambda network: DistributedDataParallel(network, broadcast_buffers=False),
     )
     best = [epoch.best_f1 for epoch in trainer.run()][-1]

@@ -34,7 +34,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 import processes
 
 from genre.config import load
-from genre.features.preparation import TrackKernel, clips_of
+from genre.features.preparation import TrackPreparer, clips_of
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier, predict
@@ -79,7 +79,7 @@ class PlainLoop:
         self._pool.shutdown()
 
 
-_model: tuple[ModelCard, Classifier, TrackKernel]  # of the loop's process
+_model: tuple[ModelCard, Classifier, TrackPreparer]  # of the loop's process
 
 
 def _start_loop(model: str, threads: int) -> None:
@@ -87,14 +87,14 @@ def _start_loop(model: str, threads: int) -> None:
     os.nice(_NICE)
     torch.set_num_threads(threads)
     card, classifier = checkpoint.load(Location.of(model))
-    _model = card, classifier, TrackKernel(card.recipe())
+    _model = card, classifier, TrackPreparer(card.recipe())
 
 
 def _loop(paths: list[str]) -> Speed:
-    card, classifier, kernel = _model
+    card, classifier, preparer = _model
     started, spent, music = time.perf_counter(), time.process_time(), 0.0
     for path in paths:
-        track = kernel(path)
+        track = preparer(path)
         predict(classifier, clips_of([track], card.shape), card.frames(), card.eval_windows).mean(axis=0)
         music += track.seconds
     return Speed(len(paths), music, time.perf_counter() - started, time.process_time() - spent)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from genre.config import validate
 from genre.corpora import synthetic
-from genre.features.preparation import TrackKernel
+from genre.features.preparation import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.settings import Config
 from genre.storage import Location
@@ -69,13 +69,13 @@ def _workload(config: Config) -> Workload:
 def _features_seconds(config: Config) -> float:
     """Return the expected time of `prepare`, from composing and transforming a few tracks in this process."""
     params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
-    kernel, seconds = TrackKernel(Recipe.of(config)), []
+    preparer, seconds = TrackPreparer(Recipe.of(config)), []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(_SAMPLES + 1):
             started = time.perf_counter()
             file = Path(folder) / f"{number}.wav"
             file.write_bytes(synthetic.sample(params, number))
-            kernel(str(file))
+            preparer(str(file))
             seconds.append(time.perf_counter() - started)
     tracks = sum(synthetic.sizes(params).values())
     return _START_OF_PREPARE + math.fsum(seconds[1:]) / _SAMPLES * tracks / (config.cluster.cpus or os.cpu_count() or 1)

@@ -16,7 +16,7 @@ import torch
 
 from genre.arrays import Float32
 from genre.errors import GenreError
-from genre.features.preparation import TrackKernel, clips_of
+from genre.features.preparation import TrackPreparer, clips_of
 from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
@@ -59,7 +59,7 @@ def _noise(card: ModelCard) -> Float32:
 
 def _expected(card: ModelCard, classifier: Classifier, waveforms: Float32) -> Float32:
     """Return the probabilities of the saved model for clips, computed as in training and tagging."""
-    decoder = Decoder(TrackKernel, card.recipe())
+    decoder = Decoder(TrackPreparer, card.recipe())
     tracks = [decoder.waveform(clip, decoder.recipe.audio.sample_rate) for clip in waveforms]
     answer: Float32 = predict(classifier, clips_of(tracks, card.shape), card.frames(), card.eval_windows)
     return answer

@@ -21,7 +21,7 @@ from genre import lease
 from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import CachedClips, ClipCache
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model.card import ModelCard
 from genre.settings import Config
 from genre.storage import Location
@@ -79,11 +79,11 @@ def _begin(
     body: Location,
     cached: CachedClips,
     device: torch.device,
-    shard: Shard,
+    worker: Worker,
     wrap: Callable[[nn.Module], nn.Module],
 ) -> tuple[Pretrainer, Callable[[], object]]:
     """Return the pretrainer of a worker, and what saves its weights in `body`."""
-    card, pretrainer = pretraining.pretrainer_for(planned, music, cached, device, shard, wrap)
+    card, pretrainer = pretraining.pretrainer_for(planned, music, cached, device, worker, wrap)
     return pretrainer, functools.partial(pretraining.save_body, body, card, music, pretrainer)
 
 

@@ -19,7 +19,7 @@ from genre import lease
 from genre.errors import ConfigError
 from genre.features import Features, Manifest
 from genre.features.cache import CachedClips, ClipCache
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.settings import Config
@@ -79,12 +79,12 @@ def _begin(
     model: Location,
     cached: CachedClips,
     device: torch.device,
-    shard: Shard,
+    worker: Worker,
     wrap: Callable[[nn.Module], nn.Module],
 ) -> tuple[Trainer, Callable[[], object]]:
     """Return the trainer of a worker, and what saves its best epoch in `model`."""
     data = Data.of(cached.clips, cached.statistics, manifest)
-    card, trainer = experiment.trainer_for(planned, data, device, shard, wrap)
+    card, trainer = experiment.trainer_for(planned, data, device, worker, wrap)
     return trainer, functools.partial(experiment.save_best, model, card, trainer)
 
 

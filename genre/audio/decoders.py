@@ -33,7 +33,7 @@ _MOST_FRAMES = 1 << 62  # libsndfile's value for an unknown length
 
 
 @dataclass(frozen=True)
-class Stream:
+class AudioStream:
     """An opened file: rate in Hz, channels, number of declared frames (None: not declared), and blocks of samples."""
 
     sample_rate: int
@@ -43,7 +43,7 @@ class Stream:
     ends_early: bool = False  # by an unknown amount
 
 
-def open_stream(content: bytes) -> AbstractContextManager[Stream]:
+def open_stream(content: bytes) -> AbstractContextManager[AudioStream]:
     """Open the file as a stream within `with`.
 
     Raises `AudioError` (unsupported, unreadable), also while blocks are read.
@@ -68,7 +68,7 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
 
 
 @contextmanager
-def _open_libsndfile(content: bytes) -> Iterator[Stream]:
+def _open_libsndfile(content: bytes) -> Iterator[AudioStream]:
     repaired = containers.repaired(content)
     try:
         file = _Sequential(_Content(repaired))
@@ -81,7 +81,7 @@ def _open_libsndfile(content: bytes) -> Iterator[Stream]:
         # libsndfile has already shortened the declared length of a truncated file to the existing part
         declared = round(file.frames / max(containers.share_present(repaired), 1e-9)) if is_known else None
         ends_early = containers.ends_early(content)
-        yield Stream(file.samplerate, file.channels, declared, _libsndfile_blocks(file), ends_early)
+        yield AudioStream(file.samplerate, file.channels, declared, _libsndfile_blocks(file), ends_early)
 
 
 def _libsndfile_blocks(file: _Sequential) -> Iterator[Block]:
@@ -109,7 +109,7 @@ def _text(error: soundfile.SoundFileError) -> str:
 
 
 @contextmanager
-def _open_ffmpeg(content: bytes) -> Iterator[Stream]:
+def _open_ffmpeg(content: bytes) -> Iterator[AudioStream]:
     try:
         import av
     except ImportError:
@@ -123,7 +123,7 @@ def _open_ffmpeg(content: bytes) -> Iterator[Stream]:
             rate = stream.codec_context.sample_rate
             length = (container.duration or 0) / av.time_base
             declared = round(length * rate) or None
-            yield Stream(rate, stream.codec_context.channels, declared, _ffmpeg_blocks(container, stream))
+            yield AudioStream(rate, stream.codec_context.channels, declared, _ffmpeg_blocks(container, stream))
     except (av.FFmpegError, ValueError) as error:
         raise AudioError(Reason.UNREADABLE, f"FFmpeg: {error}") from None
 

@@ -8,7 +8,7 @@ import io
 import soundfile
 
 from genre.audio import recordings
-from genre.audio.isolation import IsolatedKernel
+from genre.audio.isolation import IsolatedFunction
 from genre.settings import AudioSettings, DecodingSettings
 
 _SETTINGS = AudioSettings(sample_rate=22050)  # a rate at which every browser plays MP3
@@ -28,7 +28,7 @@ class _Cutter:
 
 def excerpt(path: str, seconds: float, limits: DecodingSettings = DecodingSettings()) -> bytes:
     """Return the first `seconds` of a file as a mono MP3. Raises `AudioError`, or `StorageError`."""
-    kernel = IsolatedKernel(_Cutter, seconds, limits, memory_mb=limits.max_file_memory_mb)
-    with contextlib.closing(kernel):
-        content: bytes = kernel(path, limits.file_timeout_s)
+    cutter = IsolatedFunction(_Cutter, seconds, limits, memory_mb=limits.max_file_memory_mb)
+    with contextlib.closing(cutter):
+        content: bytes = cutter(path, limits.file_timeout_s)
     return content

@@ -44,11 +44,11 @@ _TRIES = 2  # before a file is considered the cause of a crash
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _ONE_THREAD = dict.fromkeys(_THREADS, "1")
 
-_shared: dict[bytes, IsolatedKernel] = {}
+_shared: dict[bytes, IsolatedFunction] = {}
 _shared_lock = threading.Lock()
 
 
-class IsolatedKernel:
+class IsolatedFunction:
     """Calls `factory(*arguments)(item)` in a child process, with a time limit for each item.
 
     Factory, arguments, items and results must be picklable. `memory_mb` limits the child's private memory; 0 is no
@@ -64,8 +64,8 @@ class IsolatedKernel:
     @classmethod
     def shared(
         cls, factory: Callable[..., Callable[[Any], Any]], *arguments: Any, memory_mb: int = 0
-    ) -> IsolatedKernel:
-        """Return this process's shared kernel for these arguments; a call with other arguments replaces it."""
+    ) -> IsolatedFunction:
+        """Return this process's shared child for these arguments; a call with other arguments replaces it."""
         key = pickle.dumps((factory, arguments, memory_mb))
         with _shared_lock:
             if key not in _shared:

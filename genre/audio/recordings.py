@@ -19,7 +19,7 @@ import soxr
 
 from genre.arrays import Float32
 from genre.audio import members, phases
-from genre.audio.decoders import Block, Stream, open_stream
+from genre.audio.decoders import AudioStream, Block, open_stream
 from genre.errors import AudioError, Reason
 from genre.faults import describe, retry
 from genre.settings import AudioSettings, DecodingSettings
@@ -101,7 +101,7 @@ def of_samples(samples: Float32, sample_rate: int, settings: AudioSettings) -> R
     Raises `AudioError` (empty, absurd_header, non_finite, silent).
     """
     frames = (samples[:, None] if samples.ndim == 1 else samples).astype(np.float32, copy=False)
-    stream = Stream(sample_rate, frames.shape[1], len(frames), iter([frames]))
+    stream = AudioStream(sample_rate, frames.shape[1], len(frames), iter([frames]))
     return _normalised(_gather(stream, settings, DecodingSettings(max_track_seconds=math.inf)))
 
 
@@ -134,7 +134,7 @@ def end_seconds(recording: Recording, settings: AudioSettings) -> float:
     return trim_bounds(recording.wave, settings.trim_db)[1] / settings.sample_rate
 
 
-def limited(stream: Stream, limits: DecodingSettings) -> Iterator[Block]:
+def limited(stream: AudioStream, limits: DecodingSettings) -> Iterator[Block]:
     """Return the blocks of a stream.
 
     Raises `AudioError` (absurd_header): at once for the header, and while reading for a longer file than allowed.
@@ -174,7 +174,9 @@ def _decode(content: bytes, settings: AudioSettings, limits: DecodingSettings, o
         return _gather(stream, settings, limits, only_first)
 
 
-def _gather(stream: Stream, settings: AudioSettings, limits: DecodingSettings, only_first: bool = False) -> Recording:
+def _gather(
+    stream: AudioStream, settings: AudioSettings, limits: DecodingSettings, only_first: bool = False
+) -> Recording:
     """Mix down and resample a stream block by block; the result is that of the complete signal at once."""
     rate, target = stream.sample_rate, settings.sample_rate
     blocks = limited(stream, limits)
@@ -240,7 +242,7 @@ def _normalised(recording: Recording) -> Recording:
     return recording
 
 
-def _check_header(stream: Stream, limits: DecodingSettings) -> None:
+def _check_header(stream: AudioStream, limits: DecodingSettings) -> None:
     """Raise `AudioError` for a header that would exhaust memory, before anything is allocated."""
     rate, channels = stream.sample_rate, stream.channels
     if not RATES[0] <= rate <= RATES[1] or not 1 <= channels <= MAX_CHANNELS:
@@ -249,7 +251,7 @@ def _check_header(stream: Stream, limits: DecodingSettings) -> None:
         raise AudioError(Reason.ABSURD_HEADER, _too_long("declares", stream.declared / rate, limits))
 
 
-def _blocks_within(stream: Stream, limits: DecodingSettings) -> Iterator[Block]:
+def _blocks_within(stream: AudioStream, limits: DecodingSettings) -> Iterator[Block]:
     frames, most = 0, limits.max_track_seconds * stream.sample_rate
     for block in stream.blocks:
         frames += len(block)

@@ -65,21 +65,21 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Split:
+class LabelledStatistics:
     """The statistics (tracks, statistics) and labels (tracks,) of the tracks of a split."""
 
     statistics: Float32
     labels: Ints
 
-    def take(self, rows: Bools) -> Split:
+    def take(self, rows: Bools) -> LabelledStatistics:
         """Return the tracks for which `rows`, (tracks,), is true."""
-        return Split(self.statistics[rows], self.labels[rows])
+        return LabelledStatistics(self.statistics[rows], self.labels[rows])
 
 
-Machines = Callable[[Split, bool, Sequence[float]], Iterator[Machine]]
+Machines = Callable[[LabelledStatistics, bool, Sequence[float]], Iterator[Machine]]
 
 
-def fit(train: Split, valid: Split, classes: int, class_weights: bool) -> Baseline:
+def fit(train: LabelledStatistics, valid: LabelledStatistics, classes: int, class_weights: bool) -> Baseline:
     """Fit on the training split with the penalty that has the best macro F1 on the validation split.
 
     `class_weights` weights errors by inverse class frequency, as `train.class_weights` does for the networks.
@@ -91,7 +91,7 @@ def fit(train: Split, valid: Split, classes: int, class_weights: bool) -> Baseli
     return _baseline(machines, machine, penalty, classes, score, started)
 
 
-def fit_over_folds(tracks: Split, fold: Ints, classes: int, class_weights: bool) -> Baseline:
+def fit_over_folds(tracks: LabelledStatistics, fold: Ints, classes: int, class_weights: bool) -> Baseline:
     """Fit on all `tracks` with the penalty that has the best mean macro F1 over folds, by machines of the other folds.
 
     `fold` is (tracks,), the number of the fold that holds out each track; `class_weights` is as in `fit`.
@@ -121,11 +121,11 @@ def _baseline(
     return Baseline(machine, name, settings, classes, score, time.perf_counter() - started)
 
 
-def _machines_for(tracks: Split) -> Machines:
+def _machines_for(tracks: LabelledStatistics) -> Machines:
     return _exact if len(tracks.labels) <= EXACT_TRACKS else _approximate
 
 
-def _exact(train: Split, class_weights: bool, penalties: Sequence[float]) -> Iterator[Machine]:
+def _exact(train: LabelledStatistics, class_weights: bool, penalties: Sequence[float]) -> Iterator[Machine]:
     """Yield the machine of each penalty."""
     for penalty in penalties:
         pipeline = make_pipeline(StandardScaler(), SVC(C=penalty, class_weight="balanced" if class_weights else None))
@@ -158,7 +158,7 @@ class NystroemMachine:
         return NystroemMachine(self._scaler, self._nystroem, weights, self.classes_)
 
 
-def _approximate(train: Split, class_weights: bool, penalties: Sequence[float]) -> Iterator[Machine]:
+def _approximate(train: LabelledStatistics, class_weights: bool, penalties: Sequence[float]) -> Iterator[Machine]:
     """Like `_exact`, with Nystroem machines."""
     machine = _nystroem(train)
     gram, right = _normal_equations(machine, train, class_weights)
@@ -166,7 +166,7 @@ def _approximate(train: Split, class_weights: bool, penalties: Sequence[float]) 
         yield machine.with_weights(_solve(gram, right, penalty))
 
 
-def _nystroem(train: Split) -> NystroemMachine:
+def _nystroem(train: LabelledStatistics) -> NystroemMachine:
     """Return a machine with components for these tracks, and weights of zero. The kernel is that of `_exact`."""
     scaler = StandardScaler()
     for batch in _batches(train.statistics):
@@ -178,7 +178,9 @@ def _nystroem(train: Split) -> NystroemMachine:
     return NystroemMachine(scaler, nystroem, np.zeros((_COMPONENTS + 1, len(classes))), classes)
 
 
-def _normal_equations(machine: NystroemMachine, train: Split, class_weights: bool) -> tuple[Float64, Float64]:
+def _normal_equations(
+    machine: NystroemMachine, train: LabelledStatistics, class_weights: bool
+) -> tuple[Float64, Float64]:
     """Return the weighted sums over tracks of components by components, and of components by targets of -1 and 1."""
     columns = np.searchsorted(machine.classes_, train.labels)  # of the targets, (tracks,)
     counts = np.bincount(columns)
@@ -202,7 +204,7 @@ def _solve(gram: Float64, right: Float64, penalty: float) -> Float64:
     return solution
 
 
-def _macro_f1(machine: Machine, tracks: Split) -> float:
+def _macro_f1(machine: Machine, tracks: LabelledStatistics) -> float:
     return float(f1_score(tracks.labels, machine.predict(tracks.statistics), average="macro", zero_division=0))
 
 

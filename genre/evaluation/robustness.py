@@ -26,7 +26,7 @@ ENSEMBLE = "ensemble"  # name of the row of all networks together
 UNCHANGED = "unchanged"  # key of the score on unchanged tracks among those of the changes
 
 
-class ChangedTrackKernel:
+class ChangedTrackPreparer:
     """Decodes the file at an address, and encodes each change of it. Runs in the isolated child process."""
 
     def __init__(self, recipe: Recipe, changes_by_name: Mapping[str, Change] = CHANGES) -> None:

@@ -1,7 +1,7 @@
 """Cut windows in pairs that sound alike, for training without labels.
 
-A pair is two windows of one unit: of the same track, or of two tracks of the same group. The pairs of an epoch follow
-from its seed alone, so they are the same for any number of workers that have all clips.
+A pair is two windows of one instance: of the same track, or of two tracks of the same group. The pairs of an epoch
+follow from its seed alone, so they are the same for any number of workers that have all clips.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from genre.arrays import Ints
 from genre.errors import ConfigError
 from genre.features import windows
 from genre.features.clips import Clips
-from genre.features.windows import Plan, Shard, Windows
+from genre.features.windows import EpochPlan, Windows, Worker
 from genre.wording import plural
 
 
-def units_of(clips: Clips, pairs: Literal["track", "group"]) -> Ints:
-    """Return the unit of each track, (tracks,): the track itself, or its group; the same numbers on all machines."""
+def instances_of(clips: Clips, pairs: Literal["track", "group"]) -> Ints:
+    """Return the instance of each track, (tracks,): the track itself or its group; the same numbers on all machines."""
     if pairs == "track":
         return np.arange(len(clips.track_ids))
-    units: Ints = clips.groups.dictionary_encode().indices.to_numpy().astype(np.int64)
-    return units
+    instances: Ints = clips.groups.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return instances
 
 
-def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
+def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> EpochPlan:
     """Return how an epoch of pairs is cut into steps, counted in pairs; it has about `per_clip` windows of each clip.
 
     `batch_size` counts windows. Raises `ConfigError` when a worker would get fewer than two pairs.
@@ -41,40 +41,41 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
             f"leaves {plural(share, 'pair')} for a worker's step, and the loss compares at least 2; use a larger "
             "batch, more music or fewer workers"
         )
-    return Plan(total // batch, batch, share)
+    return EpochPlan(total // batch, batch, share)
 
 
 def training_pairs(
-    clips: Clips, units: Ints, frames: int, per_clip: int, batch_size: int, seed: tuple[int, ...], shard: Shard
+    clips: Clips, instances: Ints, frames: int, per_clip: int, batch_size: int, seed: tuple[int, ...], worker: Worker
 ) -> Iterator[Windows]:
     """Yield one epoch of pairs at random positions: windows `i` and `n / 2 + i` of a batch of `n` are a pair.
 
-    `units` are as in `units_of`. Each clip is the first of a pair before one is for the second time, so that a batch
-    has few windows of the same track. Workers, seed and pairs that fill no batch are as in `windows.training_windows`.
+    `instances` are as in `instances_of`. Each clip is the first of a pair before one is for the second time, so that
+    a batch has few windows of the same track. Workers, seed and pairs that fill no batch are as in
+    `windows.training_windows`.
     """
-    epoch, peers = plan(clips.total, per_clip, batch_size, shard.world), shard.of_clips
+    epoch, peers = plan(clips.total, per_clip, batch_size, worker.world), worker.of_clips
     rng = np.random.default_rng(seed)
-    per_step = epoch.share * peers.world if shard.peers else epoch.batch  # pairs of the clips on this machine
+    per_step = epoch.share * peers.world if worker.peers else epoch.batch  # pairs of the clips on this machine
     count = epoch.steps * per_step
     first = np.concatenate([rng.permutation(len(clips)) for _ in range(-(-count // len(clips)))])[:count]
-    rows = np.stack([first, partners(clips, units, first, rng)])
+    rows = np.stack([first, partners(clips, instances, first, rng)])
     starts = rng.integers(0, clips.shape.frames - frames + 1, size=rows.shape)
     begins = range(peers.rank * epoch.share, epoch.steps * per_step, per_step)
     shares = (slice(begin, begin + epoch.share) for begin in begins)
     return windows.cut_each(clips, ((rows[:, pairs].ravel(), starts[:, pairs].ravel()) for pairs in shares), frames)
 
 
-def partners(clips: Clips, units: Ints, rows: Ints, rng: np.random.Generator) -> Ints:
-    """Return for each clip of `rows` a random clip of its unit, (rows,): of another track if the unit has several.
+def partners(clips: Clips, instances: Ints, rows: Ints, rng: np.random.Generator) -> Ints:
+    """Return for each clip of `rows` a random clip of its instance, (rows,): of another track if there are several.
 
     Only clips of this machine are chosen.
     """
-    unit = units[clips.track]
-    order = np.lexsort((clips.track, unit))  # clips of a unit are neighbours, and so are those of a track
-    of_unit, of_track = _ranges(unit[order]), _ranges(clips.track[order])
+    instance = instances[clips.track]
+    order = np.lexsort((clips.track, instance))  # clips of an instance are neighbours, and so are those of a track
+    of_instance, of_track = _ranges(instance[order]), _ranges(clips.track[order])
     place = np.empty(len(clips), np.int64)
     place[order] = np.arange(len(clips))
-    begin, end = of_unit[:, place[rows]]
+    begin, end = of_instance[:, place[rows]]
     own_begin, own_end = of_track[:, place[rows]]
     own = own_end - own_begin
     is_alone = own == end - begin

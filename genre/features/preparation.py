@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from genre import memory
 from genre.audio import recordings
-from genre.audio.isolation import IsolatedKernel
+from genre.audio.isolation import IsolatedFunction
 from genre.audio.recordings import Recording
 from genre.audio.spectrogram import LogMel
 from genre.config import fingerprint
@@ -64,7 +64,7 @@ class ClipEncoder:
         return StoredClip(clip.start_seconds, peak_db, spectrogram.tobytes())
 
 
-class TrackKernel:
+class TrackPreparer:
     """Decodes the file at an address to a `PreparedTrack`. Runs in the isolated child process."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -113,13 +113,13 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
         if parts.have_parts(folder, done).all():
             return done
     memory.keep_freed()
-    kernel = IsolatedKernel.shared(TrackKernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
+    preparer = IsolatedFunction.shared(TrackPreparer, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
     outcomes: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         writer = _ClipWriter(stack, folder / "clips" / name, recipe.shape())
         for track in tracks.select(["track_id", "path", "size", "modified"]).to_pylist():
             try:
-                prepared = _decode(kernel, track, recipe.decoding.file_timeout_s)
+                prepared = _decode(preparer, track, recipe.decoding.file_timeout_s)
             except AudioError as error:
                 outcomes.append(track | {"reason": error.reason.value, "message": str(error)})
                 continue
@@ -136,11 +136,11 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
     return table
 
 
-def _decode(kernel: IsolatedKernel, track: dict[str, Any], timeout: float) -> PreparedTrack:
+def _decode(preparer: IsolatedFunction, track: dict[str, Any], timeout: float) -> PreparedTrack:
     """Decode a track. Raises `AudioError`, and `StorageError` when a file that was listed cannot be reached."""
     if track["size"] == MISSING:
         raise AudioError(Reason.UNREADABLE, "there was no file when the corpus was listed")
-    prepared: PreparedTrack = kernel(track["path"], timeout)
+    prepared: PreparedTrack = preparer(track["path"], timeout)
     return prepared
 
 

@@ -33,21 +33,21 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Shard:
+class Worker:
     """Which of several equal workers this is."""
 
     rank: int = 0
     world: int = 1
-    peers: Shard | None = None  # among the workers of its machine, where each machine has its own share of the clips
+    peers: Worker | None = None  # among the workers of its machine, where each machine has its own share of the clips
 
     @property
-    def of_clips(self) -> Shard:
+    def of_clips(self) -> Worker:
         """This worker among those that divide the clips of its machine; among all where each machine has all clips."""
         return self.peers or self
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpochPlan:
     """How an epoch is cut into optimiser steps. The number of steps does not depend on the number of workers."""
 
     steps: int
@@ -55,7 +55,7 @@ class Plan:
     share: int  # windows in a step, of one worker: batch // workers; the remainder is left out
 
 
-def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
+def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> EpochPlan:
     """Return a plan of full batches over all workers, or of one smaller batch when there are too few clips.
 
     Raises `ConfigError` when a worker would get fewer than two windows, which batch norm needs.
@@ -69,7 +69,7 @@ def plan(clips: int, per_clip: int, batch_size: int, world: int = 1) -> Plan:
             f"leaves {plural(share, 'window')} for a worker's step, batch norm needs 2; use a larger batch or fewer "
             "workers"
         )
-    return Plan(total // batch, batch, share)
+    return EpochPlan(total // batch, batch, share)
 
 
 def per_epoch(settings: TrainSettings, shape: Shape) -> int:
@@ -84,7 +84,7 @@ def eval_starts(frames: int, clip_frames: int, per_clip: int) -> Ints:
 
 
 def training_windows(
-    clips: Clips, frames: int, per_clip: int, batch_size: int, seed: tuple[int, ...], shard: Shard = Shard()
+    clips: Clips, frames: int, per_clip: int, batch_size: int, seed: tuple[int, ...], worker: Worker = Worker()
 ) -> Iterator[Windows]:
     """Yield one epoch of random windows. The workers' shares of a batch are disjoint and of equal size.
 
@@ -92,10 +92,10 @@ def training_windows(
     order is different in each epoch. Where each machine has its own clips, a machine with fewer than its part of the
     batches repeats some windows, from other positions.
     """
-    epoch, peers = plan(clips.total, per_clip, batch_size, shard.world), shard.of_clips
+    epoch, peers = plan(clips.total, per_clip, batch_size, worker.world), worker.of_clips
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.repeat(np.arange(len(clips)), per_clip))
-    per_step = epoch.share * peers.world if shard.peers else epoch.batch  # windows of the clips on this machine
+    per_step = epoch.share * peers.world if worker.peers else epoch.batch  # windows of the clips on this machine
     order = np.resize(order, max(len(order), epoch.steps * per_step))
     starts = rng.integers(0, clips.shape.frames - frames + 1, size=len(order))
     begins = range(peers.rank * epoch.share, epoch.steps * per_step, per_step)
@@ -104,7 +104,7 @@ def training_windows(
 
 
 def evaluation_windows(
-    clips: Clips, frames: int, per_clip: int, batch_size: int, shard: Shard = Shard()
+    clips: Clips, frames: int, per_clip: int, batch_size: int, worker: Worker = Worker()
 ) -> Iterator[Windows]:
     """Yield evenly spaced windows of every clip, from its first to its last frame, at most `2 * batch_size` at a time.
 
@@ -116,7 +116,7 @@ def evaluation_windows(
     of_track = np.bincount(clips.track, minlength=len(clips.track_ids)) * len(starts)
     group = ((np.cumsum(of_track) - of_track) // batch_size)[clips.track]
     order = np.argsort(group, kind="stable")
-    peers = shard.of_clips
+    peers = worker.of_clips
     members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)[peers.rank :: peers.world]
     return cut_each(clips, _evaluation_batches(members, starts, 2 * batch_size), frames)
 

@@ -5,7 +5,7 @@ Independent of training loops, corpora and reports.
 
     classifier, layout        the network with its normaliser, in torch
     card                      model.json: the only reader and writer
-    checkpoint                a model's folder: card and weights; a trainer's state
+    checkpoint                a model's folder: card and weights
     calibration, thresholds   validation.parquet: the temperature, and from which probability a genre is reported
     provenance                which tracks of a features folder a saved model learned from
     finetuning                train a saved model further, on the same or on other genres

@@ -9,10 +9,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import textwrap
-import zipfile
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -86,24 +83,6 @@ def check_features(card: ModelCard, features: Features) -> None:
             f"{features.folder}: features have genres {', '.join(features.classes)}, the model "
             f"{', '.join(card.classes)}; use features of the same genres"
         )
-
-
-def save_state(path: Location, state: dict[str, Any]) -> None:
-    """Write a trainer's state: tensors and plain values."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    path.write_bytes(buffer.getvalue())
-
-
-def load_state(path: Location) -> dict[str, Any]:
-    """Read a trainer's state without executing anything inside it."""
-    state: dict[str, Any] = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-    return state
-
-
-def is_complete(path: Location) -> bool:
-    """Return whether a trainer's state was written completely: it is a ZIP archive, whose index comes last."""
-    return path.exists() and zipfile.is_zipfile(io.BytesIO(path.read_bytes()))
 
 
 def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:

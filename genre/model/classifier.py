@@ -88,12 +88,12 @@ def predict(
     frames: int,
     per_clip: int,
     batch_size: int = 64,
-    shard: windows.Shard = windows.Shard(),
+    worker: windows.Worker = windows.Worker(),
     autocast: torch.dtype | None = None,
 ) -> Float32:
     """Return the class probabilities of each track, the mean over its evenly spaced windows: (tracks, classes).
 
-    Rows of another shard's tracks are zero; the result of a shard without tracks has no columns.
+    Rows of another worker's tracks are zero; the result of a worker without tracks has no columns.
     """
 
     def answer(levels: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def predict(
         probabilities: Tensor = logits.float().softmax(dim=1)
         return probabilities
 
-    return _mean_over_windows(classifier, answer, clips, frames, per_clip, batch_size, shard)
+    return _mean_over_windows(classifier, answer, clips, frames, per_clip, batch_size, worker)
 
 
 @torch.inference_mode()
@@ -118,7 +118,7 @@ def predict_and_embed(
         logits, embeddings = classifier.embed(levels)
         return torch.cat([logits.softmax(dim=1), embeddings], dim=1)
 
-    mean = _mean_over_windows(classifier, answer, clips, frames, per_clip, batch_size, windows.Shard())
+    mean = _mean_over_windows(classifier, answer, clips, frames, per_clip, batch_size, windows.Worker())
     probabilities, embeddings = np.split(mean, [classifier.head.out_features], axis=1)
     return probabilities, embeddings
 
@@ -130,7 +130,7 @@ def _mean_over_windows(
     frames: int,
     per_clip: int,
     batch_size: int,
-    shard: windows.Shard,
+    worker: windows.Worker,
 ) -> Float32:
     """Return the mean over each track's evenly spaced windows of what `answer` makes of their levels.
 
@@ -140,7 +140,7 @@ def _mean_over_windows(
     classifier.eval()
     count = torch.zeros(len(clips.track_ids), device=device)
     total: Tensor | None = None
-    for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, shard):
+    for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, worker):
         spectrograms, peak_db, rows = to_device(device, batch.spectrograms, batch.peak_db, batch.tracks)
         answers = answer(classifier.levels(spectrograms, peak_db))
         if total is None:

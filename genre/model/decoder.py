@@ -1,7 +1,7 @@
 """Decode music to the clips that a model takes. Imports neither torch nor OpenCV: it can start while torch loads.
 
-A model in a folder takes the spectrograms of `features.preparation.TrackKernel`, an exported one, which may be in a
-light install, the waveforms of `WaveformKernel`.
+A model in a folder takes the spectrograms of `features.preparation.TrackPreparer`, an exported one, which may be in a
+light install, the waveforms of `WaveformPreparer`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from genre.arrays import Float32
 from genre.audio import recordings
-from genre.audio.isolation import IsolatedKernel
+from genre.audio.isolation import IsolatedFunction
 from genre.audio.recordings import Clip, Recording
 from genre.features.recipe import Recipe
 
 
-class Kernel(Protocol):
+class Preparer(Protocol):
     """Maps the address of a file to a track, which has `content` (SHA-256 of the file), `seconds` and `clips`."""
 
     def __call__(self, address: str) -> Any:
@@ -37,7 +37,7 @@ class WaveformTrack:
     clips: list[Clip]
 
 
-class WaveformKernel:
+class WaveformPreparer:
     """Decodes the file at an address to a `WaveformTrack`."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -55,10 +55,10 @@ class WaveformKernel:
 class Decoder:
     """Decodes files in a child process, where a bad file can do no harm, and arrays in this process."""
 
-    def __init__(self, kernel: Callable[[Recipe], Kernel], recipe: Recipe) -> None:
+    def __init__(self, preparer: Callable[[Recipe], Preparer], recipe: Recipe) -> None:
         self.recipe = recipe
-        self._kernel = kernel
-        self._child = IsolatedKernel.shared(kernel, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
+        self._preparer = preparer
+        self._child = IsolatedFunction.shared(preparer, recipe, memory_mb=recipe.decoding.max_file_memory_mb)
 
     def __call__(self, path: str) -> Any:
         """Return the track in a file. Raises `AudioError`, or `StorageError`."""
@@ -66,4 +66,4 @@ class Decoder:
 
     def waveform(self, samples: Float32, sample_rate: int) -> Any:
         """Return the track of samples (frames,) or (frames, channels) at `sample_rate` Hz. Raises `AudioError`."""
-        return self._kernel(self.recipe).track(recordings.of_samples(samples, sample_rate, self.recipe.audio))
+        return self._preparer(self.recipe).track(recordings.of_samples(samples, sample_rate, self.recipe.audio))

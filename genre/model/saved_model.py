@@ -18,7 +18,7 @@ from genre.errors import ArtifactError, ConfigError
 from genre.model import calibration, onnx_file
 from genre.model.calibration import Calibration, ValidationPredictions
 from genre.model.card import CARD, ModelCard, is_exported, read_card
-from genre.model.decoder import Decoder, WaveformKernel
+from genre.model.decoder import Decoder, WaveformPreparer
 from genre.settings import DecodingSettings
 from genre.storage import Location
 
@@ -113,10 +113,10 @@ class SavedEnsemble:
         """
         recipe = self.models[0].card.recipe(limits)
         if self.is_exported:
-            return Decoder(WaveformKernel, recipe)
+            return Decoder(WaveformPreparer, recipe)
         with self._full_install():
-            from genre.features.preparation import TrackKernel
-        return Decoder(TrackKernel, recipe)
+            from genre.features.preparation import TrackPreparer
+        return Decoder(TrackPreparer, recipe)
 
     def load(self, limits: DecodingSettings, device: str = "cpu", threads: int = 0) -> Ensemble:
         """Load the weights to `device`; exported models always compute on the CPU. `threads` 0: the library's default.

@@ -40,7 +40,7 @@ def interval_mark(estimate: Estimate, ceiling: float, best: float) -> Markup:
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostAxis:
     """A horizontal axis of the plots of macro F1 over cost; less is better."""
 
     title: str
@@ -57,13 +57,13 @@ def _seconds_per_clip(row: Row) -> float | None:
 
 
 COSTS = (
-    Cost("Parameters", lambda row: row.entry.parameters, count),
-    Cost("Training time", lambda row: row.train_seconds, _seconds_tick),
-    Cost("Time to classify a clip", _seconds_per_clip, _seconds_tick),
+    CostAxis("Parameters", lambda row: row.entry.parameters, count),
+    CostAxis("Training time", lambda row: row.train_seconds, _seconds_tick),
+    CostAxis("Time to classify a clip", _seconds_per_clip, _seconds_tick),
 )
 
 
-def cost_plot(rows: Iterable[Row], cost: Cost) -> Markup | None:
+def cost_plot(rows: Iterable[Row], cost: CostAxis) -> Markup | None:
     """Return macro F1 over `cost` with intervals and the Pareto front; None when fewer than two rows have a cost."""
     points = [(value, row) for row in rows if (value := cost.of(row)) and row.entry.kind != "majority"]
     if len(points) < 2:

@@ -40,7 +40,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Track:
+class ReviewTrack:
     """A track as it is shown."""
 
     row: int
@@ -60,7 +60,7 @@ class Track:
 class Page:
     """Some of the tracks that match a filter. `previous` and `next` are the first rows of the neighbouring pages."""
 
-    tracks: list[Track]
+    tracks: list[ReviewTrack]
     first: int  # number of matching tracks before this page
     matching: int
     previous: int | None
@@ -172,15 +172,15 @@ class Collection:
     def _index(self, genre: str) -> int:
         return self.genres.index(genre) if genre in self.genres else -1
 
-    def _tracks(self, rows: Ints) -> list[Track]:
+    def _tracks(self, rows: Ints) -> list[ReviewTrack]:
         shown = self.tags.take(pa.array(rows)).to_pylist()
         return [self._track(int(row), values) for row, values in zip(rows, shown, strict=True)]
 
-    def _track(self, row: int, values: dict[str, Any]) -> Track:
+    def _track(self, row: int, values: dict[str, Any]) -> ReviewTrack:
         guesses = [(values["best"], values["probability"])]
         guesses += [(values[f"genre_{rank}"], values[f"probability_{rank}"]) for rank in range(2, self._top_k + 1)]
         path: str = values["path"]
-        return Track(
+        return ReviewTrack(
             row=row,
             path=path,
             name=path.removeprefix(self._root),

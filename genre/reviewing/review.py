@@ -22,7 +22,7 @@ class NewGenreError(ValueError):
 
 
 @dataclass(frozen=True)
-class Decision:
+class ReviewedRow:
     """The genre of a row after a decision or an undo; None: not reviewed."""
 
     row: int
@@ -46,7 +46,7 @@ class Review:
         """Number of reviewed tracks."""
         return int(self.collection.is_reviewed.sum())
 
-    def decide(self, row: int, text: str, is_new: bool = False) -> Decision:
+    def decide(self, row: int, text: str, is_new: bool = False) -> ReviewedRow:
         """Save the genre of a track. A genre that differs from a known one in case only is the known one.
 
         Raises `GenreNameError`, `NewGenreError` unless `is_new`, and `OSError` when it could not be saved.
@@ -56,9 +56,9 @@ class Review:
         earlier = self.corrections.put(path, genre, self.collection.group(row))
         self._undo.append((row, earlier))
         self.collection.set_genre(row, genre)
-        return Decision(row, genre)
+        return ReviewedRow(row, genre)
 
-    def undo(self) -> Decision | None:
+    def undo(self) -> ReviewedRow | None:
         """Take back the last decision of this session, and return the genre of its track now; None: there is none."""
         if not self._undo:
             return None
@@ -66,7 +66,7 @@ class Review:
         genre = self.corrections.restore(self.collection.path(row), earlier) or None
         self._undo.pop()
         self.collection.set_genre(row, genre)
-        return Decision(row, genre)
+        return ReviewedRow(row, genre)
 
     def _resolve(self, text: str, is_new: bool) -> str:
         if text in self.collection.genres:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from genre import memory
 from genre.errors import TrainingError
 from genre.features import Clips, pairs, windows
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model.classifier import Classifier, head_of, to_device
 from genre.settings import PretrainSettings, TrainSettings
 from genre.training import workers
@@ -40,7 +40,7 @@ class PretrainingEpoch:
 
     epoch: int  # 1, 2, ...
     loss: float
-    matched: float  # share of the windows that are nearer to the other window of their pair than to other units
+    matched: float  # share of the windows that are nearer to the other window of their pair than to other instances
     learning_rate: float
     seconds: float
     windows_per_second: float
@@ -51,7 +51,7 @@ class Pretrainer:
     """Trains the body of a classifier, whose last layer is replaced by a projection until `body` is called.
 
     `settings` are those of training; their epochs and batch_size are already those of `pretraining`. With several
-    workers each takes its share of the pairs of every batch, and the loss is that of the complete batch; `shard` and
+    workers each takes its share of the pairs of every batch, and the loss is that of the complete batch; `worker` and
     `wrap` are as in `Trainer`. Raises `ConfigError` where there are too few pairs.
     """
 
@@ -62,23 +62,23 @@ class Pretrainer:
         settings: TrainSettings,
         pretraining: PretrainSettings,
         seed: int = 0,
-        shard: Shard = Shard(),
+        worker: Worker = Worker(),
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
-        self.settings, self.pretraining, self.seed, self.shard = settings, pretraining, seed, shard
+        self.settings, self.pretraining, self.seed, self.worker = settings, pretraining, seed, worker
         self.history: list[PretrainingEpoch] = []
         self._classifier, self._clips = classifier, clips
         self._device = classifier.mean.device
         self._frames = clips.shape.frames_in(settings.window_seconds)
         self._per_clip = windows.per_epoch(settings, clips.shape)
-        self._plan = pairs.plan(clips.total, self._per_clip, settings.batch_size, shard.world)
-        self._units = pairs.units_of(clips, pretraining.pairs)
+        self._plan = pairs.plan(clips.total, self._per_clip, settings.batch_size, worker.world)
+        self._instances = pairs.instances_of(clips, pretraining.pairs)
         self._head, self._last_layer = head_of(classifier), classifier.head
         size = self._last_layer.in_features
         projection = nn.Sequential(nn.Linear(size, size), nn.ReLU(inplace=True), nn.Linear(size, _PROJECTED))
         classifier.set_submodule(self._head, projection.to(self._device))
         self._autocast = autocast_type(settings.dtype, self._device, classifier)
-        normalise_over_workers(classifier.network, shard.world)
+        normalise_over_workers(classifier.network, worker.world)
         self._network = wrap(classifier.network)
         self._updates = Updates(classifier, settings, settings.epochs * self._plan.steps)
 
@@ -107,54 +107,56 @@ class Pretrainer:
     def _train_epoch(self, number: int) -> PretrainingEpoch:
         started = time.perf_counter()
         # all random numbers follow from the epoch's number, so that a resumed run equals an uninterrupted one
-        entropy = np.random.SeedSequence((self.seed, number, self.shard.rank))
+        entropy = np.random.SeedSequence((self.seed, number, self.worker.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         shape = (2 * self._plan.share, self._clips.shape.bins, self._frames)
         augment = Augmentation(self.settings, self._classifier, shape, 1, np.random.default_rng(entropy))
         self._network.train()
         sums = torch.zeros(2, device=self._device)
         batches = Timed(self._batches(number))
-        for spectrograms, peak_db, units in batches:
-            x, _ = augment(spectrograms, peak_db, torch.zeros_like(units))
-            sums += self._step(x, units)
-        loss, matched = (workers.sum_over_workers(sums) / (self._plan.steps * self.shard.world)).tolist()
+        for spectrograms, peak_db, instances in batches:
+            x, _ = augment(spectrograms, peak_db, torch.zeros_like(instances))
+            sums += self._step(x, instances)
+        loss, matched = (workers.sum_over_workers(sums) / (self._plan.steps * self.worker.world)).tolist()
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} in epoch {number}; lower train.learning_rate")
         seconds = time.perf_counter() - started
-        count = 2 * self._plan.steps * self._plan.share * self.shard.world
+        count = 2 * self._plan.steps * self._plan.share * self.worker.world
         rate = self._updates.learning_rate
         return PretrainingEpoch(number, loss, matched, rate, seconds, count / seconds, batches.wait_seconds)
 
     def _batches(self, number: int) -> Iterator[list[Tensor]]:
-        """Yield spectrograms, peaks and units of this worker's share of each batch, on the device."""
+        """Yield spectrograms, peaks and instances of this worker's share of each batch, on the device."""
         batch_size, seed = self.settings.batch_size, (self.seed, number)
         for batch in pairs.training_pairs(
-            self._clips, self._units, self._frames, self._per_clip, batch_size, seed, self.shard
+            self._clips, self._instances, self._frames, self._per_clip, batch_size, seed, self.worker
         ):
-            yield to_device(self._device, batch.spectrograms, batch.peak_db, self._units[batch.tracks])
+            yield to_device(self._device, batch.spectrograms, batch.peak_db, self._instances[batch.tracks])
 
-    def _step(self, x: Tensor, units: Tensor) -> Tensor:
+    def _step(self, x: Tensor, instances: Tensor) -> Tensor:
         """Take a step on windows (batch, bins, frames); return loss and share of matched windows, on the device."""
         with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
             projected = self._network(x.unsqueeze(1))
-        loss, matched = nt_xent(projected.float(), units, self.pretraining.temperature, self.shard)
+        loss, matched = nt_xent(projected.float(), instances, self.pretraining.temperature, self.worker)
         return torch.stack([self._updates.step(loss), matched])
 
 
-def nt_xent(projected: Tensor, units: Tensor, temperature: float, shard: Shard = Shard()) -> tuple[Tensor, Tensor]:
+def nt_xent(
+    projected: Tensor, instances: Tensor, temperature: float, worker: Worker = Worker()
+) -> tuple[Tensor, Tensor]:
     """Return the loss of this worker's windows among those of all workers, and the share that is matched.
 
-    `projected` is (n, dimensions), where `i` and `n / 2 + i` are a pair, and `units` (n,) are as in `pairs.units_of`.
-    The loss is the mean cross entropy of finding the other window of the pair by its cosine, divided by `temperature`.
-    Windows of the same unit are not compared, except the pair. A window is matched if its pair is the nearest. The mean
-    over the workers is the value of the complete batch.
+    `projected` is (n, dimensions), where `i` and `n / 2 + i` are a pair, and `instances` (n,) are those of
+    `pairs.instances_of`. The loss is the mean cross entropy of finding the other window of the pair by its cosine,
+    divided by `temperature`. Windows of the same instance are not compared, except the pair. A window is matched if its
+    pair is the nearest. The mean over the workers is the value of the complete batch.
     """
     own = nn.functional.normalize(projected, dim=1)
-    everything, all_units = gathered(own, shard), gathered(units, shard)
+    everything, all_instances = gathered(own, worker), gathered(instances, worker)
     count = len(own)
     rows = torch.arange(count, device=own.device)
-    pair = shard.rank * count + (rows + count // 2) % count
-    ignored = units.unsqueeze(1) == all_units
+    pair = worker.rank * count + (rows + count // 2) % count
+    ignored = instances.unsqueeze(1) == all_instances
     ignored[rows, pair] = False
     cosines = (own @ everything.T / temperature).masked_fill(ignored, -torch.inf)
     matched = (cosines.argmax(dim=1) == pair).float().mean()

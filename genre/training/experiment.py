@@ -18,7 +18,7 @@ from genre.features import SPLITS, Clips, Features, Manifest, splits, windows
 from genre.features.cache import ClipCache
 from genre.features.cache_folder import Report
 from genre.features.statistics import LevelStatistics
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model import calibration, checkpoint, finetuning, provenance
 from genre.model.card import ModelCard, weights_of
 from genre.model.classifier import Classifier
@@ -164,20 +164,20 @@ def trainer_for(
     experiment: Experiment,
     data: Data,
     device: torch.device,
-    shard: Shard = Shard(),
+    worker: Worker = Worker(),
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
 ) -> tuple[ModelCard, Trainer]:
     """Return the card of the model to train, and its trainer on `device`.
 
-    The initial weights are random, from the seed, or those of the saved model that `train.init_from` names. `shard` and
-    `wrap` are as in `Trainer`.
+    The initial weights are random, from the seed, or those of the saved model that `train.init_from` names. `worker`
+    and `wrap` are as in `Trainer`.
     """
     memory.reset_peak()
     torch.manual_seed(experiment.seed)
     card, classifier = initial(experiment.train, card_of(experiment, data.manifest), data.mean, data.std)
     classifier = classifier.to(device)
     trainer = Trainer(
-        classifier, data.train, data.valid, len(data.classes), experiment.train, experiment.seed, shard, wrap
+        classifier, data.train, data.valid, len(data.classes), experiment.train, experiment.seed, worker, wrap
     )
     return card, trainer
 
@@ -188,7 +188,7 @@ def save_best(folder: Location, card: ModelCard, trainer: Trainer, **facts: Any)
     `facts` are as in `save_weights`. The first worker saves. Return the predictions like `best_predictions`; all
     workers have to call this.
     """
-    if not trainer.shard.rank:
+    if not trainer.worker.rank:
         save_weights(folder, card, trainer, **facts)
     probabilities = best_predictions(trainer)
     if probabilities is not None:
@@ -201,10 +201,10 @@ def best_predictions(trainer: Trainer) -> Float32 | None:
 
     Return None in the others. All workers have to call this, since each machine may have only a share of the clips.
     """
-    if trainer.shard.rank and not trainer.shard.peers:
+    if trainer.worker.rank and not trainer.worker.peers:
         return None
     probabilities = trainer.best_predictions()
-    return None if trainer.shard.rank else probabilities
+    return None if trainer.worker.rank else probabilities
 
 
 def save_weights(folder: Location, card: ModelCard, trainer: Trainer, **facts: Any) -> None:

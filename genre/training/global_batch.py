@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 
 
-def gathered(values: Tensor, shard: Shard) -> Tensor:
+def gathered(values: Tensor, worker: Worker) -> Tensor:
     """Return the values of all workers, (world * n, ...), in the order of their ranks; all have to call this.
 
     `values` are (n, ...), equally many of each worker. The gradient that reaches a worker's own values is the sum of
     those of all workers.
     """
-    if shard.world == 1:
+    if worker.world == 1:
         return values
     count = len(values)
-    before = values.new_zeros((shard.rank * count, *values.shape[1:]))
-    after = values.new_zeros(((shard.world - shard.rank - 1) * count, *values.shape[1:]))
+    before = values.new_zeros((worker.rank * count, *values.shape[1:]))
+    after = values.new_zeros(((worker.world - worker.rank - 1) * count, *values.shape[1:]))
     total: Tensor = all_reduce(torch.cat([before, values, after]))  # type: ignore[no-untyped-call]
     return total
 

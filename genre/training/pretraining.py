@@ -16,7 +16,7 @@ from genre.features import Features, pairs, windows
 from genre.features.cache import CachedClips
 from genre.features.columns import combined
 from genre.features.sampling import Music
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model import checkpoint, provenance
 from genre.model.card import ModelCard
 from genre.settings import Config, PretrainSettings
@@ -66,13 +66,13 @@ def check(planned: Pretraining, music: Features, workers: int) -> ModelCard:
     names = combined(tracks["track_id"])
     if planned.settings.pairs == "group":
         names = combined(tracks["group"]).fill_null(names)
-    units = len(names.unique())
-    if units < 2:
+    count = len(names.unique())
+    if count < 2:
         raise ConfigError(
-            f"{music.folder}: {plural(len(tracks), 'track')} to learn from, of {plural(units, planned.settings.pairs)}"
+            f"{music.folder}: {plural(len(tracks), 'track')} to learn from, of {plural(count, planned.settings.pairs)}"
             "; the loss compares windows of different ones, so at least 2 are needed"
         )
-    if planned.settings.pairs == "group" and units == len(tracks):
+    if planned.settings.pairs == "group" and count == len(tracks):
         raise ConfigError(
             f"pretrain.pairs=group, but no two tracks to learn from in {music.folder} have the same group (artist); "
             "use pretrain.pairs=track"
@@ -87,7 +87,7 @@ def pretrainer_for(
     music: Features,
     cached: CachedClips,
     device: torch.device,
-    shard: Shard = Shard(),
+    worker: Worker = Worker(),
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
 ) -> tuple[ModelCard, Pretrainer]:
     """Return the card of the body to train, and its pretrainer on `device`, as `experiment.trainer_for` does."""
@@ -98,12 +98,12 @@ def pretrainer_for(
     if train.init_from:  # now, since it may be gone or replaced when the body is saved
         card = replace(card, facts={"learned_from": provenance.names_known_to(Location.of(train.init_from))})
     classifier = classifier.to(device)
-    return card, Pretrainer(classifier, cached.clips["train"], train, planned.settings, seed, shard, wrap)
+    return card, Pretrainer(classifier, cached.clips["train"], train, planned.settings, seed, worker, wrap)
 
 
 def save_body(folder: Location, card: ModelCard, music: Features, pretrainer: Pretrainer) -> None:
     """Save the weights and the facts of the pretraining; the first worker saves. `card` is that of `pretrainer_for`."""
-    if pretrainer.shard.rank:
+    if pretrainer.worker.rank:
         return
     history = [asdict(epoch) for epoch in pretrainer.history]
     facts = {

@@ -11,20 +11,20 @@ from genre.features.cache import CachedClips, ClipCache
 from genre.features.cache_folder import Report
 from genre.features.sampling import Share
 from genre.features.statistics import LevelStatistics
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.training import workers
 from genre.wording import plural
 
 
 def open_data(
-    cache: ClipCache, shard: Shard, machine: str, report: Report = lambda message: None, use_gpu: bool = False
-) -> tuple[CachedClips, Shard]:
-    """Open this machine's copy of the clips, and return it with the shard of this worker.
+    cache: ClipCache, worker: Worker, machine: str, report: Report = lambda message: None, use_gpu: bool = False
+) -> tuple[CachedClips, Worker]:
+    """Open this machine's copy of the clips, and return it with this worker.
 
     All workers of a training have to call this, each with the name of its `machine`. If the clips fit on every machine,
     each keeps all of them, else the clips of its workers (`Share`). A share depends on the number of workers and where
-    they run, and is copied again when these change. The returned shard then has `peers`: the place of this worker among
-    those of its machine.
+    they run, and is copied again when these change. The returned worker then has `peers`: its place among those of its
+    machine.
 
     Raises `TrainingError` in all workers when one cannot open its copy, or lacks the GPU that `use_gpu` requires.
     """
@@ -34,16 +34,16 @@ def open_data(
     names = [name for name, _, _ in states]
     count = len(set(names))
     if count == 1 or all(fits for _, fits, _ in states):
-        return _open(cache, report), shard
-    if not shard.rank:
+        return _open(cache, report), worker
+    if not worker.rank:
         report(f"not every machine can keep all clips: each of {plural(count, 'machine')} keeps a share")
     ranks = tuple(rank for rank, name in enumerate(names) if name == machine)
-    cached = _open(cache.of_share(Share(ranks, shard.world)), report)
+    cached = _open(cache.of_share(Share(ranks, worker.world)), report)
     sums = workers.gather(json.dumps(cached.statistics.to_json()))
     of_machines = [json.loads(sums[names.index(name)]) for name in dict.fromkeys(names)]
     statistics = LevelStatistics.merged(cache.features.shape, of_machines)
-    peers = Shard(ranks.index(shard.rank), len(ranks))
-    return replace(cached, statistics=statistics), replace(shard, peers=peers)
+    peers = Worker(ranks.index(worker.rank), len(ranks))
+    return replace(cached, statistics=statistics), replace(worker, peers=peers)
 
 
 def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:

@@ -18,7 +18,7 @@ from genre.arrays import Float32
 from genre.errors import TrainingError
 from genre.evaluation.metrics import Scores
 from genre.features import Clips, windows
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model.classifier import Classifier, predict, to_device
 from genre.settings import TrainSettings
 from genre.training import optimiser, workers
@@ -79,12 +79,12 @@ class Trainer:
         classes: int,
         settings: TrainSettings,
         seed: int = 0,
-        shard: Shard = Shard(),
+        worker: Worker = Worker(),
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
         self.classifier = classifier
         self.valid = valid
-        self.settings, self.seed, self.shard = settings, seed, shard
+        self.settings, self.seed, self.worker = settings, seed, worker
         self.history: list[Epoch] = []
         self.best: State = {}  # weights of the best epoch, after `run_to` of the last one
         self._train, self._classes = train, classes
@@ -92,8 +92,8 @@ class Trainer:
         self._autocast = autocast_type(settings.dtype, self._device, classifier)
         self._frames = train.shape.frames_in(settings.window_seconds)
         self._per_clip = windows.per_epoch(settings, train.shape)
-        self._plan = windows.plan(train.total, self._per_clip, settings.batch_size, shard.world)
-        self._validator = Validator(valid, classes, self._frames, settings.eval_windows, shard, self._autocast)
+        self._plan = windows.plan(train.total, self._per_clip, settings.batch_size, worker.world)
+        self._validator = Validator(valid, classes, self._frames, settings.eval_windows, worker, self._autocast)
         self._epochs_per_validation = epochs_per_validation(
             train.total * self._per_clip,
             valid.total * len(windows.eval_starts(self._frames, valid.shape.frames, settings.eval_windows)),
@@ -140,7 +140,7 @@ class Trainer:
     def train_epoch(self, number: int) -> TrainingPass:
         """Train epoch `number` (1, 2, ...) without validation. Raises `TrainingError` when the loss is not finite."""
         # all random numbers follow from the epoch's number, so that a resumed run equals an uninterrupted one
-        entropy = np.random.SeedSequence((self.seed, number, self.shard.rank))
+        entropy = np.random.SeedSequence((self.seed, number, self.worker.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         batch_shape = (self._plan.share, self._train.shape.bins, self._frames)
         augment = Augmentation(
@@ -152,10 +152,10 @@ class Trainer:
         for spectrograms, peak_db, labels in batches:
             total += self._step(*augment(spectrograms, peak_db, labels))
         # the only point of an epoch at which the host waits for the device
-        mean = float(workers.sum_over_workers(total)) / (self._plan.steps * self.shard.world)
+        mean = float(workers.sum_over_workers(total)) / (self._plan.steps * self.worker.world)
         if not math.isfinite(mean):
             raise TrainingError(f"the loss is {mean} in epoch {number}; lower train.learning_rate")
-        return TrainingPass(mean, self._plan.steps * self._plan.share * self.shard.world, batches.wait_seconds)
+        return TrainingPass(mean, self._plan.steps * self._plan.share * self.worker.world, batches.wait_seconds)
 
     def use_best(self) -> Classifier:
         """Load the weights of the best epoch into the classifier and return it."""
@@ -170,9 +170,9 @@ class Trainer:
         this when each machine has a share of the tracks.
         """
         best, settings = self.use_best(), self.settings
-        if self.shard.peers is None:
+        if self.worker.peers is None:
             return predict(best, self.valid, self._frames, settings.eval_windows)
-        own = predict(best, self.valid, self._frames, settings.eval_windows, shard=self.shard)
+        own = predict(best, self.valid, self._frames, settings.eval_windows, worker=self.worker)
         padded = np.zeros((len(own), self._classes), np.float32)
         padded[:, : own.shape[1]] = own
         total: Float32 = workers.sum_over_workers(torch.from_numpy(padded).to(self._device)).cpu().numpy()
@@ -235,7 +235,7 @@ class Trainer:
     def _batches(self, number: int) -> Iterator[list[Tensor]]:
         """Yield spectrograms, peaks and labels of this worker's share of each batch, on the device."""
         for batch in windows.training_windows(
-            self._train, self._frames, self._per_clip, self.settings.batch_size, (self.seed, number), self.shard
+            self._train, self._frames, self._per_clip, self.settings.batch_size, (self.seed, number), self.worker
         ):
             yield to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels)
 
@@ -263,7 +263,7 @@ class Trainer:
     def _finish_batch_statistics(self) -> None:
         """Make the running statistics of batch norm equal in all workers."""
         averaged = [self.evaluated.network] if self.evaluated is not self.classifier else []
-        workers.average_batch_statistics([self.classifier.network, *averaged], self.shard.world)
+        workers.average_batch_statistics([self.classifier.network, *averaged], self.worker.world)
 
     def _epochs_done(self) -> int:
         """Return the number of epochs whose results are in `history`."""

@@ -10,7 +10,7 @@ import torch
 
 from genre.evaluation import metrics
 from genre.features import Clips
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model.classifier import Classifier, predict
 from genre.training import workers
 
@@ -21,19 +21,19 @@ _TRAINING_COST = 3.0  # of a window, in forward passes: one forward pass, and a 
 
 @dataclass(frozen=True)
 class Validator:
-    """Computes loss and scores on `clips`; each of several workers predicts its shard of the tracks."""
+    """Computes loss and scores on `clips`; each of several workers predicts its share of the tracks."""
 
     clips: Clips
     classes: int
     frames: int  # of a window
     windows_per_clip: int
-    shard: Shard
+    worker: Worker
     autocast: torch.dtype | None
 
     def __call__(self, classifier: Classifier) -> tuple[float, metrics.Scores]:
         """Return the mean loss and the scores over all tracks; they do not depend on the number of workers."""
         probabilities = predict(
-            classifier, self.clips, self.frames, self.windows_per_clip, _BATCH, self.shard, self.autocast
+            classifier, self.clips, self.frames, self.windows_per_clip, _BATCH, self.worker, self.autocast
         )
         tracks = np.flatnonzero(probabilities.any(axis=1))
         counts = np.zeros((self.classes, self.classes))

@@ -19,11 +19,10 @@ from torch import nn
 from genre.errors import ConfigError, StorageError, TrainingError
 from genre.faults import describe
 from genre.features.cache import CachedClips, ClipCache
-from genre.features.windows import Shard
-from genre.model import checkpoint
+from genre.features.windows import Worker
 from genre.settings import Config
 from genre.storage import Location
-from genre.training import sharing
+from genre.training import sharing, trainer_state
 from genre.training.run_record import RunRecord
 from ray_jobs.engine import cli, cluster, machines, metrics, reporter
 from ray_jobs.engine.capacity import Capacity, is_cluster
@@ -44,7 +43,7 @@ class Trains(Protocol):
 
 # makes, from the clips of a machine, what trains there, and the function that saves the model at the end
 Begin = Callable[
-    [CachedClips, torch.device, Shard, Callable[[nn.Module], nn.Module]], tuple[Trains, Callable[[], object]]
+    [CachedClips, torch.device, Worker, Callable[[nn.Module], nn.Module]], tuple[Trains, Callable[[], object]]
 ]
 
 
@@ -132,31 +131,31 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
     setup: WorkerSetup = loop_config["setup"]
     torch.set_num_threads(setup.threads)
     context = ray.train.get_context()
-    shard = Shard(context.get_world_rank(), context.get_world_size())
+    worker = Worker(context.get_world_rank(), context.get_world_size())
     # batch statistics are averaged by the trainer, once an epoch; DDP would send them with every step
     wrap = functools.partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
     try:
         node = ray.get_runtime_context().get_node_id()
-        cached, shard = sharing.open_data(setup.cache, shard, node, setup.mailbox.put.remote, setup.use_gpu)
+        cached, worker = sharing.open_data(setup.cache, worker, node, setup.mailbox.put.remote, setup.use_gpu)
     except TrainingError as error:
         return str(error)
-    trainer, save = setup.begin(cached, get_device(), shard, wrap)
+    trainer, save = setup.begin(cached, get_device(), worker, wrap)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:
-            trainer.restore(checkpoint.load_state(Location.of(path) / "state.pt"))
+            trainer.restore(trainer_state.load(Location.of(path) / "state.pt"))
     elif setup.state is not None:
-        trainer.restore(checkpoint.load_state(setup.state))
+        trainer.restore(trainer_state.load(setup.state))
     try:
         for epoch in trainer.run():
             report = asdict(epoch)
             metrics.report_epoch(epoch.windows_per_second, epoch.data_wait_seconds)
-            if shard.rank:
+            if worker.rank:
                 ray.train.report(report)
                 continue
             setup.mailbox.put.remote(report)
             with tempfile.TemporaryDirectory() as path:
-                checkpoint.save_state(Location.of(path) / "state.pt", trainer.state())
+                trainer_state.save(Location.of(path) / "state.pt", trainer.state())
                 saved = ray.train.Checkpoint.from_directory(path)
                 ray.train.report(report, saved, checkpoint_upload_fn=functools.partial(_upload, setup.run))
     except TrainingError as error:
@@ -192,7 +191,7 @@ def _unlisted_state(run: Location) -> Location | None:
         return None
     checkpoints.delete()
     states = [run / info.base_name / "state.pt" for info in run.children() if info.base_name.startswith("checkpoint_")]
-    return next((state for state in reversed(states) if checkpoint.is_complete(state)), None)
+    return next((state for state in reversed(states) if trainer_state.is_complete(state)), None)
 
 
 def _resources(count: int, device: str, capacity: Capacity) -> dict[str, int]:

@@ -34,7 +34,7 @@ from genre.errors import ConfigError
 from genre.faults import describe
 from genre.report.rendering import html_page
 from genre.reviewing.collection import Filter, State
-from genre.reviewing.review import Decision, GenreNameError, NewGenreError, Review
+from genre.reviewing.review import GenreNameError, NewGenreError, Review, ReviewedRow
 from ray_jobs.pages import TEMPLATES
 from ray_jobs.pages.loopback import HEADERS, HOST, RefusedError, check_host
 from ray_jobs.pages.remote_audio import remote_audio
@@ -169,7 +169,7 @@ class _Handlers:
                 raise RefusedError(409, "nothing_to_undo", "nothing to undo since the start")
             return self._answer(decision)
 
-    def _answer(self, decision: Decision) -> Response:
+    def _answer(self, decision: ReviewedRow) -> Response:
         return JSONResponse(asdict(decision) | self._progress())
 
     def _progress(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import ray
 
 from genre.arrays import Float32
 from genre.evaluation import baseline, track_statistics
-from genre.evaluation.baseline import Baseline, Split
+from genre.evaluation.baseline import Baseline, LabelledStatistics
 from genre.features import Features, folds, streaming
 from genre.features.folds import NOT_TEST, Fold
 from genre.features.streaming import ChunkMeans, Extent, TrackMeans
@@ -36,7 +36,9 @@ def fit_baseline(
     splits = [features.tracks(name) for name in NOT_TEST]
     inputs = statistics(features, pa.concat_tables(splits), capacity)  # in one pass: files hold clips of all splits
     parts = np.split(inputs, [len(splits[0])])
-    train, valid = (Split(part, features.labels(tracks).to_numpy()) for part, tracks in zip(parts, splits, strict=True))
+    train, valid = (
+        LabelledStatistics(part, features.labels(tracks).to_numpy()) for part, tracks in zip(parts, splits, strict=True)
+    )
     return baseline.fit(train, valid, len(features.classes), class_weights)
 
 
@@ -44,7 +46,7 @@ def _fit_over_folds(features: Features, class_weights: bool, capacity: Capacity,
     tracks = features.tracks()
     fold = folds.assign(tracks, first.count, first.seed, first.splits)
     tracks = tracks.filter(pa.array(fold > 0))
-    split = Split(statistics(features, tracks, capacity), features.labels(tracks).to_numpy())
+    split = LabelledStatistics(statistics(features, tracks, capacity), features.labels(tracks).to_numpy())
     return baseline.fit_over_folds(split, fold[fold > 0], len(features.classes), class_weights)
 
 

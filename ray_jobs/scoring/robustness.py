@@ -18,12 +18,12 @@ import ray
 import torch
 
 from genre.arrays import Float32, Ints
-from genre.audio.isolation import IsolatedKernel
+from genre.audio.isolation import IsolatedFunction
 from genre.errors import AudioError, StorageError, last_line
 from genre.evaluation import robustness, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.changes import CHANGES
-from genre.evaluation.robustness import UNCHANGED, ChangedTrackKernel
+from genre.evaluation.robustness import UNCHANGED, ChangedTrackPreparer
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
 from genre.model.classifier import predict
@@ -158,11 +158,11 @@ def _predict_changed(
     if fitted is not None:
         models.append(lambda clips: fitted.predict(track_statistics.of_clips(clips)))
     limits = recipe.decoding
-    kernel = IsolatedKernel.shared(ChangedTrackKernel, recipe, memory_mb=limits.max_file_memory_mb)
+    preparer = IsolatedFunction.shared(ChangedTrackPreparer, recipe, memory_mb=limits.max_file_memory_mb)
     measured, predictions, failures = [], [], []
     for row, path in zip(rows, paths, strict=True):
         try:
-            track = kernel(path, limits.file_timeout_s)
+            track = preparer(path, limits.file_timeout_s)
         except AudioError as error:
             failures.append(f"{path}: {error.line}")
             continue

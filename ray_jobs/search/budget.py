@@ -35,7 +35,7 @@ _BISECTIONS = 30  # to find the share of time of an architecture
 
 
 @dataclass(frozen=True)
-class Estimate:
+class WallTime:
     """Expected wall time of the parts of a search, in seconds; `robustness` is a part of `judging`."""
 
     search: float
@@ -73,7 +73,7 @@ class Forecast:
         """Return the plan of the settings without a time limit."""
         return Plan.of(self.train, self.tune, self.costs)
 
-    def estimate(self, plan: Plan) -> Estimate:
+    def estimate(self, plan: Plan) -> WallTime:
         """Return the expected wall time of `plan`, assuming that early stopping does not stop the best trials."""
         trial = [self._seconds(name, epochs, self.searched) for name, epochs in plan.epochs.items()]
         trial = [max(1, self.tune.folds) * seconds for seconds in trial]
@@ -81,7 +81,7 @@ class Forecast:
         searched = [self._search_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
         finals = [self._final_work(name, epochs, plan) for name, epochs in plan.epochs.items()]
         scoring, robustness = self._judging(plan)
-        return Estimate(
+        return WallTime(
             self._wall_time(searched, trial), self._wall_time(finals, final), scoring + robustness, robustness
         )
 

@@ -21,7 +21,7 @@ from torch import distributed, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 
 # the longest wait for another process, which may be copying the clips to its machine; a dead one is noticed at once
 _TIMEOUT = timedelta(minutes=30)
@@ -33,30 +33,30 @@ Follow = Callable[..., object]
 
 
 @contextlib.contextmanager
-def process_group(follow: Follow, *arguments: Any) -> Iterator[Shard]:
-    """Within the block, run `follow(shard, *arguments)` in the other processes of this trial, if it has any.
+def process_group(follow: Follow, *arguments: Any) -> Iterator[Worker]:
+    """Within the block, run `follow(worker, *arguments)` in the other processes of this trial, if it has any.
 
-    Yields the shard of this process, the first. When the block fails because another process failed, raises the error
-    of that process.
+    Yields which worker this process is: the first. When the block fails because another process failed, raises the
+    error of that process.
     """
     group = ray.util.get_current_placement_group()
     if group is None or group.bundle_count == 1:
-        yield Shard()
+        yield Worker()
         return
-    shard = Shard(0, group.bundle_count)
+    worker = Worker(0, group.bundle_count)
     # port 0: any free one
     store = TCPStore(
-        ray.util.get_node_ip_address(), 0, shard.world, is_master=True, timeout=_TIMEOUT, wait_for_workers=False
+        ray.util.get_node_ip_address(), 0, worker.world, is_master=True, timeout=_TIMEOUT, wait_for_workers=False
     )
-    processes = [_start(group, rank) for rank in range(1, shard.world)]
+    processes = [_start(group, rank) for rank in range(1, worker.world)]
     others = [
-        process.join_and_follow.remote((store.host, store.port), Shard(rank, shard.world), follow, arguments)
+        process.join_and_follow.remote((store.host, store.port), Worker(rank, worker.world), follow, arguments)
         for rank, process in enumerate(processes, start=1)
     ]
     try:
         _wait_for_start(store, others)
-        with _joined(store, shard):
-            yield shard
+        with _joined(store, worker):
+            yield worker
         ray.wait(others, num_returns=len(others), timeout=_END_SECONDS)
     except RuntimeError as lost:
         raise _first_cause(others, lost) from None
@@ -117,18 +117,18 @@ class _Process:
     """Another process of a trial; it ends with the trial, which owns it."""
 
     def join_and_follow(
-        self, address: tuple[str, int], shard: Shard, follow: Follow, arguments: tuple[Any, ...]
+        self, address: tuple[str, int], worker: Worker, follow: Follow, arguments: tuple[Any, ...]
     ) -> None:
-        store = TCPStore(*address, shard.world, timeout=_TIMEOUT)
-        store.set(_key_of_start(shard.rank), "")
-        with _joined(store, shard):
-            follow(shard, *arguments)
+        store = TCPStore(*address, worker.world, timeout=_TIMEOUT)
+        store.set(_key_of_start(worker.rank), "")
+        with _joined(store, worker):
+            follow(worker, *arguments)
 
 
 @contextlib.contextmanager
-def _joined(store: TCPStore, shard: Shard) -> Iterator[None]:
+def _joined(store: TCPStore, worker: Worker) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, store=store, rank=shard.rank, world_size=shard.world, timeout=_TIMEOUT)
+    distributed.init_process_group(backend, store=store, rank=worker.rank, world_size=worker.world, timeout=_TIMEOUT)
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
 from genre.features.folds import NOT_TEST, Fold
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model import calibration
 from genre.model.card import ModelCard
 from genre.settings import Config
@@ -50,7 +50,7 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
     folder = TrialFolder(Location.of(spec.folder))
     record = replace(folder.record() or Record({}), settings=spec.settings).started()
     planned = space.experiment(base, spec.settings)
-    work: Split
+    work: SplitTraining
     if spec.repeats:
         source = TrialFolder(Location.of(spec.repeats))
         result = source.record()
@@ -61,11 +61,11 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
         missing = folds.of_search(base.tune.folds, base.seed)[len(record.folds) :]
         work = Folds(planned, cache, folder, resources, missing)
     else:
-        work = Split(planned, cache, folder, resources)
+        work = SplitTraining(planned, cache, folder, resources)
     log = Log(folder, record)
-    with distributed.process_group(_follow, work) as shard:
+    with distributed.process_group(_follow, work) as worker:
         try:
-            work.train(shard, log)
+            work.train(worker, log)
         except DivergenceError as error:
             log.fail(str(error))
             return
@@ -131,7 +131,7 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitTraining:
     """The training of a trial on the training split, in each of its processes. Only the first has a `log`."""
 
     planned: Experiment
@@ -139,37 +139,37 @@ class Split:
     folder: TrialFolder
     resources: TrialResources
 
-    def train(self, shard: Shard, log: Log | None) -> None:
+    def train(self, worker: Worker, log: Log | None) -> None:
         """Train and save the model. Raises `DivergenceError`."""
-        card, trainer = self._trainer(shard)
+        card, trainer = self._trainer(worker)
         _run(trainer.run(), trainer, log)
         experiment.save_best(self.folder.model, card, trainer)
 
-    def _trainer(self, shard: Shard, fold: Fold | None = None) -> tuple[ModelCard, Trainer]:
+    def _trainer(self, worker: Worker, fold: Fold | None = None) -> tuple[ModelCard, Trainer]:
         """Return the trainer of this process, with the state in the folder."""
         torch.set_num_threads(self.resources.threads)
         machine = ray.get_runtime_context().get_node_id()
         with _reading(self.cache.features):
-            cached, shard = sharing.open_data(cache_of(self.cache, fold), shard, machine)
+            cached, worker = sharing.open_data(cache_of(self.cache, fold), worker, machine)
         data = Data.of(cached.clips, cached.statistics, self.cache.features.manifest)
         number, device = fold.number if fold else 0, self.resources.torch_device()
         wrap = distributed.average_gradients
-        return trainer_for(self.planned, data, device, self.folder, number, shard=shard, wrap=wrap)
+        return trainer_for(self.planned, data, device, self.folder, number, worker=worker, wrap=wrap)
 
 
 @dataclass(frozen=True)
-class Folds(Split):
+class Folds(SplitTraining):
     """The trainings of a trial for the folds that are `missing`, one after another."""
 
     missing: list[Fold]
 
-    def train(self, shard: Shard, log: Log | None) -> None:
+    def train(self, worker: Worker, log: Log | None) -> None:
         """Train each fold, save its predictions, and the model of the first. Raises `DivergenceError`."""
         for fold in self.missing:
-            self._train_fold(fold, shard, log)
+            self._train_fold(fold, worker, log)
 
-    def _train_fold(self, fold: Fold, shard: Shard, log: Log | None) -> None:
-        card, trainer = self._trainer(shard, fold)
+    def _train_fold(self, fold: Fold, worker: Worker, log: Log | None) -> None:
+        card, trainer = self._trainer(worker, fold)
         _run(trainer.run(), trainer, log, fold.number)
         if fold.number == 1:
             probabilities = experiment.save_best(self.folder.model, card, trainer, **facts_of(fold))
@@ -181,7 +181,7 @@ class Folds(Split):
 
 
 @dataclass(frozen=True)
-class Repeat(Split):
+class Repeat(SplitTraining):
     """The final training with a trial's settings, on all tracks that are not test, to the epoch its folds chose."""
 
     count: int  # of the folds of the trial
@@ -189,9 +189,9 @@ class Repeat(Split):
     source: TrialFolder  # of the trial
     result: Record  # of the trial
 
-    def train(self, shard: Shard, log: Log | None) -> None:
+    def train(self, worker: Worker, log: Log | None) -> None:
         """Train without validation, and save the model with the predictions of the folds. Raises `DivergenceError`."""
-        card, trainer = self._trainer(shard, Fold.none_of(NOT_TEST))
+        card, trainer = self._trainer(worker, Fold.none_of(NOT_TEST))
         last = self.result.epochs_to_train(self.planned.train.epochs)
         _run(trainer.run_to(last, self.result.best_f1 or 0.0), trainer, log)
         if log is not None:
@@ -265,7 +265,7 @@ def _run(epochs: Iterator[Epoch], trainer: Trainer, log: Log | None, fold: int =
         raise DivergenceError(str(error)) from None
 
 
-def _follow(shard: Shard, work: Split) -> None:
+def _follow(worker: Worker, work: SplitTraining) -> None:
     """Train in a process other than the first; only the first one reports and writes."""
     with contextlib.suppress(DivergenceError):  # the loss is the same in all processes, and the first reports it
-        work.train(shard, None)
+        work.train(worker, None)

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from genre.model import checkpoint
 from genre.storage import Location
-from genre.training import fold_predictions
+from genre.training import fold_predictions, trainer_state
 from genre.training.trainer import Epoch, State
 
 # finished: has a model, after all epochs or when train.patience ended it; stopped: by early stopping or the time limit
@@ -142,11 +141,11 @@ class TrialFolder:
 
     def save_state(self, state: State, fold: int = 0) -> None:
         """Replace the trainer's state by that of `fold`; 0: of a training without folds."""
-        checkpoint.save_state(self._state, state | {"fold": fold} if fold else state)
+        trainer_state.save(self._state, state | {"fold": fold} if fold else state)
 
     def load_state(self, fold: int = 0) -> State | None:
         """Return the trainer's state after the last epoch of `fold`; None if there is none."""
-        state = checkpoint.load_state(self._state) if self._state.exists() else None
+        state = trainer_state.load(self._state) if self._state.exists() else None
         return None if state is None or state.pop("fold", 0) != fold else state
 
     def start_from(self, other: TrialFolder) -> None:

@@ -1,4 +1,4 @@
-"""Tag a collection on Ray: decoded and named by the same processes, or decoded on CPUs and named on GPUs.
+"""Tag a work on Ray: decoded and named by the same processes, or decoded on CPUs and named on GPUs.
 
 Decoding is most of the work. Without a GPU each process loads the models and does both, because two kinds of processes
 on the same CPUs would only add the transfer between them. Where there are GPUs, every CPU of every machine decodes, and
@@ -31,7 +31,7 @@ _CPUS_PER_GPU = 64  # of which a GPU names the files at least as fast as they de
 
 
 @dataclass(frozen=True)
-class Collection:
+class TagWork:
     """The files to tag, divided into blocks, and how. The objects are once in the memory of each machine."""
 
     objects: list[ray.ObjectRef[Any]]  # in a list, because Ray replaces a direct argument by the object
@@ -42,7 +42,7 @@ class Collection:
     @classmethod
     def of(
         cls, config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: KnownContents, workers: int
-    ) -> Collection:
+    ) -> TagWork:
         """Divide `pending` into blocks for `workers` processes."""
         size = block_size(len(pending), config.tag.batch_files, workers)
         objects = [ray.put(ensemble), ray.put(pending), ray.put(known)]
@@ -73,20 +73,20 @@ def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: Kn
     if not ensemble.is_exported and limits.gives_gpu(config.device):
         gpus = int(min(limits.gpus, max(machines.slots({"GPU": 1}), -(-workers // _CPUS_PER_GPU))))
         workers = min(workers, gpus * _CPUS_PER_GPU)
-        collection = Collection.of(config, ensemble, pending, known, workers)
-        yield from on_both(collection, min(gpus, collection.blocks), workers, share, "cuda")
+        work = TagWork.of(config, ensemble, pending, known, workers)
+        yield from on_both(work, min(gpus, work.blocks), workers, share, "cuda")
     else:
-        collection = Collection.of(config, ensemble, pending, known, workers)
-        yield from _on_cpus(collection, workers if capacity.is_cluster() else collection.blocks)
+        work = TagWork.of(config, ensemble, pending, known, workers)
+        yield from _on_cpus(work, workers if capacity.is_cluster() else work.blocks)
 
 
-def _on_cpus(collection: Collection, most: int) -> Iterator[pa.Table]:
+def _on_cpus(work: TagWork, most: int) -> Iterator[pa.Table]:
     """Decode and name the blocks in the same processes, with `most` blocks queued at a time."""
     task = ray.remote(num_cpus=1, max_retries=-1)(tag_block)
-    yield from blocks.completed(lambda block: task.remote(collection, block), collection.blocks, most, {"CPU": 1})
+    yield from blocks.completed(lambda block: task.remote(work, block), work.blocks, most, {"CPU": 1})
 
 
-def on_both(collection: Collection, gpus: int, workers: int, share: float, device: str) -> Iterator[pa.Table]:
+def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -> Iterator[pa.Table]:
     """Decode the blocks in tasks with a `share` of a CPU each, and name the genres by an actor on each of the `gpus`.
 
     At most `workers` blocks are being decoded, and at most as many more wait for an actor. `device` is what the actors
@@ -95,15 +95,15 @@ def on_both(collection: Collection, gpus: int, workers: int, share: float, devic
     decode = ray.remote(num_cpus=share, max_retries=-1)(decode_block)
     # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
     actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(TaggingActor)
-    taggers = [actor.remote(collection, device) for _ in range(gpus)]
-    left = iter(range(collection.blocks))
+    taggers = [actor.remote(work, device) for _ in range(gpus)]
+    left = iter(range(work.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
     naming: dict[ray.ObjectRef[Any], Any] = {}
     is_checked = False
     try:
         while True:
             room = min(workers - len(decoding), 2 * workers - len(decoding) - len(naming))
-            decoding += [decode.remote(collection, block) for _, block in zip(range(room), left, strict=False)]
+            decoding += [decode.remote(work, block) for _, block in zip(range(room), left, strict=False)]
             if not is_checked:  # when everything is queued, so that all machines start at once
                 blocks.require({"CPU": share})
                 blocks.require({"GPU": 1})
@@ -128,39 +128,39 @@ def on_both(collection: Collection, gpus: int, workers: int, share: float, devic
 class TaggingActor:
     """An actor that loads the models once and names the genres of decoded files."""
 
-    def __init__(self, collection: Collection, device: str) -> None:
-        self._collection, self._device = collection, device
+    def __init__(self, work: TagWork, device: str) -> None:
+        self._work, self._device = work, device
 
     def name(self, files: list[DecodedFile] | Exception) -> pa.Table | Exception:
         """Return the rows of a decoded block, or the error, which Ray would wrap in its own."""
         if isinstance(files, Exception):
             return files
         try:
-            return tag_rows.name_files(_tagger(self._collection, self._device), files)
+            return tag_rows.name_files(_tagger(self._work, self._device), files)
         except Exception as error:
             return portable(error)
 
 
-def decode_block(collection: Collection, block: int) -> list[DecodedFile] | Exception:
+def decode_block(work: TagWork, block: int) -> list[DecodedFile] | Exception:
     try:
         memory.keep_freed()
-        return collection.decode(block)
+        return work.decode(block)
     except Exception as error:
         return portable(error)
 
 
-def tag_block(collection: Collection, block: int) -> pa.Table | Exception:
+def tag_block(work: TagWork, block: int) -> pa.Table | Exception:
     try:
-        tagger = _tagger(collection, "cpu")
-        return tag_rows.name_files(tagger, collection.decode(block, tagger.decode))
+        tagger = _tagger(work, "cpu")
+        return tag_rows.name_files(tagger, work.decode(block, tagger.decode))
     except Exception as error:
         return portable(error)
 
 
-def _tagger(collection: Collection, device: str) -> Tagger:
+def _tagger(work: TagWork, device: str) -> Tagger:
     """Return the tagger of this process, which is loaded once."""
-    ensemble: SavedEnsemble = ray.get(collection.objects[0])
-    return _loaded(tuple(ensemble.addresses), collection.limits, device)
+    ensemble: SavedEnsemble = ray.get(work.objects[0])
+    return _loaded(tuple(ensemble.addresses), work.limits, device)
 
 
 @lru_cache(maxsize=1)

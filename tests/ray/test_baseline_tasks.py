@@ -13,7 +13,7 @@ from making import load
 from genre.arrays import Float32
 from genre.evaluation import baseline as machines
 from genre.evaluation import track_statistics
-from genre.evaluation.baseline import Split
+from genre.evaluation.baseline import LabelledStatistics
 from genre.features import SPLITS, Features
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
@@ -39,7 +39,7 @@ def features(home: Path) -> Features:
 def test_the_fitted_baseline_is_that_of_clips_in_memory(features: Features) -> None:
     fitted = ray.get(baseline.fit_baseline.remote(features, False, ONE_CPU))
     clips = load(features, *SPLITS)
-    splits = {name: Split(track_statistics.of_clips(each), each.labels) for name, each in clips.items()}
+    splits = {name: LabelledStatistics(track_statistics.of_clips(each), each.labels) for name, each in clips.items()}
     expected = machines.fit(splits["train"], splits["valid"], len(features.classes), class_weights=False)
     assert fitted.settings == expected.settings
     assert fitted.valid_f1 == expected.valid_f1

@@ -14,7 +14,7 @@ from saving import CLASSES, FEATURES, save_model, song
 from genre.config import load
 from genre.evaluation import robustness
 from genre.evaluation.changes import CHANGES
-from genre.evaluation.robustness import UNCHANGED, ChangedTrackKernel
+from genre.evaluation.robustness import UNCHANGED, ChangedTrackPreparer
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
 from genre.model.classifier import predict
@@ -63,7 +63,7 @@ def measure(
 
 def expected(tracks: pa.Table, rows: list[int], models: list[Location]) -> dict[str, float]:
     """Return macro F1 by change, computed in this process."""
-    kernel = ChangedTrackKernel(RECIPE)
+    kernel = ChangedTrackPreparer(RECIPE)
     changed = [kernel(tracks["path"][row].as_py()) for row in rows]
     answers = [[robustness.predict_changed(track, RECIPE.shape(), [load_model(model)])[0] for track in changed]
                for model in models]  # fmt: skip

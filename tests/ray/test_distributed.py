@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import distributed, nn
 
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from ray_jobs.search.distributed import average_gradients, process_group
 
 pytestmark = pytest.mark.ray
@@ -42,17 +42,17 @@ def in_group(group: PlacementGroup, function: Callable[[], T]) -> T:
     return result
 
 
-def gradient(shard: Shard) -> float:
+def gradient(worker: Worker) -> float:
     """Return the gradient of a weight whose input is rank + 1; the average over ranks 0, 1 and 2 is 2."""
     network = average_gradients(nn.Linear(1, 1, bias=False))
-    network(torch.full((1, 1), shard.rank + 1.0)).sum().backward()
+    network(torch.full((1, 1), worker.rank + 1.0)).sum().backward()
     (weight,) = network.parameters()
     assert weight.grad is not None
     return float(weight.grad)
 
 
-def fail(shard: Shard) -> None:
-    if shard.rank == 2:
+def fail(worker: Worker) -> None:
+    if worker.rank == 2:
         raise ValueError("rank 2 is out of memory")
     distributed.all_reduce(torch.zeros(1))
 
@@ -61,8 +61,8 @@ def test_gradients_are_averaged_over_all_processes_in_each_trial(group: Placemen
     def trial() -> list[float]:
         gradients = []
         for _ in range(2):  # a reused process joins a new group with each trial
-            with process_group(gradient) as shard:
-                gradients.append(gradient(shard))
+            with process_group(gradient) as worker:
+                gradients.append(gradient(worker))
         return gradients
 
     assert in_group(group, trial) == [2.0, 2.0]
@@ -80,7 +80,7 @@ def test_the_trial_raises_the_error_of_another_process(group: PlacementGroup) ->
 class Unloadable:
     """A callable that another process cannot load."""
 
-    def __call__(self, shard: Shard) -> None: ...
+    def __call__(self, worker: Worker) -> None: ...
 
     def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
         return unload, ()
@@ -100,7 +100,7 @@ def test_a_process_that_does_not_start_is_noticed_at_once(group: PlacementGroup)
 
 
 def test_the_other_processes_end_with_the_trial(group: PlacementGroup) -> None:
-    def follow(shard: Shard) -> None:
+    def follow(worker: Worker) -> None:
         distributed.barrier()
         time.sleep(3600)
 
@@ -114,5 +114,5 @@ def test_the_other_processes_end_with_the_trial(group: PlacementGroup) -> None:
 
 
 def average_gradient() -> float:
-    with process_group(gradient) as shard:
-        return gradient(shard)
+    with process_group(gradient) as worker:
+        return gradient(worker)

@@ -46,7 +46,7 @@ model, music, target = sys.argv[1:]
 config = load(None, ["output=s3://bucket/both", "tag.batch_files=2"])
 ensemble = SavedEnsemble.read([Location.of(model)], 0.0)
 with cluster.connected(config.cluster, config.output):
-    collection = distributed.Collection.of(config, ensemble, list_files(music), KnownContents.none(), workers=3)
+    collection = distributed.TagWork.of(config, ensemble, list_files(music), KnownContents.none(), workers=3)
     pq.write_table(pa.concat_tables(distributed.on_both(collection, 1, 3, 1.0, "cpu")), target)
 """
 

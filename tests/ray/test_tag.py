@@ -206,7 +206,7 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
     config, ensemble = load(None, ["tag.batch_files=2"]), SavedEnsemble.read([Location.of(model)], 0.8)
     ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
     try:
-        collection = distributed.Collection.of(config, ensemble, files, KnownContents.none(), workers=2)
+        collection = distributed.TagWork.of(config, ensemble, files, KnownContents.none(), workers=2)
         rows = pa.concat_tables(distributed.on_both(collection, 1, 2, 1.0, "cpu")).sort_by("path")
         with pytest.raises(DeviceError, match="torch sees no GPU"):
             list(distributed.on_both(collection, 1, 2, 1.0, "cuda"))

@@ -18,6 +18,7 @@ from test_train import SETTINGS, write_features
 
 from genre.model import checkpoint
 from genre.storage import Location
+from genre.training import trainer_state
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -67,7 +68,7 @@ def test_a_failed_upload_of_a_checkpoint_ends_the_job_and_the_next_one_resumes(
         assert "Traceback" not in failed.stderr
         saved = states(Location.of(OUTPUT))
         assert len(saved) == 1
-        assert all(checkpoint.is_complete(state) for state in saved)
+        assert all(trainer_state.is_complete(state) for state in saved)
         server.fault = healthy
         resumed = train()
         assert resumed.returncode == 0, resumed.stderr

@@ -21,7 +21,7 @@ from genre import report
 from genre.config import validate
 from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.evaluation import baseline, track_statistics
-from genre.evaluation.baseline import Baseline, Split
+from genre.evaluation.baseline import Baseline, LabelledStatistics
 from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
@@ -188,9 +188,9 @@ def check_rows_learned_from(view: Features, rows: dict[str, Entry], fitted: Base
     assert rows["classical"].valid_f1 == pytest.approx(fitted.valid_f1, abs=1e-4)
 
 
-def split_of(view: Features, part: str) -> Split:
+def split_of(view: Features, part: str) -> LabelledStatistics:
     clips = load(view, part)[part]
-    return Split(track_statistics.of_clips(clips), clips.labels)
+    return LabelledStatistics(track_statistics.of_clips(clips), clips.labels)
 
 
 def test_the_reference_rows_learned_from_the_same_tracks(output: Location) -> None:

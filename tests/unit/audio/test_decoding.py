@@ -13,9 +13,9 @@ import pytest
 from library import encoded_by_pyav
 
 from genre.audio import containers, recordings
-from genre.audio.isolation import IsolatedKernel
+from genre.audio.isolation import IsolatedFunction
 from genre.errors import AudioError, Reason
-from genre.features.preparation import PreparedTrack, TrackKernel
+from genre.features.preparation import PreparedTrack, TrackPreparer
 from genre.features.recipe import Recipe
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 
@@ -162,12 +162,12 @@ def test_a_damaged_mpeg4_file_raises_only_audio_errors(rng: np.random.Generator)
 
 def prepare_all(folder: Path, count: int, seed: int) -> collections.Counter[str]:
     """Decode a folder of damaged files in a child process and count the outcomes; each must be an expected one."""
-    kernel = IsolatedKernel(TrackKernel, RECIPE)
+    runner = IsolatedFunction(TrackPreparer, RECIPE)
     outcomes: collections.Counter[str] = collections.Counter()
     try:
         for case, path in zip(damage.cases(count, seed), damage.write(folder, count, seed), strict=True):
             try:
-                track = kernel(str(path), 30.0)
+                track = runner(str(path), 30.0)
             except AudioError as error:
                 outcome = error.reason.value
             else:
@@ -177,7 +177,7 @@ def prepare_all(folder: Path, count: int, seed: int) -> collections.Counter[str]
             assert case.outcome is None or outcome in case.outcome, f"{path.name}: {outcome}"
             outcomes[outcome] += 1
     finally:
-        kernel.close()
+        runner.close()
     assert not outcomes["crashed"] + outcomes["timed_out"]
     return outcomes
 

@@ -8,21 +8,21 @@ from making import make_clips
 from sklearn.metrics import f1_score
 
 from genre.evaluation import baseline, track_statistics
-from genre.evaluation.baseline import Baseline, Split
+from genre.evaluation.baseline import Baseline, LabelledStatistics
 
 
-def split(tracks: int, classes: int, seed: int = 0) -> Split:
+def split(tracks: int, classes: int, seed: int = 0) -> LabelledStatistics:
     clips = make_clips(tracks, classes, seed=seed)
-    return Split(track_statistics.of_clips(clips), clips.labels)
+    return LabelledStatistics(track_statistics.of_clips(clips), clips.labels)
 
 
-def rings(tracks: int, seed: int) -> Split:
+def rings(tracks: int, seed: int) -> LabelledStatistics:
     """Return three classes that no linear machine separates: balls of different radius."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, tracks)
     points = rng.standard_normal((tracks, 8))
     points *= ((labels + 0.6) / np.linalg.norm(points, axis=1))[:, None]
-    return Split(points.astype(np.float32), labels)
+    return LabelledStatistics(points.astype(np.float32), labels)
 
 
 def fit(classes: int, tracks: int = 24, class_weights: bool = False, known: int = 0) -> Baseline:
@@ -104,10 +104,12 @@ def test_weighted_classes_are_weighted_copies_in_the_approximation(monkeypatch: 
     """Weighting the rare class by 3 and the other by 1 equals three copies of each of its tracks."""
     monkeypatch.setattr(baseline, "_COMPONENTS", 10)
     rare, common = rings(20, seed=0), rings(60, seed=1)
-    train = Split(np.concatenate([rare.statistics, common.statistics]), np.repeat([0, 1], [20, 60]))
+    train = LabelledStatistics(np.concatenate([rare.statistics, common.statistics]), np.repeat([0, 1], [20, 60]))
     machine = baseline._nystroem(train)
     gram, right = baseline._normal_equations(machine, train, class_weights=True)
-    copies = Split(np.concatenate([rare.statistics] * 3 + [common.statistics]), np.repeat([0, 1], [60, 60]))
+    copies = LabelledStatistics(
+        np.concatenate([rare.statistics] * 3 + [common.statistics]), np.repeat([0, 1], [60, 60])
+    )
     copied_gram, copied_right = baseline._normal_equations(machine, copies, class_weights=False)
     np.testing.assert_allclose(gram, copied_gram * 80 / 120)
     np.testing.assert_allclose(right, copied_right * 80 / 120, atol=1e-9)

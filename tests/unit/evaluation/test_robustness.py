@@ -11,12 +11,12 @@ import soundfile
 from sounds import chord
 
 from genre.arrays import Float32
-from genre.audio.isolation import IsolatedKernel
+from genre.audio.isolation import IsolatedFunction
 from genre.errors import AudioError, Reason
 from genre.evaluation import changes, metrics, robustness
-from genre.evaluation.robustness import ChangedTrackKernel
+from genre.evaluation.robustness import ChangedTrackPreparer
 from genre.features import Clips
-from genre.features.preparation import TrackKernel
+from genre.features.preparation import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.report import Entry, SeedRun, entries
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
@@ -41,13 +41,13 @@ def unchanged(sound: changes.Sound) -> changes.Sound:
 
 
 def changed(paths: list[str], change: changes.Change) -> Clips:
-    kernel = ChangedTrackKernel(RECIPE, {"change": change})
-    return Clips.unlabelled([kernel(path)["change"] for path in paths], RECIPE.shape())
+    preparer = ChangedTrackPreparer(RECIPE, {"change": change})
+    return Clips.unlabelled([preparer(path)["change"] for path in paths], RECIPE.shape())
 
 
 def test_no_change_gives_the_features_of_prepare(paths: list[str]) -> None:
     clips = changed(paths, unchanged)
-    expected = [clip for path in paths for clip in TrackKernel(RECIPE)(path).clips]
+    expected = [clip for path in paths for clip in TrackPreparer(RECIPE)(path).clips]
     assert [row.tobytes() for row in clips.spectrograms] == [clip.spectrogram for clip in expected]
     np.testing.assert_array_equal(clips.peak_db, np.array([clip.peak_db for clip in expected], np.float32))
     assert clips.track.tolist() == [0, 1, 1]
@@ -70,7 +70,7 @@ def test_every_model_predicts_every_change(paths: list[str]) -> None:
         rows = [clips.spectrograms[clips.track == row].mean(axis=(0, 1)) for row in range(len(clips.track_ids))]
         return np.stack(rows)[:, :3].astype(np.float32)
 
-    track = ChangedTrackKernel(RECIPE)(paths[1])
+    track = ChangedTrackPreparer(RECIPE)(paths[1])
     assert list(track) == list(changes.CHANGES)
     predictions = robustness.predict_changed(track, RECIPE.shape(), [model, lambda clips: 2 * model(clips)])
     assert predictions.shape == (2, len(changes.CHANGES), 3)
@@ -80,17 +80,17 @@ def test_every_model_predicts_every_change(paths: list[str]) -> None:
 
 
 def test_the_child_gives_the_clips_of_this_process(paths: list[str]) -> None:
-    kernel = IsolatedKernel(ChangedTrackKernel, RECIPE)
-    with contextlib.closing(kernel):
-        assert kernel(paths[0], 60.0) == ChangedTrackKernel(RECIPE)(paths[0])
+    preparer = IsolatedFunction(ChangedTrackPreparer, RECIPE)
+    with contextlib.closing(preparer):
+        assert preparer(paths[0], 60.0) == ChangedTrackPreparer(RECIPE)(paths[0])
 
 
 def test_limits_of_decoding_hold_for_changed_audio(paths: list[str]) -> None:
     limits = DecodingSettings(max_track_seconds=3.0)
-    kernel = ChangedTrackKernel(RECIPE.model_copy(update={"decoding": limits}))
-    assert kernel(paths[0])
+    preparer = ChangedTrackPreparer(RECIPE.model_copy(update={"decoding": limits}))
+    assert preparer(paths[0])
     with pytest.raises(AudioError, match="max_track_seconds=3") as raised:
-        kernel(paths[1])
+        preparer(paths[1])
     assert raised.value.reason == Reason.ABSURD_HEADER
 
 
@@ -122,7 +122,7 @@ def test_macro_f1_is_the_mean_over_the_runs() -> None:
 def test_a_missing_track_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "another.wav").touch()  # in an empty folder the storage would be away
     with pytest.raises(AudioError) as raised:
-        ChangedTrackKernel(RECIPE)(str(tmp_path / "gone.wav"))
+        ChangedTrackPreparer(RECIPE)(str(tmp_path / "gone.wav"))
     assert raised.value.reason == Reason.UNREADABLE
 
 

@@ -13,7 +13,7 @@ from making import make_clips
 
 from genre.errors import ConfigError
 from genre.features import Clips, pairs
-from genre.features.windows import Shard, Windows
+from genre.features.windows import Windows, Worker
 
 
 def clips_of(counts: list[int], groups: list[int], seed: int = 0) -> Clips:
@@ -34,18 +34,18 @@ music = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, ma
 def test_a_partner_is_of_the_same_unit_and_of_another_track_where_there_is_one(clips: Clips, seed: int) -> None:
     rows = np.arange(len(clips))
     for kind in ("track", "group"):
-        units = pairs.units_of(clips, "group" if kind == "group" else "track")
-        partner = pairs.partners(clips, units, rows, np.random.default_rng(seed))
+        instances = pairs.instances_of(clips, "group" if kind == "group" else "track")
+        partner = pairs.partners(clips, instances, rows, np.random.default_rng(seed))
         own, other = clips.track[rows], clips.track[partner]
-        assert (units[own] == units[other]).all()
-        has_others = np.bincount(units, minlength=units.max() + 1)[units[own]] > 1
+        assert (instances[own] == instances[other]).all()
+        has_others = np.bincount(instances, minlength=instances.max() + 1)[instances[own]] > 1
         assert ((own != other) == has_others).all()
 
 
 def test_every_clip_of_the_other_tracks_is_as_likely() -> None:
     clips = clips_of([1, 2, 3, 2], [0, 0, 0, 1])
     row = int(np.flatnonzero(clips.track == 1)[0])
-    drawn = pairs.partners(clips, pairs.units_of(clips, "group"), np.full(8000, row), np.random.default_rng(0))
+    drawn = pairs.partners(clips, pairs.instances_of(clips, "group"), np.full(8000, row), np.random.default_rng(0))
     counts = np.bincount(drawn, minlength=len(clips))
     assert (counts[np.isin(clips.track, (1, 3))] == 0).all()
     assert counts[np.isin(clips.track, (0, 2))] == pytest.approx(2000, abs=200)
@@ -53,9 +53,9 @@ def test_every_clip_of_the_other_tracks_is_as_likely() -> None:
 
 def epoch(clips: Clips, world: int, seed: int = 0) -> list[list[Windows]]:
     """Return the batches of each worker, of 12 windows over all of them."""
-    units = pairs.units_of(clips, "track")
-    shards = [Shard(rank, world) for rank in range(world)]
-    return [list(pairs.training_pairs(clips, units, 16, 3, 12, (seed, 1), shard)) for shard in shards]
+    instances = pairs.instances_of(clips, "track")
+    shards = [Worker(rank, world) for rank in range(world)]
+    return [list(pairs.training_pairs(clips, instances, 16, 3, 12, (seed, 1), worker)) for worker in shards]
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -86,8 +86,8 @@ def test_a_machine_with_a_share_of_the_clips_makes_as_many_steps() -> None:
     clips = make_clips(tracks=12)
     shared = replace(clips, spectrograms=clips.spectrograms[:5], peak_db=clips.peak_db[:5], track=clips.track[:5])
     shared = replace(shared, everywhere=np.ones(12, np.int64))
-    shard = Shard(1, 2, peers=Shard(0, 1))
-    batches = list(pairs.training_pairs(shared, pairs.units_of(shared, "track"), 16, 4, 12, (0, 1), shard))
+    worker = Worker(1, 2, peers=Worker(0, 1))
+    batches = list(pairs.training_pairs(shared, pairs.instances_of(shared, "track"), 16, 4, 12, (0, 1), worker))
     assert [len(batch.tracks) for batch in batches] == [6] * 4
     assert max(batch.tracks.max() for batch in batches) < 5
 

@@ -16,7 +16,7 @@ from genre.corpora.synthetic.styles import STYLES
 from genre.evaluation import changes
 from genre.evaluation.changes import Sound
 from genre.features import near_copies, sketches
-from genre.features.preparation import TrackKernel
+from genre.features.preparation import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.settings import Config
 
@@ -24,7 +24,7 @@ RECIPE = Recipe.of(Config.model_validate({"audio": {"clip_seconds": 8}}))
 
 
 def sketch_of(samples: Float32, rate: int = SAMPLE_RATE, recipe: Recipe = RECIPE) -> bytes | None:
-    track = TrackKernel(recipe).track(recordings.of_samples(samples, rate, recipe.audio))
+    track = TrackPreparer(recipe).track(recordings.of_samples(samples, rate, recipe.audio))
     return sketches.sketch(track.clips, track.end_seconds, recipe.shape())
 
 

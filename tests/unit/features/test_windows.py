@@ -13,12 +13,12 @@ from making import make_clips
 from genre.arrays import Bytes
 from genre.errors import ConfigError
 from genre.features import Clips, Shape, windows
-from genre.features.windows import Shard, Windows
+from genre.features.windows import Windows, Worker
 
 
 def epoch(clips: Clips, world: int = 1, seed: int = 0, frames: int = 16, batch: int = 6) -> list[list[Windows]]:
     """Return the batches of each worker."""
-    return [list(windows.training_windows(clips, frames, 2, batch, (seed, 1), Shard(r, world))) for r in range(world)]
+    return [list(windows.training_windows(clips, frames, 2, batch, (seed, 1), Worker(r, world))) for r in range(world)]
 
 
 def joined(batches: list[Windows]) -> Bytes:
@@ -109,7 +109,7 @@ def test_training_windows_of_any_size_are_parts_of_clips_shared_without_overlap(
     assume(min(batch_size, len(clips) * per_clip) // world >= 2)
     plan = windows.plan(len(clips), per_clip, batch_size, world)
     epochs = [
-        list(windows.training_windows(clips, frames, per_clip, batch_size, (seed,), Shard(rank, world)))
+        list(windows.training_windows(clips, frames, per_clip, batch_size, (seed,), Worker(rank, world)))
         for rank in range(world)
     ]
     for batches in epochs:
@@ -181,8 +181,8 @@ def part_of(clips: Clips, rows: list[int]) -> Clips:
 def test_machines_with_shares_draw_their_part_of_every_batch_from_their_own_clips() -> None:
     clips = numbered_clips(tracks=25, per_track=1, frames=40)
     parts = [part_of(clips, [row for row in range(25) if row % 3 in held]) for held in ((0, 1), (2,))]
-    shards = [(0, Shard(0, 3, Shard(0, 2))), (0, Shard(1, 3, Shard(1, 2))), (1, Shard(2, 3, Shard(0, 1)))]
-    epochs = [list(windows.training_windows(parts[m], 16, 2, 12, (0, 1), shard)) for m, shard in shards]
+    shards = [(0, Worker(0, 3, Worker(0, 2))), (0, Worker(1, 3, Worker(1, 2))), (1, Worker(2, 3, Worker(0, 1)))]
+    epochs = [list(windows.training_windows(parts[m], 16, 2, 12, (0, 1), worker)) for m, worker in shards]
     plan = windows.plan(25, 2, 12, 3)
     assert [len(batches) for batches in epochs] == [plan.steps] * 3
     for (machine, _), batches in zip(shards, epochs, strict=True):
@@ -196,8 +196,8 @@ def test_machines_with_shares_draw_their_part_of_every_batch_from_their_own_clip
 
 def test_a_machine_with_too_few_clips_repeats_some() -> None:
     clips = numbered_clips(tracks=20, per_track=1, frames=40)
-    shard = Shard(0, 2, Shard(0, 1))
-    batches = list(windows.training_windows(part_of(clips, [0, 1, 2]), 16, 2, 8, (0, 1), shard))
+    worker = Worker(0, 2, Worker(0, 1))
+    batches = list(windows.training_windows(part_of(clips, [0, 1, 2]), 16, 2, 8, (0, 1), worker))
     assert [len(batch.labels) for batch in batches] == [4] * 5
 
 
@@ -207,7 +207,7 @@ def test_shares_are_evaluated_once_by_the_workers_of_their_machine() -> None:
     for held in range(2):
         part = part_of(clips, [row for row in range(40) if row // 2 % 2 == held])
         for rank in range(2):
-            for batch in windows.evaluation_windows(part, 40, 1, 5, Shard(2 * held + rank, 4, Shard(rank, 2))):
+            for batch in windows.evaluation_windows(part, 40, 1, 5, Worker(2 * held + rank, 4, Worker(rank, 2))):
                 check_windows(batch, clips, 40)
                 seen += batch.spectrograms[:, 0, 0].tolist()
     assert sorted(seen) == list(range(40))
@@ -217,7 +217,7 @@ def test_shares_are_evaluated_once_by_the_workers_of_their_machine() -> None:
 
 
 def evaluated(clips: Clips, world: int = 1, batch: int = 7) -> list[list[Windows]]:
-    return [list(windows.evaluation_windows(clips, 16, 3, batch, Shard(r, world))) for r in range(world)]
+    return [list(windows.evaluation_windows(clips, 16, 3, batch, Worker(r, world))) for r in range(world)]
 
 
 def test_evaluation_windows_are_evenly_spaced_from_end_to_end() -> None:
@@ -272,7 +272,7 @@ def test_evaluation_takes_the_same_windows_of_each_clip_with_any_number_of_worke
     clips = numbered_clips(tracks, per_track, clip_frames)
     seen: list[tuple[int, int]] = []
     for rank in range(world):
-        for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, Shard(rank, world)):
+        for batch in windows.evaluation_windows(clips, frames, per_clip, batch_size, Worker(rank, world)):
             assert len(batch.labels) <= 2 * batch_size
             check_windows(batch, clips, frames)
             seen += zip(batch.spectrograms[:, 0, 0].tolist(), batch.spectrograms[:, 0, 1].tolist(), strict=True)

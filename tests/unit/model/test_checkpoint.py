@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from saving import save_model
@@ -105,20 +104,6 @@ def test_other_features_are_refused_and_the_difference_is_named(folder: Location
 def test_differences_name_nested_keys() -> None:
     lines = differences({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4})
     assert lines == ["a.c is 5, expected 2", "d is None, expected 3", "e is 4, expected None"]
-
-
-def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
-    state: dict[str, Any] = {"x": {"y": torch.arange(3)}, "n": [1, None, "z"], "f": 0.5}
-    checkpoint.save_state(Location.of(tmp_path) / "state.pt", state)
-    loaded = checkpoint.load_state(Location.of(tmp_path) / "state.pt")
-    assert torch.equal(loaded.pop("x")["y"], state.pop("x")["y"])
-    assert loaded == state
-
-
-def test_a_state_that_would_execute_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"x": np.random.default_rng}, tmp_path / "state.pt")
-    with pytest.raises(Exception, match=r"[Uu]nsupported|weights_only"):
-        checkpoint.load_state(Location.of(tmp_path) / "state.pt")
 
 
 def test_the_label_is_the_architecture_and_its_pretrained_weights(folder: Location) -> None:

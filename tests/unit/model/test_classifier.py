@@ -14,7 +14,7 @@ from torch import nn
 
 from genre import features
 from genre.features import Clips, windows
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model import checkpoint
 from genre.model.classifier import Classifier, predict, predict_and_embed
 from genre.storage import Location
@@ -130,14 +130,14 @@ def test_shards_add_up_exactly(world: int) -> None:
     clips = make_clips(tracks=17, per_track=2)
     classifier = classifier_of(clips)
     complete = predict(classifier, clips, 20, 3, 8)
-    parts = [predict(classifier, clips, 20, 3, 8, Shard(rank, world)) for rank in range(world)]
+    parts = [predict(classifier, clips, 20, 3, 8, Worker(rank, world)) for rank in range(world)]
     assert np.array_equal(sum(parts), complete)
     assert max((part > 0).any(axis=1).sum() for part in parts) < 17
 
 
 def test_a_shard_may_be_empty() -> None:
     clips = make_clips(tracks=2)
-    assert predict(classifier_of(clips), clips, 20, 3, 8, Shard(1, 2)).shape == (2, 0)
+    assert predict(classifier_of(clips), clips, 20, 3, 8, Worker(1, 2)).shape == (2, 0)
 
 
 def test_the_batch_size_is_bounded() -> None:

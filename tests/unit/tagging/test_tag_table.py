@@ -13,7 +13,7 @@ from saving import CLASSES, save_model, song
 
 from genre import Tagger, spreadsheet
 from genre.audio import tags
-from genre.audio.isolation import IsolatedKernel
+from genre.audio.isolation import IsolatedFunction
 from genre.corpora import MISSING
 from genre.errors import ArtifactError, AudioError, ConfigError, Reason, StorageError
 from genre.model.saved_model import SavedEnsemble
@@ -170,7 +170,7 @@ def test_a_file_without_read_permission_is_a_failure_and_retried(
     music = tmp_path / "music"
     song(music / "private.wav")
 
-    def refuse(kernel: IsolatedKernel, path: str, timeout: float) -> None:
+    def refuse(kernel: IsolatedFunction, path: str, timeout: float) -> None:
         raise AudioError(Reason.UNREADABLE, "Permission denied")
 
     def denied(location: Location) -> str:
@@ -178,7 +178,7 @@ def test_a_file_without_read_permission_is_a_failure_and_retried(
 
     tagger = Tagger.load(model)
     with monkeypatch.context() as patch:
-        patch.setattr(IsolatedKernel, "__call__", refuse)
+        patch.setattr(IsolatedFunction, "__call__", refuse)
         patch.setattr(Location, "sha256", denied)
         assert tag_all(tmp_path / "tags", ensemble, tagger, music) == ["private.wav"]
     assert "Permission denied" in (tmp_path / "tags" / "failures.csv").read_text()

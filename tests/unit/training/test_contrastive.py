@@ -20,14 +20,14 @@ from genre.config import differences, load
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Clips, Features
 from genre.features.cache import ClipCache
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.model import checkpoint, finetuning
 from genre.model.card import read_card, write_card
 from genre.model.classifier import Classifier, head_of
 from genre.model.saved_model import SavedModel
 from genre.settings import CacheSettings, Config, PretrainSettings, TrainSettings
 from genre.storage import Location
-from genre.training import experiment, pretraining
+from genre.training import experiment, pretraining, trainer_state
 from genre.training.contrastive import Pretrainer, PretrainingEpoch, nt_xent
 from genre.training.experiment import Experiment
 from genre.training.pretraining import Pretraining
@@ -37,7 +37,7 @@ OFF: dict[str, Any] = {"mixstyle": 0, "gain_db": 0, "equaliser_db": 0, "mel_mask
 
 
 def pretrainer(
-    shard: Shard = Shard(),
+    worker: Worker = Worker(),
     wrap: Any = lambda module: module,
     clips: Clips = CLIPS,
     pairs: Literal["track", "group"] = "track",
@@ -48,7 +48,7 @@ def pretrainer(
     basic = {"epochs": 3, "batch_size": 16, "window_seconds": 0.5, "windows_per_clip": 4, "mixup": 0, "dtype": "fp32"}
     settings = TrainSettings(**basic | changes)
     classifier = Classifier(network, *statistics(CLIPS), CLIPS.shape.range_db)
-    return Pretrainer(classifier, clips, settings, PretrainSettings(pairs=pairs), 0, shard, wrap)
+    return Pretrainer(classifier, clips, settings, PretrainSettings(pairs=pairs), 0, worker, wrap)
 
 
 def without_times(history: list[PretrainingEpoch]) -> list[PretrainingEpoch]:
@@ -64,13 +64,13 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def test_the_loss_is_that_of_the_definition() -> None:
     torch.manual_seed(0)
-    projected, units = torch.randn(10, 6), torch.tensor([0, 1, 2, 3, 1] * 2)
-    loss, matched = nt_xent(projected, units, 0.3)
+    projected, instances = torch.randn(10, 6), torch.tensor([0, 1, 2, 3, 1] * 2)
+    loss, matched = nt_xent(projected, instances, 0.3)
     losses, nearest = [], []
     for i in range(10):
         pair = (i + 5) % 10
         compared = {j: torch.cosine_similarity(projected[i], projected[j], dim=0) / 0.3 for j in range(10)}
-        compared = {j: value for j, value in compared.items() if units[j] != units[i] or j == pair}
+        compared = {j: value for j, value in compared.items() if instances[j] != instances[i] or j == pair}
         losses.append(-(compared[pair] - torch.stack(list(compared.values())).logsumexp(0)))
         nearest.append(max(compared, key=lambda j: float(compared[j])) == pair)
     torch.testing.assert_close(loss, torch.stack(losses).mean())
@@ -91,7 +91,7 @@ def _pretrain_as_one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     parallel = nn.parallel.DistributedDataParallel
-    made = pretrainer(Shard(rank, 2), lambda network: parallel(network, broadcast_buffers=False), **OFF)
+    made = pretrainer(Worker(rank, 2), lambda network: parallel(network, broadcast_buffers=False), **OFF)
     gradients = first_gradients(made)
     list(made.run())
     torch.save((gradients, without_times(made.history), made.body().state_dict()), f"{folder}/{rank}")
@@ -102,10 +102,10 @@ def _pretrain_as_one_of_two(rank: int, folder: str) -> None:
 
 def first_gradients(made: Pretrainer) -> dict[str, Tensor]:
     """Return the gradients of the first batch, before any step."""
-    spectrograms, peak_db, units = next(made._batches(1))
+    spectrograms, peak_db, instances = next(made._batches(1))
     made._network.train()
     projected = made._network(made._classifier.normalised(spectrograms, peak_db).unsqueeze(1))
-    loss, _ = nt_xent(projected, units, 0.2, made.shard)
+    loss, _ = nt_xent(projected, instances, 0.2, made.worker)
     loss.backward()  # type: ignore[no-untyped-call]
     return {
         name: tensor.grad.clone() for name, tensor in made._classifier.named_parameters() if tensor.grad is not None
@@ -140,9 +140,9 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(tmp_path: Path) -> No
     uninterrupted, interrupted, resumed = (pretrainer(ema=0.5) for _ in range(3))
     list(uninterrupted.run())
     next(interrupted.run())
-    checkpoint.save_state(Location.of(tmp_path) / "state.pt", interrupted.state())
+    trainer_state.save(Location.of(tmp_path) / "state.pt", interrupted.state())
     torch.manual_seed(99)
-    resumed.restore(checkpoint.load_state(Location.of(tmp_path) / "state.pt"))
+    resumed.restore(trainer_state.load(Location.of(tmp_path) / "state.pt"))
     assert [epoch.epoch for epoch in resumed.run()] == [2, 3]
     assert without_times(resumed.history) == without_times(uninterrupted.history)
     assert same(resumed.body().state_dict(), uninterrupted.body().state_dict())

@@ -11,7 +11,7 @@ from genre.errors import TrainingError
 from genre.features import Features, Shape
 from genre.features.cache import ClipCache
 from genre.features.manifest import Manifest
-from genre.features.windows import Shard
+from genre.features.windows import Worker
 from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import sharing
@@ -23,4 +23,4 @@ def test_a_worker_on_a_gpu_that_torch_does_not_see_ends_the_training(tmp_path: P
     manifest = Manifest(fingerprint="", shape=Shape(1, 1, 80.0, 1.0), classes=[])
     cache = ClipCache(Features(Location.of(tmp_path), manifest), CacheSettings(), (), "")
     with pytest.raises(TrainingError, match="torch sees no GPU on "):
-        sharing.open_data(cache, Shard(0, 1), "machine", use_gpu=True)
+        sharing.open_data(cache, Worker(0, 1), "machine", use_gpu=True)

@@ -18,12 +18,11 @@ from torch import nn
 
 from genre import architectures
 from genre.errors import ConfigError, TrainingError
-from genre.features.windows import Shard
-from genre.model import checkpoint
+from genre.features.windows import Worker
 from genre.model.classifier import Classifier, predict
 from genre.settings import TrainSettings
 from genre.storage import Location
-from genre.training import optimiser, workers
+from genre.training import optimiser, trainer_state, workers
 from genre.training.trainer import Epoch, Trainer
 from genre.training.validation import epochs_per_validation
 
@@ -39,11 +38,11 @@ def settings(**changes: Any) -> TrainSettings:
     return TrainSettings(**basic | changes)
 
 
-def trainer(seed: int = 0, shard: Shard = Shard(), wrap: Any = lambda module: module, **changes: Any) -> Trainer:
+def trainer(seed: int = 0, worker: Worker = Worker(), wrap: Any = lambda module: module, **changes: Any) -> Trainer:
     torch.manual_seed(seed)
     network = architectures.build("cnn", {"width": 4, "depth": 3}, TRAIN.shape.bins, CLASSES)
     classifier = Classifier(network, *statistics(TRAIN), TRAIN.shape.range_db)
-    return Trainer(classifier, TRAIN, VALID, CLASSES, settings(**changes), seed, shard, wrap)
+    return Trainer(classifier, TRAIN, VALID, CLASSES, settings(**changes), seed, worker, wrap)
 
 
 def run(trainer: Trainer) -> list[Epoch]:
@@ -107,11 +106,11 @@ def test_a_resumed_training_equals_an_uninterrupted_one(changes: dict[str, Any],
     run(uninterrupted)
     interrupted = trainer(**changes)
     next(interrupted.run())
-    checkpoint.save_state(Location.of(tmp_path) / "state.pt", interrupted.state())
+    trainer_state.save(Location.of(tmp_path) / "state.pt", interrupted.state())
     run(interrupted)  # epochs after the saved state are lost
     torch.manual_seed(99)
     resumed = trainer(seed=0, **changes)
-    resumed.restore(checkpoint.load_state(Location.of(tmp_path) / "state.pt"))
+    resumed.restore(trainer_state.load(Location.of(tmp_path) / "state.pt"))
     assert [epoch.epoch for epoch in run(resumed)] == [2, 3]
     assert without_times(resumed.history) == without_times(uninterrupted.history)
     assert same(weights(resumed), weights(uninterrupted))
@@ -244,7 +243,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 def test_a_batch_too_small_for_the_workers_is_refused() -> None:
     with pytest.raises(ConfigError, match="5 workers"):
-        trainer(shard=Shard(0, 5))
+        trainer(worker=Worker(0, 5))
 
 
 PLAIN_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -275,7 +274,7 @@ def test_validation_adds_up_over_shards_exactly(world: int, monkeypatch: pytest.
         return values
 
     for rank in range(world):
-        part = trainer(shard=Shard(rank, world))
+        part = trainer(worker=Worker(rank, world))
         part.classifier.load_state_dict(alone.classifier.state_dict())
         monkeypatch.setattr(workers, "sum_over_workers", keep)
         part._validator(part.classifier)
@@ -288,7 +287,7 @@ def _train_as_one_of_three(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=3)
     parallel = nn.parallel.DistributedDataParallel
-    made = trainer(shard=Shard(rank, 3), wrap=lambda network: parallel(network, broadcast_buffers=False), ema=0.5)
+    made = trainer(worker=Worker(rank, 3), wrap=lambda network: parallel(network, broadcast_buffers=False), ema=0.5)
     run(made)
     torch.save(
         {"history": without_times(made.history), "weights": weights(made), "best": made.best}, f"{folder}/{rank}"
