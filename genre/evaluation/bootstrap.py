@@ -10,17 +10,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from genre.arrays import Float32, Float64, Ints
 from genre.evaluation.metrics import SCORES, labels, macro_scores
 
 Groups = Sequence[Any] | npt.NDArray[Any]
+Key = TypeVar("Key", bound=Hashable)
 
 _ROUNDING = 1e-12  # scores closer than this are equal
 _BLOCK = 4_000_000  # resampled tracks in memory at a time
@@ -28,12 +30,12 @@ _BLOCK = 4_000_000  # resampled tracks in memory at a time
 
 def bootstrap_scores(
     truth: npt.ArrayLike,
-    predicted: Mapping[str, npt.ArrayLike],
+    predicted: Mapping[Key, npt.ArrayLike],
     n_classes: int,
     groups: Groups | None = None,
     draws: int = 2000,
     seed: int = 0,
-) -> dict[str, dict[str, Float64]]:
+) -> dict[Key, dict[str, Float64]]:
     """Return accuracy, precision, recall and f1 of each model on `draws` resampled test sets, each of shape (draws,).
 
     `predicted` holds (tracks,) or (seeds, tracks) of each model. All of them are scored on the same resampled tracks,
@@ -49,26 +51,36 @@ def bootstrap_scores(
             )
     if not true.size:
         return {model: {name: np.zeros(draws) for name in SCORES} for model in models}
-    is_true = _one_hot(true, n_classes)
-    drawn: dict[str, dict[str, list[Float64]]] = {model: {name: [] for name in SCORES} for model in models}
+    is_true = _indicator(true, n_classes)
+    # rows: the tracks that are rightly predicted as each class, then those that are wrongly predicted as it
+    outcomes = {
+        model: [_indicator(run + n_classes * (run != true), 2 * n_classes) for run in runs]
+        for model, runs in models.items()
+    }
+    drawn: dict[Key, dict[str, list[Float64]]] = {model: {name: [] for name in SCORES} for model in models}
     for weights in _resamples(len(true), groups, draws, seed):
-        support = weights @ is_true
-        for model, runs in models.items():
-            by_run = [_scores_of_run(weights, is_true, support, _one_hot(run, n_classes)) for run in runs]
+        support = (is_true @ weights).T
+        for model, runs_of_model in outcomes.items():
+            by_run = [_scores_of_run(each @ weights, support) for each in runs_of_model]
             for name in SCORES:
                 drawn[model][name].append(np.mean([scores[name] for scores in by_run], axis=0))
     return {model: {name: np.concatenate(blocks) for name, blocks in scores.items()} for model, scores in drawn.items()}
 
 
-def _one_hot(classes: Ints, n_classes: int) -> Float32:
-    """Return (tracks, n_classes), 1 in the column of each track's class."""
-    columns: Float32 = (classes[:, None] == np.arange(n_classes)).astype(np.float32)
-    return columns
+def _indicator(classes: Ints, n_classes: int) -> csr_array:
+    """Return (n_classes, tracks), 1 in the row of each track's class. Sparse: a track costs one addition."""
+    ones, tracks = np.ones(len(classes), np.float32), np.arange(len(classes), dtype=np.int32)
+    return csr_array((ones, (classes, tracks)), shape=(n_classes, len(classes)))
 
 
-def _scores_of_run(weights: Float32, is_true: Float32, support: Float32, is_predicted: Float32) -> dict[str, Float64]:
-    """Return the scores of one run on each resampled test set, whose tracks are counted by `weights`."""
-    return macro_scores(weights @ (is_true * is_predicted), support, weights @ is_predicted)
+def _scores_of_run(counts: Float32, support: Float32) -> dict[str, Float64]:
+    """Return the scores of one run on each resampled test set: (draws,).
+
+    `counts` is (2 * classes, draws), the tracks predicted rightly and wrongly as each class; `support` is
+    (draws, classes).
+    """
+    right, wrong = np.split(counts, 2)
+    return macro_scores(right.T, support, (right + wrong).T)
 
 
 def interval(drawn: Float64, observed: float, level: float = 0.95) -> tuple[float, float]:
@@ -127,9 +139,9 @@ def _group_indices(groups: Groups) -> Ints:
 
 
 def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Iterator[Float32]:
-    """Yield the number of times that each track is in each resampled test set, in blocks of shape (draws, tracks).
+    """Yield the number of times that each track is in each resampled test set, in blocks of shape (tracks, draws).
 
-    Multinomial counts are equivalent to drawing with replacement, and turn scoring into matrix products.
+    Multinomial counts are equivalent to drawing with replacement, and turn scoring into sparse matrix products.
     """
     unit_of = np.arange(tracks) if groups is None else _group_indices(groups)
     if len(unit_of) != tracks:
@@ -139,4 +151,4 @@ def _resamples(tracks: int, groups: Groups | None, draws: int, seed: int) -> Ite
     block = max(1, _BLOCK // tracks)
     for start in range(0, draws, block):
         counts = random.multinomial(units, np.full(units, 1 / units), size=min(block, draws - start))
-        yield counts[:, unit_of].astype(np.float32)
+        yield np.ascontiguousarray(counts.T, dtype=np.float32)[unit_of]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genre.arrays import Float64
+from genre.arrays import Float64, Ints
 from genre.evaluation import bootstrap, metrics
 from genre.evaluation.metrics import SCORES, PerClass
 from genre.report.board import Board, Entry
@@ -23,6 +22,8 @@ RANK_RULE = (
     "other rows and have no rank."
 )
 _UNRANKED = ("default", "ensemble", "neighbours")  # kinds of rows
+
+Draws = dict[str, Float64]  # each of `SCORES` on resampled test sets, (draws,)
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,18 @@ def tabulate(board: Board) -> Table:
     """Score every entry of `board` and rank the rows by `RANK_RULE`; the board's seed determines the bootstrap."""
     n_classes = len(board.classes)
     predicted = {entry.name: entry.predicted for entry in board.entries}
-    draws = bootstrap.bootstrap_scores(board.truth, predicted, n_classes, board.groups, DRAWS, board.seed)
+    averaged = {
+        entry.name: metrics.decisions(entry.mean_probabilities)
+        for entry in board.entries
+        if entry.kind == "network" and len(entry.runs) > 1
+    }
+    both = {(name, False): each for name, each in predicted.items()}
+    both |= {(name, True): each for name, each in averaged.items()}
+    drawn = bootstrap.bootstrap_scores(board.truth, both, n_classes, board.groups, DRAWS, board.seed)
+    draws = {name: drawn[name, False] for name in predicted}
     means = {name: metrics.mean_scores(board.truth, each, n_classes) for name, each in predicted.items()}
     ordered = sorted(board.entries, key=lambda entry: (-means[entry.name]["f1"], entry.name))
-    ensembled = _ensembled(board, draws)
+    ensembled = {name: _ensembled(board, each, drawn[name, True], draws[name]) for name, each in averaged.items()}
     ranks, p_values = _rank({entry.name: draws[entry.name]["f1"] for entry in ordered if entry.kind not in _UNRANKED})
     rows = []
     for entry in ordered:
@@ -112,19 +121,11 @@ def tabulate(board: Board) -> Table:
     return Table(board, rows)
 
 
-def _ensembled(board: Board, draws: Mapping[str, dict[str, Float64]]) -> dict[str, Ensembled]:
-    """Return the scores of the mean of the seeds of each network with several; `draws` are those of single seeds."""
-    n_classes = len(board.classes)
-    networks = [entry for entry in board.entries if entry.kind == "network" and len(entry.runs) > 1]
-    predicted = {entry.name: metrics.decisions(entry.mean_probabilities) for entry in networks}
-    drawn = bootstrap.bootstrap_scores(board.truth, predicted, n_classes, board.groups, DRAWS, board.seed)
-    ensembled = {}
-    for name, classes in predicted.items():
-        scores = metrics.mean_scores(board.truth, classes, n_classes)
-        f1, accuracy = (_estimate([scores[key]], drawn[name][key]) for key in ("f1", "accuracy"))
-        p_value = bootstrap.p_value_of_no_difference(drawn[name]["f1"] - draws[name]["f1"])
-        ensembled[name] = Ensembled(f1, accuracy, p_value)
-    return ensembled
+def _ensembled(board: Board, predicted: Ints, drawn: Draws, of_seeds: Draws) -> Ensembled:
+    """Return the scores of the mean of a network's seeds, and the p-value against the mean score of the seeds."""
+    scores = metrics.mean_scores(board.truth, predicted, len(board.classes))
+    f1, accuracy = (_estimate([scores[key]], drawn[key]) for key in ("f1", "accuracy"))
+    return Ensembled(f1, accuracy, bootstrap.p_value_of_no_difference(drawn["f1"] - of_seeds["f1"]))
 
 
 def _rank(f1_draws: dict[str, Float64]) -> tuple[dict[str, int], dict[str, float | None]]:
@@ -142,7 +143,7 @@ def _rank(f1_draws: dict[str, Float64]) -> tuple[dict[str, int], dict[str, float
 def _row(
     board: Board,
     entry: Entry,
-    draws: dict[str, Float64],
+    draws: Draws,
     rank: int | None,
     tied: bool,
     p_value: float | None,
