@@ -24,7 +24,7 @@ def run(config: Config) -> None:
         report.best_network(target)  # raises if there is no board: the lease would make the folder of a wrong output
     with lease.held(config.output, "leaderboard"):  # `tune` may write the same board
         table = report.write(_merged(others) if others else report.read_board(target), target)
-    printing.show(report.text_table(table))
+    printing.show(report.text_table(table, printing.width(report.TEXT_WIDTH)))
     cli.console().print(f"report: {target / 'leaderboard.html'}")
 
 

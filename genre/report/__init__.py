@@ -14,10 +14,11 @@ from genre.report.files import best_network, read_board, write
 from genre.report.merging import merge
 from genre.report.search import Search, Status, Trial
 from genre.report.table import Row, Table, tabulate
-from genre.report.text import text_table
+from genre.report.text import TEXT_WIDTH, text_table
 
 __all__ = [
     "JUDGED",
+    "TEXT_WIDTH",
     "Board",
     "Compared",
     "ComparedRow",

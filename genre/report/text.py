@@ -19,7 +19,7 @@ from genre.spreadsheet import inert
 
 V = TypeVar("V")
 
-WIDTH = 110  # columns of the terminal
+TEXT_WIDTH = 110  # columns of text that is not for a terminal
 NAME_WIDTH = 20
 TERMINAL = {  # column: its short heading
     "accuracy": "accuracy",
@@ -60,18 +60,23 @@ def inert_cell(value: V) -> V | str:
     return inert(" ".join(value.split()))  # Python 3.11 does not quote a carriage return
 
 
-def text_table(table: Table) -> str:
-    """Return the advice and the table in lines of at most `WIDTH` columns."""
-    advice = textwrap.fill(advise(table).sentence, WIDTH)
-    missing = [textwrap.fill(sentence, WIDTH) for sentence in table.board.missing_notes]
+def text_table(table: Table, width: int = TEXT_WIDTH) -> str:
+    """Return the advice and the table in lines of at most `width` columns, at least 80.
+
+    The last columns of the leaderboard are left out where they do not fit.
+    """
+    width = max(width, 80)
+    advice = textwrap.fill(advise(table).sentence, width)
+    missing = [textwrap.fill(sentence, width) for sentence in table.board.missing_notes]
     if not table.rows:
         return "\n".join([advice, *missing])
-    legend = "= tied: no significant difference on these tracks   * reference row, not a candidate"
-    gaps = [textwrap.fill(sentence, WIDTH) for sentence in mean_gaps(table)]
-    return "\n".join([advice, "", *_lines(table.without_defaults()), "", legend, *_versions(table), *missing, *gaps])
+    legend = ["= tied: no significant difference on these tracks", "* reference row, not a candidate"]
+    gaps = [textwrap.fill(sentence, width) for sentence in mean_gaps(table)]
+    ranking = _ranking(table.without_defaults(), width)
+    return "\n".join([advice, "", *ranking, "", *legend, *_versions(table), *missing, *gaps])
 
 
-def _lines(table: Table) -> Iterator[str]:
+def _ranking(table: Table, width: int) -> Iterator[str]:
     by_key = {column.key: column for column in (*SCORE_COLUMNS, *COST_COLUMNS)}
     columns: list[Column] = [by_key[key] for key in TERMINAL]
     lines = [["rank", "model", "macro F1 [95 %]", *TERMINAL.values()]]
@@ -79,6 +84,8 @@ def _lines(table: Table) -> Iterator[str]:
         name = textwrap.shorten(row.entry.name, NAME_WIDTH, placeholder="…") + "*" * row.entry.is_reference
         f1 = f"{row.f1.mean:.3f} [{row.f1.low:.2f} {row.f1.high:.2f}]"
         lines.append([rank_text(row), name, f1, *(column.text(record) for column in columns)])
+    while len(next(_aligned(lines, left=(1, 2)))) > width:
+        lines = [line[:-1] for line in lines]
     yield from _aligned(lines, left=(1, 2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 
@@ -12,3 +13,8 @@ def show(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its exit
+
+
+def width(otherwise: int) -> int:
+    """Return the columns of the terminal on standard output; `otherwise` where it is a file or a pipe."""
+    return shutil.get_terminal_size((otherwise, 0)).columns

@@ -42,6 +42,14 @@ def test_the_terminal_table_is_narrow_and_complete(full: Board) -> None:
     assert "\t" not in text
 
 
+@pytest.mark.parametrize(("width", "last"), [(80, "recall"), (94, "training"), (110, "clips/s")])
+def test_columns_that_do_not_fit_the_terminal_are_left_out(full: Board, width: int, last: str) -> None:
+    long_name = dataclasses.replace(full.entries[0], name="a-very-long-name-" * 4)
+    lines = text_table(tabulate(dataclasses.replace(full, entries=[*full.entries, long_name])), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert next(line for line in lines if line.startswith("rank")).split()[-1] == last
+
+
 def test_the_terminal_shows_the_mean_difference_on_another_split() -> None:
     text = text_table(tabulate(boards.everything()))
     assert "the same networks score" in text.splitlines()[-1]
