@@ -57,7 +57,7 @@ SETTINGS: dict[str, Any] = {
 }
 # parts of a leaderboard that depend on the clock, the machine or the commit
 VOLATILE = {
-    "busy", "clips_per_second", "command", "commands", "commit", "created", "hardware", "latency_ms",
+    "busy", "clips_per_second", "command", "commands", "commit", "created", "hardware", "judged_from", "latency_ms",
     "makespan_seconds", "memory_mb", "search_seconds", "seconds", "sha256", "started", "train_seconds", "versions",
 }  # fmt: skip
 

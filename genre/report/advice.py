@@ -11,6 +11,7 @@ from genre.evaluation.bootstrap import interval
 from genre.report.board import SeedRun
 from genre.report.columns import unchanged_f1
 from genre.report.formats import joined, seconds
+from genre.report.promises import promises
 from genre.report.table import ALPHA, Row, Table
 from genre.report.tuning import tunings
 from genre.wording import plural
@@ -20,6 +21,7 @@ SMALLER = 2.0  # ratio of parameters that is worth mentioning
 FRAGILE = 0.05  # loss of macro F1 on changed tracks that is worth mentioning
 GROUPS = 20  # test groups (or tracks) below which a bootstrap of them is unreliable
 SEEDS = 3  # seed runs of every network from which a ranking is not provisional
+USABLE = 0.5  # share of the tracks that get a genre, from which a network may replace one that names none
 LATE = 0.8  # share of its epochs: a training whose best epoch comes later was still improving
 
 
@@ -30,6 +32,7 @@ class Advice:
     sentence: str
     reasons: list[str] = field(default_factory=list)
     pick: Row | None = None
+    warning: str = ""  # the first of the reasons, where the network is of no use to the job tag as it is
 
 
 def advise(table: Table) -> Advice:
@@ -49,6 +52,7 @@ def advise(table: Table) -> Advice:
     if best.entry.kind == "classical":
         return _no_better_than_baseline(best, table, caveats)
     others = [row for row in networks if row is not best]
+    warning = _names_nothing(best, table)
     reasons = [*caveats, *_against_networks(best, others), *_against_baseline(best, table)]
     reasons += [
         *_search(best, table),
@@ -60,7 +64,9 @@ def advise(table: Table) -> Advice:
         *_resolution(best, table),
     ]
     provisional = " for now" if caveats and others else ""
-    return Advice(f"Use {best.entry.name}{provisional}: {_scores(best, table)}.", reasons, best)
+    if warning:
+        reasons.insert(0, warning)
+    return Advice(f"Use {best.entry.name}{provisional}: {_scores(best, table)}.", reasons, best, warning)
 
 
 def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Advice:
@@ -70,7 +76,7 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
         "Label more tracks, or search longer with a larger tune.minutes, tune.trials or train.epochs. "
         "The baseline is a reference and cannot tag music."
     ]
-    networks, pick = table.of("network"), None
+    networks, pick, warning = table.of("network"), None, ""
     if networks:
         first = networks[0]
         equal = first.rank == best.rank
@@ -79,8 +85,33 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
             f"The best network is {first.entry.name}, which the job tag uses: {_scores(first, table)}; {relation}."
         )
         pick = first if equal else None
-    reasons += [*caveats, *_majority(table.of("majority")), *_few_groups(table), *_resolution(best, table)]
-    return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick)
+        warning = _names_nothing(first, table)
+    reasons += [
+        *filter(None, [warning]),
+        *caveats,
+        *_majority(table.of("majority")),
+        *_few_groups(table),
+        *_resolution(best, table),
+    ]
+    return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick, warning)
+
+
+def _names_nothing(best: Row, table: Table) -> str:
+    """Return a warning where `best` is never certain enough to report a genre, with what to use instead; else ""."""
+    promised = {promise.name: promise for promise in promises(table)}
+    own = promised.get(best.entry.name)
+    if own is None or own.named:
+        return ""
+    tied = [row.entry.name for row in table.of("network") if row.rank == best.rank]
+    usable = [promised[name] for name in tied if name in promised and promised[name].named >= USABLE]
+    instead = ""
+    if usable:
+        share = f"{100 * usable[0].named:.0f} % of these tracks"
+        instead = f" {usable[0].name}, of the same rank, names a genre for {share}."
+    return (
+        f"With {best.entry.name} the job tag names no genre, only unknown: {own.source} do not prove that "
+        f"{100 * own.precision:.0f} % of its genres would be correct.{instead} A lower min_precision promises less."
+    )
 
 
 def _scores(row: Row, table: Table) -> str:

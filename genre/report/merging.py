@@ -50,6 +50,7 @@ def merge(boards: Mapping[str, Board]) -> Board:
         search=_merged_search(searches),
         compared=[*(other for board in merged for other in board.compared), *different],
         missing=_missing(merged, entries),
+        judged_from="",
     )
 
 

@@ -66,7 +66,8 @@ def text_table(table: Table, width: int = TEXT_WIDTH) -> str:
     The last columns of the leaderboard are left out where they do not fit.
     """
     width = max(width, 80)
-    advice = textwrap.fill(advise(table).sentence, width)
+    advised = advise(table)
+    advice = "\n".join(textwrap.fill(text, width) for text in (advised.sentence, advised.warning) if text)
     missing = [textwrap.fill(sentence, width) for sentence in table.board.missing_notes]
     if not table.rows:
         return "\n".join([advice, *missing])

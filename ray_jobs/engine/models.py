@@ -23,7 +23,8 @@ def find_models(config: Config) -> list[Location]:
     name = architectures.model_name(config.architecture, config.architectures.get(config.architecture, {}))
     if not has_card(output / "models" / name):
         raise ArtifactError(
-            f"{output}: holds neither a leaderboard nor models/{name}; train a model, or name one with model=FOLDER"
+            f"output={output} holds no trained model; run `genre tune` with this output first, or name a model with "
+            "model=FOLDER"
         )
     return [output / "models" / name]
 

@@ -133,7 +133,7 @@ class Forecast:
         """Return why architectures are not in `plan`, by name."""
         why = (
             f"tune.minutes={self.tune.minutes:g} is too short for {plural(self.fewest_epochs, 'epoch')}; "
-            "what tune.architectures names is trained all the same"
+            "to train it anyway, name it in tune.architectures"
         )
         return dict(self.failures) | {name: why for name in self.costs if name not in plan.epochs}
 

@@ -106,7 +106,7 @@ def _threshold(calibration: Calibration) -> str:
     if not limit:
         return (
             f"{fitted}; no threshold proves min_precision={calibration.precision:g} on them, so every file is "
-            f"{UNKNOWN}: train longer or on more tracks, or set min_precision=0 for a genre without that promise"
+            f"{UNKNOWN}: train longer or on more tracks, or set a lower min_precision, 0 for no promise"
         )
     promise = f"{calibration.precision:.0%}"
     if not max(calibration.thresholds):

@@ -161,6 +161,11 @@ def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
     assert "ensemble" not in entries
     assert [path.name for path in (output / "models").iterdir()] == ["cnn"]
 
+    report = (output / "leaderboard/leaderboard.json").read_text()
+    repeated = job("tune", *job_of_search, "tune.defaults=true")
+    assert "nothing has changed since the models were judged" in repeated.stderr
+    assert (output / "leaderboard/leaderboard.json").read_text() == report  # measured times included
+
 
 def test_more_trials_run_only_the_new_ones_and_fewer_run_none(home: Path, output: Path) -> None:
     def tune(*settings: str) -> dict[str, Record]:

@@ -11,6 +11,8 @@ import pytest
 
 from genre import report
 from genre.model.calibration import Calibration
+from genre.report import Entry, text_table
+from genre.report.advice import advise
 from genre.report.leaderboard_page import html
 from genre.report.markdown import markdown
 from genre.report.promises import promises
@@ -56,3 +58,20 @@ def test_a_board_keeps_how_its_models_are_calibrated(table: Table, tmp_path: Pat
     assert [run.correction for run in again.entries[0].runs] == [FITTED, FITTED]
     assert again.entries[1].runs[0].correction is None
     assert np.array_equal(again.entries[0].runs[0].probabilities, table.board.entries[0].runs[0].probabilities)
+
+
+def test_the_advice_warns_of_a_network_that_names_no_genre() -> None:
+    def calibrated(entry: Entry, limit: float) -> Entry:
+        correction = replace(FITTED, thresholds=(limit,) * 4)
+        return replace(entry, runs=[replace(run, correction=correction) for run in entry.runs])
+
+    best, equal = boards.network("cnn", 0.8), boards.network("other", 0.8)
+    for limits, warned in (((2.0, 0.0), True), ((2.0, 2.0), False), ((0.0, 2.0), None)):
+        table = tabulate(boards.board(calibrated(best, limits[0]), calibrated(equal, limits[1]), boards.majority()))
+        advice = advise(table)
+        assert advice.pick is not None
+        assert advice.pick.entry.name == "cnn"
+        assert ("With cnn the job tag names no genre" in advice.warning) == (warned is not None)
+        assert ("other, of the same rank, names a genre for 100 %" in advice.warning) == bool(warned)
+        assert advice.warning in text_table(table, 1000)
+        assert not advice.warning or advice.reasons[0] == advice.warning

@@ -58,7 +58,7 @@ def test_a_limit_shows_the_epochs_of_each_and_whether_it_can_be_kept() -> None:
     assert "too short" not in printed
     slow = replace(forecast("tune.minutes=1"), costs={"cnn": Cost(1, 0.3), "vgg19": Cost(2, 0.3)})
     printed = text(slow, slow.plan())
-    assert "vgg19 is left out: tune.minutes=1 is too short for 5 epochs; what tune.architectures names" in printed
+    assert "vgg19 is left out: tune.minutes=1 is too short for 5 epochs; to train it anyway, name it in" in printed
     assert "tune.minutes=1 is too short for one epoch of cnn" in printed
     few = forecast("tune.minutes=5", "tune.architectures=[cnn, vgg19]")
     assert "vgg19: fewer epochs than tune.grace_epochs=5, too few to learn much" in text(few, few.plan())
