@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from genre.errors import ArtifactError, ConfigError
+from genre.faults import describe
 from genre.settings import CacheSettings
 
 Report = Callable[[str], object]
@@ -30,20 +31,28 @@ def of(settings: CacheSettings) -> Path:
     """
     default = os.environ.get("GENRE_CACHE") or f"/var/tmp/genre-{getpass.getuser()}"
     folder = Path(settings.folder or default).expanduser()
-    try:
+    with using(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / _LOCK).touch()
-    except OSError as error:
-        raise ConfigError(
-            f"cache.folder={folder}: cannot be written ({error.strerror}); name a folder on each machine's local disk"
-        ) from None
-    owner = folder.stat().st_uid
+        owner = folder.stat().st_uid
     if owner != os.getuid():
         raise ConfigError(
             f"cache.folder={folder}: belongs to another user ({_user(owner)}); name a folder of your own, such as "
             f"{folder / f'genre-{getpass.getuser()}'}"
         )
     return folder
+
+
+@contextlib.contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Raise `ConfigError` in place of an `OSError` in the block, which reads and writes the folder of all copies."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cache.folder={folder}: cannot be read or written ({describe(error)}); name a folder on each machine's "
+            "local disk"
+        ) from None
 
 
 @contextlib.contextmanager

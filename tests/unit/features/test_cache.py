@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import multiprocessing
@@ -11,6 +13,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,6 +257,32 @@ class TestMaking:
             cache.open()
         assert copies(settings) == []
 
+    def test_clips_that_are_deleted_while_they_are_copied_were_prepared_again(
+        self, features: Features, settings: CacheSettings
+    ) -> None:
+        """The first file is read, and the second one is deleted, as `prepare` deletes what no track needs."""
+
+        class Prepared(Features):
+            def iter_rows(self, file: Location, *arguments: Any, **columns: Any) -> Iterator[pa.RecordBatch]:
+                yield from super().iter_rows(file, *arguments, **columns)
+                Path(f"{self.folder}/clips/1.parquet").unlink(missing_ok=True)
+
+        cache = ClipCache.of(Prepared(features.folder, features.manifest), settings)
+        with pytest.raises(ArtifactError, match="were prepared again while this job ran; run it again"):
+            cache.open()
+        assert copies(settings) == []
+
+    def test_a_damaged_file_is_named(self, features: Features, settings: CacheSettings) -> None:
+        file = Path(f"{features.folder}/clips/1.parquet")
+        column = pq.read_metadata(file).row_group(0).column(0)
+        content = bytearray(file.read_bytes())
+        begin = column.dictionary_page_offset or column.data_page_offset
+        content[begin : begin + 8] = b"\xff" * 8
+        file.write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"clips/1\.parquet: cannot be read .*; .* prepare the features again"):
+            ClipCache.of(features, settings).open()
+        assert copies(settings) == []
+
     def test_wrong_clips_leave_no_copy(self, features: Features, settings: CacheSettings) -> None:
         Path(f"{features.folder}/clips/1.parquet").unlink()
         with pytest.raises(ArtifactError, match="clips are missing"):
@@ -300,8 +329,28 @@ class TestSpace:
 
     def test_a_folder_that_cannot_be_written_is_named(self, features: Features, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(ConfigError, match=r"cache\.folder=.*file/cache: cannot be written"):
+        with pytest.raises(ConfigError, match=r"cache\.folder=.*file/cache: cannot be read or written"):
             ClipCache.of(features, CacheSettings(folder=str(tmp_path / "file/cache"))).open()
+
+    @pytest.mark.parametrize("held", ["", "features-old", "features-old.unfinished"])
+    def test_a_folder_that_was_closed_since_its_first_use_is_named(
+        self, features: Features, settings: CacheSettings, held: str
+    ) -> None:
+        """Its lock can still be opened; copies can be neither made nor deleted in it."""
+        folder, bounded = Path(settings.folder), CacheSettings(folder=settings.folder, max_gb=2e-4)
+        (folder / held).mkdir(parents=True)
+        (folder / held / "x").write_bytes(bytes(100_000))
+        (folder / "building.lock").touch()
+        folder.chmod(0o500)
+        try:
+            with ThreadPoolExecutor(1, initializer=_respect_modes) as thread:
+                opened = thread.submit(ClipCache.of(features, bounded).open)
+                with pytest.raises(
+                    ConfigError, match=r"^cache\.folder=.*/cache: cannot be .* \(Permission denied\); .*$"
+                ):
+                    opened.result()
+        finally:
+            folder.chmod(0o700)
 
     def test_a_folder_of_another_user_is_refused(self, features: Features, tmp_path: Path) -> None:
         folder = tmp_path / "cache"
@@ -325,20 +374,35 @@ class TestSpace:
         cache.open()
         ClipCache.of(features, bounded).check_size()
 
-    def test_a_full_disk_is_one_line_and_leaves_nothing(self, features: Features, small_disk: Path) -> None:
-        with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):
-            ClipCache.of(features, CacheSettings(folder=str(small_disk), max_gb=1)).open()
-        assert not list(small_disk.glob("features-*"))
+    @pytest.mark.parametrize("files", [0, 1, 4])
+    def test_a_full_disk_is_one_line_and_leaves_nothing(self, features: Features, tmp_path: Path, files: int) -> None:
+        """It has no room for names: for the folder of the copy, its first file, or one of the last."""
+        names = 2 + files  # of the disk, the lock and these
+        with _small_disk(tmp_path / "disk", f"size=1m,nr_inodes={names}") as disk:
+            with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):
+                ClipCache.of(features, CacheSettings(folder=str(disk))).open()
+            assert not list(disk.glob("features-*"))
 
-    @pytest.fixture
-    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
-        """Mount a file system that is smaller than the clips."""
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-        if subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("needs the right to mount a file system")
+
+def _respect_modes() -> None:
+    """Take from this thread, and from those that it starts, the right of root to ignore the modes of files."""
+    header, capabilities = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()  # effective ones first
+    library = ctypes.CDLL(None)
+    assert library.capget(header, capabilities) == 0
+    capabilities[0] &= ~(1 << 1)  # CAP_DAC_OVERRIDE
+    assert library.capset(header, capabilities) == 0
+
+
+@contextlib.contextmanager
+def _small_disk(disk: Path, options: str) -> Iterator[Path]:
+    """Mount a file system with these options of tmpfs."""
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
         yield disk
+    finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
