@@ -90,6 +90,19 @@ class Features:
         with reading(self.folder / manifest.FILE):
             return Features(self.folder, Features.open(self.folder).manifest, views=self.views)
 
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Name the cause of an `ArtifactError` in the block if the features were prepared again since they were opened.
+
+        Files that no track needs any more are deleted then, so that a reader misses them.
+        """
+        try:
+            yield
+        except ArtifactError:
+            if self.reopened().manifest != self.manifest:
+                raise prepared_again(self.folder) from None
+            raise
+
     def check_present(self, error: Exception) -> None:
         """Raise `StorageError` when the folder, which existed, is empty or cannot be listed, as when a disk is away.
 
