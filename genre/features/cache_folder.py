@@ -69,9 +69,7 @@ def exclusive(folder: Path, report: Report) -> Iterator[None]:
 
 def check_size(folder: Path, size: int, max_gb: float, source: str) -> None:
     """Raise `ArtifactError` where `size` bytes would not fit even if all other copies were deleted."""
-    held = sum(_sizes(folder).values())
-    disk = shutil.disk_usage(folder).free + held
-    _check_room(folder, size, min(disk, _limit(folder, max_gb, held)), source)
+    _check_room(folder, size, _limit(folder, max_gb, sum(_sizes(folder).values())), source)
 
 
 def make_room(folder: Path, size: int, max_gb: float, source: str) -> None:
@@ -102,8 +100,9 @@ def _sizes(folder: Path) -> dict[Path, int]:
 
 
 def _limit(folder: Path, max_gb: float, held: int) -> float:
-    """Return the bytes that all copies may take, of which `held` are taken."""
-    return max_gb * 1e9 or _SHARE_OF_DISK * (shutil.disk_usage(folder).free + held)
+    """Return the bytes that all copies may take, of which `held` are taken: what the disk has, and at most `max_gb`."""
+    disk = shutil.disk_usage(folder).free + held
+    return min(max_gb * 1e9, disk) if max_gb else _SHARE_OF_DISK * disk
 
 
 def _check_room(folder: Path, size: int, limit: float, source: str, held: int = 0) -> None:
