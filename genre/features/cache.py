@@ -44,6 +44,7 @@ from genre.features.sampling import Share
 from genre.features.schema import Shape
 from genre.features.statistics import LevelStatistics
 from genre.settings import CacheSettings
+from genre.storage import sync
 
 _FORMAT = 2  # of the files; part of the key
 _WORTH_A_MESSAGE = 1e9  # bytes; copying less takes a few seconds
@@ -234,7 +235,6 @@ class _SplitWriter:
     def finish(self) -> None:
         """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing."""
         self._index.check_complete()
-        os.fsync(self._file.fileno())
         self._path.with_suffix(".peaks").write_bytes(self._peaks.tobytes())
         ids, groups = combined(self._tracks["track_id"]), combined(self._tracks["group"])
         counts = combined(self._tracks["clips"]).cast(pa.int64())
@@ -265,12 +265,16 @@ def _write_at(file: IO[bytes], offset: int, content: memoryview) -> None:
 
 
 def _write_header(folder: Path, statistics: LevelStatistics) -> None:
-    """Write the header, from which a reader sees whether the other files are complete and unchanged."""
+    """Write the header, from which a reader sees whether the other files are complete and unchanged.
+
+    It has their sizes and times and not their content, so the disk has to hold them before.
+    """
+    for file in folder.iterdir():
+        sync(str(file))
     header = {"statistics": statistics.to_json(), "files": _files(folder)}
-    with (folder / cache_folder.HEADER).open("w", encoding="utf-8") as file:
-        json.dump(header, file)
-        file.flush()
-        os.fsync(file.fileno())
+    target = folder / cache_folder.HEADER
+    target.write_text(json.dumps(header), encoding="utf-8")
+    sync(str(target))
 
 
 def _files(folder: Path) -> dict[str, list[int]]:

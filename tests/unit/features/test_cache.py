@@ -214,6 +214,23 @@ class TestMaking:
         assert np.array_equal(clips["train"].spectrograms, expected.spectrograms)
         assert len(clips["valid"]) > 0
 
+    def test_the_disk_holds_all_files_before_the_header(
+        self, features: Features, settings: CacheSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a loss of power the header would vouch for files that are not there."""
+        synced, sync = list[str](), os.fsync
+
+        def recorded(descriptor: int) -> None:
+            synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", recorded)
+        ClipCache.of(features, settings).open()
+        (copy,) = copies(settings)
+        *before, last = synced
+        assert last == "header.json"
+        assert {last, *before} == {file.name for file in copy.iterdir()}
+
     def test_what_a_killed_process_left_is_replaced(self, features: Features, settings: CacheSettings) -> None:
         """The process is killed in the middle of its copy, with the lock and an unfinished folder."""
         expected = ClipCache.of(features, CacheSettings(folder=f"{settings.folder}-other")).open()
