@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of_examples
+from hypothesis import strategies as st
 
 from genre import config
 from genre.errors import ArtifactError, ConfigError
@@ -91,6 +95,24 @@ def in_memory(clips: Clips) -> Clips:
     return replace(clips, spectrograms=clips.spectrograms.copy(), peak_db=clips.peak_db.copy(), source=None)
 
 
+def in_files(features: Features, split: str) -> Clips:
+    """Return the clips of a split from the tables of a folder, with no code of the project but the fields."""
+    tracks = pq.read_table(f"{features.folder}/tracks.parquet").to_pandas().sort_values("track_id")
+    tracks = tracks[tracks["split"] == split].reset_index(drop=True)
+    rows = pq.read_table(f"{features.folder}/clips").to_pandas().merge(tracks.reset_index(), on="track_id")
+    rows = rows.sort_values(["track_id", "clip"])
+    content = np.frombuffer(b"".join(rows["spectrogram"]), np.uint8)
+    return Clips(
+        spectrograms=content.reshape(len(rows), SHAPE.frames, SHAPE.bins),
+        peak_db=rows["peak_db"].to_numpy(),
+        track=rows["index"].to_numpy(),
+        track_ids=pa.array(tracks["track_id"]),
+        labels=tracks["genre"].map({"a": 0, "b": 1}).to_numpy(),
+        groups=pa.array(tracks["track_id"]),
+        shape=SHAPE,
+    )
+
+
 class TestContent:
     def test_clips_are_those_of_the_files_in_the_order_of_tracks_and_numbers(
         self, features: Features, settings: CacheSettings
@@ -114,18 +136,30 @@ class TestContent:
         np.testing.assert_allclose(mean, levels.mean(axis=(0, 2)), rtol=1e-6)
         np.testing.assert_allclose(std, levels.std(axis=(0, 2)), rtol=1e-6)
 
-    def test_windows_equal_those_cut_from_arrays_in_memory(self, features: Features, settings: CacheSettings) -> None:
-        mapped = ClipCache.of(features, settings).open().clips["train"]
+    @settings_of_examples(max_examples=25)
+    @given(
+        tracks=st.integers(3, 12),
+        seed=st.integers(0, 2**32 - 1),
+        frames=st.integers(1, SHAPE.frames),
+        per_clip=st.integers(2, 5),
+        batch=st.integers(2, 12),
+    )
+    def test_windows_equal_those_cut_from_the_rows_of_the_files(
+        self, tracks: int, seed: int, frames: int, per_clip: int, batch: int
+    ) -> None:
         cuts: list[Callable[[Clips], Iterator[Windows]]] = [
-            lambda clips: training_windows(clips, 64, 4, 8, (0, 1)),
-            lambda clips: evaluation_windows(clips, 64, 3, 8),
+            lambda clips: training_windows(clips, frames, per_clip, batch, (seed, 1)),
+            lambda clips: evaluation_windows(clips, frames, per_clip, batch),
         ]
-        for cut in cuts:
-            windows = list(zip(cut(mapped), cut(in_memory(mapped)), strict=True))
-            assert len(windows) > 3
-            for ours, expected in windows:
-                for name, values in vars(expected).items():
-                    assert np.array_equal(getattr(ours, name), values), name
+        with tempfile.TemporaryDirectory() as home:
+            features = write_features(Path(home) / "features", tracks, seed)
+            mapped = ClipCache.of(features, CacheSettings(folder=f"{home}/cache")).open().clips["train"]
+            for cut in cuts:
+                windows = list(zip(cut(mapped), cut(in_files(features, "train")), strict=True))
+                assert windows
+                for ours, expected in windows:
+                    for name, values in vars(expected).items():
+                        assert np.array_equal(getattr(ours, name), values), name
 
     def test_losses_equal_those_of_arrays_in_memory(self, features: Features, settings: CacheSettings) -> None:
         small = ["architectures.cnn.width=4", "architectures.cnn.depth=2", "train.epochs=2", "train.batch_size=8"]
