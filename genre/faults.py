@@ -44,9 +44,7 @@ def retry(action: Callable[[], T], file: Location, seconds: float = 0.0) -> T:
             if not is_fault(error, file):
                 raise
             if time.monotonic() + pause > end:
-                raise StorageError(
-                    f"{file} cannot be reached ({describe(error)}); run the same command again when the storage answers"
-                ) from None
+                raise unreachable(file, error) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -61,6 +59,13 @@ def is_fault(error: OSError, file: Location) -> bool:
     if error.errno is None:
         return not file.is_local and not _DAMAGED.search(str(error))
     return error.errno not in _OF_THE_FILE
+
+
+def unreachable(file: Location, error: OSError) -> StorageError:
+    """Return what to raise in place of an error in reading `file` that `is_fault`."""
+    return StorageError(
+        f"{file} cannot be reached ({describe(error)}); run the same command again when the storage answers"
+    )
 
 
 def is_denied(error: OSError) -> bool:

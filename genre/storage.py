@@ -221,9 +221,9 @@ class Location:
         try:
             yield target
             if self.is_local:
-                _sync(target)
+                sync(target)
                 os.replace(target, self.path)
-                _sync(folder or "/")
+                sync(folder or "/")
             else:
                 self._upload(target)
         finally:
@@ -249,10 +249,10 @@ def make_folder(path: str) -> None:
     make_folder(above)
     os.makedirs(path, exist_ok=True)  # another process may make it at the same time
     with contextlib.suppress(PermissionError):  # a folder that may be written, but not listed
-        _sync(above)
+        sync(above)
 
 
-def _sync(path: str) -> None:
+def sync(path: str) -> None:
     """Wait until the disk holds a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

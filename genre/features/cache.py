@@ -38,12 +38,13 @@ from genre.features import cache_folder
 from genre.features.cache_folder import Report
 from genre.features.clips import ClipIndex, Clips, check_no_nulls, check_peaks, spectrograms_of
 from genre.features.columns import combined
-from genre.features.folder import Features
+from genre.features.folder import Features, prepared_again, reading
 from genre.features.mapped import MappedFile
 from genre.features.sampling import Share
 from genre.features.schema import Shape
 from genre.features.statistics import LevelStatistics
 from genre.settings import CacheSettings
+from genre.storage import sync
 
 _FORMAT = 2  # of the files; part of the key
 _WORTH_A_MESSAGE = 1e9  # bytes; copying less takes a few seconds
@@ -79,12 +80,13 @@ class ClipCache:
     def check_size(self) -> None:
         """Raise `ArtifactError` where this machine has no copy, and its disk or cache.max_gb is too small for one.
 
-        Copies of other features do not count, since those that are not in use are deleted. Raises `ConfigError` like
-        `open`.
+        Copies of other features do not count, since those that are not in use are deleted. Raises `ConfigError` and
+        `StorageError` like `open`.
         """
         folder = cache_folder.of(self.settings)
-        if not (folder / self._name / cache_folder.HEADER).exists():
-            cache_folder.check_size(folder, self._size(), self.settings.max_gb, str(self.features.folder))
+        with cache_folder.using(folder):
+            if not (folder / self._name / cache_folder.HEADER).exists():
+                cache_folder.check_size(folder, self._size(), self.settings.max_gb, str(self.features.folder))
 
     def tracks(self, split: str) -> tuple[pa.Table, Bools]:
         """Return all tracks of a split, and which of them have their clips in the copy, (tracks,)."""
@@ -104,16 +106,18 @@ class ClipCache:
         """Return the clips, mapped from this machine's copy, which is made first where it is missing or was altered.
 
         `report` gets a message before this takes long. Raises `ArtifactError` when the features were prepared again
-        since `of`, or when the disk is too small, and `ConfigError` when `cache.folder` cannot be written.
+        since `of` or are damaged, or when the disk is too small, `ConfigError` when `cache.folder` cannot be written,
+        and `StorageError` when the storage of the features cannot be reached.
         """
         folder = cache_folder.of(self.settings)
-        cached = _mapped(folder / self._name, self)
-        if cached is None:
-            with cache_folder.exclusive(folder, report):
-                cached = _mapped(folder / self._name, self)  # another process may have made it meanwhile
-                if cached is None:
-                    self._make(folder, report)
-                    cached = _mapped(folder / self._name, self)
+        with cache_folder.using(folder):
+            cached = _mapped(folder / self._name, self)
+            if cached is None:
+                with cache_folder.exclusive(folder, report):
+                    cached = _mapped(folder / self._name, self)  # another process may have made it meanwhile
+                    if cached is None:
+                        self._make(folder, report)
+                        cached = _mapped(folder / self._name, self)
         if cached is None:
             raise ArtifactError(f"{folder / self._name}: changed while it was made; see what else writes there")
         return cached
@@ -127,12 +131,15 @@ class ClipCache:
         if size > _WORTH_A_MESSAGE:
             report(f"copying {size / 1e9:.1f} GB of features to {folder}")
         building = folder / f"{self._name}{cache_folder.UNFINISHED}"
-        building.mkdir()
         try:
+            building.mkdir()
             statistics = self._copy(building)
             self._check_unchanged()
             _write_header(building, statistics)
             building.rename(folder / self._name)
+        except ArtifactError:
+            self._check_unchanged()  # clips that are missing were perhaps deleted since
+            raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ArtifactError(
@@ -171,9 +178,7 @@ class ClipCache:
 
     def _check_unchanged(self) -> None:
         if _key(self.features.reopened(), self.splits, self.share) != self.key:
-            raise ArtifactError(
-                f"{self.features.folder}: the features were prepared again while this job ran; run it again"
-            )
+            raise prepared_again(self.features.folder)
 
 
 class _SplitWriter:
@@ -230,7 +235,6 @@ class _SplitWriter:
     def finish(self) -> None:
         """Write the peaks and the tracks. Raises `ArtifactError` when a clip is missing."""
         self._index.check_complete()
-        os.fsync(self._file.fileno())
         self._path.with_suffix(".peaks").write_bytes(self._peaks.tobytes())
         ids, groups = combined(self._tracks["track_id"]), combined(self._tracks["group"])
         counts = combined(self._tracks["clips"]).cast(pa.int64())
@@ -261,12 +265,16 @@ def _write_at(file: IO[bytes], offset: int, content: memoryview) -> None:
 
 
 def _write_header(folder: Path, statistics: LevelStatistics) -> None:
-    """Write the header, from which a reader sees whether the other files are complete and unchanged."""
+    """Write the header, from which a reader sees whether the other files are complete and unchanged.
+
+    It has their sizes and times and not their content, so the disk has to hold them before.
+    """
+    for file in folder.iterdir():
+        sync(str(file))
     header = {"statistics": statistics.to_json(), "files": _files(folder)}
-    with (folder / cache_folder.HEADER).open("w", encoding="utf-8") as file:
-        json.dump(header, file)
-        file.flush()
-        os.fsync(file.fileno())
+    target = folder / cache_folder.HEADER
+    target.write_text(json.dumps(header), encoding="utf-8")
+    sync(str(target))
 
 
 def _files(folder: Path) -> dict[str, list[int]]:
@@ -312,7 +320,8 @@ def _mapped_split(path: Path, shape: Shape, lock: object) -> Clips:
 def _key(features: Features, splits: tuple[str, ...], share: Share | None = None) -> str:
     """Return 16 hex digits that change with the clips, their labels and their order."""
     manifest = features.manifest
-    files = [(info.base_name, info.size, info.mtime_ns) for info in (features.folder / "clips").children()]
+    with reading(features.folder / "clips"):
+        files = [(info.base_name, info.size, info.mtime_ns) for info in (features.folder / "clips").children()]
     content: dict[str, Any] = {
         "format": _FORMAT,
         "folder": str(features.folder),

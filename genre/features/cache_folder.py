@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from genre.errors import ArtifactError, ConfigError
+from genre.faults import describe
 from genre.settings import CacheSettings
 
 Report = Callable[[str], object]
@@ -30,20 +31,28 @@ def of(settings: CacheSettings) -> Path:
     """
     default = os.environ.get("GENRE_CACHE") or f"/var/tmp/genre-{getpass.getuser()}"
     folder = Path(settings.folder or default).expanduser()
-    try:
+    with using(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / _LOCK).touch()
-    except OSError as error:
-        raise ConfigError(
-            f"cache.folder={folder}: cannot be written ({error.strerror}); name a folder on each machine's local disk"
-        ) from None
-    owner = folder.stat().st_uid
+        owner = folder.stat().st_uid
     if owner != os.getuid():
         raise ConfigError(
             f"cache.folder={folder}: belongs to another user ({_user(owner)}); name a folder of your own, such as "
             f"{folder / f'genre-{getpass.getuser()}'}"
         )
     return folder
+
+
+@contextlib.contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Raise `ConfigError` in place of an `OSError` in the block, which reads and writes the folder of all copies."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cache.folder={folder}: cannot be read or written ({describe(error)}); name a folder on each machine's "
+            "local disk"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -60,9 +69,7 @@ def exclusive(folder: Path, report: Report) -> Iterator[None]:
 
 def check_size(folder: Path, size: int, max_gb: float, source: str) -> None:
     """Raise `ArtifactError` where `size` bytes would not fit even if all other copies were deleted."""
-    held = sum(_sizes(folder).values())
-    disk = shutil.disk_usage(folder).free + held
-    _check_room(folder, size, min(disk, _limit(folder, max_gb, held)), source)
+    _check_room(folder, size, _limit(folder, max_gb, sum(_sizes(folder).values())), source)
 
 
 def make_room(folder: Path, size: int, max_gb: float, source: str) -> None:
@@ -93,8 +100,9 @@ def _sizes(folder: Path) -> dict[Path, int]:
 
 
 def _limit(folder: Path, max_gb: float, held: int) -> float:
-    """Return the bytes that all copies may take, of which `held` are taken."""
-    return max_gb * 1e9 or _SHARE_OF_DISK * (shutil.disk_usage(folder).free + held)
+    """Return the bytes that all copies may take, of which `held` are taken: what the disk has, and at most `max_gb`."""
+    disk = shutil.disk_usage(folder).free + held
+    return min(max_gb * 1e9, disk) if max_gb else _SHARE_OF_DISK * disk
 
 
 def _check_room(folder: Path, size: int, limit: float, source: str, held: int = 0) -> None:

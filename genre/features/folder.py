@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from genre.corpora import SPLITS
 from genre.errors import ArtifactError, StorageError, first_line
-from genre.faults import is_fault
+from genre.faults import describe, is_fault, unreachable
 from genre.features import manifest
 from genre.features.columns import combined
 from genre.features.folds import Fold
@@ -33,7 +34,8 @@ class Features:
 
     A job opens it once and passes it on; its pickle holds only address, manifest and the rules of the view, which apply
     in their order.
-    All methods raise `ArtifactError` when the folder was altered or lacks what it lists.
+    All methods raise `ArtifactError` when the folder was altered or lacks what it lists; those that read an open folder
+    raise `StorageError` when its storage cannot be reached.
     """
 
     def __init__(
@@ -85,7 +87,21 @@ class Features:
 
     def reopened(self) -> Features:
         """Return the folder, or the same view of it, as it is now."""
-        return Features(self.folder, Features.open(self.folder).manifest, views=self.views)
+        with reading(self.folder / manifest.FILE):
+            return Features(self.folder, Features.open(self.folder).manifest, views=self.views)
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Name the cause of an `ArtifactError` in the block if the features were prepared again since they were opened.
+
+        Files that no track needs any more are deleted then, so that a reader misses them.
+        """
+        try:
+            yield
+        except ArtifactError:
+            if self.reopened().manifest != self.manifest:
+                raise prepared_again(self.folder) from None
+            raise
 
     def check_present(self, error: Exception) -> None:
         """Raise `StorageError` when the folder, which existed, is empty or cannot be listed, as when a disk is away.
@@ -114,7 +130,8 @@ class Features:
         In a folder that prepare did not write, missing columns are null, and missing `clips` are counted.
         """
         if self._tracks is None or "clips" not in self._tracks.column_names:
-            tracks = _read_tracks(self.folder) if self._tracks is None else self._tracks
+            with reading(self.folder / "tracks.parquet"):
+                tracks = _read_tracks(self.folder) if self._tracks is None else self._tracks
             if "clips" not in tracks.column_names:
                 tracks = tracks.append_column("clips", self._count_clips(tracks))
             for view in self.views:
@@ -146,7 +163,9 @@ class Features:
     def clip_files(self, tracks: pa.Table) -> Iterator[Location]:
         """Yield the files that may hold clips of `tracks`, in the order of their names."""
         parts = None if tracks["part"].null_count else set(pc.unique(tracks["part"]).to_pylist())
-        return (file for file in (self.folder / "clips").files(".parquet") if parts is None or file.name in parts)
+        with reading(self.folder / "clips"):
+            files = list((self.folder / "clips").files(".parquet"))
+        return (file for file in files if parts is None or file.name in parts)
 
     def iter_clips(
         self, tracks: pa.Table, columns: Sequence[str] = _CLIP_COLUMNS
@@ -163,7 +182,7 @@ class Features:
         self, file: Location, groups: range | None = None, columns: Sequence[str] = _CLIP_COLUMNS
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one clip file, at most `ROW_GROUP` at a time: all of them, or those of some row groups."""
-        with file.open_parquet() as reader:
+        with reading(file), file.open_parquet() as reader:
             _check_clip_schema(file, reader.schema_arrow, self.shape)
             for group in groups or range(reader.num_row_groups):
                 yield from reader.iter_batches(ROW_GROUP, row_groups=[group], columns=list(columns))
@@ -179,6 +198,27 @@ class Features:
                 f"{self.folder}: track {track!r} has no clips; write some, or leave it out of tracks.parquet"
             )
         return pc.struct_field(counts, "counts").take(rows.combine_chunks())
+
+
+@contextlib.contextmanager
+def reading(file: Location) -> Iterator[None]:
+    """Raise a `GenreError` in place of an `OSError` in the block, which reads `file`.
+
+    It is a `StorageError` if the storage is the reason (`is_fault`), and an `ArtifactError` if the file is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_fault(error, file):
+            raise unreachable(file, error) from None
+        raise ArtifactError(
+            f"{file}: cannot be read ({describe(error)}); check your access, or prepare the features again"
+        ) from None
+
+
+def prepared_again(folder: Location) -> ArtifactError:
+    """Return what to raise when the features that a job read are no longer there."""
+    return ArtifactError(f"{folder}: the features were prepared again while this job ran; run it again")
 
 
 def _read_tracks(folder: Location) -> pa.Table:

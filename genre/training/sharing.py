@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from genre import devices
-from genre.errors import ArtifactError, GenreError, TrainingError
+from genre.errors import ArtifactError, GenreError, StorageError, TrainingError
 from genre.features.cache import CachedClips, ClipCache
 from genre.features.cache_folder import Report
 from genre.features.sampling import Share
@@ -26,7 +26,8 @@ def open_data(
     they run, and is copied again when these change. The returned worker then has `peers`: its place among those of its
     machine.
 
-    Raises `TrainingError` in all workers when one cannot open its copy, or lacks the GPU that `use_gpu` requires.
+    Raises `TrainingError` in all workers when one cannot open its copy, or lacks the GPU that `use_gpu` requires, and
+    `StorageError` when one cannot reach the features.
     """
     fits, failure = _fits(cache, use_gpu)
     states = [json.loads(text) for text in workers.gather(json.dumps([machine, fits, failure]))]
@@ -55,22 +56,28 @@ def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:
     except ArtifactError:
         return False, ""
     except GenreError as error:
-        return False, str(error)
+        return False, _failure(error)
     return True, ""
 
 
 def _open(cache: ClipCache, report: Report) -> CachedClips:
-    """Return the copy of this worker. Raises the same `TrainingError` in all workers when one cannot open its own."""
+    """Return the copy of this worker. Raises the same error in all workers when one cannot open its own."""
     cached, failure = None, ""
     try:
         cached = cache.open(report)
     except GenreError as error:
-        failure = str(error)
+        failure = _failure(error)
     _raise_first(workers.gather(failure))
     assert cached is not None
     return cached
 
 
+def _failure(error: GenreError) -> str:
+    """Return what the other workers get of an error."""
+    return json.dumps([isinstance(error, StorageError), str(error)])
+
+
 def _raise_first(failures: list[str]) -> None:
     for failure in filter(None, failures):
-        raise TrainingError(failure)
+        is_of_storage, message = json.loads(failure)
+        raise StorageError(message) if is_of_storage else TrainingError(message)

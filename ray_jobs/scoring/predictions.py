@@ -59,16 +59,17 @@ class Stream:
     def run(self, detail: str = "") -> Streamed:
         """Return what was computed for all tracks; it does not depend on the number of workers.
 
-        The progress shows `detail`. Raises `ArtifactError` when a model cannot be loaded, or when clips are missing,
-        repeated or unusable.
+        The progress shows `detail`. Raises `ArtifactError` when a model cannot be loaded, when clips are missing,
+        repeated or unusable, or when the features were prepared again since they were opened.
         """
-        tracks = self.features.tracks(self.split)
-        means = TrackMeans(f"{self.features.folder}, split {self.split!r}", tracks)
         detail = detail or f"tracks scored by {plural(len(self.models), 'model')}"
-        with JobProgress("judging", len(tracks)) as progress:
-            for chunk in self.chunks():
-                progress.step(means.add(chunk), detail)
-        return self._named(means.result())
+        with self.features.unchanged():
+            tracks = self.features.tracks(self.split)
+            means = TrackMeans(f"{self.features.folder}, split {self.split!r}", tracks)
+            with JobProgress("judging", len(tracks)) as progress:
+                for chunk in self.chunks():
+                    progress.step(means.add(chunk), detail)
+            return self._named(means.result())
 
     def _named(self, results: list[Float32]) -> Streamed:
         """Return the results of the models and measures by what they are; there are none where there are no tracks."""

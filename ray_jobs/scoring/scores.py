@@ -97,7 +97,9 @@ def measure_costs(
     saved: Sequence[SavedRuns], features: Features, split: str, progress: JobProgress
 ) -> dict[str, InferenceCost]:
     """Return the cost of each row, that of the first of its models, measured on clips of `split`."""
-    costs = _stream(_measure_costs.remote([runs.folders[0] for runs in saved], features, split), progress)
+    task = _measure_costs.remote([runs.folders[0] for runs in saved], features, split)
+    with features.unchanged():
+        costs = list(_stream(task, progress))
     return {runs.name: cost for runs, cost in zip(saved, costs, strict=True)}
 
 

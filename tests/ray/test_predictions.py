@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -167,6 +168,31 @@ def test_a_model_that_cannot_be_loaded_is_one_line(
     with pytest.raises(ArtifactError, match=r"damaged/weights.safetensors: not the weights") as error:
         stream(features, [*models, damaged])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_features_that_were_prepared_again_are_named(
+    cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path, is_listed: bool
+) -> None:
+    """A file is deleted before a reader lists those to read, or after that."""
+
+    def prepare() -> None:
+        shutil.rmtree(tmp_path / "f")
+        write(tmp_path / "f", scattered(16, files=2))
+
+    class Listed(Features):
+        def clip_files(self, tracks: pa.Table) -> Iterator[Location]:
+            files = list(super().clip_files(tracks))
+            prepare()
+            return iter(files)
+
+    features = write(tmp_path / "f", scattered())
+    if is_listed:
+        features = Listed(features.folder, features.manifest, features.tracks())
+    else:
+        prepare()
+    with pytest.raises(ArtifactError, match=r"/f: the features were prepared again while this job ran; run it again$"):
+        stream(features, models[:1])
 
 
 def test_clips_must_be_complete(

@@ -18,14 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 from conftest import REPOSITORY
 from making import make_clips
+from ray._private.internal_api import node_stats
 from running import ENVIRONMENT, command, job
 
+from genre import config
 from genre.features import Clips
 from genre.model import checkpoint
 from genre.storage import Location
+from ray_jobs import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -140,15 +144,31 @@ def test_a_finished_run_is_not_trained_again(base: Path, undisturbed: Path) -> N
 
 
 def test_features_that_are_larger_than_the_object_store(tmp_path: Path) -> None:
-    """Ray stores what exceeds its 100 MiB of shared memory in files."""
+    """None of their clips enters the store: Ray would keep what exceeds its 100 MiB in files, and train as well."""
     splits = {"train": 600, "valid": 100, "test": 10}
     clips = {name: make_clips(count, bins=128, frames=1600) for name, count in splits.items()}
     assert sum(split.spectrograms.nbytes for split in clips.values()) > 140 * 10**6
     write_features(tmp_path / "features", clips)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(tmp_path)}))
-    done = job("train", tmp_path, "train.epochs=2", "train.batch_size=50", "train.workers=2", "cluster.cpus=2")
-    assert "epoch   2/2" in done.stderr
+    settings = ["train.epochs=2", "train.batch_size=50", "train.workers=2", "cluster.cpus=2"]
+    ray.init(address="local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+    try:
+        train.run(config.load(str(tmp_path / "run.yaml"), settings))
+        stored = stored_bytes()
+        reference = ray.put(clips["valid"].spectrograms)
+        assert stored_bytes() - stored > clips["valid"].spectrograms.nbytes  # they would have been counted
+        del reference
+    finally:
+        ray.shutdown()
     assert len(history(tmp_path)) == 2
+    assert stored < 10**6
+
+
+def stored_bytes() -> int:
+    """Return the bytes of all objects that were ever put into the store of this machine, also of deleted ones."""
+    (node,) = ray.nodes()
+    stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
+    return int(stats.store_stats.cumulative_created_bytes)
 
 
 # --- interruptions

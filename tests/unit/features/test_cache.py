@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import multiprocessing
@@ -9,8 +11,10 @@ import os
 import pickle
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of_examples
+from hypothesis import strategies as st
 
 from genre import config
 from genre.errors import ArtifactError, ConfigError
@@ -88,6 +95,24 @@ def in_memory(clips: Clips) -> Clips:
     return replace(clips, spectrograms=clips.spectrograms.copy(), peak_db=clips.peak_db.copy(), source=None)
 
 
+def in_files(features: Features, split: str) -> Clips:
+    """Return the clips of a split from the tables of a folder, with no code of the project but the fields."""
+    tracks = pq.read_table(f"{features.folder}/tracks.parquet").to_pandas().sort_values("track_id")
+    tracks = tracks[tracks["split"] == split].reset_index(drop=True)
+    rows = pq.read_table(f"{features.folder}/clips").to_pandas().merge(tracks.reset_index(), on="track_id")
+    rows = rows.sort_values(["track_id", "clip"])
+    content = np.frombuffer(b"".join(rows["spectrogram"]), np.uint8)
+    return Clips(
+        spectrograms=content.reshape(len(rows), SHAPE.frames, SHAPE.bins),
+        peak_db=rows["peak_db"].to_numpy(),
+        track=rows["index"].to_numpy(),
+        track_ids=pa.array(tracks["track_id"]),
+        labels=tracks["genre"].map({"a": 0, "b": 1}).to_numpy(),
+        groups=pa.array(tracks["track_id"]),
+        shape=SHAPE,
+    )
+
+
 class TestContent:
     def test_clips_are_those_of_the_files_in_the_order_of_tracks_and_numbers(
         self, features: Features, settings: CacheSettings
@@ -111,18 +136,30 @@ class TestContent:
         np.testing.assert_allclose(mean, levels.mean(axis=(0, 2)), rtol=1e-6)
         np.testing.assert_allclose(std, levels.std(axis=(0, 2)), rtol=1e-6)
 
-    def test_windows_equal_those_cut_from_arrays_in_memory(self, features: Features, settings: CacheSettings) -> None:
-        mapped = ClipCache.of(features, settings).open().clips["train"]
+    @settings_of_examples(max_examples=25)
+    @given(
+        tracks=st.integers(3, 12),
+        seed=st.integers(0, 2**32 - 1),
+        frames=st.integers(1, SHAPE.frames),
+        per_clip=st.integers(2, 5),
+        batch=st.integers(2, 12),
+    )
+    def test_windows_equal_those_cut_from_the_rows_of_the_files(
+        self, tracks: int, seed: int, frames: int, per_clip: int, batch: int
+    ) -> None:
         cuts: list[Callable[[Clips], Iterator[Windows]]] = [
-            lambda clips: training_windows(clips, 64, 4, 8, (0, 1)),
-            lambda clips: evaluation_windows(clips, 64, 3, 8),
+            lambda clips: training_windows(clips, frames, per_clip, batch, (seed, 1)),
+            lambda clips: evaluation_windows(clips, frames, per_clip, batch),
         ]
-        for cut in cuts:
-            windows = list(zip(cut(mapped), cut(in_memory(mapped)), strict=True))
-            assert len(windows) > 3
-            for ours, expected in windows:
-                for name, values in vars(expected).items():
-                    assert np.array_equal(getattr(ours, name), values), name
+        with tempfile.TemporaryDirectory() as home:
+            features = write_features(Path(home) / "features", tracks, seed)
+            mapped = ClipCache.of(features, CacheSettings(folder=f"{home}/cache")).open().clips["train"]
+            for cut in cuts:
+                windows = list(zip(cut(mapped), cut(in_files(features, "train")), strict=True))
+                assert windows
+                for ours, expected in windows:
+                    for name, values in vars(expected).items():
+                        assert np.array_equal(getattr(ours, name), values), name
 
     def test_losses_equal_those_of_arrays_in_memory(self, features: Features, settings: CacheSettings) -> None:
         small = ["architectures.cnn.width=4", "architectures.cnn.depth=2", "train.epochs=2", "train.batch_size=8"]
@@ -211,6 +248,23 @@ class TestMaking:
         assert np.array_equal(clips["train"].spectrograms, expected.spectrograms)
         assert len(clips["valid"]) > 0
 
+    def test_the_disk_holds_all_files_before_the_header(
+        self, features: Features, settings: CacheSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a loss of power the header would vouch for files that are not there."""
+        synced, sync = list[str](), os.fsync
+
+        def recorded(descriptor: int) -> None:
+            synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", recorded)
+        ClipCache.of(features, settings).open()
+        (copy,) = copies(settings)
+        *before, last = synced
+        assert last == "header.json"
+        assert {last, *before} == {file.name for file in copy.iterdir()}
+
     def test_what_a_killed_process_left_is_replaced(self, features: Features, settings: CacheSettings) -> None:
         """The process is killed in the middle of its copy, with the lock and an unfinished folder."""
         expected = ClipCache.of(features, CacheSettings(folder=f"{settings.folder}-other")).open()
@@ -252,6 +306,32 @@ class TestMaking:
         os.utime(f"{features.folder}/clips/0.parquet", (1, 1))
         with pytest.raises(ArtifactError, match="were prepared again while this job ran; run it again"):
             cache.open()
+        assert copies(settings) == []
+
+    def test_clips_that_are_deleted_while_they_are_copied_were_prepared_again(
+        self, features: Features, settings: CacheSettings
+    ) -> None:
+        """The first file is read, and the second one is deleted, as `prepare` deletes what no track needs."""
+
+        class Prepared(Features):
+            def iter_rows(self, file: Location, *arguments: Any, **columns: Any) -> Iterator[pa.RecordBatch]:
+                yield from super().iter_rows(file, *arguments, **columns)
+                Path(f"{self.folder}/clips/1.parquet").unlink(missing_ok=True)
+
+        cache = ClipCache.of(Prepared(features.folder, features.manifest), settings)
+        with pytest.raises(ArtifactError, match="were prepared again while this job ran; run it again"):
+            cache.open()
+        assert copies(settings) == []
+
+    def test_a_damaged_file_is_named(self, features: Features, settings: CacheSettings) -> None:
+        file = Path(f"{features.folder}/clips/1.parquet")
+        column = pq.read_metadata(file).row_group(0).column(0)
+        content = bytearray(file.read_bytes())
+        begin = column.dictionary_page_offset or column.data_page_offset
+        content[begin : begin + 8] = b"\xff" * 8
+        file.write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"clips/1\.parquet: cannot be read .*; .* prepare the features again"):
+            ClipCache.of(features, settings).open()
         assert copies(settings) == []
 
     def test_wrong_clips_leave_no_copy(self, features: Features, settings: CacheSettings) -> None:
@@ -300,8 +380,28 @@ class TestSpace:
 
     def test_a_folder_that_cannot_be_written_is_named(self, features: Features, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(ConfigError, match=r"cache\.folder=.*file/cache: cannot be written"):
+        with pytest.raises(ConfigError, match=r"cache\.folder=.*file/cache: cannot be read or written"):
             ClipCache.of(features, CacheSettings(folder=str(tmp_path / "file/cache"))).open()
+
+    @pytest.mark.parametrize("held", ["", "features-old", "features-old.unfinished"])
+    def test_a_folder_that_was_closed_since_its_first_use_is_named(
+        self, features: Features, settings: CacheSettings, held: str
+    ) -> None:
+        """Its lock can still be opened; copies can be neither made nor deleted in it."""
+        folder, bounded = Path(settings.folder), CacheSettings(folder=settings.folder, max_gb=2e-4)
+        (folder / held).mkdir(parents=True)
+        (folder / held / "x").write_bytes(bytes(100_000))
+        (folder / "building.lock").touch()
+        folder.chmod(0o500)
+        try:
+            with ThreadPoolExecutor(1, initializer=_respect_modes) as thread:
+                opened = thread.submit(ClipCache.of(features, bounded).open)
+                with pytest.raises(
+                    ConfigError, match=r"^cache\.folder=.*/cache: cannot be .* \(Permission denied\); .*$"
+                ):
+                    opened.result()
+        finally:
+            folder.chmod(0o700)
 
     def test_a_folder_of_another_user_is_refused(self, features: Features, tmp_path: Path) -> None:
         folder = tmp_path / "cache"
@@ -325,21 +425,52 @@ class TestSpace:
         cache.open()
         ClipCache.of(features, bounded).check_size()
 
-    def test_a_full_disk_is_one_line_and_leaves_nothing(self, features: Features, small_disk: Path) -> None:
-        with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):
-            ClipCache.of(features, CacheSettings(folder=str(small_disk), max_gb=1)).open()
-        assert not list(small_disk.glob("features-*"))
+    def test_an_unused_copy_makes_room_on_a_disk_that_is_smaller_than_the_limit(
+        self, several: list[Features], tmp_path: Path
+    ) -> None:
+        """A copy takes 116 KB of clips, and 32 KB for its other files."""
+        with _small_disk(tmp_path / "disk", "size=240k") as disk:
+            on_disk = CacheSettings(folder=str(disk), max_gb=1)
+            used = ClipCache.of(several[0], on_disk).open()
+            ClipCache.of(several[1], on_disk).check_size()  # the other copy may be unused by then
+            with pytest.raises(ArtifactError, match=r"take 0\.0 GB, .* besides 0\.0 GB that other jobs use"):
+                ClipCache.of(several[1], on_disk).open()
+            assert len(used.clips["train"]) > 0
+            del used
+            cache = ClipCache.of(several[1], on_disk)
+            cache.open()
+            assert [copy.name for copy in copies(on_disk)] == [f"features-{cache.key}"]
 
-    @pytest.fixture
-    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
-        """Mount a file system that is smaller than the clips."""
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-        if subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("needs the right to mount a file system")
+    @pytest.mark.parametrize("files", [0, 1, 4])
+    def test_a_full_disk_is_one_line_and_leaves_nothing(self, features: Features, tmp_path: Path, files: int) -> None:
+        """It has no room for names: for the folder of the copy, its first file, or one of the last."""
+        names = 2 + files  # of the disk, the lock and these
+        with _small_disk(tmp_path / "disk", f"size=1m,nr_inodes={names}") as disk:
+            with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):
+                ClipCache.of(features, CacheSettings(folder=str(disk))).open()
+            assert not list(disk.glob("features-*"))
+
+
+def _respect_modes() -> None:
+    """Take from this thread, and from those that it starts, the right of root to ignore the modes of files."""
+    header, capabilities = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()  # effective ones first
+    library = ctypes.CDLL(None)
+    assert library.capget(header, capabilities) == 0
+    capabilities[0] &= ~(1 << 1)  # CAP_DAC_OVERRIDE
+    assert library.capset(header, capabilities) == 0
+
+
+@contextlib.contextmanager
+def _small_disk(disk: Path, options: str) -> Iterator[Path]:
+    """Mount a file system with these options of tmpfs."""
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
         yield disk
-        subprocess.run(["umount", str(disk)], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # after an error it is still mapped
 
 
 def _inode_and_sum(cache: ClipCache) -> tuple[int, int]:
