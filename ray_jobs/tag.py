@@ -86,7 +86,7 @@ def tag_pending(
     elif len(pending) > _FEW:
         _tag_many(config, ensemble, table, pending)
     elif len(pending):
-        table.add(_Worker(ensemble.addresses, config.decoding, table.known(pending), "cpu")(pending))
+        table.add(_Worker(ensemble, config.decoding, table.known(pending))(pending))
     folder = None if config.inputs == audio_files.STDIN else Location.of(config.inputs)
     rows = table.finish(files, folder, config.tag.top_k, config.tag.album == "agree", config.tag.values)
     if song:
@@ -120,9 +120,9 @@ def _tag_song(limits: DecodingSettings, ensemble: SavedEnsemble, song: Location)
 class _Worker:
     """A tagger that lives as long as its process, so that the models are loaded once."""
 
-    def __init__(self, models: list[str], limits: DecodingSettings, known: KnownContents, device: str) -> None:
+    def __init__(self, ensemble: SavedEnsemble, limits: DecodingSettings, known: KnownContents) -> None:
         memory.keep_freed()
-        self._tagger = Tagger.load(models, limits=limits, device=device, threads=1)
+        self._tagger = Tagger(ensemble.load(limits, threads=1), ensemble.calibration)
         self._known = known
 
     def __call__(self, files: pa.Table) -> pa.Table:
@@ -162,7 +162,7 @@ def local_stream(
         min(cpus, len(starts)),
         multiprocessing.get_context("spawn"),  # a fork would copy a process that has threads
         _start_worker,
-        (ensemble.addresses, config.decoding, known, "cpu"),
+        (ensemble.for_workers(), config.decoding, known),
     )
     try:
         # rows are copied: the pickle of a slice holds the complete table

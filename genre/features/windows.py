@@ -94,13 +94,17 @@ def training_windows(
     """
     epoch, peers = plan(clips.total, per_clip, batch_size, worker.world), worker.of_clips
     rng = np.random.default_rng(seed)
-    order = rng.permutation(np.repeat(np.arange(len(clips)), per_clip))
+    order = np.repeat(np.arange(len(clips), dtype=np.uint32), per_clip)  # of an epoch: it may have 100 million windows
+    rng.shuffle(order)
     per_step = epoch.share * peers.world if worker.peers else epoch.batch  # windows of the clips on this machine
-    order = np.resize(order, max(len(order), epoch.steps * per_step))
-    starts = rng.integers(0, clips.shape.frames - frames + 1, size=len(order))
-    begins = range(peers.rank * epoch.share, epoch.steps * per_step, per_step)
-    shares = (slice(begin, begin + epoch.share) for begin in begins)
-    return cut_each(clips, ((order[rows], starts[rows]) for rows in shares), frames)
+    own = np.arange(epoch.share) + peers.rank * epoch.share
+
+    def shares() -> Iterator[tuple[Ints, Ints]]:
+        for begin in range(0, epoch.steps * per_step, per_step):
+            starts = rng.integers(0, clips.shape.frames - frames + 1, size=per_step)  # of all workers
+            yield order.take(begin + own, mode="wrap").astype(np.int64), starts[own]
+
+    return cut_each(clips, shares(), frames)
 
 
 def evaluation_windows(

@@ -14,7 +14,7 @@ networks", ICML 2017, arXiv 1706.04599).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ UNKNOWN = "unknown"  # in place of a genre whose probability is below its thresh
 _SMALLEST = 1e-6  # smaller probabilities are raised to it, so that logarithms stay finite
 _TEMPERATURES = (0.05, 20.0)  # the range that is searched
 _HALVINGS = 50  # of this range
+_PART = 256  # tracks; of more, temporary arrays would leave the cache of the processor
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -
     if not len(joint):
         return Calibration(precision=precision)
     temperature = fit_temperature(joint.probabilities, joint.labels)
-    calibrated = scale(joint.probabilities, temperature)
+    calibrated = np.concatenate([scale(joint.probabilities[part], temperature) for part in _parts(len(joint))])
     limits = thresholds.fit(calibrated, joint.labels, precision) if precision else ()
     return Calibration(temperature, limits, precision, len(joint), joint.folds)
 
@@ -104,14 +105,21 @@ def fit_temperature(probabilities: Float32, labels: Ints) -> float:
     """
     logits = _log(probabilities)
     tracks, classes = logits.shape
-    target = np.full((tracks, classes), 1 / (tracks + 2) / max(1, classes - 1))
-    target[np.arange(tracks), labels] = 1 - 1 / (tracks + 2)
-    expected = (target * logits).sum(axis=1).mean()
+
+    def mean(value: Callable[[slice], Float64]) -> float:
+        return float(np.concatenate([value(part) for part in _parts(tracks)]).mean())
+
+    def expected(part: slice) -> Float64:
+        target = np.full(logits[part].shape, 1 / (tracks + 2) / max(1, classes - 1))
+        target[np.arange(len(target)), labels[part]] = 1 - 1 / (tracks + 2)
+        return np.asarray((target * logits[part]).sum(axis=1))
+
+    wanted = mean(expected)
     low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        slope = (_softmax(middle * logits) * logits).sum(axis=1).mean() - expected
-        low, high = (middle, high) if slope < 0 else (low, middle)
+        found = mean(lambda part: (_softmax(middle * logits[part]) * logits[part]).sum(axis=1))  # noqa: B023
+        low, high = (middle, high) if found < wanted else (low, middle)
     return float(2 / (low + high))
 
 
@@ -126,7 +134,8 @@ def save(folder: Location, track_ids: Sequence[str], labels: Ints, probabilities
     `labels` are (tracks,), `probabilities` (tracks, classes); `folds` is as in `ValidationPredictions`.
     """
     ids = hashed(track_ids)
-    rows = pa.array(probabilities.astype(np.float32).tolist(), pa.list_(pa.float32()))
+    flat = pa.array(probabilities.astype(np.float32).ravel())
+    rows = pa.FixedSizeListArray.from_arrays(flat, probabilities.shape[1]).cast(pa.list_(pa.float32()))
     table = pa.table({"track": ids, "label": pa.array(labels, pa.int64()), "probabilities": rows})
     _, weights = read_card(folder)
     (folder / FILE).write_table(table.replace_schema_metadata({"weights": weights, "folds": str(folds)}))
@@ -155,12 +164,13 @@ def of_table(table: pa.Table, weights: str, classes: int, source: str) -> Valida
     if metadata.get(b"weights", b"").decode() != weights:
         raise ArtifactError(f"{source}: belongs to other weights than {CARD} lists; copy the complete folder again")
     try:
-        # through lists: pyarrow's own conversion to numpy imports pandas, a tenth of the time of tagging one song
-        labels = np.array(table["label"].to_pylist(), np.int64)
-        probabilities = np.array(table["probabilities"].to_pylist(), np.float32).reshape(len(table), classes)
+        # by DLPack: pyarrow's own conversion to numpy imports pandas, a tenth of the time of tagging one song
+        labels = np.asarray(np.from_dlpack(table["label"].combine_chunks().cast(pa.int64())), np.int64)
+        rows = table["probabilities"].combine_chunks().cast(pa.list_(pa.float32(), classes))
+        probabilities = np.asarray(np.from_dlpack(rows.flatten()), np.float32).reshape(len(table), classes)
         folds = int(metadata.get(b"folds", b"0"))
         return ValidationPredictions(table["track"].to_pylist(), labels, probabilities, folds)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"{source}: altered or truncated ({error}); copy the complete folder again") from None
 
 
@@ -177,8 +187,15 @@ def _in_common(predictions: Sequence[ValidationPredictions]) -> ValidationPredic
     return ValidationPredictions(shared, first.labels[rows[0]], mean.astype(np.float32), folds)
 
 
+def _parts(tracks: int) -> Iterator[slice]:
+    """Yield slices of some tracks each: what is computed of all at a time is many times as large as the predictions."""
+    for begin in range(0, tracks, _PART):
+        yield slice(begin, begin + _PART)
+
+
 def _log(probabilities: Float32) -> Float64:
-    return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
+    logits = probabilities.astype(np.float64)
+    return np.asarray(np.log(np.maximum(logits, _SMALLEST, out=logits), out=logits))
 
 
 def _softmax(logits: Float64) -> Float64:

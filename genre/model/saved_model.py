@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from genre.arrays import Float32
@@ -99,6 +99,10 @@ class SavedEnsemble:
     @property
     def is_exported(self) -> bool:
         return self.models[0].is_exported
+
+    def for_workers(self) -> SavedEnsemble:
+        """Return the same without the validation predictions, which are large and no longer needed."""
+        return replace(self, models=[replace(model, validation=None) for model in self.models])
 
     def check_weights(self) -> None:
         """Raise `ArtifactError` when weights are missing or altered. To be called before a cluster is started."""

@@ -23,6 +23,8 @@ TEMPERATURE = 0.07
 SHOWN = 3  # neighbours that are kept of each track
 MOST_TRACKS = 20_000  # of those that the network learned from; of more, a sample votes
 
+_QUERIES = 4096  # whose scaled vectors are in memory at a time: those of all may be some GB
+
 
 class Neighbour(NamedTuple):
     """A training track with its genre, near another track."""
@@ -63,7 +65,10 @@ class TrainingTracks:
 
         `classes` is the number of genres. Raises `ValueError` without training tracks.
         """
-        rows, cosines = nearest_to_each(_unit(self.vectors), _unit(vectors), min(VOTERS, len(self.labels)))
+        own, count = _unit(self.vectors), min(VOTERS, len(self.labels))
+        starts = range(0, max(1, len(vectors)), _QUERIES)
+        nearest_of = [nearest_to_each(own, _unit(vectors[begin : begin + _QUERIES]), count) for begin in starts]
+        rows, cosines = (np.concatenate(parts) for parts in zip(*nearest_of, strict=True))
         names = np.array(self.track_ids, np.object_)
         shown = rows[:, :SHOWN]
         nearest = Neighbours(names[shown], self.labels[shown], cosines[:, :SHOWN])

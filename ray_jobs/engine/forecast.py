@@ -108,7 +108,7 @@ def tag(config: Config, price: float | None) -> None:
         cli.console().print("tag: nothing to do")
         return
     sample = _sample(pending)
-    tagger = Tagger.load(ensemble.addresses, limits=config.decoding, threads=1)
+    tagger = Tagger(ensemble.load(config.decoding, threads=1), ensemble.calibration)
     tag_rows.tag_files(tagger, sample.slice(0, 1), KnownContents.none())  # starts the decoder, which is not counted
     started = time.perf_counter()
     decoded = tag_rows.decode_files(tagger.decode, sample, KnownContents.none())

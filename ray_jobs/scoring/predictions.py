@@ -77,7 +77,8 @@ class Stream:
         embeddings: Float32 | None = None
         if self.embedded is not None and results:
             model = list(self.models).index(self.embedded)
-            probabilities[model], embeddings = np.split(probabilities[model], [len(self.features.classes)], axis=1)
+            own, embeddings = np.split(probabilities[model], [len(self.features.classes)], axis=1)
+            probabilities[model] = own.copy()  # a view would keep the embeddings in memory, which may be some GB
         return Streamed(probabilities, embeddings, measures)
 
     def chunks(self) -> Iterator[ChunkMeans]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -64,6 +64,7 @@ def score(
     nearest: NearestTracks | None = None
     if embedder and streamed.embeddings is not None:
         nearest, notes = embedder.nearest(features, streamed.embeddings, seed, device, capacity)
+        streamed = replace(streamed, embeddings=None)  # which may be some GB
     measurement = Measurement.start(changed, candidate_folders, fitted, capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:

@@ -45,7 +45,7 @@ class TagWork:
     ) -> TagWork:
         """Divide `pending` into blocks for `workers` processes."""
         size = block_size(len(pending), config.tag.batch_files, workers)
-        objects = [ray.put(ensemble), ray.put(pending), ray.put(known)]
+        objects = [ray.put(ensemble.for_workers()), ray.put(pending), ray.put(known)]
         return cls(objects, config.decoding, len(pending), size)
 
     @property
@@ -159,15 +159,15 @@ def tag_block(work: TagWork, block: int) -> pa.Table | Exception:
 
 def _tagger(work: TagWork, device: str) -> Tagger:
     """Return the tagger of this process, which is loaded once."""
-    ensemble: SavedEnsemble = ray.get(work.objects[0])
-    return _loaded(tuple(ensemble.addresses), work.limits, device)
+    return _loaded(work.objects[0], work.limits, device)
 
 
 @lru_cache(maxsize=1)
-def _loaded(models: tuple[str, ...], limits: DecodingSettings, device: str) -> Tagger:
+def _loaded(saved: ray.ObjectRef[SavedEnsemble], limits: DecodingSettings, device: str) -> Tagger:
     if device == "cuda":
         from genre import devices  # needs torch, which an exported model does not
 
         devices.check_gpu()
     memory.keep_freed()
-    return Tagger.load(models, limits=limits, device=device, threads=1)
+    ensemble = ray.get(saved)
+    return Tagger(ensemble.load(limits, device, threads=1), ensemble.calibration)

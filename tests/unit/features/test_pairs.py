@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from making import make_clips
 
+from genre.arrays import Ints
 from genre.errors import ConfigError
-from genre.features import Clips, pairs
+from genre.features import Clips, pairs, windows
 from genre.features.windows import Windows, Worker
 
 
@@ -49,6 +51,42 @@ def test_every_clip_of_the_other_tracks_is_as_likely() -> None:
     counts = np.bincount(drawn, minlength=len(clips))
     assert (counts[np.isin(clips.track, (1, 3))] == 0).all()
     assert counts[np.isin(clips.track, (0, 2))] == pytest.approx(2000, abs=200)
+
+
+def drawn_at_once(clips: Clips, instances: Ints, per_clip: int, batch: int, seed: int) -> Iterator[tuple[Ints, Ints]]:
+    """Yield clips and starts of the batches of one worker, from arrays of all numbers of the epoch."""
+    plan, rng = pairs.plan(len(clips), per_clip, batch), np.random.default_rng(seed)
+    count = plan.steps * plan.batch
+    first = np.concatenate([rng.permutation(len(clips)) for _ in range(-(-count // len(clips)))])[:count]
+    order = np.lexsort((clips.track, instances[clips.track]))
+    instance, track = instances[clips.track][order], clips.track[order]
+    begin, end = (np.searchsorted(instance, instances[clips.track[first]], side) for side in ("left", "right"))
+    own_begin = np.array([np.flatnonzero(track == number)[0] for number in clips.track[first]])
+    own = np.bincount(track)[clips.track[first]]
+    others = end - begin - own
+    drawn = begin + rng.integers(0, np.where(others == 0, own, others))
+    drawn += np.where((others > 0) & (drawn >= own_begin), own, 0)
+    rows = np.stack([first, order[drawn]])
+    starts = rng.integers(0, clips.shape.frames - 16 + 1, size=rows.shape)
+    for step in range(plan.steps):
+        part = slice(step * plan.batch, (step + 1) * plan.batch)
+        yield rows[:, part].ravel(), starts[:, part].ravel()
+
+
+@given(music, st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 5), st.integers(4, 20))
+def test_pairs_are_drawn_as_if_the_epoch_were_in_memory(
+    clips: Clips, seed: int, chunk: int, per_clip: int, batch: int
+) -> None:
+    assume(len(clips) * per_clip // 2 >= 2)
+    instances = pairs.instances_of(clips, "group")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "_CHUNK", chunk)
+        batches = list(pairs.training_pairs(clips, instances, 16, per_clip, batch, (seed,), Worker()))
+    expected = list(drawn_at_once(clips, instances, per_clip, batch, seed))
+    for computed, (rows, starts) in zip(batches, expected, strict=True):
+        other = windows.cut(clips, rows, starts, 16)
+        for array, same in zip(vars(computed).values(), vars(other).values(), strict=True):
+            np.testing.assert_array_equal(array, same, strict=True)
 
 
 def epoch(clips: Clips, world: int, seed: int = 0) -> list[list[Windows]]:

@@ -120,6 +120,38 @@ def test_training_windows_of_any_size_are_parts_of_clips_shared_without_overlap(
     assert np.bincount(drawn).max() <= per_clip
 
 
+@given(**SIZES, seed=st.integers(0, 2**32), is_shared=st.booleans())
+def test_training_windows_are_drawn_as_if_the_epoch_were_in_memory(
+    tracks: int,
+    per_track: int,
+    clip_frames: int,
+    frames: int,
+    per_clip: int,
+    batch_size: int,
+    world: int,
+    seed: int,
+    is_shared: bool,
+) -> None:
+    frames = min(frames, clip_frames)
+    clips = numbered_clips(tracks, per_track, clip_frames)
+    assume(min(batch_size, len(clips) * per_clip) // world >= 2)
+    plan, worker = windows.plan(len(clips), per_clip, batch_size, world), Worker(0, world)
+    if is_shared:  # the machine of one of the workers holds a part of the clips
+        clips, worker = part_of(clips, list(range(-(-len(clips) // 2)))), Worker(0, world, Worker(0, 1))
+    per_step = plan.share if is_shared else plan.batch
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(np.repeat(np.arange(len(clips)), per_clip))
+    order = np.resize(order, max(len(order), plan.steps * per_step))
+    starts = rng.integers(0, clip_frames - frames + 1, size=len(order))
+    batches = list(windows.training_windows(clips, frames, per_clip, batch_size, (seed,), worker))
+    assert len(batches) == plan.steps
+    for step, batch in enumerate(batches):
+        rows = slice(step * per_step, step * per_step + plan.share)
+        expected = windows.cut(clips, order[rows], starts[rows], frames)
+        for array, other in zip(vars(batch).values(), vars(expected).values(), strict=True):
+            np.testing.assert_array_equal(array, other, strict=True)
+
+
 # --- training, examples
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +65,27 @@ def test_the_temperature_has_the_smallest_loss(rng: np.random.Generator) -> None
         return -float(np.log(calibration.scale(probabilities, temperature)[np.arange(len(labels)), labels]).mean())
 
     assert loss(best) <= min(loss(best * 1.1), loss(best / 1.1))
+
+
+def test_the_temperature_does_not_depend_on_how_many_tracks_are_computed_at_a_time(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probabilities, labels = drawn(rng, tracks=300, sharpness=2.0)
+    predictions = ValidationPredictions([str(n) for n in range(300)], labels, probabilities)
+    fitted = []
+    for size in (1, 7, 300):
+        monkeypatch.setattr(calibration, "_PART", size)
+        fitted.append(calibration.fit([predictions], 0.5))
+    assert fitted[0] == fitted[1] == fitted[2]
+
+
+@pytest.mark.parametrize(
+    "rows", [[[0.5, 0.3], [0.2, 0.4, 0.6]], [[0.5, 0.5], None], [[0.5, None], [0.5, 0.5]], ["a", "b"]]
+)
+def test_rows_that_are_not_a_probability_of_each_genre_are_refused(rows: list[Any]) -> None:
+    table = pa.table({"track": ["a", "b"], "label": [0, 1], "probabilities": rows})
+    with pytest.raises(ArtifactError, match=r"validation\.parquet: altered or truncated"):
+        calibration.of_table(table.replace_schema_metadata({"weights": "w"}), "w", 2, "validation.parquet")
 
 
 def test_a_model_without_errors_keeps_probabilities_below_1() -> None:

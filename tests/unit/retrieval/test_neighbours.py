@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genre.retrieval import neighbours
 from genre.retrieval.neighbours import SHOWN, VOTERS, TrainingTracks, votes
 
 NAMES = [f"track {number}" for number in range(60)]
@@ -37,6 +39,15 @@ def test_the_order_of_the_training_tracks_does_not_matter(seed: int) -> None:
     (first, nearest), (second, others) = train.predict(queries, 4), shuffled.predict(queries, 4)
     np.testing.assert_allclose(first, second, atol=1e-5)
     assert (nearest.track_ids == others.track_ids).mean() > 0.99  # two cosines may be equal in six digits
+
+
+def test_votes_do_not_depend_on_how_many_tracks_are_scaled_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, queries = training_tracks(0), training_tracks(1, tracks=700).vectors
+    expected, nearest = train.predict(queries, 4)
+    monkeypatch.setattr(neighbours, "_QUERIES", 256)
+    probabilities, others = train.predict(queries, 4)
+    np.testing.assert_array_equal(probabilities, expected)
+    assert others.track_ids.tolist() == nearest.track_ids.tolist()
 
 
 def test_few_training_tracks_and_vectors_of_zeros_give_probabilities() -> None:
