@@ -32,7 +32,12 @@ class Advice:
     sentence: str
     reasons: list[str] = field(default_factory=list)
     pick: Row | None = None
-    warning: str = ""  # the first of the reasons, where the network is of no use to the job tag as it is
+    also: list[str] = field(default_factory=list)  # of the reasons, what a terminal shows as well
+
+    @property
+    def badge(self) -> str:
+        """What the row to use is marked with."""
+        return "use this" if self.pick is not None and self.sentence.startswith("Use ") else "best network"
 
 
 def advise(table: Table) -> Advice:
@@ -52,8 +57,8 @@ def advise(table: Table) -> Advice:
     if best.entry.kind == "classical":
         return _no_better_than_baseline(best, table, caveats)
     others = [row for row in networks if row is not best]
-    warning = _names_nothing(best, table)
-    reasons = [*caveats, *_against_networks(best, others), *_against_baseline(best, table)]
+    warning = list(_names_nothing(best, table))
+    reasons = [*warning, *caveats, *_against_networks(best, others), *_against_baseline(best, table)]
     reasons += [
         *_search(best, table),
         *_all_seeds(best),
@@ -64,8 +69,6 @@ def advise(table: Table) -> Advice:
         *_resolution(best, table),
     ]
     provisional = " for now" if caveats and others else ""
-    if warning:
-        reasons.insert(0, warning)
     return Advice(f"Use {best.entry.name}{provisional}: {_scores(best, table)}.", reasons, best, warning)
 
 
@@ -76,39 +79,39 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
         "Label more tracks, or search longer with a larger tune.minutes, tune.trials or train.epochs. "
         "The baseline is a reference and cannot tag music."
     ]
-    networks, pick, warning = table.of("network"), None, ""
+    networks, pick, also = table.of("network"), None, list[str]()
     if networks:
         first = networks[0]
         equal = first.rank == best.rank
         relation = "not significantly lower" if equal else "significantly lower"
-        reasons.append(
-            f"The best network is {first.entry.name}, which the job tag uses: {_scores(first, table)}; {relation}."
-        )
+        also = [
+            f"The best network is {first.entry.name}, which the job tag uses: {_scores(first, table)}; {relation}.",
+            *_names_nothing(first, table),
+        ]
         pick = first if equal else None
-        warning = _names_nothing(first, table)
     reasons += [
-        *filter(None, [warning]),
+        *also,
         *caveats,
         *_majority(table.of("majority")),
         *_few_groups(table),
         *_resolution(best, table),
     ]
-    return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick, warning)
+    return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick, also)
 
 
-def _names_nothing(best: Row, table: Table) -> str:
-    """Return a warning where `best` is never certain enough to report a genre, with what to use instead; else ""."""
+def _names_nothing(best: Row, table: Table) -> Iterator[str]:
+    """Warn where `best` is never certain enough to report a genre, and say what to use instead."""
     promised = {promise.name: promise for promise in promises(table)}
     own = promised.get(best.entry.name)
     if own is None or own.named:
-        return ""
+        return
     tied = [row.entry.name for row in table.of("network") if row.rank == best.rank]
     usable = [promised[name] for name in tied if name in promised and promised[name].named >= USABLE]
     instead = ""
     if usable:
         share = f"{100 * usable[0].named:.0f} % of these tracks"
         instead = f" {usable[0].name}, of the same rank, names a genre for {share}."
-    return (
+    yield (
         f"With {best.entry.name} the job tag names no genre, only unknown: {own.source} do not prove that "
         f"{100 * own.precision:.0f} % of its genres would be correct.{instead} A lower min_precision promises less."
     )

@@ -113,8 +113,11 @@ def test_advice_says_when_no_network_beats_a_reference_row() -> None:
 
 
 def test_a_network_as_good_as_a_leading_baseline_is_picked() -> None:
-    advice = advise(tabulate(board(network("cnn", 0.62), classical(0.6), majority())))
+    table = tabulate(board(network("cnn", 0.62), classical(0.6), majority()))
+    advice = advise(table)
     assert advice.sentence.startswith("No network beats")
+    assert advice.badge == "best network"
+    assert "The best network is cnn, which the job tag uses" in text_table(table, 1000)
     assert advice.pick is not None
     assert advice.pick.entry.name == "cnn"
 
