@@ -96,7 +96,10 @@ ENTRIES: list[Entry] = [
     Scenario("own features", r".*\bmy_run\b.*"),
     Scenario("cluster", rf"{re.escape(SUBMIT)}genre \w+ .*s3://BUCKET.*"),
     Scenario("cluster", r"export RAY_AUTH_MODE=\S+ RAY_API_SERVER_ADDRESS=\S+"),
-    Scenario("cluster", r"ray (job (list|logs ID --follow|stop ID)|status|memory --stats-only|list actors --filter state=ALIVE)"),
+    Scenario(
+        "cluster",
+        r"ray (job (list|logs ID --follow|stop ID)|status|memory --stats-only|list actors --filter state=ALIVE)",
+    ),
     Scenario("token", r"\(umask 077 && ray get-auth-token --generate > /dev/null\)|ray get-auth-token --generate"),
     Scenario("scaling", r"python benchmarks/scaling.py (workers|work|rows)\b.*"),
     Scenario("long lists", r"python benchmarks/(prepare_scaling.py --rows \d+|tag_lists.py)"),
