@@ -55,8 +55,8 @@ class PendingWork:
         core_seconds = scale * self.core_seconds
         core_hours = core_seconds / 3600
         yield (
-            f"{plural(self.tracks, noun)} to do, {scale * self.music_seconds / 3600:.1f} hours of music, "
-            f"{core_hours:.2f} core-hours by a sample of {self.sampled} on this machine"
+            f"{plural(self.tracks, noun)} to do, {_hours(scale * self.music_seconds)} of music, "
+            f"{_hours(core_seconds, 'core-')} by a sample of {self.sampled} on this machine"
         )
         times = [f"about {duration(core_seconds / cpus_now)} on {plural(cpus_now, 'CPU')} now"] if cpus_now else []
         if max_cpus:
@@ -67,6 +67,11 @@ class PendingWork:
             yield "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
         if price is not None:
             yield f"price: {core_hours * price:.2f} at {price:g} a core-hour, without the time in which machines boot"
+
+
+def _hours(seconds: float, unit: str = "") -> str:
+    """Return such as "2.00 core-hours", or below six minutes "57 core-seconds"."""
+    return f"{seconds / 3600:.2f} {unit}hours" if seconds >= 360 else f"{seconds:.0f} {unit}seconds"
 
 
 def prepare(config: Config, price: float | None) -> None:

@@ -89,7 +89,7 @@ def for_report(slots: Sequence[Slot], winners: Mapping[str, Winner], concurrent:
     tried = [(slot, slot.record) for slot in slots if slot.record is not None]
     return Search(
         trials=[_trial(slot, record, slot in chosen, rows.get(slot.architecture, "")) for slot, record in tried],
-        makespan_seconds=wall_seconds(record for _, record in tried),
+        makespan_seconds=wall_seconds(record for _, record in tried) or None,  # no epoch was finished
         concurrent=concurrent,
         budget=budget,
     )

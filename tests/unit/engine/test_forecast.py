@@ -17,7 +17,7 @@ from ray_jobs.engine.forecast import PendingWork
 def test_a_sample_is_scaled_to_all_tracks() -> None:
     work = PendingWork(tracks=1000, sampled=10, music_seconds=36.0, core_seconds=72.0)
     assert list(work.lines(cpus_now=2, max_cpus=20, price=0.5)) == [
-        "1000 tracks to do, 1.0 hours of music, 2.00 core-hours by a sample of 10 on this machine",
+        "1000 tracks to do, 1.00 hours of music, 2.00 core-hours by a sample of 10 on this machine",
         "about 1 h 00 min on 2 CPUs now; about 6 min 00 s on cluster.max_cpus=20; and about 10 s to start",
         "price: 1.00 at 0.5 a core-hour, without the time in which machines boot",
     ]
@@ -37,7 +37,7 @@ def test_prepare_forecasts_what_is_left_to_do(tmp_path: Path, capsys: pytest.Cap
     arguments = ["prepare", "--config", str(tmp_path / "run.yaml"), "--dry-run", "--price-per-core-hour", "3600"]
     assert command.main(arguments) == 0
     printed = capsys.readouterr().err
-    assert re.search(r"prepare: 19 tracks to do, 0\.0 hours of music, 0\.00 core-hours by a sample of 19", printed)
+    assert re.search(r"prepare: 19 tracks to do, \d+ seconds of music, \d+ core-seconds by a sample of 19", printed)
     assert re.search(r"prepare: price: \d+\.\d\d at 3600 a core-hour", printed)
     assert re.search(r"prepare: features of 0\.00\d GB", printed)
     assert not (tmp_path / "out").exists()
