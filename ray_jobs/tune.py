@@ -10,18 +10,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 import ray
 
 from genre import lease
-from genre.config import fingerprint
-from genre.errors import ArtifactError, TrainingError
+from genre.errors import TrainingError
 from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
-from genre.model.card import read_card
-from genre.report import Board, Search, read_board
+from genre.report import Search
 from genre.settings import Config, TuneSettings
 from genre.storage import Location
 from genre.training import experiment
@@ -30,7 +28,7 @@ from genre.wording import plural
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.capacity import is_cluster
 from ray_jobs.scoring import judging
-from ray_jobs.search import decision, finals, results, samplers, slots, space, timing, tracking
+from ray_jobs.search import decision, finals, judged, results, samplers, slots, space, timing, tracking
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.decision import Decider, Decision
 from ray_jobs.search.finals import Finals
@@ -87,9 +85,11 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         if trained.fold is not None:  # the baseline learns from what the networks learned from
             ray.cancel(baseline)
             baseline = judging.fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
-        key = _key_of_report(config, features, result.facts, trained)
-        board = _judged_before(output / "leaderboard", key)
-        if board is None:
+        key = judged.key_of(config, features, result.facts, trained, decided.failures)
+        board = judged.earlier(output / "leaderboard", key)
+        if board is not None:
+            ray.cancel(baseline)
+        else:
             changed_tracks = decider.robustness_tracks(decided, time.monotonic() - started)
             board = judging.judge(
                 features,
@@ -102,43 +102,15 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
                 decoding=config.decoding if changed_tracks else None,
                 changed_tracks=changed_tracks,
                 device=config.device,
+                judged_from=key if changed_tracks == decided.robustness_tracks else "",
             )
             board.notes.extend(_notes(config.tune, trained, changed_tracks, time.monotonic() - started))
-            missing = results.missing(result.facts, _saved(config, result.winners, trained))
-            board = replace(board, missing=decided.failures | missing, judged_from=key)
+            board.missing.update(
+                decided.failures | results.missing(result.facts, _saved(config, result.winners, trained))
+            )
     judging.publish(board, output / "leaderboard", trained.saved)
     for saved in trained.saved:
         finals.keep_best(saved, output / "models" / saved.name)
-
-
-def _key_of_report(config: Config, features: Features, search: Search, trained: Finals) -> str:
-    """Return 16 hex digits that change with the models, the tracks and the settings that a report follows from."""
-    timeless = [replace(trial, seconds=None) for trial in search.trials]
-    models = [*trained.saved, *trained.defaults]
-    content = {
-        "features": [str(features.folder), features.manifest.fingerprint, features.manifest.contents],
-        "trials": [asdict(trial) for trial in timeless],
-        "budget": search.budget,
-        "models": [[runs.name, runs.default_of, [read_card(folder)[1] for folder in runs.folders]] for runs in models],
-        "notes": trained.notes,
-        "fold": str(trained.fold),
-        "robustness": [config.tune.robustness, config.tune.robustness_tracks],
-        "decoding": config.decoding.model_dump(mode="json"),
-        "seed": config.seed,
-    }
-    return fingerprint(content)
-
-
-def _judged_before(folder: Location, key: str) -> Board | None:
-    """Return the board in `folder` if it was judged from the same; None where it was not, or is damaged."""
-    try:
-        board = read_board(folder)
-    except ArtifactError:
-        return None
-    if board.judged_from != key:
-        return None
-    cli.console().print("tune: nothing has changed since the models were judged; writing the same report")
-    return board
 
 
 def _notes(settings: TuneSettings, trained: Finals, changed_tracks: int, seconds: float) -> list[str]:

@@ -6,7 +6,7 @@ Conventions:
 - `truth` and `predicted` are class indices of shape (tracks,). Where `predicted` may hold several runs (seeds) of one
   model it is (seeds, tracks), and a score is the mean over the runs.
 - The predicted class is the argmax of the probabilities; a tie goes to the lower class index.
-- Confusion counts are (classes, classes), rows truth, columns predicted. They add up over shards.
+- Confusion counts are (classes, classes), rows truth, columns predicted. They add up over parts.
 - Accuracy is the share of correct tracks. The precision of a class that is never predicted is 0. The F1 of a class is
   2 hits / (support + predictions), which is 0 where precision and recall are 0.
 - Macro scores are unweighted means over the classes that have support in the truth at hand (in a bootstrap draw: in

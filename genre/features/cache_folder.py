@@ -69,7 +69,7 @@ def exclusive(folder: Path, report: Report) -> Iterator[None]:
 
 def check_size(folder: Path, size: int, max_gb: float, source: str) -> None:
     """Raise `ArtifactError` where `size` bytes would not fit even if all other copies were deleted."""
-    _check_room(folder, size, _limit(folder, max_gb, sum(_sizes(folder).values())), source)
+    _check_room(folder, size, _limit(folder, max_gb, sum(_sizes(folder).values())), source, max_gb)
 
 
 def make_room(folder: Path, size: int, max_gb: float, source: str) -> None:
@@ -87,7 +87,7 @@ def make_room(folder: Path, size: int, max_gb: float, source: str) -> None:
             return
         if _delete_unused(path):
             held -= sizes[path]
-    _check_room(folder, size, limit, source, held)
+    _check_room(folder, size, limit, source, max_gb, held)
 
 
 def _sizes(folder: Path) -> dict[Path, int]:
@@ -105,15 +105,17 @@ def _limit(folder: Path, max_gb: float, held: int) -> float:
     return min(max_gb * 1e9, disk) if max_gb else _SHARE_OF_DISK * disk
 
 
-def _check_room(folder: Path, size: int, limit: float, source: str, held: int = 0) -> None:
+def _check_room(folder: Path, size: int, limit: float, source: str, max_gb: float, held: int = 0) -> None:
     if held + size <= limit:
         return
+    remedy = "set cache.folder to a larger disk"
+    if not max_gb or limit == max_gb * 1e9:
+        remedy += ", or raise cache.max_gb"
     in_use = f", besides {held / 1e9:.1f} GB that other jobs use" if held else ""
     raise ArtifactError(
         f"cache.folder={folder}: the clips of {source} take {size / 1e9:.1f} GB, and {limit / 1e9:.1f} GB are "
-        f"available{in_use}, enough for {max(0.0, limit - held) / size:.0%} of them; set cache.folder to a larger "
-        "disk, or raise cache.max_gb; train.workers on several machines keep a share each, tune.sample searches on a "
-        "part"
+        f"available{in_use}, enough for {max(0.0, limit - held) / size:.0%} of them; {remedy}; train.workers on "
+        "several machines keep a share each, tune.sample searches on a part"
     )
 
 

@@ -211,14 +211,13 @@ def reading(file: Location) -> Iterator[None]:
     except OSError as error:
         if is_fault(error, file):
             raise unreachable(file, error) from None
-        raise ArtifactError(
-            f"{file}: cannot be read ({describe(error)}); check your access, or prepare the features again"
-        ) from None
+        remedy = "check your access" if error.errno else "delete this file and prepare the features again"
+        raise ArtifactError(f"{file}: cannot be read ({describe(error)}); {remedy}") from None
 
 
 def prepared_again(folder: Location) -> ArtifactError:
     """Return what to raise when the features that a job read are no longer there."""
-    return ArtifactError(f"{folder}: the features were prepared again while this job ran; run it again")
+    return ArtifactError(f"{folder}: the features were prepared again while this job ran; run the same command again")
 
 
 def _read_tracks(folder: Location) -> pa.Table:

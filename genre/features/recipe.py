@@ -10,7 +10,7 @@ from genre.features.schema import Shape
 from genre.settings import AudioSettings, Config, DecodingSettings, Settings, SpectrogramSettings
 
 # Part of the fingerprint: raise it whenever the same file and settings give other bytes than before.
-KERNEL_VERSION = 4
+FRONT_END_VERSION = 4
 
 
 class Recipe(Settings):
@@ -40,8 +40,8 @@ class Recipe(Settings):
         """Return the settings that decide which tracks are rejected: when they change, rejects are decoded again."""
         return self.decoding.model_dump(mode="json", exclude={"retry_rejects"})
 
-    def fingerprint(self, version: int = KERNEL_VERSION) -> str:
-        """Return 16 hex digits that change with the kernel's version and with any setting that changes the features."""
+    def fingerprint(self, version: int = FRONT_END_VERSION) -> str:
+        """Return 16 hex digits that change with the version of the front end and with any setting that changes the features."""
         return fingerprint(self.audio, self.spectrogram, {"kernel": version})
 
     def shape(self) -> Shape:

@@ -34,7 +34,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Worker:
-    """Which of several equal workers this is."""
+    """The rank of a worker among `world` equal ones."""
 
     rank: int = 0
     world: int = 1

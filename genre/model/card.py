@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from genre import architectures
 from genre.errors import ArtifactError
 from genre.features import Shape
-from genre.features.recipe import KERNEL_VERSION, Recipe
+from genre.features.recipe import FRONT_END_VERSION, Recipe
 from genre.settings import DecodingSettings
 from genre.storage import Location
 
@@ -72,7 +72,7 @@ class ModelCard:
                 "the model was trained on precomputed spectrograms, so it cannot take audio; "
                 "train one on features that prepare made"
             )
-        known = {recipe.fingerprint(version) for version in range(1, KERNEL_VERSION + 1)}
+        known = {recipe.fingerprint(version) for version in range(1, FRONT_END_VERSION + 1)}
         if recipe.shape() != self.shape:
             raise _altered(f"they give {recipe.shape()}, its weights take {self.shape}")
         if self.fingerprint not in known:

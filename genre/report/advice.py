@@ -11,7 +11,6 @@ from genre.evaluation.bootstrap import interval
 from genre.report.board import SeedRun
 from genre.report.columns import unchanged_f1
 from genre.report.formats import joined, seconds
-from genre.report.promises import promises
 from genre.report.table import ALPHA, Row, Table
 from genre.report.tuning import tunings
 from genre.wording import plural
@@ -32,12 +31,8 @@ class Advice:
     sentence: str
     reasons: list[str] = field(default_factory=list)
     pick: Row | None = None
-    also: list[str] = field(default_factory=list)  # of the reasons, what a terminal shows as well
-
-    @property
-    def badge(self) -> str:
-        """What the row to use is marked with."""
-        return "use this" if self.pick is not None and self.sentence.startswith("Use ") else "best network"
+    on_terminal: list[str] = field(default_factory=list)  # those of the reasons that a terminal shows
+    badge: str = "use this"  # what the row to use is marked with
 
 
 def advise(table: Table) -> Advice:
@@ -79,42 +74,58 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
         "Label more tracks, or search longer with a larger tune.minutes, tune.trials or train.epochs. "
         "The baseline is a reference and cannot tag music."
     ]
-    networks, pick, also = table.of("network"), None, list[str]()
+    networks, pick, on_terminal = table.of("network"), None, list[str]()
     if networks:
         first = networks[0]
         equal = first.rank == best.rank
         relation = "not significantly lower" if equal else "significantly lower"
-        also = [
+        on_terminal = [
             f"The best network is {first.entry.name}, which the job tag uses: {_scores(first, table)}; {relation}.",
             *_names_nothing(first, table),
         ]
         pick = first if equal else None
     reasons += [
-        *also,
+        *on_terminal,
         *caveats,
         *_majority(table.of("majority")),
         *_few_groups(table),
         *_resolution(best, table),
     ]
-    return Advice(f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick, also)
+    return Advice(
+        f"No network beats {baseline} on the {table.board.track_count}.", reasons, pick, on_terminal, "best network"
+    )
 
 
 def _names_nothing(best: Row, table: Table) -> Iterator[str]:
-    """Warn where `best` is never certain enough to report a genre, and say what to use instead."""
-    promised = {promise.name: promise for promise in promises(table)}
-    own = promised.get(best.entry.name)
-    if own is None or own.named:
+    """Warn where the model that `tag` uses of `best` may name no genre, and say what to use instead."""
+    run = _used(best)
+    if run.correction is None or not run.correction.thresholds or min(run.correction.thresholds) <= 1:
         return
-    tied = [row.entry.name for row in table.of("network") if row.rank == best.rank]
-    usable = [promised[name] for name in tied if name in promised and promised[name].named >= USABLE]
-    instead = ""
-    if usable:
-        share = f"{100 * usable[0].named:.0f} % of these tracks"
-        instead = f" {usable[0].name}, of the same rank, names a genre for {share}."
+    name, correction, instead = best.entry.name, run.correction, ""
+    tied = ((row, _named_share(_used(row))) for row in table.of("network") if row.rank == best.rank)
+    usable = next(((row.entry.name, share) for row, share in tied if share >= USABLE), None)
+    if usable is not None:
+        other, share = usable
+        instead = f" {other}, of the same rank, names {100 * share:.0f} % of these tracks: model=OUTPUT/models/{other}."
     yield (
-        f"With {best.entry.name} the job tag names no genre, only unknown: {own.source} do not prove that "
-        f"{100 * own.precision:.0f} % of its genres would be correct.{instead} A lower min_precision promises less."
+        f"With {name} the job tag names no genre, only unknown: {correction.source} do not prove that "
+        f"{100 * correction.precision:.0f} % of the genres that it names are correct.{instead} A lower min_precision "
+        "promises less, and 0 names every track."
     )
+
+
+def _used(row: Row) -> SeedRun:
+    """Return the run whose model the job tag uses: of those with the best validation score, the first."""
+    return max(
+        row.entry.runs, key=lambda run: max((epoch.get("valid_f1") or 0.0 for epoch in run.history), default=0.0)
+    )
+
+
+def _named_share(run: SeedRun) -> float:
+    """Return the share of the board's tracks that get a genre; 0 where nothing is known about it."""
+    if run.correction is None or not run.correction.thresholds:
+        return 0.0
+    return float((run.correction.reported(run.correction(run.probabilities)) >= 0).mean())
 
 
 def _scores(row: Row, table: Table) -> str:

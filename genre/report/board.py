@@ -114,8 +114,8 @@ class Board:
     network learned from the group that it judges. `groups` names the group of each track, or the track itself where
     none is known; None: no group is known. `commit` is that of the code. `compared` holds results on other test sets,
     such as another split (see `merging.merge`). `missing` gives, by name, why an architecture that was searched has no
-    entry. `judged_from` changes with everything that a search was judged from, so that the same is not judged again;
-    "" for other reports. Raises `ArtifactError` when the parts do not fit together.
+    entry. `judged_from` is the key by which a search finds that it was judged before; "" for other reports. Raises
+    `ArtifactError` when the parts do not fit together.
     """
 
     title: str

@@ -67,7 +67,7 @@ def text_table(table: Table, width: int = TEXT_WIDTH) -> str:
     """
     width = max(width, 80)
     advised = advise(table)
-    advice = "\n".join(textwrap.fill(text, width) for text in (advised.sentence, *advised.also))
+    advice = "\n".join(textwrap.fill(text, width) for text in (advised.sentence, *advised.on_terminal))
     missing = [textwrap.fill(sentence, width) for sentence in table.board.missing_notes]
     if not table.rows:
         return "\n".join([advice, *missing])

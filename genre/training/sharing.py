@@ -19,7 +19,7 @@ from genre.wording import plural
 def open_data(
     cache: ClipCache, worker: Worker, machine: str, report: Report = lambda message: None, use_gpu: bool = False
 ) -> tuple[CachedClips, Worker]:
-    """Open this machine's copy of the clips, and return it with this worker.
+    """Open this machine's copy of the clips, and return it and `worker`.
 
     All workers of a training have to call this, each with the name of its `machine`. If the clips fit on every machine,
     each keeps all of them, else the clips of its workers (`Share`). A share depends on the number of workers and where
@@ -39,7 +39,7 @@ def open_data(
     if not worker.rank:
         report(f"not every machine can keep all clips: each of {plural(count, 'machine')} keeps a share")
     ranks = tuple(rank for rank, name in enumerate(names) if name == machine)
-    cached = _open(cache.of_share(Share(ranks, worker.world)), report)
+    cached = _open(cache, report, Share(ranks, worker.world))
     sums = workers.gather(json.dumps(cached.statistics.to_json()))
     of_machines = [json.loads(sums[names.index(name)]) for name in dict.fromkeys(names)]
     statistics = LevelStatistics.merged(cache.features.shape, of_machines)
@@ -60,11 +60,11 @@ def _fits(cache: ClipCache, use_gpu: bool) -> tuple[bool, str]:
     return True, ""
 
 
-def _open(cache: ClipCache, report: Report) -> CachedClips:
-    """Return the copy of this worker. Raises the same error in all workers when one cannot open its own."""
+def _open(cache: ClipCache, report: Report, share: Share | None = None) -> CachedClips:
+    """Return the copy of this worker, of all clips or a share. Raises the same error in all workers if one fails."""
     cached, failure = None, ""
     try:
-        cached = cache.open(report)
+        cached = (cache.of_share(share) if share else cache).open(report)
     except GenreError as error:
         failure = _failure(error)
     _raise_first(workers.gather(failure))

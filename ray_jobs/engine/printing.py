@@ -17,4 +17,4 @@ def show(text: str) -> None:
 
 def width(otherwise: int) -> int:
     """Return the columns of the terminal on standard output; `otherwise` where it is a file or a pipe."""
-    return shutil.get_terminal_size((otherwise, 0)).columns
+    return shutil.get_terminal_size((otherwise, 0)).columns if sys.stdout.isatty() else otherwise

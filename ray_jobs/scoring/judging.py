@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ray
 
 from genre import report
@@ -35,12 +37,14 @@ def judge(
     decoding: DecodingSettings | None = None,
     changed_tracks: int = 0,
     device: str = "auto",
+    judged_from: str = "",
 ) -> Board:
     """Score every saved model once on `split` of the features.
 
     Those with the configured settings only (`SavedRuns.default_of`) come last and are no part of the ensemble. With
     `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
-    classical baseline, `seed` that of the configuration, `capacity` what the job may use. No clip enters this process.
+    classical baseline, `seed` that of the configuration, `capacity` what the job may use. The board keeps `judged_from`
+    if everything could be measured. No clip enters this process.
     """
     recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
     audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
@@ -65,7 +69,7 @@ def judge(
         notes.append(f"These are scores on the {JUDGED[split]} tracks, which took part in making the models.")
     board = entries.board(features, split, rows, seed, notes, search)
     board.commands.extend(_commands(features))
-    return board
+    return replace(board, judged_from=judged_from if scored.is_complete else "")
 
 
 def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int, calibrates: bool) -> Board:

@@ -95,8 +95,8 @@ class Measurement:
         unchanged: Sequence[Float32],
         baseline: str,
         progress: JobProgress,
-    ) -> tuple[Scores, list[str]]:
-        """Wait for the tasks. Return macro F1 by row and change, and notes on the tracks that it was measured on.
+    ) -> tuple[Scores, list[str], bool]:
+        """Wait for the tasks. Return macro F1 by row and change, notes on the tracks, and whether one was not scored.
 
         `truth` are the labels (tracks,) and `unchanged` the predictions (tracks, classes) of each model for all test
         tracks. The models are in the order of `robustness.scores_by_row`.
@@ -105,13 +105,13 @@ class Measurement:
         measured = [part for part in parts if part.predictions is not None]
         failures = [failure for part in parts for failure in part.failures]
         if not measured:
-            return {}, [f"Robustness was not measured: {failures[0]}."] if failures else []
+            return {}, [f"Robustness was not measured: {failures[0]}."] if failures else [], bool(failures)
         rows = np.concatenate([part.rows for part in measured])
         changed = np.concatenate([part.predictions for part in measured], axis=2)
         predictions = {UNCHANGED: np.stack([each[rows] for each in unchanged])}
         predictions |= {change: changed[:, number] for number, change in enumerate(CHANGES)}
         scores = robustness.scores_by_row(truth[rows], seeds, predictions, baseline)
-        return scores, self._notes(len(rows), failures)
+        return scores, self._notes(len(rows), failures), bool(failures)
 
     def _collect(self, progress: JobProgress) -> list[TaskResult]:
         """Return the results of all tasks; the tracks of a task that failed are failures."""

@@ -35,6 +35,7 @@ class Scored:
     nearest: NearestTracks | None  # the votes of the nearest training tracks
     robustness: dict[str, dict[str, float]]  # macro F1 by change
     notes: list[str]
+    is_complete: bool  # nothing failed that could be measured the next time
 
 
 def score(
@@ -61,9 +62,11 @@ def score(
     streamed = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
     answers = _by_name(saved, streamed.probabilities)
     notes: list[str] = []
+    is_complete = True
     nearest: NearestTracks | None = None
     if embedder and streamed.embeddings is not None:
         nearest, notes = embedder.nearest(features, streamed.embeddings, seed, device, capacity)
+        is_complete = nearest is not None
         streamed = replace(streamed, embeddings=None)  # which may be some GB
     measurement = Measurement.start(changed, candidate_folders, fitted, capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
@@ -78,10 +81,14 @@ def score(
                 *(probabilities for _, probabilities in scored_baselines),
             ]
             truth = features.labels(features.tracks(split)).to_numpy()
-            f1, robustness_notes = measurement.finish(truth, seeds, unchanged, BASELINE if baselines else "", progress)
+            f1, robustness_notes, failed = measurement.finish(
+                truth, seeds, unchanged, BASELINE if baselines else "", progress
+            )
             notes += robustness_notes
+            is_complete &= not failed
         costs = measure_costs(saved, features, split, progress)
-    return Scored(answers, costs, scored_baselines[0] if scored_baselines else None, nearest, f1, notes)
+    baseline = scored_baselines[0] if scored_baselines else None
+    return Scored(answers, costs, baseline, nearest, f1, notes, is_complete)
 
 
 def _folders(saved: Sequence[SavedRuns]) -> list[Location]:

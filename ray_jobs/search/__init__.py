@@ -12,5 +12,5 @@ search for the report. Independent of the test split.
     runner       runs trials with Ray Tune   stopper      early stopping and the time limit
     results      winners and failures        finals       the models of the winners
     progress     progress on the terminal    tracking     MLflow
-    exits        why a process died
+    exits        why a process died          judged       whether it was judged before
 """

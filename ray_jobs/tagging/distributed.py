@@ -1,4 +1,4 @@
-"""Tag a work on Ray: decoded and named by the same processes, or decoded on CPUs and named on GPUs.
+"""Tag a collection on Ray: decoded and named by the same processes, or decoded on CPUs and named on GPUs.
 
 Decoding is most of the work. Without a GPU each process loads the models and does both, because two kinds of processes
 on the same CPUs would only add the transfer between them. Where there are GPUs, every CPU of every machine decodes, and

@@ -58,7 +58,9 @@ def measure(
         ChangedAudio.sample(tracks, count, 0, recipe), models, None, Capacity(cpus=2, gpus=0)
     )
     with JobProgress("test", len(measurement.tasks)) as progress:
-        return measurement.finish(TRUTH, {"cnn": [0, 1]}, right, "", progress)
+        scores, notes, failed = measurement.finish(TRUTH, {"cnn": [0, 1]}, right, "", progress)
+    assert failed == any("Robustness was not" in note or "leaves out" in note for note in notes)
+    return scores, notes
 
 
 def expected(tracks: pa.Table, rows: list[int], models: list[Location]) -> dict[str, float]:

@@ -191,7 +191,9 @@ def test_features_that_were_prepared_again_are_named(
         features = Listed(features.folder, features.manifest, features.tracks())
     else:
         prepare()
-    with pytest.raises(ArtifactError, match=r"/f: the features were prepared again while this job ran; run it again$"):
+    with pytest.raises(
+        ArtifactError, match=r"/f: the features were prepared again while this job ran; run the same command again$"
+    ):
         stream(features, models[:1])
 
 

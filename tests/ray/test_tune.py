@@ -165,6 +165,9 @@ def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
     repeated = job("tune", *job_of_search, "tune.defaults=true")
     assert "nothing has changed since the models were judged" in repeated.stderr
     assert (output / "leaderboard/leaderboard.json").read_text() == report  # measured times included
+    validation = output / "models/cnn/seed-0/validation.parquet"
+    validation.write_bytes((output / "models/cnn/seed-1/validation.parquet").read_bytes())
+    assert "nothing has changed" not in job("tune", *job_of_search, "tune.defaults=true").stderr
 
 
 def test_more_trials_run_only_the_new_ones_and_fewer_run_none(home: Path, output: Path) -> None:

@@ -304,7 +304,7 @@ class TestMaking:
     def test_features_that_changed_since_are_refused(self, features: Features, settings: CacheSettings) -> None:
         cache = ClipCache.of(features, settings)
         os.utime(f"{features.folder}/clips/0.parquet", (1, 1))
-        with pytest.raises(ArtifactError, match="were prepared again while this job ran; run it again"):
+        with pytest.raises(ArtifactError, match="were prepared again while this job ran; run the same command again"):
             cache.open()
         assert copies(settings) == []
 
@@ -319,7 +319,7 @@ class TestMaking:
                 Path(f"{self.folder}/clips/1.parquet").unlink(missing_ok=True)
 
         cache = ClipCache.of(Prepared(features.folder, features.manifest), settings)
-        with pytest.raises(ArtifactError, match="were prepared again while this job ran; run it again"):
+        with pytest.raises(ArtifactError, match="were prepared again while this job ran; run the same command again"):
             cache.open()
         assert copies(settings) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from genre.features import Shape
-from genre.features.recipe import KERNEL_VERSION, Recipe
+from genre.features.recipe import FRONT_END_VERSION, Recipe
 from genre.settings import Config
 
 
@@ -29,4 +29,4 @@ def test_fingerprint_depends_on_the_settings_of_the_bytes_and_the_kernel_alone()
     assert other_limits.fingerprint() == recipe.fingerprint()
     assert other_limits.limits() != recipe.limits()
     assert other_bins.fingerprint() != recipe.fingerprint()
-    assert recipe.fingerprint(KERNEL_VERSION - 1) != recipe.fingerprint()
+    assert recipe.fingerprint(FRONT_END_VERSION - 1) != recipe.fingerprint()

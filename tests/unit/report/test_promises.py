@@ -71,8 +71,10 @@ def test_the_advice_warns_of_a_network_that_names_no_genre() -> None:
         advice = advise(table)
         assert advice.pick is not None
         assert advice.pick.entry.name == "cnn"
-        warning = " ".join(advice.also)
+        warning = " ".join(advice.on_terminal)
         assert ("With cnn the job tag names no genre" in warning) == (warned is not None)
-        assert ("other, of the same rank, names a genre for 100 %" in warning) == bool(warned)
+        assert ("other, of the same rank, names 100 % of these tracks: model=OUTPUT/models/other" in warning) == bool(
+            warned
+        )
         assert warning in text_table(table, 1000)
-        assert advice.reasons[: len(advice.also)] == advice.also
+        assert advice.reasons[: len(advice.on_terminal)] == advice.on_terminal

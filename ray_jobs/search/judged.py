@@ -1,0 +1,63 @@
+"""Whether a search was judged before: the same command then keeps its report, and measures nothing again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+from genre import versions
+from genre.config import fingerprint
+from genre.errors import ArtifactError
+from genre.features import Features
+from genre.model import calibration
+from genre.model.card import read_card
+from genre.report import Board, Search, entries, read_board
+from genre.settings import Config
+from genre.storage import Location
+from ray_jobs.engine import cli
+from ray_jobs.search.finals import Finals
+
+
+def key_of(config: Config, features: Features, search: Search, trained: Finals, failures: Mapping[str, str]) -> str:
+    """Return 16 hex digits that change with the models, the tracks, the settings and the code of a report.
+
+    `failures` says why architectures were not searched.
+    """
+    models = [*trained.saved, *trained.defaults]
+    content = {
+        "code": [versions.packages(), versions.commit()],
+        "features": [str(features.folder), features.manifest.fingerprint, features.manifest.contents],
+        "corpus": asdict(entries.corpus_facts(features)),
+        "trials": [asdict(replace(trial, seconds=None)) for trial in search.trials],
+        "budget": search.budget,
+        "failures": dict(failures),
+        "models": [[runs.name, runs.default_of, *map(_contents, runs.folders)] for runs in models],
+        "notes": trained.notes,
+        "fold": str(trained.fold),
+        "robustness": [config.tune.robustness, config.tune.robustness_tracks],
+        "decoding": config.decoding.model_dump(mode="json"),
+        "seed": config.seed,
+    }
+    return fingerprint(content)
+
+
+def earlier(folder: Location, key: str) -> Board | None:
+    """Return the board in `folder` if it was judged from the same; None where it was not, or is damaged."""
+    try:
+        board = read_board(folder)
+    except (ArtifactError, OSError):
+        return None
+    if board.judged_from != key:
+        return None
+    cli.console().print(
+        f"tune: nothing has changed since the models were judged; the report stays (to judge again, delete {folder})"
+    )
+    return board
+
+
+def _contents(model: Location) -> list[str]:
+    """Return the hashes of the weights of a saved model, and of what it is calibrated by."""
+    validation = model / calibration.FILE
+    digest = hashlib.sha256(validation.read_bytes()).hexdigest() if validation.exists() else ""
+    return [read_card(model)[1], digest]
