@@ -41,7 +41,7 @@ class Recipe(Settings):
         return self.decoding.model_dump(mode="json", exclude={"retry_rejects"})
 
     def fingerprint(self, version: int = FRONT_END_VERSION) -> str:
-        """Return 16 hex digits that change with the version of the front end and with any setting that changes the features."""
+        """Return 16 hex digits that change with the version and with any setting that changes the features."""
         return fingerprint(self.audio, self.spectrogram, {"kernel": version})
 
     def shape(self) -> Shape:
