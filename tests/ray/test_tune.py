@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -166,7 +167,7 @@ def test_the_search_trained_the_first_seed(home: Path, output: Path) -> None:
     assert "nothing has changed since the models were judged" in repeated.stderr
     assert (output / "leaderboard/leaderboard.json").read_text() == report  # measured times included
     validation = output / "models/cnn/seed-0/validation.parquet"
-    validation.write_bytes((output / "models/cnn/seed-1/validation.parquet").read_bytes())
+    pq.write_table(pq.read_table(validation).slice(1), validation)  # as after a cross-validation
     assert "nothing has changed" not in job("tune", *job_of_search, "tune.defaults=true").stderr
 
 
