@@ -214,15 +214,15 @@ def drawn_order(names: pa.StringArray, seed: int) -> Ints:
 
 def _describe_leaks(tracks: pa.Table, column: str, noun: str) -> str:
     """Return text about the first few values of `column` that are in several splits; empty if there are none."""
-    known = tracks.filter(tracks[column].is_valid())
-    values, splits = (combined(known[name]).dictionary_encode() for name in (column, "split"))
+    values, splits = (combined(tracks[name]).dictionary_encode() for name in (column, "split"))
     # numbers, since to group strings takes several times their memory
-    value_of, split_of = values.indices.to_numpy().astype(np.int64), splits.indices.to_numpy()
-    pairs = np.unique(value_of * len(splits.dictionary) + split_of)
-    leaked = np.flatnonzero(np.bincount(pairs // max(1, len(splits.dictionary))) > 1)
+    value_of, split_of = pc.fill_null(values.indices, -1).to_numpy().astype(np.int64), splits.indices.to_numpy()
+    known, count = value_of >= 0, max(1, len(splits.dictionary))
+    pairs = np.unique(value_of[known] * count + split_of[known])
+    leaked = np.flatnonzero(np.bincount(pairs // count) > 1)
     examples = []
     for value in leaked[:3]:
-        rows = known.filter(pa.array(value_of == value)).group_by("split").aggregate([("track_id", "min")])
+        rows = tracks.filter(pa.array(value_of == value)).group_by("split").aggregate([("track_id", "min")])
         name = noun if column == "content" else f"{noun} {values.dictionary[int(value)].as_py()!r}"
         found = rows.sort_by("split").to_pylist()
         examples.append(f"{name} in " + " and ".join(f"{row['split']} ({row['track_id_min']})" for row in found))
