@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genre import lease
+from genre import lease, memory
 from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import CachedClips, ClipCache
@@ -38,6 +38,7 @@ def run(config: Config) -> None:
     Raises `ConfigError` when an interrupted run of that name had other settings, when there is too little music, or
     when the model of train.init_from learned from tracks that judge models.
     """
+    memory.return_freed()  # of the tables of tracks: the training is in other processes
     if config.model:
         raise ConfigError(
             f"model={config.model}: pretrain makes a new body; choose its network with architecture=NAME, "

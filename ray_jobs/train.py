@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genre import lease
+from genre import lease, memory
 from genre.errors import ConfigError
 from genre.features import Features, Manifest
 from genre.features.cache import CachedClips, ClipCache
@@ -37,6 +37,7 @@ def run(config: Config) -> None:
     Raises `ConfigError` when an interrupted run of that name had other settings, or when the model of train.init_from
     learned from the validation tracks.
     """
+    memory.return_freed()  # of the tables of tracks: the training is in other processes
     if config.model:
         raise ConfigError(
             f"model={config.model}: train makes a new model; choose its network with architecture=NAME, "
