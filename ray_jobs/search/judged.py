@@ -36,7 +36,7 @@ def key_of(config: Config, features: Features, search: Search, trained: Finals, 
         "notes": trained.notes,
         "fold": str(trained.fold),
         "robustness": [config.tune.robustness, config.tune.robustness_tracks],
-        "decoding": config.decoding.model_dump(mode="json"),
+        "decoding": config.decoding.model_dump(mode="json", exclude={"retry_rejects"}),
         "seed": config.seed,
     }
     return fingerprint(content)
