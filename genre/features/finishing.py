@@ -39,7 +39,7 @@ def finish(ledger: Ledger, scanned: pa.Table, corpus: CorpusSettings, command: s
     if len(kept) + len(rejected) != len(scanned):
         raise ArtifactError(
             f"{folder}: {len(scanned)} tracks scanned, but {len(kept)} with features and {len(rejected)} rejected; "
-            "files changed while the job ran, run it again"
+            "files changed while the job ran, run the same command again"
         )
     kept = replaced(kept, "sketch", ledger.sketches(kept))
     kept = replaced(kept, "recording", near_copies.recordings(kept))

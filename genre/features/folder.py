@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from genre.corpora import SPLITS
 from genre.errors import ArtifactError, StorageError, first_line
-from genre.faults import describe, is_fault, unreachable
+from genre.faults import describe, is_denied, is_fault, unreachable
 from genre.features import manifest
 from genre.features.columns import combined
 from genre.features.folds import Fold
@@ -211,7 +211,12 @@ def reading(file: Location) -> Iterator[None]:
     except OSError as error:
         if is_fault(error, file):
             raise unreachable(file, error) from None
-        remedy = "check your access" if error.errno else "delete this file and prepare the features again"
+        if is_denied(error):
+            remedy = "check your access"
+        elif isinstance(error, FileNotFoundError):
+            remedy = "prepare the features again"
+        else:
+            remedy = "delete this file and prepare the features again"
         raise ArtifactError(f"{file}: cannot be read ({describe(error)}); {remedy}") from None
 
 

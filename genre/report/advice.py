@@ -97,8 +97,10 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
 
 
 def _names_nothing(best: Row, table: Table) -> Iterator[str]:
-    """Warn where the model that `tag` uses of `best` may name no genre, and say what to use instead."""
-    run = _used(best)
+    """Warn where the model that `tag` uses of `best` names no genre, and say what to use instead."""
+    run, board = _used(best), table.board
+    if board.search is None or board.judged_on != "test":  # tag may use another model than this row
+        return
     if run.correction is None or not run.correction.thresholds or min(run.correction.thresholds) <= 1:
         return
     name, correction, instead = best.entry.name, run.correction, ""
@@ -106,7 +108,7 @@ def _names_nothing(best: Row, table: Table) -> Iterator[str]:
     usable = next(((row.entry.name, share) for row, share in tied if share >= USABLE), None)
     if usable is not None:
         other, share = usable
-        instead = f" {other}, of the same rank, names {100 * share:.0f} % of these tracks: model=OUTPUT/models/{other}."
+        instead = f" {other}, of the same rank, names {100 * share:.0f} % of these tracks."
     yield (
         f"With {name} the job tag names no genre, only unknown: {correction.source} do not prove that "
         f"{100 * correction.precision:.0f} % of the genres that it names are correct.{instead} A lower min_precision "

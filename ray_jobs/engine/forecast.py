@@ -71,7 +71,7 @@ class PendingWork:
 
 def _hours(seconds: float, unit: str = "") -> str:
     """Return such as "2.00 core-hours", or below six minutes "57 core-seconds"."""
-    return f"{seconds / 3600:.2f} {unit}hours" if seconds >= 360 else f"{seconds:.0f} {unit}seconds"
+    return f"{seconds / 3600:.2f} {unit}hours" if seconds >= 360 else f"{seconds:.1f} {unit}seconds"
 
 
 def prepare(config: Config, price: float | None) -> None:

@@ -17,4 +17,5 @@ def show(text: str) -> None:
 
 def width(otherwise: int) -> int:
     """Return the columns of the terminal on standard output; `otherwise` where it is a file or a pipe."""
-    return shutil.get_terminal_size((otherwise, 0)).columns if sys.stdout.isatty() else otherwise
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed
+    return shutil.get_terminal_size((otherwise, 0)).columns if is_terminal else otherwise

@@ -96,7 +96,7 @@ class Measurement:
         baseline: str,
         progress: JobProgress,
     ) -> tuple[Scores, list[str], bool]:
-        """Wait for the tasks. Return macro F1 by row and change, notes on the tracks, and whether one was not scored.
+        """Wait for the tasks. Return macro F1 by row and change, notes on the tracks, and whether any was not scored.
 
         `truth` are the labels (tracks,) and `unchanged` the predictions (tracks, classes) of each model for all test
         tracks. The models are in the order of `robustness.scores_by_row`.

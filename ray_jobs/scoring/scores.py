@@ -35,7 +35,7 @@ class Scored:
     nearest: NearestTracks | None  # the votes of the nearest training tracks
     robustness: dict[str, dict[str, float]]  # macro F1 by change
     notes: list[str]
-    is_complete: bool  # nothing failed that could be measured the next time
+    is_complete: bool  # everything that was asked for was measured
 
 
 def score(

@@ -114,7 +114,8 @@ def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
     """Save the best epoch of a winner, finished or not, as a model in `target`."""
     folder = winner.slot.folder
     if winner.slot.has_model:
-        _copy(folder.model, target)
+        if not _is_same(folder.model, target):  # which a cross-validation may have calibrated
+            _copy(folder.model, target)
     else:
         save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
         planned = space.experiment(trials.base, winner.settings)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 
+import genre
+import ray_jobs
 from genre import versions
 from genre.config import fingerprint
 from genre.errors import ArtifactError
@@ -26,7 +29,7 @@ def key_of(config: Config, features: Features, search: Search, trained: Finals, 
     """
     models = [*trained.saved, *trained.defaults]
     content = {
-        "code": [versions.packages(), versions.commit()],
+        "code": [versions.packages(), _code()],
         "features": [str(features.folder), features.manifest.fingerprint, features.manifest.contents],
         "corpus": asdict(entries.corpus_facts(features)),
         "trials": [asdict(replace(trial, seconds=None)) for trial in search.trials],
@@ -51,9 +54,19 @@ def earlier(folder: Location, key: str) -> Board | None:
     if board.judged_from != key:
         return None
     cli.console().print(
-        f"tune: nothing has changed since the models were judged; the report stays (to judge again, delete {folder})"
+        "tune: nothing has changed since the models were judged; to judge them again, delete "
+        f"{folder / 'leaderboard.json'}"
     )
     return board
+
+
+def _code() -> str:
+    """Return a hash of the source code: another version may judge in another way."""
+    digest = hashlib.sha256()
+    for package in (genre, ray_jobs):
+        for file in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _contents(model: Location) -> list[str]:

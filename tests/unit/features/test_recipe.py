@@ -21,7 +21,7 @@ def test_recipe_comes_from_the_settings_of_a_manifest_unless_clips_are_precomput
     assert Recipe.from_settings({"made by": "somebody"}) is None
 
 
-def test_fingerprint_depends_on_the_settings_of_the_bytes_and_the_kernel_alone() -> None:
+def test_fingerprint_depends_on_the_settings_of_the_bytes_and_the_version_alone() -> None:
     config = Config()
     recipe = Recipe.of(config)
     other_limits = recipe.model_copy(update={"decoding": config.decoding.model_copy(update={"file_timeout_s": 1.0})})
