@@ -49,6 +49,11 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def install(extra: str) -> str:
+    """Return what installs an extra. Not its name alone: the package index may have another project of this name."""
+    return f"install it with pip install '.[{extra}]' in the project's folder"
+
+
 class Reason(StrEnum):
     """Why a track has no features. Stored in `rejects.parquet`, so names are never reused."""
 

@@ -220,7 +220,7 @@ class TuneSettings(Settings):
         0, ge=0, le=100, description="score trials by cross-validation by group, over train and valid; 0: by valid"
     )
     sampler: Literal["random", "tpe"] = Field(
-        "random", description="random: independent draws; tpe: guided by earlier trials (genre[tpe])"
+        "random", description="random: independent draws; tpe: guided by earlier trials (needs the extra tpe)"
     )
     minutes: float = Field(
         0.0,
@@ -247,7 +247,7 @@ class TuneSettings(Settings):
     space: dict[str, dict[str, Any]] = Field(
         {}, description="changes to the search space, e.g. {cnn: {train.ema: {uniform: [0.0, 0.9]}}}"
     )
-    mlflow: str = Field("", description="MLflow server or database that trials are logged to (needs genre[mlflow])")
+    mlflow: str = Field("", description="MLflow server or database that trials are logged to (needs the extra mlflow)")
 
 
 class EvaluateSettings(Settings):

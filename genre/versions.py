@@ -18,11 +18,16 @@ def packages() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit of the running code, or "" outside of a checkout."""
-    here = Path(__file__).resolve().parent
+    """Return the commit of the running code, or "" outside of a checkout.
+
+    An installed package is outside, also where its environment is in the checkout of another project.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from genre.arrays import Float32
-from genre.errors import GenreError
+from genre.errors import GenreError, install
 from genre.features.preparation import TrackPreparer, clips_of
 from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
@@ -70,7 +70,7 @@ def _answer_onnx(content: bytes, waveforms: Float32) -> Float32:
         import onnxruntime
     except ImportError:
         raise GenreError(
-            "export checks the ONNX file with onnxruntime, which is not installed; install the extra genre[onnx]"
+            f"export checks the ONNX file with onnxruntime, which is not installed; {install('onnx')}"
         ) from None
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     answer: Float32 = session.run(None, {onnx_file.INPUT: waveforms})[0]

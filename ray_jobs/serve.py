@@ -2,7 +2,7 @@
 
     genre serve model=outputs/gtzan/models/resnet
 
-Only this machine can connect. Ctrl-C ends the service. Needs the extra genre[serve].
+Only this machine can connect. Ctrl-C ends the service. Needs `pip install '.[serve]'`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from genre.errors import AudioError, ConfigError
+from genre.errors import AudioError, ConfigError, install
 from genre.report.rendering import html_page
 from genre.settings import Config, DecodingSettings, ServeSettings
 from ray_jobs.engine import cli, cluster
@@ -46,7 +46,7 @@ def serving(config: Config) -> Iterator[str]:
     try:
         from ray import serve
     except ImportError:
-        raise ConfigError("serve needs Ray Serve, which is not installed; install the extra genre[serve]") from None
+        raise ConfigError(f"serve needs Ray Serve, which is not installed; {install('serve')}") from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing it sets another level
     folders = find_models(config)
     with cluster.connected(config.cluster, config.output):

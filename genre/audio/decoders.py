@@ -20,7 +20,7 @@ import soundfile
 
 from genre.arrays import Float32
 from genre.audio import containers
-from genre.errors import AudioError, Reason
+from genre.errors import AudioError, Reason, install
 
 # (frames, channels): 16-bit integers where the file holds them, because converting them here is faster
 # than in libsndfile, otherwise floats with full scale 1. Reading the next block may overwrite a block.
@@ -113,7 +113,7 @@ def _open_ffmpeg(content: bytes) -> Iterator[AudioStream]:
     try:
         import av
     except ImportError:
-        message = "this format needs PyAV; install the extra genre[m4a]"
+        message = f"this format needs PyAV; {install('m4a')}"
         raise AudioError(Reason.UNSUPPORTED, message) from None
     try:
         with av.open(io.BytesIO(content), mode="r", metadata_errors="replace") as container:

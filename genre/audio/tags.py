@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from genre.errors import ConfigError, one_line
+from genre.errors import ConfigError, install, one_line
 from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
 
@@ -116,7 +116,7 @@ def require(setting: str) -> None:
     try:
         import mutagen  # noqa: F401
     except ImportError:
-        raise ConfigError(f"{setting} needs mutagen, which is not installed; install the extra genre[tags]") from None
+        raise ConfigError(f"{setting} needs mutagen, which is not installed; {install('tags')}") from None
 
 
 def _read(stream: io.BufferedReader, name: str) -> FileTags:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from genre.errors import GenreError
+from genre.errors import GenreError, install
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
@@ -63,7 +63,7 @@ def to_onnx(
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
-        raise GenreError(f"export to ONNX needs {error.name}; install the extra genre[onnx]") from None
+        raise GenreError(f"export to ONNX needs {error.name}; {install('onnx')}") from None
     program = to_program(card, classifier)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,7 +10,7 @@ import onnxruntime
 from genre.arrays import Float32
 from genre.errors import ArtifactError, one_line
 from genre.model.decoder import Decoder, WaveformTrack
-from genre.model.onnx_file import INPUT, OUTPUT
+from genre.model.onnx_file import INPUT, OUTPUT, read_model
 from genre.model.saved_model import SavedModel
 
 _BATCH = 2  # clips; larger batches take more memory and are not faster
@@ -41,8 +41,9 @@ class OnnxEnsemble:
 
 
 def _session(model: SavedModel, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    content = read_model(model.location, model.weights)
     try:
-        return onnxruntime.InferenceSession(model.location.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base class
         reason = one_line(error)[:200]
         raise ArtifactError(f"{model.location}: onnxruntime cannot load it ({reason}); export it again") from None

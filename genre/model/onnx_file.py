@@ -33,15 +33,17 @@ def read(location: Location) -> tuple[ModelCard, str, ValidationPredictions | No
     """
     if not location.exists() or location.is_folder():
         raise ArtifactError(f"{location}: no such file; export a model, or point model= at a model's folder")
-    facts = metadata(location)
-    if CARD_KEY not in facts:
-        raise ArtifactError(f"{location}: holds no model card; export the model again with this version")
-    try:
-        content = json.loads(facts[CARD_KEY])
-    except ValueError as error:
-        raise ArtifactError(f"{location}: its card is altered ({error}); export the model again") from None
-    card, weights = parse_card(content, str(location))
+    facts = metadata(location.read_bytes(), location)
+    card, weights = _card(facts, location)
     return card, weights, _validation(facts, weights, card, location)
+
+
+def read_model(location: Location, weights: str) -> bytes:
+    """Return the exported file. Raises `ArtifactError` unless `weights` is the SHA-256 of the exported weights."""
+    content = location.read_bytes()
+    if _card(metadata(content, location), location)[1] != weights:
+        raise ArtifactError(f"{location}: replaced by another model since the job began; run it again")
+    return content
 
 
 def metadata_of(folder: Location) -> dict[str, str]:
@@ -52,17 +54,31 @@ def metadata_of(folder: Location) -> dict[str, str]:
     return texts
 
 
-def metadata(location: Location) -> dict[str, str]:
-    """Return the metadata of an ONNX file. Raises `ArtifactError` when it is truncated or of another format."""
+def metadata(content: bytes, location: Location) -> dict[str, str]:
+    """Return the metadata of the ONNX file at `location`, whose bytes are `content`.
+
+    Raises `ArtifactError` when it is truncated or of another format.
+    """
     try:
         entries = {}
-        for number, entry in _fields(memoryview(location.read_bytes())):
+        for number, entry in _fields(memoryview(content)):
             if number == _METADATA:
                 texts = {key: bytes(value).decode() for key, value in _fields(entry)}
                 entries[texts[_KEY]] = texts[_VALUE]
     except (IndexError, KeyError, ValueError):
         raise ArtifactError(f"{location}: not an ONNX file, or truncated; export the model again") from None
     return entries
+
+
+def _card(facts: Mapping[str, str], location: Location) -> tuple[ModelCard, str]:
+    """Return the card of an exported file, and the SHA-256 of the exported weights."""
+    if CARD_KEY not in facts:
+        raise ArtifactError(f"{location}: holds no model card; export the model again with this version")
+    try:
+        content = json.loads(facts[CARD_KEY])
+    except ValueError as error:
+        raise ArtifactError(f"{location}: its card is altered ({error}); export the model again") from None
+    return parse_card(content, str(location))
 
 
 def _validation(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from genre.arrays import Float32
 from genre.config import differences
-from genre.errors import ArtifactError, ConfigError
+from genre.errors import ArtifactError, ConfigError, install
 from genre.model import calibration, onnx_file
 from genre.model.calibration import Calibration, ValidationPredictions
 from genre.model.card import CARD, ModelCard, is_exported, read_card
@@ -144,7 +144,7 @@ class SavedEnsemble:
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{self.models[0].location}: the folder of a model needs {error.name}, which is not installed; "
-                "install the extra genre[train], or use the .onnx file that export makes of it"
+                f"{install('train')}, or use the .onnx file that export makes of it"
             ) from None
 
 

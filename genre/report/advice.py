@@ -125,9 +125,7 @@ def _used(row: Row) -> SeedRun:
 
 def _named_share(run: SeedRun) -> float:
     """Return the share of the board's tracks that get a genre; 0 where nothing is known about it."""
-    if run.correction is None or not run.correction.thresholds:
-        return 0.0
-    return float((run.correction.reported(run.correction(run.probabilities)) >= 0).mean())
+    return 0.0 if run.reported is None else float((run.reported >= 0).mean())
 
 
 def _scores(row: Row, table: Table) -> str:

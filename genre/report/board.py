@@ -54,6 +54,16 @@ class SeedRun:
         """Predicted class index of each track, (tracks,)."""
         return decisions(self.probabilities)
 
+    @property
+    def reported(self) -> Ints | None:
+        """Class index that the job tag reports for each track, -1 where it is unknown, (tracks,); None without limits.
+
+        There are limits where `correction` was fitted for a precision.
+        """
+        if self.correction is None or not self.correction.thresholds:
+            return None
+        return self.correction.reported(self.correction(self.probabilities))
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genre.arrays import Ints
 from genre.model import thresholds
 from genre.model.calibration import Calibration
-from genre.report.board import SeedRun
 from genre.report.formats import DASH
 from genre.report.table import Table
 
@@ -31,7 +31,11 @@ def promises(table: Table) -> list[Promise]:
     """Return what the networks with calibrated models promise, best first."""
     promised = []
     for row in table.of("network"):
-        runs = [(run, run.correction) for run in row.entry.runs if run.correction and run.correction.thresholds]
+        runs = [
+            (genres, run.correction)
+            for run in row.entry.runs
+            if run.correction and (genres := run.reported) is not None
+        ]
         if runs:
             promised.append(_promise(row.entry.name, runs, table))
     return promised
@@ -55,10 +59,9 @@ def lines(made: list[Promise]) -> list[list[str]]:
     return [headings, *rows] if rows else []
 
 
-def _promise(name: str, runs: list[tuple[SeedRun, Calibration]], table: Table) -> Promise:
+def _promise(name: str, runs: list[tuple[Ints, Calibration]], table: Table) -> Promise:
     named = correct = 0
-    for run, calibration in runs:
-        genres = calibration.reported(calibration(run.probabilities))
+    for genres, _ in runs:
         named += int((genres >= 0).sum())
         correct += int((genres == table.board.truth).sum())
     temperatures = [f"{calibration.temperature:.2f}" for _, calibration in runs]

@@ -7,8 +7,7 @@ from typing import Any
 
 from genre.config import fingerprint
 from genre.errors import ArtifactError
-from genre.model import calibration
-from genre.model.saved_model import SavedEnsemble, SavedModel
+from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging.tag_rows import SCHEMA
 
@@ -16,7 +15,7 @@ from genre.tagging.tag_rows import SCHEMA
 def reserve(folder: Location, ensemble: SavedEnsemble) -> None:
     """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of other models."""
     models = folder / "models.json"
-    expected = _fingerprint(ensemble.models)
+    expected = _fingerprint(ensemble)
     if not models.exists():
         models.write_json({"fingerprint": expected, "models": ensemble.addresses})
     elif (owner := models.read_json()).get("fingerprint") != expected:
@@ -35,7 +34,7 @@ def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
         raise ArtifactError(f"{folder}: holds no tags; tag the collection first, with the same output")
     owner = (folder / "models.json").read_json()
     try:
-        saved = [SavedModel.read(model) for model in models or map(Location.of, owner["models"])]
+        saved = SavedEnsemble.read(models or [Location.of(model) for model in owner["models"]], precision=0.0)
     except ArtifactError as error:
         raise ArtifactError(f"{error}; if the model of {folder} was moved, name its folder with model=") from None
     if owner["fingerprint"] != _fingerprint(saved):
@@ -43,14 +42,14 @@ def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
             f"{folder}: holds tags of other models, or of another version or calibration; name their models with "
             "model=, or tag again"
         )
-    return saved[0].card.classes
+    return saved.classes
 
 
-def _fingerprint(models: Sequence[SavedModel]) -> str:
+def _fingerprint(ensemble: SavedEnsemble) -> str:
     """Return the fingerprint of the models, of their calibration by folds, and of the version of a table.
 
     Folds may calibrate a model after its tags were made; probabilities of another temperature do not fit thresholds.
     """
-    deciding: dict[str, Any] = {"weights": [model.weights for model in models], "columns": SCHEMA.names}
-    fitted = calibration.fit([model.validation for model in models], 0.0)
+    deciding: dict[str, Any] = {"weights": ensemble.weights, "columns": SCHEMA.names}
+    fitted = ensemble.calibration
     return fingerprint(deciding | ({"temperature": fitted.temperature} if fitted.folds else {}))

@@ -16,7 +16,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from genre import architectures, config, registry
-from genre.errors import ArtifactError, ConfigError, GenreError
+from genre.errors import ArtifactError, ConfigError, GenreError, install
 from genre.settings import Config
 from ray_jobs.engine import help_pages, jobs, printing
 from ray_jobs.engine.interrupts import interruptible
@@ -196,7 +196,7 @@ def _explain(error: BaseException, program: str) -> int:
         return WRONG_USE if isinstance(root, ConfigError) else FAILED
     if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OWN_PACKAGES:
         job = jobs.JOBS.get(re.split(r"[ .]", program)[-1])
-        remedy = f"install the extra genre[{job.extra if job else 'train'}]"
+        remedy = install(job.extra if job else "train")
         print(f"error: `{program}` needs {missing}, which is not installed; {remedy}", file=sys.stderr)
         return WRONG_USE
     text = " ".join(str(root).split())[:400] or "no message"

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from genre.architectures import Choice, Domain, LogUniform
-from genre.errors import ConfigError
+from genre.errors import ConfigError, install
 from genre.settings import TuneSettings
 from genre.training.experiment import Experiment
 from ray_jobs.search import runner, space
@@ -76,7 +76,7 @@ class PerArchitectureTPE(Searcher):
             import optuna
             from ray.tune.search.optuna import OptunaSearch
         except ImportError:
-            raise ConfigError("tune.sampler=tpe needs Optuna; install the extra genre[tpe]") from None
+            raise ConfigError(f"tune.sampler=tpe needs Optuna; {install('tpe')}") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # interrupted trials first: a study proposes their settings before its own
         self._waiting = sorted(missing, key=lambda slot: slot.settings is None)

@@ -7,7 +7,7 @@ import os
 
 from ray.tune import Callback
 
-from genre.errors import ConfigError, first_line
+from genre.errors import ConfigError, first_line, install
 
 
 def check(address: str) -> None:
@@ -19,7 +19,7 @@ def check(address: str) -> None:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError:
-        raise ConfigError("tune.mlflow needs MLflow; install the extra genre[mlflow]") from None
+        raise ConfigError(f"tune.mlflow needs MLflow; {install('mlflow')}") from None
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:

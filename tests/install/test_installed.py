@@ -173,7 +173,7 @@ def test_a_light_install_names_the_missing_package(
     song(tmp_path / "song.mp3")
     error = run(light / "genre", *arguments, cwd=tmp_path, code=2).stderr
     assert message in error
-    assert f"install the extra genre[{'serve' if arguments[0] == 'serve' else 'train'}]" in error
+    assert f"install it with pip install '.[{'serve' if arguments[0] == 'serve' else 'train'}]'" in error
     assert error.count("\n") == 1
 
 

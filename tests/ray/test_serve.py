@@ -22,7 +22,7 @@ from saving import CLASSES, save_model, song
 from genre.config import load
 from ray_jobs import serve
 
-pytest.importorskip("ray.serve", reason="Ray Serve is not installed (install the extra genre[serve])")
+pytest.importorskip("ray.serve", reason="Ray Serve is not installed (install the extra serve)")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 QUIET = (

@@ -222,9 +222,8 @@ def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": search}, check=False
     )
     assert done.returncode == 2
-    assert (
-        done.stderr == f"error: `genre tune` needs {missing}, which is not installed; install the extra genre[train]\n"
-    )
+    remedy = "install it with pip install '.[train]' in the project's folder"
+    assert done.stderr == f"error: `genre tune` needs {missing}, which is not installed; {remedy}\n"
 
 
 def test_a_second_song_is_refused_rather_than_tagged_alone(capsys: pytest.CaptureFixture[str]) -> None:

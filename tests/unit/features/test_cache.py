@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import fcntl
-import json
 import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from clip_features import SHAPE, copies, write_features
 from hypothesis import given
 from hypothesis import settings as settings_of_examples
 from hypothesis import strategies as st
 
 from genre import config
-from genre.errors import ArtifactError, ConfigError
-from genre.features import Clips, Features, Shape, decode
+from genre.errors import ArtifactError
+from genre.features import Clips, Features, decode
 from genre.features.cache import ClipCache
-from genre.features.manifest import SCHEMA_VERSION
 from genre.features.sampling import Share
 from genre.features.statistics import LevelStatistics
 from genre.features.windows import Windows, evaluation_windows, training_windows
@@ -40,41 +35,6 @@ from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
-
-SHAPE = Shape(bins=8, frames=300, range_db=80.0, frame_seconds=0.1)
-SPLIT_OF = {0: "test", 1: "valid"}  # by track number modulo 5; the others train
-
-
-def write_features(folder: Path, tracks: int = 30, seed: int = 0) -> Features:
-    """Write features of tracks of one to three clips, in two files whose rows have no order."""
-    rng = np.random.default_rng(seed)
-    (folder / "clips").mkdir(parents=True)
-    names = [f"track{number:02d}" for number in range(tracks)]
-    counts = [1 + number % 3 for number in range(tracks)]
-    rows = [
-        {
-            "track_id": name,
-            "clip": number,
-            "start_seconds": 0.0,
-            "peak_db": float(rng.uniform(-20, 20)),
-            "spectrogram": rng.bytes(SHAPE.bytes),
-        }
-        for name, count in zip(names, counts, strict=True)
-        for number in range(count)
-    ]
-    for number, part in enumerate(np.array_split(rng.permutation(len(rows)), 2)):
-        table = pa.Table.from_pylist([rows[row] for row in part], SHAPE.clip_schema())
-        pq.write_table(table, folder / f"clips/{number}.parquet", row_group_size=7)
-    columns = {
-        "track_id": names,
-        "genre": ["a" if number % 2 else "b" for number in range(tracks)],
-        "split": [SPLIT_OF.get(number % 5, "train") for number in range(tracks)],
-        "clips": counts,
-    }
-    pq.write_table(pa.table(columns), folder / "tracks.parquet")
-    manifest = {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(SHAPE), "classes": ["a", "b"]}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Features.open(Location.of(folder))
 
 
 @pytest.fixture
@@ -85,10 +45,6 @@ def features(tmp_path: Path) -> Features:
 @pytest.fixture
 def settings(tmp_path: Path) -> CacheSettings:
     return CacheSettings(folder=str(tmp_path / "cache"))
-
-
-def copies(settings: CacheSettings) -> list[Path]:
-    return sorted(Path(settings.folder).glob("features-*"))
 
 
 def in_memory(clips: Clips) -> Clips:
@@ -339,138 +295,6 @@ class TestMaking:
         with pytest.raises(ArtifactError, match="clips are missing"):
             ClipCache.of(features, settings).open()
         assert copies(settings) == []
-
-
-class TestSpace:
-    @pytest.fixture
-    def several(self, tmp_path: Path) -> list[Features]:
-        return [write_features(tmp_path / f"features{number}", seed=number) for number in range(3)]
-
-    def gigabytes(self, features: Features) -> float:
-        return sum(features.clip_count(split) for split in ("train", "valid")) * SHAPE.bytes / 1e9
-
-    def test_the_least_recently_used_copy_goes(self, several: list[Features], settings: CacheSettings) -> None:
-        bounded = CacheSettings(folder=settings.folder, max_gb=2.2 * self.gigabytes(several[0]))
-        for number in (0, 1, 0, 2):
-            cache = ClipCache.of(several[number], bounded)
-            cache.open()
-            # the times of two steps may be equal
-            os.utime(Path(settings.folder) / f"features-{cache.key}", (number, number + 1))
-        names = {path.name for path in copies(settings)}
-        assert names == {f"features-{ClipCache.of(several[number], bounded).key}" for number in (1, 2)}
-
-    def test_a_copy_in_use_stays(self, several: list[Features], settings: CacheSettings) -> None:
-        bounded = CacheSettings(folder=settings.folder, max_gb=1.5 * self.gigabytes(several[0]))
-        used = ClipCache.of(several[0], bounded).open()
-        with pytest.raises(
-            ArtifactError, match=r"take 0\.0 GB, and 0\.0 GB are available, besides .* that other jobs use"
-        ):
-            ClipCache.of(several[1], bounded).open()
-        assert len(used.clips["train"].spectrograms.tobytes()) > 0
-        del used
-        ClipCache.of(several[1], bounded).open()
-        assert len(copies(settings)) == 1
-
-    def test_nothing_else_in_the_folder_is_deleted(self, features: Features, settings: CacheSettings) -> None:
-        (Path(settings.folder) / "music").mkdir(parents=True)
-        (Path(settings.folder) / "music/song.wav").touch()
-        with pytest.raises(ArtifactError, match=r"set cache\.folder to a larger disk, or raise cache\.max_gb"):
-            ClipCache.of(features, CacheSettings(folder=settings.folder, max_gb=1e-9)).open()
-        assert (Path(settings.folder) / "music/song.wav").exists()
-
-    def test_a_folder_that_cannot_be_written_is_named(self, features: Features, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(ConfigError, match=r"cache\.folder=.*file/cache: cannot be read or written"):
-            ClipCache.of(features, CacheSettings(folder=str(tmp_path / "file/cache"))).open()
-
-    @pytest.mark.parametrize("held", ["", "features-old", "features-old.unfinished"])
-    def test_a_folder_that_was_closed_since_its_first_use_is_named(
-        self, features: Features, settings: CacheSettings, held: str
-    ) -> None:
-        """Its lock can still be opened; copies can be neither made nor deleted in it."""
-        folder, bounded = Path(settings.folder), CacheSettings(folder=settings.folder, max_gb=2e-4)
-        (folder / held).mkdir(parents=True)
-        (folder / held / "x").write_bytes(bytes(100_000))
-        (folder / "building.lock").touch()
-        folder.chmod(0o500)
-        try:
-            with ThreadPoolExecutor(1, initializer=_respect_modes) as thread:
-                opened = thread.submit(ClipCache.of(features, bounded).open)
-                with pytest.raises(
-                    ConfigError, match=r"^cache\.folder=.*/cache: cannot be .* \(Permission denied\); .*$"
-                ):
-                    opened.result()
-        finally:
-            folder.chmod(0o700)
-
-    def test_a_folder_of_another_user_is_refused(self, features: Features, tmp_path: Path) -> None:
-        folder = tmp_path / "cache"
-        folder.mkdir()
-        try:
-            os.chown(folder, os.getuid() + 1, -1)
-        except PermissionError:
-            pytest.skip("needs the right to give a folder away")
-        with pytest.raises(
-            ConfigError, match=r"cache\.folder=.*: belongs to another user .*; name a folder of your own"
-        ):
-            ClipCache.of(features, CacheSettings(folder=str(folder))).open()
-
-    def test_the_size_is_checked_without_a_copy(self, features: Features, settings: CacheSettings) -> None:
-        cache = ClipCache.of(features, settings)
-        cache.check_size()
-        bounded = CacheSettings(folder=settings.folder, max_gb=0.5 * self.gigabytes(features))
-        with pytest.raises(ArtifactError, match="enough for 50% of them"):
-            ClipCache.of(features, bounded).check_size()
-        assert copies(settings) == []
-        cache.open()
-        ClipCache.of(features, bounded).check_size()
-
-    def test_an_unused_copy_makes_room_on_a_disk_that_is_smaller_than_the_limit(
-        self, several: list[Features], tmp_path: Path
-    ) -> None:
-        """A copy takes 116 KB of clips, and 32 KB for its other files."""
-        with _small_disk(tmp_path / "disk", "size=240k") as disk:
-            on_disk = CacheSettings(folder=str(disk), max_gb=1)
-            used = ClipCache.of(several[0], on_disk).open()
-            ClipCache.of(several[1], on_disk).check_size()  # the other copy may be unused by then
-            with pytest.raises(ArtifactError, match=r"take 0\.0 GB, .* besides 0\.0 GB that other jobs use"):
-                ClipCache.of(several[1], on_disk).open()
-            assert len(used.clips["train"]) > 0
-            del used
-            cache = ClipCache.of(several[1], on_disk)
-            cache.open()
-            assert [copy.name for copy in copies(on_disk)] == [f"features-{cache.key}"]
-
-    @pytest.mark.parametrize("files", [0, 1, 4])
-    def test_a_full_disk_is_one_line_and_leaves_nothing(self, features: Features, tmp_path: Path, files: int) -> None:
-        """It has no room for names: for the folder of the copy, its first file, or one of the last."""
-        names = 2 + files  # of the disk, the lock and these
-        with _small_disk(tmp_path / "disk", f"size=1m,nr_inodes={names}") as disk:
-            with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):
-                ClipCache.of(features, CacheSettings(folder=str(disk))).open()
-            assert not list(disk.glob("features-*"))
-
-
-def _respect_modes() -> None:
-    """Take from this thread, and from those that it starts, the right of root to ignore the modes of files."""
-    header, capabilities = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()  # effective ones first
-    library = ctypes.CDLL(None)
-    assert library.capget(header, capabilities) == 0
-    capabilities[0] &= ~(1 << 1)  # CAP_DAC_OVERRIDE
-    assert library.capset(header, capabilities) == 0
-
-
-@contextlib.contextmanager
-def _small_disk(disk: Path, options: str) -> Iterator[Path]:
-    """Mount a file system with these options of tmpfs."""
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # after an error it is still mapped
 
 
 def _inode_and_sum(cache: ClipCache) -> tuple[int, int]:

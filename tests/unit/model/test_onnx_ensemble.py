@@ -86,7 +86,7 @@ def test_arrays_and_unreadable_files(pair: Pair, tmp_path: Path) -> None:
 def test_the_metadata_is_read_as_onnx_reads_it(pair: Pair) -> None:
     _, files = pair
     expected = {entry.key: entry.value for entry in onnx.load(files[0]).metadata_props}
-    assert onnx_file.metadata(Location.of(files[0])) == expected
+    assert onnx_file.metadata(files[0].read_bytes(), Location.of(files[0])) == expected
     assert {"model", "validation", "classes", "temperature"} <= expected.keys()
 
 
@@ -137,6 +137,16 @@ def test_an_altered_file_is_refused(pair: Pair, tmp_path: Path, change: Callable
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ArtifactError, match="no such file"):
         Tagger.load(tmp_path / "folder.onnx")
+
+
+def test_a_file_that_was_replaced_since_it_was_read_is_refused(pair: Pair, tmp_path: Path) -> None:
+    """Otherwise a worker would give the answers of one model the temperature and thresholds of another."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(pair[1][0].read_bytes())
+    ensemble = SavedEnsemble.read([Location.of(file)], precision=0.5)
+    file.write_bytes(pair[1][1].read_bytes())
+    with pytest.raises(ArtifactError, match=r"model\.onnx: replaced by another model since the job began"):
+        ensemble.load(DecodingSettings())
 
 
 def test_a_file_where_a_folder_is_needed_is_refused(pair: Pair) -> None:

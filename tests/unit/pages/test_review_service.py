@@ -29,7 +29,7 @@ from genre.storage import Location
 from ray_jobs import review
 from ray_jobs.pages import review_service
 
-pytest.importorskip("uvicorn", reason="uvicorn is not installed (install the extra genre[serve])")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed (install the extra serve)")
 SECRET = "outside the collection"
 # by path, which is the order of the answers: the less certain, the earlier
 NAMES = ("a.wav", "b <i>.wav", "gone.wav", "secret.txt", "fifo.wav")
