@@ -58,7 +58,11 @@ def part(clips: Clips, per_genre: int, seed: int) -> CachedClips:
     chosen = [order[clips.labels[order] == genre][: per_genre or None] for genre in np.unique(clips.labels)]
     rows = np.flatnonzero(np.isin(clips.track, np.concatenate(chosen)))
     kept = replace(
-        clips, spectrograms=clips.spectrograms[rows], peak_db=clips.peak_db[rows], track=clips.track[rows], source=None
+        clips,
+        spectrograms=clips.spectrograms[clips.stored(rows)],
+        peak_db=clips.peak_db[rows],
+        track=clips.track[rows],
+        source=None,
     )
     statistics = LevelStatistics(clips.shape)
     for spectrogram, peak in zip(kept.spectrograms, kept.peak_db, strict=True):

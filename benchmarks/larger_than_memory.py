@@ -14,6 +14,7 @@ parts of 4,096 tracks, for the memory that a long table of tracks takes.
   by CPU time on the CPU and by the clock with --device cuda;
 - making the copy with writing as many bytes to the same disk in order, both up to the end of fsync;
 - opening the copy, and its first batch;
+- cutting windows of a fold, which selects rows of the copy, with those of the training split;
 - with --memory GB (root): cutting windows from a copy of twice that size in a memory cgroup, with reading as many
   blocks of the same size at random positions of the same file with as many requests at a time.
 
@@ -47,6 +48,7 @@ import torch
 
 from genre.features import Features, Shape, windows
 from genre.features.cache import ClipCache
+from genre.features.folds import NOT_TEST, Fold
 from genre.features.manifest import SCHEMA_VERSION
 from genre.features.schema import WRITE_OPTIONS
 from genre.settings import CacheSettings, TrainSettings
@@ -134,6 +136,7 @@ def speed(folder: Path, memory_gb: float, rounds: int, device: torch.device) -> 
         for name in NETWORKS:
             training(name, data, rounds, device)
         del data
+        of_fold(cache, rounds)
         if memory_gb:
             random_windows(cache, Path(cache_folder), memory_gb)
 
@@ -180,6 +183,19 @@ def training(name: str, data: Data, rounds: int, device: torch.device) -> None:
     print(f"| {name} | {best['arrays']:.0f} | {best['copy']:.0f} | {best['copy'] / best['arrays']:.3f} |", flush=True)
 
 
+def of_fold(cache: ClipCache, rounds: int) -> None:
+    """Compare the cutting of windows of a fold, which selects rows of the copy, with that of the training split."""
+    fold = ClipCache.of(cache.features.of_fold(Fold(1, 5, 0, NOT_TEST)), cache.settings)
+    best: dict[str, float] = {}
+    clips = {"split": cache.open().clips["train"], "fold": fold.open().clips["train"]}
+    for number in range(2 * rounds):
+        for kind in clips if number % 2 else reversed(clips):
+            started = time.process_time()
+            cut = sum(len(batch.labels) for batch in windows.training_windows(clips[kind], 129, 4, 64, (number,)))
+            best[kind] = max(best.get(kind, 0.0), cut / (time.process_time() - started))
+    print(f"cut windows: split {best['split']:.0f}/s, fold {best['fold']:.0f}/s, {best['fold'] / best['split']:.3f}")
+
+
 def timed(trainer: Trainer, epoch: int, clock: Callable[[], float]) -> tuple[float, int]:
     """Return the seconds of an epoch by `clock`, and its windows."""
     started = clock()
@@ -189,7 +205,7 @@ def timed(trainer: Trainer, epoch: int, clock: Callable[[], float]) -> tuple[flo
 
 def random_windows(cache: ClipCache, folder: Path, memory_gb: float) -> None:
     """Compare windows of an epoch with reads of as many blocks, where memory holds a part of the copy."""
-    (file,) = folder.glob("features-*/train.clips")
+    (file,) = folder.glob("features-*/clips")
     length = 129 * SHAPE.bins
     count = 20_000
     offsets = np.random.default_rng(1).integers(0, (file.stat().st_size - length) // SHAPE.bins, count) * SHAPE.bins

@@ -55,6 +55,7 @@ def load(features: Features, *splits: str) -> dict[str, Clips]:
 def statistics(clips: Clips) -> tuple[Float32, Float32]:
     """Return mean and standard deviation in dB of each bin, (bins,) each."""
     sums = LevelStatistics(clips.shape)
-    for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
+    stored = clips.spectrograms[clips.stored(np.arange(len(clips)))]
+    for spectrogram, peak in zip(stored, clips.peak_db, strict=True):
         sums.add(spectrogram, float(peak))
     return sums.mean_and_std()

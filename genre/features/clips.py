@@ -34,7 +34,7 @@ class StoredClip:
 class Clips:
     """Clips with the tracks that they come from; in memory, or mapped from a file of this machine."""
 
-    spectrograms: Bytes  # (clips, frames, bins), contiguous
+    spectrograms: Bytes  # (stored clips, frames, bins), contiguous; of these the clips `rows`, by default all in order
     peak_db: Float32  # (clips,)
     track: Ints  # (clips,) row in the arrays below
     track_ids: pa.StringArray  # (tracks,)
@@ -43,9 +43,10 @@ class Clips:
     shape: Shape
     source: MappedFile | None = None  # of the spectrograms, where they are mapped from a file
     everywhere: Ints | None = None  # (tracks,) clips of each track on all machines; None: all are here
+    rows: Ints | None = None  # (clips,) row of each clip in `spectrograms`; None: they are the clips
 
     def __len__(self) -> int:
-        return len(self.spectrograms)
+        return len(self.track)
 
     @property
     def total(self) -> int:
@@ -63,9 +64,14 @@ class Clips:
         labels: Ints = self.labels[self.track]
         return labels
 
-    def prefetch(self, rows: Ints, starts: Ints, frames: int) -> None:
+    def stored(self, clips: Ints) -> Ints:
+        """Return the rows of these clips in `spectrograms`, (clips,) both."""
+        return clips if self.rows is None else self.rows[clips]
+
+    def prefetch(self, clips: Ints, starts: Ints, frames: int) -> None:
         """Start to read the windows that `windows.cut` takes with these arguments, unless they are in memory."""
         if self.source is not None:
+            rows = self.stored(clips)
             self.source.prefetch((rows * self.shape.frames + starts) * self.shape.bins, frames * self.shape.bins)
 
     @classmethod

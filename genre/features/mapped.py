@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import mmap
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class MappedFile:
 
     def __init__(self, path: Path, keep: object = None) -> None:
         self._keep = keep
+        self._begin = 0
         with path.open("rb") as file:
             self._size = path.stat().st_size
             # an empty file cannot be mapped
@@ -34,10 +36,17 @@ class MappedFile:
             return np.zeros(shape, dtype)
         return np.frombuffer(self._map, dtype).reshape(shape)
 
+    def after(self, offset: int) -> MappedFile:
+        """Return the same file for `prefetch` of what lies after `offset` bytes."""
+        part = copy.copy(self)
+        part._begin = self._begin + offset
+        return part
+
     def prefetch(self, offsets: Ints, length: int) -> None:
         """Start to read `length` bytes at each of `offsets`, without waiting for them."""
         if self._map is None or not hasattr(self._map, "madvise"):
             return
+        offsets = offsets + self._begin
         begins = offsets // mmap.PAGESIZE * mmap.PAGESIZE
         sizes = np.minimum(offsets + length, self._size) - begins
         for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre.arrays import Bytes, Float32, Float64
+from genre.arrays import Bytes, Float32, Float64, Ints
 from genre.features.schema import Shape
 
 Integers = npt.NDArray[np.object_]  # Python's, which do not overflow
@@ -43,13 +43,14 @@ class LevelStatistics:
 
     def add(self, spectrogram: Bytes, peak_db: float) -> None:
         """Add a clip, (frames, bins) bytes."""
-        step = self._shape.range_db / 255
-        total, squares = _sums(spectrogram)
-        byte_mean, byte_square = total / self._shape.frames, squares / self._shape.frames
-        mean = byte_mean * step + (peak_db - self._shape.range_db)
-        self._total = self._total + _integers(mean)
-        self._squares = self._squares + _integers((byte_square - byte_mean**2) * step**2 + mean**2)
-        self._clips += 1
+        self.add_levels(clip_levels(spectrogram, peak_db, self._shape)[np.newaxis])
+
+    def add_levels(self, levels: Ints) -> None:
+        """Add clips, each as `clip_levels` returned it: (clips, 2, bins)."""
+        high, low = levels >> 32, levels & 0xFFFFFFFF  # their sums over two billion clips do not overflow
+        total, squares = high.sum(axis=0).astype(object) * (1 << 32) + low.sum(axis=0).astype(object)
+        self._total, self._squares = self._total + total, self._squares + squares
+        self._clips += len(levels)
 
     def mean_and_std(self) -> tuple[Float32, Float32]:
         """Return mean and standard deviation in dB of each bin, (bins,) each; of no clips, 0 and 1."""
@@ -61,8 +62,17 @@ class LevelStatistics:
         return mean.astype(np.float32), std.astype(np.float32)
 
 
-def _integers(values: Float64) -> Integers:
-    return np.rint(values * _ONE).astype(np.int64).astype(object)
+def clip_levels(spectrogram: Bytes, peak_db: float, shape: Shape) -> Ints:
+    """Return the means over the frames of the level of each bin and of its square, (2, bins), as integers.
+
+    `spectrogram` is a clip, (frames, bins) bytes.
+    """
+    step = shape.range_db / 255
+    total, squares = _sums(spectrogram)
+    byte_mean, byte_square = total / shape.frames, squares / shape.frames
+    mean = byte_mean * step + (peak_db - shape.range_db)
+    means = np.stack([mean, (byte_square - byte_mean**2) * step**2 + mean**2])
+    return np.rint(means * _ONE).astype(np.int64)
 
 
 def _sums(spectrogram: Bytes) -> tuple[Float64, Float64]:

@@ -47,6 +47,7 @@ def settings(output: Location, **tuned: Any) -> Config:
     train = {"epochs": 4, "batch_size": 8, "window_seconds": 0.5, "eval_windows": 2, "windows_per_clip": 4}
     tuned = {"architectures": ["cnn"], "folds": COUNT, "trials": 2, "seeds": 2, "grace_epochs": 4} | tuned
     tree = {"output": str(output), "device": "cpu", "architectures": {"cnn": SMALL_MODELS["cnn"]}}
+    tree["cache"] = {"folder": str(output / "copies")}
     return validate(Config, tree | {"train": train, "tune": tuned | {"robustness": False}})
 
 
@@ -124,6 +125,10 @@ def test_final_models_learned_from_all_tracks_that_are_not_test(output: Location
         experiment.save_weights(output / f"again-{seed}", card, trainer)
         assert read_card(output / f"again-{seed}")[1] == weights
     assert read_card(output / "models" / "cnn")[1] == read_card(output / "models" / "cnn" / "seed-0")[1]
+
+
+def test_all_folds_and_the_final_trainings_used_one_copy_of_the_clips(output: Location) -> None:
+    assert len(list((Path(str(output)) / "copies").glob("features-*"))) == 1
 
 
 def test_they_are_calibrated_by_the_predictions_of_the_folds(output: Location) -> None:
@@ -254,12 +259,10 @@ def test_no_training_that_is_validated_on_what_they_know_starts_from_them(output
             job.run(config.model_copy(update={"train": started, "architecture": "cnn"}))
 
 
-def test_a_search_over_folds_needs_no_validation_track_and_room_for_the_copy_of_a_fold(
-    output: Location, tmp_path: Path
-) -> None:
+def test_a_search_over_folds_needs_no_validation_track_and_room_for_the_copy(output: Location, tmp_path: Path) -> None:
     features = write_grouped(tmp_path / "features", splits=("train", "train", "test"))
     small = CacheSettings(folder=str(tmp_path / "cache"), max_gb=1e-6)
-    ClipCache.of(features, CacheSettings(folder=small.folder)).open()  # a copy that the search does not use
+    ClipCache.of(features, CacheSettings(folder=small.folder), ("train",)).open()  # a copy that the search does not use
     config = settings(Location.of(tmp_path), folds=2, trials=1, seeds=1)
     with pytest.raises(ArtifactError, match=r"cache.folder=.*: the clips of "):
         tune.run(config.model_copy(update={"cache": small}))

@@ -6,6 +6,7 @@ import fcntl
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import tempfile
 import threading
@@ -25,9 +26,11 @@ from hypothesis import settings as settings_of_examples
 from hypothesis import strategies as st
 
 from genre import config
+from genre.corpora import SPLITS
 from genre.errors import ArtifactError
 from genre.features import Clips, Features, decode
 from genre.features.cache import ClipCache
+from genre.features.folds import NOT_TEST, Fold
 from genre.features.sampling import Share
 from genre.features.statistics import LevelStatistics
 from genre.features.windows import Windows, evaluation_windows, training_windows
@@ -35,6 +38,8 @@ from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
+
+Cut = Callable[[Clips], Iterator[Windows]]
 
 
 @pytest.fixture
@@ -67,6 +72,25 @@ def in_files(features: Features, split: str) -> Clips:
         groups=pa.array(tracks["track_id"]),
         shape=SHAPE,
     )
+
+
+def assert_same(ours: Clips, expected: Clips) -> None:
+    """Check that two splits have the same tracks and give the same windows."""
+    assert (len(ours), ours.total) == (len(expected), expected.total)
+    for name in ("track", "peak_db", "labels"):
+        assert np.array_equal(getattr(ours, name), getattr(expected, name)), name
+    assert ours.track_ids.equals(expected.track_ids)
+    assert ours.groups.equals(expected.groups)
+    if not len(ours):
+        return
+    cuts: list[Cut] = [
+        lambda clips: training_windows(clips, 40, 3, 4, (1, 2)),
+        lambda clips: evaluation_windows(clips, 40, 3, 4),
+    ]
+    for cut in cuts:
+        for window, same in zip(cut(ours), cut(expected), strict=True):
+            assert np.array_equal(window.spectrograms, same.spectrograms)
+            assert np.array_equal(window.tracks, same.tracks)
 
 
 class TestContent:
@@ -103,7 +127,7 @@ class TestContent:
     def test_windows_equal_those_cut_from_the_rows_of_the_files(
         self, tracks: int, seed: int, frames: int, per_clip: int, batch: int
     ) -> None:
-        cuts: list[Callable[[Clips], Iterator[Windows]]] = [
+        cuts: list[Cut] = [
             lambda clips: training_windows(clips, frames, per_clip, batch, (seed, 1)),
             lambda clips: evaluation_windows(clips, frames, per_clip, batch),
         ]
@@ -167,6 +191,27 @@ class TestParts:
         merged = LevelStatistics.merged(SHAPE, sums)
         assert merged.to_json() == cache.open().statistics.to_json()
 
+    @pytest.mark.parametrize("splits", [NOT_TEST, SPLITS], ids=["of a search", "of all tracks"])
+    def test_folds_share_a_copy_and_equal_a_folder_with_their_splits(
+        self, features: Features, settings: CacheSettings, tmp_path: Path, splits: tuple[str, ...]
+    ) -> None:
+        ClipCache.of(features, settings, splits).open()
+        folder = Path(str(features.folder))
+        for number in range(4):  # the first holds out none
+            view = features.of_fold(Fold(number, 3, 0, splits))
+            shared = ClipCache.of(view, settings).open()
+            assert len(copies(settings)) == 1
+            other = tmp_path / f"fold-{number}"
+            shutil.copytree(folder, other)
+            pq.write_table(view.tracks().drop_columns(["part", "sound", "recording"]), other / "tracks.parquet")
+            alone = ClipCache.of(
+                Features.open(Location.of(other)), CacheSettings(folder=str(tmp_path / "other"))
+            ).open()
+            assert shared.statistics.to_json() == alone.statistics.to_json()
+            for split, expected in alone.clips.items():
+                assert_same(shared.clips[split], expected)
+        assert len(alone.clips["valid"]) > 0
+
     def test_a_sample_has_a_copy_of_its_own(self, features: Features, settings: CacheSettings) -> None:
         sample = features.sampled(0.5, 0)
         clips = pickle.loads(pickle.dumps(ClipCache.of(sample, settings))).open().clips["train"]  # noqa: S301
@@ -187,9 +232,9 @@ class TestMaking:
     @pytest.mark.parametrize(
         "damage",
         [
-            lambda copy: (copy / "train.clips").write_bytes((copy / "train.clips").read_bytes()[:-1]),
-            lambda copy: (copy / "train.clips").write_bytes(bytes((copy / "train.clips").stat().st_size)),
-            lambda copy: (copy / "valid.peaks").unlink(),
+            lambda copy: (copy / "clips").write_bytes((copy / "clips").read_bytes()[:-1]),
+            lambda copy: (copy / "clips").write_bytes(bytes((copy / "clips").stat().st_size)),
+            lambda copy: (copy / "peaks").unlink(),
             lambda copy: (copy / "header.json").write_text((copy / "header.json").read_text()[:50]),
             lambda copy: (copy / "header.json").unlink(),
         ],
@@ -300,7 +345,7 @@ class TestMaking:
 def _inode_and_sum(cache: ClipCache) -> tuple[int, int]:
     clips: Any = cache.open().clips["train"]
     (copy,) = copies(cache.settings)
-    return (copy / "train.clips").stat().st_ino, int(clips.spectrograms.sum(dtype=np.int64))
+    return (copy / "clips").stat().st_ino, int(clips.spectrograms.sum(dtype=np.int64))
 
 
 def _stop_midway(folder: Location, settings: CacheSettings) -> None:

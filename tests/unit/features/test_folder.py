@@ -180,7 +180,7 @@ class TestFoldersOfOthers:
 
     def test_missing_clips_are_counted(self, tmp_path: Path) -> None:
         folder = write_folder(tmp_path / "f", TRACKS | {"clips": [2, 1]}, [clip("x", 0), clip("y", 0)])
-        with pytest.raises(ArtifactError, match="split 'train': 1 of 3 clips are missing"):
+        with pytest.raises(ArtifactError, match="f: 1 of 3 clips are missing"):
             load(Features.open(folder), "train")["train"]
 
     @pytest.mark.parametrize(
