@@ -62,7 +62,7 @@ def clips_of(tracks: Sequence[Track], first: FirstClips, genres: Sequence[str], 
     shape = recipe.shape()
     content = b"".join(first[name].spectrogram for name in ids)
     return Clips(
-        spectrograms=np.frombuffer(content, np.uint8).reshape(len(ids), shape.frames, shape.bins),
+        stored=np.frombuffer(content, np.uint8).reshape(len(ids), shape.frames, shape.bins),
         peak_db=np.array([first[name].peak_db for name in ids], np.float32),
         track=np.arange(len(ids)),
         track_ids=pa.array(ids, pa.string()),

@@ -192,7 +192,7 @@ class BatchScorer:
         for rows in table.combine_chunks().to_batches():
             names = rows["track_id"]
             clips = Clips(
-                spectrograms=spectrograms_of(rows, self._shape),
+                stored=spectrograms_of(rows, self._shape),
                 peak_db=rows["peak_db"].to_numpy(),
                 track=np.arange(len(rows)),
                 track_ids=names,

@@ -59,10 +59,11 @@ def part(clips: Clips, per_genre: int, seed: int) -> CachedClips:
     rows = np.flatnonzero(np.isin(clips.track, np.concatenate(chosen)))
     kept = replace(
         clips,
-        spectrograms=clips.spectrograms[clips.stored(rows)],
+        stored=clips.stored[clips.rows_of(rows)],
         peak_db=clips.peak_db[rows],
         track=clips.track[rows],
         source=None,
+        rows=None,
     )
     statistics = LevelStatistics(clips.shape)
     for spectrogram, peak in zip(kept.spectrograms, kept.peak_db, strict=True):

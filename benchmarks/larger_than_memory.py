@@ -164,11 +164,11 @@ def training(name: str, data: Data, rounds: int, device: torch.device) -> None:
     clips = 4000 if name == "tiny" or device.type == "cuda" else 64
     small = replace(
         data.train,
-        spectrograms=data.train.spectrograms[:clips],
+        stored=data.train.spectrograms[:clips],
         peak_db=data.train.peak_db[:clips],
         track=data.train.track[:clips],
     )
-    arrays = replace(small, spectrograms=small.spectrograms.copy(), source=None)
+    arrays = replace(small, stored=small.spectrograms.copy(), source=None)
     settings = TrainSettings(window_seconds=3.0, windows_per_clip=1, batch_size=32, epochs=2 * rounds)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     best: dict[str, float] = {}

@@ -68,7 +68,7 @@ def noise_clips(count: int, bins: int) -> Clips:
     rng = np.random.default_rng(0)
     ids = np.array([f"{row:06d}" for row in range(count)])
     return Clips(
-        spectrograms=rng.integers(0, 256, (count, 2 * FRAMES, bins), dtype=np.uint8),
+        stored=rng.integers(0, 256, (count, 2 * FRAMES, bins), dtype=np.uint8),
         peak_db=np.zeros(count, np.float32),
         track=np.arange(count),
         track_ids=ids,

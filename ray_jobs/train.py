@@ -1,8 +1,8 @@
 """Train one architecture on prepared features, with one process or several.
 
-Write OUTPUT/models/<architecture>. train.batch_size is the global batch and train.learning_rate belongs to it: each
-of the train.workers takes an equal share of every batch. After an interruption, the same command resumes after the
-last finished epoch, with any number of workers; it refuses other settings. The test split is not used.
+Write OUTPUT/models/<architecture>. Each of the train.workers takes an equal share of every batch. After an
+interruption, the same command resumes after the last finished epoch, with any number of workers; it refuses other
+settings. The test split is not used.
 """
 
 from __future__ import annotations

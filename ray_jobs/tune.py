@@ -1,8 +1,8 @@
 """Search all architectures concurrently, train the best of each with more seeds, and write the leaderboard.
 
-The search uses only the training and validation splits, or folds of both (tune.folds). The best configuration of each
-architecture is trained with several seeds and scored once on the test split. After an interruption, the same
-command resumes after the last finished epoch of each trial. Write OUTPUT/models and OUTPUT/leaderboard.
+Write OUTPUT/models and OUTPUT/leaderboard. The search uses the training and validation splits, or folds of both
+(tune.folds); the best configuration of each architecture is trained with several seeds and scored on the test
+split. After an interruption, the same command resumes each trial after its last finished epoch.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def make_clips(
         low = labels[track] * band
         spectrograms[clip, :, low : low + band] += 100
     return Clips(
-        spectrograms=spectrograms,
+        stored=spectrograms,
         peak_db=rng.uniform(-10, 30, len(rows)).astype(np.float32),
         track=rows,
         track_ids=pa.array([f"track{number:03d}" for number in range(tracks)]),
@@ -55,7 +55,6 @@ def load(features: Features, *splits: str) -> dict[str, Clips]:
 def statistics(clips: Clips) -> tuple[Float32, Float32]:
     """Return mean and standard deviation in dB of each bin, (bins,) each."""
     sums = LevelStatistics(clips.shape)
-    stored = clips.spectrograms[clips.stored(np.arange(len(clips)))]
-    for spectrogram, peak in zip(stored, clips.peak_db, strict=True):
+    for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
         sums.add(spectrogram, float(peak))
     return sums.mean_and_std()

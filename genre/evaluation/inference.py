@@ -64,7 +64,7 @@ def first_clips(clips: Clips, count: int) -> Clips:
     rows = np.sort(rows)[:count]
     tracks = clips.track[rows]
     return Clips(
-        clips.spectrograms[clips.stored(rows)],
+        clips.stored[clips.rows_of(rows)],
         clips.peak_db[rows],
         np.arange(len(rows)),
         clips.track_ids.take(pa.array(tracks)),

@@ -191,7 +191,7 @@ class MappedCopy:
         is_run = _is_run(rows)  # as those of a split of the folder, of which no array but `track` is copied
         begin = int(rows[0]) if is_run and len(rows) else 0
         return Clips(
-            spectrograms=_part(self._spectrograms, rows) if is_run else self._spectrograms,
+            stored=_part(self._spectrograms, rows) if is_run else self._spectrograms,
             peak_db=_part(self._peaks, rows),
             track=np.repeat(here, counts[here]),
             track_ids=table["track_id"],

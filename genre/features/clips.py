@@ -34,7 +34,7 @@ class StoredClip:
 class Clips:
     """Clips with the tracks that they come from; in memory, or mapped from a file of this machine."""
 
-    spectrograms: Bytes  # (stored clips, frames, bins), contiguous; of these the clips `rows`, by default all in order
+    stored: Bytes  # (stored clips, frames, bins), contiguous; the clips are all of these, or a selection of them
     peak_db: Float32  # (clips,)
     track: Ints  # (clips,) row in the arrays below
     track_ids: pa.StringArray  # (tracks,)
@@ -43,7 +43,7 @@ class Clips:
     shape: Shape
     source: MappedFile | None = None  # of the spectrograms, where they are mapped from a file
     everywhere: Ints | None = None  # (tracks,) clips of each track on all machines; None: all are here
-    rows: Ints | None = None  # (clips,) row of each clip in `spectrograms`; None: they are the clips
+    rows: Ints | None = None  # (clips,) row of each clip in `stored`; None: all in order
 
     def __len__(self) -> int:
         return len(self.track)
@@ -64,14 +64,19 @@ class Clips:
         labels: Ints = self.labels[self.track]
         return labels
 
-    def stored(self, clips: Ints) -> Ints:
-        """Return the rows of these clips in `spectrograms`, (clips,) both."""
+    @property
+    def spectrograms(self) -> Bytes:
+        """The spectrograms of the clips, (clips, frames, bins): a copy in memory where they are a selection."""
+        return self.stored if self.rows is None else self.stored[self.rows]
+
+    def rows_of(self, clips: Ints) -> Ints:
+        """Return the rows of these clips in `stored`, (clips,) both."""
         return clips if self.rows is None else self.rows[clips]
 
     def prefetch(self, clips: Ints, starts: Ints, frames: int) -> None:
         """Start to read the windows that `windows.cut` takes with these arguments, unless they are in memory."""
         if self.source is not None:
-            rows = self.stored(clips)
+            rows = self.rows_of(clips)
             self.source.prefetch((rows * self.shape.frames + starts) * self.shape.bins, frames * self.shape.bins)
 
     @classmethod
@@ -81,7 +86,7 @@ class Clips:
         content = np.frombuffer(b"".join(clip.spectrogram for clip in clips), np.uint8)
         names = pa.arange(0, len(tracks)).cast(pa.string())  # pa.array would import pandas
         return cls(
-            spectrograms=content.reshape(len(clips), shape.frames, shape.bins),
+            stored=content.reshape(len(clips), shape.frames, shape.bins),
             peak_db=np.array([clip.peak_db for clip in clips], np.float32),
             track=np.repeat(np.arange(len(tracks)), np.array([len(track) for track in tracks], np.int64)),
             track_ids=names,

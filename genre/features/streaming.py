@@ -202,7 +202,7 @@ def _chunk(features: Features, order: _Order, collected: list[_Rows]) -> Chunk:
         tracks=tracks,
         numbers=number[sequence],
         clips=Clips(
-            spectrograms=np.concatenate([rows.spectrograms for rows in collected])[sequence],
+            stored=np.concatenate([rows.spectrograms for rows in collected])[sequence],
             peak_db=np.concatenate([rows.peak_db for rows in collected])[sequence],
             track=within,
             track_ids=names,

@@ -148,8 +148,8 @@ def cut_each(clips: Clips, batches: Iterable[tuple[Ints, Ints]], frames: int) ->
 def cut(clips: Clips, rows: Ints, starts: Ints, frames: int) -> Windows:
     """Return windows of `frames` frames of the clips `rows`, each from its frame of `starts`, (windows,) both."""
     bins = clips.shape.bins
-    flat = clips.spectrograms.reshape(len(clips.spectrograms), clips.shape.frames * bins)
+    flat = clips.stored.reshape(len(clips.stored), clips.shape.frames * bins)
     runs = np.lib.stride_tricks.sliding_window_view(flat, frames * bins, axis=1)
     tracks = clips.track[rows]
-    spectrograms = runs[clips.stored(rows), starts * bins].reshape(len(rows), frames, bins)
+    spectrograms = runs[clips.rows_of(rows), starts * bins].reshape(len(rows), frames, bins)
     return Windows(spectrograms, clips.peak_db[rows], clips.labels[tracks], tracks)

@@ -114,7 +114,7 @@ def _noise(workload: Workload, clips: int) -> Clips:
     shape = (clips, workload.shape.frames, workload.shape.bins)
     rows = np.arange(clips)
     return Clips(
-        spectrograms=rng.integers(0, 256, shape, dtype=np.uint8),
+        stored=rng.integers(0, 256, shape, dtype=np.uint8),
         peak_db=np.zeros(clips, np.float32),
         track=rows,
         track_ids=pa.array(rows.astype(str)),

@@ -12,7 +12,9 @@ from genre.errors import ConfigError
 from genre.settings import ClusterSettings
 from ray_jobs.engine import machines
 
-SHARE_OF_GPU = 0.25  # of a training in one process: a small network leaves most of a GPU idle
+# Of a training in one process, or of a worker that scores models. On one H100 four processes of any of the six networks
+# did as much as eight (docs/LOG.md, 27 November 2026).
+SHARE_OF_GPU = 0.25
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from genre import config, registry
 from genre.settings import Config
 from ray_jobs.engine import jobs
 
-_OPTIONS = """\
-Settings on the command line override those of --config FILE (YAML). --dry-run checks and prints them, with a forecast,
---price-per-core-hour adds a price, --verbose shows the traceback of an error, --help-all explains every setting."""
+_OPTIONS = (
+    "Settings override those of --config FILE. --dry-run checks them and prints a forecast, with a price by "
+    "--price-per-core-hour; --verbose shows the traceback of an error; --help-all explains every setting."
+)
 
 _COLUMN = 30  # where the meanings start
 Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning
@@ -23,18 +24,18 @@ def page(name: str, program: str) -> str:
     job = jobs.JOBS[name]
     rows = list(config.describe(config.load(job.shipped)))
     bare = f" [{job.bare.rpartition('.')[2].upper()}]" if job.bare else ""
-    parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", jobs.purpose(name)]
+    parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", _prose(jobs.purpose(name))]
     explained = list(_chosen(rows, job.settings))
     others = [row for row in _chosen(rows, job.also) if row not in explained]
     parts.append("\n".join(["settings and their defaults:", *_explained(explained)]))
     if others:
         parts.append("\n".join(["further settings by section (for example train.epochs=40):", *_listed(others)]))
-    return "\n\n".join([*parts, _OPTIONS])
+    return "\n\n".join([*parts, _prose(_OPTIONS)])
 
 
 def every_setting(name: str, program: str) -> str:
     """Return the purpose of a job and every setting of all jobs. Imports all architectures and corpora."""
-    parts = [f"usage: {program} [--config FILE] [key=value ...]", jobs.purpose(name)]
+    parts = [f"usage: {program} [--config FILE] [key=value ...]", _prose(jobs.purpose(name))]
     parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config()))]))
     for kind in registry.names("genre.corpora"):
         rows = config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
@@ -44,7 +45,13 @@ def every_setting(name: str, program: str) -> str:
             registry.load("genre.architectures", architecture).Params(), f"architectures.{architecture}."
         )
         parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
-    return "\n\n".join([*parts, _OPTIONS])
+    return "\n\n".join([*parts, _prose(_OPTIONS)])
+
+
+def _prose(text: str) -> str:
+    """Return `text` with its paragraphs in the width of the terminal, but for those with an indented line."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(each if "\n " in f"\n{each}" else _filled(" ".join(each.split())) for each in paragraphs)
 
 
 def _chosen(rows: list[Row], wanted: Iterable[str]) -> Iterator[Row]:
@@ -59,7 +66,7 @@ def _explained(rows: Iterable[Row]) -> Iterator[str]:
     for key, default, meaning in rows:
         label = f"  {key}={default}"
         first = label.ljust(_COLUMN - 2) + "  "
-        yield textwrap.fill(meaning, _width(), initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+        yield _filled(meaning, first, indent)
 
 
 def _listed(rows: Iterable[Row]) -> Iterator[str]:
@@ -69,15 +76,11 @@ def _listed(rows: Iterable[Row]) -> Iterator[str]:
         section, dot, name = key.rpartition(".")
         sections.setdefault(section + dot, []).append(f"{name}={default}")
     for section, settings in sections.items():
-        yield textwrap.fill(
-            "  ".join(settings),
-            _width(),
-            initial_indent=f"  {section:<14}" if section else "  ",
-            subsequent_indent=" " * 16,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        yield _filled("  ".join(settings), f"  {section:<14}" if section else "  ", " " * 16)
 
 
-def _width() -> int:
-    return max(80, min(120, shutil.get_terminal_size((110, 24)).columns))
+def _filled(text: str, first: str = "", indent: str = "") -> str:
+    """Return `text` in lines of at most the width of the terminal, which begin with `first` and `indent`."""
+    width = max(80, min(120, shutil.get_terminal_size((110, 24)).columns))
+    wrapper = textwrap.TextWrapper(width, first, indent, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(text)

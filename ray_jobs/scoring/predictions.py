@@ -26,11 +26,10 @@ from genre.model.classifier import predict, predict_and_embed
 from genre.storage import Location
 from genre.wording import plural
 from ray_jobs.engine import blocks, cluster, machines
-from ray_jobs.engine.capacity import Capacity, is_cluster
+from ray_jobs.engine.capacity import SHARE_OF_GPU, Capacity, is_cluster
 from ray_jobs.engine.progress import JobProgress
 
 Measure = Callable[[Clips], npt.NDArray[np.floating[Any]]]  # clips -> (tracks, width), means over the clips of a track
-_WORKERS_PER_GPU = 4  # each has a process and a CUDA context of its own
 _EXTENTS_PER_WORKER = 4
 _ANSWERS_PER_WORKER = 64  # of a model for a clip, at least, since a worker also has to load torch and the models
 
@@ -91,7 +90,7 @@ class Stream:
         extents = streaming.extents(self.features, tracks)
         if not extents:
             return iter(())
-        share = 1 / _WORKERS_PER_GPU if self.capacity.gives_gpu(self.device) else 0.0
+        share = SHARE_OF_GPU if self.capacity.gives_gpu(self.device) else 0.0
         if is_cluster():
             machines.start([{"CPU": 1} | ({"GPU": share} if share else {})], "scoring the models")
         answers = pc.sum(tracks["clips"]).as_py() * (len(self.models) + len(self.measures))

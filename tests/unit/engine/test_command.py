@@ -93,7 +93,7 @@ def test_help_fits_a_screen_and_names_each_setting_that_the_job_reads(
     assert command.main([job, "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("\n") <= 47
-    assert max(map(len, shown.splitlines())) <= 120
+    assert max(map(len, shown.splitlines())) <= 110
     for key in declared(job):
         section, _, name = key.rpartition(".")
         assert f"  {key}=" in shown or (f"  {section}." in shown and f"  {name}=" in shown)

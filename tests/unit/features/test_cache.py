@@ -53,7 +53,7 @@ def settings(tmp_path: Path) -> CacheSettings:
 
 
 def in_memory(clips: Clips) -> Clips:
-    return replace(clips, spectrograms=clips.spectrograms.copy(), peak_db=clips.peak_db.copy(), source=None)
+    return replace(clips, stored=clips.spectrograms.copy(), peak_db=clips.peak_db.copy(), source=None, rows=None)
 
 
 def in_files(features: Features, split: str) -> Clips:
@@ -64,7 +64,7 @@ def in_files(features: Features, split: str) -> Clips:
     rows = rows.sort_values(["track_id", "clip"])
     content = np.frombuffer(b"".join(rows["spectrogram"]), np.uint8)
     return Clips(
-        spectrograms=content.reshape(len(rows), SHAPE.frames, SHAPE.bins),
+        stored=content.reshape(len(rows), SHAPE.frames, SHAPE.bins),
         peak_db=rows["peak_db"].to_numpy(),
         track=rows["index"].to_numpy(),
         track_ids=pa.array(tracks["track_id"]),
@@ -77,7 +77,7 @@ def in_files(features: Features, split: str) -> Clips:
 def assert_same(ours: Clips, expected: Clips) -> None:
     """Check that two splits have the same tracks and give the same windows."""
     assert (len(ours), ours.total) == (len(expected), expected.total)
-    for name in ("track", "peak_db", "labels"):
+    for name in ("track", "peak_db", "labels", "spectrograms"):
         assert np.array_equal(getattr(ours, name), getattr(expected, name)), name
     assert ours.track_ids.equals(expected.track_ids)
     assert ours.groups.equals(expected.groups)

@@ -122,7 +122,7 @@ def test_windows_half_a_batch_apart_are_of_the_same_track_and_differ() -> None:
 
 def test_a_machine_with_a_share_of_the_clips_makes_as_many_steps() -> None:
     clips = make_clips(tracks=12)
-    shared = replace(clips, spectrograms=clips.spectrograms[:5], peak_db=clips.peak_db[:5], track=clips.track[:5])
+    shared = replace(clips, stored=clips.spectrograms[:5], peak_db=clips.peak_db[:5], track=clips.track[:5])
     shared = replace(shared, everywhere=np.ones(12, np.int64))
     worker = Worker(1, 2, peers=Worker(0, 1))
     batches = list(pairs.training_pairs(shared, pairs.instances_of(shared, "track"), 16, 4, 12, (0, 1), worker))

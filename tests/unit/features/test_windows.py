@@ -203,7 +203,7 @@ def part_of(clips: Clips, rows: list[int]) -> Clips:
     """Return the clips of a machine that holds these rows."""
     return replace(
         clips,
-        spectrograms=clips.spectrograms[rows],
+        stored=clips.spectrograms[rows],
         peak_db=clips.peak_db[rows],
         track=clips.track[rows],
         everywhere=np.bincount(clips.track),

@@ -151,7 +151,7 @@ def test_the_batch_size_is_bounded() -> None:
 def test_clips_may_be_read_only() -> None:
     clips = make_clips()
     frozen = dataclasses.replace(
-        clips, spectrograms=np.frombuffer(clips.spectrograms.tobytes(), np.uint8).reshape(clips.spectrograms.shape)
+        clips, stored=np.frombuffer(clips.spectrograms.tobytes(), np.uint8).reshape(clips.spectrograms.shape)
     )
     assert not frozen.spectrograms.flags.writeable
     assert np.array_equal(predict(classifier_of(frozen), frozen, 20, 3), predict(classifier_of(clips), clips, 20, 3))
