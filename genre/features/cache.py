@@ -130,12 +130,13 @@ class ClipCache:
     def _of_view(self, copy: MappedCopy) -> CachedClips:
         """Return the clips of the splits: those of a copy, or of the fold that takes their place."""
         features, _ = self._copied
+        first = self.splits[0]
         if features.views == self.features.views:
-            rows = {split: copy.split(split) for split in self.splits}
-        else:
-            rows = {split: copy.rows_of(self.features.tracks(split), self.features) for split in self.splits}
-        clips = {split: copy.clips(tracks) for split, tracks in rows.items()}
-        return CachedClips(clips, copy.statistics(rows[self.splits[0]]))
+            return CachedClips({split: copy.split(split) for split in self.splits}, copy.split_statistics(first))
+        rows = {split: copy.rows_of(self.features.tracks(split), self.features) for split in self.splits}
+        return CachedClips(
+            {split: copy.selection(tracks) for split, tracks in rows.items()}, copy.statistics(rows[first])
+        )
 
     def _make(self, folder: Path, report: Report) -> None:
         """Copy the clips to `folder`, where this process holds the lock."""

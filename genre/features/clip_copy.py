@@ -50,7 +50,7 @@ class CopyWriter:
         counts = self._tracks["clips"].to_numpy().astype(np.int64) * here
         self._index = ClipIndex(self._source, counts[here])
         self._peaks = np.full(len(self._index), np.nan, dtype=np.float32)
-        self._statistics = [LevelStatistics(features.shape) for _ in splits]
+        self._statistics = {split: LevelStatistics(features.shape) for split in splits}
         self._ends = _edges(counts)[np.cumsum(list(self._sizes.values()))]  # of the clips of each split
 
     def write(self) -> None:
@@ -109,7 +109,7 @@ class CopyWriter:
             [clip_levels(spectrograms[row], peak, shape) for row, peak in zip(chosen.tolist(), peaks, strict=True)]
         )
         split = np.searchsorted(self._ends, positions, side="right")
-        for number, statistics in enumerate(self._statistics):
+        for number, statistics in enumerate(self._statistics.values()):
             statistics.add_levels(levels[split == number])
         _write_runs(file, levels, np.arange(len(levels)), positions)
 
@@ -132,7 +132,7 @@ class CopyWriter:
             sync(str(file))
         header = {
             "tracks": self._sizes,
-            "statistics": [statistics.to_json() for statistics in self._statistics],
+            "statistics": {split: statistics.to_json() for split, statistics in self._statistics.items()},
             "files": _files(self._target),
         }
         (self._target / HEADER).write_text(json.dumps(header), encoding="utf-8")
@@ -144,8 +144,8 @@ class MappedCopy:
 
     def __init__(self, folder: Path, header: dict[str, Any], shape: Shape, lock: object) -> None:
         self._folder, self._shape = folder, shape
-        self._splits, self._sizes = list(header["tracks"]), list(header["tracks"].values())
-        self._known: list[dict[str, Any]] = header["statistics"]
+        self._sizes: dict[str, int] = header["tracks"]  # of each split, in the order of the files
+        self._known: dict[str, dict[str, Any]] = header["statistics"]
         self._tracks = pa.ipc.open_file(pa.memory_map(str(folder / "tracks"))).get_batch(0)
         self._here: Bools = self._tracks["here"].to_numpy(zero_copy_only=False)
         self._edges = _edges(self._tracks["clips"].to_numpy() * self._here)
@@ -171,11 +171,41 @@ class MappedCopy:
         os.utime(folder)  # the time of its last use
         return cls(folder, header, shape, lock)
 
-    def split(self, name: str) -> Ints:
-        """Return the rows of the tracks of a split, (tracks,)."""
-        number = self._splits.index(name)
-        begin = sum(self._sizes[:number])
-        return np.arange(begin, begin + self._sizes[number])
+    def split(self, name: str) -> Clips:
+        """Return the clips of a split: neighbours in the files, so that no array but `track` is copied."""
+        tracks = self._tracks_of(name)
+        begin, end = self._edges[[tracks.start, tracks.stop]].tolist()
+        return self._clips(
+            self._tracks.slice(tracks.start, self._sizes[name]),
+            self._here[tracks],
+            stored=self._spectrograms[begin:end],
+            peak_db=self._peaks[begin:end],
+            source=self._source.after(begin * self._shape.bytes),
+        )
+
+    def selection(self, tracks: Ints) -> Clips:
+        """Return the clips of these rows of tracks, in their order."""
+        rows = self._clip_rows(tracks)
+        return self._clips(
+            self._tracks.take(pa.array(tracks)),
+            self._here[tracks],
+            stored=self._spectrograms,
+            peak_db=self._peaks[rows],
+            source=self._source,
+            rows=rows,
+        )
+
+    def _clips(self, tracks: pa.RecordBatch, here: Bools, **stored: Any) -> Clips:
+        counts, own = tracks["clips"].to_numpy(), np.flatnonzero(here)
+        return Clips(
+            track=np.repeat(own, counts[own]),
+            track_ids=tracks["track_id"],
+            labels=tracks["label"].to_numpy(),
+            groups=tracks["group"],
+            shape=self._shape,
+            everywhere=None if here.all() else counts,
+            **stored,
+        )
 
     def rows_of(self, tracks: pa.Table, features: Features) -> Ints:
         """Return the rows of these `tracks` of `features`, (tracks,). Raises `ArtifactError` when one is not here."""
@@ -184,34 +214,25 @@ class MappedCopy:
             raise prepared_again(features.folder)
         return np.asarray(rows.to_numpy(), np.int64)
 
-    def clips(self, tracks: Ints) -> Clips:
-        """Return the clips of these rows of tracks, in their order."""
-        table, here = _part(self._tracks, tracks), np.flatnonzero(self._here[tracks])
-        counts, rows = table["clips"].to_numpy(), self._clip_rows(tracks[here])
-        is_run = _is_run(rows)  # as those of a split of the folder, of which no array but `track` is copied
-        begin = int(rows[0]) if is_run and len(rows) else 0
-        return Clips(
-            stored=_part(self._spectrograms, rows) if is_run else self._spectrograms,
-            peak_db=_part(self._peaks, rows),
-            track=np.repeat(here, counts[here]),
-            track_ids=table["track_id"],
-            labels=table["label"].to_numpy(),
-            groups=table["group"],
-            shape=self._shape,
-            source=self._source.after(begin * self._shape.bytes),
-            everywhere=None if len(here) == len(tracks) else counts,
-            rows=None if is_run else rows,
-        )
+    def split_statistics(self, name: str) -> LevelStatistics:
+        """Return the statistics of the clips of a split."""
+        return LevelStatistics.merged(self._shape, [self._known[name]])
 
     def statistics(self, tracks: Ints) -> LevelStatistics:
         """Return the statistics of the clips of these rows of tracks."""
-        rows = np.sort(self._clip_rows(tracks))
-        ends = self._edges[np.cumsum(self._sizes)]
-        parts = []
-        for known, begin, end in zip(self._known, [0, *ends[:-1]], ends, strict=True):
+        rows, parts = np.sort(self._clip_rows(tracks)), []
+        for name, known in self._known.items():
+            of_split = self._tracks_of(name)
+            begin, end = self._edges[[of_split.start, of_split.stop]]
             part = rows[np.searchsorted(rows, begin) : np.searchsorted(rows, end)]
             parts.append(known if len(part) == end - begin else self._summed(part))
         return LevelStatistics.merged(self._shape, parts)
+
+    def _tracks_of(self, split: str) -> slice:
+        """Return the rows of the tracks of a split."""
+        names = list(self._sizes)
+        begin = sum(self._sizes[name] for name in names[: names.index(split)])
+        return slice(begin, begin + self._sizes[split])
 
     def _summed(self, rows: Ints) -> dict[str, Any]:
         levels = MappedFile(self._folder / "levels").array(np.int64, (len(self._peaks), 2, self._shape.bins))
@@ -230,19 +251,6 @@ class MappedCopy:
 def _edges(counts: Ints) -> Ints:
     """Return where the clips of each track begin, and where the last ones end, (tracks + 1,)."""
     return np.append(0, np.cumsum(counts))
-
-
-def _is_run(rows: Ints) -> bool:
-    """Return whether each row follows the one before it."""
-    return bool((np.diff(rows) == 1).all())
-
-
-def _part(values: Any, rows: Ints) -> Any:
-    """Return `rows` of an array or a table, without a copy where each follows the one before it."""
-    if not _is_run(rows):
-        return values.take(pa.array(rows)) if isinstance(values, pa.RecordBatch) else values[rows]
-    begin = int(rows[0]) if len(rows) else 0
-    return values.slice(begin, len(rows)) if isinstance(values, pa.RecordBatch) else values[begin : begin + len(rows)]
 
 
 def _wait(tasks: list[Future[None]]) -> None:
