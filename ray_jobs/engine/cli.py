@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -88,7 +88,16 @@ def command_line() -> str:
 
 def console() -> Console:
     """Return a console for messages on standard error, so that output can be piped. It has no colours in a log."""
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return _Messages(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+class _Messages(Console):
+    """A console whose terminal breaks lines between words; elsewhere a message is one line."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.is_terminal:
+            objects = tuple(printing.wrapped(each, self.width) if isinstance(each, str) else each for each in objects)
+        super().print(*objects, **options)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -192,18 +201,18 @@ def _explain(error: BaseException, program: str) -> int:
     while (inner := getattr(root, "cause", None) or root.__cause__) and not isinstance(root, GenreError):
         root = inner
     if isinstance(root, GenreError):
-        print(f"error: {root}", file=sys.stderr)
+        console().print(f"error: {root}")
         return WRONG_USE if isinstance(root, ConfigError) else FAILED
     if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OWN_PACKAGES:
         job = jobs.JOBS.get(re.split(r"[ .]", program)[-1])
         remedy = install(job.extra if job else "train")
-        print(f"error: `{program}` needs {missing}, which is not installed; {remedy}", file=sys.stderr)
+        console().print(f"error: `{program}` needs {missing}, which is not installed; {remedy}")
         return WRONG_USE
     text = " ".join(str(root).split())[:400] or "no message"
     # pyarrow has no class for what an object store answers; a damaged file or a missing library is an OSError as well
     if isinstance(root, OSError) and any(name in str(root) for name in _STORES):
         remedy = "check address, credentials and network, and run the same command again"
-        print(f"error: the storage cannot be reached, or refuses ({text.rstrip('.')}); {remedy}", file=sys.stderr)
+        console().print(f"error: the storage cannot be reached, or refuses ({text.rstrip('.')}); {remedy}")
         return FAILED
-    print(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback", file=sys.stderr)
+    console().print(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback")
     return FAILED

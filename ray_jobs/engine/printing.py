@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 
 
 def show(text: str) -> None:
@@ -13,6 +14,20 @@ def show(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its exit
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Return `text` with its lines broken between words, and what follows indented below their beginning.
+
+    A word that is longer than a line, such as a path, stays whole, so that it can be copied.
+    """
+    return "\n".join(_wrapped_line(line, columns) if len(line) > columns else line for line in text.splitlines())
+
+
+def _wrapped_line(line: str, columns: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    wrapper = textwrap.TextWrapper(columns, "", indent, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(line)
 
 
 def width(otherwise: int) -> int:
