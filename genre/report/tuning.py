@@ -110,7 +110,8 @@ def versions(table: Table) -> list[Version]:
 def _versions(tuning: Tuning) -> Iterator[Version]:
     if tuning.chosen is not None and tuning.first is not None:
         yield _default(tuning, tuning.first)
-    yield _tuned(tuning)
+    if not tuning.kept_default or len(tuning.trials) > 1:  # otherwise nothing was searched
+        yield _tuned(tuning)
     row = tuning.row
     if (mean := row.ensembled) is not None:
         seconds = [run.train_seconds for run in row.entry.runs if run.train_seconds is not None]

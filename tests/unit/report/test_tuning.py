@@ -47,6 +47,16 @@ def test_the_validation_score_of_the_configured_settings_is_next_to_that_of_the_
     assert (kept.f1, kept.accuracy) == (of_resnet[1].f1, of_resnet[1].accuracy)  # the same models
 
 
+def test_a_single_trial_is_not_shown_twice() -> None:
+    """Nothing was searched: a line of equal numbers would say that tuning gained nothing."""
+    search = Search([Trial("cnn", {}, "finished", 0.7, 9, 20.0, is_configured=True, is_chosen=True)])
+    one_seed = tabulate(boards.board(boards.network("cnn", 0.8, seeds=(0,)), search=search))
+    assert versions(one_seed) == []
+    assert "tuned" not in text_table(one_seed)
+    two_seeds = tabulate(boards.board(boards.network("cnn", 0.8), search=search))
+    assert [version.name for version in versions(two_seeds)] == ["default", "ensembled"]
+
+
 def test_the_mean_of_equal_seeds_changes_nothing_and_that_of_others_is_tested_on_the_same_tracks() -> None:
     row = tabulate(boards.board(same_seeds("cnn", 0.7))).rows[0]
     assert row.ensembled is not None
