@@ -71,7 +71,7 @@ def _find_pending(
 ) -> pa.Table:
     """Return the tracks that must be decoded. Files whose time alone changed are read and compared."""
     done = ledger.reusable_outcomes()
-    check_present(scanned, done)
+    check_present(scanned, done, ledger.folder)
     touched = select_for_comparison(scanned, done, settings.verify_content)
     if len(touched):
         unchanged = _select_unchanged(touched, settings.tracks_per_block, workers)

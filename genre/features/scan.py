@@ -49,24 +49,27 @@ def scan(
     return table
 
 
-def check_present(scanned: pa.Table, outcomes: pa.Table) -> None:
+def check_present(scanned: pa.Table, outcomes: pa.Table, folder: Location) -> None:
     """Raise `StorageError` when the file of a track that has clips is away together with its folder, as with a disk.
 
     Without this error the track would become a reject or be forgotten, and its clips would be deleted. `outcomes` are
-    those of earlier runs. A file that is missing from a folder with other files was deleted, and one that was never
-    prepared may be a part of the corpus that nobody has.
+    those of earlier runs into `folder`. A file that is missing from a folder with other files was deleted, and one that
+    was never prepared may be a part of the corpus that nobody has.
+
+    Raises `ArtifactError` when none of the earlier tracks is listed: all of their clips would be deleted.
     """
     _check_listed(scanned, outcomes)
+    _check_same_corpus(scanned, outcomes, folder)
     gone = scanned.filter(pc.equal(scanned["size"], MISSING))
     earlier = outcomes.select(["part"]).take(row_of(gone, outcomes))
     folders: dict[str, Location] = {}
     for path in gone["path"].filter(pc.is_valid(earlier["part"])).to_pylist():
         file = Location.of(members.file_of(path))
         folders.setdefault(str(file.parent), file)
-    for folder, file in folders.items():
+    for parent, file in folders.items():
         if is_fault(FileNotFoundError(), file):
             raise StorageError(
-                f"{file}, which was prepared earlier, is away, and {folder} is missing or empty; mount it and run the "
+                f"{file}, which was prepared earlier, is away, and {parent} is missing or empty; mount it and run the "
                 "same command again, or take the tracks out of the corpus"
             )
 
@@ -86,6 +89,15 @@ def _check_listed(scanned: pa.Table, outcomes: pa.Table) -> None:
                 f"{folder} is empty or denied, and tracks below it were prepared earlier; mount its disk and run the "
                 "same command again, or delete the folder if its music is gone"
             )
+
+
+def _check_same_corpus(scanned: pa.Table, outcomes: pa.Table, folder: Location) -> None:
+    prepared = outcomes.filter(pc.is_valid(outcomes["part"]))
+    if len(prepared) and not pc.any(pc.is_in(prepared["track_id"], value_set=combined(scanned["track_id"]))).as_py():
+        raise ArtifactError(
+            f"{folder} holds {plural(len(prepared), 'track')} of another corpus, such as "
+            f"{prepared['track_id'][0].as_py()}, and none of them is in this one; choose another output, or delete it"
+        )
 
 
 def _first_existing(folder: str) -> str:

@@ -109,10 +109,11 @@ def _names_nothing(best: Row, table: Table) -> Iterator[str]:
     if usable is not None:
         other, share = usable
         instead = f" {other}, of the same rank, names {100 * share:.0f} % of these tracks."
+    lower = f"min_precision={correction.provable:g} names some and promises less; " if correction.provable else ""
     yield (
         f"With {name} the job tag names no genre, only unknown: {correction.source} do not prove that "
-        f"{100 * correction.precision:.0f} % of the genres that it names are correct.{instead} A lower min_precision "
-        "promises less, and 0 names every track."
+        f"{100 * correction.precision:.0f} % of the genres that it names are correct.{instead} "
+        f"For tag, {lower}min_precision=0 names every track without a promise."
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from genre import architectures, config, registry
-from genre.errors import ArtifactError, ConfigError, GenreError, install
+from genre.errors import ConfigError, GenreError, install
 from genre.settings import Config
 from ray_jobs.engine import help_pages, jobs, printing
 from ray_jobs.engine.interrupts import interruptible
@@ -136,7 +136,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
     if options.dry_run:
         printing.show(config.to_yaml(settings).rstrip("\n"))
         if job.forecast:
-            _forecast(job, settings, options.price_per_core_hour)
+            jobs.load_forecast(job)(settings, *([options.price_per_core_hour] if job.is_priced else []))
         return
     jobs.load(name)(settings)
 
@@ -158,14 +158,6 @@ def _require_features(output: str) -> None:
     from genre.storage import Location
 
     manifest.read(Location.of(output) / "features")
-
-
-def _forecast(job: jobs.Job, settings: Config, price: float | None) -> None:
-    """Print what the job would do and how long it would take, or why this is not known yet."""
-    try:
-        jobs.load_forecast(job)(settings, *([price] if job.is_priced else []))
-    except ArtifactError as error:
-        console().print(f"no forecast yet: {error}")
 
 
 def _price(text: str) -> float:

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import registry
-from genre.errors import ArtifactError, ConfigError
 from genre.features.ledger import Ledger, select_pending
 from genre.features.preparation import prepare_block
 from genre.features.recipe import Recipe
@@ -75,13 +74,14 @@ def _hours(seconds: float, unit: str = "") -> str:
 
 
 def prepare(config: Config, price: float | None) -> None:
-    """Print the forecast of `prepare`. Raises `ArtifactError` where the corpus cannot be listed yet."""
+    """Print the forecast of `prepare`. Raises `GenreError` where the corpus cannot be listed."""
     plugin = registry.load("genre.corpora", config.corpus.kind)
     if hasattr(plugin, "is_composed") and not plugin.is_composed(config.corpus):
-        raise ArtifactError(f"prepare composes the corpus {config.corpus.kind} first")
+        cli.console().print(f"prepare: composes the corpus {config.corpus.kind} first; there is no forecast before")
+        return
     recipe = Recipe.of(config)
     output = Location.of(config.output)
-    with _not_yet_available(), _copied(output / "scan") as known:
+    with _copied(output / "scan") as known:
         scanned = scan(config.corpus, cli.console().print, known)
     ledger = Ledger(output / "features", recipe)
     pending = select_pending(scanned, ledger.reusable_outcomes())
@@ -102,10 +102,9 @@ def prepare(config: Config, price: float | None) -> None:
 
 
 def tag(config: Config, price: float | None) -> None:
-    """Print the forecast of `tag` with models on the CPU. Raises `ArtifactError` where inputs are missing."""
-    with _not_yet_available():
-        ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
-        pending = audio_files.list_files(config.inputs)
+    """Print the forecast of `tag` with models on the CPU. Raises `GenreError` where models or inputs are missing."""
+    ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
+    pending = audio_files.list_files(config.inputs)
     folder = Location.of(config.output) / "tags"
     if (folder / "models.json").exists():
         pending = TagTable(folder, ensemble).pending(pending, config.decoding.retry_rejects)
@@ -159,12 +158,3 @@ def _cpus_now(settings: ClusterSettings, output: str) -> int:
 
     with cluster.connected(settings, output):
         return int(sum(machine.get("CPU", 0) for machine in machines.running()))
-
-
-@contextmanager
-def _not_yet_available() -> Iterator[None]:
-    """Raise `ArtifactError` for a `ConfigError`: the settings may be right, and music or model not available yet."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ArtifactError(str(error)) from None

@@ -104,9 +104,11 @@ def _threshold(calibration: Calibration) -> str:
         return f"{fitted}; every file gets a genre (min_precision=0)"
     limit = thresholds.describe(calibration.thresholds)
     if not limit:
+        lower = f"min_precision={calibration.provable:g} names some" if calibration.provable else "they prove none"
         return (
             f"{fitted}; no threshold proves min_precision={calibration.precision:g} on them, so every file is "
-            f"{UNKNOWN}: train longer or on more tracks, or set a lower min_precision, 0 for no promise"
+            f"{UNKNOWN}: {lower}, 0 names all without a promise; a better model, or more held-out tracks "
+            "(corpus.valid_fraction, tune.folds), prove more"
         )
     promise = f"{calibration.precision:.0%}"
     if not max(calibration.thresholds):

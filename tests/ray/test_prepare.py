@@ -101,6 +101,17 @@ class TestAgain:
         assert "genre1/song03.wav" not in clips.track_ids.to_pylist()
         assert json.loads((output / "features/manifest.json").read_text())["classes"] == ["genre0", "genre1"]
 
+    def test_another_corpus_does_not_take_the_place_of_the_first(
+        self, music: Path, output: Path, tmp_path: Path
+    ) -> None:
+        """All of its clips would be deleted."""
+        in_turn(config_of(music, output))
+        before = parts(output)
+        write_song(tmp_path / "other" / "genre0" / "stranger.wav", 1)
+        with pytest.raises(ArtifactError, match=r"features holds [0-9]+ tracks of another corpus, such as genre0/"):
+            in_turn(config_of(tmp_path / "other", output))
+        assert parts(output) == before
+
     def test_changed_files_are_decoded_again(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))
         write_song(music / "genre0/song01.wav", 1234, seconds=3.0)

@@ -168,8 +168,16 @@ def _render(root: Location, params: Params) -> None:
 
 
 def _claim(root: Location, params: Params) -> None:
-    """Mark the folder as made with `params`. Raises `ConfigError` when it was made with other settings."""
+    """Mark the folder as made with `params`.
+
+    Raises `ConfigError` when it was made with other settings, or holds anything else, as the folder of a user's music.
+    """
     if not (root / MARKER).exists():
+        if root.exists() and any(os.scandir(root.path)):
+            raise ConfigError(
+                f"corpus.root={root}: holds other files, and corpus.kind=synthetic writes composed music; for your own "
+                "music set corpus.kind=folder, tags or table, for composed music name an empty folder"
+            )
         (root / MARKER).write_json({"fingerprint": _version(params), "complete": False})
     elif (root / MARKER).read_json()["fingerprint"] != _version(params):
         raise ConfigError(f"corpus.root={root}: holds a synthetic corpus with other settings; name another folder")

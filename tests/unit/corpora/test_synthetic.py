@@ -54,6 +54,15 @@ def test_has_ten_classes_in_order() -> None:
     assert len(names) == 10
 
 
+def test_a_folder_with_music_of_others_is_not_written_to(tmp_path: Path) -> None:
+    """As of a user who forgot to name the kind of the corpus."""
+    (tmp_path / "Artist").mkdir()
+    (tmp_path / "Artist" / "song.flac").touch()
+    with pytest.raises(ConfigError, match=r"holds other files, .* set corpus\.kind=folder, tags or table"):
+        list(corpora.scan(settings(tmp_path)))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["Artist", "song.flac"]
+
+
 def test_helpers_are_not_plug_ins() -> None:
     assert "synthetic" in registry.names("genre.corpora")
     assert not any(name.startswith("_") for name in registry.names("genre.corpora"))

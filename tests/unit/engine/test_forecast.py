@@ -10,7 +10,7 @@ from music import config_of, write_music
 from saving import save_model, song
 
 from genre.config import to_yaml
-from ray_jobs.engine import command
+from ray_jobs.engine import cli, command
 from ray_jobs.engine.forecast import PendingWork
 
 
@@ -62,8 +62,10 @@ def test_tag_forecasts_and_writes_nothing(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("job", ["prepare", "tag"])
 def test_what_is_missing_is_named(job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     music = {"prepare": ["corpus.kind=folder", f"corpus.root={tmp_path}/none"], "tag": [f"inputs={tmp_path}/none"]}
-    assert command.main([job, *music[job], f"output={tmp_path}/out", "--dry-run"]) == 0
-    assert capsys.readouterr().err.startswith("no forecast yet: ")
+    assert command.main([job, *music[job], f"output={tmp_path}/out", "--dry-run"]) in (cli.FAILED, cli.WRONG_USE)
+    printed = capsys.readouterr()
+    assert "error: " in printed.err
+    assert f"output: {tmp_path}/out" in printed.out  # the settings are printed nevertheless
 
 
 @pytest.mark.parametrize(

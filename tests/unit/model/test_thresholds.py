@@ -90,6 +90,23 @@ def test_the_promise_is_not_kept_by_reporting_nothing() -> None:
     assert np.mean(shares) > 0.5
 
 
+@pytest.mark.parametrize("separation", [1.2, 1.5, 1.8])
+def test_what_tracks_prove_is_named_where_they_prove_no_genre(separation: float) -> None:
+    music = Music(UNIFORM, np.full(8, separation))
+    answers, labels, _ = music.draw(np.random.default_rng(0), 60)
+    fitted = calibration.fit([ValidationPredictions([str(row) for row in range(60)], labels, answers)], 0.97)
+    assert min(fitted.thresholds) > 1
+    scaled = fitted(answers)
+    assert 0 < fitted.provable < 0.97
+    assert min(thresholds.fit(scaled, labels, fitted.provable)) <= 1
+    assert min(thresholds.fit(scaled, labels, fitted.provable + 0.05)) > 1
+
+
+def test_tracks_whose_answers_are_all_wrong_prove_nothing() -> None:
+    answers = np.tile(np.array([[0.6, 0.4]], np.float32), (100, 1))
+    assert thresholds.provable(answers, np.ones(100, np.int64)) == 0
+
+
 def test_an_easy_frequent_genre_proves_nothing_about_rare_ones() -> None:
     labels = np.concatenate([np.zeros(200, np.int64), np.arange(60) % 2 + 1])
     best = np.concatenate([np.zeros(200, np.int64), np.arange(60) % 4 // 2 + 1])  # the rare ones: half are right
