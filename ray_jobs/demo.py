@@ -38,6 +38,9 @@ def run(config: Config) -> None:
         known = None if is_resumed else _forecast(config, capacity)
         prepare.run(config)
         tune.run(config, known)
+    cli.console().print(
+        f"demo: next, tag a song: genre tag SONG output={config.output}; your own music: docs/TUTORIAL.md"
+    )
 
 
 def forecast(config: Config) -> None:

@@ -169,6 +169,7 @@ ENTRIES: list[Entry] = [
         "needs docker; see test_dockerfiles.py",
     ),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
+    NotRun(r"python3 -m venv .venv && source .venv/bin/activate", "tests/install makes environments of its own"),
     NotRun(r"kubectl apply", "Kubernetes; tests/contract/test_cluster_files.py checks the manifests"),
 ]
 

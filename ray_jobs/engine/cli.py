@@ -38,8 +38,7 @@ def main(name: str, arguments: Sequence[str] | None = None, program: str = "") -
     except ConfigError as error:
         return _explain(error, program)
     if options.help or options.help_all:
-        printing.show((help_pages.every_setting if options.help_all else help_pages.page)(name, program))
-        return OK
+        return reported(lambda: _help(name, options, program), program)
     return reported(lambda: _run(name, options), program, options.verbose)
 
 
@@ -139,6 +138,13 @@ def _run(name: str, options: argparse.Namespace) -> None:
             jobs.load_forecast(job)(settings, *([options.price_per_core_hour] if job.is_priced else []))
         return
     jobs.load(name)(settings)
+
+
+def _help(name: str, options: argparse.Namespace, program: str) -> None:
+    every = options.help_all
+    printing.show(
+        help_pages.every_setting(name, program) if every else help_pages.page(name, program, options.settings)
+    )
 
 
 def settings_of(job: jobs.Job, path: str | None, arguments: list[str]) -> Config:

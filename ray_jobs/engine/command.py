@@ -26,6 +26,8 @@ options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job that the first argument names. Return the exit code of `cli.main`; 2 if the job is unknown."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if name == "help":  # as other commands have it
+        name, rest = (rest or ["--help"])[0], ["--help"]
     if name in jobs.JOBS:
         from ray_jobs.engine import cli
 

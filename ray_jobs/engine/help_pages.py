@@ -19,8 +19,12 @@ _COLUMN = 30  # where the meanings start
 Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning
 
 
-def page(name: str, program: str) -> str:
-    """Return the purpose of a job, and the settings that it reads, with their defaults."""
+def page(name: str, program: str, settings: Iterable[str] = ()) -> str:
+    """Return the purpose of a job, and the settings that it reads, with their defaults.
+
+    If `settings`, which were typed beside `--help`, name a corpus.kind, it has the settings of that corpus. Raises
+    `ConfigError` for an unknown one.
+    """
     job = jobs.JOBS[name]
     rows = list(config.describe(config.load(job.shipped)))
     bare = f" [{job.bare.rpartition('.')[2].upper()}]" if job.bare else ""
@@ -28,6 +32,8 @@ def page(name: str, program: str) -> str:
     explained = list(_chosen(rows, job.settings))
     others = [row for row in _chosen(rows, job.also) if row not in explained]
     parts.append("\n".join(["settings and their defaults:", *_explained(explained)]))
+    if chosen := [setting for setting in settings if setting.startswith("corpus.kind=")]:
+        parts.append(_of_corpus(config.load(None, chosen).corpus.kind))
     if others:
         parts.append("\n".join(["further settings by section (for example train.epochs=40):", *_listed(others)]))
     return "\n\n".join([*parts, _prose(_OPTIONS)])
@@ -37,15 +43,18 @@ def every_setting(name: str, program: str) -> str:
     """Return the purpose of a job and every setting of all jobs. Imports all architectures and corpora."""
     parts = [f"usage: {program} [--config FILE] [key=value ...]", _prose(jobs.purpose(name))]
     parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config()))]))
-    for kind in registry.names("genre.corpora"):
-        rows = config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
-        parts.append("\n".join([f"with corpus.kind={kind}:", *_explained(rows)]))
+    parts += [_of_corpus(kind) for kind in registry.names("genre.corpora")]
     for architecture in registry.names("genre.architectures"):
         rows = config.describe(
             registry.load("genre.architectures", architecture).Params(), f"architectures.{architecture}."
         )
         parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
     return "\n\n".join([*parts, _prose(_OPTIONS)])
+
+
+def _of_corpus(kind: str) -> str:
+    rows = config.describe(registry.load("genre.corpora", kind).Params(), "corpus.params.")
+    return "\n".join([f"with corpus.kind={kind}:", *_explained(rows)])
 
 
 def _prose(text: str) -> str:

@@ -111,7 +111,10 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
         )
     if not limit and not forecast.on_gpus and expected.total > _LONG_WITHOUT_GPU:
         halving = "".join(f"{setting} halves it, " for setting in forecast.halving(plan))
-        text.append(f"that is long for machines without a GPU: {halving}tune.minutes=60 limits it to an hour")
+        text.append(
+            f"that is long for machines without a GPU: {halving}tune.minutes=60 limits it to an hour, "
+            "and configs/laptop.yaml has networks that learn in it"
+        )
     return text
 
 

@@ -212,6 +212,17 @@ def test_another_error_of_the_system_is_not_one_of_the_storage(
     assert capsys.readouterr().err == f"error: OSError: {message}; run again with --verbose for the traceback\n"
 
 
+def test_help_of_a_corpus_names_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["prepare", "corpus.kind=table", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "with corpus.kind=table:" in shown
+    assert "corpus.params.path_column=" in shown
+    assert command.main(["help", "prepare"]) == 0
+    assert "corpus.params.path_column=" not in capsys.readouterr().out
+    assert command.main(["prepare", "corpus.kind=tabel", "--help"]) == 2
+    assert "tabel" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["ray", "torch"])
 def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path: Path) -> None:
     """The package is made impossible to import, as where it is not installed."""
