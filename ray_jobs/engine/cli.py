@@ -98,6 +98,10 @@ class _Messages(Console):
             objects = tuple(printing.wrapped(each, self.width) if isinstance(each, str) else each for each in objects)
         super().print(*objects, **options)
 
+    def on_broken_pipe(self) -> None:
+        """Discard further messages: a reader that closes the pipe early, such as `head`, does not end the job."""
+        printing.discard(sys.stderr)
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+from typing import TextIO
 
 
 def show(text: str) -> None:
@@ -13,7 +14,12 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its exit
+        discard(sys.stdout)
+
+
+def discard(stream: TextIO) -> None:
+    """Discard what is written to `stream` from now on, also what Python flushes at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def wrapped(text: str, columns: int) -> str:

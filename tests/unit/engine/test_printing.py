@@ -36,6 +36,23 @@ def test_a_message_is_one_line_where_it_is_not_read_on_a_terminal(capsys: pytest
     assert capsys.readouterr().err == message + "\n"
 
 
+def test_a_reader_that_closes_the_pipe_does_not_end_the_job() -> None:
+    code = (
+        "from ray_jobs.engine import cli\n"
+        "for number in range(20_000): cli.console().print('message', number)\n"
+        "print('finished')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY, text=True
+    )
+    assert process.stdout
+    assert process.stderr
+    assert process.stderr.readline() == "message 0\n"
+    process.stderr.close()
+    assert process.stdout.read() == "finished\n"
+    assert process.wait() == 0
+
+
 def test_an_error_fits_a_terminal_and_its_paths_stay_whole() -> None:
     path = "/" + "/".join(["a_long_folder"] * 8)
     command = [sys.executable, "-m", "ray_jobs.engine.command", "train", f"--config={path}/config.yaml"]
