@@ -22,7 +22,7 @@ from genre.features.windows import Worker
 from genre.model.classifier import Classifier, predict
 from genre.settings import TrainSettings
 from genre.storage import Location
-from genre.training import optimiser, trainer_state, workers
+from genre.training import autocast, optimiser, trainer_state, workers
 from genre.training.trainer import Epoch, Trainer
 from genre.training.validation import epochs_per_validation
 
@@ -247,6 +247,20 @@ def test_a_batch_too_small_for_the_workers_is_refused() -> None:
 
 
 PLAIN_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC"}, False),
+        ({}, False),
+    ],
+)
+def test_bf16_is_chosen_on_processors_that_are_faster_with_it(capabilities: dict[str, Any], expected: bool) -> None:
+    assert autocast.is_faster_with_bf16(capabilities) is expected
 
 
 def test_bf16_is_not_chosen_where_onednn_would_emulate_it() -> None:
