@@ -113,9 +113,9 @@ ENTRIES: list[Entry] = [
     ),
     Covered(
         r"genre prepare --config (discogs.yaml) .*|genre prepare corpus.kind=table .*/(mtg-jamendo/tracks.csv) .*"
-        r"|python (jamendo_table.py)",
+        r"|python (jamendo_table.py)|genre prepare corpus.kind=table corpus.root=(labels.csv) .*",
         "tests/unit/corpora/test_corpora_page.py",
-        r"\1\2\3",
+        r"\1\2\3\4",
     ),
     Covered(r"find ~/Music .*-print0 \| genre tag - .*", "tests/ray/test_tag.py", '"find", music'),
     Covered(r"genre tag undo=\S+", "tests/ray/test_tag_writing.py", "undo={out / 'tags/written.csv'}"),

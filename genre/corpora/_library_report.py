@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genre.corpora._genre_names import LONGEST, GenreNames
+from genre.corpora._spellings import by_count, counted, misspelt, most_common, written
 from genre.corpora._walk import AudioFile
 from genre.wording import listed, plural
 
 _SHOWN = 6  # of a list that may be long
 _NAMED = 60  # genres that are no class
 _MANY_GENRES = 4  # of one artist
-_ALIKE = 0.8  # `difflib` ratio from which a genre may be another one misspelt: "Raggae" and "Reggae" have 0.83
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class LibraryReport:
         )
         for key in sorted(self._classes, key=lambda key: (-labelled[self._titles[key]], key)):
             title = self._titles[key]
-            yield f"  {labelled[title]:>6} {title}, {self._artist_count(key)}{self._spellings_text(key)}"
+            yield f"  {labelled[title]:>6} {title}, {self._artist_count(key)}{written(self._spellings[key], title)}"
         yield from self._unlabelled(unlabelled)
         yield from self._odd()
 
@@ -86,7 +85,7 @@ class LibraryReport:
         counts: Counter[str] = Counter()
         for text, count in self._spellings[key].items():
             counts.update(dict.fromkeys(self._parts(text, key), count))
-        return min(counts, key=lambda part: (-counts[part], part != part.title(), part))
+        return most_common(counts)
 
     def _parts(self, text: str, key: str) -> list[str]:
         """Return the parts of a text that name the genre `key`."""
@@ -98,15 +97,8 @@ class LibraryReport:
         alone = len(units) - artists
         return plural(artists, "artist") + (f" and {plural(alone, 'track')} without one" if alone else "")
 
-    def _spellings_text(self, key: str) -> str:
-        """Return how a genre is written, unless all files write its name."""
-        spellings = self._spellings[key]
-        if set(spellings) == {self._titles[key]}:
-            return ""
-        return "; written " + _counted(spellings)
-
     def _unlabelled(self, total: int) -> Iterator[str]:
-        small = [key for key, _ in _by_count(self._tracks) if key not in self._classes]
+        small = [key for key, _ in by_count(self._tracks) if key not in self._classes]
         if small:
             names = [
                 f"{self._titles[key]} ({plural(self._tracks[key], 'track')}, {self._artist_count(key)})"
@@ -118,7 +110,7 @@ class LibraryReport:
             )
         ignored = Counter(text for file in self._files if not file.keys for text in file.genres)
         if ignored:
-            yield "unlabelled: no genre in " + _counted(ignored)
+            yield "unlabelled: no genre in " + counted(ignored)
         empty = sum(not file.genres for file in self._files)
         if empty:
             yield f"unlabelled: {plural(empty, 'file')} without a genre"
@@ -127,7 +119,8 @@ class LibraryReport:
 
     def _odd(self) -> Iterator[str]:
         yield from (f"odd: {problem}" for problem in self._names.problems)
-        for rare, common in list(self._misspelt())[:_SHOWN]:
+        small = [key for key, _ in by_count(self._tracks) if key not in self._classes][:_NAMED]
+        for rare, common in list(misspelt(small, sorted(self._classes)))[:_SHOWN]:
             yield f"odd: {self._titles[rare]} may be {self._titles[common]} misspelt; corpus.params.genres can map it"
         for key in sorted(self._classes):
             first, *others = self._units[key]
@@ -143,12 +136,6 @@ class LibraryReport:
         if len(many) > _SHOWN:
             yield f"odd: {len(many) - _SHOWN} more artists with {_MANY_GENRES} genres or more"
         yield from self._odd_files()
-
-    def _misspelt(self) -> Iterator[tuple[str, str]]:
-        """Yield the genres that are no class and are spelled almost as one, with that class."""
-        classes = sorted(self._classes)
-        for key in [key for key, _ in _by_count(self._tracks) if key not in self._classes][:_NAMED]:
-            yield from ((key, near) for near in difflib.get_close_matches(key, classes, n=1, cutoff=_ALIKE))
 
     def _odd_files(self) -> Iterator[str]:
         """Yield a line for each kind of odd files, with the first of them."""
@@ -174,15 +161,3 @@ class LibraryReport:
 def _unit(file: LibraryFile) -> str:
     """Return the artist of a file. A track without one is a unit of its own when splits are drawn."""
     return file.group or f"track {file.audio.relative}"
-
-
-def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _counted(texts: Counter[str]) -> str:
-    return listed((f"{_short(text)} ({count})" for text, count in _by_count(texts)), _SHOWN)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."

@@ -9,31 +9,33 @@
     size      optional: bytes of the file; with `modified`, no file is looked up before it is decoded
     modified  optional: time of the file's last change in seconds since 1970; changed files need a new time or size
 
-Other names for the columns are set in `params`; further columns are ignored. Parquet is recognised by its first bytes,
-TSV by its extension. Only an empty field counts as missing: NA and null are valid genres. Rows keep their order and
-are read in batches; of earlier rows only a hash of 8 bytes is kept, to find repeated ids. A listed file that does not
-exist is yielded with size `MISSING` and ends in the rejects.
+Other names for the columns are set in `params`; further columns are ignored. `_table_file` reads the file, in the
+encodings and with the separators of spreadsheets. Only an empty field counts as missing: NA and null are valid genres.
+Genres are compared without case, accents, spaces and punctuation, as in the corpus `tags`, and named as most rows write
+them. Where paths have backslashes, and none a slash before them, backslashes separate folders.
+
+Rows keep their order. They are read twice, first to count the genres; of earlier rows only a hash of 8 bytes is kept,
+to find repeated ids. A listed file that does not exist is yielded with size `MISSING` and ends in the rejects.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 from pyarrow import fs
 from pydantic import Field
 
 from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
 from genre.corpora._artists import artist_key
-from genre.errors import ConfigError, one_line
+from genre.corpora._table_file import TableFile
+from genre.corpora._table_report import TableReport
+from genre.errors import ConfigError
 from genre.faults import STORAGE_SECONDS, describe, is_denied, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -41,7 +43,6 @@ from genre.storage import Location
 _SPLITS = (*SPLITS, EXCLUDED)
 _NAMES = ("path", "genre", "group", "split", "track_id", "size", "modified")
 _OF_MISSING = {"size": float(MISSING), "modified": 0.0}
-_ROWS = 8192  # per batch
 _REQUESTS = 64  # at a time: one takes some 30 ms, and a batch 4 s
 
 
@@ -64,21 +65,32 @@ class Params(Settings):
 
 
 def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
-    """Yield every row, in the order of the table.
+    """Yield what `scan_with_report` does, without the report."""
+    return scan_with_report(settings, params, lambda line: None, None)
+
+
+def scan_with_report(
+    settings: CorpusSettings, params: Params, report: Callable[[str], None], folder: Location | None
+) -> Iterator[Track]:
+    """Yield every row, in the order of the table, after reporting its genres and what is odd, a line each.
 
     Raises `StorageError` when the storage of a listed file stays unavailable, and `ConfigError` for a table that cannot
-    be read or lacks a column, and for a row without a path, with an unknown split, or with the track id of an earlier
-    row; the message names the row (from 1) and the value.
+    be read, lacks a column or has only paths of a Windows machine, and for a row without a path, with an unknown split,
+    or with the track id of an earlier row; the message names the row (from 1) and the value.
     """
-    table = open_root(settings.root)
-    reader = _Table(table, params)
-    if settings.split == "official" and "split" not in reader.columns:
-        raise ConfigError(f"corpus.split=official: {table} has no column 'split'; use random or auto")
-    finder = _Finder(table)
+    location = open_root(settings.root)
+    names = {field.removesuffix("_column"): getattr(params, field) for field in type(params).model_fields}
+    table = TableFile(location, names)
+    if settings.split == "official" and "split" not in table.columns:
+        raise ConfigError(f"corpus.split=official: {location} has no column 'split'; use random or auto")
+    counted = TableReport(table, reads_splits=settings.split != "random")
+    for line in counted.lines():
+        report(line)
+    finder = _Finder(location)
     seen: set[int] = set()
-    for first, rows in reader.batches():
-        checked = [_checked(row, f"{table}: row {number}", seen) for number, row in enumerate(rows, first)]
-        if reader.columns.keys() >= {"size", "modified"}:
+    for first, rows in _numbered_rows(table, counted.has_backslashes):
+        checked = [_checked(row, f"{location}: row {number}", seen) for number, row in enumerate(rows, first)]
+        if table.columns.keys() >= {"size", "modified"}:
             stated = [(finder.address(row.path), row.size, row.modified) for row in checked]
         else:
             stated = finder.find([row.path for row in checked])
@@ -86,7 +98,19 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
             split = None if settings.split == "random" else row.split
             if row.genre is None and split != EXCLUDED:
                 split = UNLABELLED
-            yield Track(row.track_id, path, row.genre, size, modified, artist_key(row.group), split)
+            yield Track(row.track_id, path, counted.name_of(row.genre), size, modified, artist_key(row.group), split)
+
+
+def _numbered_rows(table: TableFile, has_backslashes: bool) -> Iterator[tuple[int, list[dict[str, str | None]]]]:
+    """Yield (number of the first row, rows). Numbers start at 1, after the header; empty fields are None."""
+    first = 1
+    for texts in table.batches(_NAMES):
+        if has_backslashes:
+            texts["path"] = pc.replace_substring(texts["path"], "\\", "/")
+        texts["track_id"] = pc.coalesce(texts["track_id"], texts["path"])
+        rows = list(pa.table(texts).to_pylist())
+        yield first, rows
+        first += len(rows)
 
 
 class _Row(NamedTuple):
@@ -124,85 +148,6 @@ def _number(text: str | None, name: str, where: str) -> float:
     if not math.isfinite(number) or number < _OF_MISSING[name]:
         raise ConfigError(f"{where}: {name} {text!r} is no number of bytes or seconds; correct it or leave it empty")
     return number
-
-
-class _Table:
-    """A table whose columns are read as text, under the names of this module."""
-
-    def __init__(self, file: Location, params: Params) -> None:
-        self._file = file
-        self._is_parquet = self._peek()
-        existing = self._columns()
-        self.columns: dict[str, str] = {}  # from this module's name to the table's
-        for field in type(params).model_fields:
-            name, setting = field.removesuffix("_column"), getattr(params, field)
-            column = setting or name
-            if column in existing:
-                self.columns[name] = column
-            elif setting:
-                names = ", ".join(existing)
-                raise ConfigError(f"{file} has no column {column!r}; it has {names}; set corpus.params.{field}")
-
-    def batches(self) -> Iterator[tuple[int, list[dict[str, str | None]]]]:
-        """Yield (number of the first row, rows). Numbers start at 1, after the header; empty fields are None."""
-        first = 1
-        with self._explained():
-            for batch in self._parquet() if self._is_parquet else self._csv():
-                rows = _rows(batch, self.columns)
-                yield first, rows
-                first += len(rows)
-
-    def _peek(self) -> bool:
-        with self._explained(), self._file.filesystem.open_input_stream(self._file.path) as stream:
-            return bool(stream.read(4) == b"PAR1")
-
-    def _columns(self) -> list[str]:
-        with self._explained(), self._file.filesystem.open_input_file(self._file.path) as stream:
-            schema = (
-                pq.read_schema(stream) if self._is_parquet else self._open_csv(stream, pa.csv.ConvertOptions()).schema
-            )
-            return list(schema.names)
-
-    def _parquet(self) -> Iterator[pa.RecordBatch]:
-        with self._file.filesystem.open_input_file(self._file.path) as stream:
-            yield from pq.ParquetFile(stream).iter_batches(batch_size=_ROWS, columns=list(self.columns.values()))
-
-    def _csv(self) -> Iterator[pa.RecordBatch]:
-        columns = list(self.columns.values())
-        convert = pa.csv.ConvertOptions(
-            include_columns=columns,
-            column_types=dict.fromkeys(columns, pa.string()),  # otherwise the artist 007 would become 7
-            null_values=[""],
-            strings_can_be_null=True,
-        )
-        with self._file.filesystem.open_input_stream(self._file.path) as stream:
-            yield from self._open_csv(stream, convert)
-
-    def _open_csv(self, stream: pa.NativeFile, convert: pa.csv.ConvertOptions) -> pa.csv.CSVStreamingReader:
-        delimiter = "\t" if self._file.name.lower().endswith(".tsv") else ","
-        parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        return pa.csv.open_csv(stream, parse_options=parse, convert_options=convert)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn errors of pyarrow about the table into a `ConfigError` of one line."""
-        try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise ConfigError(
-                f"corpus.root={self._file} is not a table ({one_line(error)}); point it at a CSV or Parquet file"
-            ) from None
-
-
-def _rows(batch: pa.RecordBatch, columns: dict[str, str]) -> list[dict[str, str | None]]:
-    """Return the rows under this module's names, without whitespace around values other than paths."""
-    texts: dict[str, pa.Array] = {name: pa.nulls(len(batch), pa.string()) for name in _NAMES}
-    for name, column in columns.items():
-        text = pc.cast(batch[column], pa.string())
-        stripped = text if name == "path" else pc.utf8_trim_whitespace(text)
-        texts[name] = pc.if_else(pc.equal(stripped, ""), None, stripped)
-    texts["track_id"] = pc.coalesce(texts["track_id"], texts["path"])
-    return list(pa.table(texts).to_pylist())
 
 
 class _Finder:

@@ -24,15 +24,18 @@ def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list
     `tracks` has the columns `genre`, `group` and `split`.
     """
     active = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED))))
-    lines = [_groups(active)] if len(active) else []  # no track has a genre: there are no scores
+    lines = [_groups(active, settings.kind)] if len(active) else []  # no track has a genre: there are no scores
     return lines + _dispersed_genres(active, settings) if drawn else lines
 
 
-def _groups(tracks: pa.Table) -> str:
+def _groups(tracks: pa.Table, kind: str) -> str:
     sizes = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(tracks["group"]).to_pylist()})
     alone = sizes.pop(None, 0)
     if not sizes:
-        return "artists are unknown: tracks of one artist may be in several splits, which makes scores too high"
+        remedy = "; name their column in corpus.params.group_column, or add one to the table" if kind == "table" else ""
+        return (
+            f"artists are unknown: tracks of one artist may be in several splits, which makes scores too high{remedy}"
+        )
     name, tracks_of_largest = sizes.most_common(1)[0]
     rest = f", {plural(alone, 'track')} without a group" if alone else ""
     return f"{plural(len(sizes), 'group')} (largest: {name!r}, {plural(tracks_of_largest, 'track')}){rest}"

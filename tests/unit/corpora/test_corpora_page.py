@@ -62,6 +62,17 @@ def test_a_list_of_discogs(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert described(tracks) == [("vinyl/1362-a1.flac", "Dub Techno", "basicchannel")]
 
 
+def test_a_table_of_excel(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"```text\n(table: .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown
+    genres = ["Klassik"] * 7 + ["Hip-Hop"] * 4 + ["hip hop"] * 2 + ["Reggae"] * 4 + ["Raggae", ""]
+    rows = [f"Musik\\Jäger {number}.flac;Jäger;{genre};geprüft" for number, genre in enumerate(genres)]
+    for number in range(len(genres)):
+        write_song(folder / f"Musik/Jäger {number}.flac", seed=number, seconds=0.2)
+    (folder / "labels.csv").write_text("\n".join(["Datei;Interpret;Stil;Bemerkung", *rows]), encoding="cp1252")
+    assert shown[1] in planned("root=labels.csv", folder, capsys)
+
+
 def test_a_table_of_jamendo(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, name in enumerate(("14/214", "15/215", "82/382")):
         song = write_song(folder / f"data/mtg-jamendo/{name}.wav", seed=number)

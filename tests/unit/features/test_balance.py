@@ -45,5 +45,10 @@ def test_music_without_genres_has_nothing_to_balance() -> None:
 
 
 def test_unknown_artists_are_named() -> None:
-    (line,) = describe(tracks("rock", [None] * 3, ["train", "valid", "test"]), CorpusSettings(), drawn=True)
+    table = tracks("rock", [None] * 3, ["train", "valid", "test"])
+    (line,) = describe(table, CorpusSettings(), drawn=True)
     assert line.startswith("artists are unknown")
+    (line,) = describe(table, CorpusSettings(kind="table"), drawn=True)
+    assert line.endswith(
+        "makes scores too high; name their column in corpus.params.group_column, or add one to the table"
+    )

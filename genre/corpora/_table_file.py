@@ -1,0 +1,154 @@
+"""Read a table as text: Parquet, or text with separators as spreadsheets save it.
+
+Text is UTF-8, or UTF-16 with a byte order mark, or else Windows-1252, which Excel writes as "CSV". The separator is the
+comma, semicolon or tab that divides the first line best. Parquet is recognised by its first bytes and read in batches;
+text is in memory completely, which is less than the tracks that are made of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from genre.errors import ConfigError, one_line
+from genre.storage import Location
+
+_ROWS = 8192  # per batch
+_PARQUET = b"PAR1"
+_EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # a zip, .xlsx; an OLE file, .xls
+_SEPARATORS = ",;\t"  # of equally good ones the first
+_HEADER = 1 << 16  # characters in which the first line ends
+_QUOTED = re.compile(r'"[^"]*"')
+_INSIDE_QUOTES = str.maketrans("", "", _SEPARATORS + '"\r\n')
+
+
+class TableFile:
+    """A table whose columns are read as text, under other names.
+
+    `columns` maps these names to those of the file, and has the columns that exist. `others` are the columns of the
+    file that it does not have. `guessed_from` is the first line that is no Unicode, where that made the text
+    Windows-1252, or None.
+    """
+
+    def __init__(self, file: Location, settings: Mapping[str, str | None]) -> None:
+        """Open `file`. `settings` maps names to those of the file, where None is the same name if it exists.
+
+        Raises `ConfigError` for a file that is no table or lacks a column.
+        """
+        self.file = file
+        self._text: pa.Buffer | None = None  # of Parquet, None
+        self.guessed_from: int | None = None
+        wanted = {name: column or name for name, column in settings.items()}
+        with self._explained():
+            if not self._is_parquet():
+                text = self._decoded(file.read_bytes())
+                self._text = pa.py_buffer(text.encode())
+                self._separator = separator(text[:_HEADER], wanted.values())
+            existing = self._existing()
+        self.columns: dict[str, str] = {}
+        for name, column in wanted.items():
+            if column in existing:
+                self.columns[name] = column
+            elif settings[name]:
+                names = ", ".join(existing)
+                raise ConfigError(f"{file} has no column {column!r}; it has {names}; set corpus.params.{name}_column")
+        self.others = [name for name in existing if name not in self.columns.values()]
+
+    def batches(self, names: Iterable[str]) -> Iterator[dict[str, pa.Array]]:
+        """Yield batches of rows: the columns `names`, without whitespace around values other than paths.
+
+        Empty fields, and those of a column that does not exist, are null.
+        """
+        names = list(names)
+        columns = {name: self.columns[name] for name in names if name in self.columns}
+        with self._explained():
+            for batch in self._read(sorted(set(columns.values()))):
+                nothing = pa.nulls(len(batch), pa.string())
+                yield {name: _text(batch[columns[name]], name) if name in columns else nothing for name in names}
+
+    def _is_parquet(self) -> bool:
+        with self.file.filesystem.open_input_stream(self.file.path) as stream:
+            start = stream.read(4)
+        if start in _EXCEL:
+            raise ConfigError(
+                f"corpus.root={self.file} is an Excel workbook or another archive, not text; open it and save it as "
+                '"CSV UTF-8"'
+            )
+        return bool(start == _PARQUET)
+
+    def _decoded(self, content: bytes) -> str:
+        """Return the text of the file without a byte order mark."""
+        try:
+            is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            return content.decode("utf-16" if is_wide else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            problem = error
+        try:
+            if b"\0" in content:
+                raise problem
+            text = content.decode("cp1252")
+        except UnicodeDecodeError:
+            raise ConfigError(
+                f"corpus.root={self.file} is neither a Parquet file nor text in UTF-8 or Windows-1252 "
+                f'({one_line(problem)}); save it as "CSV UTF-8"'
+            ) from None
+        self.guessed_from = content.count(b"\n", 0, problem.start) + 1
+        return text
+
+    def _existing(self) -> list[str]:
+        if self._text is not None:
+            return list(self._open_text(pa.csv.ConvertOptions()).schema.names)
+        with self.file.filesystem.open_input_file(self.file.path) as stream:
+            return list(pq.read_schema(stream).names)
+
+    def _read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        if self._text is None:
+            with self.file.filesystem.open_input_file(self.file.path) as stream:
+                yield from pq.ParquetFile(stream).iter_batches(batch_size=_ROWS, columns=columns)
+            return
+        convert = pa.csv.ConvertOptions(
+            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.string()),  # otherwise the artist 007 would become 7
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        yield from self._open_text(convert)
+
+    def _open_text(self, convert: pa.csv.ConvertOptions) -> pa.csv.CSVStreamingReader:
+        parse = pa.csv.ParseOptions(delimiter=self._separator, newlines_in_values=True)
+        return pa.csv.open_csv(pa.BufferReader(self._text), parse_options=parse, convert_options=convert)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn errors of pyarrow about the table into a `ConfigError` of one line."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigError(
+                f"corpus.root={self.file} is not a table ({one_line(error)}); point it at a CSV or Parquet file"
+            ) from None
+
+
+def separator(text: str, wanted: Iterable[str]) -> str:
+    """Return the character that separates the columns of a table which begins with `text`.
+
+    It is the one with which the first line has most of the `wanted` names, and of several the most frequent. What is in
+    quotes separates nothing.
+    """
+    bare = _QUOTED.sub(lambda quoted: quoted[0].translate(_INSIDE_QUOTES), text)
+    header = re.split(r"[\r\n]", bare.lstrip("\r\n"), maxsplit=1)[0]
+    names = {name.translate(_INSIDE_QUOTES) for name in wanted}
+    return max(_SEPARATORS, key=lambda each: (len(names.intersection(header.split(each))), header.count(each)))
+
+
+def _text(values: pa.Array, name: str) -> pa.Array:
+    text = pc.cast(values, pa.string())
+    stripped = text if name == "path" else pc.utf8_trim_whitespace(text)
+    return pc.if_else(pc.equal(stripped, ""), None, stripped)

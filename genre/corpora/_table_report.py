@@ -1,0 +1,123 @@
+"""Which genres the rows of a table name, and what a person should know about it before music is decoded."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genre.corpora import EXCLUDED
+from genre.corpora._genre_names import fold
+from genre.corpora._spellings import by_count, misspelt, most_common, short, written
+from genre.corpora._table_file import TableFile
+from genre.errors import ConfigError
+from genre.storage import Location
+from genre.wording import listed, plural
+
+_GENRES = 30  # listed
+_COLUMNS = 20  # listed
+_SHOWN = 6  # genres that may be misspelt
+_MANY = 20  # genres; more, with fewer than two tracks each, are rather titles
+_FEW = 4  # tracks: a genre with fewer may be another one misspelt
+_WINDOWS = r"^([A-Za-z]:[\\/]|\\\\)"  # C:\Music, C:/Music, \\server\music
+_SLASH_FIRST = r"^[^\\]*/"  # rock/AC\DC.wav; some programs of Windows write rock\AC-DC/1.wav
+
+
+class TableReport:
+    """Counts the genres of a table, and decides how they are named.
+
+    `has_backslashes` says whether backslashes separate the folders of its paths.
+    """
+
+    def __init__(self, table: TableFile, *, reads_splits: bool) -> None:
+        """Read the table once. With `reads_splits`, rows that its split excludes are not counted.
+
+        Raises `ConfigError` where all paths are absolute ones of a Windows machine.
+        """
+        self._table = table
+        self._spellings: dict[str, Counter[str]] = defaultdict(Counter)  # by folded genre
+        self._unlabelled = 0
+        paths = _Paths()
+        for texts in table.batches(("path", "genre", "split")):
+            is_used = pc.fill_null(pc.not_equal(texts["split"], EXCLUDED), True)
+            self._count(texts["genre"].filter(is_used) if reads_splits else texts["genre"])
+            paths.add(texts["path"])
+        self.has_backslashes = paths.check(table.file)
+        self._tracks = Counter({key: spellings.total() for key, spellings in self._spellings.items()})
+        self._names = {key: most_common(spellings) for key, spellings in self._spellings.items()}
+        self._name_of = {text: self._names[key] for key, spellings in self._spellings.items() for text in spellings}
+
+    def name_of(self, genre: str | None) -> str | None:
+        """Return the most frequent spelling of a genre of the table."""
+        return None if genre is None else self._name_of.get(genre, genre)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report: the encoding if it was guessed, the genres, and what is odd."""
+        line = self._table.guessed_from
+        if line is not None:
+            yield (
+                f"table: line {line} is not UTF-8, so the table is read as Windows-1252 (cp1252); if letters are "
+                'wrong, save it as "CSV UTF-8"'
+            )
+        labelled, genres = self._tracks.total(), plural(len(self._tracks), "genre")
+        tracks = plural(labelled + self._unlabelled, "track")
+        yield f"table: {tracks}: {labelled} with {genres}, {self._unlabelled} unlabelled"
+        ranked = by_count(self._tracks)
+        for key, count in ranked[:_GENRES]:
+            yield f"  {count:>6} {short(self._names[key])}{written(self._spellings[key], self._names[key])}"
+        if rest := ranked[_GENRES:]:
+            yield f"  {sum(count for _, count in rest):>6} in {plural(len(rest), 'more genre')}"
+        yield from self._odd()
+
+    def _count(self, genres: pa.Array) -> None:
+        for entry in pc.value_counts(genres).to_pylist():
+            genre, count = entry["values"], entry["counts"]
+            if genre is None:
+                self._unlabelled += count
+            else:
+                self._spellings[fold(genre)][genre] += count
+
+    def _odd(self) -> Iterator[str]:
+        few = [key for key, count in by_count(self._tracks) if count < _FEW]
+        for rare, common in list(misspelt(few, sorted(self._tracks.keys() - few)))[:_SHOWN]:
+            yield f"odd: {short(self._names[rare])} may be {self._names[common]} misspelt; correct the table if it is"
+        genres, others = len(self._tracks), listed(self._table.others, _COLUMNS)
+        if others and (genres < 2 or genres > max(_MANY, self._tracks.total() / 2)):
+            yield (
+                f"odd: {plural(genres, 'genre')}; if the column {self._table.columns['genre']!r} has no genres, set "
+                f"corpus.params.genre_column to the one that has: {others}"
+            )
+        if others and "group" not in self._table.columns:
+            yield (
+                "odd: artists are unknown: tracks of one artist may be in several splits, which makes scores too high; "
+                f"set corpus.params.group_column to the column of artists or albums, if it is one of {others}"
+            )
+
+
+class _Paths:
+    """What the paths of a table have in common."""
+
+    def __init__(self) -> None:
+        self._rows = self._of_windows = 0
+        self._example = ""  # of a path of a Windows machine
+        self._has_backslash = self._has_slash_first = False
+
+    def add(self, paths: pa.Array) -> None:
+        self._rows += len(paths)
+        of_windows = paths.filter(pc.match_substring_regex(paths, _WINDOWS))
+        self._of_windows += len(of_windows)
+        if len(of_windows) and not self._example:
+            self._example = of_windows[0].as_py()
+        self._has_backslash |= bool(pc.any(pc.match_substring(paths, "\\")).as_py())
+        self._has_slash_first |= bool(pc.any(pc.match_substring_regex(paths, _SLASH_FIRST)).as_py())
+
+    def check(self, table: Location) -> bool:
+        """Return whether backslashes separate folders. Raises `ConfigError` where all paths are of Windows."""
+        if self._of_windows and self._of_windows == self._rows:
+            raise ConfigError(
+                f"{table} lists paths of a Windows machine, such as {self._example}, which do not exist here; write "
+                f"paths relative to the folder of the table, {table.parent}"
+            )
+        return self._has_backslash and not self._has_slash_first

@@ -1,0 +1,212 @@
+"""Tables as spreadsheets save them, and what the report says of their genres, paths and columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from scanning import ids, refused, scan, settings, touch
+
+from genre import corpora
+from genre.corpora._table_file import TableFile, separator
+from genre.reviewing.corrections import Corrections
+from genre.storage import Location
+
+ROWS = (("path", "genre", "group"), ("Musik/Bäcker.wav", "Für Kinder", "Die Jäger"), ("b.wav", "R&B, Soul; Funk", ""))
+
+
+def write(root: Path, rows: tuple[tuple[str, ...], ...], encoding: str, delimiter: str, name: str = "t.csv") -> Path:
+    """Write the rows as a spreadsheet does, and every file that they list with a relative path."""
+    touch(root, *(row[0].replace("\\", "/") for row in rows[1:] if ":" not in row[0] and row[0][0] != "\\"))
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    (root / name).write_bytes(text.getvalue().encode(encoding))
+    return root / name
+
+
+def report(root: object, split: str = "auto", **params: str) -> list[str]:
+    lines: list[str] = []
+    list(corpora.scan(settings("table", root, split, **params), lines.append))
+    return lines
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_what_spreadsheets_save_is_read(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    table = write(tmp_path, ROWS, encoding, delimiter)
+    assert [(t.track_id, t.genre, t.group, t.size) for t in scan("table", table)] == [
+        ("Musik/Bäcker.wav", "Für Kinder", "diejager", 1), ("b.wav", "R&B, Soul; Funk", None, 1),
+    ]  # fmt: skip
+    assert any("Windows-1252" in line for line in report(table)) == (encoding == "cp1252")
+
+
+def test_the_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    table = write(tmp_path, ROWS, "cp1252", ";")
+    assert report(table)[0].startswith("table: line 2 is not UTF-8, so the table is read as Windows-1252 (cp1252)")
+
+
+def test_columns_may_have_names_in_windows_1252(tmp_path: Path) -> None:
+    table = write(tmp_path, (("path", "Musikrichtung", "Länge", "Künstler"), ("a.wav", "x", "1", "y")), "cp1252", ";")
+    assert "it has path, Musikrichtung, Länge, Künstler; set corpus.params.genre_column" in refused("table", table)
+    (track,) = scan("table", table, genre_column="Musikrichtung", group_column="Künstler")
+    assert (track.genre, track.group) == ("x", "y")
+
+
+CELLS = st.text(st.sampled_from('abäß ,;\t"\r\n'), min_size=1, max_size=6)
+
+
+@examples(max_examples=60)
+@given(
+    st.lists(CELLS, max_size=4, unique=True), st.lists(CELLS, min_size=6, max_size=6), st.permutations(range(6)),
+    st.sampled_from(",;\t"), st.sampled_from(["utf-8", "utf-8-sig", "cp1252", "utf-16"]), st.booleans(),
+)  # fmt: skip
+def test_any_table_is_read_as_written(
+    others: list[str], cells: list[str], order: list[int], delimiter: str, encoding: str, is_quoted: bool
+) -> None:
+    """Whatever further columns are called, also with separators, quotes and line breaks in names and cells."""
+    names = ["path", "genre", *others]
+    order = [place for place in order if place < len(names)]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL if is_quoted else csv.QUOTE_MINIMAL)
+    writer.writerows([[row[place] for place in order] for row in (names, cells)])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "t.csv").write_bytes(text.getvalue().encode(encoding))
+        table = TableFile(Location.of(folder) / "t.csv", {"path": "path", "genre": "genre", "group": None})
+        (batch,) = table.batches(("path", "genre", "group"))
+    assert sorted(table.others) == sorted(others)
+    assert {name: values.to_pylist() for name, values in batch.items()} == {
+        "path": [cells[0]], "genre": [cells[1].strip() or None], "group": [None],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("path;genre;Titel, Interpret, Album, Jahr", ";"),
+        ('path,genre,"a;b;c;d"', ","),
+        ('"path"\t"genre"\t"a,path,genre,b"\r\nx,y,z', "\t"),
+        ("file;style", ";"),  # with none of the names, for the message that lists the columns
+        ("path", ","),
+        ("", ","),
+    ],
+)
+def test_the_separator_divides_the_header_best(header: str, expected: str) -> None:
+    assert separator(header, ["path", "genre"]) == expected
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_a_workbook_is_named_as_such(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(start + bytes(100))
+    assert 'is an Excel workbook or another archive, not text; open it and save it as "CSV UTF-8"' in refused(
+        "table", tmp_path / "t.csv"
+    )
+
+
+@pytest.mark.parametrize("content", [b"path,genre\n\x00\xff", b"path,genre\n\x81,rock"])
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    assert "is neither a Parquet file nor text in UTF-8 or Windows-1252" in refused("table", tmp_path / "t.csv")
+
+
+def test_paths_of_windows_are_found(tmp_path: Path) -> None:
+    paths = (r"Musik\Bäcker\a.wav", r"Musik\b.wav", r"Musik\x/y\d.wav", "c.wav")
+    rows = (("path", "genre"), *((path, "rock") for path in paths))
+    tracks = scan("table", write(tmp_path, rows, "cp1252", ";"))
+    assert ids(tracks) == ["Musik/Bäcker/a.wav", "Musik/b.wav", "Musik/x/y/d.wav", "c.wav"]
+    assert [track.size for track in tracks] == [1, 1, 1, 1]
+
+
+def test_a_backslash_in_a_name_is_kept_where_slashes_separate(tmp_path: Path) -> None:
+    names = ["a/AC\\DC.wav", "AC\\DC/b.wav"]
+    touch(tmp_path, *names)
+    (tmp_path / "t.csv").write_text("\n".join(["path,genre", *(f"{name},rock" for name in names)]))
+    assert [(track.track_id, track.size) for track in scan("table", tmp_path / "t.csv")] == [
+        (name, 1) for name in names
+    ]
+
+
+@pytest.mark.parametrize("path", [r"D:\Musik\a.wav", "D:/Musik/a.wav", r"\\server\Musik\a.wav"])
+def test_absolute_paths_of_windows_are_named(tmp_path: Path, path: str) -> None:
+    table = write(tmp_path, (("path", "genre"), (path, "rock")), "utf-8", ";", "only.csv")
+    message = refused("table", table)
+    assert f"lists paths of a Windows machine, such as {path}, which do not exist here" in message
+    assert f"relative to the folder of the table, {tmp_path}" in message
+    some = write(tmp_path, (("path", "genre"), (path, "rock"), ("b.wav", "rock")), "utf-8", ";", "some.csv")
+    assert [track.size for track in scan("table", some)] == [corpora.MISSING, 1]  # the first will be a reject
+
+
+class TestGenres:
+    @staticmethod
+    def write(root: Path, genres: dict[str, int], split: str = "") -> Path:
+        names = (genre for genre, count in genres.items() for _ in range(count))
+        rows = [(f"{number}.wav", genre, split) for number, genre in enumerate(names)]
+        return write(root, (("path", "genre", "split"), *rows), "utf-8", ",")
+
+    def test_spellings_are_a_genre_with_the_most_frequent_of_them(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, {"hip hop": 2, "Hip-Hop": 5, "HIPHOP": 1, "Rock": 5, "Roc": 1, "": 3})
+        assert {track.genre for track in scan("table", table)} == {"Hip-Hop", "Rock", "Roc", None}
+        assert report(table) == [
+            "table: 17 tracks: 14 with 3 genres, 3 unlabelled",
+            "       8 Hip-Hop; written Hip-Hop (5), hip hop (2), HIPHOP (1)",
+            "       5 Rock",
+            "       1 Roc",
+            "odd: Roc may be Rock misspelt; correct the table if it is",
+        ]
+
+    def test_a_text_with_separators_is_one_genre(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, {"rap": 1, "Rock, Pop/Folk; Jazz": 1})
+        assert [track.genre for track in scan("table", table)] == ["rap", "Rock, Pop/Folk; Jazz"]
+
+    def test_excluded_rows_count_only_where_the_split_is_not_read(self, tmp_path: Path) -> None:
+        table = self.write(tmp_path, {"rock": 2, "Rock": 1}, split="excluded")
+        assert report(table) == ["table: 0 tracks: 0 with 0 genres, 0 unlabelled"]
+        assert report(table, "random")[1] == "       3 rock; written rock (2), Rock (1)"
+        assert {track.genre for track in scan("table", table, "random")} == {"rock"}
+
+    def test_spellings_of_a_table_of_several_batches(self, tmp_path: Path) -> None:
+        genres = ["folk", "Folk", "Folk"] * 5000
+        columns = {"path": [f"{number}.wav" for number in range(len(genres))], "genre": genres}
+        pq.write_table(pa.table(columns), tmp_path / "t")
+        assert {track.genre for track in scan("table", tmp_path / "t")} == {"Folk"}
+
+    def test_a_long_list_is_shortened(self, tmp_path: Path) -> None:
+        lines = report(self.write(tmp_path, {f"Genre of the number {number}": 2 + number % 2 for number in range(40)}))
+        assert lines[31:] == ["      20 in 10 more genres"]
+
+    @pytest.mark.parametrize("remarks", [["geprüft", ""] * 3, [f"Titel {number}" for number in range(30)]])
+    def test_a_column_without_genres_is_suspected(self, tmp_path: Path, remarks: list[str]) -> None:
+        rows = [(f"{number}.wav", remark, "Rock") for number, remark in enumerate(remarks)]
+        table = write(tmp_path, (("path", "remark", "style"), *rows), "cp1252", ";")
+        (line,) = [line for line in report(table, genre_column="remark") if "genre_column" in line]
+        assert line.endswith(
+            "if the column 'remark' has no genres, set corpus.params.genre_column to the one that has: style"
+        )
+
+
+def test_the_columns_that_may_name_artists_are_listed(tmp_path: Path) -> None:
+    rows = (("path", "genre", "Interpret", "Jahr"), ("a.wav", "rock", "x", "1990"), ("b.wav", "folk", "y", "1991"))
+    table = write(tmp_path, rows, "utf-8", ";")
+    assert report(table)[-1].startswith("odd: artists are unknown: tracks of one artist may be in several splits")
+    assert report(table)[-1].endswith("corpus.params.group_column to the column of artists or albums, if it is one of "
+                                      "Interpret, Jahr")  # fmt: skip
+    assert not any(line.startswith("odd: ") for line in report(table, group_column="Interpret"))
+
+
+def test_corrections_of_the_review_are_read_as_they_are(tmp_path: Path) -> None:
+    touch(tmp_path, "music/a;b.wav", "music/c, d.wav")
+    corrections = Corrections(Location.of(tmp_path / "corrections.csv"))
+    corrections.put(str(tmp_path / "music/a;b.wav"), "Für Kinder", "die jäger")
+    corrections.put(str(tmp_path / "music/c, d.wav"), "rock", None)
+    assert [(t.track_id, t.genre, t.group, t.size) for t in scan("table", corrections.file)] == [
+        (str(tmp_path / "music/a;b.wav"), "Für Kinder", "diejager", 1),
+        (str(tmp_path / "music/c, d.wav"), "rock", None, 1),
+    ]
+    assert [line for line in report(corrections.file) if line.startswith("odd: ")] == []
