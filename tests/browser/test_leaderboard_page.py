@@ -181,6 +181,8 @@ def test_genres_of_many_models_fit_a_laptop_and_scroll_in_their_box_on_a_phone(s
         box.evaluate("box => box.scrollLeft = 9999")
         last, edge = page.locator("#genres thead th").last.bounding_box(), box.bounding_box()
         assert last["x"] + last["width"] <= edge["x"] + edge["width"]
+        first = page.locator("#genres thead th").first.bounding_box()
+        assert first["x"] == page.locator("#genres tbody th").first.bounding_box()["x"] >= edge["x"]
 
 
 def test_names_in_a_cost_plot_do_not_overlap(show: Callable[..., Any]) -> None:
