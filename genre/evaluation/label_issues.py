@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang, arXiv 1911.00068).
+"""Labels to check, by confident learning (Northcutt, Jiang and Chuang, arXiv 1911.00068).
 
 The probabilities must come from models that did not learn from these labels. A model is confident that a track has a
 genre when the probability of that genre is at least its mean over the tracks with that label. The number of wrong
@@ -20,7 +20,7 @@ from genre.evaluation.metrics import labels
 
 @dataclass(frozen=True, eq=False)
 class LabelIssues:
-    """Labels that are probably wrong, the most certain first; each array is (issues,).
+    """Labels that the models doubt, the least probable first; each array is (issues,).
 
     `tracks` holds indices of tracks, `suggested` the class that the models predict, `p_label` and `p_suggested` the
     probabilities of both.

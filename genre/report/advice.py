@@ -38,14 +38,15 @@ class Advice:
 def advise(table: Table) -> Advice:
     """Pick the best network, unless the classical baseline is significantly better or the majority row is as good.
 
-    Rows that share a rank count as equal, so that the sentences agree with the table.
+    Every "significantly" is said by the p-value of the row that the sentence names, and not by its rank: a row has at
+    least the rank of the rows above it, also where it does not differ from the first.
     """
     ranked = [row for row in table.rows if row.rank is not None]
     if not ranked:
         return Advice("No model has been scored yet.", ["Train one, then make the leaderboard again."])
     best, majority = ranked[0], table.of("majority")
-    if any(row.rank == best.rank for row in majority):
-        sentence = "Use none of these models: none is significantly better than always giving the most common genre."
+    if any(not row.differs for row in majority):
+        sentence = "Use none of these models: the best is not significantly better than giving the most common genre."
         return Advice(sentence, [f"The best is {best.entry.name}: {_scores(best, table)}.", *_majority(majority)])
     networks = table.of("network")
     caveats = [*_few_seeds(networks), *_unequal_training(networks)]
@@ -77,13 +78,12 @@ def _no_better_than_baseline(best: Row, table: Table, caveats: list[str]) -> Adv
     networks, pick, on_terminal = table.of("network"), None, list[str]()
     if networks:
         first = networks[0]
-        equal = first.rank == best.rank
-        relation = "not significantly lower" if equal else "significantly lower"
+        relation = "significantly lower" if first.differs else "not significantly lower"
         on_terminal = [
             f"The best network is {first.entry.name}, which the job tag uses: {_scores(first, table)}; {relation}.",
             *_names_nothing(first, table),
         ]
-        pick = first if equal else None
+        pick = None if first.differs else first
     reasons += [
         *on_terminal,
         *caveats,
@@ -170,20 +170,22 @@ def _is_validated(run: SeedRun) -> bool:
 
 
 def _against_networks(best: Row, others: list[Row]) -> Iterator[str]:
-    """Compare `best` with the other networks, and name the cheapest of those that are as good."""
+    """Compare `best` with the other networks, and name the cheapest of those that share its rank."""
     if not others:
         return
-    tied = [row for row in others if row.rank == best.rank]
-    if not tied:
-        yield f"It is significantly better than every other network; the next is {_named(others[:1])}."
+    behind, equal = [row for row in others if row.differs], [row for row in others if not row.differs]
+    if not equal:
+        yield f"It is significantly better than every other network; the next is {_named(behind[:1])}."
         return
-    behind = [row for row in others if row not in tied]
     better = (
         f"It is significantly better than {_named(behind)}, but not than"
         if behind
         else "It does not differ significantly from"
     )
-    yield f"{better} {_named(tied)}."
+    yield f"{better} {_named(equal)}."
+    tied = [row for row in equal if row.rank == best.rank]
+    if not tied:
+        return
     cheaper = max(tied, key=lambda row: (_speed_ratio(best, row), _size_ratio(best, row)))
     gains = {}
     if _speed_ratio(best, cheaper) >= FASTER:
@@ -197,10 +199,10 @@ def _against_networks(best: Row, others: list[Row]) -> Iterator[str]:
 def _against_baseline(best: Row, table: Table) -> Iterator[str]:
     for row in table.of("classical")[:1]:
         name = f"the classical baseline {_named([row])}"
-        if row.rank == best.rank:
-            yield f"It is not significantly better than {name}; more tracks or better training would have to show it."
-        else:
+        if row.differs:
             yield f"It is significantly better than {name}."
+        else:
+            yield f"It is not significantly better than {name}; more tracks or better training would have to show it."
 
 
 def _search(best: Row, table: Table) -> Iterator[str]:
@@ -231,8 +233,8 @@ def _all_seeds(best: Row) -> Iterator[str]:
 
 def _ensemble(best: Row, table: Table) -> Iterator[str]:
     for row in table.of("ensemble")[:1]:
-        if row.f1.mean > best.f1.mean and row.p_value is not None:
-            relation = "significantly better" if row.p_value < ALPHA else "not significantly better"
+        if row.f1.mean > best.f1.mean:
+            relation = "significantly better" if row.differs else "not significantly better"
             yield (
                 f"The ensemble of all networks reaches macro F1 {row.f1.mean:.2f} ({relation}) "
                 "at the cost of running them all."

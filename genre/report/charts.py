@@ -64,9 +64,12 @@ COSTS = (
 
 
 def cost_plot(rows: Iterable[Row], cost: CostAxis) -> Markup | None:
-    """Return macro F1 over `cost` with intervals and the Pareto front; None when fewer than two rows have a cost."""
+    """Return macro F1 over `cost` with intervals and the Pareto front.
+
+    It is None when fewer than two networks have a cost: without a choice between networks the table says it all.
+    """
     points = [(value, row) for row in rows if (value := cost.of(row)) and row.entry.kind != "majority"]
-    if len(points) < 2:
+    if sum(row.entry.kind == "network" for _, row in points) < 2:
         return None
     values = [value for value, _ in points]
     x = Scale(min(values) / 1.6, max(values) * 1.6, LEFT, PLOT_WIDTH - RIGHT, log=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from genre.report.columns import KINDS
 from genre.report.facts import Compared, ComparedRow
-from genre.report.formats import difference
+from genre.report.formats import difference, score
 from genre.report.table import Row, Table
 
 
@@ -49,7 +49,7 @@ def mean_gaps(table: Table) -> Iterator[str]:
         if gaps:
             gap = float(np.mean(gaps))
             direction = "higher" if gap >= 0 else "lower"
-            yield f"{_where(table, other)} the same networks score {abs(gap):.3f} {direction} on average."
+            yield f"{_where(table, other)} the same networks score {score(abs(gap))} {direction} on average."
 
 
 def _where(table: Table, other: Compared) -> str:

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from genre.report.facts import DIGITS
+
 DASH = "–"  # for what is unknown
 
 
 def score(value: float) -> str:
-    """Return a score in 0..1 with three digits."""
-    return f"{value:.3f}"
+    """Return a score in 0..1 with three digits.
+
+    It is first rounded to `DIGITS` decimals like a score in a file, so that a score reads the same in all reports,
+    before and after it was stored.
+    """
+    return f"{round(value, DIGITS):.3f}"
 
 
 def difference(value: float) -> str:
     """Return a difference of scores with its sign, a true minus."""
-    rounded = round(value, 3) + 0.0  # without a negative zero
+    rounded = round(round(value, DIGITS), 3) + 0.0  # as in `score`, without a negative zero
     return f"{rounded:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with three digits."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """Return a p-value with three digits, rounded as in `score`."""
+    return "< 0.001" if round(value, DIGITS) < 0.001 else score(value)
 
 
 def number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Tracks whose label is probably wrong, for people to listen to."""
+"""Tracks whose label the networks doubt, for people to listen to."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class LabelIssue:
 
 
 def label_issues(table: Table) -> list[LabelIssue]:
-    """Return the tracks whose label is probably wrong, the most certain first.
+    """Return the tracks whose label the networks doubt, the least probable label first.
 
     The networks' probabilities are averaged over seeds, then over networks. There are none for the training split,
     whose labels the networks have learned, and from networks that are worse than a reference row or as bad as guessing.
     """
     board, rows = table.board, table.of("network")
-    majority_is_best = any(row.rank == 1 for row in table.of("majority"))
-    if not rows or board.judged_on == "train" or rows[0].rank != 1 or majority_is_best:
+    is_guessing = any(not row.differs for row in table.of("majority"))
+    if not rows or board.judged_on == "train" or rows[0].differs or is_guessing:
         return []
     by_network = np.stack([row.entry.mean_probabilities for row in rows])
     answers = decisions(by_network)

@@ -54,7 +54,7 @@ def html(table: Table) -> str:
 
 def _content(table: Table, advice: Advice) -> dict[str, Any]:
     """Return what the templates show."""
-    rows, board = records(table), table.board
+    rows, board, promised = records(table), table.board, promises.promises(table)
     return {
         "board": board,
         "advice": advice,
@@ -70,9 +70,11 @@ def _content(table: Table, advice: Advice) -> dict[str, Any]:
         "models": [_model(row, row is advice.pick) for row in table.rows],
         "cost_plots": [plot for cost in COSTS if (plot := cost_plot(table.rows, cost))],
         "curves": learning_curves(row.entry for row in table.rows),
-        "promises": promises.lines(promises.promises(table)),
+        "promises": promises.lines(promised),
+        "way_out": promises.way_out(promised),
         "label_issues": label_issues(table),
         "most_issues": MOST,
+        "mean_error": 1 - float(np.mean([row.accuracy.mean for row in table.of("network")] or [0.0])),
         "mistakes": mistakes(table),
         "comparison": comparison_rows(table),
         "mean_gaps": list(mean_gaps(table)),

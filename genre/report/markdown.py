@@ -45,7 +45,7 @@ def markdown(table: Table) -> str:
 
 def _content(table: Table) -> dict[str, Any]:
     """Return what the template shows of the rows."""
-    rows, board = records(table), table.board
+    rows, board, promised = records(table), table.board, promises.promises(table)
     return {
         "board": board,
         "rank_rule": Markup(RANK_RULE),
@@ -53,7 +53,8 @@ def _content(table: Table) -> dict[str, Any]:
         "costs": _columns(rows, [column for column in COST_COLUMNS if column.is_known(rows)], Column.text),
         "robustness": _columns(rows, robustness_columns(table), _changed_text),
         "genres": _genres(table),
-        "promises": promises.lines(promises.promises(table)),
+        "promises": promises.lines(promised),
+        "way_out": promises.way_out(promised),
         "mistakes": _mistakes(table),
         "comparison": _comparison(table),
         "mean_gaps": mean_gaps(table),

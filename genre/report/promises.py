@@ -59,6 +59,17 @@ def lines(made: list[Promise]) -> list[list[str]]:
     return [headings, *rows] if rows else []
 
 
+def way_out(made: list[Promise]) -> str:
+    """Return what helps where a network names no genre at all, "" where each names some."""
+    if all(each.threshold for each in made):
+        return ""
+    return (
+        "Unknown below all: the held-out tracks are too few, or too many of them were predicted wrongly, to promise "
+        "any genre at this precision. A lower min_precision, more held-out tracks (corpus.valid_fraction, tune.folds) "
+        "or a better model help."
+    )
+
+
 def _promise(name: str, runs: list[tuple[Ints, Calibration]], table: Table) -> Promise:
     named = correct = 0
     for genres, _ in runs:

@@ -18,8 +18,8 @@ ALPHA = 0.05  # corrected p-value below which a difference is significant
 RANK_RULE = (
     "Rows are ordered by macro F1. A row starts a new rank when its macro F1 is significantly lower than that of the "
     f"best row of the rank above: p < {ALPHA} in a paired bootstrap over the same tracks ({DRAWS} draws), corrected "
-    "for all pairs of rows (max-T). Otherwise it shares that rank. An ensemble and nearest neighbours are made of "
-    "other rows and have no rank."
+    "for all pairs of rows (max-T). Otherwise it shares that rank, also where its own p-value against the first row "
+    "shows no difference. An ensemble and nearest neighbours are made of other rows and have no rank."
 )
 _UNRANKED = ("default", "ensemble", "neighbours")  # kinds of rows
 
@@ -75,6 +75,14 @@ class Row:
     per_class: PerClass
     confusion: Float64
     f1_draws: Float64
+
+    @property
+    def differs(self) -> bool:
+        """Whether macro F1 differs significantly from that of the first ranked row.
+
+        A ranked row may share a low rank and not differ: it has at least the rank of the rows above it.
+        """
+        return self.p_value is not None and self.p_value < ALPHA
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,7 +83,7 @@ def _ranking(table: Table, width: int) -> Iterator[str]:
     lines = [["rank", "model", "macro F1 [95 %]", *TERMINAL.values()]]
     for row, record in zip(table.rows, records(table), strict=True):
         name = textwrap.shorten(row.entry.name, NAME_WIDTH, placeholder="…") + "*" * row.entry.is_reference
-        f1 = f"{row.f1.mean:.3f} [{row.f1.low:.2f} {row.f1.high:.2f}]"
+        f1 = f"{by_key['f1'].text(record)} [{row.f1.low:.2f} {row.f1.high:.2f}]"
         lines.append([rank_text(row), name, f1, *(column.text(record) for column in columns)])
     while len(next(_aligned(lines, left=(1, 2)))) > width:
         lines = [line[:-1] for line in lines]

@@ -51,7 +51,7 @@ class ReviewTrack:
     seconds: float
     answer: str  # of the model, or unknown
     guesses: list[tuple[str, float]]  # the best genres and their probabilities
-    label: str | None  # the label of the corpus, if it is suspicious
+    label: str | None  # the label of the corpus, if it is suspicious and not what the model answers
     own_genre: str  # in the file's own tags
     genre: str | None  # that a person gave
 
@@ -69,7 +69,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A label that is probably wrong."""
+    """A label that the networks of a leaderboard doubt."""
 
     track_id: str
     label: str
@@ -109,7 +109,7 @@ class Collection:
         if foreign := sorted(counts.keys() - set(classes)):
             raise ArtifactError(f"{folder}: has genres ({foreign[0]}) that the model does not know; name its own model")
         names = _read_names(folder, tags["path"])
-        labels, ranks, ambiguous = _labels(tags["path"], suspicions)
+        labels, ranks, ambiguous = _labels(tags["path"], tags["best"], suspicions)
         for name in names.column_names:
             tags = tags.append_column(name, names[name])
         tags = tags.append_column("label", pa.array(labels, pa.string()))
@@ -232,11 +232,14 @@ def _read_names(folder: Location, paths: pa.ChunkedArray) -> pa.Table:
     return ledger.drop_columns("path").take(pc.index_in(paths, value_set=combined(ledger["path"])))
 
 
-def _labels(paths: pa.ChunkedArray, suspicions: Iterable[Suspicion]) -> tuple[list[str | None], Ints, list[str]]:
+def _labels(
+    paths: pa.ChunkedArray, best: pa.ChunkedArray, suspicions: Iterable[Suspicion]
+) -> tuple[list[str | None], Ints, list[str]]:
     """Return the suspicious label of each path, None where it has none, its place in the list, and the ambiguous ids.
 
     A track id is a path below the root of its corpus: it names the file whose path ends in it. An id that several files
-    end in is ambiguous, and none of them gets its label.
+    end in is ambiguous, and none of them gets its label. Nor does a file with the label as its `best` genre: this model
+    and the label agree.
     """
     places = {suspicion.track_id.lstrip("/"): (place, suspicion) for place, suspicion in enumerate(suspicions)}
     rows_of: dict[str, list[int]] = {}
@@ -248,8 +251,8 @@ def _labels(paths: pa.ChunkedArray, suspicions: Iterable[Suspicion]) -> tuple[li
     labels: list[str | None] = [None] * len(paths)
     ranks = np.full(len(paths), _NOT_SUSPICIOUS, np.int64)
     for track_id, rows in rows_of.items():
-        if len(rows) == 1:
-            place, suspicion = places[track_id]
+        place, suspicion = places[track_id]
+        if len(rows) == 1 and suspicion.label != best[rows[0]].as_py():
             labels[rows[0]], ranks[rows[0]] = suspicion.label, place
     return labels, ranks, sorted(track_id for track_id, rows in rows_of.items() if len(rows) > 1)
 

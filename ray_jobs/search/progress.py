@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 from rich.live import Live
 from rich.table import Table
 
+from genre.report import formats
 from genre.storage import Location
 from genre.wording import duration
 from ray_jobs.engine import cli
@@ -125,7 +126,7 @@ class SearchProgress(Callback):
         for name in self._epochs:
             states = self._states(name, trials)
             counts = [str(states[key] or "") for key in _STATES]
-            table.add_row(name, *counts, f"{best[name]:.3f}" if name in best else "")
+            table.add_row(name, *counts, formats.score(best[name]) if name in best else "")
         return table
 
     def _line(self, trials: list[Trial]) -> str:

@@ -167,6 +167,24 @@ def test_the_page_fits_the_screen_and_follows_the_scheme(
     assert picture.stat().st_size > 50_000
 
 
+def test_genres_of_many_models_fit_a_laptop_and_scroll_in_their_box_on_a_phone(show: Callable[..., Any]) -> None:
+    """Ten rows with the names of a search over all architectures."""
+    names = ("cnn", "crnn", "crnn_attention", "resnet", "vgg16", "vgg19", "a-name-of-an-ensemble")
+    others = [boards.neighbours(of="cnn"), boards.classical(0.3), boards.majority()]
+    made = boards.board(*(boards.network(name, 0.7) for name in names), *others)
+    for width in (1280, 800, 420):
+        page = show(made, width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator("#genres .scroll")
+        if width == 1280:
+            assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+        box.evaluate("box => box.scrollLeft = 9999")
+        last, edge = page.locator("#genres thead th").last.bounding_box(), box.bounding_box()
+        assert last["x"] + last["width"] <= edge["x"] + edge["width"]
+        first = page.locator("#genres thead th").first.bounding_box()
+        assert first["x"] == page.locator("#genres tbody th").first.bounding_box()["x"] >= edge["x"]
+
+
 def test_names_in_a_cost_plot_do_not_overlap(show: Callable[..., Any]) -> None:
     page = show(boards.full())
     boxes = page.locator("#cost svg").evaluate_all(

@@ -18,6 +18,7 @@ from saving import CLASSES, song
 
 from genre import Tagger, corpora
 from genre.config import load
+from genre.report.label_issues import LabelIssue, csv_text
 from genre.settings import CorpusSettings
 from genre.storage import Location
 from ray_jobs import review
@@ -226,6 +227,26 @@ def test_a_file_that_is_gone_or_is_no_music_is_said_and_the_next_one_works(
     page.keyboard.press("Space")
     page.wait_for_function("() => player.currentTime > 0")
     assert saved(tmp_path / "out") == []
+
+
+def test_a_label_to_check_is_an_invitation_and_no_alarm(show: Callable[..., Any], tmp_path: Path) -> None:
+    files = [song(tmp_path / name) for name in ("a.wav", "b.wav")]
+    write_tags(tmp_path / "out", [Tagged(str(file), "blues", 0.41) for file in files])
+    issues = [
+        LabelIssue(name, label, "rock", 0.1, 0.8, 1, 1) for name, label in (("a.wav", "jazz"), ("b.wav", "blues"))
+    ]
+    (Location.of(tmp_path / "out") / "leaderboard/label_issues.csv").write_text(csv_text(issues))
+    page = show(tmp_path / "out")
+    wait(page, "Labelled jazz; worth a listen: the model hears blues (41 %).", "#hint")
+    colour = "node => getComputedStyle(node).color"
+    soft = page.locator("#by").evaluate(colour)
+    assert page.locator("#hint").evaluate(colour) == soft
+    marked = page.locator("td.doubted")
+    assert marked.all_inner_texts() == ["jazz"]  # the model answers blues for the other one, as its label says
+    assert marked.evaluate(colour) == page.locator("body").evaluate(colour)
+    page.keyboard.press("3" if page.locator("#genres button").nth(2).inner_text().split()[1] == "jazz" else "2")
+    wait(page, "a.wav: jazz. Saved")
+    assert marked.count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -19,6 +19,7 @@ const percent = (share) => `${Math.round(100 * share)} %`;
 const number = (count) => count.toLocaleString("en");
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 const current = () => tracks[at];
+const isDoubted = (track) => track.label !== null && track.genre === null; // what a person decided is settled
 const key = (place) => (place < KEYED ? String((place + 1) % 10) : "");
 
 function element(tag, name, ...children) {
@@ -94,7 +95,7 @@ function line(track, place) {
     "tr",
     "",
     element("th", "track", element("span", "", titleOf(track)), element("small", "", about)),
-    element("td", track.label ? "label wrong" : "label", track.label || track.own_genre),
+    element("td", isDoubted(track) ? "label doubted" : "label", track.label || track.own_genre),
     model,
     element("td", "you", track.genre || ""),
   );
@@ -166,15 +167,21 @@ const STATES = {
   no_audio: "This is not an audio file.",
 };
 
+function hintOf(track) {
+  const [best, share] = track.guesses[0];
+  if (track.state) return STATES[track.state];
+  if (isDoubted(track)) return `Labelled ${track.label}; worth a listen: the model hears ${best} (${percent(share)}).`;
+  return track.own_genre ? `The file says ${track.own_genre}.` : "";
+}
+
 function showDesk(track) {
   get("title").textContent = track ? titleOf(track) : "No track";
   get("by").textContent = track ? [track.artist, track.title ? track.name : "", clock(track.seconds)].filter(Boolean).join(" · ") : "";
   get("by").title = track ? track.path : "";
   get("accept").disabled = !track;
   get("accept").textContent = track ? `Accept ${track.guesses[0][0]}` : "Accept";
-  const hint = track && (STATES[track.state] || (track.label ? `Labelled ${track.label}, probably wrong.` : ""));
-  get("hint").textContent = hint || (track && track.own_genre ? `The file says ${track.own_genre}.` : "");
-  get("hint").classList.toggle("wrong", Boolean(hint));
+  get("hint").textContent = track ? hintOf(track) : "";
+  get("hint").classList.toggle("error", Boolean(track && track.state));
   get("genres").replaceChildren(...(track ? genres.map((name, place) => choice(track, name, place)) : []));
 }
 

@@ -52,6 +52,18 @@ def test_the_page_and_the_text_say_what_was_promised(table: Table) -> None:
     assert "Certain enough" not in html(tabulate(boards.full()))
 
 
+def test_a_network_that_names_no_genre_comes_with_what_helps(table: Table) -> None:
+    helps = "A lower min_precision, more held-out tracks (corpus.valid_fraction, tune.folds) or a better model help."
+    never = replace(FITTED, thresholds=(2.0,) * 4)
+    entries = [
+        replace(entry, runs=[replace(run, correction=never) for run in entry.runs]) if entry.name == "other" else entry
+        for entry in table.board.entries
+    ]
+    for text in (html, markdown):
+        assert helps not in text(table)
+        assert helps in text(tabulate(replace(table.board, entries=entries)))
+
+
 def test_a_board_keeps_how_its_models_are_calibrated(table: Table, tmp_path: Path) -> None:
     report.write(table.board, Location.of(tmp_path))
     again = report.read_board(Location.of(tmp_path))

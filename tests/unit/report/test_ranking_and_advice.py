@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Literal
 
 import boards
 import numpy as np
@@ -11,6 +12,7 @@ from boards import TRUTH, board, classical, majority, network, probabilities
 
 from genre.report import Board, Entry, SeedRun, read_board, tabulate, text_table, write
 from genre.report.advice import advise
+from genre.report.table import Table
 from genre.storage import Location
 
 
@@ -97,6 +99,51 @@ def test_advice_names_the_best_network_those_as_good_and_the_cheaper_one(full: B
     assert re.search(r"It is significantly better than vgg16 \(0\.\d\d\), but not than cnn \(0\.\d\d\)\.", reasons)
     assert "For speed and size, use cnn: 8.0 times as fast and 27.5 times smaller" in reasons
     assert "significantly better than the classical baseline mfcc_svm" in reasons
+
+
+ARTISTS = np.arange(len(TRUTH)) % 10  # of the tracks
+
+
+def wrong_for(name: str, wrong: np.ndarray, kind: Literal["network", "classical"] = "network") -> Entry:
+    """Return an entry that is wrong for some tracks and right for the others."""
+    table = probabilities(2.0, 3)  # right for all
+    table[wrong] = np.roll(table[wrong], 1, axis=1)
+    return Entry(name, kind, [SeedRun(0, table)])
+
+
+def by_artists(*entries: Entry) -> Table:
+    return tabulate(board(*entries, majority(), groups=[f"artist {number}" for number in ARTISTS]))
+
+
+GOOD = np.zeros(len(TRUTH), bool)
+EVENLY = np.arange(len(TRUTH)) // 10 % 6 == 0  # two tracks of each artist
+SHAKY = np.isin(ARTISTS, (2, 7))  # all tracks of two artists
+SHAKY[1] = True
+
+
+def test_a_lower_network_with_a_wider_interval_is_not_called_significantly_worse() -> None:
+    """It shares the rank of a network above it that is, since a row has at least the rank of those above it."""
+    poor = network("vgg19", 0.1)
+    table = by_artists(wrong_for("cnn", GOOD), wrong_for("vgg16", EVENLY), wrong_for("shaky", SHAKY), poor)
+    rows = {row.entry.name: row for row in table.rows}
+    assert rows["vgg16"].f1.mean > rows["shaky"].f1.mean
+    assert rows["vgg16"].differs
+    assert not rows["shaky"].differs
+    assert (rows["cnn"].rank, rows["vgg16"].rank, rows["shaky"].rank) == (1, 2, 2)
+    names = r"vgg16 \(0\.\d\d\) and vgg19 \(0\.\d\d\), but not than shaky \(0\.\d\d\)"
+    (sentence,) = (reason for reason in advise(table).reasons if "vgg16" in reason)
+    assert re.fullmatch(rf"It is significantly better than {names}\.", sentence)
+
+
+def test_a_reference_row_of_a_lower_rank_is_judged_by_its_own_p_value() -> None:
+    table = by_artists(wrong_for("cnn", GOOD), wrong_for("vgg16", EVENLY), wrong_for("mfcc_svm", SHAKY, "classical"))
+    assert table.of("classical")[0].rank == 2
+    assert any("not significantly better than the classical baseline" in reason for reason in advise(table).reasons)
+    table = by_artists(
+        wrong_for("mfcc_svm", GOOD, "classical"), wrong_for("ridge", EVENLY, "classical"), wrong_for("cnn", SHAKY)
+    )
+    assert table.of("network")[0].rank == 2
+    assert advise(table).on_terminal[0].endswith("; not significantly lower.")
 
 
 def test_advice_says_when_no_network_beats_a_reference_row() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,8 +25,11 @@ from genre.report import (
     text_table,
     write,
 )
+from genre.report.formats import score
 from genre.report.leaderboard_page import html
 from genre.report.markdown import markdown
+from genre.report.table import Estimate
+from genre.report.text import csv_text
 from genre.storage import Location
 
 
@@ -131,6 +136,22 @@ def test_the_picked_row_and_the_reference_rows_are_marked(full: Board) -> None:
     assert source.count("use this") == 1
     assert "reference: classical baseline" in source
     assert "reference: most common genre" in source
+
+
+@pytest.mark.parametrize("f1", [0.53149, 0.531499999, 0.5315, 0.5315049, 0.53150500001])
+def test_a_score_reads_the_same_in_all_reports(f1: float) -> None:
+    """It is written with three digits, also where a file holds it with five."""
+    compared = Compared("random", "synthetic", "shuffled", 120, [ComparedRow("cnn", "network", 0.9, 0.8, 0.95, 0.9)])
+    entries = [boards.network("cnn", 0.9), boards.network("vgg16", 0.1)]
+    table = tabulate(board(*entries, search=boards.search(("cnn",)), compared=[compared]))
+    estimate = Estimate(f1, 0.2, 0.8, 0.01, 0.2, 0.8)
+    table = replace(table, rows=[replace(table.rows[0], f1=estimate), *table.rows[1:]])
+    texts = {"terminal": text_table(table), "page": html(table), "text": markdown(table)}
+    written = {name: re.findall(r"(?<![\d.])0\.53\d(?!\d)", text) for name, text in texts.items()}
+    assert {name: set(found) for name, found in written.items()} == {name: {score(f1)} for name in texts}
+    assert all(len(found) > 1 for found in written.values())
+    (stored,) = (row["f1"] for row in csv.DictReader(csv_text(table).splitlines()) if row["name"] == "cnn")
+    assert score(float(stored)) == score(f1)
 
 
 def luminance(colour: str) -> float:

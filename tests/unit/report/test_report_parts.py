@@ -12,7 +12,7 @@ from typing import Any
 import boards
 import numpy as np
 import pytest
-from boards import EVIL
+from boards import EVIL, Page
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ from genre.report.board import SeedRun
 from genre.report.charts import BOTTOM, COSTS, PLOT_HEIGHT, cost_plot, pareto
 from genre.report.columns import records
 from genre.report.label_issues import LabelIssue, csv_text, label_issues
+from genre.report.leaderboard_page import html
 from genre.report.neighbours import Mistake, mistakes
 from genre.report.search import expected_best
 from genre.report.search_plots import budgets, by_architecture
@@ -72,6 +73,23 @@ def test_a_planted_wrong_label_is_an_issue_that_all_networks_report(full: Board)
     poor = boards.network("cnn", 0.0)
     assert label_issues(tabulate(boards.board(poor, boards.majority()))) == []
     assert label_issues(tabulate(boards.board(poor, boards.classical(0.9)))) == []
+
+
+def test_the_page_does_not_call_a_label_wrong(full: Board) -> None:
+    """It says how often the networks are wrong instead: of a poor model, most labels that it doubts are right."""
+    page = html(tabulate(full))
+    error = 1 - np.mean([row.accuracy.mean for row in tabulate(full).of("network")])
+    assert f"on average the networks are wrong about {100 * error:.0f} % of the tracks" in page
+    assert not re.search(r"(probably|may be) wrong", page)
+
+
+def test_a_cost_is_drawn_where_there_is_a_choice_of_networks(full: Board) -> None:
+    network, other, _, *references = full.entries
+    assert len(Page(html(tabulate(full))).all("figure")) > 3
+    alone = html(tabulate(boards.board(network, *references)))
+    assert "Pareto" not in alone
+    assert "Cost table" in alone
+    assert "Pareto" in html(tabulate(boards.board(network, other)))
 
 
 def test_label_issues_as_csv_run_nothing_in_a_spreadsheet(full: Board) -> None:

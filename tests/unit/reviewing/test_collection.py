@@ -57,6 +57,14 @@ def test_suspicious_labels_come_first_then_the_least_certain_answers(tags: Locat
     assert [track.own_genre for track in page.tracks] == ["", "Pop; Rock", "", ""]
 
 
+def test_a_label_that_the_model_answers_too_is_not_marked(tags: Location) -> None:
+    """The networks of the leaderboard doubted it, and the model of the tags does not."""
+    suspicions = [Suspicion("b/three.mp3", "jazz"), Suspicion("a/two.mp3", "rock"), Suspicion("b/four.mp3", "rock")]
+    collection = Collection.open(tags, list(CLASSES), suspicions)
+    assert names(collection, Filter("suspicious")) == ["b/four.mp3"]
+    assert names(collection, Filter()) == ["b/four.mp3", "a/two.mp3", "b/three.mp3", "a/one.mp3"]
+
+
 def test_a_suspicious_track_that_could_be_several_files_is_reported_and_marks_none(tmp_path: Path) -> None:
     files = ["/music/a/one.mp3", "/copy/a/one.mp3", "/music/two.mp3", "/copy/b/two.mp3", "/music/b/b/three.mp3"]
     write_tags(tmp_path, [Tagged(path, "rock", 0.5) for path in files])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import os
 from pathlib import Path
@@ -179,6 +180,21 @@ def test_another_file_is_refused_by_name(folder: Location, content: bytes) -> No
     with pytest.raises(ArtifactError, match=r"written.csv: not the written.csv of this version") as error:
         written_table.undo(folder / "written.csv")
     assert "\n" not in str(error.value)
+
+
+def test_the_long_column_is_the_last_and_columns_are_read_by_name(folder: Location, music: list[Path]) -> None:
+    before = states(music)
+    do(folder, music, "Jazz")
+    file = Path(folder.path, "written.csv")
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0])[-1] == "undo"
+    with file.open("w", newline="") as stream:  # a person sorted the columns, and added one
+        writer = csv.DictWriter(stream, sorted([*rows[0], "note"], reverse=True))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert take_back(folder) == ["restored"] * 3
+    assert states(music) == before
 
 
 def test_an_altered_row_is_a_line(folder: Location, music: list[Path]) -> None:
