@@ -2,7 +2,7 @@
 
     genre review output=outputs/mine
 
-Show OUTPUT/tags at http://127.0.0.1:8001, suspicious labels and the least certain predictions first. Each decision is
+Show OUTPUT/tags at http://127.0.0.1:8001, labels to check and the least certain predictions first. Each decision is
 saved at once in OUTPUT/review/corrections.csv, which `prepare` reads with corpus.kind=table. Only this machine can
 connect. Ctrl-C ends the service; the next start continues there. If the model that made the tags was moved, name its
 folder with model=. Needs `pip install '.[serve]'`.
@@ -58,7 +58,7 @@ def opened(config: Config) -> Review:
 
 def _not_shown(ambiguous: Sequence[str]) -> str:
     return (
-        f"{plural(len(ambiguous), 'suspicious label')} not shown, because several files of the collection end in the "
+        f"{plural(len(ambiguous), 'label')} to check not shown, because several files of the collection end in the "
         f"same track_id, such as {ambiguous[0]}; tag the corpus alone, or delete the copies and tag again"
     )
 

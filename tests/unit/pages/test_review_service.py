@@ -223,7 +223,7 @@ def test_a_suspicious_label_of_several_files_is_reported_in_one_line(
     (tmp_path / "issues.csv").write_text("track_id,genre\na/one.mp3,jazz\n")
     review.opened(load(None, [f"output={tmp_path}", f"review.label_issues={tmp_path / 'issues.csv'}"]))
     assert capsys.readouterr().err == (
-        "review: 1 suspicious label not shown, because several files of the collection end in the same track_id, such "
+        "review: 1 label to check not shown, because several files of the collection end in the same track_id, such "
         "as a/one.mp3; tag the corpus alone, or delete the copies and tag again\n"
     )
 
