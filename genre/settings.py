@@ -184,7 +184,7 @@ class TrainSettings(Settings):
     )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="floating-point format; auto: bf16 where the hardware is faster with it, else fp32",
+        description="floating-point format; auto: bf16 where it is faster, else fp32",
     )
     workers: int = Field(1, ge=1, description="training processes: one per GPU, or several on CPUs")
     init_from: str = Field(
