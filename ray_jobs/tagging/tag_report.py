@@ -64,8 +64,10 @@ def show_end(rows: pa.Table, music: float, seconds: float, folder: Location) -> 
         _say(f"  {number:>6} not readable: {reason}, see failures.csv")
 
 
-def show_written(table: pa.Table, target: Location, unknown: int) -> None:
-    _say(f"tag: genres in the files: {_actions(table) or 'none'}, {unknown} unchanged because unknown -> {target}")
+def show_written(table: pa.Table, target: Location, unknown: int, labelled: int) -> None:
+    by_label = f", {plural(labelled, 'file')} by the label in OUTPUT/features" if labelled else ""
+    done = _actions(table) or "none"
+    _say(f"tag: genres in the files: {done}, {unknown} unchanged because unknown{by_label} -> {target}")
 
 
 def show_undone(table: pa.Table, target: Location) -> None:

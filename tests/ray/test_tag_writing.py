@@ -54,6 +54,24 @@ def test_genres_are_written_only_on_request_and_never_over_another(
     assert read_genre(music / "0.flac") == tags["0.flac"]
 
 
+def test_a_file_with_a_label_gets_the_label_and_not_the_prediction(
+    music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The features of the same output are those that the model learned from, with labels of a person."""
+    out = tmp_path / "out"
+    corpus = ("corpus.kind=table", f"corpus.root={tmp_path / 'labels.csv'}", "prepare.max_reject_fraction=1")
+    (tmp_path / "labels.csv").write_text(f"path,genre\n{music / '0.flac'},Reggae\n{music / '1.flac'},\n")
+    assert cli.main("prepare", [*corpus, f"output={out}", "audio.clip_seconds=2", "cluster.cpus=1"]) == 0
+    wanted = (str(music), f"model={certain(tmp_path)}", f"output={out}", "min_precision=0.5")
+    capsys.readouterr()
+    assert run(*wanted, "tag.write_genres=write") == 0
+    assert "3 written, 0 unchanged because unknown, 1 file by the label" in capsys.readouterr().err
+    assert read_genre(music / "0.flac") == "Reggae"
+    tags = {Path(row["path"]).name: row["genre"] for row in rows(out / "tags/tags.csv")}
+    assert tags["0.flac"] != "Reggae"  # the table says what the model predicts
+    assert read_genre(music / "1.flac") == tags["1.flac"]
+
+
 def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, out = certain(tmp_path), tmp_path / "out"
     wanted = (str(music), f"model={model}", f"output={out}", "min_precision=0.5")
