@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -38,9 +39,8 @@ def run(config: Config) -> None:
         known = None if is_resumed else _forecast(config, capacity)
         prepare.run(config)
         tune.run(config, known)
-    cli.console().print(
-        f"demo: next, tag a song: genre tag SONG output={config.output}; your own music: docs/TUTORIAL.md"
-    )
+    output = shlex.quote(f"output={config.output}")
+    cli.console().print(f"demo: next, tag a song: genre tag SONG {output}; your own music: docs/TUTORIAL.md")
 
 
 def forecast(config: Config) -> None:

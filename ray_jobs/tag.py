@@ -64,13 +64,14 @@ def run(config: Config) -> None:
     if song and not writes_genres and "output" not in config.model_fields_set:
         tag_report.show_song(_tag_song(config.decoding, ensemble, song), ensemble)
         return
+    labels = genre_writing.labels_of(Location.of(config.output) / "features") if writes_genres else None
     ensemble.check_weights()
     files = audio_files.list_files(config.inputs)
     with lease.held(config.output, "tag"):
         table = TagTable(Location.of(config.output) / "tags", ensemble)
         rows = tag_pending(config, ensemble, table, files, song)
-        if writes_genres:
-            genre_writing.write(config.tag, table, rows)
+        if labels is not None:
+            genre_writing.write(config.tag, table, rows, labels)
     check_any_readable(rows, table.folder / "failures.csv")
 
 

@@ -48,9 +48,9 @@ class TableFile:
         wanted = {name: column or name for name, column in settings.items()}
         with self._explained():
             if not self._is_parquet():
-                text = self._decoded(file.read_bytes())
-                self._text = pa.py_buffer(text.encode())
-                self._separator = separator(text[:_HEADER], wanted.values())
+                text, header = self._decoded(file.read_bytes())
+                self._text = pa.py_buffer(text)
+                self._separator = separator(header, wanted.values())
             existing = self._existing()
         self.columns: dict[str, str] = {}
         for name, column in wanted.items():
@@ -59,7 +59,7 @@ class TableFile:
             elif settings[name]:
                 names = ", ".join(existing)
                 raise ConfigError(f"{file} has no column {column!r}; it has {names}; set corpus.params.{name}_column")
-        self.others = [name for name in existing if name not in self.columns.values()]
+        self.others = [name for name in existing if name and name not in self.columns.values()]
 
     def batches(self, names: Iterable[str]) -> Iterator[dict[str, pa.Array]]:
         """Yield batches of rows: the columns `names`, without whitespace around values other than paths.
@@ -83,24 +83,28 @@ class TableFile:
             )
         return bool(start == _PARQUET)
 
-    def _decoded(self, content: bytes) -> str:
-        """Return the text of the file without a byte order mark."""
+    def _decoded(self, content: bytes) -> tuple[bytes, str]:
+        """Return the text of the file as UTF-8 without a byte order mark, and its beginning."""
         try:
-            is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            return content.decode("utf-16" if is_wide else "utf-8-sig")
+            if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                text = content.decode("utf-16")
+                return text.encode(), text[:_HEADER]
+            return content.removeprefix(codecs.BOM_UTF8), content.decode("utf-8-sig")[:_HEADER]
         except UnicodeDecodeError as error:
             problem = error
+        line = content.count(b"\n", 0, problem.start) + 1
         try:
-            if b"\0" in content:
+            # a text that is Unicode but for a damaged letter: in another encoding all others would be wrong
+            if b"\0" in content or not content.decode(errors="ignore").isascii():
                 raise problem
             text = content.decode("cp1252")
         except UnicodeDecodeError:
             raise ConfigError(
                 f"corpus.root={self.file} is neither a Parquet file nor text in UTF-8 or Windows-1252 "
-                f'({one_line(problem)}); save it as "CSV UTF-8"'
+                f'(line {line}: {one_line(problem)}); save it as "CSV UTF-8"'
             ) from None
-        self.guessed_from = content.count(b"\n", 0, problem.start) + 1
-        return text
+        self.guessed_from = line
+        return text.encode(), text[:_HEADER]
 
     def _existing(self) -> list[str]:
         if self._text is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +22,7 @@ _COLUMNS = 20  # listed
 _SHOWN = 6  # genres that may be misspelt
 _MANY = 20  # genres; more, with fewer than two tracks each, are rather titles
 _FEW = 4  # tracks: a genre with fewer may be another one misspelt
+_NAMED = 60  # of these genres are compared with the others
 _WINDOWS = r"^([A-Za-z]:[\\/]|\\\\)"  # C:\Music, C:/Music, \\server\music
 _SLASH_FIRST = r"^[^\\]*/"  # rock/AC\DC.wav; some programs of Windows write rock\AC-DC/1.wav
 
@@ -41,8 +43,10 @@ class TableReport:
         self._unlabelled = 0
         paths = _Paths()
         for texts in table.batches(("path", "genre", "split")):
-            is_used = pc.fill_null(pc.not_equal(texts["split"], EXCLUDED), True)
-            self._count(texts["genre"].filter(is_used) if reads_splits else texts["genre"])
+            is_used = pc.or_(texts["path"].is_valid(), texts["genre"].is_valid())  # others are empty rows
+            if reads_splits:
+                is_used = pc.and_(is_used, pc.fill_null(pc.not_equal(texts["split"], EXCLUDED), True))
+            self._count(texts["genre"].filter(is_used))
             paths.add(texts["path"])
         self.has_backslashes = paths.check(table.file)
         self._tracks = Counter({key: spellings.total() for key, spellings in self._spellings.items()})
@@ -79,12 +83,17 @@ class TableReport:
             else:
                 self._spellings[fold(genre)][genre] += count
 
+    def _misspelt(self) -> Iterator[str]:
+        rare = [key for key, count in by_count(self._tracks) if count < _FEW]
+        for key, near in islice(misspelt(rare[:_NAMED], sorted(self._tracks.keys() - rare)), _SHOWN):
+            yield f"odd: {short(self._names[key])} may be {self._names[near]} misspelt; correct the table if it is"
+
     def _odd(self) -> Iterator[str]:
-        few = [key for key, count in by_count(self._tracks) if count < _FEW]
-        for rare, common in list(misspelt(few, sorted(self._tracks.keys() - few)))[:_SHOWN]:
-            yield f"odd: {short(self._names[rare])} may be {self._names[common]} misspelt; correct the table if it is"
         genres, others = len(self._tracks), listed(self._table.others, _COLUMNS)
-        if others and (genres < 2 or genres > max(_MANY, self._tracks.total() / 2)):
+        are_titles = genres > max(_MANY, self._tracks.total() / 2)
+        if not are_titles:
+            yield from self._misspelt()
+        if others and (genres < 2 or are_titles):
             yield (
                 f"odd: {plural(genres, 'genre')}; if the column {self._table.columns['genre']!r} has no genres, set "
                 f"corpus.params.genre_column to the one that has: {others}"

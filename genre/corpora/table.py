@@ -12,7 +12,8 @@
 Other names for the columns are set in `params`; further columns are ignored. `_table_file` reads the file, in the
 encodings and with the separators of spreadsheets. Only an empty field counts as missing: NA and null are valid genres.
 Genres are compared without case, accents, spaces and punctuation, as in the corpus `tags`, and named as most rows write
-them. Where paths have backslashes, and none a slash before them, backslashes separate folders.
+them. Where paths have backslashes, and in none a slash comes first, backslashes separate folders. Empty
+rows are skipped.
 
 Rows keep their order. They are read twice, first to count the genres; of earlier rows only a hash of 8 bytes is kept,
 to find repeated ids. A listed file that does not exist is yielded with size `MISSING` and ends in the rejects.
@@ -89,7 +90,11 @@ def scan_with_report(
     finder = _Finder(location)
     seen: set[int] = set()
     for first, rows in _numbered_rows(table, counted.has_backslashes):
-        checked = [_checked(row, f"{location}: row {number}", seen) for number, row in enumerate(rows, first)]
+        checked = [
+            _checked(row, f"{location}: row {number}", seen)
+            for number, row in enumerate(rows, first)
+            if any(value is not None for value in row.values())  # spreadsheets save empty rows
+        ]
         if table.columns.keys() >= {"size", "modified"}:
             stated = [(finder.address(row.path), row.size, row.modified) for row in checked]
         else:

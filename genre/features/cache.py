@@ -28,7 +28,7 @@ from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import cache_folder
 from genre.features.cache_folder import Report
-from genre.features.clip_copy import CopyWriter, MappedCopy
+from genre.features.clip_copy import BYTES_PER_BIN, BYTES_PER_CLIP, CopyWriter, MappedCopy
 from genre.features.clips import Clips
 from genre.features.folder import Features, prepared_again, reading
 from genre.features.folds import Fold
@@ -95,10 +95,11 @@ class ClipCache:
         return tracks, np.concatenate([self.share.holds(each) for each in tracks.values()])
 
     def _size(self) -> int:
-        """Return the bytes of the clips."""
+        """Return the bytes of the clips with their levels and peaks."""
         tracks, here = self._tracks()
         clips = np.concatenate([np.zeros(0, np.int64), *(each["clips"].to_numpy() for each in tracks.values())])
-        return int(clips[here].sum()) * self.features.shape.bytes
+        shape = self.features.shape
+        return int(clips[here].sum()) * (shape.bytes + BYTES_PER_BIN * shape.bins + BYTES_PER_CLIP)
 
     @property
     def _name(self) -> str:

@@ -31,6 +31,7 @@ from genre.features.schema import Shape
 from genre.features.statistics import LevelStatistics, clip_levels
 from genre.storage import sync
 
+BYTES_PER_BIN, BYTES_PER_CLIP = 16, 4  # of `levels` and `peaks`
 _CHUNK = 4096  # clips whose levels are summed at a time
 
 

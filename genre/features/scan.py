@@ -96,7 +96,8 @@ def _check_same_corpus(scanned: pa.Table, outcomes: pa.Table, folder: Location) 
     if len(prepared) and not pc.any(pc.is_in(prepared["track_id"], value_set=combined(scanned["track_id"]))).as_py():
         raise ArtifactError(
             f"{folder} holds {plural(len(prepared), 'track')} of another corpus, such as "
-            f"{prepared['track_id'][0].as_py()}, and none of them is in this one; choose another output, or delete it"
+            f"{prepared['track_id'][0].as_py()}, and none of them is in this one; choose another output, or "
+            f"delete {folder}"
         )
 
 

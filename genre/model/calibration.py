@@ -56,7 +56,7 @@ class Calibration:
     temperature: float = 1.0  # above 1 flattens, below 1 sharpens
     thresholds: tuple[float, ...] = ()  # calibrated probability, for each genre; empty: every genre is reported
     precision: float = 0.0  # that the thresholds were fitted for
-    provable: float = 0.0  # where no genre reaches this precision, the highest that one does; otherwise `precision`
+    provable: float = 0.0  # where no genre reaches this precision, the highest that one does; else `precision`
     tracks: int = 0  # number that temperature and thresholds were fitted on; 0: not calibrated
     folds: int = 0  # that these tracks were divided into; 0: validation tracks
 
@@ -95,7 +95,7 @@ def fit(predictions: Sequence[ValidationPredictions | None], precision: float) -
     calibrated = np.concatenate([scale(joint.probabilities[part], temperature) for part in _parts(len(joint))])
     limits = thresholds.fit(calibrated, joint.labels, precision) if precision else ()
     is_never = bool(limits) and min(limits) > 1
-    provable = thresholds.provable(calibrated, joint.labels) if is_never else precision
+    provable = thresholds.provable(calibrated, joint.labels, precision) if is_never else precision
     return Calibration(temperature, limits, precision, provable, len(joint), joint.folds)
 
 

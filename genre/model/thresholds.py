@@ -40,13 +40,14 @@ def fit(probabilities: Float32, labels: Ints, precision: float) -> tuple[float, 
     )
 
 
-def provable(probabilities: Float32, labels: Ints) -> float:
-    """Return the highest precision, in steps of 0.05, that the tracks prove for any genre at any threshold; 0 if none.
+def provable(probabilities: Float32, labels: Ints, precision: float) -> float:
+    """Return the highest precision below `precision`, in steps of 0.05, that the tracks prove for any genre; 0 if none.
 
     For a model that reports no genre at the precision that was asked for. Since it is chosen by the same tracks, it is
     known with less confidence than a precision that was set before. Arguments as in `fit`.
     """
-    return next((float(each) for each in _GRID[:-1] if min(fit(probabilities, labels, float(each))) <= 1), 0.0)
+    lower = (float(each) for each in _GRID[:-1] if each < precision)
+    return next((each for each in lower if min(fit(probabilities, labels, each)) <= 1), 0.0)
 
 
 def describe(limits: tuple[float, ...]) -> str:

@@ -33,8 +33,8 @@ def _computes_bf16(device: torch.device, network: nn.Module) -> bool:
 def is_faster_with_bf16(capabilities: Mapping[str, Any]) -> bool:
     """Return whether a CPU with these capabilities, as torch names them, is faster with bfloat16 than with float32.
 
-    A Xeon whose virtual machine hides AMX trains every network at 0.6 to 0.85 of its speed in float32 (docs/LOG.md, 27
-    November 2026).
+    A Xeon whose virtual machine hides AMX trained six networks at 0.6 to 0.85 of their speed in float32 (docs/LOG.md,
+    27 November 2026).
     """
     is_intel = str(capabilities.get("cpu_name", "")).startswith("Intel")
     return bool(capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and not is_intel))

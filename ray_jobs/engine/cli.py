@@ -94,7 +94,7 @@ class _Messages(Console):
     """A console whose terminal breaks lines between words; elsewhere a message is one line."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        if self.is_terminal:
+        if self.file.isatty():  # not `is_terminal`, which FORCE_COLOR sets in a pipe
             objects = tuple(printing.wrapped(each, self.width) if isinstance(each, str) else each for each in objects)
         super().print(*objects, **options)
 

@@ -20,7 +20,7 @@ from genre import registry
 from genre.features.ledger import Ledger, select_pending
 from genre.features.preparation import prepare_block
 from genre.features.recipe import Recipe
-from genre.features.scan import scan
+from genre.features.scan import check_present, scan
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import ClusterSettings, Config
 from genre.storage import Location
@@ -84,7 +84,9 @@ def prepare(config: Config, price: float | None) -> None:
     with _copied(output / "scan") as known:
         scanned = scan(config.corpus, cli.console().print, known)
     ledger = Ledger(output / "features", recipe)
-    pending = select_pending(scanned, ledger.reusable_outcomes())
+    done = ledger.reusable_outcomes()
+    check_present(scanned, done, ledger.folder)
+    pending = select_pending(scanned, done)
     if not len(pending):
         cli.console().print("prepare: nothing to do")
         return

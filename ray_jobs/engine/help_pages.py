@@ -22,7 +22,7 @@ Row = tuple[str, str, str]  # key, value as it is written on the command line, m
 def page(name: str, program: str, settings: Iterable[str] = ()) -> str:
     """Return the purpose of a job, and the settings that it reads, with their defaults.
 
-    If `settings`, which were typed beside `--help`, name a corpus.kind, it has the settings of that corpus. Raises
+    If `settings`, which were typed with `--help`, name a corpus.kind, it has the settings of that corpus. Raises
     `ConfigError` for an unknown one.
     """
     job = jobs.JOBS[name]

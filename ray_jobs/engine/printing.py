@@ -25,15 +25,16 @@ def discard(stream: TextIO) -> None:
 def wrapped(text: str, columns: int) -> str:
     """Return `text` with its lines broken between words, and what follows indented below their beginning.
 
-    A word that is longer than a line, such as a path, stays whole, so that it can be copied.
+    A word that is longer than a line, such as a path without spaces, stays whole, so that it can be copied.
     """
+    columns = max(columns, 20)
     return "\n".join(_wrapped_line(line, columns) if len(line) > columns else line for line in text.splitlines())
 
 
 def _wrapped_line(line: str, columns: int) -> str:
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    wrapper = textwrap.TextWrapper(columns, "", indent, break_long_words=False, break_on_hyphens=False)
-    return wrapper.fill(line)
+    indent = " " * (len(line) - len(line.lstrip()))
+    wrapper = textwrap.TextWrapper(columns, indent, f"{indent}  ", break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(line.lstrip())
 
 
 def width(otherwise: int) -> int:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from genre import lease
 from genre.audio import tags
 from genre.errors import ArtifactError, ConfigError
+from genre.features import Features, manifest
 from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
@@ -49,44 +50,42 @@ def require_precision(settings: TagSettings, min_precision: float, ensemble: Sav
             )
 
 
-def write(settings: TagSettings, table: TagTable, rows: pa.Table) -> None:
+def labels_of(features: Location) -> pa.Table:
+    """Return path and genre of the tracks in the folder `features` that a person labelled; none without a manifest.
+
+    Not those of a corpus whose labels are the files' own tags: these stay as they are, and some may be predictions that
+    an earlier run wrote. Raises `ArtifactError` for a damaged folder.
+    """
+    none = pa.table({"path": pa.array([], pa.string()), "genre": pa.array([], pa.string())})
+    if not (features / manifest.FILE).exists():
+        return none
+    opened = Features.open(features)
+    if opened.manifest.corpus.get("kind") == "tags" or "path" not in opened.tracks().column_names:
+        return none
+    labels = opened.tracks().select(["path", "genre"]).cast(none.schema).drop_null()
+    return labels.filter(pc.not_equal(labels["genre"], ""))
+
+
+def write(settings: TagSettings, table: TagTable, rows: pa.Table, labels: pa.Table) -> None:
     """Write the genres of `rows`, as `TagTable.finish` returns them, into their files, or list what would be written.
 
-    A file that OUTPUT/features has a label for gets this one: what a person says outranks the model.
+    A file gets its genre of `labels`, as `labels_of` returns them, if it has one: a person's word outranks the model's.
     OUTPUT/tags/written.csv says what was done.
     """
     readable = rows.filter(pc.is_null(rows["reason"]))
-    labels = _labels(table.folder.parent / "features" / "tracks.parquet", combined(readable["path"]))
-    named = _named(readable, labels)
+    label = combined(labels["genre"]).take(pc.index_in(combined(readable["path"]), value_set=combined(labels["path"])))
+    genres = [
+        predicted if own is None else [own]
+        for predicted, own in zip(readable["genres"].to_pylist(), label.to_pylist(), strict=True)
+    ]
+    named = pa.table({"path": readable["path"], "genres": pa.array(genres, pa.list_(pa.string()))})
+    named = named.filter(pc.or_(pc.not_equal(readable["genre"], UNKNOWN), label.is_valid()))
     written = written_table.plan(table.folder, named, settings.field, settings.replace_genres)
     if settings.write_genres == "write":
         written = written_table.write(table.folder, written)
         table.refresh(written.filter(pc.equal(written["action"], Action.WRITTEN.value))["path"])
-    counts = {"unknown": len(readable) - len(named), "labelled": len(labels) - labels.null_count}
-    tag_report.show_written(written, table.folder / written_table.NAME, **counts)
-
-
-def _labels(tracks: Location, paths: pa.StringArray) -> pa.StringArray:
-    """Return the genre that the table of prepared tracks has for each path, null where it has none or there is none."""
-    if not tracks.exists():
-        return pa.nulls(len(paths), pa.string())
-    with tracks.open_parquet() as reader:
-        if "path" not in reader.schema_arrow.names:
-            return pa.nulls(len(paths), pa.string())
-        known = reader.read(["path", "genre"]).drop_null()
-    known = known.filter(pc.not_equal(known["genre"], ""))
-    place = pc.index_in(paths, value_set=combined(known["path"].cast(pa.string())))
-    return combined(known["genre"].cast(pa.string())).take(place)
-
-
-def _named(readable: pa.Table, labels: pa.StringArray) -> pa.Table:
-    """Return path and genres, best first, of the files that have a label or a predicted genre."""
-    genres = [
-        genres if label is None else [label]
-        for genres, label in zip(readable["genres"].to_pylist(), labels.to_pylist(), strict=True)
-    ]
-    table = pa.table({"path": readable["path"], "genres": pa.array(genres, pa.list_(pa.string()))})
-    return table.filter(pc.or_(pc.not_equal(readable["genre"], UNKNOWN), labels.is_valid()))
+    unknown = len(readable) - len(named)
+    tag_report.show_written(written, table.folder / written_table.NAME, unknown, combined(labels["path"]))
 
 
 def undo(address: str) -> None:

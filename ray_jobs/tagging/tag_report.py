@@ -19,6 +19,7 @@ from genre.model import thresholds
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
+from genre.tagging.file_tags import Action
 from genre.wording import plural
 from ray_jobs.engine import cli
 
@@ -64,8 +65,11 @@ def show_end(rows: pa.Table, music: float, seconds: float, folder: Location) -> 
         _say(f"  {number:>6} not readable: {reason}, see failures.csv")
 
 
-def show_written(table: pa.Table, target: Location, unknown: int, labelled: int) -> None:
-    by_label = f", {plural(labelled, 'file')} by the label in OUTPUT/features" if labelled else ""
+def show_written(table: pa.Table, target: Location, unknown: int, labelled: pa.StringArray) -> None:
+    """Print what was or would be written into how many files; `labelled` are the paths of files with labels."""
+    changed = table.filter(pc.is_in(table["action"], pa.array([Action.WRITTEN.value, Action.WOULD_WRITE.value])))
+    count = pc.sum(pc.is_in(changed["path"], value_set=labelled)).as_py()
+    by_label = f", {plural(count, 'file')} by the label in OUTPUT/features" if count else ""
     done = _actions(table) or "none"
     _say(f"tag: genres in the files: {done}, {unknown} unchanged because unknown{by_label} -> {target}")
 
@@ -106,10 +110,11 @@ def _threshold(calibration: Calibration) -> str:
         return f"{fitted}; every file gets a genre (min_precision=0)"
     limit = thresholds.describe(calibration.thresholds)
     if not limit:
-        lower = f"min_precision={calibration.provable:g} names some" if calibration.provable else "they prove none"
+        proven = calibration.provable
+        lower = f"min_precision={proven:g} names some" if proven else "no lower one is proven either"
         return (
             f"{fitted}; no threshold proves min_precision={calibration.precision:g} on them, so every file is "
-            f"{UNKNOWN}: {lower}, 0 names all without a promise; a better model, or more held-out tracks "
+            f"{UNKNOWN}: {lower}, min_precision=0 names all without a promise; a better model, or more held-out tracks "
             "(corpus.valid_fraction, tune.folds), prove more"
         )
     promise = f"{calibration.precision:.0%}"

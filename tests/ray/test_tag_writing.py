@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import mutagen
@@ -17,6 +18,7 @@ from genre.model import calibration
 from genre.model.calibration import Calibration
 from genre.storage import Location
 from ray_jobs.engine import cli
+from ray_jobs.tagging import genre_writing
 
 
 def certain(tmp_path: Path) -> str:
@@ -70,6 +72,23 @@ def test_a_file_with_a_label_gets_the_label_and_not_the_prediction(
     tags = {Path(row["path"]).name: row["genre"] for row in rows(out / "tags/tags.csv")}
     assert tags["0.flac"] != "Reggae"  # the table says what the model predicts
     assert read_genre(music / "1.flac") == tags["1.flac"]
+
+
+def test_labels_that_are_the_files_own_tags_are_not_written(music: Path, tmp_path: Path) -> None:
+    """Some may be predictions of an earlier run, which a better model replaces."""
+    held = mutagen.File(music / "0.flac")
+    held["genre"] = "Dixieland"
+    held.save()
+    output = f"output={tmp_path / 'out'}"
+    limits = ("prepare.max_reject_fraction=1", "audio.clip_seconds=2", "cluster.cpus=1")
+    for kind, expected in (("tags", []), ("folder", ["genre"] * 3)):
+        root = music if kind == "tags" else tmp_path / "labelled"
+        if kind == "folder":
+            shutil.copytree(music, root / "genre")
+        assert cli.main("prepare", [f"corpus.kind={kind}", f"corpus.root={root}", f"{output}-{kind}", *limits]) == 0
+        labels = genre_writing.labels_of(Location.of(f"{tmp_path / 'out'}-{kind}") / "features")
+        assert labels["genre"].to_pylist() == expected
+    assert len(genre_writing.labels_of(Location.of(tmp_path / "none"))) == 0
 
 
 def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,8 +103,10 @@ def sample(params: Params, number: int) -> bytes:
 
 
 def is_composed(settings: CorpusSettings) -> bool:
-    """Return whether an earlier scan has written all files."""
-    marker = _folder(settings, Params.model_validate(settings.params)) / MARKER
+    """Return whether an earlier scan has written all files. Raises `ConfigError` for a folder with other files."""
+    root = _folder(settings, Params.model_validate(settings.params))
+    _check_own(root)
+    marker = root / MARKER
     return marker.exists() and bool(marker.read_json()["complete"])
 
 
@@ -172,15 +174,22 @@ def _claim(root: Location, params: Params) -> None:
 
     Raises `ConfigError` when it was made with other settings, or holds anything else, as the folder of a user's music.
     """
+    _check_own(root)
     if not (root / MARKER).exists():
-        if root.exists() and any(os.scandir(root.path)):
-            raise ConfigError(
-                f"corpus.root={root}: holds other files, and corpus.kind=synthetic writes composed music; for your own "
-                "music set corpus.kind=folder, tags or table, for composed music name an empty folder"
-            )
         (root / MARKER).write_json({"fingerprint": _version(params), "complete": False})
     elif (root / MARKER).read_json()["fingerprint"] != _version(params):
         raise ConfigError(f"corpus.root={root}: holds a synthetic corpus with other settings; name another folder")
+
+
+def _check_own(root: Location) -> None:
+    """Raise `ConfigError` when the folder holds files of others, but for hidden ones and lost+found."""
+    if not root.exists() or all(name.startswith(".") or name == "lost+found" for name in os.listdir(root.path)):
+        return
+    if not (root / MARKER).exists():
+        raise ConfigError(
+            f"corpus.root={root}: holds other files, and corpus.kind=synthetic writes composed music; for your own "
+            "music set corpus.kind=folder, tags or table, for composed music name an empty folder"
+        )
 
 
 def _location(root: Location, item: _Item, params: Params) -> Location:

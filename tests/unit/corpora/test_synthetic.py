@@ -60,7 +60,18 @@ def test_a_folder_with_music_of_others_is_not_written_to(tmp_path: Path) -> None
     (tmp_path / "Artist" / "song.flac").touch()
     with pytest.raises(ConfigError, match=r"holds other files, .* set corpus\.kind=folder, tags or table"):
         list(corpora.scan(settings(tmp_path)))
+    with pytest.raises(ConfigError, match="holds other files"):
+        synthetic.is_composed(settings(tmp_path))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["Artist", "song.flac"]
+
+
+def test_hidden_files_and_those_of_a_file_system_are_no_music_of_others(tmp_path: Path) -> None:
+    """As of a killed process that wrote the marker, or of a new disk."""
+    (tmp_path / ".corpus.json.0a1b").touch()
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / "lost+found").mkdir()
+    assert not synthetic.is_composed(settings(tmp_path))
+    assert len(list(corpora.scan(settings(tmp_path, tracks_per_genre=3, damaged=0)))) == 30
 
 
 def test_helpers_are_not_plug_ins() -> None:

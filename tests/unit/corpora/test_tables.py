@@ -102,6 +102,33 @@ def test_the_separator_divides_the_header_best(header: str, expected: str) -> No
     assert separator(header, ["path", "genre"]) == expected
 
 
+def test_empty_rows_are_skipped_and_counted_for_the_number_of_a_row(tmp_path: Path) -> None:
+    """A spreadsheet saves those that have a format and no content."""
+    touch(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "t.csv").write_text("path;genre\na.wav;x\n;\nb.wav;x\n;\n")
+    assert ids(scan("table", tmp_path / "t.csv")) == ["a.wav", "b.wav"]
+    assert "table: 2 tracks: 2 with 1 genre, 0 unlabelled" in report(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("path;genre\na.wav;x\n;\n;x\n")
+    assert "row 3 has no path" in refused("table", tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_damaged_letter_does_not_make_a_text_windows_1252(tmp_path: Path, mark: bytes) -> None:
+    """All of its other letters would be wrong."""
+    rows = "path,genre\nBäcker.wav,Röck\n".encode()
+    (tmp_path / "t.csv").write_bytes(mark + rows + b"b.wav,R\xf6ck\n")
+    message = refused("table", tmp_path / "t.csv")
+    assert "is neither a Parquet file nor text in UTF-8 or Windows-1252 (line 3: " in message
+
+
+def test_titles_in_place_of_genres_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    """Of a hundred thousand that would take hours, and the report would name six pairs of similar titles."""
+    rows = [("path", "genre", "style"), *((f"{number}.wav", f"Title number {number}", "x") for number in range(60))]
+    lines = report(write(tmp_path, (*rows, ("60.wav", "Title number 1", "x")), "utf-8", ","))
+    assert not any("misspelt" in line for line in lines)
+    assert any(line.startswith("odd: 60 genres; if the column 'genre' has no genres") for line in lines)
+
+
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
 def test_a_workbook_is_named_as_such(tmp_path: Path, start: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(start + bytes(100))

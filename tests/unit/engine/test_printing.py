@@ -27,10 +27,15 @@ def test_a_line_is_broken_between_words_only(words: list[str], indent: int, colu
     assert " ".join(lines).split() == words
     assert all(len(line) <= columns or len(line.split()) == 1 for line in lines)
     assert all(line.startswith(" " * (indent + 2)) for line in lines[1:])
+    assert lines[0].startswith(" " * indent + words[0])
     assert lines == [text] or len(text) > columns
 
 
-def test_a_message_is_one_line_where_it_is_not_read_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("colours", ["", "1"])
+def test_a_message_is_one_line_where_it_is_not_read_on_a_terminal(
+    colours: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", colours)
     message = "word " * 60 + "[bold] :cd:"
     cli.console().print(message)
     assert capsys.readouterr().err == message + "\n"

@@ -14,8 +14,9 @@ import pytest
 from clip_features import SHAPE, copies, write_features
 
 from genre.errors import ArtifactError, ConfigError
-from genre.features import Features
+from genre.features import Features, cache_folder
 from genre.features.cache import ClipCache
+from genre.features.clip_copy import BYTES_PER_BIN, BYTES_PER_CLIP
 from genre.settings import CacheSettings
 
 
@@ -35,7 +36,8 @@ def several(tmp_path: Path) -> list[Features]:
 
 
 def gigabytes(features: Features) -> float:
-    return sum(features.clip_count(split) for split in ("train", "valid")) * SHAPE.bytes / 1e9
+    clips = sum(features.clip_count(split) for split in ("train", "valid"))
+    return clips * (SHAPE.bytes + BYTES_PER_BIN * SHAPE.bins + BYTES_PER_CLIP) / 1e9
 
 
 def test_the_least_recently_used_copy_goes(several: list[Features], settings: CacheSettings) -> None:
@@ -102,6 +104,21 @@ def test_a_folder_of_another_user_is_refused(features: Features, tmp_path: Path)
         pytest.skip("needs the right to give a folder away")
     with pytest.raises(ConfigError, match=r"cache\.folder=.*: belongs to another user .*; name a folder of your own"):
         ClipCache.of(features, CacheSettings(folder=str(folder))).open()
+
+
+def test_the_announced_size_is_that_of_the_clips_with_their_levels(
+    features: Features, settings: CacheSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced, make_room = list[int](), cache_folder.make_room
+
+    def recorded(folder: Path, size: int, max_gb: float, source: str) -> None:
+        announced.append(size)
+        make_room(folder, size, max_gb, source)
+
+    monkeypatch.setattr(cache_folder, "make_room", recorded)
+    ClipCache.of(features, settings).open()
+    (copy,) = copies(settings)
+    assert announced == [sum((copy / name).stat().st_size for name in ("clips", "levels", "peaks"))]
 
 
 def test_the_size_is_checked_without_a_copy(features: Features, settings: CacheSettings) -> None:

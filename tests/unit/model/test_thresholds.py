@@ -104,7 +104,17 @@ def test_what_tracks_prove_is_named_where_they_prove_no_genre(separation: float)
 
 def test_tracks_whose_answers_are_all_wrong_prove_nothing() -> None:
     answers = np.tile(np.array([[0.6, 0.4]], np.float32), (100, 1))
-    assert thresholds.provable(answers, np.ones(100, np.int64)) == 0
+    assert thresholds.provable(answers, np.ones(100, np.int64), 0.8) == 0
+
+
+def test_what_is_proven_instead_is_below_what_was_asked_for() -> None:
+    """A higher precision may be proven where a lower one is not: its test leaves out the few surest tracks."""
+    levels = np.concatenate([np.full(12, 0.97), np.full(60, 0.75)]).astype(np.float32)
+    answers, labels = np.stack([levels, 1 - levels], axis=1), np.zeros(72, np.int64)
+    labels[:2] = 1
+    assert min(thresholds.fit(answers, labels, 0.8)) > 1
+    assert min(thresholds.fit(answers, labels, 0.85)) <= 1
+    assert thresholds.provable(answers, labels, 0.8) < 0.8
 
 
 def test_an_easy_frequent_genre_proves_nothing_about_rare_ones() -> None:

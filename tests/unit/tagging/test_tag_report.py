@@ -37,11 +37,8 @@ def test_a_threshold_of_zero_is_not_named(
 @pytest.mark.parametrize(
     ("provable", "expected"),
     [
-        (
-            0.35,
-            "so every file is unknown: min_precision=0.35 names some, 0 names all without a promise; a better model",
-        ),
-        (0.0, "so every file is unknown: they prove none, 0 names all without a promise; a better model"),
+        (0.35, "so every file is unknown: min_precision=0.35 names some, min_precision=0 names all without a promise"),
+        (0.0, "so every file is unknown: no lower one is proven either, min_precision=0 names all without a promise"),
     ],
 )
 def test_where_every_file_is_unknown_the_way_out_is_a_number(
