@@ -200,8 +200,8 @@ def test_a_trial_in_two_processes_on_machines_that_are_too_small(tmp_path: Path)
 def tracks_in(cache: Path) -> set[str]:
     """Return the tracks whose clips are in the only copy of a machine."""
     (copy,) = cache.glob("features-*")
-    tables = [pa.ipc.open_file(copy / f"{split}.tracks").read_all() for split in ("train", "valid")]
-    return {track for table in tables for track in table.filter(table["here"])["track_id"].to_pylist()}
+    table = pa.ipc.open_file(copy / "tracks").read_all()
+    return set(table.filter(table["here"])["track_id"].to_pylist())
 
 
 def losses(home: Path) -> list[float]:
