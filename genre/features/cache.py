@@ -76,7 +76,7 @@ class ClipCache:
         folder = cache_folder.of(self.settings)
         with cache_folder.using(folder):
             if not (folder / self._name / cache_folder.HEADER).exists():
-                cache_folder.check_size(folder, self._size(), self.settings.max_gb, str(self.features.folder))
+                cache_folder.check_size(folder, self.size(), self.settings.max_gb, str(self.features.folder))
 
     @property
     def _copied(self) -> tuple[Features, tuple[str, ...]]:
@@ -94,8 +94,8 @@ class ClipCache:
             return tracks, np.ones(sum(map(len, tracks.values())), dtype=bool)
         return tracks, np.concatenate([self.share.holds(each) for each in tracks.values()])
 
-    def _size(self) -> int:
-        """Return the bytes of the clips with their levels and peaks."""
+    def size(self) -> int:
+        """Return the bytes that the copy takes: clips, their levels and peaks."""
         tracks, here = self._tracks()
         clips = np.concatenate([np.zeros(0, np.int64), *(each["clips"].to_numpy() for each in tracks.values())])
         shape = self.features.shape
@@ -143,7 +143,7 @@ class ClipCache:
         """Copy the clips to `folder`, where this process holds the lock."""
         self._check_unchanged()
         shutil.rmtree(folder / self._name, ignore_errors=True)  # a copy that was altered
-        size = self._size()
+        size = self.size()
         cache_folder.make_room(folder, size, self.settings.max_gb, str(self.features.folder))
         if size > _WORTH_A_MESSAGE:
             report(f"copying {size / 1e9:.1f} GB of features to {folder}")

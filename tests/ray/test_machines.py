@@ -23,6 +23,8 @@ from ray.cluster_utils import Cluster
 from running import ENVIRONMENT, SETTINGS, command, job, make_home
 
 from genre.features import Features
+from genre.features.cache import ClipCache
+from genre.settings import CacheSettings
 from genre.storage import Location
 from ray_jobs.prepare import prepare  # sets what Ray reads when it is imported
 
@@ -147,7 +149,7 @@ def test_machines_that_are_too_small_keep_a_share_each(tmp_path: Path) -> None:
     """The copy of all clips is larger than `cache.max_gb`. The training is killed and resumed."""
     home, epochs = make_home(tmp_path), 12
     features = Features.open(Location.of(home / "out/features"))
-    size = sum(features.clip_count(split) for split in ("train", "valid")) * features.shape.bytes
+    size = ClipCache.of(features, CacheSettings()).size()
     settings = SETTINGS["train"] | {"epochs": epochs, "learning_rate": 0.001, "dtype": "fp32", "workers": 2}
     configuration = yaml.safe_load((home / "run.yaml").read_text()) | {"train": settings}
     (home / "run.yaml").write_text(yaml.safe_dump(configuration | {"cache": {"max_gb": 0.7 * size / 1e9}}))
@@ -182,7 +184,7 @@ def test_a_trial_in_two_processes_on_machines_that_are_too_small(tmp_path: Path)
     """Each process of the trial keeps a share of the clips, on a machine of its own."""
     home = make_home(tmp_path)
     features = Features.open(Location.of(home / "out/features"))
-    size = sum(features.clip_count(split) for split in ("train", "valid")) * features.shape.bytes
+    size = ClipCache.of(features, CacheSettings()).size()
     caches = [tmp_path / "cache0", tmp_path / "cache1"]
     settings = ["tune.architectures=[cnn]", "tune.workers_per_trial=2", f"cache.max_gb={0.7 * size / 1e9:.6f}"]
     with machines(env_vars={"GENRE_CACHE": str(caches[0])}) as cluster:

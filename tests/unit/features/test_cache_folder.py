@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from clip_features import SHAPE, copies, write_features
+from clip_features import copies, write_features
 
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Features, cache_folder
 from genre.features.cache import ClipCache
-from genre.features.clip_copy import BYTES_PER_BIN, BYTES_PER_CLIP
 from genre.settings import CacheSettings
 
 
@@ -36,8 +35,7 @@ def several(tmp_path: Path) -> list[Features]:
 
 
 def gigabytes(features: Features) -> float:
-    clips = sum(features.clip_count(split) for split in ("train", "valid"))
-    return clips * (SHAPE.bytes + BYTES_PER_BIN * SHAPE.bins + BYTES_PER_CLIP) / 1e9
+    return ClipCache.of(features, CacheSettings()).size() / 1e9
 
 
 def test_the_least_recently_used_copy_goes(several: list[Features], settings: CacheSettings) -> None:
