@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -43,8 +42,8 @@ class Models:
     """What the tag table and the report take from an ensemble."""
 
     addresses, classes = ["outputs/gtzan/models/resnet"], GENRES
-    models = (SimpleNamespace(weights="0" * 64, validation=None),)
-    calibration = Calibration(1.0, (0.6,) * len(GENRES), 0.8, 200)
+    weights = ("0" * 64,)
+    calibration = Calibration(1.0, (0.6,) * len(GENRES), 0.8, tracks=200)
 
 
 def path_of(number: int) -> str:
