@@ -192,18 +192,29 @@ class Trainer:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
     def _train_and_validate(self, epochs: range) -> Epoch:
-        """Train `epochs`, then validate; keep the weights if they are the best so far."""
+        """Train `epochs`, then validate; keep the weights if they are the best so far.
+
+        Of epochs with one macro F1, the one with the lowest loss is the best: a few validation tracks are soon all
+        correct, by weights that have learned little yet.
+        """
         started, number = time.perf_counter(), epochs[-1]
         passes = [self.train_epoch(epoch) for epoch in epochs]
         train_seconds = time.perf_counter() - started
         loss, scores = self._validate()
         if not math.isfinite(loss):
             raise TrainingError(f"the validation loss is {loss} after epoch {number}; lower train.learning_rate")
-        best = (self.history[-1].best_f1, self.history[-1].best_epoch) if self.history else None
-        if best is None or scores.f1 > best[0]:
+        if not self.history or (scores.f1, -loss) > self._best_score():
             self.best = copy.deepcopy(self.evaluated.state_dict())
             best = (scores.f1, number)
+        else:
+            best = (self.history[-1].best_f1, self.history[-1].best_epoch)
         return self._recorded(number, passes, started, train_seconds, best, loss, scores)
+
+    def _best_score(self) -> tuple[float, float]:
+        """Return macro F1 and negative loss of the best epoch in `history`."""
+        last = self.history[-1]
+        losses = [epoch.valid_loss for epoch in self.history if epoch.epoch == last.best_epoch]
+        return last.best_f1, -losses[0] if losses[0] is not None else -math.inf
 
     def _recorded(
         self,
@@ -270,8 +281,11 @@ class Trainer:
         return self.history[-1].epoch if self.history else 0
 
     def _out_of_patience(self) -> bool:
-        patience = self.settings.patience
-        return bool(patience and self.history and self._epochs_done() - self.history[-1].best_epoch >= patience)
+        """Whether macro F1 did not improve in the last `patience` epochs."""
+        if not self.settings.patience or not self.history:
+            return False
+        improved = next(epoch.epoch for epoch in self.history if epoch.valid_f1 == self.history[-1].best_f1)
+        return self._epochs_done() - improved >= self.settings.patience
 
 
 class Timed(Iterator[list[Tensor]]):

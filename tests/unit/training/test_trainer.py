@@ -18,6 +18,7 @@ from torch import nn
 
 from genre import architectures
 from genre.errors import ConfigError, TrainingError
+from genre.evaluation.metrics import Scores
 from genre.features.windows import Worker
 from genre.model.classifier import Classifier, predict
 from genre.settings import TrainSettings
@@ -233,7 +234,19 @@ def test_gradients_are_clipped() -> None:
 def test_it_stops_when_the_score_no_longer_improves() -> None:
     made = trainer(epochs=50, patience=2, learning_rate=1e-7)
     history = run(made)
-    assert len(history) == history[-1].best_epoch + 2 < 50
+    best = [epoch.valid_f1 for epoch in history].index(history[-1].best_f1) + 1
+    assert len(history) == best + 2 < 50
+
+
+def test_of_epochs_with_equal_scores_the_one_with_the_lowest_loss_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(epochs=5)
+    scores = [Scores(0.5, 0.5, 0.5, f1, {}) for f1 in (0.6, 0.8, 0.8, 0.8, 0.7)]
+    validations = iter(zip((0.5, 0.9, 0.4, 0.6, 0.1), scores, strict=True))
+    monkeypatch.setattr(made, "_validate", lambda: next(validations))
+    kept = [(epoch.best_epoch, epoch.best_f1, dict(made.best)) for epoch in made.run()]
+    assert [each[:2] for each in kept] == [(1, 0.6), (2, 0.8), (3, 0.8), (3, 0.8), (3, 0.8)]
+    assert same(kept[-1][2], kept[2][2])
+    assert not same(kept[2][2], kept[1][2])
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
