@@ -18,8 +18,9 @@ parts of 4,096 tracks, for the memory that a long table of tracks takes.
 - with --memory GB (root): cutting windows from a copy of twice that size in a memory cgroup, with reading as many
   blocks of the same size at random positions of the same file with as many requests at a time.
 
-`jobs` runs train, tune and evaluate on FOLDER, in a memory cgroup with --memory GB (root). It prints for each the wall
-time and the largest sum over all of its processes of anonymous and shared memory, each shared page counted once.
+`jobs` runs train, pretrain, tune, evaluate and evaluate with two folds on FOLDER, in a memory cgroup with --memory GB
+(root). It prints for each the wall time and the largest sum over all of its processes of anonymous and shared memory,
+each shared page counted once.
 """
 
 from __future__ import annotations
@@ -68,9 +69,12 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn": ("cnn", {}),
     "vgg19": ("vgg19", {}),
 }
-JOBS = {
-    "train": ["train.epochs=2", "architectures.cnn.width=4", "architectures.cnn.depth=3"],
+CNN = ["architecture=cnn", "architectures.cnn.width=4", "architectures.cnn.depth=3"]
+JOBS = {  # the name of the job and its settings
+    "train": ["train", *CNN, "train.epochs=2"],
+    "pretrain": ["pretrain", *CNN, "pretrain.epochs=1"],
     "tune": [
+        "tune",
         "tune.architectures=[cnn, crnn]",
         "tune.trials=1",
         "tune.seeds=1",
@@ -78,7 +82,8 @@ JOBS = {
         "architectures.cnn.width=4",
         "architectures.crnn.width=4",
     ],
-    "evaluate": [],
+    "evaluate": ["evaluate"],
+    "folds": ["evaluate", "evaluate.folds=2"],
 }
 SHORT = ["train.windows_per_clip=1", "train.eval_windows=1", "train.window_seconds=3", "train.batch_size=64"]
 
@@ -241,8 +246,9 @@ def jobs(folder: Path, memory_gb: float, names: list[str]) -> None:
     print("| job | clips | seconds | anonymous and shared, MiB | of the driver |\n|---|---:|---:|---:|---:|")
     shutil.rmtree(folder / "cache", ignore_errors=True)
     for name in names:
-        command = [sys.executable, "-m", f"ray_jobs.{name}", f"output={folder}", f"cache.folder={folder / 'cache'}"]
-        settings = [*SHORT, *JOBS[name], "tune.robustness=false", "cluster.cpus=2", "cluster.object_store_mb=500"]
+        job_name, *own = JOBS[name]
+        command = [sys.executable, "-m", f"ray_jobs.{job_name}", f"output={folder}", f"cache.folder={folder / 'cache'}"]
+        settings = [*SHORT, *own, "tune.robustness=false", "cluster.cpus=2", "cluster.object_store_mb=500"]
         started = time.perf_counter()
         with processes.memory_limit(memory_gb):
             job = subprocess.Popen([*command, *settings], cwd=REPOSITORY)

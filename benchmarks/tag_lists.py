@@ -4,7 +4,8 @@
 
 Makes up a collection of tracks of four minutes with ten genres: half of them tagged by an earlier run, half in parts of
 a run that was killed before its end. The steps of the job follow: which files are pending, what is known of them, the
-final tables, the printed counts, and a run that finds nothing to do. Peak memory is that of the process so far.
+final tables, the printed counts, a run that finds nothing to do, and the embeddings. Peak memory is that of the process
+so far.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from genre import corpora, memory
 from genre.corpora import AudioFile
 from genre.model.calibration import Calibration
 from genre.model.saved_model import SavedEnsemble
+from genre.retrieval import embedding_table
+from genre.retrieval.nearest import nearest
 from genre.storage import Location
 from genre.tagging import audio_files, tag_rows
 from genre.tagging.tag_table import TagTable
@@ -118,6 +121,9 @@ def measure(folder: Location, rows: int) -> None:
     again = timed("open the table, finished", lambda: TagTable(folder, ensemble))
     timed("pending, finished", lambda: again.pending(files))
     timed("finish, nothing new", lambda: again.finish(files, Location.of("/music"), top_k=3))
+    embedded = timed("write the embeddings", lambda: embedding_table.write(folder.parent, ensemble, again.rows()))
+    query = next(embedded.blocks())[0]
+    timed("nearest of a query", lambda: nearest(embedded.blocks(), query, 20))
     renamed = files.set_column(2, "modified", pa.array(np.arange(rows, dtype=np.float64)))
     touched = timed("pending, all touched", lambda: again.pending(renamed))
     timed("known contents of all", lambda: again.known(touched))

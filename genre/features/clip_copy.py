@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from genre.arrays import Bools, Bytes, Ints
 from genre.features.cache_folder import HEADER
 from genre.features.clips import ClipIndex, Clips, check_no_nulls, check_peaks, spectrograms_of
-from genre.features.columns import combined
+from genre.features.columns import RowIndex, combined
 from genre.features.folder import Features, prepared_again
 from genre.features.mapped import MappedFile
 from genre.features.schema import Shape
@@ -47,7 +47,7 @@ class CopyWriter:
         self._sizes = {split: len(tracks) for split, tracks in splits.items()}
         self._source = str(features.folder)
         copied = self._tracks.filter(pa.array(here))
-        self._ids, self._parts = combined(copied["track_id"]), combined(copied["part"])
+        self._rows, self._parts = RowIndex(combined(copied["track_id"])), combined(copied["part"])
         counts = self._tracks["clips"].to_numpy().astype(np.int64) * here
         self._index = ClipIndex(self._source, counts[here])
         self._peaks = np.full(len(self._index), np.nan, dtype=np.float32)
@@ -91,7 +91,7 @@ class CopyWriter:
         `ArtifactError` when one is unknown, or a clip is repeated.
         """
         check_no_nulls(f"{self._source}: {file}", rows)
-        track = pc.index_in(rows["track_id"].cast(pa.string()), value_set=self._ids)
+        track = self._rows.find(rows["track_id"].cast(pa.string()))
         is_here = pc.and_(track.is_valid(), pc.fill_null(pc.equal(self._parts.take(track), file), True))
         chosen = np.flatnonzero(is_here.to_numpy(zero_copy_only=False))
         tracks, numbers = track.take(pa.array(chosen)).to_numpy(), rows["clip"].to_numpy()[chosen].astype(np.int64)
