@@ -18,7 +18,7 @@ from torch import nn
 
 from genre import architectures
 from genre.errors import ConfigError, TrainingError
-from genre.evaluation.metrics import Scores
+from genre.evaluation import metrics
 from genre.features.windows import Worker
 from genre.model.classifier import Classifier, predict
 from genre.settings import TrainSettings
@@ -240,7 +240,8 @@ def test_it_stops_when_the_score_no_longer_improves() -> None:
 
 def test_of_epochs_with_equal_scores_the_one_with_the_lowest_loss_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     made = trainer(epochs=5)
-    scores = [Scores(0.5, 0.5, 0.5, f1, {}) for f1 in (0.6, 0.8, 0.8, 0.8, 0.7)]
+    all_right = metrics.scores(np.eye(CLASSES))
+    scores = [dataclasses.replace(all_right, f1=f1) for f1 in (0.6, 0.8, 0.8, 0.8, 0.7)]
     validations = iter(zip((0.5, 0.9, 0.4, 0.6, 0.1), scores, strict=True))
     monkeypatch.setattr(made, "_validate", lambda: next(validations))
     kept = [(epoch.best_epoch, epoch.best_f1, dict(made.best)) for epoch in made.run()]
