@@ -284,7 +284,9 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     """After an interruption, score the best trials so far on their validation tracks, in OUTPUT/leaderboard/so-far."""
     if not result.winners:
         return
-    cli.console().print("tune: interrupted; scoring the best trials so far, which Ctrl-C leaves out")
+    cli.console().print(
+        "tune: interrupted; now the best trials so far are scored; press Ctrl-C again to leave this out"
+    )
     config, features = runner.base, runner.cache.features.complete()
     if runner.first_fold is not None:
         features = features.of_fold(runner.first_fold)  # the networks learned from validation tracks of other folds
