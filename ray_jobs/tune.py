@@ -186,8 +186,11 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
     trials = slots.planned(folder, experiments, config.tune, runner.cache.features.manifest, plan)
     missing = slots.unsettled(trials, plan.minutes)
     if missing:
-        if len(missing) < len(trials):
-            cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
+        begun = sum(slot.record is not None and slot.record.epochs > 0 for slot in missing)
+        if len(missing) < len(trials) or begun:
+            resumed = f", {begun} {'is' if begun == 1 else 'are'} resumed" if begun else ""
+            ran = f"{len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before"
+            cli.console().print(f"search: {ran}{resumed}")
         if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
             runner.cache_clips()
         sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)

@@ -219,6 +219,7 @@ def test_a_truncated_list_of_checkpoints_costs_one_epoch_at_most(
     last = max(tmp_path.glob("runs/cnn/checkpoint_*-*"))
     (last / "state.pt").write_bytes((last / "state.pt").read_bytes()[:1000])
     errors = job("train", base, *settings).stderr
+    assert ", resuming after the last epoch that ended" in errors
     assert "epoch   1/" not in errors
     assert history(tmp_path) == history(undisturbed)  # to the last bit
 
