@@ -41,7 +41,7 @@ def judge(
 ) -> Board:
     """Score every saved model once on `split` of the features.
 
-    Those with the configured settings only (`SavedRuns.default_of`) come last and are no part of the ensemble. With
+    Models with the configured settings (`SavedRuns.default_of`) come last and are not in the ensemble. With
     `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
     classical baseline, `seed` that of the configuration, `capacity` what the job may use. The board keeps `judged_from`
     if everything could be measured. No clip enters this process.

@@ -48,11 +48,11 @@ def score(
     capacity: Capacity,
     seed: int,
 ) -> Scored:
-    """Score all models on all machines, on a split, and the candidates to use on changed audio of it as well.
+    """Score all models on `split`, on all machines. With `changed`, also score the candidates on changed audio.
 
-    On the test split alone the nearest training tracks are looked up as well, since the other splits took part in
-    making the networks; `seed` draws them where they are too many. At the end the costs are measured, while nothing
-    else runs.
+    The nearest training tracks are looked up for the test split only, since the other splits took part in making the
+    networks; `seed` draws a sample of training tracks if there are too many. The costs are measured at the end, while
+    nothing else runs.
     """
     candidates = [runs for runs in saved if not runs.default_of]  # before the others
     folders, candidate_folders = _folders(saved), _folders(candidates)
