@@ -32,10 +32,11 @@ def run(config: Config) -> None:
     if ensemble.is_exported:
         raise ConfigError(f"{model}: an exported file gives no embeddings; name the folder it was made from")
     ensemble.check_weights()
-    files, output = audio_files.list_files(config.inputs), Location.of(config.output)
-    with lease.held(config.output, "embed"):
+    song, output = audio_files.single_file(config.inputs), Location.of(config.output)
+    with lease.held(config.output, "embed"):  # before the files are listed, which may take minutes
+        files = audio_files.list_files(config.inputs)
         table = TagTable(output / "tags", ensemble, embeds=True, clips=config.embed.clips)
-        rows = tag.tag_pending(config, ensemble, table, files, audio_files.single_file(config.inputs))
+        rows = tag.tag_pending(config, ensemble, table, files, song)
         tag.check_any_readable(rows, table.folder / "failures.csv")
         written = embedding_table.write(output / "embeddings", ensemble, table.rows())
         clips = embedding_table.write_clips(output / "embeddings", ensemble, table.rows()) if config.embed.clips else 0

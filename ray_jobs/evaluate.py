@@ -28,6 +28,7 @@ from genre.training import experiment
 from ray_jobs.engine import cli, cluster
 from ray_jobs.scoring import judging
 from ray_jobs.scoring.cross_validation import CrossValidation
+from ray_jobs.scoring.scores import JudgedSplit
 
 
 def run(config: Config) -> None:
@@ -58,7 +59,8 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     names, output = ", ".join(runs.name for runs in saved), Location.of(config.output)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {features.folder}")
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
-        board = judging.judge(features, config.evaluate.split, saved, config.seed, capacity, device=config.device)
+        on = JudgedSplit(features, config.evaluate.split, config.seed, capacity, config.device)
+        board = judging.judge(on, saved)
         judging.publish(board, output / "evaluation", [])
 
 

@@ -66,8 +66,8 @@ def run(config: Config) -> None:
         return
     labels = genre_writing.labels_of(Location.of(config.output) / "features") if writes_genres else None
     ensemble.check_weights()
-    files = audio_files.list_files(config.inputs)
-    with lease.held(config.output, "tag"):
+    with lease.held(config.output, "tag"):  # before the files are listed, which may take minutes
+        files = audio_files.list_files(config.inputs)
         table = TagTable(Location.of(config.output) / "tags", ensemble)
         rows = tag_pending(config, ensemble, table, files, song)
         if labels is not None:

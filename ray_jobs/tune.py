@@ -16,10 +16,12 @@ import ray
 
 from genre import lease
 from genre.errors import TrainingError
+from genre.evaluation.baseline import Baseline
 from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
-from genre.report import Search
+from genre.features.recipe import Recipe
+from genre.report import Board, Search
 from genre.settings import Config, TuneSettings
 from genre.storage import Location
 from genre.training import experiment
@@ -28,6 +30,8 @@ from genre.wording import plural
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.capacity import is_cluster
 from ray_jobs.scoring import judging
+from ray_jobs.scoring.robustness import ChangedAudio
+from ray_jobs.scoring.scores import JudgedSplit
 from ray_jobs.search import decision, finals, judged, results, samplers, slots, space, timing, tracking
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.decision import Decider, Decision
@@ -52,6 +56,22 @@ class SearchResult:
         """Architectures whose trial of the configured settings failed."""
         known = {default.architecture for default in self.defaults}
         return [best.architecture for best in self.winners if best.slot.number and best.architecture not in known]
+
+
+@dataclass(frozen=True)
+class EndedSearch:
+    """A search whose final trainings have ended."""
+
+    decider: Decider
+    decided: Decision
+    result: SearchResult
+    trained: Finals
+    started: float  # `time.monotonic`
+
+    @property
+    def seconds(self) -> float:
+        """The time since its start."""
+        return time.monotonic() - self.started
 
 
 def run(config: Config, known: Forecast | None = None) -> None:
@@ -85,32 +105,44 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         if trained.fold is not None:  # the baseline learns from what the networks learned from
             ray.cancel(baseline)
             baseline = judging.fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
-        key = judged.key_of(config, features, result.facts, trained, decided.failures)
-        board = judged.earlier(output / "leaderboard", key)
-        if board is not None:
-            ray.cancel(baseline)
-        else:
-            changed_tracks = decider.robustness_tracks(decided, time.monotonic() - started)
-            board = judging.judge(
-                features,
-                "test",
-                [*trained.saved, *trained.defaults],
-                config.seed,
-                capacity,
-                fitted=baseline,
-                search=result.facts,
-                decoding=config.decoding if changed_tracks else None,
-                changed_tracks=changed_tracks,
-                device=config.device,
-                judged_from=key if changed_tracks == decided.robustness_tracks else "",
-            )
-            board.notes.extend(_notes(config.tune, trained, changed_tracks, time.monotonic() - started))
-            board.missing.update(
-                decided.failures | results.missing(result.facts, _saved(config, result.winners, trained))
-            )
+        on = JudgedSplit(features, "test", config.seed, capacity, config.device)
+        board = _judged(config, on, EndedSearch(decider, decided, result, trained, started), baseline)
     judging.publish(board, output / "leaderboard", trained.saved)
     for saved in trained.saved:
         finals.keep_best(saved, output / "models" / saved.name)
+
+
+def _judged(config: Config, on: JudgedSplit, search: EndedSearch, fitted: ray.ObjectRef[Baseline]) -> Board:
+    """Return the board of the final models: that of an earlier run, where it was made from the same."""
+    key = judged.key_of(config, on.features, search.result.facts, search.trained, search.decided.failures)
+    earlier = judged.earlier(Location.of(config.output) / "leaderboard", key)
+    if earlier is not None:
+        ray.cancel(fitted)
+        return earlier
+    count = search.decider.robustness_tracks(search.decided, search.seconds)
+    changed = _changed_audio(config, on.features, count) if count else None
+    board = judging.judge(
+        on,
+        [*search.trained.saved, *search.trained.defaults],
+        fitted,
+        search.result.facts,
+        changed,
+        key if count == search.decided.robustness_tracks else "",
+    )
+    if count and changed is None:
+        board.notes.append(
+            "Robustness was not measured: the spectrograms are precomputed, and there is no audio to change."
+        )
+    board.notes.extend(_notes(config.tune, search.trained, count, search.seconds))
+    with_model = _saved(config, search.result.winners, search.trained)
+    board.missing.update(search.decided.failures | results.missing(search.result.facts, with_model))
+    return board
+
+
+def _changed_audio(config: Config, features: Features, count: int) -> ChangedAudio | None:
+    """Draw about `count` test tracks, to be scored on changed audio; None for precomputed spectrograms."""
+    recipe = Recipe.from_settings(features.manifest.settings, config.decoding)
+    return ChangedAudio.sample(features.tracks("test"), count, config.seed, recipe) if recipe else None
 
 
 def _notes(settings: TuneSettings, trained: Finals, changed_tracks: int, seconds: float) -> list[str]:
@@ -260,9 +292,8 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     saved = [
         finals.best_epoch(runner, winner, output / "tune" / "so-far" / winner.architecture) for winner in result.winners
     ]
-    board = judging.judge(
-        features, "valid", saved, config.seed, runner.resources.capacity, search=result.facts, device=config.device
-    )
+    on = JudgedSplit(features, "valid", config.seed, runner.resources.capacity, config.device)
+    board = judging.judge(on, saved, search=result.facts)
     board.notes.append("The search was interrupted: these are the best trials so far.")
     if runner.first_fold is not None:
         board.notes.append(

@@ -81,8 +81,9 @@ def autoscaled(
     """Start a cluster with no machine but its head; end all its processes on leaving.
 
     `types` are the node types that the autoscaler may start, such as `{"cpu": {"resources": {"CPU": 2},
-    "max_workers": 4}}`. A machine joins `boot_seconds` after it was asked for. One that is idle for `idle_minutes` is
-    ended. `variables` are added to the environment of all nodes.
+    "max_workers": 4}}`; with `"node_config": {"refused": REASON}` it fails to start any. A machine joins
+    `boot_seconds` after it was asked for. One that is idle for `idle_minutes` is ended. `variables` are added to the
+    environment of all nodes.
     """
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets in it need a short path
     mark = secrets.token_hex(16)
@@ -110,6 +111,12 @@ class SlowNodes(node_provider.FakeMultiNodeProvider):  # type: ignore[misc]
         super().__init__(provider_config, cluster_name)
         _LateNode.boot_seconds = provider_config["boot_seconds"]
         ray._private.node.Node = _LateNode  # that of this process, the autoscaler
+
+    def create_node_with_resources_and_labels(self, node_config: dict[str, Any], *arguments: Any) -> None:
+        """Start a machine. Raises an error for a type that the cloud refuses."""
+        if reason := node_config.get("refused"):
+            raise RuntimeError(reason)
+        super().create_node_with_resources_and_labels(node_config, *arguments)
 
     def non_terminated_nodes(self, tag_filters: dict[str, str]) -> list[str]:
         """Return the machines that are up or boot, as a cloud does.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 import pyarrow as pa
@@ -12,11 +13,13 @@ import pyarrow as pa
 from genre import corpora
 from genre.corpora import MISSING
 from genre.errors import ConfigError
+from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
 
 FILES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.float64())])
 STDIN = "-"  # as `inputs`
 _BATCH = 10_000  # files that are objects at a time
+_REQUESTS = 64  # at a time, to the storage of listed files
 
 
 class FileRow(TypedDict):
@@ -48,7 +51,11 @@ def list_files(inputs: str) -> pa.Table:
 def _listed(paths: bytes) -> pa.Table:
     """Return the audio files at these paths, each once. Folders and other files, as `find` lists them, are skipped."""
     texts = dict.fromkeys(os.fsdecode(path) for path in paths.split(b"\0") if path)
-    rows = [row for text in texts if corpora.is_audio(os.path.basename(text)) and (row := _listed_row(text))]
+    audio = [text for text in texts if corpora.is_audio(os.path.basename(text))]
+    steps = range(0, len(audio), max(1, -(-len(audio) // _REQUESTS)))
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        parts = pool.map(lambda begin: list(map(_listed_row, audio[begin : begin + steps.step])), steps)
+        rows = [row for part in parts for row in part if row]
     if not rows:
         found = f"found {len(texts)} paths, of which none is an audio file" if texts else "found nothing"
         raise ConfigError(f"inputs={STDIN} reads paths that end in a NUL: find FOLDER -print0 | genre tag -; {found}")
@@ -56,18 +63,23 @@ def _listed(paths: bytes) -> pa.Table:
 
 
 def _listed_row(text: str) -> FileRow | None:
-    """Return the row of a listed file, with the size MISSING if there is none; None for a folder."""
+    """Return the row of a listed file, with the size MISSING if there is none; None for a folder.
+
+    Raises `StorageError` where the storage does not answer.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:  # Parquet cannot hold the name
         return {"path": os.fsencode(text).decode(errors="backslashreplace"), "size": MISSING, "modified": 0.0}
     location = Location.of(text)
-    if location.is_folder():
-        return None
-    try:
-        return file_row(location)
-    except FileNotFoundError:
-        return {"path": str(location), "size": MISSING, "modified": 0.0}
+
+    def look_up() -> FileRow | None:
+        try:
+            return None if location.is_folder() else file_row(location)
+        except FileNotFoundError:
+            return {"path": str(location), "size": MISSING, "modified": 0.0}
+
+    return retry(look_up, location, STORAGE_SECONDS)
 
 
 def single_file(inputs: str) -> Location | None:

@@ -23,6 +23,7 @@ Work = Callable[[pa.Table], pa.Table]
 _MIN_BLOCKS = 16  # number of blocks even of a small corpus, so that 16 CPUs can work on it
 MOST_QUEUED = 1000  # blocks in Ray's queue, and so the CPUs that a cluster without limits may start
 _THREAD_SECONDS = 10
+_WAIT_SECONDS = 5.0  # for a block, before a job may say what it waits for
 
 
 class Workers(contextlib.ExitStack):
@@ -69,8 +70,10 @@ def completed(
     queued = [start(number) for number in itertools.islice(numbers, most)]
     try:
         require(needed)
+        waiting = machines.Waiting([needed])
         while queued:
-            done, queued = ray.wait(queued)
+            done, queued = ray.wait(queued, timeout=_WAIT_SECONDS)
+            waiting.say()
             queued += [start(number) for number in itertools.islice(numbers, len(done))]
             for result in ray.get(done):
                 yield checked(result)

@@ -22,9 +22,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from genre import devices
 from genre.audio.isolation import portable
 from genre.errors import ConfigError, GenreError
+from ray_jobs.engine import cli
 
 Bundle = Mapping[str, float]  # what one process needs on a machine, such as {"CPU": 1, "GPU": 1}
 _POLL_SECONDS = 0.5
+_SAID_SECONDS = 30.0  # a machine takes one to five minutes to boot
 _SILENCE_SECONDS = 30.0  # without a report, the cluster has no autoscaler; one reports every 5 s
 _NO_AUTOSCALER_SECONDS = 2.0  # the same, where workers are up that no autoscaler started
 
@@ -52,10 +54,34 @@ def can_have(needed: Bundle) -> bool:
     """Return whether a machine with `needed` is up or can be started; the request may start it."""
     if slots(needed):
         return True
+    waiting = Waiting([needed])
     with _requested([needed]) as request:
         while (refused := request.is_refused()) is None:
+            waiting.say()
             time.sleep(_POLL_SECONDS)
     return not refused
+
+
+class Waiting:
+    """Says now and then that a job waits for machines, and which the cluster could not launch."""
+
+    def __init__(self, bundles: Sequence[Bundle]) -> None:
+        self._bundles, self._next = bundles, time.monotonic() + _SAID_SECONDS
+
+    def say(self) -> None:
+        """Print what the job waits for, unless it was said a moment ago or such machines are up."""
+        if time.monotonic() < self._next or slots(self._bundles[0]) >= len(self._bundles):
+            return
+        self._next = time.monotonic() + _SAID_SECONDS
+        text = f"waiting for a machine with room for {_described(self._bundles)}"
+        cli.console().print("; ".join([text, *launch_failures(_status())]))
+
+
+def launch_failures(status: GetClusterStatusReply) -> list[str]:
+    """Return a line for each type of machine that the cluster could not launch, as its autoscaler reports."""
+    types = {request.ray_node_type_name for request in status.autoscaling_state.failed_instance_requests}
+    # Ray 2.60 leaves the field `reason` empty
+    return [f"{kind} could not be launched, see monitor.log in Ray's logs on the head" for kind in sorted(types)]
 
 
 def start(bundles: Sequence[Bundle], setting: str) -> None:
@@ -64,8 +90,10 @@ def start(bundles: Sequence[Bundle], setting: str) -> None:
     Raises `ConfigError`, which begins with `setting`, when the cluster cannot start them, and `DeviceError` when
     torch does not see the GPU of one.
     """
+    waiting = Waiting(bundles)
     with _requested(bundles) as request:
         while not request.group.wait(_POLL_SECONDS):
+            waiting.say()
             if request.is_refused():
                 raise ConfigError(
                     f"{setting}: the cluster has no machines for {_described(bundles)} and cannot start them; it has "
@@ -96,9 +124,8 @@ class _Request:
         """Return whether the cluster cannot have machines for the request; None while this is not known."""
         if slots(self.bundles[0]) >= len(self.bundles):
             return False  # the machines are up and busy with another job
-        reply = GetClusterStatusReply()
-        reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
-        state, report = reply.cluster_resource_state, reply.autoscaling_state
+        status = _status()
+        state, report = status.cluster_resource_state, status.autoscaling_state
         if not self.version and self._is_in(state.pending_gang_resource_requests):
             self.version = state.cluster_resource_state_version
         seen = report.last_seen_cluster_resource_state_version
@@ -114,6 +141,12 @@ class _Request:
 
     def _is_in(self, requests: Sequence[object]) -> bool:
         return any(self.group.id.hex() in getattr(request, "details", "") for request in requests)
+
+
+def _status() -> GetClusterStatusReply:
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+    return reply
 
 
 @contextlib.contextmanager

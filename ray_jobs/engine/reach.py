@@ -22,6 +22,7 @@ from ray_jobs.engine import capacity, machines
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "lustre", "ceph", "gpfs", "beegfs", "gluster", "9p", "virtiofs")
 _MOUNTS = "/proc/self/mounts"
 _ANSWER_SECONDS = 120
+_TRIED_FILES = 16
 
 
 def is_submitted() -> bool:
@@ -39,10 +40,19 @@ def check_readable(address: str, setting: str) -> None:
 
 
 def check_seen(files: pa.Table, setting: str) -> None:
-    """Raise `ConfigError` unless every machine can read the first of `files` (path, size) whose size is known."""
-    first = pc.index(pc.not_equal(files["size"], MISSING), True).as_py()
-    if first >= 0:
-        check_readable(members.file_of(files["path"][first].as_py()), setting)
+    """Raise `ConfigError` unless every machine can read one of `files` (path, size), the first that this one finds.
+
+    A table may state the sizes of files that were deleted since, so a few of them are tried.
+    """
+    if not machines.others():
+        return
+    listed = files.filter(pc.not_equal(files["size"], MISSING)).slice(0, _TRIED_FILES)
+    for path in listed["path"].to_pylist():
+        address = members.file_of(path)
+        with contextlib.suppress(OSError):  # of the storage: the job itself tries again and reports it
+            if Location.of(address).exists():
+                check_readable(address, setting)
+                return
 
 
 def check_writable(output: str) -> None:

@@ -10,45 +10,35 @@ from genre import report
 from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
 from genre.features import Features
-from genre.features.recipe import Recipe
-from genre.report import JUDGED, Board, Judged, Search, cross_validation, entries, model_card
+from genre.report import JUDGED, Board, Search, cross_validation, entries, model_card
 from genre.report.entries import SavedRuns
-from genre.settings import DecodingSettings
 from genre.storage import Location
 from ray_jobs.engine import cli, printing
-from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.scoring import scores
 from ray_jobs.scoring.baseline import fit_baseline
 from ray_jobs.scoring.cross_validation import CrossValidation
 from ray_jobs.scoring.robustness import BASELINE, ChangedAudio
+from ray_jobs.scoring.scores import JudgedSplit
 
 __all__ = ["cross_validate", "fit_baseline", "judge", "publish"]
 
 
 def judge(
-    features: Features,
-    split: Judged,
+    on: JudgedSplit,
     saved: list[SavedRuns],
-    seed: int,
-    capacity: Capacity,
     fitted: ray.ObjectRef[Baseline] | None = None,
     search: Search | None = None,
-    decoding: DecodingSettings | None = None,
-    changed_tracks: int = 0,
-    device: str = "auto",
+    changed: ChangedAudio | None = None,
     judged_from: str = "",
 ) -> Board:
-    """Score every saved model once on `split` of the features.
+    """Score every saved model once on a split of the features.
 
-    Models with the configured settings (`SavedRuns.default_of`) come last and are not in the ensemble. With
-    `decoding`, about `changed_tracks` of its tracks (0: all) are scored on changed audio as well. `fitted` is the
-    classical baseline, `seed` that of the configuration, `capacity` what the job may use. The board keeps `judged_from`
-    if everything could be measured. No clip enters this process.
+    Models with the configured settings (`SavedRuns.default_of`) come last and are not in the ensemble. A sample of the
+    tracks is scored on `changed` audio as well. `fitted` is the classical baseline. The board keeps `judged_from` if
+    everything could be measured. No clip enters this process.
     """
-    recipe = Recipe.from_settings(features.manifest.settings, decoding) if decoding else None
-    audio = ChangedAudio.sample(features.tracks(split), changed_tracks, seed, recipe) if recipe else None
-    scored = scores.score(features, split, saved, fitted, audio, device, capacity, seed)
+    scored, features, split = scores.score(on, saved, fitted, changed), on.features, on.split
     f1 = scored.robustness
     rows = [
         entries.network(runs, scored.predictions[runs.name], scored.costs[runs.name], f1.get(runs.name, {}))
@@ -63,11 +53,9 @@ def judge(
         rows.append(entries.neighbours(scored.nearest))
     rows.append(entries.majority(features, split, saved))
     notes = [*scored.notes, *entries.unknown_artists(features)]
-    if decoding and recipe is None:
-        notes.append("Robustness was not measured: the spectrograms are precomputed, and there is no audio to change.")
     if split != "test":
         notes.append(f"These are scores on the {JUDGED[split]} tracks, which took part in making the models.")
-    board = entries.board(features, split, rows, seed, notes, search)
+    board = entries.board(features, split, rows, on.seed, notes, search)
     board.commands.extend(_commands(features))
     return replace(board, judged_from=judged_from if scored.is_complete else "")
 

@@ -15,6 +15,7 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
 from genre.features import Features, streaming
 from genre.model.card import ModelCard, read_card
+from genre.report import Judged
 from genre.report.entries import NearestTracks, SavedRuns
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
@@ -23,6 +24,17 @@ from ray_jobs.engine.tasks import POLL_SECONDS, collect
 from ray_jobs.scoring import predictions
 from ray_jobs.scoring.neighbours import Embedder
 from ray_jobs.scoring.robustness import BASELINE, ChangedAudio, Measurement, Scores
+
+
+@dataclass(frozen=True)
+class JudgedSplit:
+    """The tracks that models are scored on, and what the job may use for it."""
+
+    features: Features
+    split: Judged
+    seed: int  # of the configuration
+    capacity: Capacity
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -39,56 +51,55 @@ class Scored:
 
 
 def score(
-    features: Features,
-    split: str,
-    saved: Sequence[SavedRuns],
-    fitted: ray.ObjectRef[Baseline] | None,
-    changed: ChangedAudio | None,
-    device: str,
-    capacity: Capacity,
-    seed: int,
+    on: JudgedSplit, saved: Sequence[SavedRuns], fitted: ray.ObjectRef[Baseline] | None, changed: ChangedAudio | None
 ) -> Scored:
-    """Score all models on `split`, on all machines. With `changed`, also score the candidates on changed audio.
+    """Score all models and the baseline on a split. Also score the candidates on `changed` audio of it.
 
-    The nearest training tracks are looked up for the test split only, since the other splits took part in making the
-    networks; `seed` draws a sample of training tracks if there are too many. The costs are measured at the end, while
-    nothing else runs.
+    On the test split alone the nearest training tracks are looked up as well, since the other splits took part in
+    making the networks. At the end the costs are measured, while nothing else runs.
     """
     candidates = [runs for runs in saved if not runs.default_of]  # before the others
-    folders, candidate_folders = _folders(saved), _folders(candidates)
     measures = [] if fitted is None else [track_statistics.of_clips]
-    embedder = Embedder.best(candidates) if split == "test" else None
+    embedder = Embedder.best(candidates) if on.split == "test" else None
     embedded = embedder.folder if embedder else None
-    streamed = predictions.Stream(features, split, folders, measures, device, capacity, embedded).run()
+    streamed = predictions.Stream(
+        on.features, on.split, _folders(saved), measures, on.device, on.capacity, embedded
+    ).run()
     answers = _by_name(saved, streamed.probabilities)
-    notes: list[str] = []
-    is_complete = True
-    nearest: NearestTracks | None = None
+    nearest, notes = None, list[str]()
     if embedder and streamed.embeddings is not None:
-        nearest, notes = embedder.nearest(features, streamed.embeddings, seed, device, capacity)
-        is_complete = nearest is not None
-        streamed = replace(streamed, embeddings=None)  # which may be some GB
-    measurement = Measurement.start(changed, candidate_folders, fitted, capacity) if changed else None
+        nearest, notes = embedder.nearest(on.features, streamed.embeddings, on.seed, on.device, on.capacity)
+    is_complete = not notes
+    streamed = replace(streamed, embeddings=None)  # which may be some GB
+    measurement = Measurement.start(changed, _folders(candidates), fitted, on.capacity) if changed else None
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
-        baselines = collect([] if fitted is None else [fitted], progress, "fitting the baseline")
-        scored_baselines = [(each, each.predict(streamed.measures[0])) for each in baselines]
+        baseline = None
+        for each in collect([] if fitted is None else [fitted], progress, "fitting the baseline"):
+            baseline = each, each.predict(streamed.measures[0])
         f1: Scores = {}
         if measurement:
-            seeds = {runs.name: [card.facts["seed"] for card, _ in answers[runs.name]] for runs in candidates}
-            unchanged = [
-                *streamed.probabilities[: len(candidate_folders)],
-                *(probabilities for _, probabilities in scored_baselines),
-            ]
-            truth = features.labels(features.tracks(split)).to_numpy()
-            f1, robustness_notes, failed = measurement.finish(
-                truth, seeds, unchanged, BASELINE if baselines else "", progress
-            )
-            notes += robustness_notes
-            is_complete &= not failed
-        costs = measure_costs(saved, features, split, progress)
-    baseline = scored_baselines[0] if scored_baselines else None
+            models = {runs.name: answers[runs.name] for runs in candidates}
+            f1, left_out, failed = _changed_scores(measurement, on, models, baseline, progress)
+            notes, is_complete = notes + left_out, is_complete and not failed
+        costs = measure_costs(saved, on.features, on.split, progress)
     return Scored(answers, costs, baseline, nearest, f1, notes, is_complete)
+
+
+def _changed_scores(
+    measurement: Measurement,
+    on: JudgedSplit,
+    models: dict[str, list[tuple[ModelCard, Float32]]],
+    baseline: tuple[Baseline, Float32] | None,
+    progress: JobProgress,
+) -> tuple[Scores, list[str], bool]:
+    """Return the results of `Measurement.finish` for the candidates, `models`, and the baseline."""
+    seeds = {name: [card.facts["seed"] for card, _ in runs] for name, runs in models.items()}
+    unchanged = [probabilities for runs in models.values() for _, probabilities in runs]
+    if baseline:
+        unchanged.append(baseline[1])
+    truth = on.features.labels(on.features.tracks(on.split)).to_numpy()
+    return measurement.finish(truth, seeds, unchanged, BASELINE if baseline else "", progress)
 
 
 def _folders(saved: Sequence[SavedRuns]) -> list[Location]:

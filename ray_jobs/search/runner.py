@@ -92,17 +92,22 @@ class Runner:
                 failure_config=tune.FailureConfig(max_failures=exits.TRIES - 1),
             ),
         )
-        folders = {slot.log_name: slot.folder for slot in slots}
-        faults = []
-        for result in tuner.fit():
-            if result.error:
-                faults.append(exits.fault(output, result))
-                # by the path, since a trial that died at its start reported no configuration
-                folder = folders[result.path.rstrip("/").rsplit("/", 1)[-1]]
-                folder.end("crashed", failure=exits.reason(output, result))
-        for fault in filter(None, faults):
-            raise fault
+        _record_faults(output, slots, tuner.fit())
         return [slot.read() for slot in slots]
+
+
+def _record_faults(output: Location, slots: Sequence[Slot], trials: tune.ResultGrid) -> None:
+    """Record which trials crashed, and raise the first error of a storage or a GPU."""
+    folders = {slot.log_name: slot.folder for slot in slots}
+    faults = []
+    for trial in trials:
+        if trial.error:
+            faults.append(exits.fault(output, trial))
+            # by the path, since a trial that died at its start reported no configuration
+            folder = folders[trial.path.rstrip("/").rsplit("/", 1)[-1]]
+            folder.end("crashed", failure=exits.reason(output, trial))
+    for fault in filter(None, faults):
+        raise fault
 
 
 @ray.remote

@@ -43,6 +43,11 @@ def measure(
     `DeviceError` where torch sees no GPU, and `TrainingError` if no architecture can take a step.
     """
     concurrent = resources.concurrent_trials()  # first: if no trial fits, measuring would wait forever
+    if resources.most_trials() is None:
+        cli.console().print(
+            f"tune: planned for {plural(concurrent, 'training')} at a time, as many as fit on the machines that are "
+            "up; the cluster may start more: set tune.concurrent to what it can run"
+        )
     probe = _probe.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     running = {probe.remote(planned, workload, resources): name for name, planned in experiments.items()}
     measured: dict[str, Cost] = {}

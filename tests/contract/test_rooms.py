@@ -116,3 +116,16 @@ def test_a_room_lists_all_of_its_modules(package: str) -> None:
 
 def test_ray_jobs_holds_the_jobs_and_nothing_else() -> None:
     assert {path.stem for path in (REPOSITORY / "ray_jobs").glob("*.py")} == {"__init__", *jobs.JOBS}
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    """With its docstring at most 40 lines, and at most 8 parameters."""
+    refused = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
+                lines = node.end_lineno - node.lineno + 1
+                names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if lines > 40 or len(set(names) - {"self", "cls"}) > 8:
+                    refused.append(f"{module}.{node.name}: {lines} lines, {len(names)} parameters")
+    assert not refused

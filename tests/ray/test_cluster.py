@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import REPOSITORY
 from running import ENVIRONMENT
 
 from genre.errors import ConfigError
 from genre.settings import ClusterSettings
-from ray_jobs.engine import capacity, cluster, reach
+from ray_jobs.engine import capacity, cluster, machines, reach
 from ray_jobs.engine.capacity import Capacity
 
 
@@ -118,3 +119,15 @@ def test_a_cluster_may_grow_to_any_size_or_to_the_limits(monkeypatch: pytest.Mon
         limited.check_device("cuda")
     assert unlimited.gives_gpu("cuda")
     assert not unlimited.gives_gpu("cpu")
+
+
+def test_a_listed_file_that_was_deleted_since_refuses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table may state sizes of files that nobody has."""
+    asked: list[str] = []
+    monkeypatch.setattr(machines, "others", lambda: [("id", "worker")])
+    monkeypatch.setattr(reach, "check_readable", lambda address, setting: asked.append(address))
+    (tmp_path / "there.mp3").write_bytes(b"")
+    files = pa.table({"path": [str(tmp_path / "gone.mp3"), str(tmp_path / "there.mp3")], "size": [5, 5]})
+    reach.check_seen(files, "corpus.root")
+    reach.check_seen(files.slice(0, 1), "corpus.root")
+    assert asked == [str(tmp_path / "there.mp3")]

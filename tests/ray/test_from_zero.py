@@ -87,6 +87,7 @@ def test_tune_starts_a_machine_for_each_trial(home: Path, cluster: Autoscaled) -
     done = run("tune", home, cluster)
     assert done.code == 0, done.output
     assert done.machines >= 2  # and one for the baseline
+    assert "set tune.concurrent to what it can run" in done.output
     assert (Location.of(OUTPUT) / "leaderboard" / "leaderboard.html").exists()
 
 

@@ -135,6 +135,21 @@ def test_an_interrupt_while_machines_boot_leaves_none_reserved(home: Path, clust
     cluster.wait(lambda cluster: not reserved(cluster))
 
 
+def test_a_job_says_which_machines_cannot_be_launched(home: Path) -> None:
+    refused = {"resources": {"CPU": 1}, "max_workers": 1, "node_config": {"refused": "VcpuLimitExceeded"}}
+    with autoscaled({"cpu": refused}) as cluster:
+        job = start(cluster, "-m", "ray_jobs.prepare", f"--config={home / 'run.yaml'}", "output=s3://bucket/refused")
+        assert job.stdout is not None
+        line = next(line for line in job.stdout if "waiting for" in line)
+        job.send_signal(signal.SIGINT)
+        job.communicate()
+        assert "VcpuLimitExceeded" in cluster.log()
+    assert line == (
+        "waiting for a machine with room for 1 x (1 CPU); "
+        "cpu could not be launched, see monitor.log in Ray's logs on the head\n"
+    )
+
+
 def test_a_machine_without_a_gpu_decodes_for_one_that_has_it(home: Path, tmp_path: Path) -> None:
     """The GPU exists on paper only, so that the models compute on the CPU of its machine."""
     music, model = str(home / "music"), str(home / "model")

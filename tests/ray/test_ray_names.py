@@ -140,6 +140,7 @@ def test_the_state_of_the_autoscaler_has_the_fields_that_are_read() -> None:
     assert state.cluster_resource_state_version == report.last_seen_cluster_resource_state_version == 0
     for requests in (state.pending_gang_resource_requests, report.infeasible_gang_resource_requests):
         assert requests.add().details == ""
+    assert report.failed_instance_requests.add().ray_node_type_name == ""
     assert not report.pending_instances
     assert not report.pending_instance_requests
 
