@@ -1,7 +1,7 @@
 """Turn a corpus into log-mel features: scan, decode, spectrogram, Parquet, in parallel on all workers.
 
-Write OUTPUT/features. After an interruption, or with new files, the same command does only what is missing. OUTPUT/scan
-keeps what the scan read of files, such as their tags; it may be deleted.
+Write OUTPUT/features. After an interruption, or with new files, the same command processes only what is missing.
+OUTPUT/scan keeps what the scan read of files, such as their tags; it may be deleted.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _report_copies(copies: DuplicateCounts, file: Location) -> None:
     if copies.near:
         parts.append(f"{plural(copies.near, 'track')} with the recording of another in another form")
     if copies.excluded:
-        parts.append(f"{copies.excluded} of them left out, because the published split has them in two parts")
+        parts.append(f"{copies.excluded} of them left out, because the published split puts them in two splits")
     if copies.of_several_genres:
         parts.append(f"{plural(copies.of_several_genres, 'set')} of copies with different genres")
     cli.console().print(f"prepare: {'; '.join(parts)}; see {file}")
