@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayActorError
 
 from genre import memory
 from genre.audio.isolation import portable
@@ -96,7 +97,7 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
     """
     decode = ray.remote(num_cpus=share, max_retries=-1)(decode_block)
     # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
-    actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(TaggingActor)
+    actor = ray.remote(num_cpus=0, num_gpus=1)(TaggingActor)
     taggers = Taggers(lambda: actor.remote(work, device), gpus)
     left = iter(range(work.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
@@ -117,7 +118,11 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
                 decoding.remove(done)
                 taggers.waiting.append(done)
                 continue
-            result = blocks.checked(ray.get(done))
+            try:
+                result = blocks.checked(ray.get(done))
+            except RayActorError:
+                taggers.replace(done)
+                continue
             if taggers.have_named(done):
                 yield result
     finally:
@@ -130,14 +135,14 @@ class Taggers:
     """Actors that name decoded blocks: one, and another whenever blocks wait because all are busy, up to `most`.
 
     They start one at a time, and a block goes only to an actor that is ready: Ray does not say that a cluster will
-    never have the GPU of an actor.
+    never have the GPU of an actor. Ray does not restart one that dies, because the GPU may be given to another first.
     """
 
     def __init__(self, start: Callable[[], Any], most: int) -> None:
         self._start, self._most = start, most
         self._starting: dict[ray.ObjectRef[Any], Any] = {}  # at most one actor, by its call of `load`
         self._ready: list[Any] = []
-        self._naming: dict[ray.ObjectRef[Any], Any] = {}  # actors by their calls of `name`
+        self._naming: dict[ray.ObjectRef[Any], tuple[Any, ray.ObjectRef[Any]]] = {}  # actor and block of each call
         self.waiting: deque[ray.ObjectRef[Any]] = deque()  # decoded blocks
 
     @property
@@ -153,7 +158,8 @@ class Taggers:
     def assign(self) -> None:
         """Give the blocks that wait to the actors that are ready, and start an actor where blocks are left."""
         while self.waiting and (free := self._least_busy()):
-            self._naming[free.name.remote(self.waiting.popleft())] = free
+            block = self.waiting.popleft()
+            self._naming[free.name.remote(block)] = (free, block)
         if not self._starting and len(self._ready) < self._most and (self.waiting or not self._ready):
             actor = self._start()
             self._starting[actor.load.remote()] = actor
@@ -166,6 +172,14 @@ class Taggers:
         del self._naming[call]
         return True
 
+    def replace(self, call: ray.ObjectRef[Any]) -> None:
+        """Give up the actor of a call that failed because it died: its blocks wait for another."""
+        lost = self._starting.pop(call) if call in self._starting else self._naming[call][0]
+        self.waiting.extend(block for actor, block in self._naming.values() if actor is lost)
+        self._naming = {call: given for call, given in self._naming.items() if given[0] is not lost}
+        self._ready = [actor for actor in self._ready if actor is not lost]
+        ray.kill(lost)  # it may only have been out of reach
+
     def kill(self) -> None:
         """End all actors, and the request for one that has not started."""
         for actor in [*self._ready, *self._starting.values()]:
@@ -173,7 +187,7 @@ class Taggers:
 
     def _least_busy(self) -> Any:
         """Return the ready actor with the fewest blocks; None if each has enough."""
-        busy = list(self._naming.values())
+        busy = [actor for actor, _ in self._naming.values()]
         actor = min(self._ready, key=busy.count, default=None)
         return actor if busy.count(actor) < _BLOCKS_PER_ACTOR else None
 

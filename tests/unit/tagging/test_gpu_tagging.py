@@ -65,6 +65,29 @@ def test_a_block_goes_only_to_an_actor_that_is_ready(taggers: Taggers, actors: l
     assert not taggers.have_blocks
 
 
+def test_the_blocks_of_an_actor_that_died_are_named_by_the_next(
+    taggers: Taggers, actors: list[Actor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one gets the GPU as soon as it is free. One that dies while it loads the models is replaced as well."""
+    killed: list[Any] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    taggers.assign()
+    taggers.replace(taggers.calls[0])
+    decoded: list[Any] = ["a", "b", "c"]
+    taggers.waiting.extend(decoded)
+    taggers.assign()
+    taggers.have_named(taggers.calls[0])
+    taggers.assign()
+    taggers.replace(taggers.calls[0])
+    assert killed == actors[:2]
+    assert not taggers.have_named(taggers.calls[0])
+    while taggers.have_blocks:
+        taggers.assign()
+        assert taggers.have_named(taggers.calls[0])
+    assert actors[1].blocks == ["a", "b"]
+    assert actors[2].blocks == ["c", "a", "b"]
+
+
 def test_another_actor_starts_when_blocks_wait_and_none_is_starting(taggers: Taggers, actors: list[Actor]) -> None:
     def started_after(waiting: int) -> int:
         taggers.waiting.extend(waiting * [block])
