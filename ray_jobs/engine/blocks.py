@@ -23,7 +23,7 @@ Work = Callable[[pa.Table], pa.Table]
 _MIN_BLOCKS = 16  # number of blocks even of a small corpus, so that 16 CPUs can work on it
 MOST_CPUS = 1000  # for which blocks are in Ray's queue, and so those that a cluster without limits may start
 _THREAD_SECONDS = 10
-_WAIT_SECONDS = 5.0  # for a block, before a job may say what it waits for
+WAIT_SECONDS = 5.0  # for a block, before a job may say what it waits for
 
 
 class Workers(contextlib.ExitStack):
@@ -72,7 +72,7 @@ def completed(
         require(needed)
         waiting = machines.Waiting([needed])
         while queued:
-            done, queued = ray.wait(queued, timeout=_WAIT_SECONDS)
+            done, queued = ray.wait(queued, timeout=WAIT_SECONDS)
             waiting.say()
             queued += [start(number) for number in itertools.islice(numbers, len(done))]
             for result in ray.get(done):

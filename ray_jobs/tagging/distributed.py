@@ -101,7 +101,7 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
     taggers = Taggers(lambda: actor.remote(work, device), gpus)
     left = iter(range(work.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
-    is_checked = False
+    is_checked, waiting = False, machines.Waiting([{"GPU": 1}])
     try:
         while True:
             room = min(workers, 2 * workers - len(taggers.waiting)) - len(decoding)
@@ -113,7 +113,7 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
                 is_checked = True
             if not (decoding or taggers.have_blocks):
                 return
-            ((done,), _) = ray.wait([*taggers.calls, *decoding])
+            done = _first_ended([*taggers.calls, *decoding], waiting)
             if done in decoding:
                 decoding.remove(done)
                 taggers.waiting.append(done)
@@ -129,6 +129,15 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
         for task in decoding:
             ray.cancel(task)
         taggers.kill()
+
+
+def _first_ended(calls: list[ray.ObjectRef[Any]], waiting: machines.Waiting) -> ray.ObjectRef[Any]:
+    """Wait until one of `calls` has ended, and return it."""
+    while True:
+        ended, _ = ray.wait(calls, timeout=blocks.WAIT_SECONDS)
+        waiting.say()
+        if ended:
+            return ended[0]
 
 
 class Taggers:
