@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ray
 
 from genre import lease
 from genre.errors import TrainingError
-from genre.evaluation.baseline import Baseline
 from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
@@ -40,6 +40,9 @@ from ray_jobs.search.plan import Plan
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.results import Winner
 from ray_jobs.search.runner import Runner
+
+if TYPE_CHECKING:  # it imports scikit-learn, and a light install is to miss torch first
+    from genre.evaluation.baseline import Baseline
 
 
 @dataclass(frozen=True)

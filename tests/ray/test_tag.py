@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from conftest import REPOSITORY
+from library import tone
 from saving import CLASSES, save_model, song
 from tag_jobs import rows, run
 
@@ -116,6 +119,50 @@ def test_paths_from_find_are_tagged(
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(paths)))
         assert run("-", *settings) == cli.WRONG_USE
         assert message in capsys.readouterr().err
+
+
+def test_a_disk_that_is_away_takes_no_row_out_of_the_tables(
+    model: str, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its mount point is empty then. What was deleted or moved is gone, with its folder or without."""
+    disk, album = music / "disk", music / "artist/album"
+    for number, folder in enumerate((disk / "a", disk / "b", album)):
+        tone(folder / "song.flac", seed=10 + number, seconds=2)
+    settings = (f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0")
+    table = tmp_path / "out/tags/tags.csv"
+
+    def names() -> list[str]:
+        return [os.path.relpath(row["path"], music) for row in rows(table)]
+
+    assert run(str(music), *settings) == 0
+    before = {path: path.read_bytes() for path in table.parent.iterdir()}
+    listed = "".join(f"{row['path']}\0" for row in rows(table)).encode()
+    os.rename(disk, tmp_path / "away")
+    for found, message in (
+        (None, f"{disk} is empty or denied, and files below it were tagged earlier; mount its disk"),
+        (listed, f"{disk}/a/song.flac, which was tagged earlier, is away, and {disk}/a is missing or empty; mount it"),
+    ):
+        disk.mkdir(exist_ok=True)
+        (music / "new.flac").write_bytes((music / "0.flac").read_bytes())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(found or b"")))
+        capsys.readouterr()
+        assert run("-" if found else str(music), *settings) == 1
+        assert message in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in table.parent.iterdir()} == before
+    disk.rmdir()
+    os.rename(tmp_path / "away", disk)
+    shutil.rmtree(disk / "b")
+    (music / "new.flac").unlink()
+    (music / "1.flac").unlink()
+    os.rename(album, music / "moved")
+    (music / "artist/cover.jpg").touch()
+    capsys.readouterr()
+    assert run(str(music), *settings) == 0
+    assert names() == ["0.flac", "2.flac", "disk/a/song.flac", "moved/song.flac"]
+    (music / "0.flac").unlink()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(music / "0.flac") + b"\0")))
+    assert run("-", *settings) == 1  # the only file of the list could not be read
+    assert names() == ["2.flac", "disk/a/song.flac", "moved/song.flac"]
 
 
 @pytest.mark.parametrize(
