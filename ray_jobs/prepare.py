@@ -20,7 +20,7 @@ from genre.features import balance, duplicates
 from genre.features.columns import combined
 from genre.features.finishing import finish
 from genre.features.ledger import Ledger, select_for_comparison, select_pending, with_earlier_times
-from genre.features.manifest import Counts, DuplicateCounts, Manifest
+from genre.features.manifest import FILE, Counts, DuplicateCounts, Manifest, read
 from genre.features.preparation import compare
 from genre.features.recipe import Recipe
 from genre.features.scan import check_present, scan
@@ -58,12 +58,13 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
         )
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = scan(config.corpus, cli.console().print, output / "scan")
-    number = ledger.next_run()
+    number, earlier = ledger.next_run(), _labelled(folder)
     with workers or Workers(config.cluster, config.output) as workers:
         # lists of outcomes and of pending tracks have no names here: their memory is free before tables are written
         scanned, kept = _read(scanned, config.prepare, ledger, number, workers)
     manifest = finish(ledger, scanned, config.corpus, cli.command_line())
     _report(manifest.counts, folder, time.monotonic() - started)
+    _report_lost_labels(earlier, _labelled(folder))
     _report_splits(folder, config.corpus, drawn=manifest.split == "random")
     _report_denied(manifest.counts.reasons.get(Reason.DENIED, 0), kept)
     _check_rejects(manifest.counts, config.prepare, folder)
@@ -153,10 +154,29 @@ def _report(counts: Counts, folder: Location, seconds: float) -> None:
     )
     for reason, number in counts.reasons.items():
         console.print(f"  {number:>6} {reason}")
+    if counts.rejected:
+        console.print(f"prepare: each rejected file is in {folder / 'rejects.csv'}")
     if counts.unlabelled:
         console.print(f"prepare: {plural(counts.unlabelled, 'track')} without a genre, which training leaves out")
     if counts.duplicates.sets:
         _report_copies(counts.duplicates, folder / "duplicates.parquet")
+
+
+def _labelled(folder: Location) -> tuple[str, int]:
+    """Return the kind of corpus that `folder` was made of, and how many of its tracks have a genre; "" without one."""
+    if not (folder / FILE).exists():
+        return "", 0
+    made = Manifest.from_json(read(folder))
+    return str(made.corpus.get("kind", "")), made.counts.tracks - made.counts.unlabelled
+
+
+def _report_lost_labels(earlier: tuple[str, int], now: tuple[str, int]) -> None:
+    """Say where another kind of corpus knows fewer genres of the same music."""
+    if earlier[0] != now[0] and now[1] < earlier[1]:
+        cli.console().print(
+            f"prepare: {plural(now[1], 'track')} with a genre, where corpus.kind={earlier[0]} had {earlier[1]}; the "
+            "same prepare command as before brings them back"
+        )
 
 
 def _report_copies(copies: DuplicateCounts, file: Location) -> None:
