@@ -119,8 +119,8 @@ class TestAgain:
         in_turn(config)
         in_turn(config.model_copy(update={"corpus": CorpusSettings(kind="tags", root=str(music))}))
         assert (
-            "prepare: 0 tracks with a genre, where corpus.kind=folder had 18; the same prepare command as before brings "
-            "them back"
+            "prepare: 0 tracks with a genre, where corpus.kind=folder had 18; the same prepare command as before "
+            "brings them back"
         ) in capsys.readouterr().err
 
     def test_changed_files_are_decoded_again(self, music: Path, output: Path) -> None:
