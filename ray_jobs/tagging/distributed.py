@@ -132,9 +132,9 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
 
 
 def _first_ended(calls: list[ray.ObjectRef[Any]], waiting: machines.Waiting) -> ray.ObjectRef[Any]:
-    """Wait until one of `calls` has ended, and return it."""
+    """Wait until one of `calls` has ended, and return it. No decoded audio comes to this machine."""
     while True:
-        ended, _ = ray.wait(calls, timeout=blocks.WAIT_SECONDS)
+        ended, _ = ray.wait(calls, timeout=blocks.WAIT_SECONDS, fetch_local=False)
         waiting.say()
         if ended:
             return ended[0]
