@@ -51,7 +51,7 @@ def corrected(
     added = [correction for file, correction in corrections.items() if file not in listed]
     yield from (replace(correction, genre=names.name_of(correction.genre)) for correction in added)
     if report:
-        report(_described(changed, len(added), excluded, has_match=bool(matches)))
+        report(_described(changed, len(added), excluded, len(corrections)))
 
 
 class _Names:
@@ -68,13 +68,13 @@ class _Names:
         return genre if genre is None or genre in self._exact else self._names.get(fold(genre), genre)
 
 
-def _described(changed: int, added: int, excluded: int, *, has_match: bool) -> str:
+def _described(changed: int, added: int, excluded: int, rows: int) -> str:
     line = f"corrections: {plural(changed, 'genre')} changed, {plural(added, 'track')} added"
     if excluded:
-        line += f", {excluded} left out by the published split"
-    if not has_match:
-        line += "; none of the files is in this corpus"
-    return line
+        return f"{line}, {excluded} left out by the published split"
+    if changed or added:
+        return line
+    return f"{line}; the corpus has these genres already" if rows else f"{line}; the table gives no genre"
 
 
 def _read(address: str) -> dict[str, Track]:
