@@ -79,8 +79,8 @@ def jobs_page() -> str:
     for name, job in jobs.JOBS.items():
         explained = [row for row in rows if any(row[0] == key or row[0].startswith(f"{key}.") for key in job.settings)]
         parts += [f"## {name}", jobs.purpose(name), table(explained)]
-        if job.also:
-            parts.append(f"It also reads {', '.join(f'`{key}`' for key in job.also)}.")
+        if job.other_settings:
+            parts.append(f"It also reads {', '.join(f'`{key}`' for key in job.other_settings)}.")
     return "\n\n".join(parts)
 
 

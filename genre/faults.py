@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from pyarrow import fs
@@ -59,6 +59,31 @@ def is_fault(error: OSError, file: Location) -> bool:
     if error.errno is None:
         return not file.is_local and not _DAMAGED.search(str(error))
     return error.errno not in _OF_THE_FILE
+
+
+def find_away(files: Iterable[Location]) -> Location | None:
+    """Return the first of `files`, which existed and are missing now, whose folder is missing, empty or denied."""
+    for file in {str(file.parent): file for file in files}.values():
+        if is_fault(FileNotFoundError(), file):
+            return file
+    return None
+
+
+def find_emptied_folder(files: Iterable[Location]) -> str | None:
+    """Return a local folder that is empty or denied, and was above one of `files`, which are missing.
+
+    A mount point without its disk is such a folder. Of a folder that was deleted, the first one above it counts that
+    exists.
+    """
+    folders = {_first_existing(folder) for folder in {file.parent.path for file in files if file.is_local}}
+    return next((folder for folder in sorted(folders) if not _can_list(Location.of(folder))), None)
+
+
+def _first_existing(folder: str) -> str:
+    """Return a local folder, or the first one above it that exists."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def unreachable(file: Location, error: OSError) -> StorageError:

@@ -96,7 +96,10 @@ class PrepareSettings(Settings):
     """How `prepare` divides its work, and when it fails."""
 
     tracks_per_block: int = Field(
-        64, ge=1, le=10000, description="maximum number of tracks per block: the unit of work, and one Parquet file"
+        64,
+        ge=1,
+        le=10000,
+        description="maximum number of tracks per block, which one task decodes into one Parquet file",
     )
     max_reject_fraction: float = Field(
         0.2, ge=0, le=1, description="the job fails, with its results written, if a larger share of tracks is rejected"
@@ -235,7 +238,7 @@ class TuneSettings(Settings):
     )
     grace_epochs: int = Field(5, ge=1, description="early stopping: no trial is stopped before this epoch")
     reduction: float = Field(3.0, gt=1, description="early stopping: at each level, one in this many trials continues")
-    seeds: int = Field(3, ge=1, description="seeds that the best settings are trained with, that of the trial included")
+    seeds: int = Field(3, ge=1, description="number of seeds for the best settings, including the trial's own")
     defaults: bool = Field(False, description="also train and judge the settings as given, with the same seeds")
     robustness: bool = Field(True, description="also score the models on degraded audio of test tracks")
     robustness_tracks: int = Field(
@@ -247,7 +250,7 @@ class TuneSettings(Settings):
     gpus_per_trial: float | None = Field(
         None,
         ge=0,
-        description="GPUs for each worker of a trial; null: 0.25, or 1 with several, or 0 without GPU",
+        description="GPUs for each worker; null: 0 without a GPU, 1 with several workers, else 0.25",
     )
     space: dict[str, dict[str, Any]] = Field(
         {}, description="changes to the search space, e.g. {cnn: {train.ema: {uniform: [0.0, 0.9]}}}"
@@ -279,7 +282,7 @@ class TagSettings(Settings):
     """What `tag` writes."""
 
     top_k: int = Field(3, ge=1, description="number of genres listed for each file, the most probable first")
-    batch_files: int = Field(16, ge=1, description="maximum number of files per batch, the unit of work of a process")
+    batch_files: int = Field(16, ge=1, description="maximum number of files that a process tags at a time")
     album: Literal["ignore", "agree"] = Field(
         "ignore", description="agree: the tracks of an album that are unknown get its genre, if it is confident enough"
     )
@@ -290,7 +293,8 @@ class TagSettings(Settings):
     )
     replace_genres: bool = Field(False, description="with write_genres: replace a genre that a file already has")
     field: Literal["genre", "comment", "grouping", "custom"] = Field(
-        "genre", description="with write_genres: the field that is written; custom: GENRE_PREDICTED, for no player"
+        "genre",
+        description="with write_genres: the field that is written; custom: GENRE_PREDICTED, which players ignore",
     )
     values: int = Field(
         1,
@@ -298,7 +302,7 @@ class TagSettings(Settings):
         description="with write_genres: maximum number of genres written, all at least half as probable as the best",
     )
     undo: str = Field(
-        "", description="only restore the files that this OUTPUT/tags/written.csv lists; also written as undo="
+        "", description="restore the files listed in this written.csv, and do nothing else; also written as undo="
     )
 
 
@@ -396,7 +400,7 @@ class Config(Settings):
         DEFAULT_PRECISION,
         ge=0,
         lt=1,
-        description="share of reported genres that should be correct, with 90 % confidence by held-out tracks; "
+        description="minimum share of correct genres among those reported, with 90 % confidence on held-out tracks; "
         "less certain files are 'unknown'; 0: report a genre for every file",
     )
     seed: int = Field(0, ge=0, description="seed of initial weights, windows, augmentation and folds")

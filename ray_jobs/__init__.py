@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 
-# Variables of Ray. Those without a comment silence reports that hide the output of a job. What is set already stays.
-QUIET = {
+# Those without a comment silence reports that hide the output of a job. Variables that the user has set are kept.
+RAY_VARIABLES = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # Ray's core complains about how Ray Data itself starts actors, as if a restart would fail (ray-project/ray#57733)
@@ -27,7 +27,7 @@ QUIET = {
     # results are polled ten times a second; those fetched by a thread would be seen one poll later
     "RAY_DATA_METADATA_PREFETCH_ON_THREAD": "0",
 }
-for _name, _value in QUIET.items():
+for _name, _value in RAY_VARIABLES.items():
     os.environ.setdefault(_name, _value)
 if not os.environ.get("RAY_ADDRESS"):
     # a token of this process alone, so that Ray writes none to HOME

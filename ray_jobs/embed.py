@@ -3,8 +3,8 @@
     genre embed inputs=~/Music output=outputs/mine model=outputs/gtzan/models/resnet
 
 Write OUTPUT/embeddings/embeddings.parquet, and OUTPUT/tags as `tag` does, in the same pass; with embed.clips=true also
-OUTPUT/embeddings/clips.parquet, a vector for each clip. After an interruption, or with new files, the same command does
-only new content. `similar` and `playlist` search the vectors of the files.
+OUTPUT/embeddings/clips.parquet, a vector for each clip. After an interruption, or with new files, the same command
+processes only new files. `similar` and `playlist` search the vectors of the files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Show which seconds and which frequencies of songs decided, as a picture and as a page to listen to.
+"""Show which seconds and frequencies of a song were evidence for its genre, as a picture and as a page with sound.
 
     genre explain song.mp3 model=outputs/gtzan/models/resnet
 
@@ -44,7 +44,7 @@ def run(config: Config) -> None:
 def _explain_file(
     settings: ExplainSettings, limits: DecodingSettings, tagger: Tagger, path: str, target: Location
 ) -> str:
-    """Write the page and the picture of a song; return a line that says what decided, and the page's address."""
+    """Write the page and the picture of a song; return a line about the strongest evidence, with the page's address."""
     track = tagger.decode(path)
     tags = tagger.name(path, track)
     genre = settings.genre or tags.genres[0][0]
@@ -57,7 +57,7 @@ def _explain_file(
     page = target / f"{name}.html"
     music = excerpt(path, explanation.start + explanation.seconds, limits)
     page.write_text(explaining.html(explanation, song, tags.genres, music, f"{card.architecture} · {probability}"))
-    (target / f"{name}.png").write_bytes(explaining.png(explanation, f"{song}: what speaks for {genre}"))
+    (target / f"{name}.png").write_bytes(explaining.png(explanation, f"{song}: evidence for {genre}"))
     best = clock(max(explanation.by_second(), key=lambda second: second[1])[0])
     return f"explain: {song}: {probability}, most of all at {best} -> {page}"
 

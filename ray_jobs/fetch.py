@@ -1,8 +1,8 @@
-"""Download a published corpus, check it and unpack it; without a name, list those that there are.
+"""Download a published corpus, check it and unpack it; without a name, list the available ones.
 
 `genre fetch gtzan` writes into corpus.root, or else below data/. The licence is shown first. An interrupted download
-resumes, and a corpus that is there is left as it is. An archive stays next to its content and may be deleted then. One
-that you have already is used if you put it there. No other job downloads music. Ray is not started.
+resumes, and an existing corpus is not changed. Archives stay next to the unpacked folders and may be deleted then. An
+archive that you already have is used if you put it there. No other job downloads music. Ray is not started.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turn a corpus into log-mel features: scan, decode, spectrogram, Parquet, in parallel on all workers.
 
-Write OUTPUT/features. After an interruption, or with new files, the same command does only what is missing. OUTPUT/scan
-keeps what the scan read of files, such as their tags; it may be deleted.
+Write OUTPUT/features. After an interruption, or with new files, the same command processes only what is missing.
+OUTPUT/scan keeps what the scan read of files, such as their tags; it may be deleted.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import sys
 import time
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genre import lease, memory
-from genre.errors import GenreError
+from genre.corpora import MISSING
+from genre.errors import GenreError, Reason, StorageError
 from genre.features import balance, duplicates
+from genre.features.columns import combined
 from genre.features.finishing import finish
-from genre.features.ledger import Ledger, select_for_comparison, select_pending
-from genre.features.manifest import Counts, DuplicateCounts, Manifest
-from genre.features.preparation import select_unchanged
+from genre.features.ledger import Ledger, select_for_comparison, select_pending, with_earlier_times
+from genre.features.manifest import FILE, Counts, DuplicateCounts, Manifest, read
+from genre.features.preparation import compare
 from genre.features.recipe import Recipe
 from genre.features.scan import check_present, scan
 from genre.settings import Config, CorpusSettings, PrepareSettings
@@ -28,6 +31,8 @@ from ray_jobs.engine import cli, reach
 from ray_jobs.engine.blocks import Workers
 from ray_jobs.engine.metrics import prepare_and_count
 from ray_jobs.engine.progress import TrackProgress
+
+_GRANT = "give read access, for encrypted objects of S3 also kms:Decrypt,"
 
 
 def run(config: Config) -> None:
@@ -53,53 +58,92 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
         )
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = scan(config.corpus, cli.console().print, output / "scan")
-    number = ledger.next_run()
+    number, earlier = ledger.next_run(), _labelled(folder)
     with workers or Workers(config.cluster, config.output) as workers:
-        # the list of pending tracks has no name here, so that its memory is free before the tables are written
-        _decode(
-            _find_pending(scanned, config.prepare, ledger, number, workers), config.prepare, ledger, number, workers
-        )
+        # lists of outcomes and of pending tracks have no names here: their memory is free before tables are written
+        scanned, kept = _read(scanned, config.prepare, ledger, number, workers)
     manifest = finish(ledger, scanned, config.corpus, cli.command_line())
     _report(manifest.counts, folder, time.monotonic() - started)
+    _report_lost_labels(earlier, _labelled(folder))
     _report_splits(folder, config.corpus, drawn=manifest.split == "random")
+    _report_denied(manifest.counts.reasons.get(Reason.DENIED, 0), kept)
     _check_rejects(manifest.counts, config.prepare, folder)
     return manifest
 
 
-def _find_pending(
+def _read(
     scanned: pa.Table, settings: PrepareSettings, ledger: Ledger, number: int, workers: Workers
-) -> pa.Table:
-    """Return the tracks that must be decoded. Files whose time alone changed are read and compared."""
+) -> tuple[pa.Table, int]:
+    """Compare the files whose time alone changed, and decode what is new.
+
+    Return the scan, with the earlier times of the files that were prepared, may have changed and are denied, and the
+    number of these. Their clips are kept. Raises `StorageError` when all files that were to be read are denied.
+    """
     done = ledger.reusable_outcomes()
     check_present(scanned, done, ledger.folder)
-    touched = select_for_comparison(scanned, done, settings.verify_content)
-    if len(touched):
-        unchanged = _select_unchanged(touched, settings.tracks_per_block, workers)
-        done = ledger.apply_comparison(done, touched, unchanged, number)
+    compared = select_for_comparison(scanned, done, settings.verify_content)
+    kept = compared.slice(0, 0)
+    if len(compared):
+        compared = _compare(compared, settings.tracks_per_block, workers)
+        kept = compared.filter(pc.is_null(compared["is_unchanged"]))
+        scanned = with_earlier_times(scanned, kept, done)
+        answered = compared.filter(pc.is_valid(compared["is_unchanged"]))
+        done = ledger.apply_comparison(done, answered, answered.filter(answered["is_unchanged"]), number)
     pending = select_pending(scanned, done)
-    kept = len(scanned) - len(pending)
-    obsolete = f"; {len(done) - kept} prepared earlier are deleted or changed" if len(done) > kept else ""
+    unread = len(scanned) - len(pending)
+    obsolete = f"; {len(done) - unread} prepared earlier are deleted or changed" if len(done) > unread else ""
     cli.console().print(
-        f"prepare: {plural(len(scanned), 'track')}, {kept} already done, {len(pending)} to do{obsolete}"
+        f"prepare: {plural(len(scanned), 'track')}, {unread} already done, {len(pending)} to do{obsolete}"
     )
-    return pending
+    del done
+    denied = pa.concat_tables([_decode(pending, settings, ledger, number, workers), kept.select(["track_id"])])
+    is_read = pc.not_equal(pending["size"], MISSING)
+    if len(kept) == len(compared) and len(denied) == len(kept) + (pc.sum(is_read).as_py() or 0):
+        _check_denied(denied, scanned, ledger)
+    return scanned, len(kept)
 
 
-def _select_unchanged(touched: pa.Table, tracks_per_block: int, workers: Workers) -> pa.Table:
-    """Return the tracks whose content is still the one that was prepared."""
-    cli.console().print(f"prepare: comparing the content of {plural(len(touched), 'file')} with what was prepared")
-    unchanged = workers.map(select_unchanged, touched, tracks_per_block)
-    return pa.concat_tables([touched.schema.empty_table(), *unchanged])
+def _compare(tracks: pa.Table, tracks_per_block: int, workers: Workers) -> pa.Table:
+    cli.console().print(f"prepare: comparing the content of {plural(len(tracks), 'file')} with what was prepared")
+    return pa.concat_tables(workers.map(compare, tracks, tracks_per_block))
 
 
-def _decode(pending: pa.Table, settings: PrepareSettings, ledger: Ledger, number: int, workers: Workers) -> None:
+def _decode(pending: pa.Table, settings: PrepareSettings, ledger: Ledger, number: int, workers: Workers) -> pa.Table:
+    """Decode the pending tracks. Return those that are denied."""
+    denied = [pa.table({"track_id": pa.array([], pa.string())})]
     if not len(pending):
-        return
+        return denied[0]
     ledger.claim()
     work = functools.partial(prepare_and_count, recipe=ledger.recipe, folder=ledger.folder, run=number)
     with TrackProgress("prepare", total=len(pending)) as progress:
-        for outcomes in workers.map(work, pending, settings.tracks_per_block, columns=["reason"]):
+        for outcomes in workers.map(work, pending, settings.tracks_per_block, columns=["track_id", "reason"]):
             progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)
+            denied.append(outcomes.filter(pc.equal(outcomes["reason"], Reason.DENIED.value)).select(["track_id"]))
+    return pa.concat_tables(denied)
+
+
+def _check_denied(denied: pa.Table, scanned: pa.Table, ledger: Ledger) -> None:
+    """Raise `StorageError` for denied files, all that were to be read, unless the last run finished with each of them.
+
+    Those are some private files among others, and nothing else is new.
+    """
+    new = denied.filter(pc.invert(pc.is_in(denied["track_id"], value_set=combined(ledger.denied()))))
+    if len(new):
+        path = scanned["path"][pc.index(scanned["track_id"], new["track_id"][0]).as_py()]
+        raise StorageError(
+            f"every file that was to be read is denied ({len(denied)}, such as {path}); {_GRANT} and run the same "
+            "command again"
+        )
+
+
+def _report_denied(rejected: int, kept: int) -> None:
+    parts = []
+    if rejected:
+        parts.append(f"{plural(rejected, 'file')} {'is' if rejected == 1 else 'are'} denied")
+    if kept:
+        parts.append(f"{plural(kept, 'file')} could not be compared, and the clips of an earlier run are kept")
+    if parts:
+        cli.console().print(f"prepare: {'; '.join(parts)}; {_GRANT} and run the same command again, which reads them")
 
 
 def _report(counts: Counts, folder: Location, seconds: float) -> None:
@@ -110,10 +154,29 @@ def _report(counts: Counts, folder: Location, seconds: float) -> None:
     )
     for reason, number in counts.reasons.items():
         console.print(f"  {number:>6} {reason}")
+    if counts.rejected:
+        console.print(f"prepare: each rejected file is in {folder / 'rejects.csv'}")
     if counts.unlabelled:
         console.print(f"prepare: {plural(counts.unlabelled, 'track')} without a genre, which training leaves out")
     if counts.duplicates.sets:
         _report_copies(counts.duplicates, folder / "duplicates.parquet")
+
+
+def _labelled(folder: Location) -> tuple[str, int]:
+    """Return the kind of corpus that `folder` was made of, and how many of its tracks have a genre; "" without one."""
+    if not (folder / FILE).exists():
+        return "", 0
+    made = Manifest.from_json(read(folder))
+    return str(made.corpus.get("kind", "")), made.counts.tracks - made.counts.unlabelled
+
+
+def _report_lost_labels(earlier: tuple[str, int], now: tuple[str, int]) -> None:
+    """Say where another kind of corpus knows fewer genres of the same music."""
+    if earlier[0] != now[0] and now[1] < earlier[1]:
+        cli.console().print(
+            f"prepare: {plural(now[1], 'track')} with a genre, where corpus.kind={earlier[0]} had {earlier[1]}; the "
+            "same prepare command as before brings them back"
+        )
 
 
 def _report_copies(copies: DuplicateCounts, file: Location) -> None:
@@ -123,7 +186,7 @@ def _report_copies(copies: DuplicateCounts, file: Location) -> None:
     if copies.near:
         parts.append(f"{plural(copies.near, 'track')} with the recording of another in another form")
     if copies.excluded:
-        parts.append(f"{copies.excluded} of them left out, because the published split has them in two parts")
+        parts.append(f"{copies.excluded} of them left out, because the published split puts them in two splits")
     if copies.of_several_genres:
         parts.append(f"{plural(copies.of_several_genres, 'set')} of copies with different genres")
     cli.console().print(f"prepare: {'; '.join(parts)}; see {file}")

@@ -1,10 +1,10 @@
-"""Teach a network to hear what is alike, from music without labels: a body for `train` and `tune` to start from.
+"""Pretrain a network without labels, by contrastive learning; `train` and `tune` can start from it.
 
 Write OUTPUT/pretrained/<architecture>, for init_from=. It learns from the tracks of split train and those without a
 genre, whose genres it does not read: two windows of a track (pretrain.pairs=group: of two tracks of an artist) are
-alike, all others of the batch are not. Settings of train.* apply, except epochs and batch_size, and those of labels
-and validation: class_weights, label_smoothing, mixup, mixstyle, patience and eval_windows. After an
-interruption, the same command resumes after the last finished epoch, with any number of workers.
+alike, all others of the batch are not. All train.* settings apply except epochs, batch_size, class_weights,
+label_smoothing, mixup, mixstyle, patience and eval_windows. After an interruption, the same command resumes after the
+last finished epoch, with any number of workers.
 """
 
 from __future__ import annotations

@@ -78,7 +78,12 @@ def run(config: Config) -> None:
 def tag_pending(
     config: Config, ensemble: SavedEnsemble, table: TagTable, files: pa.Table, song: Location | None
 ) -> pa.Table:
-    """Tag the files that are not done, write all tables, and return the rows of all files: see `TagTable.finish`."""
+    """Tag the files that are not done, write all tables, and return the rows of all files: see `TagTable.finish`.
+
+    Raises `StorageError` when files that were tagged earlier are away with their disk.
+    """
+    folder = None if config.inputs == audio_files.STDIN else Location.of(config.inputs)
+    table.check_present(files, folder)
     started = time.monotonic()
     pending = table.pending(files, config.decoding.retry_rejects)
     tag_report.show_start(ensemble, len(files), len(pending))
@@ -88,7 +93,6 @@ def tag_pending(
         _tag_many(config, ensemble, table, pending)
     elif len(pending):
         table.add(_Worker(ensemble, config.decoding, table.known(pending))(pending))
-    folder = None if config.inputs == audio_files.STDIN else Location.of(config.inputs)
     rows = table.finish(files, folder, config.tag.top_k, config.tag.album == "agree", config.tag.values)
     if song:
         tag_report.show_song(table.row(str(song)), ensemble)

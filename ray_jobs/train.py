@@ -22,6 +22,7 @@ from genre.features.cache import CachedClips, ClipCache
 from genre.features.windows import Worker
 from genre.model import checkpoint
 from genre.model.card import ModelCard
+from genre.report import model_card
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment
@@ -57,6 +58,11 @@ def run(config: Config) -> None:
 def _train(config: Config, planned: Experiment, card: ModelCard, features: Features) -> None:
     output = Location.of(config.output)
     model = output / "models" / card.name
+    if any(child.base_name.startswith("seed-") for child in model.children()):
+        cli.console().print(
+            f"train: replaces the network that tune chose in {model}; OUTPUT/leaderboard still describes that one, and "
+            "the same tune command puts it back"
+        )
     training.complete(
         Training(
             job="train",
@@ -71,6 +77,7 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
         ),
         config,
     )
+    (model / model_card.FILE).delete()  # of a network that tune chose
     _print_result(model)
 
 

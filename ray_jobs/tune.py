@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ray
 
 from genre import lease
 from genre.errors import TrainingError
-from genre.evaluation.baseline import Baseline
 from genre.features import Features, folds
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
@@ -40,6 +40,9 @@ from ray_jobs.search.plan import Plan
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.results import Winner
 from ray_jobs.search.runner import Runner
+
+if TYPE_CHECKING:  # it imports scikit-learn, and a light install is to miss torch first
+    from genre.evaluation.baseline import Baseline
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,11 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
     trials = slots.planned(folder, experiments, config.tune, runner.cache.features.manifest, plan)
     missing = slots.unsettled(trials, plan.minutes)
     if missing:
-        if len(missing) < len(trials):
-            cli.console().print(f"search: {len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before")
+        begun = sum(slot.record is not None and slot.record.epochs > 0 for slot in missing)
+        if len(missing) < len(trials) or begun:
+            resumed = f", {begun} {'is' if begun == 1 else 'are'} resumed" if begun else ""
+            ran = f"{len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before"
+            cli.console().print(f"search: {ran}{resumed}")
         if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
             runner.cache_clips()
         sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)
@@ -284,7 +290,9 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     """After an interruption, score the best trials so far on their validation tracks, in OUTPUT/leaderboard/so-far."""
     if not result.winners:
         return
-    cli.console().print("tune: interrupted; scoring the best trials so far, which Ctrl-C leaves out")
+    cli.console().print(
+        "tune: interrupted; now the best trials so far are scored; press Ctrl-C again to leave this out"
+    )
     config, features = runner.base, runner.cache.features.complete()
     if runner.first_fold is not None:
         features = features.of_fold(runner.first_fold)  # the networks learned from validation tracks of other folds

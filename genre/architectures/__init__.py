@@ -1,5 +1,8 @@
 """The architectures: networks from log-mel windows to genres. One file per architecture, registered by its name.
 
+Input: the settings of an architecture, and the numbers of mel bands and genres. Output: a new network, and
+the search space of its settings. Independent of data and training.
+
 The name of the file is the value of `architecture`; a name that starts with an underscore marks a helper. Other
 packages add architectures with the entry point `genre.architectures`. An architecture is a module with these names:
 

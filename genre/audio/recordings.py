@@ -21,7 +21,7 @@ from genre.arrays import Float32
 from genre.audio import members, phases
 from genre.audio.decoders import AudioStream, Block, open_stream
 from genre.errors import AudioError, Reason
-from genre.faults import describe, retry
+from genre.faults import describe, is_denied, retry
 from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
 
@@ -60,15 +60,15 @@ class Clip:
 def read(address: str, seconds: float = 0.0) -> bytes:
     """Return the bytes of the recording at an address: of a file, or inside one, see `members`.
 
-    After a fault of the storage, try again for `seconds`. Raises `AudioError` (unreadable, truncated) when the file is
-    the reason, and `StorageError` when the storage is.
+    After a fault of the storage, try again for `seconds`. Raises `AudioError` (unreadable, denied, truncated) when the
+    file is the reason, and `StorageError` when the storage is.
     """
     file = Location.of(members.file_of(address))
     try:
         with phases.reading():
             return retry(lambda: _read(address, file), file, seconds)
     except OSError as error:
-        raise AudioError(Reason.UNREADABLE, describe(error)) from None
+        raise AudioError(Reason.DENIED if is_denied(error) else Reason.UNREADABLE, describe(error)) from None
 
 
 def _read(address: str, file: Location) -> bytes:

@@ -10,9 +10,11 @@ A corpus module has:
   one at a time (a corpus may have a million);
 - optionally `def classes(settings, params) -> list[str]`: the genres in fixed order; without it, they are those of the
   scanned tracks, sorted;
-- optionally `def scan_with_report(settings, params, report, folder) -> Iterator[Track]`: what `scan` yields. It
-  calls `report`, before, between or after the tracks, with lines about the progress of a long scan and about what a
-  person should know of the corpus. In `folder`, if it is not None, it may keep what it read of files for the next scan.
+- optionally `def scan_with_report(settings, params, report, folder) -> Iterator[Track]`: the same tracks as `scan`. It
+  calls `report` at any time with lines for the user: the progress of a long scan, and what to know about the corpus. In
+  `folder`, if it is not None, it may keep what it read of files for the next scan;
+- optionally `def is_composed(settings) -> bool`, for a corpus whose `scan` writes its music: whether all files exist.
+  If not, `prepare --dry-run` has no forecast.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
 None, and `genre.features.splits` decides. A track without a genre has the split `unlabelled`.

@@ -115,7 +115,10 @@ class LibraryReport:
         if empty:
             yield f"unlabelled: {plural(empty, 'file')} without a genre"
         if len(self._classes) < 2:
-            yield "odd: fewer than two genres can be learned; lower corpus.params.min_tracks or min_artists"
+            remedy = (
+                "lower corpus.params.min_tracks or min_artists" if self._tracks else "list them with corpus.kind=table"
+            )
+            yield f"odd: fewer than two genres can be learned; {remedy}"
 
     def _odd(self) -> Iterator[str]:
         yield from (f"odd: {problem}" for problem in self._names.problems)

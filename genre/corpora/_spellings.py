@@ -34,11 +34,11 @@ def written(spellings: Counter[str], name: str) -> str:
 
 
 def misspelt(rare: Iterable[str], common: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the keys of rare genres that are spelled almost as that of a common one, with that one."""
+    """Yield the key of each rare genre whose spelling is close to a common one, with the key of the common one."""
     for key in rare:
         yield from ((key, near) for near in difflib.get_close_matches(key, common, n=1, cutoff=_ALIKE))
 
 
 def short(text: str) -> str:
-    """Return a text, of a sentence its beginning."""
+    """Return `text`, shortened if it is long."""
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."

@@ -73,6 +73,10 @@ class TableFile:
                 nothing = pa.nulls(len(batch), pa.string())
                 yield {name: _text(batch[columns[name]], name) if name in columns else nothing for name in names}
 
+    def place(self, row: int) -> str:
+        """Return where a spreadsheet shows a row, which are numbered from 1: its line, below that of the header."""
+        return f"row {row}" if self._text is None else f"line {row + 1}"
+
     def _is_parquet(self) -> bool:
         with self.file.filesystem.open_input_stream(self.file.path) as stream:
             start = stream.read(4)

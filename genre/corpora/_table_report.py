@@ -111,7 +111,7 @@ class _Paths:
     def __init__(self) -> None:
         self._rows = self._of_windows = 0
         self._example = ""  # of a path of a Windows machine
-        self._has_backslash = self._has_slash_first = False
+        self._with_backslash = self._slash_first = 0
 
     def add(self, paths: pa.Array) -> None:
         self._rows += len(paths)
@@ -119,8 +119,10 @@ class _Paths:
         self._of_windows += len(of_windows)
         if len(of_windows) and not self._example:
             self._example = of_windows[0].as_py()
-        self._has_backslash |= bool(pc.any(pc.match_substring(paths, "\\")).as_py())
-        self._has_slash_first |= bool(pc.any(pc.match_substring_regex(paths, _SLASH_FIRST)).as_py())
+        slash_first = pc.match_substring_regex(paths, _SLASH_FIRST)
+        backslash = pc.and_not(pc.match_substring(paths, "\\"), slash_first)
+        self._slash_first += pc.sum(slash_first).as_py() or 0
+        self._with_backslash += pc.sum(backslash).as_py() or 0
 
     def check(self, table: Location) -> bool:
         """Return whether backslashes separate folders. Raises `ConfigError` where all paths are of Windows."""
@@ -129,4 +131,4 @@ class _Paths:
                 f"{table} lists paths of a Windows machine, such as {self._example}, which do not exist here; write "
                 f"paths relative to the folder of the table, {table.parent}"
             )
-        return self._has_backslash and not self._has_slash_first
+        return self._with_backslash > self._slash_first

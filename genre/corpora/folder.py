@@ -5,8 +5,8 @@
 
 All tracks of a group are in the same split. The group is the name of the folder alone, so an artist in the folders of
 two genres is one group: the same voice in two splits is leakage, whatever the genre. Names are compared without case,
-accents, punctuation and featured artists. "CD1", "A-C" and "Various Artists" are no artist; the next folder is.
-`params.group_pattern` reads the group from the path instead, unchanged; a file that it does not match has no
+accents, punctuation and featured artists. "CD1", "A-C" and "Various Artists" are not artists; the next folder below
+is used. `params.group_pattern` reads the group from the path instead, unchanged; a file that it does not match has no
 group.
 
 `track_id` is the path below the root with its extension. It does not change when the root moves, and `a.wav` and

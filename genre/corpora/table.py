@@ -40,6 +40,7 @@ from genre.errors import ConfigError
 from genre.faults import STORAGE_SECONDS, describe, is_denied, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
+from genre.wording import plural
 
 _SPLITS = (*SPLITS, EXCLUDED)
 _NAMES = ("path", "genre", "group", "split", "track_id", "size", "modified")
@@ -77,7 +78,7 @@ def scan_with_report(
 
     Raises `StorageError` when the storage of a listed file stays unavailable, and `ConfigError` for a table that cannot
     be read, lacks a column or has only paths of a Windows machine, and for a row without a path, with an unknown split,
-    or with the track id of an earlier row; the message names the row (from 1) and the value.
+    or with the track id of an earlier row; the message names the row and the value.
     """
     location = open_root(settings.root)
     names = {field.removesuffix("_column"): getattr(params, field) for field in type(params).model_fields}
@@ -88,10 +89,11 @@ def scan_with_report(
     for line in counted.lines():
         report(line)
     finder = _Finder(location)
-    seen: set[int] = set()
+    seen: dict[int, int] = {}
+    missing, example = 0, ""
     for first, rows in _numbered_rows(table, counted.has_backslashes):
         checked = [
-            _checked(row, f"{location}: row {number}", seen)
+            _checked(row, table, number, seen)
             for number, row in enumerate(rows, first)
             if any(value is not None for value in row.values())  # spreadsheets save empty rows
         ]
@@ -103,7 +105,11 @@ def scan_with_report(
             split = None if settings.split == "random" else row.split
             if row.genre is None and split != EXCLUDED:
                 split = UNLABELLED
+            if size == MISSING:
+                missing, example = missing + 1, example or row.path
             yield Track(row.track_id, path, counted.name_of(row.genre), size, modified, artist_key(row.group), split)
+    if missing:
+        report(f"odd: {plural(missing, 'listed file')} cannot be found, the first is {example}")
 
 
 def _numbered_rows(table: TableFile, has_backslashes: bool) -> Iterator[tuple[int, list[dict[str, str | None]]]]:
@@ -128,18 +134,20 @@ class _Row(NamedTuple):
     modified: float
 
 
-def _checked(values: dict[str, str | None], where: str, seen: set[int]) -> _Row:
+def _checked(values: dict[str, str | None], table: TableFile, number: int, seen: dict[int, int]) -> _Row:
+    """Return a row, the `number`-th of the table. `seen` has the numbers of earlier rows by the hash of their id."""
     path, genre, split, track_id = values["path"], values["genre"], values["split"], values["track_id"]
+    where = f"{table.file}: {table.place(number)}"
     if not path or not track_id:
         raise ConfigError(f"{where} has no path; fill it in or remove the row")
     if split is not None and split not in _SPLITS:
         raise ConfigError(f"{where}: split {split!r} is not known; use {', '.join(_SPLITS)} or nothing")
     digest = int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "little")
     if digest in seen:
-        raise ConfigError(
-            f"{where}: track id {track_id!r} is that of an earlier row; make ids unique or remove the row"
-        )
-    seen.add(digest)
+        kind = "track id" if "track_id" in table.columns else "path"
+        advice = "keep one of the two rows" if "/" in path else "keep one of the two rows, or write paths with folders"
+        raise ConfigError(f"{where}: the {kind} {track_id!r} is also in {table.place(seen[digest])}; {advice}")
+    seen[digest] = number
     size, modified = (_number(values[name], name, where) for name in ("size", "modified"))
     return _Row(path, genre, values["group"], split, track_id, int(size), modified)
 

@@ -2,7 +2,7 @@
 
 Conventions:
 
-- The unit is the track: the probabilities of its windows and clips were averaged before.
+- Scores are per track: the probabilities of its windows and clips were averaged before.
 - `truth` and `predicted` are class indices of shape (tracks,). Where `predicted` may hold several runs (seeds) of one
   model it is (seeds, tracks), and a score is the mean over the runs.
 - The predicted class is the argmax of the probabilities; a tie goes to the lower class index.

@@ -2,8 +2,8 @@
 
 Folds consist of the same units as splits: all tracks of a group, and all copies of a recording, are in one fold. Each
 genre is divided as evenly as its units allow. Folds follow from the tracks and a seed alone, so that every process and
-every run makes the same ones. They are numbered from 1; 0 stands for a track that is in no fold, since it is in no
-split, or in one that is not divided: a search divides the tracks that are not test.
+every run makes the same ones. They are numbered from 1; 0 marks a track that is in no fold: excluded, unlabelled or, in
+a search, test.
 """
 
 from __future__ import annotations

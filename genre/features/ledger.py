@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from genre.arrays import Ints
 from genre.config import differences
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, Reason
 from genre.features import parts
-from genre.features.columns import combined, last_rows
+from genre.features.columns import combined, last_rows, replaced
 from genre.features.recipe import Recipe
 from genre.features.schema import OUTCOME_SCHEMA, TRACK_SCHEMA
 from genre.storage import Location
@@ -110,11 +110,11 @@ class Ledger:
     def reusable_outcomes(self) -> pa.Table:
         """Return the outcomes that are valid under this recipe.
 
-        With `decoding.retry_rejects`, rejects are invalid. After a change of the limits, rejects, truncated files and
-        tracks that are now too long are invalid.
+        Files that were denied have none. With `decoding.retry_rejects`, rejects are invalid. After a change of the
+        limits, rejects, truncated files and tracks that are now too long are invalid.
         """
         outcomes, decoding = self.outcomes(), self.recipe.decoding
-        invalid = pa.array(np.zeros(len(outcomes), dtype=bool))
+        invalid = pc.fill_null(pc.equal(outcomes["reason"], Reason.DENIED.value), False)
         if decoding.retry_rejects:
             invalid = pc.is_valid(outcomes["reason"])
         if self._settings.get("limits") != self.recipe.limits():
@@ -122,6 +122,12 @@ class Ledger:
             affected = pc.or_kleene(pc.is_valid(outcomes["reason"]), pc.or_kleene(outcomes["truncated"], too_long))
             invalid = pc.or_(invalid, pc.fill_null(affected, False))
         return outcomes.filter(pc.invert(invalid))
+
+    def denied(self) -> pa.ChunkedArray:
+        """Return the tracks that were denied when the last run finished."""
+        rejects = self.folder / "rejects.parquet"
+        table = self._read("rejects.parquet", OUTCOME_SCHEMA) if rejects.exists() else OUTCOME_SCHEMA.empty_table()
+        return table["track_id"].filter(pc.equal(table["reason"], Reason.DENIED.value))
 
     def apply_comparison(self, outcomes: pa.Table, compared: pa.Table, unchanged: pa.Table, run: int) -> pa.Table:
         """Return the outcomes, updated after the files of the tracks `compared` were read.
@@ -161,6 +167,16 @@ def select_for_comparison(scanned: pa.Table, outcomes: pa.Table, verify_content:
 def select_pending(scanned: pa.Table, outcomes: pa.Table) -> pa.Table:
     """Return the tracks that still need decoding, in their order: without an outcome, or with a changed file."""
     return scanned.filter(pc.invert(is_same_file(scanned, outcomes.take(row_of(scanned, outcomes)))))
+
+
+def with_earlier_times(scanned: pa.Table, denied: pa.Table, outcomes: pa.Table) -> pa.Table:
+    """Return the scan with the times of their outcomes for tracks that could not be compared, since they are denied.
+
+    They count as prepared, and the next run compares them again.
+    """
+    earlier = outcomes["modified"].take(row_of(scanned, outcomes))
+    is_denied = pc.is_in(scanned["track_id"], value_set=combined(denied["track_id"]))
+    return replaced(scanned, "modified", pc.if_else(is_denied, earlier, scanned["modified"]))
 
 
 def row_of(tracks: pa.Table, outcomes: pa.Table) -> pa.ChunkedArray:

@@ -48,8 +48,8 @@ def near(column: pa.ChunkedArray, rows: Ints) -> Ints:
     """Return the pairs of near copies among the sketches in `rows` of a column, (pairs, 2), as indices into `rows`."""
     candidates = sharing(column, rows, LEAST)
     batches = (candidates[begin : begin + _BATCH] for begin in range(0, len(candidates), _BATCH))
-    found = [batch[aligned(column, rows[batch]) >= LEAST] for batch in batches]
-    return np.concatenate([np.empty((0, 2), np.int64), *found])
+    close = [batch[aligned(column, rows[batch]) >= LEAST] for batch in batches]
+    return np.concatenate([np.empty((0, 2), np.int64), *close])
 
 
 def sharing(column: pa.ChunkedArray, rows: Ints, least: int) -> Ints:

@@ -144,10 +144,13 @@ def _decode(preparer: IsolatedFunction, track: dict[str, Any], timeout: float) -
     return prepared
 
 
-def select_unchanged(tracks: pa.Table) -> pa.Table:
-    """Return the tracks whose file still has the SHA-256 in the column `content`."""
+def compare(tracks: pa.Table) -> pa.Table:
+    """Return the tracks with a column `is_unchanged`: whether their file still has the SHA-256 in `content`.
+
+    It is null for a file that is denied.
+    """
     unchanged = [_has_content(row["path"], row["content"]) for row in tracks.select(["path", "content"]).to_pylist()]
-    return tracks.filter(pa.array(unchanged, pa.bool_()))
+    return tracks.append_column("is_unchanged", pa.array(unchanged, pa.bool_()))
 
 
 class _ClipWriter:
@@ -181,11 +184,11 @@ class _ClipWriter:
         del self._waiting[:count]
 
 
-def _has_content(address: str, digest: str) -> bool:
+def _has_content(address: str, digest: str) -> bool | None:
     try:
         return hashlib.sha256(recordings.read(address, _COMPARING_SECONDS)).hexdigest() == digest
-    except AudioError:  # missing or not readable: decoding it gives the reason
-        return False
+    except AudioError as error:  # missing or not readable: decoding it gives the reason
+        return None if error.reason is Reason.DENIED else False
 
 
 def _digest(tracks: pa.Table, recipe: Recipe) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from genre import corpora
 from genre.audio import members
 from genre.corpora import EXCLUDED, MISSING, Track
 from genre.errors import ArtifactError, ConfigError, StorageError
-from genre.faults import is_fault
+from genre.faults import find_away, find_emptied_folder
 from genre.features.columns import combined
 from genre.features.corrections import corrected
 from genre.features.ledger import row_of
@@ -67,16 +66,12 @@ def check_present(scanned: pa.Table, outcomes: pa.Table, folder: Location) -> No
     _check_same_corpus(scanned, outcomes, folder)
     gone = scanned.filter(pc.equal(scanned["size"], MISSING))
     earlier = outcomes.select(["part"]).take(row_of(gone, outcomes))
-    folders: dict[str, Location] = {}
-    for path in gone["path"].filter(pc.is_valid(earlier["part"])).to_pylist():
-        file = Location.of(members.file_of(path))
-        folders.setdefault(str(file.parent), file)
-    for parent, file in folders.items():
-        if is_fault(FileNotFoundError(), file):
-            raise StorageError(
-                f"{file}, which was prepared earlier, is away, and {parent} is missing or empty; mount it and run the "
-                "same command again, or take the tracks out of the corpus"
-            )
+    paths = gone["path"].filter(pc.is_valid(earlier["part"])).to_pylist()
+    if file := find_away(Location.of(members.file_of(path)) for path in paths):
+        raise StorageError(
+            f"{file}, which was prepared earlier, is away, and {file.parent} is missing or empty; mount it and run the "
+            "same command again, or take the tracks out of the corpus"
+        )
 
 
 def _check_listed(scanned: pa.Table, outcomes: pa.Table) -> None:
@@ -86,14 +81,11 @@ def _check_listed(scanned: pa.Table, outcomes: pa.Table) -> None:
     """
     is_gone = pc.invert(pc.is_in(outcomes["track_id"], value_set=combined(scanned["track_id"])))
     gone = outcomes.filter(pc.and_(is_gone, pc.is_valid(outcomes["part"])))
-    files = (Location.of(members.file_of(path)) for path in gone["path"].to_pylist())
-    folders = {file.parent.path for file in files if file.is_local}
-    for folder in sorted({_first_existing(folder) for folder in folders}):
-        if is_fault(FileNotFoundError(), Location.of(folder) / "any"):
-            raise StorageError(
-                f"{folder} is empty or denied, and tracks below it were prepared earlier; mount its disk and run the "
-                "same command again, or delete the folder if its music is gone"
-            )
+    if folder := find_emptied_folder(Location.of(members.file_of(path)) for path in gone["path"].to_pylist()):
+        raise StorageError(
+            f"{folder} is empty or denied, and tracks below it were prepared earlier; mount its disk and run the "
+            "same command again, or delete the folder if its music is gone"
+        )
 
 
 def _check_same_corpus(scanned: pa.Table, outcomes: pa.Table, folder: Location) -> None:
@@ -104,13 +96,6 @@ def _check_same_corpus(scanned: pa.Table, outcomes: pa.Table, folder: Location) 
             f"{prepared['track_id'][0].as_py()}, and none of them is in this one; choose another output, or "
             f"delete {folder}"
         )
-
-
-def _first_existing(folder: str) -> str:
-    """Return a local folder, or the first one above it that exists."""
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    return folder
 
 
 def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:

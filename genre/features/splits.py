@@ -7,8 +7,8 @@ nothing moves when files are added or removed. `allocation` divides the other un
 `corpus.valid_fraction` and `corpus.test_fraction` of its tracks; where several divisions are equally good, names and
 `corpus.split_seed` decide.
 
-Where a unit joins tracks that earlier runs had in different splits, it goes to the first of train, validation and test
-that one of them was in: nothing that a model was trained on becomes a test track.
+If a unit joins tracks from different earlier splits, it gets the first of train, validation and test among them: a
+training track never becomes a test track.
 
 A genre with at least three units has one in every split, with two in train and test, with one in train.
 
@@ -190,7 +190,7 @@ def _published_of_group(group: pa.ChunkedArray, published: Ints) -> Ints:
 
 
 def _earlier_splits(table: pa.Table, units: Ints, count: int, history: pa.Table | None) -> Ints:
-    """Return the split that each of `count` units had earlier, by its tracks and its group, or -1."""
+    """Return the earlier split of each of `count` units, looked up by track and group; -1 for a new unit."""
     none = len(SPLITS)  # greater than any split, so that the minimum is the first of them
     split = np.full(count, none)
     if history is not None:
@@ -224,8 +224,8 @@ def _describe_leaks(tracks: pa.Table, column: str, noun: str) -> str:
     for value in leaked[:3]:
         rows = tracks.filter(pa.array(value_of == value)).group_by("split").aggregate([("track_id", "min")])
         name = noun if column == "content" else f"{noun} {values.dictionary[int(value)].as_py()!r}"
-        found = rows.sort_by("split").to_pylist()
-        examples.append(f"{name} in " + " and ".join(f"{row['split']} ({row['track_id_min']})" for row in found))
+        per_split = rows.sort_by("split").to_pylist()
+        examples.append(f"{name} in " + " and ".join(f"{row['split']} ({row['track_id_min']})" for row in per_split))
     return "; ".join(examples) + and_more(len(leaked), len(examples))
 
 

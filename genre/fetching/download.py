@@ -48,7 +48,7 @@ class _RefusedError(Exception):
 
 @dataclass
 class _Origin:
-    """Where the bytes of a `.part` come from."""
+    """The source of a partial download."""
 
     url: str = ""
     validator: str = ""  # ETag or date of the file, which the server compares before it continues

@@ -12,7 +12,7 @@ from genre.fetching.unpacking import unpack
 
 
 def fetch(corpus: Published, root: Path, watch: Watch) -> None:
-    """Make every folder of `corpus` in `root` that is not there. A folder that is there is left as it is.
+    """Create the folders of `corpus` that are missing or empty in `root`. Other folders are not changed.
 
     Raises `ArtifactError` for an archive that is damaged or not the published one, and `GenreError` when no
     mirror answers or the disk has no room. What has arrived stays, and the next call resumes.

@@ -121,8 +121,8 @@ def fit_temperature(probabilities: Float32, labels: Ints) -> float:
     low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        found = mean(lambda part: (_softmax(middle * logits[part]) * logits[part]).sum(axis=1))  # noqa: B023
-        low, high = (middle, high) if found < wanted else (low, middle)
+        mean_logit = mean(lambda part: (_softmax(middle * logits[part]) * logits[part]).sum(axis=1))  # noqa: B023
+        low, high = (middle, high) if mean_logit < wanted else (low, middle)
     return float(2 / (low + high))
 
 

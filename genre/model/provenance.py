@@ -25,14 +25,15 @@ def learned_from(card: ModelCard, features: Features) -> Features:
 
 
 def has_learned(model: Location, features: Features, splits: Collection[str]) -> bool | None:
-    """Return whether the saved `model` learned from tracks of these splits, wherever the features are now.
+    """Return whether the saved `model` learned from tracks of these splits; None if it has no record of its tracks.
 
-    The features are taken for those that it was made with, or for a part of them, if they have more than half of its
-    held-out tracks, or if more than half of theirs are held-out tracks, by name: a few more tracks or corrected genres
-    change nothing. None, not known, where it has no held-out tracks to compare.
+    A model did if it was trained on one of the splits and the features match. They match if more than half of its
+    held-out tracks are among their labelled tracks, or more than half of their labelled tracks are held-out tracks.
+    Tracks are compared by name, so features that were moved, extended a little or corrected still match.
 
-    A body has learned from these splits if more than half of their tracks that its sample can name are in it, or more
-    than half of the sample is in these splits: it may have learned from tracks that had no genre and split then.
+    A body did if more than half of the sample of tracks in its card is in the splits, or more than half of the tracks
+    of the splits that the sample would name are in it. The splits are those of today: when the body was trained, a
+    track may have had no genre and no split.
     """
     card, weights = read_card(model, may_be_body=True)
     if card.is_body:

@@ -38,8 +38,8 @@ class Advice:
 def advise(table: Table) -> Advice:
     """Pick the best network, unless the classical baseline is significantly better or the majority row is as good.
 
-    Every "significantly" is said by the p-value of the row that the sentence names, and not by its rank: a row has at
-    least the rank of the rows above it, also where it does not differ from the first.
+    Whether a row is significantly worse is taken from its own p-value, not from its rank: a row that does not differ
+    from the first still ranks below it if a row above does.
     """
     ranked = [row for row in table.rows if row.rank is not None]
     if not ranked:

@@ -39,7 +39,8 @@ _SPLIT_RULES = {
 class SavedRuns:
     """The folders of a row's models, one per seed, and the number of trials that the search spent on it.
 
-    `default_of` is the name of the row whose network has the configured settings here, "" for a candidate to use.
+    For a row with the configured settings, `default_of` names the row of the same network with the tuned settings; it
+    is empty for a candidate.
     """
 
     name: str
@@ -123,10 +124,10 @@ def neighbours(nearest: NearestTracks) -> Entry:
 
 
 def majority(features: Features, judged_on: Judged, saved: Sequence[SavedRuns]) -> Entry:
-    """Return the entry that predicts for every track of `judged_on` the class frequencies of what `saved` learned from.
+    """Return the entry that predicts the class frequencies of the models' training tracks for every track.
 
-    Where the models learned from several sets of tracks of `features`, it is the largest. For the validation split it
-    is always the training split: a model that is judged by these tracks did not learn from them.
+    If the models learned from different sets of tracks of `features`, the largest set counts. With `judged_on` valid it
+    is always the training split: a model that is judged by validation tracks did not learn from them.
     """
     cards = [read_card(folder)[0] for runs in saved for folder in runs.folders]
     views = [features if judged_on == "valid" else provenance.learned_from(card, features) for card in cards]

@@ -39,8 +39,9 @@ Lines = list[list[str]]  # a table: its headings, then its rows
 
 def markdown(table: Table) -> str:
     """Return the report."""
-    found = {"advice": advise(table), "versions": _versions(table), "versions_note": Markup(NOTE)}
-    return markdown_text("leaderboard", _content(table.without_defaults()) | found)
+    content = _content(table.without_defaults())
+    content |= {"advice": advise(table), "versions": _versions(table), "versions_note": Markup(NOTE)}
+    return markdown_text("leaderboard", content)
 
 
 def _content(table: Table) -> dict[str, Any]:

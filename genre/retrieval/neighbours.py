@@ -21,9 +21,9 @@ from genre.retrieval.nearest import nearest_to_each
 VOTERS = 10
 TEMPERATURE = 0.07
 SHOWN = 3  # neighbours that are kept of each track
-MOST_TRACKS = 20_000  # of those that the network learned from; of more, a sample votes
+MOST_TRACKS = 20_000  # training tracks that vote; a larger set is sampled
 
-_QUERIES = 4096  # whose scaled vectors are in memory at a time: those of all may be some GB
+_QUERIES = 4096  # tracks scaled per step: all at once may take some GB
 
 
 class Neighbour(NamedTuple):

@@ -1,4 +1,4 @@
-"""Contents of files that have tags already, as arrays which all processes of a machine share."""
+"""The hashes of files that are already tagged, as arrays that all processes of a machine share."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def reserve(folder: Location, ensemble: SavedEnsemble) -> None:
     elif (owner := models.read_json()).get("fingerprint") != expected:
         raise ArtifactError(
             f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another "
-            "version or calibration; choose another output for this model, or delete it"
+            "version or calibration; choose another output for the tags of this model, or delete the folder"
         )
 
 

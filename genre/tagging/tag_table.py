@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 
 from genre.arrays import Bools
 from genre.corpora import MISSING
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, StorageError
+from genre.faults import find_away, find_emptied_folder
 from genre.features.columns import combined, last_rows, replaced
 from genre.features.ledger import is_same_file
 from genre.model.calibration import UNKNOWN
@@ -63,6 +64,26 @@ class TagTable:
         self._files = RowFiles(SCHEMA)
         self._index = _newest(self._read_index())
         self._added: list[pa.Table] = []
+
+    def check_present(self, files: pa.Table, inputs: Location | None) -> None:
+        """Raise `StorageError` when tagged files are away together with their folder, as with a disk.
+
+        Without this error the rows of files below `inputs` that are not among `files` would be removed, and those of
+        `files` that are missing be replaced by failures. To be called as soon as `files` are listed.
+        """
+        tagged = self._index["path"].filter(pc.is_null(self._index["reason"]))
+        missing = files["path"].filter(pc.equal(files["size"], MISSING))
+        if file := find_away(map(Location.of, tagged.filter(pc.is_in(tagged, combined(missing))).to_pylist())):
+            raise StorageError(
+                f"{file}, which was tagged earlier, is away, and {file.parent} is missing or empty; mount it and run "
+                "the same command again, or take the file out of the list"
+            )
+        gone = tagged.filter(_is_gone(tagged, files, inputs)).to_pylist() if inputs else []
+        if folder := find_emptied_folder(map(Location.of, gone)):
+            raise StorageError(
+                f"{folder} is empty or denied, and files below it were tagged earlier; mount its disk and run the same "
+                "command again, or delete the folder if its music is gone"
+            )
 
     def known(self, files: pa.Table) -> KnownContents:
         """Return the contents that have a row and the size of one of `files`."""
@@ -124,9 +145,7 @@ class TagTable:
         """
         index = _newest(pa.concat_tables([self._index, *self._added]))
         if inputs:
-            listed = pc.is_in(index["path"], value_set=combined(files["path"]))
-            below = pc.starts_with(index["path"], f"{str(inputs).rstrip('/')}/")
-            index = index.filter(pc.or_(listed, pc.invert(below)))
+            index = index.filter(pc.invert(_is_gone(index["path"], files, inputs)))
         self._index = index.sort_by("path")
         self._added = []
         results = self._write(top_k, self._albums(files) if with_albums else None, values)
@@ -219,6 +238,12 @@ def refresh(folder: Location, paths: pa.ChunkedArray) -> None:
             numbers = np.arange(begin, min(begin + _CHUNK, count))
             rows = files.take(np.zeros(len(numbers), np.int32), numbers)
             writer.write_table(_refreshed(rows, combined(pc.is_in(rows["path"], value_set=combined(paths)))))
+
+
+def _is_gone(paths: pa.ChunkedArray, files: pa.Table, inputs: Location) -> pa.ChunkedArray:
+    """Return for each path whether it is below `inputs`, and none of `files`, which are all that is there."""
+    listed = pc.is_in(paths, value_set=combined(files["path"]))
+    return pc.and_not(pc.starts_with(paths, f"{str(inputs).rstrip('/')}/"), listed)
 
 
 def _without_clips(rows: pa.Table) -> pa.Table:

@@ -111,7 +111,7 @@ def check(experiment: Experiment, features: Features, workers: int = 1) -> Model
 
 
 def check_start(settings: TrainSettings, features: Features, judged: Sequence[str]) -> None:
-    """Raise `ConfigError` where the model to start from learned, or may have, from splits `judged` of these features.
+    """Raise `ConfigError` if the initial model has or may have seen tracks of the splits `judged`.
 
     The epoch would be chosen, and the new model calibrated, by tracks that it knows.
     """
@@ -121,8 +121,8 @@ def check_start(settings: TrainSettings, features: Features, judged: Sequence[st
     if has_learned is None:
         raise ConfigError(
             f"train.init_from={settings.init_from} may have learned from tracks that would judge the new model: it is "
-            "not calibrated, or its card is incomplete, so that nothing tells which tracks it knows; start from "
-            "another model, or without one"
+            "not calibrated, or its card is incomplete, so its training tracks are unknown; start from another "
+            "model, or without one"
         )
     if has_learned:
         raise ConfigError(

@@ -21,9 +21,9 @@ from ray_jobs.engine import cluster, machines, reach
 
 Work = Callable[[pa.Table], pa.Table]
 _MIN_BLOCKS = 16  # number of blocks even of a small corpus, so that 16 CPUs can work on it
-MOST_QUEUED = 1000  # blocks in Ray's queue, and so the CPUs that a cluster without limits may start
+MOST_CPUS = 1000  # for which blocks are in Ray's queue, and so those that a cluster without limits may start
 _THREAD_SECONDS = 10
-_WAIT_SECONDS = 5.0  # for a block, before a job may say what it waits for
+WAIT_SECONDS = 5.0  # for a block, before a job may say what it waits for
 
 
 class Workers(contextlib.ExitStack):
@@ -53,7 +53,7 @@ class Workers(contextlib.ExitStack):
         yield from completed(
             lambda block: task.remote(block, arguments),
             blocks=-(-len(tracks) // size),
-            most=int(self._settings.max_cpus / share) or MOST_QUEUED,
+            most=int((self._settings.max_cpus or MOST_CPUS) / share),
             needed={"CPU": share},
         )
 
@@ -72,7 +72,7 @@ def completed(
         require(needed)
         waiting = machines.Waiting([needed])
         while queued:
-            done, queued = ray.wait(queued, timeout=_WAIT_SECONDS)
+            done, queued = ray.wait(queued, timeout=WAIT_SECONDS)
             waiting.say()
             queued += [start(number) for number in itertools.islice(numbers, len(done))]
             for result in ray.get(done):

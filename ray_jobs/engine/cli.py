@@ -135,7 +135,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
-    settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.also), networks=job.builds)
+    settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.other_settings), networks=job.builds)
     if options.dry_run:
         printing.show(config.to_yaml(settings).rstrip("\n"))
         if job.forecast:
@@ -153,8 +153,8 @@ def _help(name: str, options: argparse.Namespace, program: str) -> None:
 
 def settings_of(job: jobs.Job, path: str | None, arguments: list[str]) -> Config:
     """Return the settings that `--config path` and `arguments` give a job. Raises `ConfigError` as `config.load`."""
-    full = [_with_section(text, job.short) for text in _with_bare_key(arguments, job.bare)]
-    return config.load(path or job.shipped, full)
+    full = [_with_section(text, job.short_keys) for text in _with_positional_key(arguments, job.positional)]
+    return config.load(path or job.default_config, full)
 
 
 def _can_train() -> bool:
@@ -180,20 +180,20 @@ def _price(text: str) -> float:
     return price
 
 
-def _with_bare_key(arguments: list[str], bare: str) -> list[str]:
-    """Return the arguments with the key `bare` in front of one without `key=`: `song.mp3` is `inputs=song.mp3`."""
-    if not bare:
+def _with_positional_key(arguments: list[str], key: str) -> list[str]:
+    """Return the arguments with `key` in front of one without `key=`: `song.mp3` is `inputs=song.mp3`."""
+    if not key:
         return arguments
     plain = [text for text in arguments if not re.match(r"[\w.]+=", text)]
     if len(plain) > 1:
-        raise ConfigError(f"{bare}: found {len(plain)} values, {' and '.join(plain)}; name one")
-    return [f"{bare}={text}" if text in plain else text for text in arguments]
+        raise ConfigError(f"{key}: found {len(plain)} values, {' and '.join(plain)}; name one")
+    return [f"{key}={text}" if text in plain else text for text in arguments]
 
 
-def _with_section(text: str, short: tuple[str, ...]) -> str:
-    """Return the argument with `similar.n=20` for `n=20` where `similar.n` is among the keys `short`."""
+def _with_section(text: str, short_keys: tuple[str, ...]) -> str:
+    """Return the argument with `similar.n=20` for `n=20` where `similar.n` is one of `short_keys`."""
     key = text.partition("=")[0].strip()
-    return next((name.removesuffix(key) for name in short if name.endswith(f".{key}")), "") + text
+    return next((name.removesuffix(key) for name in short_keys if name.endswith(f".{key}")), "") + text
 
 
 def _explain(error: BaseException, program: str) -> int:

@@ -12,7 +12,7 @@ from ray_jobs.engine import jobs, printing
 _USAGE = """\
 usage: genre JOB [--config FILE] [key=value ...]
 
-Classify music by genre: learn from labelled music, compare six architectures, tag a collection.
+{purpose}
 
 jobs:
 {jobs}
@@ -21,6 +21,7 @@ options:
   -h, --help     show this page; `genre JOB --help` shows a job's settings
   --version      show the version
 """
+_PURPOSE = "Classify music by genre: learn from labelled music, compare architectures, tag a collection."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _overview() -> str:
-    return _USAGE.rstrip().format(
-        jobs="\n".join(f"  {name:<14} {jobs.purpose(name).splitlines()[0]}" for name in jobs.JOBS)
-    )
+    purposes = {name: jobs.purpose(name).splitlines()[0] for name in jobs.JOBS}
+    lines = (printing.filled(purpose, f"  {name:<14} ", " " * 17) for name, purpose in purposes.items())
+    return _USAGE.rstrip().format(purpose=printing.filled(_PURPOSE), jobs="\n".join(lines))
 
 
 if __name__ == "__main__":

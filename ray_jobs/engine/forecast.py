@@ -136,7 +136,7 @@ def _show(job: str, work: PendingWork, config: Config, price: float | None) -> N
 
 @contextmanager
 def _copied(scans: Location) -> Iterator[Location]:
-    """Yield a temporary copy of what earlier scans found: a forecast changes nothing, and `prepare` may be scanning."""
+    """Yield a temporary copy of the earlier scans, because a forecast must not write, and `prepare` may be running."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Location.of(folder)
         for kept in (scans / child.base_name for child in scans.children()):

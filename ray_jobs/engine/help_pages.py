@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from collections.abc import Iterable, Iterator
 
 from genre import config, registry
 from genre.settings import Config
-from ray_jobs.engine import jobs
-
-_OPTIONS = (
-    "Settings override those of --config FILE. --dry-run checks them and prints a forecast, with a price by "
-    "--price-per-core-hour; --verbose shows the traceback of an error; --help-all explains every setting."
-)
+from ray_jobs.engine import jobs, printing
 
 _COLUMN = 30  # where the meanings start
 Row = tuple[str, str, str]  # key, value as it is written on the command line, meaning
@@ -26,21 +19,22 @@ def page(name: str, program: str, settings: Iterable[str] = ()) -> str:
     `ConfigError` for an unknown one.
     """
     job = jobs.JOBS[name]
-    rows = list(config.describe(config.load(job.shipped)))
-    bare = f" [{job.bare.rpartition('.')[2].upper()}]" if job.bare else ""
-    parts = [f"usage: {program}{bare} [--config FILE] [key=value ...]", _prose(jobs.purpose(name))]
+    rows = list(config.describe(config.load(job.default_config)))
+    positional = f" [{job.positional.rpartition('.')[2].upper()}]" if job.positional else ""
+    parts = [f"usage: {program}{positional} [--config FILE] [key=value ...]", _prose(jobs.purpose(name))]
     explained = list(_chosen(rows, job.settings))
-    others = [row for row in _chosen(rows, job.also) if row not in explained]
+    others = [row for row in _chosen(rows, job.other_settings) if row not in explained]
     parts.append("\n".join(["settings and their defaults:", *_explained(explained)]))
     if chosen := [setting for setting in settings if setting.startswith("corpus.kind=")]:
         parts.append(_of_corpus(config.load(None, chosen).corpus.kind))
     if others:
         parts.append("\n".join(["further settings by section (for example train.epochs=40):", *_listed(others)]))
-    return "\n\n".join([*parts, _prose(_OPTIONS)])
+    return "\n\n".join([*parts, _prose(_options(job))])
 
 
 def every_setting(name: str, program: str) -> str:
     """Return the purpose of a job and every setting of all jobs. Imports all architectures and corpora."""
+    job = jobs.JOBS[name]
     parts = [f"usage: {program} [--config FILE] [key=value ...]", _prose(jobs.purpose(name))]
     parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config()))]))
     parts += [_of_corpus(kind) for kind in registry.names("genre.corpora")]
@@ -49,7 +43,17 @@ def every_setting(name: str, program: str) -> str:
             registry.load("genre.architectures", architecture).Params(), f"architectures.{architecture}."
         )
         parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
-    return "\n\n".join([*parts, _prose(_OPTIONS)])
+    return "\n\n".join([*parts, _prose(_options(job))])
+
+
+def _options(job: jobs.Job) -> str:
+    """Return the paragraph on the options of the command line."""
+    printed = "a forecast" if job.forecast else "the configuration"
+    price = ", with a price by --price-per-core-hour" if job.is_priced else ""
+    return (
+        f"Settings override those of --config FILE. --dry-run checks them and prints {printed}{price}; --verbose shows "
+        "the traceback of an error; --help-all explains every setting."
+    )
 
 
 def _of_corpus(kind: str) -> str:
@@ -60,7 +64,7 @@ def _of_corpus(kind: str) -> str:
 def _prose(text: str) -> str:
     """Return `text` with its paragraphs in the width of the terminal, but for those with an indented line."""
     paragraphs = text.split("\n\n")
-    return "\n\n".join(each if "\n " in f"\n{each}" else _filled(" ".join(each.split())) for each in paragraphs)
+    return "\n\n".join(each if "\n " in f"\n{each}" else printing.filled(" ".join(each.split())) for each in paragraphs)
 
 
 def _chosen(rows: list[Row], wanted: Iterable[str]) -> Iterator[Row]:
@@ -75,7 +79,7 @@ def _explained(rows: Iterable[Row]) -> Iterator[str]:
     for key, default, meaning in rows:
         label = f"  {key}={default}"
         first = label.ljust(_COLUMN - 2) + "  "
-        yield _filled(meaning, first, indent)
+        yield printing.filled(meaning, first, indent)
 
 
 def _listed(rows: Iterable[Row]) -> Iterator[str]:
@@ -85,11 +89,4 @@ def _listed(rows: Iterable[Row]) -> Iterator[str]:
         section, dot, name = key.rpartition(".")
         sections.setdefault(section + dot, []).append(f"{name}={default}")
     for section, settings in sections.items():
-        yield _filled("  ".join(settings), f"  {section:<14}" if section else "  ", " " * 16)
-
-
-def _filled(text: str, first: str = "", indent: str = "") -> str:
-    """Return `text` in lines of at most the width of the terminal, which begin with `first` and `indent`."""
-    width = max(80, min(120, shutil.get_terminal_size((110, 24)).columns))
-    wrapper = textwrap.TextWrapper(width, first, indent, break_long_words=False, break_on_hyphens=False)
-    return wrapper.fill(text)
+        yield printing.filled("  ".join(settings), f"  {section:<14}" if section else "  ", " " * 16)

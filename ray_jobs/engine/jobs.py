@@ -23,16 +23,16 @@ class Job:
     """What a job needs. Settings are named by sections (`train`) or keys (`audio.clip_seconds`)."""
 
     settings: tuple[str, ...]  # read by the job and described one by one in its help
-    also: tuple[str, ...] = ()  # read by the job and listed in its help with their defaults
-    bare: str = ""  # the key of an argument without `key=`
-    short: tuple[str, ...] = ()  # keys that are also written without their section
+    other_settings: tuple[str, ...] = ()  # read by the job and listed in its help with their defaults
+    positional: str = ""  # the key of an argument without `key=`
+    short_keys: tuple[str, ...] = ()  # keys that may be written without their section
     lists_files: bool = False  # `inputs=-`, also written as --stdin0, is the paths on standard input
     builds: bool = False  # the job builds networks, so `architectures.*` is checked first
     needs_features: bool = False  # OUTPUT/features must be complete
     extra: str = "train"  # extra of this package with what the job imports
     forecast: str = ""  # function for --dry-run, by its name in this package
     is_priced: bool = False  # that function takes the price of a core-hour as well
-    shipped: str | None = None  # the configuration file unless --config names one
+    default_config: str | None = None  # the configuration file unless --config names one
 
 
 _LIMITS = tuple(
@@ -43,7 +43,7 @@ _NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model
 
 # tests/ray/test_settings_read.py compares this table with what the jobs read
 JOBS = {
-    "fetch": Job(("fetch", "corpus.root"), bare="fetch.name", forecast="fetch.forecast"),
+    "fetch": Job(("fetch", "corpus.root"), positional="fetch.name", forecast="fetch.forecast"),
     "prepare": Job(
         ("output", "corpus", "prepare"),
         ("decoding", "audio", "spectrogram", "cluster"),
@@ -53,21 +53,21 @@ JOBS = {
     "train": Job(
         ("output", "architecture", "architectures", "train"),
         ("device", "seed", "audio", "spectrogram", "cache", "cluster"),
-        short=("train.init_from",),
+        short_keys=("train.init_from",),
         builds=True,
         needs_features=True,
     ),
     "pretrain": Job(
         ("output", "architecture", "architectures", "pretrain"),
         ("device", "seed", "train", "audio", "spectrogram", "cache", "cluster"),
-        short=("train.init_from",),
+        short_keys=("train.init_from",),
         builds=True,
         needs_features=True,
     ),
     "tune": Job(
         ("output", "architectures", "tune"),
         ("device", "seed", "train", "audio", "spectrogram", "cache", *_LIMITS, "cluster"),
-        short=("train.init_from",),
+        short_keys=("train.init_from",),
         builds=True,
         needs_features=True,
         forecast="tune.forecast",
@@ -78,27 +78,32 @@ JOBS = {
     "tag": Job(
         ("inputs", "output", "model", "min_precision", "tag"),
         ("decoding", "device", *_NETWORK, "cluster"),
-        bare="inputs",
+        positional="inputs",
         lists_files=True,
-        short=("tag.undo",),
+        short_keys=("tag.undo",),
         forecast="engine.forecast.tag",
         is_priced=True,
     ),
     "embed": Job(
         ("inputs", "output", "model", "min_precision", "embed", *_PASS),
         ("decoding", "device", *_NETWORK, "cluster"),
-        bare="inputs",
+        positional="inputs",
         lists_files=True,
     ),
     "similar": Job(
-        ("inputs", "output", "model", "similar"), ("min_precision", *_LIMITS), bare="inputs", short=("similar.n",)
+        ("inputs", "output", "model", "similar"),
+        ("min_precision", *_LIMITS),
+        positional="inputs",
+        short_keys=("similar.n",),
     ),
     "playlist": Job(
         ("output", "model", "playlist"),
         ("min_precision", *_LIMITS),
-        short=tuple(f"playlist.{name}" for name in ("like", "genre", "minutes", "file")),
+        short_keys=tuple(f"playlist.{name}" for name in ("like", "genre", "minutes", "file")),
     ),
-    "explain": Job(("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), bare="inputs"),
+    "explain": Job(
+        ("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), positional="inputs"
+    ),
     "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
     "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster"), extra="serve"),
     "review": Job(("output", "model", "review"), extra="serve"),
@@ -107,7 +112,7 @@ JOBS = {
         ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "cache", "train", "tune", "architectures"),
         builds=True,
         forecast="demo.forecast",
-        shipped=str(Path(__file__).parents[1] / "demo.yaml"),
+        default_config=str(Path(__file__).parents[1] / "demo.yaml"),
     ),
 }
 

@@ -37,6 +37,13 @@ def _wrapped_line(line: str, columns: int) -> str:
     return wrapper.fill(line.lstrip())
 
 
+def filled(text: str, first: str = "", indent: str = "") -> str:
+    """Return `text` in lines of at most the width of the terminal, which begin with `first` and `indent`."""
+    width = max(80, min(120, shutil.get_terminal_size((110, 24)).columns))
+    wrapper = textwrap.TextWrapper(width, first, indent, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(text)
+
+
 def width(otherwise: int) -> int:
     """Return the columns of the terminal on standard output; `otherwise` where it is a file or a pipe."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed

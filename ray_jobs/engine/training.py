@@ -83,7 +83,9 @@ def complete(training: Training, config: Config) -> None:
     record = RunRecord.claim(training.run, training.deciding, config.train.resume)
     if record.is_complete(training.model):
         return
-    cli.console().print(f"{training.job}: {training.introduction}")
+    resumes = any(child.base_name.startswith("checkpoint_") for child in training.run.children())
+    after = ", resuming after the last epoch that ended" if resumes else ""
+    cli.console().print(f"{training.job}: {training.introduction}{after}")
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
     with cluster.connected(config.cluster, config.output) as capacity:

@@ -226,7 +226,7 @@ async def _json(request: Request) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise RefusedError(400, "bad_request", "the body is no JSON object")
+        raise RefusedError(400, "bad_request", "the body is not a JSON object")
     return content
 
 

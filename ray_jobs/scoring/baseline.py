@@ -28,8 +28,8 @@ def fit_baseline(
 ) -> Baseline:
     """Fit the classical baseline on the training split, with the penalty that is best on the validation split.
 
-    With `first_fold`, that of a search, it is fitted on all tracks that the folds divide, like the final networks, with
-    the penalty that is best on average over the folds.
+    In a search over folds (`first_fold`), fit on the tracks of all folds, as the final networks are, with the penalty
+    that has the best mean over the folds.
     """
     if first_fold is not None:
         return _fit_over_folds(features, class_weights, capacity, first_fold)

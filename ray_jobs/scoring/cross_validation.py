@@ -130,7 +130,7 @@ class CrossValidation:
         needed = {"CPU": float(cpus)} | ({"GPU": SHARE_OF_GPU} if use_gpu else {})
         task = _run.options(num_cpus=cpus, num_gpus=needed.get("GPU", 0))
         shared = ray.put((self.features, cache, cpus, "cuda" if use_gpu else "cpu"))
-        most = min(capacity.cpus / cpus, capacity.gpus / SHARE_OF_GPU if use_gpu else np.inf, blocks.MOST_QUEUED)
+        most = min(capacity.cpus / cpus, capacity.gpus / SHARE_OF_GPU if use_gpu else np.inf, blocks.MOST_CPUS)
         results = blocks.completed(
             lambda number: task.remote(number, missing[number], shared), len(missing), max(1, int(most)), needed
         )

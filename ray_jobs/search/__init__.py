@@ -1,7 +1,7 @@
 """The search over architectures and settings, used by the jobs `tune` and `demo` alone.
 
 Input: the configuration and the training data. Output: the models of the winners in OUTPUT/models, and the facts of the
-search for the report. Independent of the test split.
+search for the report. Uses no clips or labels of the test split.
 
     plan         what is trained             budget       how long a plan takes, and which one fits into the time
     timing       cost of a step              decision     the plan that a search follows, stored for resumption

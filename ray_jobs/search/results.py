@@ -22,9 +22,9 @@ _STATUS: dict[Ended | None, Status] = {
 
 @dataclass(frozen=True)
 class Winner:
-    """A trial whose settings get final trainings: the best of an architecture, or that of the configured settings.
+    """A trial whose settings get final trainings: the best of an architecture, or the one with configured settings.
 
-    The best is that with the highest validation macro F1, with tune.folds by the mean over them.
+    The best has the highest validation macro F1; with tune.folds, the highest mean over the folds.
     """
 
     slot: Slot

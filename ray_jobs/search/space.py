@@ -40,7 +40,7 @@ def domains(settings: TuneSettings, architecture: str) -> dict[str, Domain]:
 
 
 def configured(planned: Experiment, varied: Mapping[str, Domain]) -> dict[str, Any]:
-    """Return the values that `planned` has for the settings that vary, each the nearest that its domain allows.
+    """Return the varied settings of `planned`, each moved to the nearest value that its domain allows.
 
     Raises `ConfigError` for a key that is no setting of a training.
     """

@@ -118,7 +118,7 @@ def lines(forecast: Forecast, plan: Plan) -> list[str]:
         halving = "".join(f"{setting} halves it, " for setting in forecast.halving(plan))
         text.append(
             f"that is long for machines without a GPU: {halving}tune.minutes=60 limits it to an hour, "
-            "and --config configs/laptop.yaml, given to prepare and tune, has networks that learn in it"
+            "and --config configs/laptop.yaml, given to prepare and tune, has networks that train in that time"
         )
     return text
 

@@ -2,11 +2,12 @@
 
 Decoding is most of the work. Without a GPU each process loads the models and does both, because two kinds of processes
 on the same CPUs would only add the transfer between them. Where there are GPUs, every CPU of every machine decodes, and
-an actor on each GPU names the genres.
+actors on GPUs name the genres.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayActorError
 
 from genre import memory
 from genre.audio.isolation import portable
@@ -28,6 +30,7 @@ from ray_jobs.engine import blocks, capacity, machines
 from ray_jobs.engine.capacity import Capacity
 
 _CPUS_PER_GPU = 64  # of which a GPU names the files at least as fast as they decode them
+_BLOCKS_PER_ACTOR = 2  # at a time: one is named, and the other is sent to the machine
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,16 @@ def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: Kn
     limits = Capacity.of(config.cluster)
     # loading the models takes a CPU of a cluster, which may have to be started, as long as a full block
     wanted = -(-len(pending) // config.tag.batch_files) if capacity.is_cluster() else len(pending)
-    workers = limits.workers(min(wanted, blocks.MOST_QUEUED))
-    share = blocks.cpus_of_a_block(pending)
+    cpus = limits.workers(min(wanted, blocks.MOST_CPUS))
     if not ensemble.is_exported and limits.gives_gpu(config.device):
-        gpus = int(min(limits.gpus, max(machines.slots({"GPU": 1}), -(-workers // _CPUS_PER_GPU))))
-        workers = min(workers, gpus * _CPUS_PER_GPU)
+        gpus = int(min(limits.gpus, max(machines.slots({"GPU": 1}), -(-cpus // _CPUS_PER_GPU))))
+        share = blocks.cpus_of_a_block(pending)
+        workers = int(min(cpus, gpus * _CPUS_PER_GPU) / share)
         work = TagWork.of(config, ensemble, pending, known, workers)
         yield from on_both(work, min(gpus, work.blocks), workers, share, "cuda")
     else:
-        work = TagWork.of(config, ensemble, pending, known, workers)
-        yield from _on_cpus(work, workers if capacity.is_cluster() else work.blocks)
+        work = TagWork.of(config, ensemble, pending, known, cpus)
+        yield from _on_cpus(work, cpus if capacity.is_cluster() else work.blocks)
 
 
 def _on_cpus(work: TagWork, most: int) -> Iterator[pa.Table]:
@@ -87,42 +90,115 @@ def _on_cpus(work: TagWork, most: int) -> Iterator[pa.Table]:
 
 
 def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -> Iterator[pa.Table]:
-    """Decode the blocks in tasks with a `share` of a CPU each, and name the genres by an actor on each of the `gpus`.
+    """Decode the blocks in tasks with a `share` of a CPU each, and name the genres by actors on at most `gpus` GPUs.
 
-    At most `workers` blocks are being decoded, and at most as many more wait for an actor. `device` is what the actors
-    compute on.
+    At most `workers` blocks are being decoded, and at most twice as many are being decoded or wait for an actor.
+    `device` is what the actors compute on.
     """
     decode = ray.remote(num_cpus=share, max_retries=-1)(decode_block)
     # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
-    actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, max_task_retries=-1)(TaggingActor)
-    taggers = [actor.remote(work, device) for _ in range(gpus)]
+    actor = ray.remote(num_cpus=0, num_gpus=1)(TaggingActor)
+    taggers = Taggers(lambda: actor.remote(work, device), gpus)
     left = iter(range(work.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
-    naming: dict[ray.ObjectRef[Any], Any] = {}
-    is_checked = False
+    is_checked, waiting = False, machines.Waiting([{"GPU": 1}])
     try:
         while True:
-            room = min(workers - len(decoding), 2 * workers - len(decoding) - len(naming))
+            room = min(workers, 2 * workers - len(taggers.waiting)) - len(decoding)
             decoding += [decode.remote(work, block) for _, block in zip(range(room), left, strict=False)]
+            taggers.assign()
             if not is_checked:  # when everything is queued, so that all machines start at once
                 blocks.require({"CPU": share})
                 blocks.require({"GPU": 1})
                 is_checked = True
-            if not (decoding or naming):
+            if not (decoding or taggers.have_blocks):
                 return
-            ((done,), _) = ray.wait([*naming, *decoding])
-            if naming.pop(done, None) is not None:
-                yield blocks.checked(ray.get(done))
+            done = _first_ended([*taggers.calls, *decoding], waiting)
+            if done in decoding:
+                decoding.remove(done)
+                taggers.waiting.append(done)
                 continue
-            decoding.remove(done)
-            busy = list(naming.values())
-            free = min(taggers, key=busy.count)
-            naming[free.name.remote(done)] = free
+            try:
+                result = blocks.checked(ray.get(done))
+            except RayActorError:
+                taggers.replace(done)
+                continue
+            if taggers.have_named(done):
+                yield result
     finally:
         for task in decoding:
             ray.cancel(task)
-        for tagger in taggers:
-            ray.kill(tagger)
+        taggers.kill()
+
+
+def _first_ended(calls: list[ray.ObjectRef[Any]], waiting: machines.Waiting) -> ray.ObjectRef[Any]:
+    """Wait until one of `calls` has ended, and return it."""
+    while True:
+        ended, _ = ray.wait(calls, timeout=blocks.WAIT_SECONDS)
+        waiting.say()
+        if ended:
+            return ended[0]
+
+
+class Taggers:
+    """Actors that name decoded blocks: one, and another whenever blocks wait because all are busy, up to `most`.
+
+    They start one at a time, and a block goes only to an actor that is ready: Ray does not say that a cluster will
+    never have the GPU of an actor. Ray does not restart one that dies, because the GPU may be given to another first.
+    """
+
+    def __init__(self, start: Callable[[], Any], most: int) -> None:
+        self._start, self._most = start, most
+        self._starting: dict[ray.ObjectRef[Any], Any] = {}  # at most one actor, by its call of `load`
+        self._ready: list[Any] = []
+        self._naming: dict[ray.ObjectRef[Any], tuple[Any, ray.ObjectRef[Any]]] = {}  # actor and block of each call
+        self.waiting: deque[ray.ObjectRef[Any]] = deque()  # decoded blocks
+
+    @property
+    def have_blocks(self) -> bool:
+        """Whether blocks wait or are being named."""
+        return bool(self.waiting or self._naming)
+
+    @property
+    def calls(self) -> list[ray.ObjectRef[Any]]:
+        """The calls of the actors that have not ended, as far as is known."""
+        return [*self._naming, *self._starting]
+
+    def assign(self) -> None:
+        """Give the blocks that wait to the actors that are ready, and start an actor where blocks are left."""
+        while self.waiting and (free := self._least_busy()):
+            block = self.waiting.popleft()
+            self._naming[free.name.remote(block)] = (free, block)
+        if not self._starting and len(self._ready) < self._most and (self.waiting or not self._ready):
+            actor = self._start()
+            self._starting[actor.load.remote()] = actor
+
+    def have_named(self, call: ray.ObjectRef[Any]) -> bool:
+        """Return whether a call that has ended named a block. Otherwise its actor is ready now."""
+        if call in self._starting:
+            self._ready.append(self._starting.pop(call))
+            return False
+        del self._naming[call]
+        return True
+
+    def replace(self, call: ray.ObjectRef[Any]) -> None:
+        """Give up the actor of a call that failed because it died: its blocks wait for another."""
+        lost = self._starting.pop(call) if call in self._starting else self._naming[call][0]
+        self.waiting.extend(block for actor, block in self._naming.values() if actor is lost)
+        self._naming = {call: given for call, given in self._naming.items() if given[0] is not lost}
+        self._ready = [actor for actor in self._ready if actor is not lost]
+        ray.kill(lost)  # it may only have been out of reach
+
+    def kill(self) -> None:
+        """End all actors, and the request for one that has not started."""
+        for actor in [*self._ready, *self._starting.values()]:
+            ray.kill(actor)
+
+    def _least_busy(self) -> Any:
+        """Return the ready actor with the fewest blocks; None if each has enough."""
+        busy = [actor for actor, _ in self._naming.values()]
+        actor = min(self._ready, key=busy.count, default=None)
+        return actor if busy.count(actor) < _BLOCKS_PER_ACTOR else None
 
 
 class TaggingActor:
@@ -131,8 +207,16 @@ class TaggingActor:
     def __init__(self, work: TagWork, device: str) -> None:
         self._work, self._device = work, device
 
+    def load(self) -> Exception | None:
+        """Load the models, and return the error where this fails, which Ray would wrap in its own."""
+        try:
+            _tagger(self._work, self._device)
+        except Exception as error:
+            return portable(error)
+        return None
+
     def name(self, files: list[DecodedFile] | Exception) -> pa.Table | Exception:
-        """Return the rows of a decoded block, or the error, which Ray would wrap in its own."""
+        """Return the rows of a decoded block, or the error."""
         if isinstance(files, Exception):
             return files
         try:

@@ -40,14 +40,11 @@ def require_precision(settings: TagSettings, min_precision: float, ensemble: Sav
         tags.require(setting)
         if not ensemble.calibration.tracks or not min_precision:
             why = (
-                "min_precision=0 asks for none"
+                "min_precision=0 asks for none; set min_precision"
                 if ensemble.calibration.tracks
-                else "the model has no validation predictions"
+                else "the model has no validation predictions; train it again with this version"
             )
-            raise ConfigError(
-                f"{setting} needs a known precision, but {why}; set min_precision, or train the model again with this "
-                "version"
-            )
+            raise ConfigError(f"{setting} needs a known precision, but {why}")
 
 
 def labels_of(features: Location) -> pa.Table:

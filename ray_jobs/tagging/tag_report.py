@@ -124,7 +124,7 @@ def _threshold(calibration: Calibration) -> str:
     rest = f"; {plural(never, 'genre')} never reported" if never else ""
     return (
         f"{fitted}; a probability below {limit} is reported as {UNKNOWN}, so that at least {promise} "
-        f"of the other genres are correct (90 % confidence){rest}"
+        f"of the genres of the other files are correct (90 % confidence){rest}"
     )
 
 

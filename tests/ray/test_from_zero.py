@@ -13,6 +13,7 @@ import yaml
 from autoscaling import Autoscaled, autoscaled
 from conftest import REPOSITORY
 from running import ENVIRONMENT, SETTINGS, command, write_config
+from saving import save_model
 
 from genre.storage import Location
 
@@ -21,6 +22,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 OUTPUT = "s3://bucket/run"
 ONE_CPU = {"cpu": {"resources": {"CPU": 1}, "max_workers": 3}}
 ONE_GPU = {"gpu": {"resources": {"CPU": 1, "GPU": 1}, "max_workers": 1}}
+NO_MACHINE = "the cluster has no machine with {} and cannot start one; add such a type of machine"
+NO_MACHINES = "the cluster has no machines for {} and cannot start them; it has no machine but its head now"
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,12 @@ def run(name: str, home: Path, cluster: Autoscaled, *settings: str) -> Done:
 
 @pytest.fixture(scope="module")
 def home(bucket_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with run.yaml, whose output is in the bucket, with features."""
+    """Return a folder with run.yaml, whose output is in the bucket, with features, and with a model."""
     folder = tmp_path_factory.mktemp("zero")
     write_config(folder, SETTINGS | {"tune": SETTINGS["tune"] | {"architectures": ["cnn", "resnet"]}})
     settings = yaml.safe_load((folder / "run.yaml").read_text()) | {"output": OUTPUT}
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    save_model(folder / "model")
     subprocess.run(command("prepare", folder), check=True, cwd=REPOSITORY, env=ENVIRONMENT | bucket_server)
     return folder
 
@@ -94,17 +98,26 @@ def test_tune_starts_a_machine_for_each_trial(home: Path, cluster: Autoscaled) -
 @pytest.mark.parametrize(
     ("name", "settings", "asked"),
     [
-        ("train", ["architecture=vgg16", "device=cuda"], "the cluster has no machines for 1 x (1 CPU and 1 GPU)"),
-        ("tune", ["tune.cpus_per_trial=2"], "1 x (tune.cpus_per_trial=2): the cluster has no machines for 1 x (2 CPU)"),
+        ("train", ["architecture=vgg16", "device=cuda"], NO_MACHINES.format("1 x (1 CPU and 1 GPU)")),
+        ("tune", ["tune.cpus_per_trial=2"], "1 x (tune.cpus_per_trial=2): " + NO_MACHINES.format("1 x (2 CPU)")),
+        ("tag", ["model={0}/model", "inputs={0}/music", "device=cuda"], NO_MACHINE.format("1 GPU")),
     ],
 )  # fmt: skip
 def test_what_no_machine_has_is_refused(
     name: str, settings: list[str], asked: str, home: Path, cluster: Autoscaled
 ) -> None:
     """It also notices when Ray changes how its autoscaler reports what it refuses."""
-    done = run(name, home, cluster, *settings)
+    done = run(name, home, cluster, *(setting.format(home) for setting in settings))
     assert done.code == 2, done.output
-    assert f"{asked} and cannot start them; it has no machine but its head now" in done.output
+    assert asked in done.output
+
+
+def test_prepare_is_refused_where_no_machine_has_a_cpu(home: Path) -> None:
+    with autoscaled({"gpu": {"resources": {"CPU": 0, "GPU": 1}, "max_workers": 1}}) as cluster:
+        done = run("prepare", home, cluster, f"output={OUTPUT}-refused")
+    assert done.code == 2, done.output
+    assert NO_MACHINE.format("1 CPU") in done.output
+    assert done.machines == 0
 
 
 def test_a_gpu_that_torch_does_not_see_ends_the_job(home: Path) -> None:

@@ -47,7 +47,7 @@ config = load(None, ["output=s3://bucket/both", "tag.batch_files=2"])
 ensemble = SavedEnsemble.read([Location.of(model)], 0.0)
 with cluster.connected(config.cluster, config.output):
     collection = distributed.TagWork.of(config, ensemble, list_files(music), KnownContents.none(), workers=3)
-    pq.write_table(pa.concat_tables(distributed.on_both(collection, 1, 3, 1.0, "cpu")), target)
+    pq.write_table(pa.concat_tables(distributed.on_both(collection, 2, 3, 1.0, "cpu")), target)
 """
 
 
@@ -151,7 +151,10 @@ def test_a_job_says_which_machines_cannot_be_launched(home: Path) -> None:
 
 
 def test_a_machine_without_a_gpu_decodes_for_one_that_has_it(home: Path, tmp_path: Path) -> None:
-    """The GPU exists on paper only, so that the models compute on the CPU of its machine."""
+    """The GPU exists on paper only, so that the models compute on the CPU of its machine.
+
+    A second GPU is asked for, which the cluster cannot start.
+    """
     music, model = str(home / "music"), str(home / "model")
     with autoscaled(BOTH_KINDS, boot_seconds=1, idle_minutes=2) as cluster:
         running = start(cluster, "-c", ON_BOTH, model, music, str(tmp_path / "rows.parquet"))

@@ -140,6 +140,17 @@ class TestAgain:
         }
         assert before.items() <= parts(output).items()
 
+    def test_genres_that_another_kind_of_corpus_does_not_know_are_counted(
+        self, music: Path, output: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = config_of(music, output)
+        in_turn(config)
+        in_turn(config.model_copy(update={"corpus": CorpusSettings(kind="tags", root=str(music))}))
+        assert (
+            "prepare: 0 tracks with a genre, where corpus.kind=folder had 18; the same prepare command as before "
+            "brings them back"
+        ) in capsys.readouterr().err
+
     def test_changed_files_are_decoded_again(self, music: Path, output: Path) -> None:
         in_turn(config_of(music, output))
         write_song(music / "genre0/song01.wav", 1234, seconds=3.0)

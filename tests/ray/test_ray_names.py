@@ -130,7 +130,7 @@ def test_a_text_of_ray_is_in_its_code_and_in_its_owner(text: str, place: tuple[s
 
 
 def test_every_variable_that_the_jobs_set_is_in_the_list() -> None:
-    assert set(ray_jobs.QUIET) == {text for text, (owner, _) in TEXTS.items() if owner == "__init__.py"}
+    assert set(ray_jobs.RAY_VARIABLES) == {text for text, (owner, _) in TEXTS.items() if owner == "__init__.py"}
 
 
 def test_the_state_of_the_autoscaler_has_the_fields_that_are_read() -> None:

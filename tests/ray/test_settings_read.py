@@ -81,7 +81,7 @@ def settings_read(home: Path, job: str, arguments: list[str]) -> set[str]:
 
 def settings_declared(job: str) -> set[str]:
     """Return the keys that the job declares, where a section stands for all its keys."""
-    names = jobs.JOBS[job].settings + jobs.JOBS[job].also
+    names = jobs.JOBS[job].settings + jobs.JOBS[job].other_settings
     keys = [key for key, _, _ in config.describe(Config())]
     return {key for key in keys if any(key == name or key.startswith(f"{name}.") for name in names)}
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from conftest import REPOSITORY
+from library import tone
 from saving import CLASSES, save_model, song
 from tag_jobs import rows, run
 
@@ -117,6 +121,50 @@ def test_paths_from_find_are_tagged(
         assert message in capsys.readouterr().err
 
 
+def test_a_disk_that_is_away_takes_no_row_out_of_the_tables(
+    model: str, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its mount point is empty then. What was deleted or moved is gone, with its folder or without."""
+    disk, album = music / "disk", music / "artist/album"
+    for number, folder in enumerate((disk / "a", disk / "b", album)):
+        tone(folder / "song.flac", seed=10 + number, seconds=2)
+    settings = (f"model={model}", f"output={tmp_path / 'out'}", "min_precision=0")
+    table = tmp_path / "out/tags/tags.csv"
+
+    def names() -> list[str]:
+        return [os.path.relpath(row["path"], music) for row in rows(table)]
+
+    assert run(str(music), *settings) == 0
+    before = {path: path.read_bytes() for path in table.parent.iterdir()}
+    listed = "".join(f"{row['path']}\0" for row in rows(table)).encode()
+    os.rename(disk, tmp_path / "away")
+    for found, message in (
+        (None, f"{disk} is empty or denied, and files below it were tagged earlier; mount its disk"),
+        (listed, f"{disk}/a/song.flac, which was tagged earlier, is away, and {disk}/a is missing or empty; mount it"),
+    ):
+        disk.mkdir(exist_ok=True)
+        (music / "new.flac").write_bytes((music / "0.flac").read_bytes())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(found or b"")))
+        capsys.readouterr()
+        assert run("-" if found else str(music), *settings) == 1
+        assert message in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in table.parent.iterdir()} == before
+    disk.rmdir()
+    os.rename(tmp_path / "away", disk)
+    shutil.rmtree(disk / "b")
+    (music / "new.flac").unlink()
+    (music / "1.flac").unlink()
+    os.rename(album, music / "moved")
+    (music / "artist/cover.jpg").touch()
+    capsys.readouterr()
+    assert run(str(music), *settings) == 0
+    assert names() == ["0.flac", "2.flac", "disk/a/song.flac", "moved/song.flac"]
+    (music / "0.flac").unlink()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(music / "0.flac") + b"\0")))
+    assert run("-", *settings) == 1  # the only file of the list could not be read
+    assert names() == ["2.flac", "disk/a/song.flac", "moved/song.flac"]
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
@@ -195,9 +243,13 @@ def test_models_of_other_genres_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def too_late(*_: object) -> None:
+    raise TimeoutError("a block was never named")
+
+
 @pytest.mark.ray
 def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_path: Path) -> None:
-    """The GPU exists on paper only, so that the models compute on the CPU."""
+    """Also where two GPUs are asked for. The one exists on paper only, so that the models compute on the CPU."""
     for number in range(12):
         song(tmp_path / "music" / f"{number:02}.wav", hertz=200 + 50 * number, seconds=2.5)
     (tmp_path / "music" / "bad.mp3").write_bytes(b"no music")
@@ -205,12 +257,15 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
     expected = tag_rows.tag_files(Tagger.load(model, threads=1), files, KnownContents.none()).sort_by("path")
     config, ensemble = load(None, ["tag.batch_files=2"]), SavedEnsemble.read([Location.of(model)], 0.8)
     ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(300)
     try:
         collection = distributed.TagWork.of(config, ensemble, files, KnownContents.none(), workers=2)
-        rows = pa.concat_tables(distributed.on_both(collection, 1, 2, 1.0, "cpu")).sort_by("path")
+        rows = pa.concat_tables(distributed.on_both(collection, 2, 4, 0.5, "cpu")).sort_by("path")
         with pytest.raises(DeviceError, match="torch sees no GPU"):
             list(distributed.on_both(collection, 1, 2, 1.0, "cuda"))
     finally:
+        signal.alarm(0)
         ray.shutdown()
     names = ["path", "content", "seconds", "reason", "message"]
     assert rows.select(names).equals(expected.select(names))

@@ -130,6 +130,17 @@ def test_it_trains_with_any_number_of_workers(
     assert epochs[-1]["best_f1"] > 0.5
 
 
+def test_a_network_that_tune_chose_is_replaced_with_a_message(base: Path, tmp_path: Path) -> None:
+    settings, chosen = settings_for(base, tmp_path), tmp_path / "models/cnn"
+    (chosen / "seed-0").mkdir(parents=True)
+    (chosen / "MODEL_CARD.md").write_text("what tune measured")
+    done = job("train", base, *settings, "train.epochs=1")
+    assert f"train: replaces the network that tune chose in {chosen}; OUTPUT/leaderboard still describes" in done.stderr
+    assert sorted(path.name for path in chosen.iterdir() if path.suffix != ".parquet") == [
+        *("model.json", "seed-0", "weights.safetensors")
+    ]
+
+
 def test_an_output_relative_to_the_working_folder(base: Path, tmp_path: Path) -> None:
     settings_for(base, tmp_path)
     job("train", base, f"output={os.path.relpath(tmp_path, REPOSITORY)}", "train.epochs=1", "cluster.cpus=1")
@@ -208,6 +219,7 @@ def test_a_truncated_list_of_checkpoints_costs_one_epoch_at_most(
     last = max(tmp_path.glob("runs/cnn/checkpoint_*-*"))
     (last / "state.pt").write_bytes((last / "state.pt").read_bytes()[:1000])
     errors = job("train", base, *settings).stderr
+    assert ", resuming after the last epoch that ended" in errors
     assert "epoch   1/" not in errors
     assert history(tmp_path) == history(undisturbed)  # to the last bit
 

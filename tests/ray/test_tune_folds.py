@@ -285,7 +285,7 @@ def test_a_search_that_was_killed_in_its_third_fold_resumes_there(
         final.location.delete()
     (output / "models").delete()
     tune.run(settings(output))
-    assert "1 of 2 trials ran before" in capsys.readouterr().err
+    assert "1 of 2 trials ran before, 1 is resumed" in capsys.readouterr().err
     (log,) = Path(str(output)).glob(f"tune/logs/search/cnn-{folder.location.name}/result.json")
     reported = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["fold"], line["epoch"]) for line in reported] == [(3, 2), (3, 3), (3, 4), (3, 4)]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from pathlib import Path
+from unittest.mock import Mock
 
 import damage
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from genre.audio import decoders, recordings
+from genre.audio import decoders, members, recordings
 from genre.errors import AudioError, Reason
 from genre.settings import AudioSettings, DecodingSettings
 
@@ -184,3 +186,18 @@ def test_a_long_file_needs_little_more_memory_than_its_waveform() -> None:
     tracemalloc.stop()
     assert recording.seconds == pytest.approx(180)
     assert peak < 1.3 * recording.wave.nbytes
+
+
+def test_a_file_that_may_not_be_read_has_its_own_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions are simulated, since root may read everything."""
+    file = tmp_path / "private.wav"
+    file.touch()
+    errors: dict[Reason, list[OSError]] = {
+        Reason.DENIED: [PermissionError(13, "no"), OSError("AWS Error ACCESS_DENIED during GetObject operation")],
+        Reason.UNREADABLE: [IsADirectoryError(21, "no")],
+    }
+    for reason, error in [(reason, error) for reason, each in errors.items() for error in each]:
+        monkeypatch.setattr(members, "read", Mock(side_effect=error))
+        with pytest.raises(AudioError) as caught:
+            recordings.read(str(file))
+        assert caught.value.reason is reason

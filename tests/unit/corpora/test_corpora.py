@@ -226,11 +226,11 @@ class TestTable:
         ("lines", "message"),
         [
             (["path,label", "a.wav,rock"], "has no column 'genre'; it has path, label; set corpus.params.genre_column"),
-            (["path,genre", ",rock"], "row 1 has no path"),
-            (["path,genre,split", "a.wav,rock,dev"], "row 1: split 'dev' is not known; use train, valid, test"),
+            (["path,genre", ",rock"], "line 2 has no path"),
+            (["path,genre,split", "a.wav,rock,dev"], "line 2: split 'dev' is not known; use train, valid, test"),
             (
                 ["path,genre", "a.wav,rock", "b.wav,folk", "a.wav,folk"],
-                "row 3: track id 'a.wav' is that of an earlier row",
+                "line 4: the path 'a.wav' is also in line 2; keep one of the two rows, or write paths with folders",
             ),
             (["path,genre", "a.wav,rock", "b.wav"], "is not a table"),
             ([""], "is not a table"),

@@ -109,7 +109,7 @@ def test_empty_rows_are_skipped_and_counted_for_the_number_of_a_row(tmp_path: Pa
     assert ids(scan("table", tmp_path / "t.csv")) == ["a.wav", "b.wav"]
     assert "table: 2 tracks: 2 with 1 genre, 0 unlabelled" in report(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("path;genre\na.wav;x\n;\n;x\n")
-    assert "row 3 has no path" in refused("table", tmp_path / "t.csv")
+    assert "line 4 has no path" in refused("table", tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -149,6 +149,15 @@ def test_paths_of_windows_are_found(tmp_path: Path) -> None:
     tracks = scan("table", write(tmp_path, rows, "cp1252", ";"))
     assert ids(tracks) == ["Musik/Bäcker/a.wav", "Musik/b.wav", "Musik/x/y/d.wav", "c.wav"]
     assert [track.size for track in tracks] == [1, 1, 1, 1]
+
+
+def test_one_path_of_another_program_changes_no_separator(tmp_path: Path) -> None:
+    """A person who adds a row to a table of Windows may paste a path of this machine."""
+    paths = (r"Musik\a.wav", r"Musik\c.wav", str(tmp_path / "Musik/b.wav"))
+    table = write(tmp_path, (("path", "genre"), *((path, "rock") for path in paths)), "utf-8", ";")
+    (tmp_path / "Musik/c.wav").unlink()
+    assert [track.size for track in scan("table", table)] == [1, corpora.MISSING, 1]
+    assert "odd: 1 listed file cannot be found, the first is Musik/c.wav" in report(table)
 
 
 def test_a_backslash_in_a_name_is_kept_where_slashes_separate(tmp_path: Path) -> None:

@@ -28,19 +28,19 @@ def is_text(key: str) -> bool:
     return bool(key) and isinstance(setting(Config(), key), str)
 
 
-WITH_BARE_KEY = [job for job in JOBS.values() if is_text(job.bare)]
-SHORT_KEYS = [(job, key) for job in JOBS.values() for key in job.short if is_text(key)]
+WITH_POSITIONAL = [job for job in JOBS.values() if is_text(job.positional)]
+SHORT_KEYS = [(job, key) for job in JOBS.values() for key in job.short_keys if is_text(key)]
 
 
 @quick
-@given(st.sampled_from(WITH_BARE_KEY), ANY_TEXT)
-def test_an_argument_without_a_key_is_the_bare_setting_of_its_job(job: Job, text: str) -> None:
+@given(st.sampled_from(WITH_POSITIONAL), ANY_TEXT)
+def test_an_argument_without_a_key_is_the_positional_setting_of_its_job(job: Job, text: str) -> None:
     assume(not re.match(r"[\w.]+=", text))
-    assert setting(cli.settings_of(job, None, [text]), job.bare) == text
+    assert setting(cli.settings_of(job, None, [text]), job.positional) == text
 
 
 @quick
-@given(st.sampled_from(WITH_BARE_KEY), st.lists(ANY_TEXT, min_size=2, max_size=4))
+@given(st.sampled_from(WITH_POSITIONAL), st.lists(ANY_TEXT, min_size=2, max_size=4))
 def test_two_arguments_without_a_key_are_refused(job: Job, texts: list[str]) -> None:
     assume(not any(re.match(r"[\w.]+=", text) for text in texts))
     with pytest.raises(ConfigError, match=f"found {len(texts)} values"):

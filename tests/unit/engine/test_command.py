@@ -115,7 +115,7 @@ def declared(job: str) -> set[str]:
     """The keys below what the job declares, each of which must exist."""
     keys = [key for key, _, _ in config.describe(Config())]
     found: set[str] = set()
-    for wanted in jobs.JOBS[job].settings + jobs.JOBS[job].also:
+    for wanted in jobs.JOBS[job].settings + jobs.JOBS[job].other_settings:
         below = {key for key in keys if key == wanted or key.startswith(f"{wanted}.")}
         assert below, wanted
         found |= below
@@ -124,6 +124,26 @@ def declared(job: str) -> set[str]:
 
 def test_the_demo_reads_what_its_two_jobs_read() -> None:
     assert declared("demo") == declared("prepare") | declared("tune")
+
+
+@pytest.mark.parametrize("job", jobs.JOBS)
+def test_help_promises_a_forecast_and_a_price_where_the_job_has_them(
+    job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([job, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    printed = "a forecast" if jobs.JOBS[job].forecast else "the configuration"
+    assert f"--dry-run checks them and prints {printed}" in shown
+    assert ("--price-per-core-hour" in shown) is jobs.JOBS[job].is_priced
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_list_of_jobs_fits_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert command.main(["--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
 
 
 def test_each_job_has_a_purpose_of_one_line_first() -> None:

@@ -105,5 +105,10 @@ class TestSettings:
         assert ids(Ledger(folder, recipe).reusable_outcomes()) == "a"
         (folder / "settings.json").write_json((folder / "settings.json").read_json() | {"limits": recipe.limits()})
         assert ids(Ledger(folder, recipe).reusable_outcomes()) == "abcd"
+        write_outcomes(
+            folder, "00002-x.parquet", outcome("a", None, reason="denied"), outcome("e", None, reason="denied")
+        )
+        assert ids(Ledger(folder, recipe).reusable_outcomes()) == "bcd"  # the next run reads what was denied
+        (folder / "outcomes/00002-x.parquet").delete()
         retrying = Recipe.of(config_of("m", tmp_path, retry_rejects=True))
         assert ids(Ledger(folder, retrying).reusable_outcomes()) == "acd"

@@ -21,7 +21,7 @@ from pyarrow import fs
 from saving import save_model
 
 from genre import storage
-from genre.audio import isolation
+from genre.audio import isolation, members
 from genre.errors import ConfigError, StorageError
 from genre.features.folder import Features
 from genre.settings import Config, CorpusSettings
@@ -103,6 +103,98 @@ def test_refused_reads_fail_the_job_and_leave_the_tracks_to_do(
     prepare(config, again)
     assert 6 <= again.tracks < 19
     check_equal("s3://bucket/expired", expected)
+
+
+def denied_below(*names: str) -> Fault:
+    """Return a fault: files with one of these names in their address are listed, and may not be read.
+
+    The answer to GET is longer than bad.wav, for which the client takes it as a fault.
+    """
+
+    def is_denied(request: Handler) -> bool:
+        is_read = request.command == "GET" or (request.command == "HEAD" and "bad" in request.path)
+        return is_read and ".wav" in request.path and any(name in request.path for name in names)
+
+    return refusing(403, "AccessDenied", is_denied)
+
+
+def test_a_storage_that_denies_all_reads_fails_the_job_and_rejects_nothing(
+    bucket_server: dict[str, str], music: Path, expected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without the right to decrypt the objects: the names are listed, and no file can be read."""
+    upload(music)
+    config = config_of("s3://bucket/songs", "s3://bucket/encrypted", file_timeout_s=1)
+    with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], denied_below("")) as proxy:
+        use(proxy.address, monkeypatch)
+        for _ in range(2):
+            with pytest.raises(StorageError, match=r"denied \(19, such as s3://.*wav\); give .*kms:Decrypt.* again"):
+                prepare(config, InTurn())
+    assert not Location.of("s3://bucket/encrypted/features/rejects.parquet").exists()
+    use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
+    again = InTurn()
+    prepare(config, again)
+    assert again.tracks == 19
+    check_equal("s3://bucket/encrypted", expected)
+
+
+def test_denied_files_are_read_again_by_every_run(
+    bucket_server: dict[str, str],
+    music: Path,
+    expected: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Some private files among others: the second run has nothing else to read, and ends like the first."""
+    upload(music)
+    config = config_of("s3://bucket/songs", "s3://bucket/private", file_timeout_s=1)
+    with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], denied_below("genre2")) as proxy:
+        use(proxy.address, monkeypatch)
+        for count in (19, 6):
+            workers = InTurn()
+            assert prepare(config, workers).counts.reasons == {"denied": 6, "unsupported": 1}
+            assert workers.tracks == count
+            assert "6 files are denied; give read access" in capsys.readouterr().err
+    use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
+    again = InTurn()
+    prepare(config, again)
+    assert again.tracks == 6
+    assert "denied" not in capsys.readouterr().err
+    check_equal("s3://bucket/private", expected)
+
+
+def test_a_file_that_is_denied_keeps_the_clips_of_an_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Permissions are simulated, since root may read everything."""
+    songs = write_music(tmp_path / "music", genres=1, per_genre=3)
+    config = config_of(tmp_path / "music", tmp_path / "out")
+    prepare(config, InTurn())
+    before = tables(tmp_path / "out")
+    os.utime(songs[0], (5e8, 5e8))
+    read = members.read
+
+    def denied(address: str) -> bytes:
+        if address == str(songs[0]):
+            raise PermissionError(13, "Permission denied")
+        return read(address)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(members, "read", denied)
+        with pytest.raises(StorageError, match=r"denied \(1, such as .*song00.wav\)"):
+            prepare(config, InTurn())
+        assert tables(tmp_path / "out") == before
+        os.utime(songs[1], (5e8, 5e8))
+        prepare(config, InTurn())
+    assert (
+        "1 file could not be compared, and the clips of an earlier run are kept; give read access"
+        in capsys.readouterr().err
+    )
+    after = tables(tmp_path / "out")
+    assert after["clips"] == before["clips"]
+    assert after["tracks"]["modified"].to_pylist()[1:2] == [5e8]
+    songs[0].write_bytes(bytes(reversed(songs[0].read_bytes())))  # of the same size: seen, because it is compared again
+    os.utime(songs[0], (5e8, 5e8))
+    assert prepare(config, InTurn()).counts.reasons == {"unsupported": 1}
 
 
 class Away(InTurn):

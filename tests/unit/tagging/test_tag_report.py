@@ -21,7 +21,8 @@ from ray_jobs.tagging import tag_report
         (0.0, "; every file gets a genre, and at least 80% of them are correct (90 % confidence)\n"),
         (
             0.45,
-            "; a probability below 0.45 is reported as unknown, so that at least 80% of the other genres are correct",
+            "; a probability below 0.45 is reported as unknown, "
+            "so that at least 80% of the genres of the other files are correct",
         ),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -171,7 +172,7 @@ def test_a_file_without_read_permission_is_a_failure_and_retried(
     song(music / "private.wav")
 
     def refuse(kernel: IsolatedFunction, path: str, timeout: float) -> None:
-        raise AudioError(Reason.UNREADABLE, "Permission denied")
+        raise AudioError(Reason.DENIED, "Permission denied")
 
     def denied(location: Location) -> str:
         raise PermissionError(13, "Permission denied")
@@ -249,6 +250,50 @@ def test_files_that_were_not_listed_may_be_gone_with_their_folder_when_albums_ar
     assert len(table.finish(absent, None, top_k=1, with_albums=True)) == 2
     with pytest.raises(StorageError, match=r"/music/b\.mp3 cannot be reached"):
         table.finish(files, None, top_k=1, with_albums=True)
+
+
+def test_a_listed_file_is_away_only_with_its_folder(tmp_path: Path, ensemble: SavedEnsemble) -> None:
+    """A path on standard input without a file: it was deleted, or its disk is away."""
+    music = tmp_path / "music"
+    paths = [str(music / name) for name in ("disk/a.mp3", "disk/b.mp3")]
+    table = TagTable(Location.of(tmp_path / "tags"), ensemble)
+    table.add(rows_of(paths, 0))
+    rows = pa.table({"path": [*paths, str(music / "new/c.mp3")], "size": [MISSING] * 3, "modified": [0.0] * 3})
+    table.finish(rows.slice(0, 2), None, top_k=1)
+    for make in (music.mkdir, (music / "disk").mkdir):  # the folder is missing, then empty
+        make(parents=True)
+        with pytest.raises(
+            StorageError, match=r"disk/b.mp3, .* is away, .* mount it .* or take the file out of the list"
+        ):
+            table.check_present(rows, None)
+    table.check_present(rows.slice(2), None)  # a file that was never tagged
+    (music / "disk/b.mp3").touch()
+    table.check_present(rows, None)
+
+
+def test_an_emptied_folder_is_a_disk_that_is_away_and_a_missing_one_was_deleted(
+    tmp_path: Path, ensemble: SavedEnsemble
+) -> None:
+    music = tmp_path / "music"
+    paths = [str(music / name) for name in ("artist/album/a.mp3", "artist/other/b.mp3", "c.mp3")]
+    for path in paths:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    rows = rows_of(paths, 0)
+    table = TagTable(Location.of(tmp_path / "tags"), ensemble)
+    table.add(rows)
+    table.finish(rows, Location.of(music), top_k=1)
+    os.remove(paths[0])
+    with pytest.raises(StorageError, match=r"artist/album is empty or denied, .* or delete the folder if its music is"):
+        table.check_present(rows.slice(1), Location.of(music))
+    table.check_present(rows.slice(1), None)
+    table.check_present(rows.slice(1), Location.of(music / "artist/other"))
+    os.rmdir(music / "artist/album")
+    table.check_present(rows.slice(1), Location.of(music))
+    shutil.rmtree(music / "artist")
+    os.remove(paths[2])
+    (music / "cover.jpg").touch()
+    table.check_present(rows.slice(0, 0), Location.of(music))
 
 
 def test_files_that_the_job_changed_are_not_tagged_again(tmp_path: Path, ensemble: SavedEnsemble) -> None:
