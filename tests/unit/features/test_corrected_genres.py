@@ -135,7 +135,7 @@ def test_music_inside_archives_does_not_match(correct: Correct, tmp_path: Path) 
         (b"\xff\xfe\xfd\x00", "nowhere.csv "),
         (b"PK\x03\x04", "nowhere.csv is an Excel workbook"),
         (b"path,style\na.wav,rock\n", "nowhere.csv has no column 'genre'; it has path, style"),
-        (b"path,genre\na.wav,rock\na.wav,folk\n", "row 2"),
+        (b"path,genre\na.wav,rock\na.wav,folk\n", "'a.wav'"),
     ],
 )
 def test_corrections_that_cannot_be_read_are_an_error_of_a_line(
