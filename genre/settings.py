@@ -46,6 +46,11 @@ class CorpusSettings(Settings):
         0.2, gt=0, lt=0.5, description="random split: share of each genre's tracks for the test"
     )
     split_seed: int = Field(0, ge=0, description="random split: seed")
+    corrections: str = Field(
+        "",
+        description="table of corrected genres, such as OUTPUT/review/corrections.csv: they replace those of the "
+        "corpus, and files that it does not list are added",
+    )
     params: dict[str, Any] = Field(
         {}, description="settings of this kind of corpus, for example corpus.params.subset=small"
     )

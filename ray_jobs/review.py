@@ -3,9 +3,10 @@
     genre review output=outputs/mine
 
 Show OUTPUT/tags at http://127.0.0.1:8001, labels to check and the least certain predictions first. Each decision is
-saved at once in OUTPUT/review/corrections.csv, which `prepare` reads with corpus.kind=table. Only this machine can
-connect. Ctrl-C ends the service; the next start continues there. If the model that made the tags was moved, name its
-folder with model=. Needs `pip install '.[serve]'`.
+saved at once in OUTPUT/review/corrections.csv. To train on them as well, prepare your music again with
+corpus.corrections=OUTPUT/review/corrections.csv. Only this machine can connect. Ctrl-C ends the service; the next
+start continues there. If the model that made the tags was moved, name its folder with model=. Needs
+`pip install '.[serve]'`.
 """
 
 from __future__ import annotations

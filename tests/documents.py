@@ -78,7 +78,10 @@ DRAWINGS = ("OUTPUT/features/", "level in dB =", "q = round(")
 SUBMIT = "ray job submit --working-dir . --runtime-env configs/runtime_env.yaml -- "
 RAY_UP = "tests/cluster/test_ray_up.py"
 ENTRIES: list[Entry] = [
-    Scenario("tutorial", r"genre (?!review)\w+ .*(tutorial|(labelled|unsorted) |unsorted/|inputs=music).*"),
+    Scenario(
+        "tutorial",
+        r"genre (?!review)(?!.*corpus\.corrections=)\w+ .*(tutorial|(labelled|unsorted) |unsorted/|inputs=music).*",
+    ),
     Scenario("an architecture", r"(python -m pytest|genre) .*\bmlp\b.*"),
     Scenario("a corpus", r"(python -m pytest|genre) .*\bflat\b.*"),
     Scenario("library", r"genre (prepare corpus.kind=tags corpus.root=~/Music( --dry-run)?|tune|tag ~/Music)"),
@@ -128,6 +131,9 @@ ENTRIES: list[Entry] = [
     ),
     Covered(
         r"genre (prepare|train) .*output=outputs/corrected.*", "tests/browser/test_review_page.py", "init_from={output"
+    ),
+    Covered(
+        r"genre prepare --config \S+ .*corpus.corrections=\S+", "tests/ray/test_prepare.py", 'update={"corrections"'
     ),
     Covered(r"genre pretrain .*output=outputs/mine .*", "tests/ray/test_pretrain.py", 'job("pretrain"'),
     Covered(

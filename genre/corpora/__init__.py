@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from genre import registry
 from genre.config import validate
 from genre.corpora._artists import group_of
+from genre.corpora._genre_names import fold
 from genre.corpora._walk import (
     MISSING,
     AudioFile,
@@ -42,8 +43,8 @@ from genre.settings import CorpusSettings, require_known
 from genre.storage import Location
 
 __all__ = [
-    "EXCLUDED", "MISSING", "SPLITS", "UNLABELLED", "UNUSED", "AudioFile", "Track", "classes", "group_of",
-    "is_audio", "is_system_file", "open_folder", "open_root", "scan", "size_and_time", "walk",
+    "EXCLUDED", "MISSING", "SPLITS", "UNLABELLED", "UNUSED", "AudioFile", "Track", "classes", "fold",
+    "group_of", "is_audio", "is_system_file", "open_folder", "open_root", "scan", "size_and_time", "walk",
 ]  # fmt: skip
 
 

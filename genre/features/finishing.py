@@ -92,7 +92,6 @@ def _with_splits(tracks: pa.Table, settings: CorpusSettings, history: pa.Table |
 def _manifest(
     kept: pa.Table, rejected: pa.Table, copies: pa.Table, recipe: Recipe, corpus: CorpusSettings, split: str
 ) -> Manifest:
-    classes = corpora.classes(corpus)
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=recipe.fingerprint(),
@@ -100,7 +99,7 @@ def _manifest(
         settings=recipe.settings(),
         corpus=corpus.model_dump(mode="json"),
         shape=recipe.shape(),
-        classes=classes if classes is not None else sorted(pc.unique(kept["genre"].drop_null()).to_pylist()),
+        classes=_classes(kept["genre"], corpus),
         counts=Counts(
             scanned=len(kept) + len(rejected),
             tracks=len(kept),
@@ -115,6 +114,15 @@ def _manifest(
         versions=versions.packages(),
         split=split,
     )
+
+
+def _classes(genre: pa.ChunkedArray, corpus: CorpusSettings) -> list[str]:
+    """Return the genres in fixed order, and after them those that only the corrections have."""
+    genres = sorted(pc.unique(genre.drop_null()).to_pylist())
+    fixed = corpora.classes(corpus)
+    if fixed is None:
+        return genres
+    return [*fixed, *(name for name in genres if corpus.corrections and name not in fixed)]
 
 
 def _count_reasons(rejected: pa.Table) -> dict[str, int]:

@@ -14,6 +14,7 @@ from genre.corpora import EXCLUDED, MISSING, Track
 from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.faults import find_away, find_emptied_folder
 from genre.features.columns import combined
+from genre.features.corrections import corrected
 from genre.features.ledger import row_of
 from genre.features.schema import SCAN_SCHEMA
 from genre.settings import CorpusSettings
@@ -28,10 +29,14 @@ def scan(
 ) -> pa.Table:
     """Return the tracks of a corpus, sorted by track_id, without those that its published split excludes.
 
-    `report` and `folder` are those of `corpora.scan`. Raises `ConfigError` when there is no track, or the file of none
-    exists, which would take all tracks out of the features, and `ArtifactError` when two have the same id.
+    Genres are those of `settings.corrections` where it has the file. `report` and `folder` are those of `corpora.scan`.
+    Raises `ConfigError` when there is no track, or the file of none exists, which would take all tracks out of the
+    features, and `ArtifactError` when two have the same id.
     """
-    table = pa.Table.from_batches(list(_batches(corpora.scan(settings, report, folder))), SCAN_SCHEMA)
+    tracks = corpora.scan(settings, report, folder)
+    if settings.corrections:
+        tracks = corrected(tracks, settings, report)
+    table = pa.Table.from_batches(list(_batches(tracks)), SCAN_SCHEMA)
     table = table.filter(pc.fill_null(pc.not_equal(table["split"], EXCLUDED), True))
     if not len(table):
         raise ConfigError(f"corpus.root={settings.root} lists no track; point it at a corpus that has some")

@@ -4,8 +4,9 @@
     genre   of the person, also where the model predicts it
     group   the artist in the form in which names are compared; empty where it is not known
 
-`corpus.kind=table` reads the file as it is. It is replaced with every decision, so that it holds each one complete or
-not at all; with 100,000 rows that takes less than a tenth of a second (docs/LOG.md). Further columns are kept.
+`corpus.corrections` and `corpus.kind=table` read the file as it is. It is replaced with every decision, so that it
+holds each one complete or not at all; with 100,000 rows that takes less than a tenth of a second (docs/LOG.md). Further
+columns are kept.
 """
 
 from __future__ import annotations

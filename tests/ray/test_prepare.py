@@ -29,6 +29,7 @@ from genre.features.finishing import finish
 from genre.features.ledger import Ledger
 from genre.features.recipe import Recipe
 from genre.features.scan import scan
+from genre.reviewing.corrections import Corrections
 from genre.settings import ClusterSettings, Config, CorpusSettings
 from genre.storage import Location
 from ray_jobs.engine.blocks import Workers
@@ -111,6 +112,33 @@ class TestAgain:
         with pytest.raises(ArtifactError, match=r"features holds [0-9]+ tracks of another corpus, such as genre0/"):
             in_turn(config_of(tmp_path / "other", output))
         assert parts(output) == before
+
+    def test_corrected_genres_decode_nothing_again(
+        self, music: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = config_of(music, output)
+        in_turn(config)
+        before, clips = parts(output), clip_rows(output)
+        corrections = Corrections(Location.of(tmp_path / "tagged/review/corrections.csv"))
+        corrections.put(str(music / "genre0/song01.wav"), "Genre 1", None)
+        corrections.put(str(music / "genre2/song03.wav"), "polka", None)
+        corpus = config.corpus.model_copy(update={"corrections": str(corrections.file)})
+        config = config.model_copy(update={"corpus": corpus})
+        assert in_turn(config) == 0
+        assert "corrections: 2 genres changed, 0 tracks added\n" in capsys.readouterr().err
+        assert (parts(output), clip_rows(output)) == (before, clips)
+        manifest = json.loads((output / "features/manifest.json").read_text())
+        assert manifest["classes"] == ["genre0", "genre1", "genre2", "polka"]
+        corrections.put(str(write_song(tmp_path / "mine/new.wav", 7)), "polka", None)
+        assert in_turn(config) == 1
+        tracks = (Location.of(output) / "features/tracks.parquet").read_table()
+        genres = dict(zip(tracks["track_id"].to_pylist(), tracks["genre"].to_pylist(), strict=True))
+        assert {name: genre for name, genre in genres.items() if not name.startswith(f"{genre}/")} == {
+            "genre0/song01.wav": "genre1",
+            "genre2/song03.wav": "polka",
+            str(tmp_path / "mine/new.wav"): "polka",
+        }
+        assert before.items() <= parts(output).items()
 
     def test_genres_that_another_kind_of_corpus_does_not_know_are_counted(
         self, music: Path, output: Path, capsys: pytest.CaptureFixture[str]
