@@ -199,7 +199,7 @@ def test_a_body_is_no_model_and_judges_nothing_that_it_learned(tmp_path: Path) -
     experiment.check_start(start, other, ["train", "valid"])
     card, weights = read_card(body, may_be_body=True)
     write_card(body, dataclasses.replace(card, facts={}), weights)
-    with pytest.raises(ConfigError, match="nothing tells which tracks it knows"):
+    with pytest.raises(ConfigError, match="its training tracks are unknown"):
         experiment.check_start(start, other, ["train", "valid"])
 
 
