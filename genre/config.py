@@ -73,9 +73,17 @@ def describe(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, s
             yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value), field.description or ""
 
 
-def to_yaml(config: Settings) -> str:
-    """Return all settings as YAML that `load` reads."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+def to_yaml(config: Settings, names: Iterable[str] = ()) -> str:
+    """Return settings as YAML that `load` reads: those with these `names`, sections or keys of them, or all."""
+    values = config.model_dump(mode="json")
+    chosen: dict[str, Any] = {}
+    for name in names:
+        section, _, key = name.partition(".")
+        if key:
+            chosen.setdefault(section, {})[key] = values[section][key]
+        else:
+            chosen[section] = values[section]
+    return yaml.safe_dump({name: chosen[name] for name in values if name in chosen} or values, sort_keys=False)
 
 
 def fingerprint(*sections: Settings | Mapping[str, Any]) -> str:

@@ -137,7 +137,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
     settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.other_settings), networks=job.builds)
     if options.dry_run:
-        printing.show(config.to_yaml(settings).rstrip("\n"))
+        printing.show(config.to_yaml(settings, (*job.settings, *job.other_settings)).rstrip("\n"))
         if job.forecast:
             jobs.load_forecast(job)(settings, *([options.price_per_core_hour] if job.is_priced else []))
         return
