@@ -62,8 +62,8 @@ def is_fault(error: OSError, file: Location) -> bool:
 
 
 def find_away(files: Iterable[Location]) -> Location | None:
-    """Return the first of `files`, which existed and are missing now, whose folder is missing, empty or denied."""
-    for file in {str(file.parent): file for file in files}.values():
+    """Return one of `files`, which existed and are missing now, whose folder is missing, empty or denied."""
+    for file in {str(file.parent): file for file in files}.values():  # one of each folder
         if is_fault(FileNotFoundError(), file):
             return file
     return None

@@ -19,7 +19,7 @@ from genre import lease
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint, provenance
-from genre.model.card import ModelCard, has_card
+from genre.model.card import ModelCard, has_card, seeds_of, weights_of
 from genre.report import Judged
 from genre.report.entries import SavedRuns
 from genre.settings import Config
@@ -112,13 +112,17 @@ def _named_model(path: str) -> SavedRuns:
 
 
 def _all_models(models: Location) -> Iterator[SavedRuns]:
-    """Yield each name with the models of all seeds that `tune` saved, or with the single model that `train` saved."""
+    """Yield each name with the models of all seeds that `tune` saved, or with the single model that `train` saved.
+
+    If `train` replaced the one of the seeds that `tune` chose, it is that single model.
+    """
     for info in models.children():
         if info.type != fs.FileType.Directory:
             continue
         model = models / info.base_name
-        seeds = [model / child.base_name for child in model.children() if child.base_name.startswith("seed-")]
-        folders = [folder for folder in seeds or [model] if has_card(folder)]
+        folders = [folder for folder in seeds_of(model) if has_card(folder)]
+        if has_card(model) and weights_of(model) not in map(weights_of, folders):
+            folders = [model]
         if folders:
             yield SavedRuns(info.base_name, folders)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,6 @@ from genre import lease, memory
 from genre.corpora import MISSING
 from genre.errors import GenreError, Reason, StorageError
 from genre.features import balance, duplicates
-from genre.features.columns import combined
 from genre.features.finishing import finish
 from genre.features.ledger import Ledger, select_for_comparison, select_pending, with_earlier_times
 from genre.features.manifest import FILE, Counts, DuplicateCounts, Manifest, read
@@ -58,13 +58,13 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
         )
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
     scanned = scan(config.corpus, cli.console().print, output / "scan")
-    number, earlier = ledger.next_run(), _labelled(folder)
+    number, earlier = ledger.next_run(), _Labels.of(folder)
     with workers or Workers(config.cluster, config.output) as workers:
         # lists of outcomes and of pending tracks have no names here: their memory is free before tables are written
         scanned, kept = _read(scanned, config.prepare, ledger, number, workers)
     manifest = finish(ledger, scanned, config.corpus, cli.command_line())
     _report(manifest.counts, folder, time.monotonic() - started)
-    _report_lost_labels(earlier, _labelled(folder))
+    _report_lost_labels(earlier, _Labels.of(folder))
     _report_splits(folder, config.corpus, drawn=manifest.split == "random")
     _report_denied(manifest.counts.reasons.get(Reason.DENIED, 0), kept)
     _check_rejects(manifest.counts, config.prepare, folder)
@@ -77,7 +77,7 @@ def _read(
     """Compare the files whose time alone changed, and decode what is new.
 
     Return the scan, with the earlier times of the files that were prepared, may have changed and are denied, and the
-    number of these. Their clips are kept. Raises `StorageError` when all files that were to be read are denied.
+    number of these. Their clips are kept. Raises `StorageError` when nothing was prepared yet and all files are denied.
     """
     done = ledger.reusable_outcomes()
     check_present(scanned, done, ledger.folder)
@@ -96,10 +96,12 @@ def _read(
         f"prepare: {plural(len(scanned), 'track')}, {unread} already done, {len(pending)} to do{obsolete}"
     )
     del done
-    denied = pa.concat_tables([_decode(pending, settings, ledger, number, workers), kept.select(["track_id"])])
-    is_read = pc.not_equal(pending["size"], MISSING)
-    if len(kept) == len(compared) and len(denied) == len(kept) + (pc.sum(is_read).as_py() or 0):
-        _check_denied(denied, scanned, ledger)
+    denied = _decode(pending, settings, ledger, number, workers)
+    if len(denied) and not unread and len(denied) == pc.sum(pc.not_equal(pending["size"], MISSING)).as_py():
+        raise StorageError(
+            f"every file is denied ({len(denied)}, such as {denied['path'][0].as_py()}); {_GRANT} and run the same "
+            "command again"
+        )
     return scanned, len(kept)
 
 
@@ -110,30 +112,16 @@ def _compare(tracks: pa.Table, tracks_per_block: int, workers: Workers) -> pa.Ta
 
 def _decode(pending: pa.Table, settings: PrepareSettings, ledger: Ledger, number: int, workers: Workers) -> pa.Table:
     """Decode the pending tracks. Return those that are denied."""
-    denied = [pa.table({"track_id": pa.array([], pa.string())})]
+    denied = [pending.slice(0, 0).select(["path"])]
     if not len(pending):
         return denied[0]
     ledger.claim()
     work = functools.partial(prepare_and_count, recipe=ledger.recipe, folder=ledger.folder, run=number)
     with TrackProgress("prepare", total=len(pending)) as progress:
-        for outcomes in workers.map(work, pending, settings.tracks_per_block, columns=["track_id", "reason"]):
+        for outcomes in workers.map(work, pending, settings.tracks_per_block, columns=["path", "reason"]):
             progress.advance(len(outcomes), rejected=len(outcomes) - outcomes["reason"].null_count)
-            denied.append(outcomes.filter(pc.equal(outcomes["reason"], Reason.DENIED.value)).select(["track_id"]))
+            denied.append(outcomes.filter(pc.equal(outcomes["reason"], Reason.DENIED.value)).select(["path"]))
     return pa.concat_tables(denied)
-
-
-def _check_denied(denied: pa.Table, scanned: pa.Table, ledger: Ledger) -> None:
-    """Raise `StorageError` for denied files, all that were to be read, unless the last run finished with each of them.
-
-    Those are some private files among others, and nothing else is new.
-    """
-    new = denied.filter(pc.invert(pc.is_in(denied["track_id"], value_set=combined(ledger.denied()))))
-    if len(new):
-        path = scanned["path"][pc.index(scanned["track_id"], new["track_id"][0]).as_py()]
-        raise StorageError(
-            f"every file that was to be read is denied ({len(denied)}, such as {path}); {_GRANT} and run the same "
-            "command again"
-        )
 
 
 def _report_denied(rejected: int, kept: int) -> None:
@@ -162,20 +150,34 @@ def _report(counts: Counts, folder: Location, seconds: float) -> None:
         _report_copies(counts.duplicates, folder / "duplicates.parquet")
 
 
-def _labelled(folder: Location) -> tuple[str, int]:
-    """Return the kind of corpus that `folder` was made of, and how many of its tracks have a genre; "" without one."""
-    if not (folder / FILE).exists():
-        return "", 0
-    made = Manifest.from_json(read(folder))
-    return str(made.corpus.get("kind", "")), made.counts.tracks - made.counts.unlabelled
+@dataclass(frozen=True)
+class _Labels:
+    """Where the genres of a features folder come from, and how many of its tracks have one."""
+
+    kind: str = ""
+    corrections: str = ""
+    tracks: int = 0
+
+    @classmethod
+    def of(cls, folder: Location) -> _Labels:
+        if not (folder / FILE).exists():
+            return cls()
+        made = Manifest.from_json(read(folder))
+        kind, corrections = (str(made.corpus.get(name, "")) for name in ("kind", "corrections"))
+        return cls(kind, corrections, made.counts.tracks - made.counts.unlabelled)
 
 
-def _report_lost_labels(earlier: tuple[str, int], now: tuple[str, int]) -> None:
-    """Say where another kind of corpus knows fewer genres of the same music."""
-    if earlier[0] != now[0] and now[1] < earlier[1]:
+def _report_lost_labels(earlier: _Labels, now: _Labels) -> None:
+    """Say where corrections were left out, or another kind of corpus knows fewer genres of the same music."""
+    if earlier.corrections and not now.corrections:
         cli.console().print(
-            f"prepare: {plural(now[1], 'track')} with a genre, where corpus.kind={earlier[0]} had {earlier[1]}; the "
-            "same prepare command as before brings them back"
+            f"prepare: the genres of corpus.corrections={earlier.corrections}, which the last run had, are no longer "
+            "used; name the file again to use them"
+        )
+    elif earlier.kind != now.kind and now.tracks < earlier.tracks:
+        cli.console().print(
+            f"prepare: {plural(now.tracks, 'track')} with a genre, where corpus.kind={earlier.kind} had "
+            f"{earlier.tracks}; the same prepare command as before brings them back"
         )
 
 

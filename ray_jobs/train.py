@@ -21,7 +21,7 @@ from genre.features import Features, Manifest
 from genre.features.cache import CachedClips, ClipCache
 from genre.features.windows import Worker
 from genre.model import checkpoint
-from genre.model.card import ModelCard
+from genre.model.card import ModelCard, seeds_of, weights_of
 from genre.report import model_card
 from genre.settings import Config
 from genre.storage import Location
@@ -58,7 +58,7 @@ def run(config: Config) -> None:
 def _train(config: Config, planned: Experiment, card: ModelCard, features: Features) -> None:
     output = Location.of(config.output)
     model = output / "models" / card.name
-    if any(child.base_name.startswith("seed-") for child in model.children()):
+    if weights_of(model) in {weights_of(seed) for seed in seeds_of(model)}:
         cli.console().print(
             f"train: replaces the network that tune chose in {model}; OUTPUT/leaderboard still describes that one, and "
             "the same tune command puts it back"

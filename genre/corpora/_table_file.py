@@ -74,8 +74,11 @@ class TableFile:
                 yield {name: _text(batch[columns[name]], name) if name in columns else nothing for name in names}
 
     def place(self, row: int) -> str:
-        """Return where a spreadsheet shows a row, which are numbered from 1: its line, below that of the header."""
-        return f"row {row}" if self._text is None else f"line {row + 1}"
+        """Return where a row, numbered from 1, is in the file: its line in a text. Empty lines are no rows."""
+        if self._text is None:
+            return f"row {row}"
+        lines = [number for number, line in enumerate(self._text.to_pybytes().splitlines(), 1) if line]
+        return f"line {lines[row] if row < len(lines) else row + 1}"
 
     def _is_parquet(self) -> bool:
         with self.file.filesystem.open_input_stream(self.file.path) as stream:

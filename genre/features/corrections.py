@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from genre import corpora
-from genre.corpora import EXCLUDED, UNLABELLED, Track, fold
+from genre.corpora import EXCLUDED, MISSING, UNLABELLED, Track, fold
 from genre.errors import ConfigError
 from genre.settings import CorpusSettings
 from genre.wording import plural
@@ -24,13 +24,16 @@ def corrected(
 ) -> Iterator[Track]:
     """Yield the tracks of a corpus with the genres of `settings.corrections`, and last the files that it adds.
 
-    A genre is written as the corpus writes it. Published splits are kept, also `excluded`. `report` is called with the
-    number of changes. Raises `ConfigError` when the corrections cannot be read.
+    A genre is written as the corpus writes it. Published splits are kept, also `excluded`. Nothing is added to a corpus
+    without a file, which is a mistake in its address. `report` is called with the number of changes. Raises
+    `ConfigError` when the corrections cannot be read.
     """
-    corrections = _read(settings.corrections)
+    corrections = read(settings.corrections)
     spellings = Counter(corpora.classes(settings) or ())
     matches: list[tuple[Track, Track]] = []  # held back until all spellings of the corpus are known
+    has_file = False
     for track in tracks:
+        has_file |= track.size != MISSING
         if track.genre is not None and track.split != EXCLUDED:
             spellings[track.genre] += 1
         if correction := corrections.get(_file(track.path)):
@@ -48,7 +51,7 @@ def corrected(
             changed += genre != track.genre
             yield replace(track, genre=genre, split=None if track.split == UNLABELLED else track.split)
     listed = {_file(track.path) for track, _ in matches}
-    added = [correction for file, correction in corrections.items() if file not in listed]
+    added = [correction for file, correction in corrections.items() if has_file and file not in listed]
     yield from (replace(correction, genre=names.name_of(correction.genre)) for correction in added)
     if report:
         report(_described(changed, len(added), excluded, len(corrections)))
@@ -77,8 +80,8 @@ def _described(changed: int, added: int, excluded: int, rows: int) -> str:
     return f"{line}; the corpus has these genres already" if rows else f"{line}; the table gives no genre"
 
 
-def _read(address: str) -> dict[str, Track]:
-    """Return the labelled rows of the table by file."""
+def read(address: str) -> dict[str, Track]:
+    """Return the labelled rows of the table at `address`, by file. Raises `ConfigError` when it cannot be read."""
     table = CorpusSettings(kind="table", root=address, split="random")
     try:
         return {_file(track.path): track for track in corpora.scan(table) if track.genre is not None}

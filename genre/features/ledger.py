@@ -123,12 +123,6 @@ class Ledger:
             invalid = pc.or_(invalid, pc.fill_null(affected, False))
         return outcomes.filter(pc.invert(invalid))
 
-    def denied(self) -> pa.ChunkedArray:
-        """Return the tracks that were denied when the last run finished."""
-        rejects = self.folder / "rejects.parquet"
-        table = self._read("rejects.parquet", OUTCOME_SCHEMA) if rejects.exists() else OUTCOME_SCHEMA.empty_table()
-        return table["track_id"].filter(pc.equal(table["reason"], Reason.DENIED.value))
-
     def apply_comparison(self, outcomes: pa.Table, compared: pa.Table, unchanged: pa.Table, run: int) -> pa.Table:
         """Return the outcomes, updated after the files of the tracks `compared` were read.
 

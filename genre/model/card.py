@@ -111,6 +111,11 @@ def weights_of(folder: Location) -> str | None:
     return str(path.read_json()["weights"]) if path.exists() else None
 
 
+def seeds_of(model: Location) -> list[Location]:
+    """Return the models of all seeds that `tune` saved below the folder of the one that it chose."""
+    return [model / child.base_name for child in model.children() if child.base_name.startswith("seed-")]
+
+
 def parse_card(content: Any, source: str) -> tuple[ModelCard, str]:
     """Like `read_card`, for the content of a `model.json` that comes from `source`."""
     stage, version = (content.get(key) if isinstance(content, dict) else None for key in ("stage", "schema_version"))

@@ -20,6 +20,7 @@ FILES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.
 STDIN = "-"  # as `inputs`
 _BATCH = 10_000  # files that are objects at a time
 _REQUESTS = 64  # at a time, to the storage of listed files
+_PART = 256  # files that are looked up one after the other
 
 
 class FileRow(TypedDict):
@@ -52,7 +53,8 @@ def _listed(paths: bytes) -> pa.Table:
     """Return the audio files at these paths, each once. Folders and other files, as `find` lists them, are skipped."""
     texts = dict.fromkeys(os.fsdecode(path) for path in paths.split(b"\0") if path)
     audio = [text for text in texts if corpora.is_audio(os.path.basename(text))]
-    steps = range(0, len(audio), max(1, -(-len(audio) // _REQUESTS)))
+    # small parts, so that an interrupt waits for a few requests only
+    steps = range(0, len(audio), min(_PART, max(1, -(-len(audio) // _REQUESTS))))
     with ThreadPoolExecutor(_REQUESTS) as pool:
         parts = pool.map(lambda begin: list(map(_listed_row, audio[begin : begin + steps.step])), steps)
         rows = [row for part in parts for row in part if row]

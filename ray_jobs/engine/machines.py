@@ -70,11 +70,16 @@ class Waiting:
 
     def say(self) -> None:
         """Print what the job waits for, unless it was said a moment ago or such machines are up."""
-        if time.monotonic() < self._next or slots(self._bundles[0]) >= len(self._bundles):
+        if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _SAID_SECONDS
+        if slots(self._bundles[0]) >= len(self._bundles):
+            return
+        failures = []
+        with contextlib.suppress(ray.exceptions.RayError, RuntimeError):  # without an answer the job still waits
+            failures = launch_failures(_status())
         text = f"waiting for a machine with room for {_described(self._bundles)}"
-        cli.console().print("; ".join([text, *launch_failures(_status())]))
+        cli.console().print("; ".join([text, *failures]))
 
 
 def launch_failures(status: GetClusterStatusReply) -> list[str]:

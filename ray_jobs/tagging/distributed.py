@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError
 
 from genre import memory
 from genre.audio.isolation import portable
+from genre.errors import GenreError
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config, DecodingSettings
 from genre.tagging import tag_rows
@@ -30,6 +31,7 @@ from ray_jobs.engine import blocks, capacity, machines
 from ray_jobs.engine.capacity import Capacity
 
 _CPUS_PER_GPU = 64  # of which a GPU names the files at least as fast as they decode them
+_MOST_LOST = 8  # actors, before the reason is rather in the models or the machine
 _BLOCKS_PER_ACTOR = 2  # at a time: one is named, and the other is sent to the machine
 
 
@@ -98,7 +100,7 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
     decode = ray.remote(num_cpus=share, max_retries=-1)(decode_block)
     # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
     actor = ray.remote(num_cpus=0, num_gpus=1)(TaggingActor)
-    taggers = Taggers(lambda: actor.remote(work, device), gpus)
+    taggers = Taggers(lambda: actor.remote(work, device), gpus, machines.slots({"GPU": 1}))
     left = iter(range(work.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
     is_checked, waiting = False, machines.Waiting([{"GPU": 1}])
@@ -120,7 +122,7 @@ def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -
                 continue
             try:
                 result = blocks.checked(ray.get(done))
-            except RayActorError:
+            except (RayActorError, OutOfMemoryError, ObjectLostError):
                 taggers.replace(done)
                 continue
             if taggers.have_named(done):
@@ -143,13 +145,15 @@ def _first_ended(calls: list[ray.ObjectRef[Any]], waiting: machines.Waiting) -> 
 class Taggers:
     """Actors that name decoded blocks: one, and another whenever blocks wait because all are busy, up to `most`.
 
-    They start one at a time, and a block goes only to an actor that is ready: Ray does not say that a cluster will
-    never have the GPU of an actor. Ray does not restart one that dies, because the GPU may be given to another first.
+    Beyond the GPUs that are `up` they start one at a time, and a block goes only to an actor that is ready: Ray does
+    not say that a cluster will never have the GPU of an actor. Ray does not restart one that dies, because the GPU may
+    be given to another first.
     """
 
-    def __init__(self, start: Callable[[], Any], most: int) -> None:
-        self._start, self._most = start, most
-        self._starting: dict[ray.ObjectRef[Any], Any] = {}  # at most one actor, by its call of `load`
+    def __init__(self, start: Callable[[], Any], most: int, up: int = 0) -> None:
+        self._start, self._most, self._up = start, most, up
+        self._lost = 0  # actors that died since a block was named
+        self._starting: dict[ray.ObjectRef[Any], Any] = {}  # actors by their calls of `load`
         self._ready: list[Any] = []
         self._naming: dict[ray.ObjectRef[Any], tuple[Any, ray.ObjectRef[Any]]] = {}  # actor and block of each call
         self.waiting: deque[ray.ObjectRef[Any]] = deque()  # decoded blocks
@@ -169,7 +173,7 @@ class Taggers:
         while self.waiting and (free := self._least_busy()):
             block = self.waiting.popleft()
             self._naming[free.name.remote(block)] = (free, block)
-        if not self._starting and len(self._ready) < self._most and (self.waiting or not self._ready):
+        while len(self._starting) < self._wanted():
             actor = self._start()
             self._starting[actor.load.remote()] = actor
 
@@ -179,10 +183,20 @@ class Taggers:
             self._ready.append(self._starting.pop(call))
             return False
         del self._naming[call]
+        self._lost = 0
         return True
 
     def replace(self, call: ray.ObjectRef[Any]) -> None:
-        """Give up the actor of a call that failed because it died: its blocks wait for another."""
+        """Give up the actor of a call that failed because it died: its blocks wait for another.
+
+        Raises `GenreError` when one after the other dies.
+        """
+        self._lost += 1
+        if self._lost > _MOST_LOST:
+            raise GenreError(
+                f"{self._lost} processes that name the genres on a GPU died one after the other; see Ray's logs, or "
+                "use device=cpu"
+            )
         lost = self._starting.pop(call) if call in self._starting else self._naming[call][0]
         self.waiting.extend(block for actor, block in self._naming.values() if actor is lost)
         self._naming = {call: given for call, given in self._naming.items() if given[0] is not lost}
@@ -193,6 +207,13 @@ class Taggers:
         """End all actors, and the request for one that has not started."""
         for actor in [*self._ready, *self._starting.values()]:
             ray.kill(actor)
+
+    def _wanted(self) -> int:
+        """Return how many actors may be starting now."""
+        if not self.waiting and self._ready:
+            return 0
+        useful = max(1, len(self.waiting)) if self._up else 1
+        return min(max(1, self._up - len(self._ready)), useful, self._most - len(self._ready))
 
     def _least_busy(self) -> Any:
         """Return the ready actor with the fewest blocks; None if each has enough."""

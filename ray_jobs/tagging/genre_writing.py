@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from genre import lease
 from genre.audio import tags
 from genre.errors import ArtifactError, ConfigError
-from genre.features import Features, manifest
+from genre.features import Features, corrections, manifest
 from genre.features.columns import combined
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
@@ -50,16 +50,21 @@ def require_precision(settings: TagSettings, min_precision: float, ensemble: Sav
 def labels_of(features: Location) -> pa.Table:
     """Return path and genre of the tracks in the folder `features` that a person labelled; none without a manifest.
 
-    Not those of a corpus whose labels are the files' own tags: these stay as they are, and some may be predictions that
-    an earlier run wrote. Raises `ArtifactError` for a damaged folder.
+    Not those of a corpus whose labels are the files' own tags, but for `corpus.corrections`: tags stay as they are, and
+    some may be predictions that an earlier run wrote. Raises `ArtifactError` for a damaged folder, and `ConfigError`
+    when the corrections are gone.
     """
     none = pa.table({"path": pa.array([], pa.string()), "genre": pa.array([], pa.string())})
     if not (features / manifest.FILE).exists():
         return none
     opened = Features.open(features)
-    if opened.manifest.corpus.get("kind") == "tags" or "path" not in opened.tracks().column_names:
+    corpus = opened.manifest.corpus
+    is_by_tags, file = corpus.get("kind") == "tags", corpus.get("corrections", "")
+    if "path" not in opened.tracks().column_names or (is_by_tags and not file):
         return none
     labels = opened.tracks().select(["path", "genre"]).cast(none.schema).drop_null()
+    if is_by_tags:
+        labels = labels.filter(pc.is_in(labels["path"], pa.array(corrections.read(file), pa.string())))
     return labels.filter(pc.not_equal(labels["genre"], ""))
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,9 +141,15 @@ def test_a_job_says_which_machines_cannot_be_launched(home: Path) -> None:
     with autoscaled({"cpu": refused}) as cluster:
         job = start(cluster, "-m", "ray_jobs.prepare", f"--config={home / 'run.yaml'}", "output=s3://bucket/refused")
         assert job.stdout is not None
-        line = next(line for line in job.stdout if "waiting for" in line)
-        job.send_signal(signal.SIGINT)
-        job.communicate()
+        watchdog = threading.Timer(300, job.kill)
+        watchdog.start()
+        try:
+            line = next((line for line in job.stdout if "could not be launched" in line), "nothing was said")
+            job.send_signal(signal.SIGINT)
+            job.communicate()
+        finally:
+            watchdog.cancel()
+            job.kill()
         assert "VcpuLimitExceeded" in cluster.log()
     assert line == (
         "waiting for a machine with room for 1 x (1 CPU); "

@@ -139,6 +139,15 @@ class TestAgain:
             str(tmp_path / "mine/new.wav"): "polka",
         }
         assert before.items() <= parts(output).items()
+        write_song(tmp_path / "other" / "genre0" / "stranger.wav", 1)
+        elsewhere = config.corpus.model_copy(update={"root": str(tmp_path / "other")})
+        with pytest.raises(ArtifactError, match="features holds 18 tracks of another corpus"):
+            in_turn(config.model_copy(update={"corpus": elsewhere}))
+        capsys.readouterr()
+        in_turn(config_of(music, output))
+        assert f"the genres of corpus.corrections={corrections.file}, which the last run had, are no longer used" in (
+            capsys.readouterr().err
+        )
 
     def test_genres_that_another_kind_of_corpus_does_not_know_are_counted(
         self, music: Path, output: Path, capsys: pytest.CaptureFixture[str]

@@ -257,7 +257,7 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
     expected = tag_rows.tag_files(Tagger.load(model, threads=1), files, KnownContents.none()).sort_by("path")
     config, ensemble = load(None, ["tag.batch_files=2"]), SavedEnsemble.read([Location.of(model)], 0.8)
     ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
-    signal.signal(signal.SIGALRM, too_late)
+    earlier = signal.signal(signal.SIGALRM, too_late)
     signal.alarm(300)
     try:
         collection = distributed.TagWork.of(config, ensemble, files, KnownContents.none(), workers=2)
@@ -266,6 +266,7 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
             list(distributed.on_both(collection, 1, 2, 1.0, "cuda"))
     finally:
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, earlier)
         ray.shutdown()
     names = ["path", "content", "seconds", "reason", "message"]
     assert rows.select(names).equals(expected.select(names))

@@ -89,6 +89,11 @@ def test_labels_that_are_the_files_own_tags_are_not_written(music: Path, tmp_pat
         labels = genre_writing.labels_of(Location.of(f"{tmp_path / 'out'}-{kind}") / "features")
         assert labels["genre"].to_pylist() == expected
     assert len(genre_writing.labels_of(Location.of(tmp_path / "none"))) == 0
+    (tmp_path / "corrections.csv").write_text(f"path,genre\n{music / '1.flac'},Polka\n")
+    corrected = ["corpus.kind=tags", f"corpus.root={music}", f"corpus.corrections={tmp_path / 'corrections.csv'}"]
+    assert cli.main("prepare", [*corrected, f"{output}-tags", *limits]) == 0
+    labels = genre_writing.labels_of(Location.of(f"{tmp_path / 'out'}-tags") / "features")
+    assert labels["genre"].to_pylist() == ["Polka"]  # a person's, whatever the tags say
 
 
 def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ from genre import config
 from genre.features import Clips
 from genre.model import checkpoint
 from genre.storage import Location
-from ray_jobs import train
+from ray_jobs import evaluate, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -132,13 +132,15 @@ def test_it_trains_with_any_number_of_workers(
 
 def test_a_network_that_tune_chose_is_replaced_with_a_message(base: Path, tmp_path: Path) -> None:
     settings, chosen = settings_for(base, tmp_path), tmp_path / "models/cnn"
-    (chosen / "seed-0").mkdir(parents=True)
+    job("train", base, *settings, "train.epochs=1")
+    files = sorted(path.name for path in chosen.iterdir())
+    shutil.copytree(chosen, chosen / "seed-0")
     (chosen / "MODEL_CARD.md").write_text("what tune measured")
-    done = job("train", base, *settings, "train.epochs=1")
-    assert f"train: replaces the network that tune chose in {chosen}; OUTPUT/leaderboard still describes" in done.stderr
-    assert sorted(path.name for path in chosen.iterdir() if path.suffix != ".parquet") == [
-        *("model.json", "seed-0", "weights.safetensors")
-    ]
+    message = f"train: replaces the network that tune chose in {chosen}; OUTPUT/leaderboard still describes that one"
+    assert message in job("train", base, *settings, "train.epochs=2").stderr
+    assert sorted(path.name for path in chosen.iterdir()) == sorted([*files, "seed-0"])
+    assert message not in job("train", base, *settings, "train.epochs=2").stderr
+    assert [runs.folders for runs in evaluate._all_models(Location.of(tmp_path / "models"))] == [[Location.of(chosen)]]
 
 
 def test_an_output_relative_to_the_working_folder(base: Path, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_empty_rows_are_skipped_and_counted_for_the_number_of_a_row(tmp_path: Pa
     assert "table: 2 tracks: 2 with 1 genre, 0 unlabelled" in report(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("path;genre\na.wav;x\n;\n;x\n")
     assert "line 4 has no path" in refused("table", tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("\npath;genre\n\na.wav;x\n\n;x\n")
+    assert "line 6 has no path" in refused("table", tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from genre.config import load
+from genre.errors import GenreError
 from genre.tagging.known_contents import KnownContents
 from ray_jobs.engine import blocks, machines
 from ray_jobs.tagging import distributed
@@ -86,6 +87,39 @@ def test_the_blocks_of_an_actor_that_died_are_named_by_the_next(
         assert taggers.have_named(taggers.calls[0])
     assert actors[1].blocks == ["a", "b"]
     assert actors[2].blocks == ["c", "a", "b"]
+
+
+def test_as_many_actors_start_as_gpus_are_up(actors: list[Actor]) -> None:
+    """Those of one machine load the models at the same time, if there is work for them."""
+    calls = count()
+
+    def start() -> Actor:
+        actors.append(Actor(calls))
+        return actors[-1]
+
+    taggers = Taggers(start, most=5, up=3)
+    block: Any = "block"
+    started = []
+    for more in (0, 2, 5):
+        taggers.waiting.extend(more * [block])
+        taggers.assign()
+        started.append(len(actors))
+    assert started == [1, 2, 3]
+    for call in list(taggers.calls):
+        taggers.have_named(call)
+    taggers.waiting.extend(5 * [block])
+    taggers.assign()
+    assert len(actors) == 4  # one more than are up, since they are busy and blocks wait
+
+
+def test_actors_that_die_one_after_the_other_end_the_job(taggers: Taggers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    for _ in range(8):
+        taggers.assign()
+        taggers.replace(taggers.calls[0])
+    taggers.assign()
+    with pytest.raises(GenreError, match="9 processes that name the genres on a GPU died one after the other"):
+        taggers.replace(taggers.calls[0])
 
 
 def test_another_actor_starts_when_blocks_wait_and_none_is_starting(taggers: Taggers, actors: list[Actor]) -> None:
