@@ -137,29 +137,32 @@ class _Row(NamedTuple):
 def _checked(values: dict[str, str | None], table: TableFile, number: int, seen: dict[int, int]) -> _Row:
     """Return a row, the `number`-th of the table. `seen` has the numbers of earlier rows by the hash of their id."""
     path, genre, split, track_id = values["path"], values["genre"], values["split"], values["track_id"]
-    where = f"{table.file}: {table.place(number)}"
+
+    def where() -> str:  # reads the complete text, so for errors only
+        return f"{table.file}: {table.place(number)}"
+
     if not path or not track_id:
-        raise ConfigError(f"{where} has no path; fill it in or remove the row")
+        raise ConfigError(f"{where()} has no path; fill it in or remove the row")
     if split is not None and split not in _SPLITS:
-        raise ConfigError(f"{where}: split {split!r} is not known; use {', '.join(_SPLITS)} or nothing")
+        raise ConfigError(f"{where()}: split {split!r} is not known; use {', '.join(_SPLITS)} or nothing")
     digest = int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "little")
     if digest in seen:
         kind = "track id" if "track_id" in table.columns else "path"
         advice = "keep one of the two rows" if "/" in path else "keep one of the two rows, or write paths with folders"
-        raise ConfigError(f"{where}: the {kind} {track_id!r} is also in {table.place(seen[digest])}; {advice}")
+        raise ConfigError(f"{where()}: the {kind} {track_id!r} is also in {table.place(seen[digest])}; {advice}")
     seen[digest] = number
     size, modified = (_number(values[name], name, where) for name in ("size", "modified"))
     return _Row(path, genre, values["group"], split, track_id, int(size), modified)
 
 
-def _number(text: str | None, name: str, where: str) -> float:
+def _number(text: str | None, name: str, where: Callable[[], str]) -> float:
     """Return a size or a time; without a value, that of a file that does not exist."""
     try:
         number = float(text) if text is not None else _OF_MISSING[name]
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or number < _OF_MISSING[name]:
-        raise ConfigError(f"{where}: {name} {text!r} is no number of bytes or seconds; correct it or leave it empty")
+        raise ConfigError(f"{where()}: {name} {text!r} is no number of bytes or seconds; correct it or leave it empty")
     return number
 
 
