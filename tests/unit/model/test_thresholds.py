@@ -109,12 +109,19 @@ def test_tracks_whose_answers_are_all_wrong_prove_nothing() -> None:
 
 def test_what_is_proven_instead_is_below_what_was_asked_for() -> None:
     """A higher precision may be proven where a lower one is not: its test leaves out the few surest tracks."""
-    levels = np.concatenate([np.full(12, 0.97), np.full(60, 0.75)]).astype(np.float32)
-    answers, labels = np.stack([levels, 1 - levels], axis=1), np.zeros(72, np.int64)
-    labels[:2] = 1
+    levels = np.concatenate([np.full(20, 0.97), np.full(60, 0.75)]).astype(np.float32)
+    answers, labels = np.stack([levels, 1 - levels], axis=1), np.zeros(80, np.int64)
+    labels[:4] = 1
     assert min(thresholds.fit(answers, labels, 0.8)) > 1
     assert min(thresholds.fit(answers, labels, 0.85)) <= 1
     assert thresholds.provable(answers, labels, 0.8) < 0.8
+
+
+def test_one_error_among_the_surest_tracks_does_not_end_the_sequence() -> None:
+    levels = np.concatenate([np.full(12, 0.97), np.full(40, 0.75)]).astype(np.float32)
+    answers, labels = np.stack([levels, 1 - levels], axis=1), np.zeros(52, np.int64)
+    labels[0] = 1
+    assert thresholds.fit(answers, labels, PRECISION) == (0.0, thresholds.NEVER)
 
 
 def test_an_easy_frequent_genre_proves_nothing_about_rare_ones() -> None:
