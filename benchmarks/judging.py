@@ -36,13 +36,12 @@ from genre.features.manifest import SCHEMA_VERSION
 from genre.features.schema import ROW_GROUP, WRITE_OPTIONS
 from genre.model import checkpoint
 from genre.model.card import ModelCard
-from genre.model.classifier import predict
 from genre.settings import ClusterSettings
 from genre.storage import Location
 from genre.training.experiment import Experiment
 from ray_jobs.engine import blocks, cluster  # before ray, whose environment it sets
 from ray_jobs.engine.capacity import Capacity
-from ray_jobs.scoring.predictions import Measure, Stream
+from ray_jobs.scoring.predictions import Stream
 
 CLASSES = [f"genre{number}" for number in range(10)]
 SHAPE = Shape(bins=128, frames=1292, range_db=80.0, frame_seconds=512 / 22050)
@@ -150,15 +149,10 @@ def save_model(folder: Path, width: int, seed: int) -> Location:
     return location
 
 
-def predict_with(model: Location) -> Measure:
-    card, classifier = checkpoint.load(model)
-    return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
-
-
 def in_memory(clips: Clips, models: list[Location]) -> Iterator[int]:
     """Yield the clips that were scored, a quarter at a time, by this process."""
     torch.set_num_threads(1)
-    measures = list(map(predict_with, models))
+    measures = [checkpoint.load(model).predict for model in models]
     for rows in np.array_split(np.arange(len(clips)), 4):
         part = Clips(
             clips.spectrograms[rows],
@@ -186,7 +180,7 @@ class BatchScorer:
     def __init__(self, features: Features, models: list[Location]) -> None:
         torch.set_num_threads(1)
         self._shape = features.shape
-        self._measures = list(map(predict_with, models))
+        self._measures = [checkpoint.load(model).predict for model in models]
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         for rows in table.combine_chunks().to_batches():

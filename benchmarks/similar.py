@@ -126,7 +126,6 @@ def _lap(times: dict[str, list[tuple[float, float]]], step: str, since: tuple[fl
 def embed(model: str, music: str, files: int, rounds: int) -> None:
     from genre import Tagger  # torch would be counted in the memory of `search`
     from genre.features.preparation import clips_of
-    from genre.model.classifier import predict, predict_and_embed
 
     tagger = Tagger.load(model, precision=0, threads=1)
     decoded = {}
@@ -137,19 +136,19 @@ def embed(model: str, music: str, files: int, rounds: int) -> None:
         if len(decoded) == files:
             break
     decoding = time.perf_counter() - started
-    card, classifier = tagger.cards[0], tagger.classifiers[0]
-    clips = clips_of(list(decoded.values()), card.shape)
+    loaded = tagger.models[0]
+    clips = clips_of(list(decoded.values()), loaded.card.shape)
     ratios, answering = [], 0.0
     for number in range(rounds + 1):
         begin = time.process_time()
-        predict(classifier, clips, card.frames(), card.eval_windows, 16)
+        loaded.predict(clips, 16)
         middle = time.process_time()
-        predict_and_embed(classifier, clips, card.frames(), card.eval_windows, 16)
+        loaded.predict_and_embed(clips, 16)
         end = time.process_time()
         if number:  # the first round prepares the network
             ratios.append((end - middle) / (middle - begin))
             answering = end - middle
-    print(f"{card.architecture}, {len(decoded)} files, load {os.getloadavg()[0]:.0f}")
+    print(f"{loaded.card.architecture}, {len(decoded)} files, load {os.getloadavg()[0]:.0f}")
     print(
         f"  answers and embeddings take {statistics.median(ratios):.3f} times the answers alone "
         f"({min(ratios):.3f} to {max(ratios):.3f})"

@@ -36,8 +36,7 @@ import processes
 from genre.config import load
 from genre.features.preparation import TrackPreparer, clips_of
 from genre.model import checkpoint
-from genre.model.card import ModelCard
-from genre.model.classifier import Classifier, predict
+from genre.model.checkpoint import LoadedModel
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config
 from genre.storage import Location
@@ -79,23 +78,23 @@ class PlainLoop:
         self._pool.shutdown()
 
 
-_model: tuple[ModelCard, Classifier, TrackPreparer]  # of the loop's process
+_model: tuple[LoadedModel, TrackPreparer]  # of the loop's process
 
 
 def _start_loop(model: str, threads: int) -> None:
     global _model
     os.nice(_NICE)
     torch.set_num_threads(threads)
-    card, classifier = checkpoint.load(Location.of(model))
-    _model = card, classifier, TrackPreparer(card.recipe())
+    loaded = checkpoint.load(Location.of(model))
+    _model = loaded, TrackPreparer(loaded.card.recipe())
 
 
 def _loop(paths: list[str]) -> Speed:
-    card, classifier, preparer = _model
+    loaded, preparer = _model
     started, spent, music = time.perf_counter(), time.process_time(), 0.0
     for path in paths:
         track = preparer(path)
-        predict(classifier, clips_of([track], card.shape), card.frames(), card.eval_windows).mean(axis=0)
+        loaded.predict(clips_of([track], loaded.card.shape)).mean(axis=0)
         music += track.seconds
     return Speed(len(paths), music, time.perf_counter() - started, time.process_time() - spent)
 

@@ -48,15 +48,17 @@ def _explain_file(
     track = tagger.decode(path)
     tags = tagger.name(path, track)
     genre = settings.genre or tags.genres[0][0]
-    card, classifier = tagger.cards[0], tagger.classifiers[0]
-    explanation = explaining.explain(card, classifier, track, genre, settings.steps, settings.max_seconds)
+    model = tagger.models[0]
+    explanation = explaining.explain(model, track, genre, settings.steps, settings.max_seconds)
     song = Location.of(path).name
     # songs of the same name in two folders get two pages
     name = f"{song.rpartition('.')[0] or song}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
     probability = f"{genre} {dict(tags.genres)[genre]:.0%}"
     page = target / f"{name}.html"
     music = excerpt(path, explanation.start + explanation.seconds, limits)
-    page.write_text(explaining.html(explanation, song, tags.genres, music, f"{card.architecture} · {probability}"))
+    page.write_text(
+        explaining.html(explanation, song, tags.genres, music, f"{model.card.architecture} · {probability}")
+    )
     (target / f"{name}.png").write_bytes(explaining.png(explanation, f"{song}: evidence for {genre}"))
     best = clock(max(explanation.by_second(), key=lambda second: second[1])[0])
     return f"explain: {song}: {probability}, most of all at {best} -> {page}"

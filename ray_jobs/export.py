@@ -20,7 +20,7 @@ from genre.features.preparation import TrackPreparer, clips_of
 from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
-from genre.model.classifier import Classifier, predict
+from genre.model.checkpoint import LoadedModel
 from genre.model.decoder import Decoder
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config
@@ -34,16 +34,16 @@ _TOLERANCE = 1e-3  # in probability
 def run(config: Config) -> None:
     """Write OUTPUT/export/<name>.onnx and .pt2. Raises `GenreError` when their predictions differ."""
     folder = find_model(config, "export")
-    card, classifier = checkpoint.load(folder)
+    model = checkpoint.load(folder)
     calibration = SavedEnsemble.read([folder], config.min_precision).calibration
-    clips = _noise(card)
-    expected = _expected(card, classifier, clips)
-    onnx = graph_export.to_onnx(card, classifier, calibration, onnx_file.metadata_of(folder))
+    clips = _noise(model.card)
+    expected = _expected(model, clips)
+    onnx = graph_export.to_onnx(model, calibration, onnx_file.metadata_of(folder))
     _compare("ONNX", _answer_onnx(onnx, clips), expected)
-    program = graph_export.to_torch_export(card, classifier, calibration)
+    program = graph_export.to_torch_export(model, calibration)
     _compare("torch.export", _answer_program(program, clips), expected)
     for suffix, content in (("onnx", onnx), ("pt2", program)):  # both are correct, or nothing is written
-        target = Location.of(config.output) / "export" / f"{card.name}.{suffix}"
+        target = Location.of(config.output) / "export" / f"{model.card.name}.{suffix}"
         target.write_bytes(content)
         _say(target, content, calibration)
 
@@ -57,12 +57,11 @@ def _noise(card: ModelCard) -> Float32:
     return scaled
 
 
-def _expected(card: ModelCard, classifier: Classifier, waveforms: Float32) -> Float32:
+def _expected(model: LoadedModel, waveforms: Float32) -> Float32:
     """Return the probabilities of the saved model for clips, computed as in training and tagging."""
-    decoder = Decoder(TrackPreparer, card.recipe())
+    decoder = Decoder(TrackPreparer, model.card.recipe())
     tracks = [decoder.waveform(clip, decoder.recipe.audio.sample_rate) for clip in waveforms]
-    answer: Float32 = predict(classifier, clips_of(tracks, card.shape), card.frames(), card.eval_windows)
-    return answer
+    return model.predict(clips_of(tracks, model.card.shape))
 
 
 def _answer_onnx(content: bytes, waveforms: Float32) -> Float32:

@@ -13,8 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genre import devices
 from genre.features import Clips
 from genre.model import checkpoint
-from genre.model.card import ModelCard
-from genre.model.classifier import Classifier, predict
+from genre.model.checkpoint import LoadedModel
 from genre.storage import Location
 
 MAX_CLIPS = 32  # that a measurement uses
@@ -35,25 +34,25 @@ class InferenceCost:
 
 def cost(folder: Location, clips: Clips) -> InferenceCost:
     """Measure the cost of the model saved in `folder` on the first few of `clips`, with this process's threads."""
-    card, classifier = checkpoint.load(folder)
+    model = checkpoint.load(folder)
 
     def median_seconds(batch: Clips) -> float:
         seconds: list[float] = []
         while len(seconds) < _REPEATS and sum(seconds) < 2 * _BATCH_SECONDS:
             started = time.perf_counter()
-            predict(classifier, batch, card.frames(), card.eval_windows)
+            model.predict(batch)
             seconds.append(time.perf_counter() - started)
         return float(np.median(seconds))
 
     clip = first_clips(clips, 1)
-    predict(classifier, clip, card.frames(), card.eval_windows)  # the first prediction prepares the network
+    model.predict(clip)  # the first prediction prepares the network
     latency = median_seconds(clip)
     several = first_clips(clips, max(1, min(MAX_CLIPS, round(_BATCH_SECONDS / latency))))
     return InferenceCost(
         clips_per_second=len(several) / median_seconds(several),
         latency_ms=1000 * latency,
-        parameters=sum(parameter.numel() for parameter in classifier.parameters()),
-        flops=_flops(classifier, card),
+        parameters=sum(parameter.numel() for parameter in model.classifier.parameters()),
+        flops=_flops(model),
         hardware=devices.hardware(),
     )
 
@@ -74,9 +73,10 @@ def first_clips(clips: Clips, count: int) -> Clips:
     )
 
 
-def _flops(classifier: Classifier, card: ModelCard) -> int:
+def _flops(model: LoadedModel) -> int:
     """Return the floating-point operations for all evaluation windows of one clip."""
+    card = model.card
     window = torch.zeros(1, card.shape.bins, card.frames())
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        classifier(window)
+        model.classifier(window)
     return int(counter.get_total_flops()) * card.eval_windows

@@ -20,6 +20,7 @@ from genre.audio.spectrogram import mel_filters
 from genre.errors import ConfigError
 from genre.features.preparation import PreparedTrack, clips_of
 from genre.model.card import ModelCard
+from genre.model.checkpoint import LoadedModel
 from genre.model.classifier import Classifier
 
 _BANDS = 8  # groups of mel bands on the page
@@ -66,12 +67,13 @@ class Explanation:
 
 
 def explain(
-    card: ModelCard, classifier: Classifier, track: PreparedTrack, genre: str, steps: int = 16, max_seconds: float = 120
+    model: LoadedModel, track: PreparedTrack, genre: str, steps: int = 16, max_seconds: float = 120
 ) -> Explanation:
     """Return the evidence for `genre` in the first `max_seconds` of a track that was decoded with the model's recipe.
 
-    `steps` is the number of points on the path of integration. Raises `ConfigError` for a genre that `card` lacks.
+    `steps` is the number of points on the path of integration. Raises `ConfigError` for a genre that the model lacks.
     """
+    card, classifier = model
     if genre not in card.classes:
         raise ConfigError(f"explain.genre={genre}: unknown; the model knows {', '.join(card.classes)}")
     clips = clips_of([track], card.shape)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -20,12 +21,31 @@ from genre import architectures
 from genre.arrays import Float32
 from genre.config import differences
 from genre.errors import ArtifactError
-from genre.features import Features
+from genre.features import Clips, Features
 from genre.model import layout
 from genre.model.card import ModelCard, read_card, write_card
-from genre.model.classifier import Classifier
+from genre.model.classifier import Classifier, predict, predict_and_embed
 from genre.model.saved_model import WEIGHTS, read_weights
 from genre.storage import Location
+
+
+class LoadedModel(NamedTuple):
+    """A saved model with its weights, ready for evaluation."""
+
+    card: ModelCard
+    classifier: Classifier
+
+    def to(self, device: torch.device | str) -> LoadedModel:
+        """Move the weights to `device`."""
+        return self._replace(classifier=self.classifier.to(device))
+
+    def predict(self, clips: Clips, batch_size: int = 64) -> Float32:
+        """Return the class probabilities of each track, (tracks, classes). See `classifier.predict`."""
+        return predict(self.classifier, clips, self.card.frames(), self.card.eval_windows, batch_size)
+
+    def predict_and_embed(self, clips: Clips, batch_size: int = 64) -> tuple[Float32, Float32]:
+        """Return what `predict` does, and the embedding of each track: (tracks, classes) and (tracks, size)."""
+        return predict_and_embed(self.classifier, clips, self.card.frames(), self.card.eval_windows, batch_size)
 
 
 def build(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
@@ -46,8 +66,8 @@ def save(folder: Location, card: ModelCard, classifier: Classifier) -> None:
     write_card(folder, card, hashlib.sha256(weights).hexdigest())
 
 
-def load(folder: Location, may_be_body: bool = False) -> tuple[ModelCard, Classifier]:
-    """Read a saved model, ready for evaluation on the CPU.
+def load(folder: Location, may_be_body: bool = False) -> LoadedModel:
+    """Read a saved model, on the CPU.
 
     Raises `ArtifactError` when files are missing, altered, or from another version, and for a body that `pretrain` made
     unless `may_be_body`.
@@ -66,7 +86,7 @@ def load(folder: Location, may_be_body: bool = False) -> tuple[ModelCard, Classi
             f"{folder / WEIGHTS}: does not fit {card.architecture} ({detail}); train it again"
         ) from None
     layout.arrange(classifier.network)  # the file holds contiguous tensors
-    return card, classifier.eval()
+    return LoadedModel(card, classifier.eval())
 
 
 def check_features(card: ModelCard, features: Features) -> None:

@@ -20,17 +20,17 @@ import torch
 from genre.errors import GenreError, install
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
-from genre.model.classifier import Classifier
+from genre.model.checkpoint import LoadedModel
 from genre.model.onnx_file import INPUT, OUTPUT
 from genre.model.waveform_classifier import WaveformClassifier
 
 OPSET = 18  # the version that torch's exporter implements
 
 
-def to_program(card: ModelCard, classifier: Classifier) -> torch.export.ExportedProgram:
+def to_program(model: LoadedModel) -> torch.export.ExportedProgram:
     """Return the graph, for clips (batch, samples) of any number and length. Raises like `ModelCard.recipe`."""
-    module = WaveformClassifier(classifier, card).eval()
-    audio = card.recipe().audio
+    module = WaveformClassifier(model).eval()
+    audio = model.card.recipe().audio
     samples = max(round(audio.clip_seconds * audio.sample_rate), module.min_samples)
     shapes = {INPUT: {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=max(module.min_samples, 2))}}
     with warnings.catch_warnings():
@@ -38,21 +38,18 @@ def to_program(card: ModelCard, classifier: Classifier) -> torch.export.Exported
         return torch.export.export(module, (torch.zeros(2, samples),), dynamic_shapes=shapes)
 
 
-def to_torch_export(card: ModelCard, classifier: Classifier, calibration: Calibration) -> bytes:
+def to_torch_export(model: LoadedModel, calibration: Calibration) -> bytes:
     """Return the content of a file for `torch.export.load`, with the metadata in its extra file `genre.json`."""
     buffer = io.BytesIO()
-    extra = {"genre.json": json.dumps(metadata(card, calibration))}
+    extra = {"genre.json": json.dumps(metadata(model.card, calibration))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about how torch writes weights
-        torch.export.save(to_program(card, classifier), buffer, extra_files=extra)
+        torch.export.save(to_program(model), buffer, extra_files=extra)
     return buffer.getvalue()
 
 
 def to_onnx(
-    card: ModelCard,
-    classifier: Classifier,
-    calibration: Calibration,
-    model_metadata: Mapping[str, str] = MappingProxyType({}),
+    model: LoadedModel, calibration: Calibration, model_metadata: Mapping[str, str] = MappingProxyType({})
 ) -> bytes:
     """Return an ONNX file with input `waveform` (batch, samples) and output `probabilities` (batch, classes).
 
@@ -64,7 +61,7 @@ def to_onnx(
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise GenreError(f"export to ONNX needs {error.name}; {install('onnx')}") from None
-    program = to_program(card, classifier)
+    program = to_program(model)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -73,13 +70,13 @@ def to_onnx(
             program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
     assert exported is not None
-    model = exported.model_proto
-    _name_axes(model.graph)
-    for key, value in (metadata(card, calibration) | dict(model_metadata)).items():
-        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
-    model.doc_string = "Music genres from the waveform of a clip; the metadata describes the steps before and after."
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
+    proto = exported.model_proto
+    _name_axes(proto.graph)
+    for key, value in (metadata(model.card, calibration) | dict(model_metadata)).items():
+        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    proto.doc_string = "Music genres from the waveform of a clip; the metadata describes the steps before and after."
+    onnx.checker.check_model(proto)
+    content: bytes = proto.SerializeToString()
     return content
 
 

@@ -28,8 +28,10 @@ WEIGHTS = "weights.safetensors"
 class Ensemble(Protocol):
     """One or several loaded models whose predictions are averaged: `TorchEnsemble` or `OnnxEnsemble`."""
 
-    cards: list[ModelCard]
     decoder: Decoder
+
+    @property
+    def cards(self) -> list[ModelCard]: ...
 
     def predict(self, tracks: Sequence[Any]) -> tuple[Float32, Float32 | None]:
         """Return the mean probabilities over the models for each clip of `tracks`, not calibrated, and embeddings.

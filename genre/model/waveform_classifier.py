@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from genre.arrays import Float64
 from genre.audio.spectrogram import FLOOR_POWER, hann, mel_filters
-from genre.model.card import ModelCard
-from genre.model.classifier import Classifier
+from genre.model.checkpoint import LoadedModel
 
 
 class WaveformClassifier(nn.Module):
@@ -28,11 +27,12 @@ class WaveformClassifier(nn.Module):
 
     filters: Tensor  # (bins of `PowerSpectrum`, mel bands)
 
-    def __init__(self, classifier: Classifier, card: ModelCard) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         super().__init__()
+        card = model.card
         recipe = card.recipe()
         settings = recipe.spectrogram
-        self.classifier = classifier
+        self.classifier = model.classifier
         self.n_fft, self.hop = settings.n_fft, settings.hop_length
         self.frames, self.windows = card.frames(), card.eval_windows
         self.range_db = settings.range_db

@@ -29,7 +29,7 @@ from genre.settings import DEFAULT_PRECISION, DecodingSettings
 from genre.storage import Location
 
 if TYPE_CHECKING:
-    from genre.model.classifier import Classifier
+    from genre.model.checkpoint import LoadedModel
 
 # Neither torch nor onnxruntime is imported above: a folder needs the one, an exported file the other.
 
@@ -106,12 +106,12 @@ class Tagger:
         return self._ensemble.cards
 
     @property
-    def classifiers(self) -> list[Classifier]:
-        """The networks, in the order of `cards`. Raises `ConfigError` for exported files."""
-        classifiers: list[Classifier] | None = getattr(self._ensemble, "classifiers", None)
-        if classifiers is None:
+    def models(self) -> list[LoadedModel]:
+        """The models with their torch networks. Raises `ConfigError` for exported files."""
+        models: list[LoadedModel] | None = getattr(self._ensemble, "models", None)
+        if models is None:
             raise ConfigError("an exported file holds no torch network; name the model's folder")
-        return classifiers
+        return models
 
     def __call__(self, path: str | os.PathLike[str]) -> Tags:
         """Return the genres of one file. Raises `AudioError` when it cannot be read."""

@@ -22,7 +22,6 @@ from genre.audio.isolation import portable
 from genre.features import Clips, Features, streaming
 from genre.features.streaming import ChunkMeans, Extent, TrackMeans
 from genre.model import checkpoint
-from genre.model.classifier import predict, predict_and_embed
 from genre.storage import Location
 from genre.wording import plural
 from ray_jobs.engine import blocks, cluster, machines
@@ -140,12 +139,10 @@ class _Scorer:
             yield blocks.answer_row(portable(error))
 
     def _load(self, folder: Location) -> Measure:
-        card, classifier = checkpoint.load(folder)
-        classifier.to(devices.device_for(self._device))
-        frames, windows = card.frames(), card.eval_windows
+        model = checkpoint.load(folder).to(devices.device_for(self._device))
         if folder != self._stream.embedded:
-            return lambda clips: predict(classifier, clips, frames, windows)
-        return lambda clips: np.concatenate(predict_and_embed(classifier, clips, frames, windows), axis=1)
+            return model.predict
+        return lambda clips: np.concatenate(model.predict_and_embed(clips), axis=1)
 
 
 def _table(extent: Extent) -> pa.Table:

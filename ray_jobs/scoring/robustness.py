@@ -26,7 +26,6 @@ from genre.evaluation.changes import CHANGES
 from genre.evaluation.robustness import UNCHANGED, ChangedTrackPreparer
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
-from genre.model.classifier import predict
 from genre.storage import Location
 from genre.wording import plural
 from ray_jobs.engine import tasks
@@ -177,5 +176,4 @@ def _predict_changed(
 @lru_cache(maxsize=64)
 def _load_predict(address: str) -> robustness.PredictClips:
     """Return the prediction function of the model at `address`; each process loads it once."""
-    card, classifier = checkpoint.load(Location.of(address))
-    return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
+    return checkpoint.load(Location.of(address)).predict

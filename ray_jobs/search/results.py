@@ -110,6 +110,7 @@ def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
 def _trial(slot: Slot, record: Record, is_chosen: bool, row: str) -> Trial:
     return Trial(
         architecture=slot.architecture,
+        row=row,
         settings=space.sampled(record.settings),
         status=_STATUS[record.ended],
         valid_f1=record.best_f1,

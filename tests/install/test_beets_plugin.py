@@ -44,8 +44,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = np.arange(30) % len(CLASSES)
     probabilities = np.where(np.eye(len(CLASSES))[labels] == 1, 0.34, 0.33).astype(np.float32)
     calibration.save(folder, [str(number) for number in range(30)], labels, probabilities)
-    card, classifier = checkpoint.load(folder)
-    content = graph_export.to_onnx(card, classifier, calibration.Calibration(), onnx_file.metadata_of(folder))
+    loaded = checkpoint.load(folder)
+    content = graph_export.to_onnx(loaded, calibration.Calibration(), onnx_file.metadata_of(folder))
     target = folder.parent / "model.onnx"
     target.write_bytes(content)
     return Path(target.path)

@@ -65,8 +65,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a calibrated model, `folder`, and its export, `model.onnx`."""
     folder = tmp_path_factory.mktemp("model")
     model = Location.of(save_model(folder / "folder", "resnet"))
-    card, classifier = checkpoint.load(model)
-    content = graph_export.to_onnx(card, classifier, Calibration(), onnx_file.metadata_of(model))
+    loaded = checkpoint.load(model)
+    content = graph_export.to_onnx(loaded, Calibration(), onnx_file.metadata_of(model))
     (folder / "model.onnx").write_bytes(content)
     return folder
 

@@ -17,7 +17,6 @@ from genre.evaluation.changes import CHANGES
 from genre.evaluation.robustness import UNCHANGED, ChangedTrackPreparer
 from genre.features.recipe import Recipe
 from genre.model import checkpoint
-from genre.model.classifier import predict
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
@@ -74,8 +73,7 @@ def expected(tracks: pa.Table, rows: list[int], models: list[Location]) -> dict[
 
 
 def load_model(folder: Location) -> robustness.PredictClips:
-    card, classifier = checkpoint.load(folder)
-    return lambda clips: predict(classifier, clips, card.frames(), card.eval_windows)
+    return checkpoint.load(folder).predict
 
 
 def test_all_tracks_are_scored_on_every_change(tracks: pa.Table, models: list[Location]) -> None:

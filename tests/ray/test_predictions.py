@@ -21,7 +21,6 @@ from genre.features import Features
 from genre.features.manifest import SCHEMA_VERSION
 from genre.model import checkpoint
 from genre.model.card import read_card
-from genre.model.classifier import predict, predict_and_embed
 from genre.model.saved_model import WEIGHTS
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
@@ -91,8 +90,7 @@ def scattered(tracks: int = 20, clips: int = 3, files: int = 4) -> list[list[tup
 
 
 def in_memory(features: Features, model: Location) -> Float32:
-    card, classifier = checkpoint.load(model)
-    return predict(classifier, load(features, "test")["test"], card.frames(), card.eval_windows)
+    return checkpoint.load(model).predict(load(features, "test")["test"])
 
 
 def stream(features: Features, models: list[Location]) -> Streamed:
@@ -116,9 +114,8 @@ def test_predictions_are_those_of_clips_in_memory(
 
 
 def embed_in_memory(features: Features, split: str, model: Location) -> Float32:
-    card, classifier = checkpoint.load(model)
     clips = load(features, split)[split]
-    return predict_and_embed(classifier, clips, card.frames(), card.eval_windows)[1]
+    return checkpoint.load(model).predict_and_embed(clips)[1]
 
 
 def test_embeddings_are_those_of_clips_in_memory(

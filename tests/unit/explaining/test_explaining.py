@@ -40,7 +40,7 @@ def windows() -> torch.Tensor:
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_relevances_sum_to_the_difference_in_log_probability(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
     """Completeness, proposition 1 of Sundararajan et al."""
-    classifier = Tagger.load(save_model(tmp_path, name)).classifiers[0]
+    classifier = Tagger.load(save_model(tmp_path, name)).models[0].classifier
     relevance = explaining.integrated_gradients(classifier, windows, target=1, steps=64)
     with torch.no_grad():
         music = classifier(windows).log_softmax(dim=1)[:, 1]
@@ -51,7 +51,9 @@ def test_relevances_sum_to_the_difference_in_log_probability(name: str, tmp_path
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_the_map_depends_on_the_weights(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
     """Sanity check of Adebayo et al. 2018: other random weights must give another map."""
-    first, second = (Tagger.load(save_model(tmp_path / str(seed), name, seed=seed)).classifiers[0] for seed in (1, 2))
+    first, second = (
+        Tagger.load(save_model(tmp_path / str(seed), name, seed=seed)).models[0].classifier for seed in (1, 2)
+    )
     relevance, again, other = (
         explaining.integrated_gradients(model, windows, target=0, steps=4).flatten() for model in (first, first, second)
     )
@@ -61,7 +63,7 @@ def test_the_map_depends_on_the_weights(name: str, tmp_path: Path, windows: torc
 
 def test_only_the_band_that_the_model_uses_is_relevant(tmp_path: Path, windows: torch.Tensor) -> None:
     """The model uses band 7 only."""
-    classifier = Tagger.load(save_model(tmp_path)).classifiers[0]
+    classifier = Tagger.load(save_model(tmp_path)).models[0].classifier
 
     class Band(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -75,7 +77,7 @@ def test_only_the_band_that_the_model_uses_is_relevant(tmp_path: Path, windows: 
 
 
 def test_the_explanation_covers_the_track(tagger: Tagger, track: PreparedTrack) -> None:
-    explanation = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2)
+    explanation = explaining.explain(tagger.models[0], track, "jazz", steps=2)
     assert explanation.relevance.shape == explanation.levels.shape
     assert explanation.seconds == pytest.approx(5, abs=0.1)
     assert explanation.attention is not None
@@ -85,14 +87,14 @@ def test_the_explanation_covers_the_track(tagger: Tagger, track: PreparedTrack) 
     assert sum(value for _, value in explanation.by_second()) == pytest.approx(explanation.relevance.sum(), rel=1e-3)
     assert sum(value for _, _, value in explanation.by_band()) == pytest.approx(explanation.relevance.sum(), rel=1e-3)
     assert np.all(np.diff(explanation.hertz) >= 0)
-    short = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=2, max_seconds=1.5)
+    short = explaining.explain(tagger.models[0], track, "jazz", steps=2, max_seconds=1.5)
     assert short.seconds == pytest.approx(1.5, abs=0.05)
     with pytest.raises(ConfigError, match=r"explain\.genre=polka: unknown; the model knows blues, jazz, rock"):
-        explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "polka")
+        explaining.explain(tagger.models[0], track, "polka")
 
 
 def test_the_picture_has_a_width_by_its_duration(tagger: Tagger, track: PreparedTrack) -> None:
-    explanation = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
+    explanation = explaining.explain(tagger.models[0], track, "jazz", steps=1)
     plain, framed = (
         Image.open(io.BytesIO(explaining.png(explanation, "título ♫", axes=axes))) for axes in (False, True)
     )
@@ -112,7 +114,7 @@ def test_the_excerpt_is_the_start_of_the_file(tmp_path: Path) -> None:
 
 
 def test_the_page_is_complete_and_escapes_names(tagger: Tagger, track: PreparedTrack) -> None:
-    explanation = explaining.explain(tagger.cards[0], tagger.classifiers[0], track, "jazz", steps=1)
+    explanation = explaining.explain(tagger.models[0], track, "jazz", steps=1)
     page = explaining.html(explanation, "<script>alert(1)</script>", [("jazz", 0.7), ("rock", 0.3)], b"mp3", "cnn")
     assert "<script>alert" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)

@@ -22,8 +22,7 @@ from genre.audio.spectrogram import LogMel
 from genre.config import load
 from genre.model import checkpoint, graph_export, waveform_classifier
 from genre.model.calibration import Calibration
-from genre.model.card import ModelCard
-from genre.model.classifier import Classifier
+from genre.model.checkpoint import LoadedModel
 from genre.settings import AudioSettings
 from genre.storage import Location
 from ray_jobs import export
@@ -32,7 +31,7 @@ from ray_jobs.engine import cli
 CALIBRATION = Calibration(temperature=1.5, thresholds=(0.6, 0.6, 0.7), precision=0.8, tracks=60)
 
 
-Exported = tuple[Path, ModelCard, Classifier]
+Exported = tuple[Path, LoadedModel]
 
 
 def real_music(fallback: Path) -> list[Path]:
@@ -56,8 +55,8 @@ def clips_in(path: Path) -> Float32:
 @pytest.mark.parametrize("name", architectures.names())
 def test_onnx_gives_the_probabilities_of_the_model_on_real_music(name: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path, name)
-    card, classifier = checkpoint.load(Location.of(folder))
-    session = onnxruntime.InferenceSession(graph_export.to_onnx(card, classifier, CALIBRATION))
+    loaded = checkpoint.load(Location.of(folder))
+    session = onnxruntime.InferenceSession(graph_export.to_onnx(loaded, CALIBRATION))
     assert session.get_inputs()[0].shape == ["batch", "samples"]
     tagger = Tagger.load(folder)
     for path in real_music(tmp_path):
@@ -69,11 +68,11 @@ def test_onnx_gives_the_probabilities_of_the_model_on_real_music(name: str, tmp_
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Return a folder with a model and its ONNX file, the card and the classifier."""
+    """Return a folder with a model and its ONNX file, and the model."""
     folder = tmp_path_factory.mktemp("exported")
-    card, classifier = checkpoint.load(Location.of(save_model(folder / "model")))
-    (folder / "cnn.onnx").write_bytes(graph_export.to_onnx(card, classifier, CALIBRATION))
-    return folder, card, classifier
+    loaded = checkpoint.load(Location.of(save_model(folder / "model")))
+    (folder / "cnn.onnx").write_bytes(graph_export.to_onnx(loaded, CALIBRATION))
+    return folder, loaded
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(2048, 512), (1024, 441), (512, 512), (400, 160), (128, 30), (127, 50)])
@@ -92,9 +91,9 @@ def test_the_power_spectrum_is_that_of_a_fourier_transform(n_fft: int, hop: int,
 
 
 def test_any_length_and_any_batch_size(exported: Exported, rng: np.random.Generator) -> None:
-    folder, card, classifier = exported
+    folder, loaded = exported
     session = onnxruntime.InferenceSession(folder / "cnn.onnx")
-    module = waveform_classifier.WaveformClassifier(classifier, card)
+    module = waveform_classifier.WaveformClassifier(loaded)
     for batch, samples in ((1, module.min_samples), (3, RATE), (1, 7 * RATE + 123)):
         waves = rng.normal(0, 0.2, (batch, samples)).astype(np.float32)
         (result,) = session.run(None, {"waveform": waves})
@@ -105,11 +104,11 @@ def test_any_length_and_any_batch_size(exported: Exported, rng: np.random.Genera
 
 
 def test_the_metadata_holds_everything_that_a_user_needs(exported: Exported) -> None:
-    folder, card, _ = exported
+    folder, loaded = exported
     facts = onnxruntime.InferenceSession(folder / "cnn.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(facts["classes"]) == list(CLASSES)
     assert json.loads(facts["sample_rate"]) == RATE
-    assert json.loads(facts["spectrogram"]) == card.features["spectrogram"]
+    assert json.loads(facts["spectrogram"]) == loaded.card.features["spectrogram"]
     assert json.loads(facts["temperature"]) == 1.5
     assert json.loads(facts["unknown_below"]) == [0.6, 0.6, 0.7]
     assert "resampling" in facts["before"]
@@ -117,7 +116,7 @@ def test_the_metadata_holds_everything_that_a_user_needs(exported: Exported) -> 
 
 
 def test_the_example_needs_neither_torch_nor_this_package(exported: Exported, tmp_path: Path) -> None:
-    folder, _, _ = exported
+    folder, _ = exported
     path = song(tmp_path / "song.mp3", seconds=5, rate=44100)
     blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'genre', 'ray', 'onnx', 'librosa']));"
     run = f"sys.argv = ['x', {str(folder / 'cnn.onnx')!r}, {str(path)!r}];"
@@ -132,20 +131,20 @@ def test_the_example_needs_neither_torch_nor_this_package(exported: Exported, tm
 
 
 def test_torch_export_gives_the_probabilities_of_the_model(exported: Exported, rng: np.random.Generator) -> None:
-    _, card, classifier = exported
-    content = graph_export.to_torch_export(card, classifier, CALIBRATION)
+    _, loaded = exported
+    content = graph_export.to_torch_export(loaded, CALIBRATION)
     extra = {"genre.json": ""}
     program = torch.export.load(io.BytesIO(content), extra_files=extra).module()
     assert json.loads(extra["genre.json"])["classes"] == list(CLASSES)
     wave = rng.normal(0, 0.2, (3, 2 * RATE)).astype(np.float32)
-    expected = waveform_classifier.WaveformClassifier(classifier, card)(torch.from_numpy(wave))
+    expected = waveform_classifier.WaveformClassifier(loaded)(torch.from_numpy(wave))
     assert torch.allclose(program(torch.from_numpy(wave)), expected, atol=1e-5)
 
 
 def test_the_job_writes_and_checks_both_files(
     exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, _, _ = exported
+    folder, _ = exported
     settings = [f"model={folder / 'model'}", f"output={tmp_path}"]
     assert cli.main("export", settings) == 0
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["cnn.onnx", "cnn.pt2"]
@@ -155,7 +154,7 @@ def test_the_job_writes_and_checks_both_files(
 def test_a_file_with_other_probabilities_is_not_written(
     exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, _, _ = exported
+    folder, _ = exported
     monkeypatch.setattr(export, "_answer_onnx", lambda *_: np.full((2, 3), 1 / 3, np.float32))
     monkeypatch.setattr(graph_export, "to_onnx", lambda *_: b"")
     assert cli.main("export", [f"model={folder / 'model'}", f"output={tmp_path}"]) == 1
@@ -166,7 +165,7 @@ def test_a_file_with_other_probabilities_is_not_written(
 def test_no_file_is_written_when_the_second_is_wrong(
     exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, _, _ = exported
+    folder, _ = exported
     monkeypatch.setattr(export, "_answer_program", lambda *_: np.full((2, 3), 1 / 3, np.float32))
     assert cli.main("export", [f"model={folder / 'model'}", f"output={tmp_path}"]) == 1
     assert "the torch.export file differs from the saved model by" in capsys.readouterr().err
@@ -174,8 +173,8 @@ def test_no_file_is_written_when_the_second_is_wrong(
 
 
 def test_the_graph_rounds_levels_to_the_steps_of_stored_features(exported: Exported) -> None:
-    _, card, classifier = exported
-    module = waveform_classifier.WaveformClassifier(classifier, card)
+    _, loaded = exported
+    module = waveform_classifier.WaveformClassifier(loaded)
     settings = AudioSettings(clip_seconds=2)
     wave = np.sin(np.arange(2 * RATE) ** 1.2).astype(np.float32)
     log_mel = LogMel(load(None, FEATURES).spectrogram, settings.sample_rate)

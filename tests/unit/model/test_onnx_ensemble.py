@@ -26,10 +26,8 @@ Pair = tuple[list[str], list[Path]]
 
 
 def export(folder: str, target: Path) -> Path:
-    card, classifier = checkpoint.load(Location.of(folder))
-    target.write_bytes(
-        graph_export.to_onnx(card, classifier, Calibration(), onnx_file.metadata_of(Location.of(folder)))
-    )
+    loaded = checkpoint.load(Location.of(folder))
+    target.write_bytes(graph_export.to_onnx(loaded, Calibration(), onnx_file.metadata_of(Location.of(folder))))
     return target
 
 
@@ -105,7 +103,7 @@ def test_models_that_do_not_fit_are_refused(pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"spectrogram\.hop_length is 256, expected 512"):
         Tagger.load([files[0], bands])
     with pytest.raises(ConfigError, match="name the model's folder"):
-        Tagger.load(files[0]).classifiers  # noqa: B018
+        Tagger.load(files[0]).models  # noqa: B018
 
 
 @pytest.mark.parametrize(

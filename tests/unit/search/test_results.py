@@ -84,6 +84,14 @@ def test_the_configured_settings_are_those_of_the_first_trial_unless_it_failed()
     assert chosen == [False, True]
 
 
+def test_the_trials_belong_to_the_row_of_the_network_that_they_chose() -> None:
+    slots = [slot(0.5), slot(0.7, number=1)]
+    search = results.for_report(slots, {"cnn-imagenet": winner(*slots)}, 2, "")
+    assert search.of("cnn-imagenet") == search.trials
+    assert len(search.trials) == 2
+    assert search.of("cnn") == []
+
+
 @pytest.mark.parametrize(
     ("ended", "status"),
     [

@@ -28,7 +28,7 @@ from ray_jobs import tag
 def started(tmp_path: Path) -> Generator[pa.Table, None, None]:
     """Return the stream of one worker after its first rows, with many files left."""
     folder = Location.of(save_model(tmp_path / "cnn"))
-    content = graph_export.to_onnx(*checkpoint.load(folder), Calibration(), onnx_file.metadata_of(folder))
+    content = graph_export.to_onnx(checkpoint.load(folder), Calibration(), onnx_file.metadata_of(folder))
     (tmp_path / "cnn.onnx").write_bytes(content)
     for number in range(40):
         song(tmp_path / "music" / f"{number}.wav", seconds=20, seed=number)

@@ -19,7 +19,6 @@ import genre
 from genre import Tagger
 from genre.errors import ArtifactError, AudioError, ConfigError
 from genre.features.preparation import clips_of
-from genre.model.classifier import predict
 from genre.settings import DecodingSettings
 
 
@@ -97,7 +96,7 @@ def test_probabilities_are_those_of_training_after_calibration(tagger: Tagger, t
     path = song(tmp_path / "song.wav", seconds=1.5)
     track = tagger.decode(path)
     clips = clips_of([track], tagger.cards[0].shape)
-    raw = predict(tagger.classifiers[0], clips, tagger.cards[0].frames(), tagger.cards[0].eval_windows)
+    raw = tagger.models[0].predict(clips)
     expected = tagger.calibration(raw)[0]
     assert dict(tagger(path).genres) == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=1e-6)
     assert tagger.calibration.temperature != 1
