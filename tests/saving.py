@@ -43,6 +43,7 @@ def save_model(
         shape=shape,
         window_seconds=config.train.window_seconds,
         eval_windows=3,
+        window_norm=config.train.window_norm,
     )
     torch.manual_seed(seed)
     # a high mean and a small deviation, with which untrained networks distinguish songs

@@ -1,7 +1,8 @@
 """Relevance of every point of a spectrogram for a genre.
 
 Integrated gradients (Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017,
-arXiv 1703.01365) of the genre's log-probability, from the mean spectrogram of the training split to the music.
+arXiv 1703.01365) of the genre's log-probability in the network's input, which is 0 for the mean spectrogram of the
+training split: from there to the music.
 The relevance of a window sums to its log-probability minus that of the mean spectrogram: positive values are evidence
 for the genre, negative ones against it. A test with random weights checks that the map depends on the model and
 not only on the music (Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018, arXiv 1810.03292).
@@ -102,14 +103,14 @@ def explain(
 def integrated_gradients(classifier: Classifier, levels: Tensor, target: int, steps: int) -> Tensor:
     """Return the relevance (batch, bins, frames) of windows in dB, of the same shape, for class `target`."""
     classifier.eval()
-    baseline = classifier.mean.expand_as(levels)
-    total = torch.zeros_like(levels)
+    music = classifier.input(classifier.normalise(levels))
+    total = torch.zeros_like(music)
     for step in range(steps):
         # midpoint rule: its error falls with the square of the number of steps
-        point = (baseline + (step + 0.5) / steps * (levels - baseline)).requires_grad_()
-        score = classifier(point).log_softmax(dim=1)[:, target].sum()
+        point = ((step + 0.5) / steps * music).requires_grad_()
+        score = classifier.network(point).log_softmax(dim=1)[:, target].sum()
         total += torch.autograd.grad(score, point)[0]
-    return (levels - baseline) * total / steps
+    return (music * total / steps).squeeze(1)
 
 
 def attention(classifier: Classifier, levels: Tensor) -> Tensor | None:
@@ -118,7 +119,7 @@ def attention(classifier: Classifier, levels: Tensor) -> Tensor | None:
     if attend is None:
         return None
     with torch.no_grad():
-        weights: Tensor = attend(classifier.normalise(levels).unsqueeze(1))
+        weights: Tensor = attend(classifier.input(classifier.normalise(levels)))
     stretched = torch.nn.functional.interpolate(weights.unsqueeze(1), size=levels.shape[2], mode="nearest")
     return stretched.squeeze(1)
 

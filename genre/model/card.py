@@ -36,6 +36,7 @@ class ModelCard:
     shape: Shape
     window_seconds: float
     eval_windows: int
+    window_norm: bool = False  # see `classifier.relaxed_norm`
     facts: dict[str, Any] = field(default_factory=dict)  # how it was trained: scores, seed, time, settings
 
     @property
@@ -124,7 +125,7 @@ def parse_card(content: Any, source: str) -> tuple[ModelCard, str]:
             f"{source}: holds {stage} version {version}, not a model of version {SCHEMA_VERSION}; train it again"
         )
     try:
-        fields = {name: content[name] for name in ModelCard.__dataclass_fields__}
+        fields = {name: content[name] for name in ModelCard.__dataclass_fields__ if name in content}
         return ModelCard(**fields | {"shape": Shape(**fields["shape"])}), content["weights"]
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{source}: a field is missing or altered ({error}); train the model again") from None

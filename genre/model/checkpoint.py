@@ -108,4 +108,4 @@ def check_features(card: ModelCard, features: Features) -> None:
 def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
     outputs = len(card.classes) or 1  # the last layer of a body is never read, and has to exist
     network = architectures.build(card.architecture, card.params, card.shape.bins, outputs)
-    return Classifier(network, mean, std, card.shape.range_db)
+    return Classifier(network, mean, std, card.shape.range_db, card.window_norm)

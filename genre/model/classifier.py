@@ -18,27 +18,37 @@ from genre.arrays import Float32
 from genre.features import Clips, windows
 from genre.model import layout
 
+_LEAST_DEVIATION_BIN, _LEAST_DEVIATION = 0.1, 0.01  # so that a constant bin or window is not divided by zero
+
 
 class Classifier(nn.Module):
     """Windows in decibels (batch, bins, frames) -> logits (batch, classes).
 
-    `mean` and `std` are per bin, fitted on the training split only.
+    `mean` and `std` are per bin, fitted on the training split only. With `window_norm` each window is then normalised
+    by its own statistics: see `relaxed_norm`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Float32, std: Float32, range_db: float) -> None:
+    def __init__(
+        self, network: nn.Module, mean: Float32, std: Float32, range_db: float, window_norm: bool = False
+    ) -> None:
         super().__init__()
         layout.arrange(network)
         self.network = network
         self.range_db = range_db
+        self.window_norm = window_norm
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1))
 
     def forward(self, levels: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.normalise(levels).unsqueeze(1))
+        logits: Tensor = self.network(self.input(self.normalise(levels)))
         return logits
+
+    def input(self, normalised: Tensor) -> Tensor:
+        """Return the network's input (batch, 1, bins, frames) of normalised windows (batch, bins, frames)."""
+        return (relaxed_norm(normalised) if self.window_norm else normalised).unsqueeze(1)
 
     def embed(self, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (batch, classes) and embeddings (batch, size).
@@ -79,6 +89,26 @@ class Classifier(nn.Module):
         floor = (peak_db - self.range_db).reshape(len(peak_db), -1, 1)
         # torch.addcmul computes the same, and takes twice as long with broadcast operands
         return _bins_first(spectrograms).mul_(self.range_db / 255 / self.std).add_((floor - self.mean) / self.std)
+
+
+def relaxed_norm(x: Tensor) -> Tensor:
+    """Normalise windows (batch, bins, frames), half by the statistics of each bin and half by those of all bins.
+
+    The first removes what the recording and the mastering do to a bin, and some of what tells genres apart; the second
+    keeps the differences between bins. Kim, Yang, Kim, Chang, "Domain generalization with relaxed instance
+    frequency-wise normalization", Interspeech 2022 (arXiv 2206.12513).
+    """
+    mean = x.mean(dim=2, keepdim=True)
+    # thirty times as fast as torch.std on a CPU, and accurate enough since x is normalised
+    square = torch.linalg.vector_norm(x, dim=2, keepdim=True).square() / x.shape[2]
+    all_mean, all_square = mean.mean(dim=1, keepdim=True), square.mean(dim=1, keepdim=True)
+    by_bin = 0.5 / (_deviation(mean, square) + _LEAST_DEVIATION_BIN)
+    by_all = 0.5 / (_deviation(all_mean, all_square) + _LEAST_DEVIATION)
+    return x * (by_bin + by_all) - (mean * by_bin + all_mean * by_all)
+
+
+def _deviation(mean: Tensor, square: Tensor) -> Tensor:
+    return (square - mean.square()).clamp(min=0).sqrt()
 
 
 @torch.inference_mode()

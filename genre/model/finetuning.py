@@ -30,7 +30,7 @@ def card_from(source: ModelCard, card: ModelCard, location: Location) -> ModelCa
             f"train.init_from={location} is a {source.architecture}, architecture is {card.architecture}; "
             f"write architecture={source.architecture}, or for tune tune.architectures=[{source.architecture}]"
         )
-    return replace(card, params=source.params)
+    return replace(card, params=source.params, window_norm=source.window_norm)
 
 
 def start_from(classifier: Classifier, saved: Classifier, same_genres: bool, freeze: bool) -> list[str]:

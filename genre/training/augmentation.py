@@ -43,7 +43,7 @@ class Augmentation:
         self._masks = masks(batch, bins, frames, settings.mel_mask, settings.time_mask, self._device)
 
     def __call__(self, spectrograms: Tensor, peak_db: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return augmented windows (batch, bins, frames), normalised, and their targets (batch, classes).
+        """Return the network's input (batch, 1, bins, frames) of augmented windows, and targets (batch, classes).
 
         Takes stored bytes (batch, frames, bins), peaks in dB (batch,) and labels (batch,).
         """
@@ -60,7 +60,7 @@ class Augmentation:
         if settings.mel_mask or settings.time_mask:
             kept_bins, kept_frames = next(self._masks)
             x.mul_(kept_bins).mul_(kept_frames)
-        return x, targets
+        return self._classifier.input(x), targets
 
 
 def level_changes(batch: int, bins: int, gain_db: float, equaliser_db: float, device: torch.device) -> Iterator[Tensor]:

@@ -134,9 +134,9 @@ class Pretrainer:
             yield to_device(self._device, batch.spectrograms, batch.peak_db, self._instances[batch.tracks])
 
     def _step(self, x: Tensor, instances: Tensor) -> Tensor:
-        """Take a step on windows (batch, bins, frames); return loss and share of matched windows, on the device."""
+        """Take a step on windows (batch, 1, bins, frames); return loss and share of matched windows, on the device."""
         with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            projected = self._network(x.unsqueeze(1))
+            projected = self._network(x)
         loss, matched = nt_xent(projected.float(), instances, self.pretraining.temperature, self.worker)
         return torch.stack([self._updates.step(loss), matched])
 

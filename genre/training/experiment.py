@@ -235,6 +235,7 @@ def card_of(experiment: Experiment, manifest: Manifest) -> ModelCard:
         shape=manifest.shape,
         window_seconds=experiment.train.window_seconds,
         eval_windows=experiment.train.eval_windows,
+        window_norm=experiment.train.window_norm,
     )
 
 

@@ -251,9 +251,9 @@ class Trainer:
             yield to_device(self._device, batch.spectrograms, batch.peak_db, batch.labels)
 
     def _step(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Take an optimiser step on windows (batch, bins, frames); return the loss, still on the device."""
+        """Take an optimiser step on windows (batch, 1, bins, frames); return the loss, still on the device."""
         with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            logits = self._network(x.unsqueeze(1))
+            logits = self._network(x)
         return self._updates.step(self._loss(logits.float(), targets))
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:

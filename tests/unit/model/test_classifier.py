@@ -16,7 +16,7 @@ from genre import features
 from genre.features import Clips, windows
 from genre.features.windows import Worker
 from genre.model import checkpoint
-from genre.model.classifier import Classifier, predict, predict_and_embed
+from genre.model.classifier import Classifier, predict, predict_and_embed, relaxed_norm
 from genre.storage import Location
 
 
@@ -74,6 +74,32 @@ def test_one_pass_normalises_like_two() -> None:
     torch.testing.assert_close(one_pass, classifier.normalise(classifier.levels(*stored)), rtol=0, atol=1e-4)
     each_bin = torch.from_numpy(clips.peak_db).unsqueeze(1).expand(-1, clips.shape.bins)
     torch.testing.assert_close(classifier.normalised(stored[0], each_bin), one_pass)
+
+
+def test_the_relaxed_normalisation_is_half_by_bin_and_half_by_all_bins(rng: np.random.Generator) -> None:
+    x = rng.normal(rng.normal(size=(3, 16, 1)), rng.uniform(0.5, 2, (3, 16, 1)), (3, 16, 50))
+    by_bin = (x - x.mean(axis=2, keepdims=True)) / (x.std(axis=2, keepdims=True) + 0.1)
+    by_all = (x - x.mean(axis=(1, 2), keepdims=True)) / (x.std(axis=(1, 2), keepdims=True) + 0.01)
+    result = relaxed_norm(torch.from_numpy(x).float()).numpy()
+    np.testing.assert_allclose(result, (by_bin + by_all) / 2, rtol=0, atol=1e-5)
+
+
+def test_the_relaxed_normalisation_removes_the_level_of_a_window() -> None:
+    x = torch.randn(3, 16, 50)
+    torch.testing.assert_close(relaxed_norm(x + 3), relaxed_norm(x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("window_norm", [False, True])
+def test_the_network_gets_what_the_card_states(window_norm: bool) -> None:
+    clips = make_clips(tracks=9)
+    classifier = Classifier(nn.Identity(), *statistics(clips), clips.shape.range_db, window_norm)
+    levels = classifier.levels(torch.from_numpy(clips.spectrograms), torch.from_numpy(clips.peak_db))
+    expected = classifier.normalise(levels)
+    torch.testing.assert_close(classifier(levels)[:, 0], relaxed_norm(expected) if window_norm else expected)
+
+
+def test_the_relaxed_normalisation_of_silence_is_zero() -> None:
+    assert torch.equal(relaxed_norm(torch.full((2, 16, 50), -3.0)), torch.zeros(2, 16, 50))
 
 
 def test_normalised_windows_do_not_depend_on_the_layout_of_clips() -> None:
