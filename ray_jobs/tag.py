@@ -167,7 +167,7 @@ def local_stream(
         min(cpus, len(starts)),
         multiprocessing.get_context("spawn"),  # a fork would copy a process that has threads
         _start_worker,
-        (ensemble.for_workers(), config.decoding, known),
+        (ensemble, config.decoding, known),
     )
     try:
         # rows are copied: the pickle of a slice holds the complete table

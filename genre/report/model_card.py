@@ -17,10 +17,10 @@ import yaml
 from genre import registry
 from genre.evaluation.metrics import SCORES
 from genre.evaluation.robustness import UNCHANGED
-from genre.model import thresholds
+from genre.model import calibration, thresholds
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
-from genre.model.saved_model import SavedEnsemble
+from genre.model.saved_model import SavedModel
 from genre.report.board import Board
 from genre.report.columns import unchanged_f1
 from genre.report.facts import CorpusFacts
@@ -42,12 +42,11 @@ def write(folder: Location, text: str) -> None:
     (folder / FILE).write_text(text)
 
 
-def write_scored(folder: Location, board: Board, row: Row) -> None:
-    """Write the card of the model in `folder`, with the scores of its row where the board is of test tracks."""
-    saved = SavedEnsemble.read([folder], precision=0.0)
+def write_scored(model: SavedModel, board: Board, row: Row) -> None:
+    """Write the card of a saved model, with the scores of its row where the board is of test tracks."""
+    correction = calibration.fit([model.read_validation()], precision=0.0)
     scores = row if board.judged_on == "test" else None  # scores on tracks that took part in training mislead
-    card = saved.models[0].card
-    write(folder, markdown(card, board.corpus, scores, saved.calibration, board.versions, board.commit))
+    write(model.location, markdown(model.card, board.corpus, scores, correction, board.versions, board.commit))
 
 
 def markdown(

@@ -14,7 +14,8 @@ from genre import architectures, devices
 from genre.errors import TrainingError
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
-from genre.model.card import CARD, read_card
+from genre.model.card import CARD
+from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
@@ -120,7 +121,7 @@ def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
         save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
         planned = space.experiment(trials.base, winner.settings)
         ray.get(save.remote(planned, trials.cache, trials.first_fold, folder, target))
-    return SavedRuns(model_name(trials.base, winner), [target], winner.trials)
+    return SavedRuns(model_name(trials.base, winner), [SavedModel.read(target)], winner.trials)
 
 
 @ray.remote
@@ -133,8 +134,8 @@ def _save_best_epoch(
 
 
 def keep_best(saved: SavedRuns, target: Location) -> None:
-    """Copy the seed with the best validation score, of equal ones the first, to `target`, the architecture's model."""
-    _copy(max(saved.folders, key=lambda folder: float(read_card(folder)[0].facts["valid_f1"])), target)
+    """Copy the model of the best seed to `target`, the architecture's model."""
+    _copy(saved.best.location, target)
 
 
 def model_name(config: Config, winner: Winner) -> str:
@@ -170,7 +171,7 @@ def _add_default(finals: Finals, default: Winner, name: str, slots: dict[tuple[s
     """Add the models of the configured settings of the network in row `name`, unless it or all of them failed."""
     if name not in {runs.name for runs in finals.saved}:
         return
-    folders = []
+    models = []
     for (trial, seed), slot in slots.items():
         if trial == default.slot.log_name and slot.record is not None:
             if slot.record.failure:
@@ -179,9 +180,9 @@ def _add_default(finals: Finals, default: Winner, name: str, slots: dict[tuple[s
                 )
                 cli.console().print(f"  {finals.notes[-1]}")
             else:
-                folders.append(slot.folder.model)
-    if folders:
-        finals.defaults.append(SavedRuns(default_name(name), folders, default.trials, default_of=name))
+                models.append(SavedModel.read(slot.folder.model))
+    if models:
+        finals.defaults.append(SavedRuns(default_name(name), models, default.trials, default_of=name))
 
 
 def _learned_from(trials: Runner, winner: Winner, name: str) -> str:
@@ -218,7 +219,8 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     notes: list[str] = []
     rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
-        parent, folders = Location.of(config.output) / "models" / model_name(config, winner), []
+        parent = Location.of(config.output) / "models" / model_name(config, winner)
+        models: list[SavedModel] = []
         for (trial, seed), slot in slots.items():
             if trial != winner.slot.log_name or slot.record is None:
                 continue
@@ -228,18 +230,19 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
                 )
                 cli.console().print(f"  {notes[-1]}")
                 continue
-            folders.append(parent / f"seed-{seed}")
-            if not _is_same(slot.folder.model, folders[-1]):
-                _copy(slot.folder.model, folders[-1])
-        rows.append((parent, SavedRuns(parent.name, folders, winner.trials)))
-    if not any(runs.folders for _, runs in rows):
+            target = parent / f"seed-{seed}"
+            if not _is_same(slot.folder.model, target):
+                _copy(slot.folder.model, target)
+            models.append(SavedModel.read(target))
+        rows.append((parent, SavedRuns(parent.name, models, winner.trials)))
+    if not any(runs.models for _, runs in rows):
         raise TrainingError(f"all final trainings failed; {notes[0]}")
     for parent, runs in rows:
-        if runs.folders:
-            _delete_others(parent, {folder.name for folder in runs.folders})
+        if runs.models:
+            _delete_others(parent, {model.location.name for model in runs.models})
         else:
             parent.delete()
-    return Finals([runs for _, runs in rows if runs.folders], notes=notes)
+    return Finals([runs for _, runs in rows if runs.models], notes=notes)
 
 
 def _delete_others(parent: Location, kept: set[str]) -> None:

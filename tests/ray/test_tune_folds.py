@@ -137,7 +137,7 @@ def test_they_are_calibrated_by_the_predictions_of_the_folds(output: Location) -
     ids = [row["track_id"] for row in tracks.to_pylist() if row["split"] in NOT_TEST]
     folder = best_trial(output)
     saved = SavedEnsemble.read([output / "models" / "cnn"], 0.8)
-    held_out = saved.models[0].validation
+    held_out = saved.models[0].read_validation()
     assert held_out is not None
     assert held_out.tracks == calibration.hashed(ids)
     files = [folder.predictions(number) for number in range(1, COUNT + 1)]

@@ -26,7 +26,7 @@ from genre.training import experiment
 
 
 def saved_predictions(folder: Path) -> ValidationPredictions:
-    predictions = SavedModel.read(Location.of(folder)).validation
+    predictions = SavedModel.read(Location.of(folder)).read_validation()
     assert predictions is not None
     return predictions
 
