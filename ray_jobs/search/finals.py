@@ -115,13 +115,13 @@ def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
     """Save the best epoch of a winner, finished or not, as a model in `target`."""
     folder = winner.slot.folder
     if winner.slot.has_model:
-        if not _is_same(folder.model, target):  # which a cross-validation may have calibrated
-            _copy(folder.model, target)
+        saved = _published(folder.model, target)
     else:
         save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
         planned = space.experiment(trials.base, winner.settings)
         ray.get(save.remote(planned, trials.cache, trials.first_fold, folder, target))
-    return SavedRuns(model_name(trials.base, winner), [SavedModel.read(target)], winner.trials)
+        saved = SavedModel.read(target)
+    return SavedRuns(model_name(trials.base, winner), [saved], winner.trials)
 
 
 @ray.remote
@@ -171,18 +171,26 @@ def _add_default(finals: Finals, default: Winner, name: str, slots: dict[tuple[s
     """Add the models of the configured settings of the network in row `name`, unless it or all of them failed."""
     if name not in {runs.name for runs in finals.saved}:
         return
-    models = []
-    for (trial, seed), slot in slots.items():
-        if trial == default.slot.log_name and slot.record is not None:
-            if slot.record.failure:
-                finals.notes.append(
-                    f"{default_name(name)}: the training of seed-{seed} failed and is left out: {slot.record.failure}"
-                )
-                cli.console().print(f"  {finals.notes[-1]}")
-            else:
-                models.append(SavedModel.read(slot.folder.model))
+    row = default_name(name)
+    models = [
+        SavedModel.read(model) for model in _models(default, slots, f"{row}: the training", finals.notes).values()
+    ]
     if models:
-        finals.defaults.append(SavedRuns(default_name(name), models, default.trials, default_of=name))
+        finals.defaults.append(SavedRuns(row, models, default.trials, default_of=name))
+
+
+def _models(chosen: Winner, slots: dict[tuple[str, int], Slot], what: str, notes: list[str]) -> dict[int, Location]:
+    """Return by seed the models of the trainings that succeeded; print and note that `what` of the others failed."""
+    models = {}
+    for (trial, seed), slot in slots.items():
+        if trial != chosen.slot.log_name or slot.record is None:
+            continue
+        if slot.record.failure:
+            notes.append(f"{what} of seed-{seed} failed and is left out: {slot.record.failure}")
+            cli.console().print(f"  {notes[-1]}")
+        else:
+            models[seed] = slot.folder.model
+    return models
 
 
 def _learned_from(trials: Runner, winner: Winner, name: str) -> str:
@@ -220,20 +228,8 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
         parent = Location.of(config.output) / "models" / model_name(config, winner)
-        models: list[SavedModel] = []
-        for (trial, seed), slot in slots.items():
-            if trial != winner.slot.log_name or slot.record is None:
-                continue
-            if slot.record.failure:
-                notes.append(
-                    f"{parent.name}: the final training of seed-{seed} failed and is left out: {slot.record.failure}"
-                )
-                cli.console().print(f"  {notes[-1]}")
-                continue
-            target = parent / f"seed-{seed}"
-            if not _is_same(slot.folder.model, target):
-                _copy(slot.folder.model, target)
-            models.append(SavedModel.read(target))
+        trained = _models(winner, slots, f"{parent.name}: the final training", notes)
+        models = [_published(model, parent / f"seed-{seed}") for seed, model in trained.items()]
         rows.append((parent, SavedRuns(parent.name, models, winner.trials)))
     if not any(runs.models for _, runs in rows):
         raise TrainingError(f"all final trainings failed; {notes[0]}")
@@ -243,6 +239,13 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
         else:
             parent.delete()
     return Finals([runs for _, runs in rows if runs.models], notes=notes)
+
+
+def _published(model: Location, target: Location) -> SavedModel:
+    """Return the saved model in `target`, after copying it unless it is there, maybe calibrated by other tracks."""
+    if not _is_same(model, target):
+        _copy(model, target)
+    return SavedModel.read(target)
 
 
 def _delete_others(parent: Location, kept: set[str]) -> None:
