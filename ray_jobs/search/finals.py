@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import ray
 
-from genre import architectures, devices
+from genre import devices
 from genre.errors import TrainingError
 from genre.features.cache import ClipCache
 from genre.features.folds import NOT_TEST, Fold
@@ -69,7 +69,7 @@ def train(trials: Runner, winners: Sequence[Winner], defaults: Sequence[Winner],
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
     finals = _publish(trials.base, winners, slots)
-    named = {model_name(trials.base, winner): winner for winner in winners}
+    named = {winner.model_name(trials.base): winner for winner in winners}
     rows = {winner.architecture: name for name, winner in named.items()}  # the name may follow from settings that vary
     for default in defaults:
         row = rows[default.architecture]
@@ -87,7 +87,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
     """Save the winners' best epochs so far in OUTPUT/models, without further training; with folds, of the first."""
     config, finals = trials.base, Finals(fold=trials.first_fold)
     for winner in winners:
-        parent = Location.of(config.output) / "models" / model_name(config, winner)
+        parent = Location.of(config.output) / "models" / winner.model_name(config)
         target = parent / f"seed-{config.seed}"
         finals.saved.append(best_epoch(trials, winner, target))
         _delete_others(parent, {target.name})
@@ -121,7 +121,7 @@ def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
         planned = space.experiment(trials.base, winner.settings)
         ray.get(save.remote(planned, trials.cache, trials.first_fold, folder, target))
         saved = SavedModel.read(target)
-    return SavedRuns(model_name(trials.base, winner), [saved], winner.trials)
+    return SavedRuns(winner.model_name(trials.base), [saved], winner.trials)
 
 
 @ray.remote
@@ -136,12 +136,6 @@ def _save_best_epoch(
 def keep_best(saved: SavedRuns, target: Location) -> None:
     """Copy the model of the best seed to `target`, the architecture's model."""
     _copy(saved.best.location, target)
-
-
-def model_name(config: Config, winner: Winner) -> str:
-    """Return the name of the winner's folder and row."""
-    planned = space.experiment(config, winner.settings)
-    return architectures.model_name(planned.architecture, planned.params)
 
 
 def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
@@ -227,7 +221,7 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     notes: list[str] = []
     rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
-        parent = Location.of(config.output) / "models" / model_name(config, winner)
+        parent = Location.of(config.output) / "models" / winner.model_name(config)
         trained = _models(winner, slots, f"{parent.name}: the final training", notes)
         models = [_published(model, parent / f"seed-{seed}") for seed, model in trained.items()]
         rows.append((parent, SavedRuns(parent.name, models, winner.trials)))
