@@ -17,7 +17,7 @@ import yaml
 from genre import registry
 from genre.evaluation.metrics import SCORES
 from genre.evaluation.robustness import UNCHANGED
-from genre.model import calibration, thresholds
+from genre.model import thresholds
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import SavedModel
@@ -44,7 +44,8 @@ def write(folder: Location, text: str) -> None:
 
 def write_scored(model: SavedModel, board: Board, row: Row) -> None:
     """Write the card of a saved model, with the scores of its row where the board is of test tracks."""
-    correction = calibration.fit([model.read_validation()], precision=0.0)
+    run = next(run for run in row.entry.runs if run.seed == model.card.facts["seed"])
+    correction = run.correction.without_thresholds() if run.correction else None
     scores = row if board.judged_on == "test" else None  # scores on tracks that took part in training mislead
     write(model.location, markdown(model.card, board.corpus, scores, correction, board.versions, board.commit))
 
