@@ -89,18 +89,13 @@ def _first_existing(folder: str) -> str:
 def unreachable(file: Location, error: OSError) -> StorageError:
     """Return what to raise in place of an error in reading `file` that `is_fault`."""
     return StorageError(
-        f"{file} cannot be reached ({describe(error)}); run the same command again when the storage answers"
+        f"{file} cannot be reached ({one_line(error)}); run the same command again when the storage answers"
     )
 
 
 def is_denied(error: OSError) -> bool:
     """Return whether a storage or a file system refuses access."""
     return error.errno in _DENIED or "ACCESS_DENIED" in str(error)
-
-
-def describe(error: OSError) -> str:
-    """Return the reason of an error in one line."""
-    return os.strerror(error.errno) if error.errno else one_line(error)
 
 
 def _can_list(folder: Location) -> bool:

@@ -24,8 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from genre.errors import ConfigError, GenreError
-from genre.faults import describe
+from genre.errors import ConfigError, GenreError, one_line
 from genre.storage import Location, make_folder
 
 FILE = ".lease.json"
@@ -76,7 +75,7 @@ def held(output: str, job: str, setting: str = "output") -> Iterator[None]:
         lease.take()
     except OSError as error:
         raise ConfigError(
-            f"{setting}={output} cannot be written ({describe(error)}); choose another, or check your access"
+            f"{setting}={output} cannot be written ({one_line(error)}); choose another, or check your access"
         ) from None
     over = threading.Event()
     thread = threading.Thread(target=_keep, args=(lease, over), name="lease", daemon=True)
@@ -99,7 +98,7 @@ def _keep(lease: _Lease, over: threading.Event) -> None:
         try:
             lease.renew()
         except OSError as error:  # it stays ours until another job has waited for a minute
-            _log.info("the lease %s was not renewed: %s", lease.file, describe(error))
+            _log.info("the lease %s was not renewed: %s", lease.file, one_line(error))
         if lease.lost_to is not None:
             _interrupt_main()
             return

@@ -36,8 +36,8 @@ from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_roo
 from genre.corpora._artists import artist_key
 from genre.corpora._table_file import TableFile
 from genre.corpora._table_report import TableReport
-from genre.errors import ConfigError
-from genre.faults import STORAGE_SECONDS, describe, is_denied, is_fault, retry
+from genre.errors import ConfigError, one_line
+from genre.faults import STORAGE_SECONDS, is_denied, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 from genre.wording import plural
@@ -194,7 +194,7 @@ class _Finder:
                 if is_fault(error, file) and not is_denied(error):
                     raise
                 raise ConfigError(
-                    f"files listed as {path!r} cannot be reached ({describe(error)}); check your access"
+                    f"files listed as {path!r} cannot be reached ({one_line(error)}); check your access"
                 ) from None
 
         return (file.address, *size_and_time(retry(ask, file, STORAGE_SECONDS)))

@@ -11,8 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from genre.errors import ArtifactError, ConfigError
-from genre.faults import describe
+from genre.errors import ArtifactError, ConfigError, one_line
 from genre.settings import CacheSettings
 
 Report = Callable[[str], object]
@@ -50,7 +49,7 @@ def using(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"cache.folder={folder}: cannot be read or written ({describe(error)}); name a folder on each machine's "
+            f"cache.folder={folder}: cannot be read or written ({one_line(error)}); name a folder on each machine's "
             "local disk"
         ) from None
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.corpora import SPLITS
-from genre.errors import ArtifactError, StorageError, first_line
-from genre.faults import describe, is_denied, is_fault, unreachable
+from genre.errors import ArtifactError, StorageError, first_line, one_line
+from genre.faults import is_denied, is_fault, unreachable
 from genre.features import manifest
 from genre.features.columns import combined
 from genre.features.folds import Fold
@@ -217,7 +217,7 @@ def reading(file: Location) -> Iterator[None]:
             remedy = "prepare the features again"
         else:
             remedy = "delete this file and prepare the features again"
-        raise ArtifactError(f"{file}: cannot be read ({describe(error)}); {remedy}") from None
+        raise ArtifactError(f"{file}: cannot be read ({one_line(error)}); {remedy}") from None
 
 
 def prepared_again(folder: Location) -> ArtifactError:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from genre.arrays import Ints
 from genre.features import sketches
-from genre.features.columns import combined
+from genre.features.columns import combined, connected
 from genre.features.sketches import LANDMARKS
 
 LEAST = 6  # of 64 landmarks; docs/LOG.md has how many different pieces share, and how many copies
@@ -39,7 +39,7 @@ def recordings(tracks: pa.Table) -> pa.StringArray:
     sketched = np.flatnonzero(pc.fill_null(pc.equal(pc.binary_length(tracks["sketch"]), sketches.BYTES), False))
     known, first = np.unique(codes[sketched], return_index=True)  # equal audio is compared once
     pairs = near(tracks["sketch"], sketched[first])
-    lowest = _connected(known[pairs], len(sound.dictionary))
+    lowest = connected(known[pairs], len(sound.dictionary))
     is_alone = np.bincount(lowest, minlength=len(lowest)) == 1
     return sound.dictionary.take(pa.array(lowest[codes], mask=is_alone[lowest[codes]]))
 
@@ -99,15 +99,3 @@ def _read(column: pa.ChunkedArray, rows: Ints) -> tuple[Hashes, npt.NDArray[np.u
     content = np.frombuffer(b"".join(column.take(pa.array(rows)).to_pylist()), np.uint8).reshape(-1, sketches.BYTES)
     hashes, frames = np.split(content, [4 * LANDMARKS], axis=1)
     return np.ascontiguousarray(hashes).view("<u4"), np.ascontiguousarray(frames).view("<u2")
-
-
-def _connected(pairs: Ints, count: int) -> Ints:
-    """Return the lowest number that each of `count` numbers is connected with by `pairs` (pairs, 2)."""
-    lowest = np.arange(count)
-    while True:
-        before, least = lowest.copy(), lowest[pairs].min(axis=1)
-        np.minimum.at(lowest, pairs[:, 0], least)
-        np.minimum.at(lowest, pairs[:, 1], least)
-        lowest = lowest[lowest]
-        if np.array_equal(lowest, before):
-            return lowest

@@ -31,7 +31,7 @@ from genre.arrays import Ints
 from genre.corpora import EXCLUDED, SPLITS, UNUSED
 from genre.errors import ArtifactError, ConfigError
 from genre.features import allocation
-from genre.features.columns import combined
+from genre.features.columns import combined, connected
 from genre.settings import CorpusSettings
 from genre.wording import and_more, listed
 
@@ -156,26 +156,14 @@ def _joined(units: Ints, names: pa.StringArray, content: pa.ChunkedArray) -> tup
     """Return the units after joining those that share content; each is named after its first member in sorted order."""
     known = pc.is_valid(content).to_numpy()
     audio = sorted_codes(content.filter(content.is_valid()))
-    if not len(audio) or np.bincount(audio).max() == 1:  # nothing is shared: saves the half second of importing scipy
-        component = np.arange(len(names))
-    else:
-        component = _components(units[known], audio, len(names))
+    by_audio = np.argsort(audio, kind="stable")
+    pairs = np.stack([by_audio[:-1], by_audio[1:]], axis=1)[np.diff(audio[by_audio]) == 0]
+    component = connected(units[known][pairs], len(names))
     order = pc.sort_indices(names).to_numpy()
     _, first, merged = np.unique(component[order], return_index=True, return_inverse=True)
     new = np.empty(len(names), dtype=np.int64)
     new[order] = merged
     return new[units], names.take(pa.array(order[first]))
-
-
-def _components(units: Ints, audio: Ints, count: int) -> Ints:
-    """Return the component of each of `count` units, where rows of equal `audio` connect their `units`."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    nodes = count + int(audio.max()) + 1
-    edges = (np.ones(len(audio), dtype=bool), (units, count + audio))
-    _, component = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)
-    return np.asarray(component[:count], dtype=np.int64)
 
 
 def _published_of_group(group: pa.ChunkedArray, published: Ints) -> Ints:

@@ -16,8 +16,7 @@ import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
-from genre.errors import ConfigError, StorageError, TrainingError
-from genre.faults import describe
+from genre.errors import ConfigError, StorageError, TrainingError, one_line
 from genre.features.cache import CachedClips, ClipCache
 from genre.features.windows import Worker
 from genre.settings import Config
@@ -178,7 +177,7 @@ def _upload(run: Location, saved: ray.train.Checkpoint, name: str) -> ray.train.
         (target / "state.pt").write_bytes(content)
     except OSError as error:
         raise StorageError(
-            f"{target} cannot be written ({describe(error)}); run the same command again when the storage answers"
+            f"{target} cannot be written ({one_line(error)}); run the same command again when the storage answers"
         ) from None
     return ray.train.Checkpoint(target.path, target.filesystem)
 

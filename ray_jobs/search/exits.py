@@ -17,8 +17,8 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from genre.errors import DeviceError, GenreError, StorageError, last_line
-from genre.faults import describe, is_fault
+from genre.errors import DeviceError, GenreError, StorageError, last_line, one_line
+from genre.faults import is_fault
 from genre.settings import Config
 from genre.storage import Location
 
@@ -83,7 +83,7 @@ def fault(output: Location, result: tune.Result) -> GenreError | None:
     if isinstance(error, OSError) and error.errno not in _OF_THE_PROCESS and is_fault(error, output / "tune"):
         name = PurePosixPath(result.path).name
         return StorageError(
-            f"trial {name} cannot reach its storage ({describe(error)}); run the same command again when it answers"
+            f"trial {name} cannot reach its storage ({one_line(error)}); run the same command again when it answers"
         )
     return None
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from faulty_storage import Fault, Handler, behind, refusing
 
-from genre.errors import StorageError
+from genre.errors import StorageError, one_line
 from genre.faults import is_fault, retry
 from genre.storage import Location
 
@@ -172,3 +172,10 @@ def test_only_a_large_file_leaves_pieces_when_its_upload_fails(
         Location.of(small.address).write_bytes(SONG)
     assert names_of_uploads() == ["uploads/large"]
     assert not large.exists()
+
+
+def test_the_reason_of_an_error_has_no_path(tmp_path: Path) -> None:
+    for read in (Location.of(tmp_path / "none").read_bytes, (tmp_path / "none").read_bytes):
+        with pytest.raises(FileNotFoundError) as caught:
+            read()
+        assert one_line(caught.value) == "No such file or directory"
