@@ -159,10 +159,6 @@ class Tagger:
         points = [None] * len(tracks) if embeddings is None else np.split(embeddings, ends)
         return [self._tags(*each) for each in zip(paths, tracks, groups, points, strict=True)]
 
-    def probabilities(self, tracks: Sequence[Any]) -> Float32:
-        """Return the mean over the models for each clip of decoded tracks, not calibrated: (clips, classes)."""
-        return self._ensemble.predict(tracks)[0]
-
     def _tags(self, path: str, track: Any, by_clip: Float32, points: Float32 | None) -> Tags:
         mean = self.calibration(by_clip.mean(axis=0))
         genres = self._ranked(mean)
