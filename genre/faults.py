@@ -61,22 +61,25 @@ def is_fault(error: OSError, file: Location) -> bool:
     return error.errno not in _OF_THE_FILE
 
 
-def find_away(files: Iterable[Location]) -> Location | None:
-    """Return one of `files`, which existed and are missing now, whose folder is missing, empty or denied."""
-    for file in {str(file.parent): file for file in files}.values():  # one of each folder
-        if is_fault(FileNotFoundError(), file):
-            return file
-    return None
+def check_present(missing: Iterable[Location], unlisted: Iterable[Location], noun: str, done: str) -> None:
+    """Raise `StorageError` when files with results of an earlier run are away together with their folder.
 
-
-def find_emptied_folder(files: Iterable[Location]) -> str | None:
-    """Return a local folder that is empty or denied, and was above one of `files`, which are missing.
-
-    A mount point without its disk is such a folder. Of a folder that was deleted, the first one above it counts that
-    exists.
+    A mount point without its disk is such a folder: it is missing, empty or denied. `missing` are files that are listed
+    and do not exist, `unlisted` those that are no longer listed. Of a folder that was deleted, the first one above it
+    counts that exists. The message says that `noun`, such as "tracks", were `done`, such as "prepared".
     """
-    folders = {_first_existing(folder) for folder in {file.parent.path for file in files if file.is_local}}
-    return next((folder for folder in sorted(folders) if not _can_list(Location.of(folder))), None)
+    for file in {str(file.parent): file for file in missing}.values():  # one of each folder
+        if is_fault(FileNotFoundError(), file):
+            raise StorageError(
+                f"{file}, which was {done} earlier, is away, and {file.parent} is missing or empty; mount it and run "
+                f"the same command again, or leave out the {noun} below it"
+            )
+    for folder in sorted({_first_existing(path) for path in {file.parent.path for file in unlisted if file.is_local}}):
+        if not _can_list(Location.of(folder)):
+            raise StorageError(
+                f"{folder} is empty or denied, and {noun} below it were {done} earlier; mount its disk and run the "
+                "same command again, or delete the folder if its music is gone"
+            )
 
 
 def _first_existing(folder: str) -> str:

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import corpora
+from genre import corpora, faults
 from genre.audio import members
 from genre.corpora import EXCLUDED, MISSING, Track
-from genre.errors import ArtifactError, ConfigError, StorageError
-from genre.faults import find_away, find_emptied_folder
+from genre.errors import ArtifactError, ConfigError
 from genre.features.columns import combined
 from genre.features.corrections import corrected
-from genre.features.ledger import row_of
 from genre.features.schema import SCAN_SCHEMA
 from genre.settings import CorpusSettings
 from genre.storage import Location
@@ -62,34 +60,19 @@ def check_present(scanned: pa.Table, outcomes: pa.Table, folder: Location) -> No
 
     Raises `ArtifactError` when none of the earlier tracks is listed: all of their clips would be deleted.
     """
-    _check_listed(scanned, outcomes)
-    _check_same_corpus(scanned, outcomes, folder)
-    gone = scanned.filter(pc.equal(scanned["size"], MISSING))
-    earlier = outcomes.select(["part"]).take(row_of(gone, outcomes))
-    paths = gone["path"].filter(pc.is_valid(earlier["part"])).to_pylist()
-    if file := find_away(Location.of(members.file_of(path)) for path in paths):
-        raise StorageError(
-            f"{file}, which was prepared earlier, is away, and {file.parent} is missing or empty; mount it and run the "
-            "same command again, or take the tracks out of the corpus"
-        )
-
-
-def _check_listed(scanned: pa.Table, outcomes: pa.Table) -> None:
-    """Raise `StorageError` when tracks that have clips are no longer listed, and were below a folder that is empty now.
-
-    A mount point without its disk is such a folder.
-    """
-    is_gone = pc.invert(pc.is_in(outcomes["track_id"], value_set=combined(scanned["track_id"])))
-    gone = outcomes.filter(pc.and_(is_gone, pc.is_valid(outcomes["part"])))
-    if folder := find_emptied_folder(Location.of(members.file_of(path)) for path in gone["path"].to_pylist()):
-        raise StorageError(
-            f"{folder} is empty or denied, and tracks below it were prepared earlier; mount its disk and run the "
-            "same command again, or delete the folder if its music is gone"
-        )
-
-
-def _check_same_corpus(scanned: pa.Table, outcomes: pa.Table, folder: Location) -> None:
     prepared = outcomes.filter(pc.is_valid(outcomes["part"]))
+    missing = scanned.filter(pc.equal(scanned["size"], MISSING))
+    missing = missing.filter(pc.is_in(missing["track_id"], value_set=combined(prepared["track_id"])))
+    unlisted = prepared.filter(pc.invert(pc.is_in(prepared["track_id"], value_set=combined(scanned["track_id"]))))
+    faults.check_present(_files(missing), _files(unlisted), "tracks", "prepared")
+    _check_same_corpus(scanned, prepared, folder)
+
+
+def _files(tracks: pa.Table) -> Iterator[Location]:
+    return (Location.of(members.file_of(path)) for path in tracks["path"].to_pylist())
+
+
+def _check_same_corpus(scanned: pa.Table, prepared: pa.Table, folder: Location) -> None:
     own = prepared.filter(pc.not_equal(prepared["track_id"], prepared["path"]))  # corrections add files by their paths
     prepared = own if len(own) else prepared
     if len(prepared) and not pc.any(pc.is_in(prepared["track_id"], value_set=combined(scanned["track_id"]))).as_py():
