@@ -117,6 +117,11 @@ class Location:
             if info.type == fs.FileType.File and info.base_name.endswith(suffix) and not info.base_name.startswith("."):
                 yield self / info.base_name
 
+    def folders(self, prefix: str = "") -> list[Location]:
+        """Return the folders in this one whose name starts with `prefix`, sorted by name."""
+        names = [info.base_name for info in self.children() if info.type == fs.FileType.Directory]
+        return [self / name for name in names if name.startswith(prefix)]
+
     def read_bytes(self) -> bytes:
         with self.filesystem.open_input_file(self.path) as stream:
             return bytes(stream.read())

@@ -13,8 +13,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from pyarrow import fs
-
 from genre import lease
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
@@ -116,15 +114,12 @@ def _all_models(models: Location) -> Iterator[SavedRuns]:
 
     If `train` replaced the one of the seeds that `tune` chose, it is that single model.
     """
-    for info in models.children():
-        if info.type != fs.FileType.Directory:
-            continue
-        folder = models / info.base_name
+    for folder in models.folders():
         runs = [SavedModel.read(seed) for seed in seeds_of(folder) if has_card(seed)]
         if has_card(folder) and (chosen := SavedModel.read(folder)).weights not in {model.weights for model in runs}:
             runs = [chosen]
         if runs:
-            yield SavedRuns(info.base_name, runs)
+            yield SavedRuns(folder.name, runs)
 
 
 if __name__ == "__main__":

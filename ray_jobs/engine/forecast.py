@@ -139,8 +139,8 @@ def _copied(scans: Location) -> Iterator[Location]:
     """Yield a temporary copy of the earlier scans, because a forecast must not write, and `prepare` may be running."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Location.of(folder)
-        for kept in (scans / child.base_name for child in scans.children()):
-            for file in kept.files(".parquet") if kept.is_folder() else ():  # not of a system file
+        for kept in scans.folders():
+            for file in kept.files(".parquet"):
                 with suppress(FileNotFoundError):  # a scan that ended meanwhile has joined it with others
                     (copy / kept.name / file.name).write_bytes(file.read_bytes())
         yield copy

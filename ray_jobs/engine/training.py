@@ -82,8 +82,7 @@ def complete(training: Training, config: Config) -> None:
     record = RunRecord.claim(training.run, training.deciding, config.train.resume)
     if record.is_complete(training.model):
         return
-    resumes = any(child.base_name.startswith("checkpoint_") for child in training.run.children())
-    after = ", resuming after the last epoch that ended" if resumes else ""
+    after = ", resuming after the last epoch that ended" if training.run.folders("checkpoint_") else ""
     cli.console().print(f"{training.job}: {training.introduction}{after}")
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
@@ -191,7 +190,7 @@ def _unlisted_state(run: Location) -> Location | None:
     if checkpoints.holds_json():
         return None
     checkpoints.delete()
-    states = [run / info.base_name / "state.pt" for info in run.children() if info.base_name.startswith("checkpoint_")]
+    states = [folder / "state.pt" for folder in run.folders("checkpoint_")]
     return next((state for state in reversed(states) if trainer_state.is_complete(state)), None)
 
 
