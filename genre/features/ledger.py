@@ -72,7 +72,7 @@ class Ledger:
         tables = []
         for name in ("tracks.parquet", "rejects.parquet"):
             if (self.folder / name).exists():
-                tables.append(_as_outcomes(self._read(name, OUTCOME_SCHEMA)))
+                tables.append(self._read(name, OUTCOME_SCHEMA))
         recent = self._recent_outcomes(OUTCOME_SCHEMA)
         if wrong := parts.with_wrong_rows(self.folder, recent):
             recent = recent.filter(pc.invert(pc.is_in(recent["part"], value_set=pa.array(wrong, pa.string()))))
@@ -84,16 +84,19 @@ class Ledger:
         tables = [self._recent_outcomes(_SKETCH_SCHEMA)]
         if (self.folder / "tracks.parquet").exists():
             tables.append(self._read("tracks.parquet", _SKETCH_SCHEMA))
-        # a table of an earlier version has no sketches, and the row of a file that was only touched has none
-        table = pa.concat_tables([each for each in tables if "sketch" in each.column_names])
-        known = pa.array(np.flatnonzero(table["sketch"].is_valid()))
+        table = pa.concat_tables(tables)
+        known = pa.array(np.flatnonzero(table["sketch"].is_valid()))  # the row of a file that was only touched has none
         place = pc.index_in(_outcome_key(tracks), value_set=combined(_outcome_key(table.select([0, 1]).take(known))))
         return table["sketch"].take(known.take(combined(place)))
 
     def _read(self, name: str, schema: pa.Schema) -> pa.Table:
-        """Return those columns of a schema that a table of the folder has."""
+        """Return the columns of a schema. Raises `ArtifactError` when another version wrote the table."""
         with (self.folder / name).open_parquet() as reader:
-            return reader.read([name for name in schema.names if name in reader.schema_arrow.names])
+            if reader.schema_arrow.names != TRACK_SCHEMA.names:
+                raise ArtifactError(
+                    f"{self.folder / name} was written by another version; choose another output, or delete the folder"
+                )
+            return reader.read(schema.names)
 
     def _recent_outcomes(self, schema: pa.Schema) -> pa.Table:
         """Return columns of the outcomes that are not in the folder's tables."""
@@ -195,15 +198,6 @@ def _run_of(name: str) -> int:
 
 def _outcome_key(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(table["track_id"], table["part"], "\n")
-
-
-def _as_outcomes(table: pa.Table) -> pa.Table:
-    """Return the columns of an outcome. Earlier versions wrote fewer, whose values are unknown."""
-    columns = {
-        field.name: table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in OUTCOME_SCHEMA
-    }
-    return pa.table(columns).cast(OUTCOME_SCHEMA)
 
 
 def _latest(table: pa.Table, rows: Ints) -> pa.Table:

@@ -21,14 +21,11 @@ _REQUESTS = 16  # at a time
 
 
 def have_parts(folder: Location, outcomes: pa.Table) -> Bools:
-    """Return for each outcome whether it is a reject, or its part exists with the size that it names.
-
-    Outcomes of earlier versions name no size: there, the existence of the part counts.
-    """
+    """Return for each outcome whether it is a reject, or its part exists with the size that it names."""
     files = [info for info in (folder / "clips").children() if info.type == fs.FileType.File]
     names = pa.array([info.base_name for info in files], pa.string())
     sizes = pa.array([info.size for info in files], pa.int64()).take(pc.index_in(outcomes["part"], value_set=names))
-    is_right = pc.and_(pc.is_valid(sizes), pc.fill_null(pc.equal(sizes, outcomes["part_bytes"]), True))
+    is_right = pc.fill_null(pc.equal(sizes, outcomes["part_bytes"]), False)
     return np.asarray(pc.or_(pc.is_valid(outcomes["reason"]), is_right).to_numpy())
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from genre.evaluation.bootstrap import interval
+from genre.evaluation.robustness import UNCHANGED
 from genre.report.board import SeedRun
-from genre.report.columns import unchanged_f1
 from genre.report.formats import joined, seconds
 from genre.report.table import ALPHA, Row, Table
 from genre.report.tuning import tunings
@@ -243,7 +243,7 @@ def _ensemble(best: Row, table: Table) -> Iterator[str]:
 
 def _robustness(best: Row) -> Iterator[str]:
     """Name the change of the audio that costs `best` most."""
-    unchanged = unchanged_f1(best)
+    unchanged = best.entry.robustness.get(UNCHANGED)
     if unchanged is None:
         return
     change, f1 = min(best.entry.robustness.items(), key=lambda item: item[1])

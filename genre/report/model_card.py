@@ -22,7 +22,6 @@ from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import SavedModel
 from genre.report.board import Board
-from genre.report.columns import unchanged_f1
 from genre.report.facts import CorpusFacts
 from genre.report.formats import count, flat, score, seconds, without_folders
 from genre.report.markdown import Lines, track_counts
@@ -136,7 +135,7 @@ def _genres(card: ModelCard, row: Row) -> Lines:
 
 def _robustness(row: Row) -> Lines:
     """Return macro F1 by change of the audio, or nothing when it was not measured."""
-    unchanged = unchanged_f1(row)
+    unchanged = row.entry.robustness.get(UNCHANGED)
     if unchanged is None:
         return []
     lines = [[change, score(f1)] for change, f1 in row.entry.robustness.items() if change != UNCHANGED]

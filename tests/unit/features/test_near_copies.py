@@ -19,6 +19,7 @@ from music import InTurn
 
 from genre.corpora.synthetic.compose import compose
 from genre.corpora.synthetic.instruments import SAMPLE_RATE
+from genre.errors import ArtifactError
 from genre.evaluation.changes import Sound, encode_mp3
 from genre.features import Features, near_copies
 from genre.features.near_copies import Hashes
@@ -170,19 +171,11 @@ def test_a_published_split_loses_the_copy_that_is_not_in_test(music: Path, tmp_p
     }  # fmt: skip
 
 
-def test_a_folder_without_sketches_opens_and_is_not_decoded_again(music: Path, tmp_path: Path) -> None:
-    """Its tracks have no near copies, whatever is added."""
-    root = tmp_path / "music"
-    shutil.copytree(music, root)
-    folder, _ = prepared(tmp_path / "out", kind="folder", root=str(root))
+def test_a_folder_of_another_version_opens_and_is_not_extended(music: Path, tmp_path: Path) -> None:
+    folder, _ = prepared(tmp_path / "out", kind="folder", root=str(music))
     tracks = pq.read_table(folder / "tracks.parquet")
-    pq.write_table(tracks.drop_columns(["sketch", "recording"]), folder / "tracks.parquet")
-    assert Features.open(Location.of(folder)).tracks()["recording"].null_count == len(tracks)
-    before = splits_of(folder)
-    write_copy(music / "waltz/song0.wav", root / "house/copy.mp3")
-    again, decoded = prepared(tmp_path / "out", kind="folder", root=str(root))
-    assert decoded == 1
-    assert before.items() <= splits_of(again).items()
-    table = pq.read_table(again / "tracks.parquet")
-    assert table["recording"].null_count == len(table)
-    assert table["sketch"].null_count == len(table) - 1
+    for missing in (["sketch", "recording"], ["part_bytes"]):
+        pq.write_table(tracks.drop_columns(missing), folder / "tracks.parquet")
+        assert len(Features.open(Location.of(folder)).tracks()) == len(tracks)
+        with pytest.raises(ArtifactError, match=r"tracks\.parquet was written by another version; .*"):
+            prepared(tmp_path / "out", kind="folder", root=str(music))
