@@ -32,8 +32,7 @@ from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Epoch, Trainer
 from ray_jobs.search import distributed, exits, space
 from ray_jobs.search.resources import TrialResources
-from ray_jobs.search.trial_folder import FoldResult, Record, TrialFolder
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import FoldResult, Record, TrialFolder, TrialSpec
 
 
 class DivergenceError(Exception):
