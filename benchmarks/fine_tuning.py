@@ -27,7 +27,7 @@ from genre.config import load
 from genre.corpora import Track, gtzan, scan
 from genre.features import Clips, Manifest
 from genre.features.clips import StoredClip
-from genre.features.preparation import TrackPreparer
+from genre.features.preparing.tracks import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.features.statistics import LevelStatistics, clip_levels
 from genre.model.classifier import Classifier, predict

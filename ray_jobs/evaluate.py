@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from genre import lease
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint, provenance
@@ -22,7 +21,7 @@ from genre.model.saved_model import SavedModel
 from genre.report import Judged
 from genre.report.entries import SavedRuns
 from genre.settings import Config
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.training import experiment
 from ray_jobs.engine import cli, cluster
 from ray_jobs.scoring import judging

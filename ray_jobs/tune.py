@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from genre import lease
 from genre.errors import TrainingError
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST, Fold
 from genre.features.recipe import Recipe
+from genre.features.splitting import folds
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.report import Board
 from genre.settings import Config, TuneSettings
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.training import experiment
 from genre.training.experiment import Experiment
 from genre.wording import plural

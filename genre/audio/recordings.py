@@ -21,9 +21,9 @@ from genre.arrays import Float32
 from genre.audio import members, phases
 from genre.audio.decoders import AudioStream, Block, open_stream
 from genre.errors import AudioError, Reason, one_line
-from genre.faults import is_denied, retry
 from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
+from genre.storage.faults import is_denied, retry
 
 SILENT_PEAK = 1e-4  # -80 dBFS: recordings below it hold only dither or hum
 MAX_CHANNELS = 32

@@ -4,7 +4,7 @@
     genre     its class; empty: the track is unlabelled, so that only `pretrain` learns from it
     group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
               accents, punctuation and featured artists, and "Various Artists" and the like are no artist
-    split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`
+    split     optional: train, valid, test or excluded; empty: decided by `genre.features.splitting.splits`
     track_id  optional: unique and stable; default: the path as written
     size      optional: bytes of the file; with `modified`, no file is looked up before it is decoded
     modified  optional: time of the file's last change in seconds since 1970; changed files need a new time or size
@@ -37,9 +37,9 @@ from genre.corpora._artists import artist_key
 from genre.corpora._table_file import TableFile
 from genre.corpora._table_report import TableReport
 from genre.errors import ConfigError, one_line
-from genre.faults import STORAGE_SECONDS, is_denied, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, is_denied, is_fault, retry
 from genre.wording import plural
 
 _SPLITS = (*SPLITS, EXCLUDED)

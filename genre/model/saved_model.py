@@ -134,7 +134,7 @@ class SavedEnsemble:
         if self.is_exported:
             return Decoder(WaveformPreparer, recipe)
         with self._full_install():
-            from genre.features.preparation import TrackPreparer
+            from genre.features.preparing.tracks import TrackPreparer
         return Decoder(TrackPreparer, recipe)
 
     def load(self, limits: DecodingSettings, device: str = "cpu", threads: int = 0) -> Ensemble:

@@ -24,15 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import faults
 from genre.arrays import Bools
 from genre.corpora import MISSING
 from genre.errors import ArtifactError
 from genre.features.columns import combined, last_rows, replaced
-from genre.features.ledger import is_same_file
+from genre.features.preparing.ledger import is_same_file
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
-from genre.storage import Location
+from genre.storage import Location, faults
 from genre.tagging import tag_owner
 from genre.tagging.albums import Albums, read_numbers
 from genre.tagging.audio_files import FILES, file_row

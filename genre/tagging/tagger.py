@@ -21,12 +21,12 @@ import numpy.typing as npt
 from genre.arrays import Float32
 from genre.audio import members
 from genre.errors import AudioError, ConfigError, Reason
-from genre.faults import retry
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import Ensemble, SavedEnsemble
 from genre.settings import DEFAULT_PRECISION, DecodingSettings
 from genre.storage import Location
+from genre.storage.faults import retry
 
 if TYPE_CHECKING:
     from genre.model.checkpoint import LoadedModel

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import registry
-from genre.features.ledger import Ledger, select_pending
-from genre.features.preparation import prepare_block
+from genre.features.preparing.ledger import Ledger, select_pending
+from genre.features.preparing.scan import check_present, scan
+from genre.features.preparing.tracks import prepare_block
 from genre.features.recipe import Recipe
-from genre.features.scan import check_present, scan
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import ClusterSettings, Config
 from genre.storage import Location

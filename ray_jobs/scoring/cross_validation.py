@@ -22,10 +22,11 @@ from genre import devices
 from genre.arrays import Float32
 from genre.audio.isolation import portable
 from genre.config import fingerprint
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
-from genre.features.folds import Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import Fold
 from genre.model import calibration
 from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns

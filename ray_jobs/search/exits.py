@@ -18,9 +18,9 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from genre.errors import DeviceError, GenreError, StorageError, last_line, one_line
-from genre.faults import is_fault
 from genre.settings import Config
 from genre.storage import Location
+from genre.storage.faults import is_fault
 
 # what a process lacks or loses on its machine, whatever it reads: memory, open files, another process
 _OF_THE_PROCESS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EPIPE)

@@ -13,7 +13,7 @@ import ray
 from genre import devices
 from genre.errors import TrainingError
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST, Fold
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.model.card import CARD
 from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns

@@ -10,9 +10,9 @@ import ray
 from ray import tune
 
 from genre.errors import GenreError, TrainingError
-from genre.features import folds
 from genre.features.cache import ClipCache
-from genre.features.folds import Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import Fold
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, reporter

@@ -18,7 +18,7 @@ from genre import config, report
 from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.folds import Fold
+from genre.features.splitting.folds import Fold
 from genre.model import calibration
 from genre.model.card import read_card, write_card
 from genre.model.saved_model import SavedEnsemble, SavedModel

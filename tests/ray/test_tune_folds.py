@@ -22,9 +22,10 @@ from genre.config import validate
 from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, LabelledStatistics
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST, Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.model import calibration
 from genre.model.card import read_card
 from genre.model.saved_model import SavedEnsemble
