@@ -27,9 +27,9 @@ from genre.config import load
 from genre.corpora import Track, gtzan, scan
 from genre.features import Clips, Manifest
 from genre.features.clips import StoredClip
-from genre.features.preparation import TrackPreparer
+from genre.features.preparing.tracks import TrackPreparer
 from genre.features.recipe import Recipe
-from genre.features.statistics import LevelStatistics
+from genre.features.statistics import LevelStatistics, clip_levels
 from genre.model.classifier import Classifier, predict
 from genre.settings import Config
 from genre.storage import Location
@@ -83,7 +83,7 @@ def data_of(tracks: Sequence[Track], first: FirstClips, genres: Sequence[str], r
     )
     statistics = LevelStatistics(train.shape)
     for spectrogram, peak in zip(train.spectrograms, train.peak_db, strict=True):
-        statistics.add(spectrogram, float(peak))
+        statistics.add_levels(clip_levels(spectrogram, float(peak), train.shape)[None])
     return Data(train, valid, *statistics.mean_and_std(), manifest)
 
 

@@ -38,7 +38,7 @@ from genre.audio.spectrogram import LogMel
 from genre.corpora.synthetic.compose import compose
 from genre.corpora.synthetic.instruments import SAMPLE_RATE
 from genre.features.clips import StoredClip
-from genre.features.preparation import ClipEncoder
+from genre.features.preparing.tracks import ClipEncoder
 from genre.features.recipe import Recipe
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 

@@ -31,7 +31,7 @@ from genre.config import load
 from genre.evaluation.bootstrap import bootstrap_scores
 from genre.features import Clips, Features
 from genre.features.cache import CachedClips, ClipCache
-from genre.features.statistics import LevelStatistics
+from genre.features.statistics import LevelStatistics, clip_levels
 from genre.settings import Config
 from genre.storage import Location
 from genre.training import experiment, pretraining
@@ -67,7 +67,7 @@ def part(clips: Clips, per_genre: int, seed: int) -> CachedClips:
     )
     statistics = LevelStatistics(clips.shape)
     for spectrogram, peak in zip(kept.spectrograms, kept.peak_db, strict=True):
-        statistics.add(spectrogram, float(peak))
+        statistics.add_levels(clip_levels(spectrogram, float(peak), kept.shape)[None])
     return CachedClips({"train": kept}, statistics)
 
 

@@ -25,9 +25,10 @@ from genre.arrays import Float32, Ints
 from genre.config import load
 from genre.evaluation.label_issues import find_label_issues
 from genre.evaluation.metrics import decisions
-from genre.features import Clips, Features, folds
+from genre.features import Clips, Features
 from genre.features.cache import ClipCache
-from genre.features.folds import Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import Fold
 from genre.settings import Config
 from genre.storage import Location
 from genre.training.experiment import Data, Experiment

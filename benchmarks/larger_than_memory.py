@@ -49,9 +49,9 @@ import torch
 
 from genre.features import Features, Shape, windows
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST, Fold
 from genre.features.manifest import SCHEMA_VERSION
 from genre.features.schema import WRITE_OPTIONS
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.settings import CacheSettings, TrainSettings
 from genre.storage import Location
 from genre.training import experiment

@@ -29,8 +29,8 @@ from genre.audio import recordings
 from genre.errors import AudioError
 from genre.evaluation import changes
 from genre.evaluation.changes import Sound, encode_mp3
-from genre.features import near_copies, sketches
-from genre.features.preparation import TrackPreparer
+from genre.features.preparing import near_copies, sketches
+from genre.features.preparing.tracks import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.settings import Config
 

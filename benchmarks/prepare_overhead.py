@@ -36,7 +36,7 @@ DISTINCT = 40
 KERNEL = """
 import json, sys, time
 from genre.settings import Config
-from genre.features.preparation import TrackPreparer
+from genre.features.preparing.tracks import TrackPreparer
 from genre.features.recipe import Recipe
 preparer = TrackPreparer(Recipe.of(Config.model_validate_json(sys.argv[1])))
 files = json.loads(sys.stdin.read())

@@ -32,12 +32,12 @@ from processes import descendants, is_alive, peak_mb
 from genre import corpora, memory
 from genre.corpora import Track
 from genre.features import Features
-from genre.features.finishing import finish
-from genre.features.ledger import Ledger, select_for_comparison, select_pending
+from genre.features.preparing.finishing import finish
+from genre.features.preparing.ledger import Ledger, select_for_comparison, select_pending
+from genre.features.preparing.scan import scan
+from genre.features.preparing.sketches import LANDMARKS
 from genre.features.recipe import Recipe
-from genre.features.scan import scan
 from genre.features.schema import OUTCOME_FILE_SCHEMA
-from genre.features.sketches import LANDMARKS
 from genre.settings import Config
 from genre.storage import Location
 

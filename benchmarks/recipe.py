@@ -34,10 +34,11 @@ import torch
 from genre.arrays import Float32, Float64, Ints
 from genre.config import load
 from genre.evaluation.bootstrap import interval, p_value_of_no_difference
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.columns import replaced
-from genre.features.folds import NOT_TEST, Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.settings import Config
 from genre.storage import Location
 from genre.training.experiment import Data, Experiment

@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from genre import corpora
 from genre.audio.isolation import IsolatedFunction
-from genre.features.preparation import TrackPreparer, prepare_block
+from genre.features.preparing.scan import scan
+from genre.features.preparing.tracks import TrackPreparer, prepare_block
 from genre.features.recipe import Recipe
-from genre.features.scan import scan
 from genre.settings import Config, CorpusSettings
 from genre.storage import Location
 

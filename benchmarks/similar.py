@@ -125,7 +125,7 @@ def _lap(times: dict[str, list[tuple[float, float]]], step: str, since: tuple[fl
 
 def embed(model: str, music: str, files: int, rounds: int) -> None:
     from genre import Tagger  # torch would be counted in the memory of `search`
-    from genre.features.preparation import clips_of
+    from genre.features.preparing.tracks import clips_of
 
     tagger = Tagger.load(model, precision=0, threads=1)
     decoded = {}

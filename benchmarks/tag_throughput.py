@@ -34,7 +34,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 import processes
 
 from genre.config import load
-from genre.features.preparation import TrackPreparer, clips_of
+from genre.features.preparing.tracks import TrackPreparer, clips_of
 from genre.model import checkpoint
 from genre.model.checkpoint import LoadedModel
 from genre.model.saved_model import SavedEnsemble

@@ -5,6 +5,7 @@ A message is one line: what is wrong, what was found and what to do. A job print
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 
@@ -35,6 +36,7 @@ class TrainingError(GenreError):
 def one_line(error: BaseException) -> str:
     """Return the message of an error on one line; of an `OSError` the reason of the system, without number and path."""
     text = (isinstance(error, OSError) and error.strerror) or str(error)
+    text = re.split(r"Detail: \[errno \d+\] ", text)[-1]  # Arrow puts a sentence with the path before the reason
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -35,3 +35,8 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def clock(seconds: float) -> str:
+    """Return a time in minutes and seconds: 125.0 as "2:05"."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

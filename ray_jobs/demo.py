@@ -15,7 +15,7 @@ from pathlib import Path
 
 from genre.config import validate
 from genre.corpora import synthetic
-from genre.features.preparation import TrackPreparer
+from genre.features.preparing.tracks import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.settings import Config
 from genre.storage import Location

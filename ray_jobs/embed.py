@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import sys
 
-from genre import lease
 from genre.errors import ConfigError
 from genre.model.saved_model import SavedEnsemble
 from genre.retrieval import embedding_table
 from genre.settings import Config
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.tagging import audio_files
 from genre.tagging.tag_table import TagTable
 from genre.wording import plural

@@ -13,17 +13,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from pyarrow import fs
-
-from genre import lease
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint, provenance
-from genre.model.card import ModelCard, has_card, seeds_of, weights_of
+from genre.model.card import has_card, seeds_of
+from genre.model.saved_model import SavedModel
 from genre.report import Judged
 from genre.report.entries import SavedRuns
 from genre.settings import Config
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.training import experiment
 from ray_jobs.engine import cli, cluster
 from ray_jobs.scoring import judging
@@ -40,10 +38,10 @@ def run(config: Config) -> None:
     if not saved:
         raise ArtifactError(f"{output / 'models'} holds no model; run train or tune, or name one with model=FOLDER")
     for runs in saved:
-        for model in runs.folders:
-            card, _ = checkpoint.load(model)
-            checkpoint.check_features(card, features)
-            _check_unseen(config, card, model, features)
+        for model in runs.models:
+            checkpoint.load(model.location)  # the weights are complete and fit
+            checkpoint.check_features(model.card, features)
+            _check_unseen(config, model, features)
     if config.evaluate.folds:
         if config.evaluate.split != "test":
             raise ConfigError("evaluate.folds judges the tracks of all splits; leave out evaluate.split, or the folds")
@@ -80,16 +78,16 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
         judging.publish(board, folder, [])
 
 
-def _check_unseen(config: Config, card: ModelCard, model: Location, features: Features) -> None:
+def _check_unseen(config: Config, model: SavedModel, features: Features) -> None:
     """Raise `ConfigError` for a model that learned from the validation tracks that it would be scored on."""
-    if config.evaluate.split != "valid" or "valid" not in card.trained_on:
+    if config.evaluate.split != "valid" or "valid" not in model.card.trained_on:
         return
-    has_learned = provenance.has_learned(model, features, ["valid"])
+    has_learned = provenance.has_learned(model.location, features, ["valid"])
     # by their addresses: both are below OUTPUT, or nothing says that the model which is named is from elsewhere
     is_own = not config.evaluate.features and (not config.model or has_learned is None)
     if is_own or has_learned:
         raise ConfigError(
-            f"{model} learned from the validation tracks as well (tune.folds); use evaluate.split=test, or "
+            f"{model.location} learned from the validation tracks as well (tune.folds); use evaluate.split=test, or "
             "evaluate.folds=5, whose networks never saw what they are scored on"
         )
 
@@ -106,9 +104,8 @@ def _check_split(split: Judged, features: Features) -> None:
 
 
 def _named_model(path: str) -> SavedRuns:
-    model = Location.of(path)
-    card, _ = checkpoint.load(model)
-    return SavedRuns(card.name, [model])
+    model = SavedModel.read(Location.of(path))
+    return SavedRuns(model.card.name, [model])
 
 
 def _all_models(models: Location) -> Iterator[SavedRuns]:
@@ -116,15 +113,12 @@ def _all_models(models: Location) -> Iterator[SavedRuns]:
 
     If `train` replaced the one of the seeds that `tune` chose, it is that single model.
     """
-    for info in models.children():
-        if info.type != fs.FileType.Directory:
-            continue
-        model = models / info.base_name
-        folders = [folder for folder in seeds_of(model) if has_card(folder)]
-        if has_card(model) and weights_of(model) not in map(weights_of, folders):
-            folders = [model]
-        if folders:
-            yield SavedRuns(info.base_name, folders)
+    for folder in models.folders():
+        runs = [SavedModel.read(seed) for seed in seeds_of(folder) if has_card(seed)]
+        if has_card(folder) and (chosen := SavedModel.read(folder)).weights not in {model.weights for model in runs}:
+            runs = [chosen]
+        if runs:
+            yield SavedRuns(folder.name, runs)
 
 
 if __name__ == "__main__":

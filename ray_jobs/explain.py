@@ -17,10 +17,9 @@ from genre.settings import Config, DecodingSettings, ExplainSettings
 from genre.storage import Location
 from genre.tagging.audio_files import list_files
 from genre.tagging.tagger import Tagger
-from genre.wording import plural
+from genre.wording import clock, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_model
-from ray_jobs.tagging.tag_report import clock
 
 
 def run(config: Config) -> None:

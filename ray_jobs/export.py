@@ -16,7 +16,7 @@ import torch
 
 from genre.arrays import Float32
 from genre.errors import GenreError, install
-from genre.features.preparation import TrackPreparer, clips_of
+from genre.features.preparing.tracks import TrackPreparer, clips_of
 from genre.model import checkpoint, graph_export, onnx_file
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard

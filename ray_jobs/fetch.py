@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genre import fetching, lease
+from genre import fetching
 from genre.errors import ConfigError
 from genre.fetching import Published
 from genre.settings import Config, require_known
+from genre.storage import lease
 from ray_jobs.engine import cli, printing
 from ray_jobs.engine.progress import JobProgress
 

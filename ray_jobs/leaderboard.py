@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 
-from genre import lease, report
+from genre import report
 from genre.settings import Config
-from genre.storage import Location
+from genre.storage import Location, lease
 from ray_jobs.engine import cli, printing
 
 

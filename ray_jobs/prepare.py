@@ -14,18 +14,19 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import lease, memory
+from genre import memory
 from genre.corpora import MISSING
 from genre.errors import GenreError, Reason, StorageError
-from genre.features import balance, duplicates
-from genre.features.finishing import finish
-from genre.features.ledger import Ledger, select_for_comparison, select_pending, with_earlier_times
 from genre.features.manifest import FILE, Counts, DuplicateCounts, Manifest, read
-from genre.features.preparation import compare
+from genre.features.preparing import duplicates
+from genre.features.preparing.finishing import finish
+from genre.features.preparing.ledger import Ledger, select_for_comparison, select_pending, with_earlier_times
+from genre.features.preparing.scan import check_present, scan
+from genre.features.preparing.tracks import compare
 from genre.features.recipe import Recipe
-from genre.features.scan import check_present, scan
+from genre.features.splitting import balance
 from genre.settings import Config, CorpusSettings, PrepareSettings
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.wording import duration, plural
 from ray_jobs.engine import cli, reach
 from ray_jobs.engine.blocks import Workers

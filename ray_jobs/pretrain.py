@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from genre import lease, memory
+from genre import memory
 from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import CachedClips, ClipCache
 from genre.features.windows import Worker
 from genre.model.card import ModelCard
 from genre.settings import Config
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.training import experiment, pretraining
 from genre.training.contrastive import Pretrainer
 from genre.training.pretraining import Pretraining

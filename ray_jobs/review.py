@@ -16,12 +16,11 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from genre import lease
 from genre.reviewing.collection import Collection, Suspicion, read_suspicions
 from genre.reviewing.corrections import NAME, Corrections
 from genre.reviewing.review import Review
 from genre.settings import Config, ReviewSettings
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.tagging import tag_owner
 from genre.wording import plural
 from ray_jobs.engine import cli

@@ -28,11 +28,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import lease, memory
+from genre import memory
 from genre.errors import AudioError, GenreError
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import Config, DecodingSettings
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.tagging import audio_files, tag_rows
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
@@ -167,7 +167,7 @@ def local_stream(
         min(cpus, len(starts)),
         multiprocessing.get_context("spawn"),  # a fork would copy a process that has threads
         _start_worker,
-        (ensemble.for_workers(), config.decoding, known),
+        (ensemble, config.decoding, known),
     )
     try:
         # rows are copied: the pickle of a slice holds the complete table

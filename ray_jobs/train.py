@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genre import lease, memory
+from genre import memory
 from genre.errors import ConfigError
 from genre.features import Features, Manifest
 from genre.features.cache import CachedClips, ClipCache
@@ -24,7 +24,7 @@ from genre.model import checkpoint
 from genre.model.card import ModelCard, seeds_of, weights_of
 from genre.report import model_card
 from genre.settings import Config
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Trainer

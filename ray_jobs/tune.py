@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from genre import lease
 from genre.errors import TrainingError
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST, Fold
 from genre.features.recipe import Recipe
-from genre.report import Board, Search
+from genre.features.splitting import folds
+from genre.features.splitting.folds import NOT_TEST, Fold
+from genre.report import Board
 from genre.settings import Config, TuneSettings
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.training import experiment
 from genre.training.experiment import Experiment
 from genre.wording import plural
@@ -38,27 +38,12 @@ from ray_jobs.search.decision import Decider, Decision
 from ray_jobs.search.finals import Finals
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.resources import TrialResources
-from ray_jobs.search.results import Winner
+from ray_jobs.search.results import SearchResult, Winner
 from ray_jobs.search.runner import Runner
+from ray_jobs.search.slots import Slot
 
 if TYPE_CHECKING:  # it imports scikit-learn, and a light install is to miss torch first
     from genre.evaluation.baseline import Baseline
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The best trial of each architecture that has one, those of the configured settings, and facts for the report."""
-
-    winners: list[Winner]
-    defaults: list[Winner]  # the trials of the configured settings, of which other settings won
-    facts: Search
-    interrupted: bool
-
-    @property
-    def without_default(self) -> list[str]:
-        """Architectures whose trial of the configured settings failed."""
-        known = {default.architecture for default in self.defaults}
-        return [best.architecture for best in self.winners if best.slot.number and best.architecture not in known]
 
 
 @dataclass(frozen=True)
@@ -184,39 +169,36 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
 
     Raises `TrainingError` where no trial finished an epoch.
     """
-    config, concurrent = runner.base, runner.resources.concurrent_trials()
-    folder = Location.of(config.output) / "tune"
-    trials = slots.planned(folder, experiments, config.tune, runner.cache.features.manifest, plan)
-    missing = slots.unsettled(trials, plan.minutes)
-    if missing:
-        begun = sum(slot.record is not None and slot.record.epochs > 0 for slot in missing)
-        if len(missing) < len(trials) or begun:
-            resumed = f", {begun} {'is' if begun == 1 else 'are'} resumed" if begun else ""
-            ran = f"{len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before"
-            cli.console().print(f"search: {ran}{resumed}")
-        if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
-            runner.cache_clips()
-        sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)
-        trials = runner.run("search", trials, missing, **sampling)
+    concurrent = runner.resources.concurrent_trials()  # on the machines that are up before it starts more
+    trials = _run_trials(runner, experiments, plan)
     for trial in trials:
         if trial.record is not None and trial.record.failure:
             cli.console().print(f"  {trial.architecture}: a trial failed: {trial.record.failure}")
-    winners = [winner for name in plan.epochs if (winner := results.winner(name, trials)) is not None]
-    interrupted = not all(trial.has_ended for trial in trials)
-    if not winners and not interrupted:
+    result = results.of_trials(trials, plan, runner.base, concurrent)
+    if not result.winners and not result.interrupted:
         raise TrainingError("no trial finished an epoch; the failures above say why")
-    facts = results.for_report(
-        trials,
-        {finals.model_name(config, winner): winner for winner in winners},
-        concurrent,
-        _budget(plan, config.tune),
-    )
-    shown = [f"{name} {value}" for name, value in facts.summary() if name not in ("all architectures", "budget")]
+    shown = [f"{name} {value}" for name, value in result.facts.summary() if name not in ("all architectures", "budget")]
     cli.console().print(f"  {', '.join(shown)}")
-    configured = [results.default(winner.architecture, trials) for winner in winners]
-    chosen = [winner.slot for winner in winners]
-    defaults = [default for default in configured if default is not None and default.slot not in chosen]
-    return SearchResult(winners, defaults, facts, interrupted)
+    return result
+
+
+def _run_trials(runner: Runner, experiments: Mapping[str, Experiment], plan: Plan) -> list[Slot]:
+    """Run the trials of `plan` that are missing, and return all of them."""
+    config = runner.base
+    folder = Location.of(config.output) / "tune"
+    trials = slots.planned(folder, experiments, config.tune, runner.cache.features.manifest, plan)
+    missing = slots.unsettled(trials, plan.minutes)
+    if not missing:
+        return trials
+    begun = sum(slot.record is not None and slot.record.epochs > 0 for slot in missing)
+    if len(missing) < len(trials) or begun:
+        resumed = f", {begun} {'is' if begun == 1 else 'are'} resumed" if begun else ""
+        ran = f"{len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before"
+        cli.console().print(f"search: {ran}{resumed}")
+    if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
+        runner.cache_clips()
+    sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)
+    return runner.run("search", trials, missing, **sampling)
 
 
 def _open(config: Config, experiments: Mapping[str, Experiment]) -> Features:
@@ -322,17 +304,7 @@ def _references(fold: Fold | None) -> str:
 def _saved(config: Config, winners: Sequence[Winner], trained: Finals) -> list[str]:
     """Return the names of the architectures that have a saved model."""
     names = {saved.name for saved in trained.saved}
-    return [winner.architecture for winner in winners if finals.model_name(config, winner) in names]
-
-
-def _budget(plan: Plan, settings: TuneSettings) -> str:
-    """Return in words what each architecture is given."""
-    epochs = sorted(set(plan.epochs.values()))
-    most = f"{epochs[0]} to {epochs[-1]} epochs" if len(epochs) > 1 else f"at most {plural(epochs[0], 'epoch')}"
-    seen = f" on {settings.sample:.0%} of the tracks" if settings.sample < 1 else ""
-    seen += f" over {settings.folds} folds of the tracks that are not test" if settings.folds else ""
-    total = f", {settings.minutes:g} minutes in all" if settings.minutes else ""
-    return f"{plural(plan.trials, 'trial')} of {most} an architecture{seen}{total}"
+    return [winner.architecture for winner in winners if winner.model_name(config) in names]
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def bucket_server() -> Iterator[dict[str, str]]:
     from moto.server import ThreadedMotoServer
     from pyarrow import fs
 
-    from genre import storage
+    from genre.storage import location
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -93,7 +93,7 @@ def bucket_server() -> Iterator[dict[str, str]]:
     os.environ |= variables
     # all servers of a process share their buckets: drop what an earlier module left
     urlopen(Request(f"{variables['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")).close()
-    storage._client.cache_clear()  # drop the clients of an earlier server
+    location._client.cache_clear()  # drop the clients of an earlier server
     client, _ = fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")
     client.create_dir("bucket")
     yield variables

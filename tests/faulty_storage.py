@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from genre import storage
+from genre.storage import location
 
 Fault = Callable[
     ["Handler", int], bool
@@ -131,9 +131,9 @@ def behind(variables: dict[str, str], fault: Fault, monkeypatch: pytest.MonkeyPa
     """Send the requests of this process through a proxy with a fault; `variables` point to the server."""
     with proxy(variables["AWS_ENDPOINT_URL"], fault) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        storage._client.cache_clear()
+        location._client.cache_clear()
         yield server
-    storage._client.cache_clear()
+    location._client.cache_clear()
 
 
 def healthy(request: Handler, number: int) -> bool:

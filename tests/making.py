@@ -10,7 +10,7 @@ import pyarrow as pa
 from genre.arrays import Float32
 from genre.features import Clips, Features, Shape
 from genre.features.cache import ClipCache
-from genre.features.statistics import LevelStatistics
+from genre.features.statistics import LevelStatistics, clip_levels
 from genre.settings import CacheSettings
 
 # Settings that make each architecture train in seconds.
@@ -56,5 +56,5 @@ def statistics(clips: Clips) -> tuple[Float32, Float32]:
     """Return mean and standard deviation in dB of each bin, (bins,) each."""
     sums = LevelStatistics(clips.shape)
     for spectrogram, peak in zip(clips.spectrograms, clips.peak_db, strict=True):
-        sums.add(spectrogram, float(peak))
+        sums.add_levels(clip_levels(spectrogram, float(peak), clips.shape)[None])
     return sums.mean_and_std()

@@ -11,6 +11,7 @@ from genre.features.schema import OUTCOME_SCHEMA, SCAN_SCHEMA
 from genre.storage import Location
 
 Row = dict[str, Any]
+_PART = b"clips"  # the content of each part
 
 
 def scanned(names: Iterable[str], modified: float = 1.0) -> pa.Table:
@@ -24,7 +25,8 @@ def scanned(names: Iterable[str], modified: float = 1.0) -> pa.Table:
 
 def outcome(name: str, part: str | None = "00001-x.parquet", modified: float = 1.0, **facts: object) -> Row:
     """Return the outcome of a track whose clips are in `part`; of a reject without a part."""
-    done = {"content": f"c{name}", "sound": f"s{name}", "seconds": 1.0, "truncated": False, "clips": 1, "part": part}
+    done = {"content": f"c{name}", "sound": f"s{name}", "seconds": 1.0, "truncated": False, "clips": 1}
+    done |= {"part": part, "part_bytes": len(_PART)}
     base = {"track_id": name, "path": f"/{name}", "size": 10, "modified": modified}
     return base | (done if part else {"reason": "empty", "message": "the file has no bytes"}) | facts
 
@@ -33,7 +35,7 @@ def write_outcomes(folder: Location, name: str, *rows: Row, with_part: bool = Tr
     """Write a file of outcomes, and the part of the same name."""
     (folder / "outcomes" / name).write_table(pa.Table.from_pylist(list(rows), OUTCOME_SCHEMA))
     if with_part:
-        (folder / "clips" / name).write_bytes(b"clips")
+        (folder / "clips" / name).write_bytes(_PART)
 
 
 def ids(table: pa.Table) -> str:

@@ -114,13 +114,12 @@ def suspects(power: Float32, energy: Float32, least: Float32, lowest: float, sus
 
 @dataclass(frozen=True)
 class Kernels:
-    """The functions of this module as machine code, and the number of them that were compiled instead of loaded."""
+    """The functions of this module as machine code."""
 
     emphasised: Callable[..., None]
     windowed: Callable[..., None]
     weigh: Callable[..., None]
     suspects: Callable[..., None]
-    compilations: int
 
 
 _SIGNATURES: dict[Callable[..., None], list[str]] = {
@@ -167,8 +166,7 @@ def _compile(folder: Path | None) -> Kernels:
         }
     finally:
         config.CACHE_DIR = before
-    loaded = sum(sum(dispatcher.stats.cache_hits.values()) for dispatcher in dispatchers.values())
-    return Kernels(**dispatchers, compilations=sum(map(len, _SIGNATURES.values())) - loaded)
+    return Kernels(**dispatchers)
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ import soxr
 from genre.arrays import Float32
 from genre.audio import members, phases
 from genre.audio.decoders import AudioStream, Block, open_stream
-from genre.errors import AudioError, Reason
-from genre.faults import describe, is_denied, retry
+from genre.errors import AudioError, Reason, one_line
 from genre.settings import AudioSettings, DecodingSettings
 from genre.storage import Location
+from genre.storage.faults import is_denied, retry
 
 SILENT_PEAK = 1e-4  # -80 dBFS: recordings below it hold only dither or hum
 MAX_CHANNELS = 32
@@ -68,7 +68,7 @@ def read(address: str, seconds: float = 0.0) -> bytes:
         with phases.reading():
             return retry(lambda: _read(address, file), file, seconds)
     except OSError as error:
-        raise AudioError(Reason.DENIED if is_denied(error) else Reason.UNREADABLE, describe(error)) from None
+        raise AudioError(Reason.DENIED if is_denied(error) else Reason.UNREADABLE, one_line(error)) from None
 
 
 def _read(address: str, file: Location) -> bytes:

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from genre.errors import ConfigError, install, one_line
-from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, retry
 
 _BUFFER = 1 << 16  # bytes of a request to an object store
 # the keys of ID3; of Vorbis comments and APE, which ignore case; of MP4; of ASF

@@ -17,7 +17,7 @@ A corpus module has:
   If not, `prepare --dry-run` has no forecast.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
-None, and `genre.features.splits` decides. A track without a genre has the split `unlabelled`.
+None, and `genre.features.splitting.splits` decides. A track without a genre has the split `unlabelled`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Track:
     size: int  # bytes as listed, or MISSING
     modified: float  # seconds since 1970, as listed
     group: str | None = None  # artist or album: never in two splits
-    split: str | None = None  # train, valid, test, excluded or unlabelled; None: decided by genre.features.splits
+    split: str | None = None  # train, valid, test, excluded or unlabelled; None: decided by features.splitting
 
 
 def scan(

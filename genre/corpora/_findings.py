@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.errors import ArtifactError
-from genre.faults import is_fault
 from genre.storage import Location
+from genre.storage.faults import is_fault
 
 _SCHEMA = pa.schema(
     [("relative", pa.string()), ("size", pa.int64()), ("modified", pa.float64()), ("found", pa.string())]

@@ -75,7 +75,7 @@ class LibraryReport:
         for key in sorted(self._classes, key=lambda key: (-labelled[self._titles[key]], key)):
             title = self._titles[key]
             yield f"  {labelled[title]:>6} {title}, {self._artist_count(key)}{written(self._spellings[key], title)}"
-        yield from self._unlabelled(unlabelled)
+        yield from self._unlabelled()
         yield from self._odd()
 
     def _title(self, key: str) -> str:
@@ -97,7 +97,7 @@ class LibraryReport:
         alone = len(units) - artists
         return plural(artists, "artist") + (f" and {plural(alone, 'track')} without one" if alone else "")
 
-    def _unlabelled(self, total: int) -> Iterator[str]:
+    def _unlabelled(self) -> Iterator[str]:
         small = [key for key, _ in by_count(self._tracks) if key not in self._classes]
         if small:
             names = [

@@ -10,9 +10,9 @@ from pyarrow import fs
 
 from genre.corpora._walk import is_system_file, open_root, size_and_time
 from genre.errors import ConfigError, one_line
-from genre.faults import STORAGE_SECONDS, retry
 from genre.settings import CorpusSettings
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, retry
 
 _SPLITS = {
     "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",

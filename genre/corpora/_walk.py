@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pyarrow import fs
 
 from genre.errors import ArtifactError, ConfigError, one_line
-from genre.faults import STORAGE_SECONDS, is_fault, retry
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, is_fault, retry
 
 AUDIO = frozenset(
     ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "caf", "m4a", "mp4", "aac", "wma")

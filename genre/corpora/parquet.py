@@ -31,9 +31,9 @@ from genre.corpora import UNLABELLED, Track
 from genre.corpora._artists import artist_key
 from genre.corpora._shards import ShardFile, find_shards
 from genre.errors import ArtifactError, ConfigError, one_line
-from genre.faults import STORAGE_SECONDS, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, retry
 
 _AUDIO, _GENRES, _GROUPS = ("audio",), ("genre", "label"), ("artist", "group")  # columns, unless settings name others
 

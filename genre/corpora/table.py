@@ -4,7 +4,7 @@
     genre     its class; empty: the track is unlabelled, so that only `pretrain` learns from it
     group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
               accents, punctuation and featured artists, and "Various Artists" and the like are no artist
-    split     optional: train, valid, test or excluded; empty: decided by `genre.features.splits`
+    split     optional: train, valid, test or excluded; empty: decided by `genre.features.splitting.splits`
     track_id  optional: unique and stable; default: the path as written
     size      optional: bytes of the file; with `modified`, no file is looked up before it is decoded
     modified  optional: time of the file's last change in seconds since 1970; changed files need a new time or size
@@ -36,10 +36,10 @@ from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_roo
 from genre.corpora._artists import artist_key
 from genre.corpora._table_file import TableFile
 from genre.corpora._table_report import TableReport
-from genre.errors import ConfigError
-from genre.faults import STORAGE_SECONDS, describe, is_denied, is_fault, retry
+from genre.errors import ConfigError, one_line
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, is_denied, is_fault, retry
 from genre.wording import plural
 
 _SPLITS = (*SPLITS, EXCLUDED)
@@ -194,7 +194,7 @@ class _Finder:
                 if is_fault(error, file) and not is_denied(error):
                     raise
                 raise ConfigError(
-                    f"files listed as {path!r} cannot be reached ({describe(error)}); check your access"
+                    f"files listed as {path!r} cannot be reached ({one_line(error)}); check your access"
                 ) from None
 
         return (file.address, *size_and_time(retry(ask, file, STORAGE_SECONDS)))

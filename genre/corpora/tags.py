@@ -36,7 +36,6 @@ from genre.corpora._findings import Findings
 from genre.corpora._genre_names import GenreNames
 from genre.corpora._library_report import LibraryFile, LibraryReport
 from genre.errors import ConfigError, one_line
-from genre.faults import describe
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
 
@@ -153,4 +152,4 @@ def _read_file(audio: AudioFile) -> _Finding:
     except ValueError as error:
         return _Finding(problem=one_line(error))
     except OSError as error:
-        return _Finding(problem=describe(error), is_final=False)
+        return _Finding(problem=one_line(error), is_final=False)

@@ -31,9 +31,9 @@ from genre.corpora._artists import artist_key
 from genre.corpora._findings import Findings
 from genre.corpora._shards import ShardFile, find_shards
 from genre.errors import ConfigError, one_line
-from genre.faults import STORAGE_SECONDS, is_fault, retry
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, is_fault, retry
 from genre.wording import plural
 
 _THREADS = 16

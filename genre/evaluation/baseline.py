@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from sklearn.kernel_approximation import Nystroem
-from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from genre.arrays import Bools, Float32, Float64, Ints
+from genre.evaluation import metrics
 from genre.evaluation.track_statistics import MFCCS
 
 EXACT_TRACKS = 20_000
@@ -86,7 +86,7 @@ def fit(train: LabelledStatistics, valid: LabelledStatistics, classes: int, clas
     """
     started, machines = time.perf_counter(), _machines_for(train)
     fitted = zip(_PENALTIES, machines(train, class_weights, _PENALTIES), strict=True)
-    scored = ((_macro_f1(machine, valid), penalty, machine) for penalty, machine in fitted)
+    scored = ((_macro_f1(machine, valid, classes), penalty, machine) for penalty, machine in fitted)
     score, penalty, machine = max(scored, key=lambda each: each[0])  # of equal scores the first
     return _baseline(machines, machine, penalty, classes, score, started)
 
@@ -100,7 +100,7 @@ def fit_over_folds(tracks: LabelledStatistics, fold: Ints, classes: int, class_w
     scores = np.mean(
         [
             [
-                _macro_f1(machine, tracks.take(fold == number))
+                _macro_f1(machine, tracks.take(fold == number), classes)
                 for machine in machines(tracks.take(fold != number), class_weights, _PENALTIES)
             ]
             for number in np.unique(fold)
@@ -204,8 +204,8 @@ def _solve(gram: Float64, right: Float64, penalty: float) -> Float64:
     return solution
 
 
-def _macro_f1(machine: Machine, tracks: LabelledStatistics) -> float:
-    return float(f1_score(tracks.labels, machine.predict(tracks.statistics), average="macro", zero_division=0))
+def _macro_f1(machine: Machine, tracks: LabelledStatistics, classes: int) -> float:
+    return metrics.mean_scores(tracks.labels, machine.predict(tracks.statistics), classes)["f1"]
 
 
 def _batches(statistics: Float32) -> Iterator[Float32]:

@@ -16,7 +16,7 @@ from genre.evaluation import changes, ensemble, metrics
 from genre.evaluation.changes import CHANGES, Change
 from genre.features import Clips, Shape
 from genre.features.clips import StoredClip
-from genre.features.preparation import ClipEncoder
+from genre.features.preparing.tracks import ClipEncoder
 from genre.features.recipe import Recipe
 
 PredictClips = Callable[[Clips], Float32]  # returns probabilities (tracks, classes)

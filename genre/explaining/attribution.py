@@ -19,7 +19,7 @@ from torch import Tensor
 from genre.arrays import Float32
 from genre.audio.spectrogram import mel_filters
 from genre.errors import ConfigError
-from genre.features.preparation import PreparedTrack, clips_of
+from genre.features.preparing.tracks import PreparedTrack, clips_of
 from genre.model.card import ModelCard
 from genre.model.checkpoint import LoadedModel
 from genre.model.classifier import Classifier

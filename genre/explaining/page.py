@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genre.explaining.attribution import Explanation
-from genre.explaining.picture import clock, png, time_ticks
+from genre.explaining.picture import png, time_ticks
 from genre.report.rendering import html_page
+from genre.wording import clock
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STRONGEST = 5  # number of seconds that the page names first

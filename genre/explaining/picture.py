@@ -10,6 +10,7 @@ from scipy.ndimage import uniform_filter
 
 from genre.arrays import Bytes, Float32
 from genre.explaining.attribution import Explanation
+from genre.wording import clock
 
 _FOR, _AGAINST = np.array([255, 150, 30]), np.array([60, 140, 255])
 _SMOOTH = (5, 9)  # bins and frames to average over: gradients vary more from point to point than the sound
@@ -66,11 +67,6 @@ def _framed(image: Image.Image, explanation: Explanation, title: str) -> Image.I
         draw.line((x, _ABOVE + height, x, _ABOVE + height + 5), "black")
         draw.text((x, _ABOVE + height + 8), clock(second), "black", font, anchor="mt")
     return sheet
-
-
-def clock(second: float) -> str:
-    """Return a time in minutes and seconds, such as "1:05"."""
-    return f"{int(second) // 60}:{int(second) % 60:02d}"
 
 
 def time_ticks(explanation: Explanation) -> list[int]:

@@ -13,6 +13,10 @@ Independent of networks, of training, and of what runs the blocks of `prepare`.
       settings.json       what prepare checks before it resumes in this folder
       manifest.json       schema, settings, fingerprint, counts, versions; written last
 
+    preparing/   from a scanned corpus to such a folder
+    splitting/   the split or fold of each track
+    cache/       the copy of clips on the local disk of a machine
+
 docs/FEATURES.md describes how to write such a folder with nothing but pyarrow, and which parts are optional.
 """
 

@@ -1,4 +1,4 @@
-"""Helpers for columns of Arrow tables."""
+"""Helpers for columns of Arrow tables, and for the numbers of their rows."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def last_rows(column: pa.ChunkedArray) -> Ints:
     last = np.zeros(len(codes.dictionary), np.int64)
     last[codes.indices.to_numpy()] = np.arange(len(codes))  # of several assignments the last one counts
     return np.sort(last)
+
+
+def connected(pairs: Ints, count: int) -> Ints:
+    """Return the lowest number that each of `count` numbers is connected with by `pairs` (pairs, 2)."""
+    if not len(pairs):
+        return np.arange(count)
+    from scipy.sparse import coo_matrix  # takes half a second
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(count, count))
+    _, component = connected_components(edges, directed=False)
+    _, lowest = np.unique(component, return_index=True)
+    return np.asarray(lowest[component], np.int64)
 
 
 class RowIndex:

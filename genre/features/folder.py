@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.corpora import SPLITS
-from genre.errors import ArtifactError, StorageError, first_line
-from genre.faults import describe, is_denied, is_fault, unreachable
+from genre.errors import ArtifactError, StorageError, first_line, one_line
 from genre.features import manifest
 from genre.features.columns import combined
-from genre.features.folds import Fold
 from genre.features.manifest import Manifest
-from genre.features.sampling import Music, Sample
 from genre.features.schema import ROW_GROUP, Shape
+from genre.features.splitting.folds import Fold
+from genre.features.splitting.sampling import Music, Sample
 from genre.storage import Location
+from genre.storage.faults import is_denied, is_fault, unreachable
 
 # the columns of a track that jobs need: less than half of the bytes
 _TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "recording", "clips", "part")
@@ -217,7 +217,7 @@ def reading(file: Location) -> Iterator[None]:
             remedy = "prepare the features again"
         else:
             remedy = "delete this file and prepare the features again"
-        raise ArtifactError(f"{file}: cannot be read ({describe(error)}); {remedy}") from None
+        raise ArtifactError(f"{file}: cannot be read ({one_line(error)}); {remedy}") from None
 
 
 def prepared_again(folder: Location) -> ArtifactError:

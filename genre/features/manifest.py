@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from genre.config import fingerprint
 from genre.errors import ArtifactError
-from genre.features import splits
 from genre.features.schema import Shape
+from genre.features.splitting import splits
 from genre.storage import Location
 
 FILE = "manifest.json"
@@ -60,7 +60,7 @@ class Manifest:
     classes: list[str]  # in the order of the models' outputs
     counts: Counts = Counts()
     versions: dict[str, str] = field(default_factory=dict)
-    split: str = "official"  # or random: decided by `genre.features.splits`
+    split: str = "official"  # or random: decided by `genre.features.splitting.splits`
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of manifest.json."""

@@ -24,7 +24,7 @@ TRACK_SCHEMA = pa.schema(
         ("content", pa.string()),  # SHA-256 of the file
         ("sound", pa.string()),  # SHA-256 of the spectrograms: equal for the same audio in different files
         ("recording", pa.string()),  # the `sound` of one of its near copies, equal for all of them; null: it has none
-        ("sketch", pa.binary()),  # see `sketches`; null: it has too few landmarks, or an earlier version wrote the row
+        ("sketch", pa.binary()),  # see `sketches`; null: it has too few landmarks
         ("seconds", pa.float64()),
         ("sample_rate", pa.int32()),
         ("channels", pa.int32()),

@@ -22,7 +22,6 @@ class LevelStatistics:
     """
 
     def __init__(self, shape: Shape) -> None:
-        self._shape = shape
         self._clips = 0
         self._total: Integers = np.zeros(shape.bins, dtype=object)
         self._squares: Integers = np.zeros(shape.bins, dtype=object)
@@ -40,10 +39,6 @@ class LevelStatistics:
     def to_json(self) -> dict[str, Any]:
         """Return the sums, to be merged."""
         return {"clips": self._clips, "total": self._total.tolist(), "squares": self._squares.tolist()}
-
-    def add(self, spectrogram: Bytes, peak_db: float) -> None:
-        """Add a clip, (frames, bins) bytes."""
-        self.add_levels(clip_levels(spectrogram, peak_db, self._shape)[np.newaxis])
 
     def add_levels(self, levels: Ints) -> None:
         """Add clips, each as `clip_levels` returned it: (clips, 2, bins)."""

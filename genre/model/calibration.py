@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +70,10 @@ class Calibration:
     def __call__(self, probabilities: Float32) -> Float32:
         """Return calibrated probabilities of the same shape (..., classes)."""
         return scale(probabilities, self.temperature) if self.tracks else probabilities
+
+    def without_thresholds(self) -> Calibration:
+        """Return what the same predictions give for precision 0: every genre is reported."""
+        return replace(self, thresholds=(), precision=0.0, provable=0.0)
 
     def reported(self, probabilities: Float32 | Float64) -> Ints:
         """Return the index of the best genre of calibrated probabilities (..., classes), -1 where it is unknown."""

@@ -114,7 +114,7 @@ def weights_of(folder: Location) -> str | None:
 
 def seeds_of(model: Location) -> list[Location]:
     """Return the models of all seeds that `tune` saved below the folder of the one that it chose."""
-    return [model / child.base_name for child in model.children() if child.base_name.startswith("seed-")]
+    return model.folders("seed-")
 
 
 def parse_card(content: Any, source: str) -> tuple[ModelCard, str]:

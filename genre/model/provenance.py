@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.features import Features
-from genre.features.folds import Fold
+from genre.features.splitting.folds import Fold
 from genre.model import calibration
 from genre.model.card import ModelCard, read_card
 from genre.storage import Location

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from genre.arrays import Float32
@@ -42,20 +42,34 @@ class Ensemble(Protocol):
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A saved model without its weights."""
+    """A saved model without its weights, and without its validation predictions, which may be some MB."""
 
     location: Location
     card: ModelCard
     weights: str  # SHA-256 of the weights; for an exported file, of those that were exported
-    validation: ValidationPredictions | None
 
     @classmethod
-    def read(cls, location: Location) -> SavedModel:
-        """Read the model at `location`. Raises `ArtifactError` when it is missing, altered or from another version."""
+    def read(cls, folder: Location) -> SavedModel:
+        """Read the card of the model in `folder`. Raises `ArtifactError` like `read_card`."""
+        return cls(folder, *read_card(folder))
+
+    @classmethod
+    def read_with_validation(cls, location: Location) -> tuple[SavedModel, ValidationPredictions | None]:
+        """Read a folder or an exported file, and its validation predictions, None when it has none.
+
+        Raises `ArtifactError` when it is missing, altered or from another version.
+        """
         if is_exported(location):
-            return cls(location, *onnx_file.read(location))
-        card, weights = read_card(location)
-        return cls(location, card, weights, calibration.load(location, weights, len(card.classes)))
+            card, weights, validation = onnx_file.read(location)
+            return cls(location, card, weights), validation
+        model = cls.read(location)
+        return model, model.read_validation()
+
+    def read_validation(self) -> ValidationPredictions | None:
+        """Return the validation predictions that the folder or the file holds now; None when it has none."""
+        if self.is_exported:
+            return onnx_file.read(self.location)[2]
+        return calibration.load(self.location, self.weights, len(self.card.classes))
 
     @property
     def is_exported(self) -> bool:
@@ -76,10 +90,13 @@ class SavedEnsemble:
         Raises `ArtifactError` when a model is missing or altered, or does not fit the others.
         """
         models: list[SavedModel] = []
+        predictions: list[ValidationPredictions | None] = []
         for location in locations:
-            models.append(SavedModel.read(location))
-            _check_fits(models[0], models[-1])
-        return cls(models, calibration.fit([model.validation for model in models], precision))
+            model, validation = SavedModel.read_with_validation(location)
+            models.append(model)
+            predictions.append(validation)
+            _check_fits(models[0], model)
+        return cls(models, calibration.fit(predictions, precision))
 
     @property
     def classes(self) -> list[str]:
@@ -102,10 +119,6 @@ class SavedEnsemble:
     def is_exported(self) -> bool:
         return self.models[0].is_exported
 
-    def for_workers(self) -> SavedEnsemble:
-        """Return the same without the validation predictions, which are large and no longer needed."""
-        return replace(self, models=[replace(model, validation=None) for model in self.models])
-
     def check_weights(self) -> None:
         """Raise `ArtifactError` when weights are missing or altered. To be called before a cluster is started."""
         for model in self.models:
@@ -121,7 +134,7 @@ class SavedEnsemble:
         if self.is_exported:
             return Decoder(WaveformPreparer, recipe)
         with self._full_install():
-            from genre.features.preparation import TrackPreparer
+            from genre.features.preparing.tracks import TrackPreparer
         return Decoder(TrackPreparer, recipe)
 
     def load(self, limits: DecodingSettings, device: str = "cpu", threads: int = 0) -> Ensemble:

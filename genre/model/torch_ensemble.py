@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from genre.arrays import Float32
-from genre.features.preparation import PreparedTrack, clips_of
+from genre.features.preparing.tracks import PreparedTrack, clips_of
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.model.decoder import Decoder

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from genre.evaluation.bootstrap import interval
+from genre.evaluation.robustness import UNCHANGED
 from genre.report.board import SeedRun
-from genre.report.columns import unchanged_f1
 from genre.report.formats import joined, seconds
 from genre.report.table import ALPHA, Row, Table
 from genre.report.tuning import tunings
@@ -54,7 +54,7 @@ def advise(table: Table) -> Advice:
         return _no_better_than_baseline(best, table, caveats)
     others = [row for row in networks if row is not best]
     warning = list(_names_nothing(best, table))
-    reasons = [*warning, *caveats, *_against_networks(best, others), *_against_baseline(best, table)]
+    reasons = [*warning, *caveats, *_against_networks(best, others), *_against_baseline(table)]
     reasons += [
         *_search(best, table),
         *_all_seeds(best),
@@ -196,7 +196,7 @@ def _against_networks(best: Row, others: list[Row]) -> Iterator[str]:
         yield f"For {joined(list(gains))}, use {cheaper.entry.name}: {joined(list(gains.values()))}."
 
 
-def _against_baseline(best: Row, table: Table) -> Iterator[str]:
+def _against_baseline(table: Table) -> Iterator[str]:
     for row in table.of("classical")[:1]:
         name = f"the classical baseline {_named([row])}"
         if row.differs:
@@ -243,7 +243,7 @@ def _ensemble(best: Row, table: Table) -> Iterator[str]:
 
 def _robustness(best: Row) -> Iterator[str]:
     """Name the change of the audio that costs `best` most."""
-    unchanged = unchanged_f1(best)
+    unchanged = best.entry.robustness.get(UNCHANGED)
     if unchanged is None:
         return
     change, f1 = min(best.entry.robustness.items(), key=lambda item: item[1])

@@ -42,15 +42,6 @@ def changes_of(table: Table) -> list[str]:
     return [name for name in names if name != UNCHANGED]
 
 
-def unchanged_f1(row: Row) -> float | None:
-    """Return macro F1 on the tracks of the robustness sample, unchanged; None where the row has no robustness.
-
-    In reports of earlier versions the sample is all tracks, whose score is not repeated.
-    """
-    robustness = row.entry.robustness
-    return robustness.get(UNCHANGED, row.f1.mean) if robustness else None
-
-
 def _record(row: Row, changes: list[str]) -> Record:
     entry = row.entry
     record: Record = {"rank": row.rank, "name": entry.name, "kind": entry.kind, "seeds": len(entry.runs)}
@@ -63,8 +54,7 @@ def _record(row: Row, changes: list[str]) -> Record:
     record |= {"clips_per_second": entry.clips_per_second, "latency_ms": entry.latency_ms}
     record |= {"memory_mb": entry.memory_mb, "trials": entry.trials, "valid_f1": entry.valid_f1}
     if changes:
-        record |= {_robustness_key(UNCHANGED): unchanged_f1(row)}
-    record |= {_robustness_key(change): entry.robustness.get(change) for change in changes}
+        record |= {_robustness_key(change): entry.robustness.get(change) for change in (UNCHANGED, *changes)}
     return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in record.items()}
 
 

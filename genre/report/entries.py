@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -16,16 +16,14 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Features
-from genre.model import provenance
-from genre.model.card import ModelCard, read_card
-from genre.model.saved_model import SavedEnsemble
+from genre.model import calibration, provenance
+from genre.model.saved_model import SavedModel
 from genre.report.board import Board, Entry, SeedRun, describe_hardware
 from genre.report.facts import CorpusFacts, Judged, Setting
 from genre.report.formats import flat, without_folders
 from genre.report.search import Search
 from genre.retrieval.neighbours import Neighbours
 from genre.settings import DEFAULT_PRECISION
-from genre.storage import Location
 
 Robustness = dict[str, float]
 N = TypeVar("N", int, float)
@@ -37,16 +35,21 @@ _SPLIT_RULES = {
 
 @dataclass(frozen=True)
 class SavedRuns:
-    """The folders of a row's models, one per seed, and the number of trials that the search spent on it.
+    """A row's models, one per seed, and the number of trials that the search spent on it.
 
     For a row with the configured settings, `default_of` names the row of the same network with the tuned settings; it
     is empty for a candidate.
     """
 
     name: str
-    folders: Sequence[Location]
+    models: Sequence[SavedModel]
     trials: int | None = None
     default_of: str = ""
+
+    @property
+    def best(self) -> SavedModel:
+        """The model with the best validation score, of equal ones the first."""
+        return max(self.models, key=lambda model: float(model.card.facts["valid_f1"]))
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,14 @@ class NearestTracks:
     settings: dict[str, Setting]
 
 
-def network(
-    saved: SavedRuns, results: list[tuple[ModelCard, Float32]], cost: InferenceCost, robustness: Robustness
-) -> Entry:
+def network(saved: SavedRuns, predictions: Sequence[Float32], cost: InferenceCost, robustness: Robustness) -> Entry:
     """Return the entry of an architecture, from the predictions of its models (one per seed) and the cost of one."""
-    cards = [card for card, _ in results]
+    cards = [model.card for model in saved.models]
     memory = [mb for card in cards if (mb := card.facts.get("memory_mb"))]
     return Entry(
         name=saved.name,
         kind="default" if saved.default_of else "network",
-        runs=[
-            replace(_run(card, probabilities), correction=SavedEnsemble.read([folder], DEFAULT_PRECISION).calibration)
-            for folder, (card, probabilities) in zip(saved.folders, results, strict=True)
-        ],
+        runs=[_run(model, each) for model, each in zip(saved.models, predictions, strict=True)],
         settings=flat(cards[0].facts["settings"]),
         trials=saved.trials,
         valid_f1=float(np.mean([card.facts["valid_f1"] for card in cards])),
@@ -129,7 +127,7 @@ def majority(features: Features, judged_on: Judged, saved: Sequence[SavedRuns]) 
     If the models learned from different sets of tracks of `features`, the largest set counts. With `judged_on` valid it
     is always the training split: a model that is judged by validation tracks did not learn from them.
     """
-    cards = [read_card(folder)[0] for runs in saved for folder in runs.folders]
+    cards = [model.card for runs in saved for model in runs.models]
     views = [features if judged_on == "valid" else provenance.learned_from(card, features) for card in cards]
     learned = max(views, key=lambda view: len(view.tracks("train")))
     counts = _class_counts(learned, "train")
@@ -199,15 +197,16 @@ def _sum(values: Sequence[N | None]) -> N | None:
     return sum(known[1:], start=known[0]) if known and len(known) == len(values) else None
 
 
-def _run(card: ModelCard, probabilities: Float32) -> SeedRun:
-    keys = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_f1")
+def _run(model: SavedModel, probabilities: Float32) -> SeedRun:
+    keys, facts = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_f1"), model.card.facts
     return SeedRun(
-        seed=card.facts["seed"],
+        seed=facts["seed"],
         probabilities=probabilities,
-        train_seconds=card.facts["train_seconds"],
-        hardware=card.facts.get("hardware", ""),
-        history=[{key: epoch[key] for key in keys} for epoch in card.facts["history"]],
-        best_epoch=card.facts["best_epoch"],
+        train_seconds=facts["train_seconds"],
+        hardware=facts.get("hardware", ""),
+        history=[{key: epoch[key] for key in keys} for epoch in facts["history"]],
+        best_epoch=facts["best_epoch"],
+        correction=calibration.fit([model.read_validation()], DEFAULT_PRECISION),
     )
 
 

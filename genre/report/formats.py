@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genre.report.facts import DIGITS
+from genre.wording import duration
 
 DASH = "–"  # for what is unknown
 
@@ -47,10 +48,7 @@ def seconds(value: float) -> str:
     """Return a duration in the largest fitting unit: 12 ms, 3.4 s, 5 min 06 s, 2 h 03 min."""
     if value < 1:
         return f"{value * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{value:.1f} s" if value < 60 else duration(value)
 
 
 def joined(names: list[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from genre.errors import ArtifactError
 from genre.report.board import Board, Entry, SeedRun, describe_hardware
 from genre.report.facts import Compared, ComparedRow
-from genre.report.search import Search
+from genre.report.search import Search, Trial
 from genre.report.table import tabulate
 
 
@@ -25,20 +25,13 @@ def merge(boards: Mapping[str, Board]) -> Board:
     """
     if not boards:
         raise ArtifactError("leaderboard: nothing to merge; name at least one output folder that has a leaderboard")
-    (label, first), *others = boards.items()
-    same = {name: _in_order_of(first, board) for name, board in others if _has_same_test(board, first)}
-    different = [_compared(name, board) for name, board in others if name not in same]
-    entries = list(first.entries)
-    searches = _searches(first, label, {entry.name: entry.name for entry in entries}, [])
-    for name, board in same.items():
-        new_names = _new_names(board, entries, name)
-        entries += [
-            replace(entry, name=new_names[entry.name], default_of=new_names.get(entry.default_of, entry.default_of))
-            for entry in board.entries
-            if entry.name in new_names
-        ]
-        searches += _searches(board, name, new_names, searches)
-    merged = [first, *same.values()]
+    first = next(iter(boards.values()))
+    same = {label: _in_order_of(first, board) for label, board in boards.items() if _has_same_test(board, first)}
+    different = [_compared(label, board) for label, board in boards.items() if label not in same]
+    merged: list[Board] = []
+    for label, board in same.items():
+        merged.append(_renamed(board, label, merged))
+    entries = [entry for board in merged for entry in board.entries]
     return replace(
         first,
         entries=entries,
@@ -46,8 +39,8 @@ def merge(boards: Mapping[str, Board]) -> Board:
         hardware=describe_hardware(entries) or _joined(merged, lambda board: board.hardware),
         commit=_joined(merged, lambda board: board.commit),
         commands=_unique(command for board in boards.values() for command in board.commands),
-        notes=[*_unique(note for board in merged for note in board.notes), *_notes(label, same, merged)],
-        search=_merged_search(searches),
+        notes=[*_unique(note for board in merged for note in board.notes), *_notes(same)],
+        search=_merged_search([board.search for board in merged if board.search]),
         compared=[*(other for board in merged for other in board.compared), *different],
         missing=_missing(merged, entries),
         judged_from="",
@@ -83,6 +76,21 @@ def _missing(boards: list[Board], entries: list[Entry]) -> dict[str, str]:
     return {name: why for board in reversed(boards) for name, why in board.missing.items() if name not in names}
 
 
+def _renamed(board: Board, label: str, earlier: Sequence[Board]) -> Board:
+    """Return `board` with the names that its entries and trials have after those of `earlier` boards, renamed before.
+
+    Entries that repeat one of theirs, and the trials of these, are left out.
+    """
+    names = _new_names(board, [entry for other in earlier for entry in other.entries], label)
+    entries = [
+        replace(entry, name=names[entry.name], default_of=names.get(entry.default_of, entry.default_of))
+        for entry in board.entries
+        if entry.name in names
+    ]
+    tried = [trial for other in earlier if other.search for trial in other.search.trials]
+    return replace(board, entries=entries, search=_renamed_search(board, label, names, tried))
+
+
 def _new_names(board: Board, entries: list[Entry], label: str) -> dict[str, str]:
     """Return the name of each entry of `board` in the merged board, without those that repeat one of `entries`."""
     known = {entry.name: entry for entry in entries}
@@ -105,13 +113,12 @@ def _same_predictions(entry: Entry, other: Entry) -> bool:
     )
 
 
-def _searches(board: Board, label: str, names: dict[str, str], earlier: Sequence[Search]) -> list[Search]:
-    """Return the search of a board, if any, whose trials belong to the rows of the merged board.
+def _renamed_search(board: Board, label: str, names: dict[str, str], tried: Sequence[Trial]) -> Search | None:
+    """Return the search of a board, whose trials belong to the rows of the merged board; None where it has no trials.
 
     `names` are the new names of its entries. The trials of an entry that is left out are left out as well, if its row
-    has some of an `earlier` search. Trials whose architecture has no entry in the board belong to no row.
+    has some of those `tried` before. Trials whose architecture has no entry in the board belong to no row.
     """
-    tried = [trial for search in earlier for trial in search.trials]
     rows, architectures = {trial.row for trial in tried}, {trial.architecture for trial in tried}
     own = {entry.name for entry in board.entries}
     trials = []
@@ -122,7 +129,7 @@ def _searches(board: Board, label: str, names: dict[str, str], earlier: Sequence
         name = f"{trial.architecture} ({label})" if trial.architecture in architectures else trial.architecture
         new_row = names.get(row, row) if row in own else f"{row} ({label})"
         trials.append(replace(trial, architecture=name, row=new_row))
-    return [replace(board.search, trials=trials)] if board.search and trials else []
+    return replace(board.search, trials=trials) if board.search and trials else None
 
 
 def _merged_search(searches: list[Search]) -> Search | None:
@@ -148,14 +155,16 @@ def _compared(label: str, board: Board) -> Compared:
     return Compared(label, board.corpus.name, board.corpus.split, len(board.track_ids), rows)
 
 
-def _notes(label: str, same: Mapping[str, Board], merged: list[Board]) -> list[str]:
-    notes = [f"Rows of {', '.join([label, *same])} on the same tracks, ranked together."] if same else []
-    if len({board.hardware for board in merged}) > 1:
+def _notes(same: Mapping[str, Board]) -> list[str]:
+    notes = [f"Rows of {', '.join(same)} on the same tracks, ranked together."] if len(same) > 1 else []
+    if len({board.hardware for board in same.values()}) > 1:
         notes.append(
             "The experiments ran on different hardware, so their training times and speeds are not comparable."
         )
-    if len({tuple(board.versions.items()) for board in merged}) > 1:
-        notes.append(f"The experiments ran with different versions; the versions listed are those of {label}.")
+    if len({tuple(board.versions.items()) for board in same.values()}) > 1:
+        notes.append(
+            f"The experiments ran with different versions; the versions listed are those of {next(iter(same))}."
+        )
     return notes
 
 

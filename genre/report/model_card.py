@@ -20,9 +20,8 @@ from genre.evaluation.robustness import UNCHANGED
 from genre.model import thresholds
 from genre.model.calibration import Calibration
 from genre.model.card import ModelCard
-from genre.model.saved_model import SavedEnsemble
+from genre.model.saved_model import SavedModel
 from genre.report.board import Board
-from genre.report.columns import unchanged_f1
 from genre.report.facts import CorpusFacts
 from genre.report.formats import count, flat, score, seconds, without_folders
 from genre.report.markdown import Lines, track_counts
@@ -42,12 +41,12 @@ def write(folder: Location, text: str) -> None:
     (folder / FILE).write_text(text)
 
 
-def write_scored(folder: Location, board: Board, row: Row) -> None:
-    """Write the card of the model in `folder`, with the scores of its row where the board is of test tracks."""
-    saved = SavedEnsemble.read([folder], precision=0.0)
+def write_scored(model: SavedModel, board: Board, row: Row) -> None:
+    """Write the card of a saved model, with the scores of its row where the board is of test tracks."""
+    run = next(run for run in row.entry.runs if run.seed == model.card.facts["seed"])
+    correction = run.correction.without_thresholds() if run.correction else None
     scores = row if board.judged_on == "test" else None  # scores on tracks that took part in training mislead
-    card = saved.models[0].card
-    write(folder, markdown(card, board.corpus, scores, saved.calibration, board.versions, board.commit))
+    write(model.location, markdown(model.card, board.corpus, scores, correction, board.versions, board.commit))
 
 
 def markdown(
@@ -136,7 +135,7 @@ def _genres(card: ModelCard, row: Row) -> Lines:
 
 def _robustness(row: Row) -> Lines:
     """Return macro F1 by change of the audio, or nothing when it was not measured."""
-    unchanged = unchanged_f1(row)
+    unchanged = row.entry.robustness.get(UNCHANGED)
     if unchanged is None:
         return []
     lines = [[change, score(f1)] for change, f1 in row.entry.robustness.items() if change != UNCHANGED]

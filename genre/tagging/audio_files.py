@@ -13,8 +13,8 @@ import pyarrow as pa
 from genre import corpora
 from genre.corpora import MISSING
 from genre.errors import ConfigError
-from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, retry
 
 FILES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("modified", pa.float64())])
 STDIN = "-"  # as `inputs`

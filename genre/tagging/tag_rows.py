@@ -12,8 +12,8 @@ import pyarrow as pa
 from genre.audio import tags as written_tags
 from genre.corpora import MISSING, group_of
 from genre.errors import AudioError, Reason
-from genre.faults import STORAGE_SECONDS, retry
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS, retry
 from genre.tagging.audio_files import FILES, FileRow
 from genre.tagging.known_contents import KnownContents
 

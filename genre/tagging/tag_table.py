@@ -26,13 +26,12 @@ import pyarrow.compute as pc
 
 from genre.arrays import Bools
 from genre.corpora import MISSING
-from genre.errors import ArtifactError, StorageError
-from genre.faults import find_away, find_emptied_folder
+from genre.errors import ArtifactError
 from genre.features.columns import combined, last_rows, replaced
-from genre.features.ledger import is_same_file
+from genre.features.preparing.ledger import is_same_file
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
-from genre.storage import Location
+from genre.storage import Location, faults
 from genre.tagging import tag_owner
 from genre.tagging.albums import Albums, read_numbers
 from genre.tagging.audio_files import FILES, file_row
@@ -73,17 +72,9 @@ class TagTable:
         """
         tagged = self._index["path"].filter(pc.is_null(self._index["reason"]))
         missing = files["path"].filter(pc.equal(files["size"], MISSING))
-        if file := find_away(map(Location.of, tagged.filter(pc.is_in(tagged, combined(missing))).to_pylist())):
-            raise StorageError(
-                f"{file}, which was tagged earlier, is away, and {file.parent} is missing or empty; mount it and run "
-                "the same command again, or take the file out of the list"
-            )
-        gone = tagged.filter(_is_gone(tagged, files, inputs)).to_pylist() if inputs else []
-        if folder := find_emptied_folder(map(Location.of, gone)):
-            raise StorageError(
-                f"{folder} is empty or denied, and files below it were tagged earlier; mount its disk and run the same "
-                "command again, or delete the folder if its music is gone"
-            )
+        missing = tagged.filter(pc.is_in(tagged, combined(missing))).to_pylist()
+        unlisted = tagged.filter(_is_gone(tagged, files, inputs)).to_pylist() if inputs else []
+        faults.check_present(map(Location.of, missing), map(Location.of, unlisted), "files", "tagged")
 
     def known(self, files: pa.Table) -> KnownContents:
         """Return the contents that have a row and the size of one of `files`."""

@@ -21,12 +21,12 @@ import numpy.typing as npt
 from genre.arrays import Float32
 from genre.audio import members
 from genre.errors import AudioError, ConfigError, Reason
-from genre.faults import retry
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
 from genre.model.saved_model import Ensemble, SavedEnsemble
 from genre.settings import DEFAULT_PRECISION, DecodingSettings
 from genre.storage import Location
+from genre.storage.faults import retry
 
 if TYPE_CHECKING:
     from genre.model.checkpoint import LoadedModel
@@ -158,10 +158,6 @@ class Tagger:
         groups = np.split(probabilities, ends)
         points = [None] * len(tracks) if embeddings is None else np.split(embeddings, ends)
         return [self._tags(*each) for each in zip(paths, tracks, groups, points, strict=True)]
-
-    def probabilities(self, tracks: Sequence[Any]) -> Float32:
-        """Return the mean over the models for each clip of decoded tracks, not calibrated: (clips, classes)."""
-        return self._ensemble.predict(tracks)[0]
 
     def _tags(self, path: str, track: Any, by_clip: Float32, points: Float32 | None) -> Tags:
         mean = self.calibration(by_clip.mean(axis=0))

@@ -14,9 +14,10 @@ from genre import architectures, devices, memory
 from genre.arrays import Float32
 from genre.config import differences
 from genre.errors import ArtifactError, ConfigError
-from genre.features import SPLITS, Clips, Features, Manifest, splits, windows
+from genre.features import SPLITS, Clips, Features, Manifest, windows
 from genre.features.cache import ClipCache
-from genre.features.cache_folder import Report
+from genre.features.cache.cache_folder import Report
+from genre.features.splitting import splits
 from genre.features.statistics import LevelStatistics
 from genre.features.windows import Worker
 from genre.model import calibration, checkpoint, finetuning, provenance

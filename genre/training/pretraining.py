@@ -15,7 +15,7 @@ from genre.errors import ConfigError
 from genre.features import Features, pairs, windows
 from genre.features.cache import CachedClips
 from genre.features.columns import combined
-from genre.features.sampling import Music
+from genre.features.splitting.sampling import Music
 from genre.features.windows import Worker
 from genre.model import checkpoint, provenance
 from genre.model.card import ModelCard

@@ -8,8 +8,8 @@ from dataclasses import replace
 from genre import devices
 from genre.errors import ArtifactError, GenreError, StorageError, TrainingError
 from genre.features.cache import CachedClips, ClipCache
-from genre.features.cache_folder import Report
-from genre.features.sampling import Share
+from genre.features.cache.cache_folder import Report
+from genre.features.splitting.sampling import Share
 from genre.features.statistics import LevelStatistics
 from genre.features.windows import Worker
 from genre.training import workers

@@ -104,11 +104,6 @@ class Trainer:
             optimiser.class_weights(train, classes).to(self._device) if settings.class_weights else None
         )
 
-    @property
-    def evaluated(self) -> Classifier:
-        """The classifier that is validated and saved: the moving average where there is one."""
-        return self._updates.evaluated
-
     def run(self) -> Iterator[Epoch]:
         """Train from the end of `history`; yield each validated epoch.
 
@@ -134,7 +129,7 @@ class Trainer:
             passes = [self.train_epoch(number)]
             if number == last:
                 self._finish_batch_statistics()
-                self.best = copy.deepcopy(self.evaluated.state_dict())
+                self.best = copy.deepcopy(self._updates.evaluated.state_dict())
             yield self._recorded(number, passes, started, time.perf_counter() - started, (f1, last))
 
     def train_epoch(self, number: int) -> TrainingPass:
@@ -204,7 +199,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(f"the validation loss is {loss} after epoch {number}; lower train.learning_rate")
         if not self.history or (scores.f1, -loss) > self._best_score():
-            self.best = copy.deepcopy(self.evaluated.state_dict())
+            self.best = copy.deepcopy(self._updates.evaluated.state_dict())
             best = (scores.f1, number)
         else:
             best = (self.history[-1].best_f1, self.history[-1].best_epoch)
@@ -269,11 +264,12 @@ class Trainer:
     def _validate(self) -> tuple[float, Scores]:
         """Return loss and scores of the evaluated weights."""
         self._finish_batch_statistics()
-        return self._validator(self.evaluated)
+        return self._validator(self._updates.evaluated)
 
     def _finish_batch_statistics(self) -> None:
         """Make the running statistics of batch norm equal in all workers."""
-        averaged = [self.evaluated.network] if self.evaluated is not self.classifier else []
+        evaluated = self._updates.evaluated
+        averaged = [evaluated.network] if evaluated is not self.classifier else []
         workers.average_batch_statistics([self.classifier.network, *averaged], self.worker.world)
 
     def _epochs_done(self) -> int:

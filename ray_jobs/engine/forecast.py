@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre import registry
-from genre.features.ledger import Ledger, select_pending
-from genre.features.preparation import prepare_block
+from genre.features.preparing.ledger import Ledger, select_pending
+from genre.features.preparing.scan import check_present, scan
+from genre.features.preparing.tracks import prepare_block
 from genre.features.recipe import Recipe
-from genre.features.scan import check_present, scan
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import ClusterSettings, Config
 from genre.storage import Location
@@ -139,8 +139,8 @@ def _copied(scans: Location) -> Iterator[Location]:
     """Yield a temporary copy of the earlier scans, because a forecast must not write, and `prepare` may be running."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Location.of(folder)
-        for kept in (scans / child.base_name for child in scans.children()):
-            for file in kept.files(".parquet") if kept.is_folder() else ():  # not of a system file
+        for kept in scans.folders():
+            for file in kept.files(".parquet"):
                 with suppress(FileNotFoundError):  # a scan that ended meanwhile has joined it with others
                     (copy / kept.name / file.name).write_bytes(file.read_bytes())
         yield copy

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.util.metrics import Counter, Gauge
 
-from genre.features.preparation import prepare_block
+from genre.features.preparing.tracks import prepare_block
 from genre.features.recipe import Recipe
 from genre.storage import Location
 

@@ -16,8 +16,7 @@ import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
-from genre.errors import ConfigError, StorageError, TrainingError
-from genre.faults import describe
+from genre.errors import ConfigError, StorageError, TrainingError, one_line
 from genre.features.cache import CachedClips, ClipCache
 from genre.features.windows import Worker
 from genre.settings import Config
@@ -83,8 +82,7 @@ def complete(training: Training, config: Config) -> None:
     record = RunRecord.claim(training.run, training.deciding, config.train.resume)
     if record.is_complete(training.model):
         return
-    resumes = any(child.base_name.startswith("checkpoint_") for child in training.run.children())
-    after = ", resuming after the last epoch that ended" if resumes else ""
+    after = ", resuming after the last epoch that ended" if training.run.folders("checkpoint_") else ""
     cli.console().print(f"{training.job}: {training.introduction}{after}")
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
@@ -178,7 +176,7 @@ def _upload(run: Location, saved: ray.train.Checkpoint, name: str) -> ray.train.
         (target / "state.pt").write_bytes(content)
     except OSError as error:
         raise StorageError(
-            f"{target} cannot be written ({describe(error)}); run the same command again when the storage answers"
+            f"{target} cannot be written ({one_line(error)}); run the same command again when the storage answers"
         ) from None
     return ray.train.Checkpoint(target.path, target.filesystem)
 
@@ -192,7 +190,7 @@ def _unlisted_state(run: Location) -> Location | None:
     if checkpoints.holds_json():
         return None
     checkpoints.delete()
-    states = [run / info.base_name / "state.pt" for info in run.children() if info.base_name.startswith("checkpoint_")]
+    states = [folder / "state.pt" for folder in run.folders("checkpoint_")]
     return next((state for state in reversed(states) if trainer_state.is_complete(state)), None)
 
 

@@ -30,8 +30,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 
 from genre.corpora import is_audio
-from genre.errors import ConfigError
-from genre.faults import describe
+from genre.errors import ConfigError, one_line
 from genre.report.rendering import html_page
 from genre.reviewing.collection import Filter, State
 from genre.reviewing.review import GenreNameError, NewGenreError, Review, ReviewedRow
@@ -59,7 +58,7 @@ def serving(review: Review, port: int, title: str) -> Iterator[str]:
         listener.bind((HOST, port))
     except OSError as error:
         listener.close()
-        raise ConfigError(f"review.port={port}: cannot listen there ({describe(error)}); choose another") from None
+        raise ConfigError(f"review.port={port}: cannot listen there ({one_line(error)}); choose another") from None
     server = uvicorn.Server(
         uvicorn.Config(
             application(review, port, title),
@@ -240,7 +239,7 @@ def _explained() -> Iterator[None]:
     except GenreNameError as error:
         raise RefusedError(422, "bad_genre", str(error)) from None
     except OSError as error:
-        raise RefusedError(507, "not_saved", f"not saved: {describe(error)}") from None
+        raise RefusedError(507, "not_saved", f"not saved: {one_line(error)}") from None
 
 
 def _refuse(request: Request, refusal: RefusedError) -> Response:

@@ -13,8 +13,9 @@ import ray
 from genre.arrays import Float32
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, LabelledStatistics
-from genre.features import Features, folds, streaming
-from genre.features.folds import NOT_TEST, Fold
+from genre.features import Features, streaming
+from genre.features.splitting import folds
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.features.streaming import ChunkMeans, Extent, TrackMeans
 from ray_jobs.engine.capacity import Capacity
 

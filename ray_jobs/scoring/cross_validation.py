@@ -22,12 +22,12 @@ from genre import devices
 from genre.arrays import Float32
 from genre.audio.isolation import portable
 from genre.config import fingerprint
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
-from genre.features.folds import Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import Fold
 from genre.model import calibration
-from genre.model.card import ModelCard, read_card
 from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns
 from genre.settings import CacheSettings, TrainSettings
@@ -72,11 +72,11 @@ class FoldTraining:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The trainings of all saved models, one for each fold. A model is a pair of its card and its trainings."""
+    """The trainings of all saved models, one for each fold."""
 
     features: Features
     tracks: pa.Table  # with the column `fold`
-    models: dict[str, list[tuple[ModelCard, list[FoldTraining]]]]  # by name, one for each seed
+    models: dict[str, list[list[FoldTraining]]]  # by name, one list for each seed
 
     @classmethod
     def plan(
@@ -92,18 +92,18 @@ class CrossValidation:
         folds.check(tracks, fold_of_track, count, features.classes)
         all_folds = [Fold(number, count, seed) for number in range(1, count + 1)]
         models = {
-            runs.name: [_planned(runs.name, model, features, all_folds, folder) for model in runs.folders]
+            runs.name: [_planned(runs.name, model, features, all_folds, folder) for model in runs.models]
             for runs in saved
         }
         return cls(features, folds.table(tracks, fold_of_track), models)
 
     @property
     def trainings(self) -> list[FoldTraining]:
-        return [training for runs in self.models.values() for _, trainings in runs for training in trainings]
+        return [training for runs in self.models.values() for trainings in runs for training in trainings]
 
     def settings(self) -> list[TrainSettings]:
         """Return the settings of training of each saved model."""
-        return [trainings[0].repetition.experiment.train for runs in self.models.values() for _, trainings in runs]
+        return [trainings[0].repetition.experiment.train for runs in self.models.values() for trainings in runs]
 
     def missing(self) -> list[FoldTraining]:
         """Return the trainings without predictions, the longest first, so that no long one runs alone at the end."""
@@ -141,11 +141,9 @@ class CrossValidation:
                 cli.console().print(f"  {training.name}: {right} of {judged} right, {duration(seconds)}")
                 progress.step(1, training.name)
 
-    def predictions(self) -> dict[str, list[tuple[ModelCard, Float32]]]:
-        """Return by name the card of each saved model and the probabilities of all tracks, (tracks, classes)."""
-        return {
-            name: [(card, self._joined(trainings)) for card, trainings in runs] for name, runs in self.models.items()
-        }
+    def predictions(self) -> dict[str, list[Float32]]:
+        """Return by name, for each saved model, the probabilities of all tracks, (tracks, classes)."""
+        return {name: [self._joined(trainings) for trainings in runs] for name, runs in self.models.items()}
 
     def calibrate(self, saved: Sequence[SavedRuns]) -> list[str]:
         """Give the `saved` models these predictions to be calibrated by; return what was done, in sentences.
@@ -157,8 +155,8 @@ class CrossValidation:
         labels = self.features.labels(self.tracks).to_numpy()
         hashes, kept, names = set(calibration.hashed(ids)), [], []
         for runs in saved:
-            for folder, (card, trainings) in zip(runs.folders, self.models[runs.name], strict=True):
-                name = f"{runs.name}, seed {card.facts['seed']}"
+            for model, trainings in zip(runs.models, self.models[runs.name], strict=True):
+                name = f"{runs.name}, seed {model.card.facts['seed']}"
                 ratio = len(self.tracks) * (1 - 1 / count) / self._learned_from(trainings[0])
                 if not 1 / MOST_MORE <= ratio <= MOST_MORE:
                     kept.append(
@@ -167,11 +165,11 @@ class CrossValidation:
                         f"{1 / MOST_MORE:g} and {MOST_MORE:g}. Its calibration by its own held-out tracks stays."
                     )
                     continue
-                own = SavedModel.read(folder).validation
+                own = model.read_validation()
                 if own is None or not hashes.issuperset(own.tracks):
                     kept.append(f"{name}: not calibrated by these predictions, since its validation tracks are others.")
                     continue
-                calibration.save(folder, ids, labels, self._joined(trainings), count)
+                calibration.save(model.location, ids, labels, self._joined(trainings), count)
                 names.append(name)
         done = (
             f"Calibrated by these predictions, from which temperature and thresholds are computed: {'; '.join(names)}."
@@ -196,19 +194,16 @@ class CrossValidation:
 
 
 def _planned(
-    name: str, model: Location, features: Features, all_folds: Sequence[Fold], folder: Location
-) -> tuple[ModelCard, list[FoldTraining]]:
-    """Return the card of a saved model and its trainings."""
-    card, _ = read_card(model)
-    repetition = Repetition.of(card, model)
+    name: str, model: SavedModel, features: Features, all_folds: Sequence[Fold], folder: Location
+) -> list[FoldTraining]:
+    """Return the trainings of a saved model."""
+    repetition = Repetition.of(model.card, model.location)
     manifest = features.manifest
     deciding = repetition.deciding() | {"features": [manifest.fingerprint, manifest.contents]}
     deciding |= experiment.start_of(repetition.experiment.train, folder)
     folds_key = {key: value for key, value in asdict(all_folds[0]).items() if key != "number"}
     parent = folder / "fold_predictions" / f"{name}-{repetition.experiment.seed}-{fingerprint(deciding | folds_key)}"
-    return card, [
-        FoldTraining(name, repetition, fold, fold_predictions.file_of(parent, fold.number)) for fold in all_folds
-    ]
+    return [FoldTraining(name, repetition, fold, fold_predictions.file_of(parent, fold.number)) for fold in all_folds]
 
 
 @ray.remote

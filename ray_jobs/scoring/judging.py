@@ -88,7 +88,7 @@ def publish(board: Board, folder: Location, saved: list[SavedRuns]) -> None:
     table = report.write(board, folder)
     for runs in saved:
         row = next(row for row in table.rows if row.entry.name == runs.name)
-        for model in runs.folders:
+        for model in runs.models:
             model_card.write_scored(model, board, row)
     printing.show(report.text_table(table, printing.width(report.TEXT_WIDTH)))
     cli.console().print(f"report: {folder / 'leaderboard.html'}")

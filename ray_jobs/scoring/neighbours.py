@@ -14,30 +14,26 @@ from genre.arrays import Float32
 from genre.errors import ArtifactError, last_line
 from genre.features import Features
 from genre.model import provenance
-from genre.model.card import read_card
+from genre.model.saved_model import SavedModel
 from genre.report.entries import NearestTracks, SavedRuns
 from genre.report.facts import Setting
 from genre.retrieval.neighbours import MOST_TRACKS, TEMPERATURE, VOTERS, TrainingTracks
-from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.scoring.predictions import Stream
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """The model whose embeddings are compared."""
+    """The model whose embeddings are compared, and the name of its row."""
 
-    name: str  # of its row
-    folder: Location
-    seed: int
+    name: str
+    model: SavedModel
 
     @classmethod
     def best(cls, saved: Sequence[SavedRuns]) -> Embedder:
         """Return the best network by its mean score on the validation split, with its best seed."""
-        rows = [(runs.name, [(folder, read_card(folder)[0].facts) for folder in runs.folders]) for runs in saved]
-        name, models = max(rows, key=lambda row: float(np.mean([facts["valid_f1"] for _, facts in row[1]])))
-        folder, facts = max(models, key=lambda model: float(model[1]["valid_f1"]))
-        return cls(name, folder, facts["seed"])
+        row = max(saved, key=lambda runs: float(np.mean([model.card.facts["valid_f1"] for model in runs.models])))
+        return cls(row.name, row.best)
 
     def nearest(
         self, features: Features, judged: Float32, seed: int, device: str, capacity: Capacity
@@ -48,12 +44,13 @@ class Embedder:
         Of more than `MOST_TRACKS` a sample drawn by `seed` votes: complete groups, each genre in proportion.
         """
         try:
-            learned = provenance.learned_from(read_card(self.folder)[0], features)
+            learned = provenance.learned_from(self.model.card, features)
             total = len(learned.tracks("train"))
             if not total:
                 return None, ["Nearest neighbours were not looked up: there are no training tracks."]
             sampled = learned.sampled(min(1.0, MOST_TRACKS / total), seed)
-            stream = Stream(sampled, "train", [self.folder], [], device, capacity, embedded=self.folder)
+            folder = self.model.location
+            stream = Stream(sampled, "train", [folder], [], device, capacity, embedded=folder)
             tracks = sampled.tracks("train")
             vectors = stream.run("training tracks embedded").embeddings
             assert vectors is not None
@@ -63,12 +60,13 @@ class Embedder:
                 raise ArtifactError("embeddings are not all finite")
         except Exception as error:  # of any kind: a search that may have taken days gets its report
             return None, [f"Nearest neighbours were not looked up: {last_line(error).rstrip('.')}."]
+        model_seed = self.model.card.facts["seed"]
         settings: dict[str, Setting] = {
             "neighbours.voters": min(VOTERS, len(tracks)),
             "neighbours.temperature": TEMPERATURE,
-            "neighbours.seed": self.seed,
+            "neighbours.seed": model_seed,
             "neighbours.training_tracks": len(tracks),
         }
         if len(tracks) < total:
             settings["neighbours.sampled_from"] = total
-        return NearestTracks(self.name, self.seed, probabilities, neighbours, settings), []
+        return NearestTracks(self.name, model_seed, probabilities, neighbours, settings), []

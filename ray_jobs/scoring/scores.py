@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import ray
@@ -14,7 +15,6 @@ from genre.evaluation import inference, track_statistics
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.inference import InferenceCost
 from genre.features import Features, streaming
-from genre.model.card import ModelCard, read_card
 from genre.report import Judged
 from genre.report.entries import NearestTracks, SavedRuns
 from genre.storage import Location
@@ -41,7 +41,7 @@ class JudgedSplit:
 class Scored:
     """What was measured of saved models; the keys are the names of their rows."""
 
-    predictions: dict[str, list[tuple[ModelCard, Float32]]]  # one for each seed
+    predictions: dict[str, list[Float32]]  # one for each seed
     costs: dict[str, InferenceCost]
     baseline: tuple[Baseline, Float32] | None  # with its predictions
     nearest: NearestTracks | None  # the votes of the nearest training tracks
@@ -61,7 +61,7 @@ def score(
     candidates = [runs for runs in saved if not runs.default_of]  # before the others
     measures = [] if fitted is None else [track_statistics.of_clips]
     embedder = Embedder.best(candidates) if on.split == "test" else None
-    embedded = embedder.folder if embedder else None
+    embedded = embedder.model.location if embedder else None
     streamed = predictions.Stream(
         on.features, on.split, _folders(saved), measures, on.device, on.capacity, embedded
     ).run()
@@ -79,8 +79,7 @@ def score(
             baseline = each, each.predict(streamed.measures[0])
         f1: Scores = {}
         if measurement:
-            models = {runs.name: answers[runs.name] for runs in candidates}
-            f1, left_out, failed = _changed_scores(measurement, on, models, baseline, progress)
+            f1, left_out, failed = _changed_scores(measurement, on, candidates, answers, baseline, progress)
             notes, is_complete = notes + left_out, is_complete and not failed
         costs = measure_costs(saved, on.features, on.split, progress)
     return Scored(answers, costs, baseline, nearest, f1, notes, is_complete)
@@ -89,13 +88,14 @@ def score(
 def _changed_scores(
     measurement: Measurement,
     on: JudgedSplit,
-    models: dict[str, list[tuple[ModelCard, Float32]]],
+    candidates: Sequence[SavedRuns],
+    answers: dict[str, list[Float32]],
     baseline: tuple[Baseline, Float32] | None,
     progress: JobProgress,
 ) -> tuple[Scores, list[str], bool]:
-    """Return the results of `Measurement.finish` for the candidates, `models`, and the baseline."""
-    seeds = {name: [card.facts["seed"] for card, _ in runs] for name, runs in models.items()}
-    unchanged = [probabilities for runs in models.values() for _, probabilities in runs]
+    """Return the results of `Measurement.finish` for the candidates, by their `answers`, and the baseline."""
+    seeds = {runs.name: [model.card.facts["seed"] for model in runs.models] for runs in candidates}
+    unchanged = [probabilities for runs in candidates for probabilities in answers[runs.name]]
     if baseline:
         unchanged.append(baseline[1])
     truth = on.features.labels(on.features.tracks(on.split)).to_numpy()
@@ -103,20 +103,20 @@ def _changed_scores(
 
 
 def _folders(saved: Sequence[SavedRuns]) -> list[Location]:
-    return [folder for runs in saved for folder in runs.folders]
+    return [model.location for runs in saved for model in runs.models]
 
 
-def _by_name(saved: Sequence[SavedRuns], probabilities: list[Float32]) -> dict[str, list[tuple[ModelCard, Float32]]]:
-    """Return the card and the probabilities of each model by the name of its row; both arguments have one order."""
+def _by_name(saved: Sequence[SavedRuns], probabilities: list[Float32]) -> dict[str, list[Float32]]:
+    """Return the probabilities of each model by the name of its row; both arguments have one order."""
     remaining = iter(probabilities)
-    return {runs.name: [(read_card(folder)[0], next(remaining)) for folder in runs.folders] for runs in saved}
+    return {runs.name: list(islice(remaining, len(runs.models))) for runs in saved}
 
 
 def measure_costs(
     saved: Sequence[SavedRuns], features: Features, split: str, progress: JobProgress
 ) -> dict[str, InferenceCost]:
     """Return the cost of each row, that of the first of its models, measured on clips of `split`."""
-    task = _measure_costs.remote([runs.folders[0] for runs in saved], features, split)
+    task = _measure_costs.remote([runs.models[0].location for runs in saved], features, split)
     with features.unchanged():
         costs = list(_stream(task, progress))
     return {runs.name: cost for runs, cost in zip(saved, costs, strict=True)}

@@ -6,11 +6,11 @@ search for the report. Uses no clips or labels of the test split.
     plan         what is trained             budget       how long a plan takes, and which one fits into the time
     timing       cost of a step              decision     the plan that a search follows, stored for resumption
     space        settings that vary          samplers     chooses the settings of trials
-    slots        the numbered trials         trial_spec   the input of one trial
-    trial        trains one configuration    trial_folder the files of a trial
-    resources    CPUs and GPUs of a trial    distributed  several processes of one trial
-    runner       runs trials with Ray Tune   stopper      early stopping and the time limit
-    results      winners and failures        finals       the models of the winners
-    progress     progress on the terminal    tracking     MLflow
-    exits        why a process died          judged       whether it was judged before
+    slots        the numbered trials         trial_folder the input and the files of one trial
+    trial        trains one configuration    distributed  several processes of one trial
+    resources    CPUs and GPUs of a trial    stopper      early stopping and the time limit
+    runner       runs trials with Ray Tune   finals       the models of the winners
+    results      winners and failures        tracking     MLflow
+    progress     progress on the terminal    judged       whether it was judged before
+    exits        why a process died
 """

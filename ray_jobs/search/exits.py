@@ -17,10 +17,10 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from genre.errors import DeviceError, GenreError, StorageError, last_line
-from genre.faults import describe, is_fault
+from genre.errors import DeviceError, GenreError, StorageError, last_line, one_line
 from genre.settings import Config
 from genre.storage import Location
+from genre.storage.faults import is_fault
 
 # what a process lacks or loses on its machine, whatever it reads: memory, open files, another process
 _OF_THE_PROCESS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EPIPE)
@@ -83,7 +83,7 @@ def fault(output: Location, result: tune.Result) -> GenreError | None:
     if isinstance(error, OSError) and error.errno not in _OF_THE_PROCESS and is_fault(error, output / "tune"):
         name = PurePosixPath(result.path).name
         return StorageError(
-            f"trial {name} cannot reach its storage ({describe(error)}); run the same command again when it answers"
+            f"trial {name} cannot reach its storage ({one_line(error)}); run the same command again when it answers"
         )
     return None
 

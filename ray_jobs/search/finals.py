@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 import ray
 
-from genre import architectures, devices
+from genre import devices
 from genre.errors import TrainingError
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST, Fold
-from genre.model.card import CARD, read_card
+from genre.features.splitting.folds import NOT_TEST, Fold
+from genre.model.card import CARD
+from genre.model.saved_model import SavedModel
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
@@ -68,7 +69,7 @@ def train(trials: Runner, winners: Sequence[Winner], defaults: Sequence[Winner],
     if not all(slot.has_ended for slot in slots.values()):
         return Finals(interrupted=True)
     finals = _publish(trials.base, winners, slots)
-    named = {model_name(trials.base, winner): winner for winner in winners}
+    named = {winner.model_name(trials.base): winner for winner in winners}
     rows = {winner.architecture: name for name, winner in named.items()}  # the name may follow from settings that vary
     for default in defaults:
         row = rows[default.architecture]
@@ -86,7 +87,7 @@ def take_best_epochs(trials: Runner, winners: Sequence[Winner]) -> Finals:
     """Save the winners' best epochs so far in OUTPUT/models, without further training; with folds, of the first."""
     config, finals = trials.base, Finals(fold=trials.first_fold)
     for winner in winners:
-        parent = Location.of(config.output) / "models" / model_name(config, winner)
+        parent = Location.of(config.output) / "models" / winner.model_name(config)
         target = parent / f"seed-{config.seed}"
         finals.saved.append(best_epoch(trials, winner, target))
         _delete_others(parent, {target.name})
@@ -114,13 +115,13 @@ def best_epoch(trials: Runner, winner: Winner, target: Location) -> SavedRuns:
     """Save the best epoch of a winner, finished or not, as a model in `target`."""
     folder = winner.slot.folder
     if winner.slot.has_model:
-        if not _is_same(folder.model, target):  # which a cross-validation may have calibrated
-            _copy(folder.model, target)
+        saved = _published(folder.model, target)
     else:
         save = _save_best_epoch.options(num_cpus=trials.resources.cpus)
         planned = space.experiment(trials.base, winner.settings)
         ray.get(save.remote(planned, trials.cache, trials.first_fold, folder, target))
-    return SavedRuns(model_name(trials.base, winner), [target], winner.trials)
+        saved = SavedModel.read(target)
+    return SavedRuns(winner.model_name(trials.base), [saved], winner.trials)
 
 
 @ray.remote
@@ -133,14 +134,8 @@ def _save_best_epoch(
 
 
 def keep_best(saved: SavedRuns, target: Location) -> None:
-    """Copy the seed with the best validation score, of equal ones the first, to `target`, the architecture's model."""
-    _copy(max(saved.folders, key=lambda folder: float(read_card(folder)[0].facts["valid_f1"])), target)
-
-
-def model_name(config: Config, winner: Winner) -> str:
-    """Return the name of the winner's folder and row."""
-    planned = space.experiment(config, winner.settings)
-    return architectures.model_name(planned.architecture, planned.params)
+    """Copy the model of the best seed to `target`, the architecture's model."""
+    _copy(saved.best.location, target)
 
 
 def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
@@ -170,18 +165,26 @@ def _add_default(finals: Finals, default: Winner, name: str, slots: dict[tuple[s
     """Add the models of the configured settings of the network in row `name`, unless it or all of them failed."""
     if name not in {runs.name for runs in finals.saved}:
         return
-    folders = []
+    row = default_name(name)
+    models = [
+        SavedModel.read(model) for model in _models(default, slots, f"{row}: the training", finals.notes).values()
+    ]
+    if models:
+        finals.defaults.append(SavedRuns(row, models, default.trials, default_of=name))
+
+
+def _models(chosen: Winner, slots: dict[tuple[str, int], Slot], what: str, notes: list[str]) -> dict[int, Location]:
+    """Return by seed the models of the trainings that succeeded; print and note that `what` of the others failed."""
+    models = {}
     for (trial, seed), slot in slots.items():
-        if trial == default.slot.log_name and slot.record is not None:
-            if slot.record.failure:
-                finals.notes.append(
-                    f"{default_name(name)}: the training of seed-{seed} failed and is left out: {slot.record.failure}"
-                )
-                cli.console().print(f"  {finals.notes[-1]}")
-            else:
-                folders.append(slot.folder.model)
-    if folders:
-        finals.defaults.append(SavedRuns(default_name(name), folders, default.trials, default_of=name))
+        if trial != chosen.slot.log_name or slot.record is None:
+            continue
+        if slot.record.failure:
+            notes.append(f"{what} of seed-{seed} failed and is left out: {slot.record.failure}")
+            cli.console().print(f"  {notes[-1]}")
+        else:
+            models[seed] = slot.folder.model
+    return models
 
 
 def _learned_from(trials: Runner, winner: Winner, name: str) -> str:
@@ -218,28 +221,25 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
     notes: list[str] = []
     rows: list[tuple[Location, SavedRuns]] = []
     for winner in winners:
-        parent, folders = Location.of(config.output) / "models" / model_name(config, winner), []
-        for (trial, seed), slot in slots.items():
-            if trial != winner.slot.log_name or slot.record is None:
-                continue
-            if slot.record.failure:
-                notes.append(
-                    f"{parent.name}: the final training of seed-{seed} failed and is left out: {slot.record.failure}"
-                )
-                cli.console().print(f"  {notes[-1]}")
-                continue
-            folders.append(parent / f"seed-{seed}")
-            if not _is_same(slot.folder.model, folders[-1]):
-                _copy(slot.folder.model, folders[-1])
-        rows.append((parent, SavedRuns(parent.name, folders, winner.trials)))
-    if not any(runs.folders for _, runs in rows):
+        parent = Location.of(config.output) / "models" / winner.model_name(config)
+        trained = _models(winner, slots, f"{parent.name}: the final training", notes)
+        models = [_published(model, parent / f"seed-{seed}") for seed, model in trained.items()]
+        rows.append((parent, SavedRuns(parent.name, models, winner.trials)))
+    if not any(runs.models for _, runs in rows):
         raise TrainingError(f"all final trainings failed; {notes[0]}")
     for parent, runs in rows:
-        if runs.folders:
-            _delete_others(parent, {folder.name for folder in runs.folders})
+        if runs.models:
+            _delete_others(parent, {model.location.name for model in runs.models})
         else:
             parent.delete()
-    return Finals([runs for _, runs in rows if runs.folders], notes=notes)
+    return Finals([runs for _, runs in rows if runs.models], notes=notes)
+
+
+def _published(model: Location, target: Location) -> SavedModel:
+    """Return the saved model in `target`, after copying it unless it is there, maybe calibrated by other tracks."""
+    if not _is_same(model, target):
+        _copy(model, target)
+    return SavedModel.read(target)
 
 
 def _delete_others(parent: Location, kept: set[str]) -> None:

@@ -14,7 +14,7 @@ from genre.config import fingerprint
 from genre.errors import ArtifactError
 from genre.features import Features
 from genre.model import calibration
-from genre.model.card import read_card
+from genre.model.saved_model import SavedModel
 from genre.report import Board, Search, entries, read_board
 from genre.settings import Config
 from genre.storage import Location
@@ -35,7 +35,7 @@ def key_of(config: Config, features: Features, search: Search, trained: Finals, 
         "trials": [asdict(replace(trial, seconds=None)) for trial in search.trials],
         "budget": search.budget,
         "failures": dict(failures),
-        "models": [[runs.name, runs.default_of, *map(_contents, runs.folders)] for runs in models],
+        "models": [[runs.name, runs.default_of, *map(_contents, runs.models)] for runs in models],
         "notes": trained.notes,
         "fold": str(trained.fold),
         "robustness": [config.tune.robustness, config.tune.robustness_tracks],
@@ -69,8 +69,8 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _contents(model: Location) -> list[str]:
+def _contents(model: SavedModel) -> list[str]:
     """Return the hashes of the weights of a saved model, and of what it is calibrated by."""
-    validation = model / calibration.FILE
+    validation = model.location / calibration.FILE
     digest = hashlib.sha256(validation.read_bytes()).hexdigest() if validation.exists() else ""
-    return [read_card(model)[1], digest]
+    return [model.weights, digest]

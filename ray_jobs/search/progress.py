@@ -19,8 +19,7 @@ from ray_jobs.engine import cli
 from ray_jobs.engine.progress import LOG_SECONDS
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.stopper import METRIC
-from ray_jobs.search.trial_folder import Record, TrialFolder, wall_seconds
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import Record, TrialFolder, TrialSpec, wall_seconds
 
 _STATES = ("waiting", "running", "finished", "out of patience", "stopped", "failed")  # columns of the table
 _STATES_IN_LINE = ("finished", "out of patience", "stopped", "failed", "running", "waiting")

@@ -6,8 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genre import architectures
 from genre.report import Search, Status, Trial
+from genre.settings import Config, TuneSettings
+from genre.wording import plural
 from ray_jobs.search import space
+from ray_jobs.search.plan import Plan
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.trial_folder import Ended, Record, wall_seconds
 
@@ -36,6 +40,11 @@ class Winner:
     def architecture(self) -> str:
         return self.slot.architecture
 
+    def model_name(self, config: Config) -> str:
+        """Return the name of the folder and of the row of its models."""
+        planned = space.experiment(config, self.settings)
+        return architectures.model_name(planned.architecture, planned.params)
+
     @property
     def training_seconds(self) -> float:
         """Expected seconds of a complete training with these settings."""
@@ -54,6 +63,33 @@ class Winner:
         if record is None or record.ended == "finished":
             return 0.0
         return self.training_seconds * (1 - record.epochs / self.slot.epochs)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best trial of each architecture that has one, those of the configured settings, and facts for the report."""
+
+    winners: list[Winner]
+    defaults: list[Winner]  # the trials of the configured settings, of which other settings won
+    facts: Search
+    interrupted: bool
+
+    @property
+    def without_default(self) -> list[str]:
+        """Architectures whose trial of the configured settings failed."""
+        known = {default.architecture for default in self.defaults}
+        return [best.architecture for best in self.winners if best.slot.number and best.architecture not in known]
+
+
+def of_trials(slots: Sequence[Slot], plan: Plan, config: Config, concurrent: int) -> SearchResult:
+    """Return the result of the trials of `plan`, of which `concurrent` ran at a time."""
+    winners = [best for name in plan.epochs if (best := winner(name, slots)) is not None]
+    chosen = [best.slot for best in winners]
+    configured = [default(best.architecture, slots) for best in winners]
+    defaults = [trial for trial in configured if trial is not None and trial.slot not in chosen]
+    named = {best.model_name(config): best for best in winners}
+    facts = for_report(slots, named, concurrent, _budget(plan, config.tune))
+    return SearchResult(winners, defaults, facts, interrupted=not all(slot.has_ended for slot in slots))
 
 
 def winner(architecture: str, slots: Sequence[Slot]) -> Winner | None:
@@ -105,6 +141,16 @@ def missing(search: Search, saved: Collection[str]) -> dict[str, str]:
         for name, errors in reasons.items()
         if name not in saved
     }
+
+
+def _budget(plan: Plan, settings: TuneSettings) -> str:
+    """Return in words what each architecture is given."""
+    epochs = sorted(set(plan.epochs.values()))
+    most = f"{epochs[0]} to {epochs[-1]} epochs" if len(epochs) > 1 else f"at most {plural(epochs[0], 'epoch')}"
+    seen = f" on {settings.sample:.0%} of the tracks" if settings.sample < 1 else ""
+    seen += f" over {settings.folds} folds of the tracks that are not test" if settings.folds else ""
+    total = f", {settings.minutes:g} minutes in all" if settings.minutes else ""
+    return f"{plural(plan.trials, 'trial')} of {most} an architecture{seen}{total}"
 
 
 def _trial(slot: Slot, record: Record, is_chosen: bool, row: str) -> Trial:

@@ -10,19 +10,19 @@ import ray
 from ray import tune
 
 from genre.errors import GenreError, TrainingError
-from genre.features import folds
 from genre.features.cache import ClipCache
-from genre.features.folds import Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import Fold
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, reporter
-from ray_jobs.search import exits, tracking, trial_spec
+from ray_jobs.search import exits, tracking, trial_folder
 from ray_jobs.search.progress import SearchProgress
 from ray_jobs.search.resources import TrialResources
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.stopper import METRIC
 from ray_jobs.search.trial import cache_of, train_trial
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import TrialSpec
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,4 @@ def _cache_clips(cache: ClipCache, mailbox: Any) -> str:
 
 def listed(specs: Sequence[TrialSpec]) -> dict[str, Any]:
     """Return the sampling for `Runner.run` of exactly these trials, in this order."""
-    return {"param_space": {trial_spec.KEY: tune.grid_search([asdict(spec) for spec in specs])}}
+    return {"param_space": {trial_folder.KEY: tune.grid_search([asdict(spec) for spec in specs])}}

@@ -17,8 +17,7 @@ from genre.storage import Location
 from genre.training.experiment import EXECUTION_SETTINGS, Experiment, start_of
 from ray_jobs.search import space
 from ray_jobs.search.plan import Plan
-from ray_jobs.search.trial_folder import Record, TrialFolder
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import Record, TrialFolder, TrialSpec
 
 
 @dataclass(frozen=True)

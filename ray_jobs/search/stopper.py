@@ -13,8 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from genre.settings import TuneSettings
 from genre.storage import Location
 from ray_jobs.search.plan import Plan
-from ray_jobs.search.trial_folder import TrialFolder
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import TrialFolder, TrialSpec
 
 METRIC = "best_f1"  # on the validation tracks so far; after the first fold, the mean over the folds that finished
 

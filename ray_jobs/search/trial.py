@@ -18,10 +18,11 @@ import torch
 from ray import tune
 
 from genre.errors import GenreError, TrainingError
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.columns import combined
-from genre.features.folds import NOT_TEST, Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.features.windows import Worker
 from genre.model import calibration
 from genre.model.card import ModelCard
@@ -32,8 +33,7 @@ from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Epoch, Trainer
 from ray_jobs.search import distributed, exits, space
 from ray_jobs.search.resources import TrialResources
-from ray_jobs.search.trial_folder import FoldResult, Record, TrialFolder
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import FoldResult, Record, TrialFolder, TrialSpec
 
 
 class DivergenceError(Exception):

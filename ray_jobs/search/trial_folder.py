@@ -1,4 +1,4 @@
-"""The folder of a trial: everything that a later run of the same search needs, in files that contain no code.
+"""The input of a trial, and its folder: what a later run of the same search needs, in files that contain no code.
 
     trial.json       the trial's settings, its score after each epoch, and how it ended
     state.pt         the trainer's state after the last epoch, deleted when the trial has finished
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,6 +23,35 @@ from genre.training.trainer import Epoch, State
 # finished: has a model, after all epochs or when train.patience ended it; stopped: by early stopping or the time limit
 # failed: its loss was not finite, so it is not repeated; crashed: it raised or its process died, so it is repeated
 Ended = Literal["finished", "stopped", "failed", "crashed"]
+KEY = "run"  # of the specification in the `config` of a Tune trial
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """The input of a trial: its settings by dotted key, the address of its folder, and its name in Tune's logs.
+
+    Tune takes it as a plain dictionary, which its logs and MLflow show.
+
+    `repeats` is the folder of the trial that a final training repeats on all tracks that are not test, with tune.folds.
+    """
+
+    settings: dict[str, Any]
+    folder: str
+    name: str
+    repeats: str = ""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> TrialSpec:
+        """Return the specification in the `config` of a Tune trial."""
+        return cls(**config[KEY])
+
+    @property
+    def architecture(self) -> str:
+        return str(self.settings["architecture"])
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the `config` of the Tune trial."""
+        return {KEY: asdict(self)}
 
 
 @dataclass(frozen=True)

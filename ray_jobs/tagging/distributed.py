@@ -50,7 +50,7 @@ class TagWork:
     ) -> TagWork:
         """Divide `pending` into blocks for `workers` processes."""
         size = block_size(len(pending), config.tag.batch_files, workers)
-        objects = [ray.put(ensemble.for_workers()), ray.put(pending), ray.put(known)]
+        objects = [ray.put(ensemble), ray.put(pending), ray.put(known)]
         return cls(objects, config.decoding, len(pending), size)
 
     @property

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import lease
 from genre.audio import tags
 from genre.errors import ArtifactError, ConfigError
-from genre.features import Features, corrections, manifest
+from genre.features import Features, manifest
 from genre.features.columns import combined
+from genre.features.preparing import corrections
 from genre.model.calibration import UNKNOWN
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import TagSettings
-from genre.storage import Location
+from genre.storage import Location, lease
 from genre.tagging import tag_table, written_table
 from genre.tagging.file_tags import Action
 from genre.tagging.tag_table import TagTable

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from genre.arrays import Float32
-from genre.errors import ArtifactError, AudioError, ConfigError, GenreError
-from genre.faults import describe
+from genre.errors import ArtifactError, AudioError, ConfigError, GenreError, one_line
 from genre.model.card import weights_of
 from genre.retrieval.embedding_table import EmbeddingTable, vectors_of
 from genre.settings import Config
@@ -42,7 +41,7 @@ def embed(config: Config, table: EmbeddingTable, address: str, key: str) -> Quer
     try:
         content = song.sha256()
     except OSError as error:
-        raise GenreError(f"{song}: cannot be read ({describe(error)})") from None
+        raise GenreError(f"{song}: cannot be read ({one_line(error)})") from None
     row = table.row_of(str(song), content)
     if row is not None:
         known = table.take(np.array([row]))

@@ -20,7 +20,7 @@ from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging.file_tags import Action
-from genre.wording import plural
+from genre.wording import clock, plural
 from ray_jobs.engine import cli
 
 _BAR_WIDTH = 40
@@ -86,11 +86,6 @@ def _actions(table: pa.Table) -> str:
 def _counts(column: pa.ChunkedArray) -> Counter[str]:
     """Return how often each value occurs, without nulls."""
     return Counter({each["values"]: each["counts"] for each in pc.value_counts(column.drop_null()).to_pylist()})
-
-
-def clock(seconds: float) -> str:
-    """Return minutes and seconds: 125.0 as 2:05."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _say(text: str) -> None:

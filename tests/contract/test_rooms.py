@@ -16,6 +16,7 @@ from ray_jobs.engine import jobs
 # from the lowest to the highest; a room may import lower ones only, and not those of its own line
 FLOORS = [
     ["ground"],  # the modules directly in genre/
+    ["storage"],
     ["audio"],
     ["corpora", "fetching"],
     ["features"],

@@ -16,9 +16,10 @@ from running import job
 
 from genre import architectures
 from genre.config import load
-from genre.features import Features, preparation
+from genre.features import Features
+from genre.features.preparing import tracks
+from genre.features.preparing.scan import scan
 from genre.features.recipe import Recipe
-from genre.features.scan import scan
 from genre.report import read_board
 from genre.storage import Location
 
@@ -43,7 +44,7 @@ def test_every_track_is_a_feature_or_a_reject(home: Path) -> None:
 
 def test_ray_and_a_plain_loop_make_the_same_features(home: Path, tmp_path: Path) -> None:
     config = load(str(home / "run.yaml"))
-    preparation.prepare_block(scan(config.corpus), Recipe.of(config), Location.of(tmp_path))
+    tracks.prepare_block(scan(config.corpus), Recipe.of(config), Location.of(tmp_path))
     (plain_file,) = (tmp_path / "clips").iterdir()
     plain = pq.read_table(plain_file).sort_by([("track_id", "ascending"), ("clip", "ascending")])
     parallel = pq.read_table(home / "out/features/clips").sort_by([("track_id", "ascending"), ("clip", "ascending")])

@@ -18,10 +18,10 @@ from genre import config, report
 from genre.errors import ConfigError
 from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.folds import Fold
+from genre.features.splitting.folds import Fold
 from genre.model import calibration
 from genre.model.card import read_card, write_card
-from genre.model.saved_model import SavedEnsemble
+from genre.model.saved_model import SavedEnsemble, SavedModel
 from genre.report.entries import SavedRuns
 from genre.settings import DEFAULT_PRECISION, CacheSettings, Config
 from genre.storage import Location
@@ -110,7 +110,7 @@ def test_folds_are_trained_again_when_other_weights_are_at_the_address_they_star
     files = []
     for number in (0, 0, 1):
         write_card(body, card, f"{number:064d}")
-        planned = CrossValidation.plan(features, [SavedRuns("cnn", [model])], 2, 0, folder)
+        planned = CrossValidation.plan(features, [SavedRuns("cnn", [SavedModel.read(model)])], 2, 0, folder)
         files.append({str(training.file) for training in planned.trainings})
     assert files[0] == files[1]
     assert not files[0] & files[2]
@@ -136,7 +136,7 @@ def test_the_saved_model_is_calibrated_by_the_predictions_of_the_folds(output: L
     saved = SavedEnsemble.read([output / "models" / "cnn"], DEFAULT_PRECISION)
     assert saved.calibration == run.correction
     assert saved.calibration.source == "35 tracks of a 2-fold cross-validation"
-    held_out = saved.models[0].validation
+    held_out = saved.models[0].read_validation()
     assert held_out is not None
     np.testing.assert_allclose(held_out.probabilities, run.probabilities, atol=1e-5)
     assert held_out.labels.tolist() == board.truth.tolist()
@@ -145,13 +145,13 @@ def test_the_saved_model_is_calibrated_by_the_predictions_of_the_folds(output: L
 
 def test_a_model_keeps_its_own_calibration_where_folds_are_no_measure_of_it(output: Location) -> None:
     features = Features.open(output / "features")
-    saved = [SavedRuns("cnn", [output / "models" / "cnn"])]
+    saved = [SavedRuns("cnn", [SavedModel.read(output / "models" / "cnn")])]
     before = (output / "models" / "cnn" / "validation.parquet").read_bytes()
     many = CrossValidation.plan(features, saved, 5, 0, output / "cross_validation")
     assert "learned from 1.56 times as many tracks" in many.calibrate(saved)[0]
     few = CrossValidation.plan(features, saved, 2, 0, output / "cross_validation")
     missing = ("unknown", *features.labelled()["track_id"].to_pylist()[1:])
     labels = features.labels(features.labelled()).to_numpy()
-    calibration.save(saved[0].folders[0], missing, labels, np.full((35, 3), 1 / 3, np.float32))
+    calibration.save(saved[0].models[0].location, missing, labels, np.full((35, 3), 1 / 3, np.float32))
     assert "its validation tracks are others" in few.calibrate(saved)[0]
     (output / "models" / "cnn" / "validation.parquet").write_bytes(before)

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from saving import save_model, song
 
-from genre import lease
 from genre.model import checkpoint
-from genre.storage import Location
+from genre.storage import Location, lease
 from ray_jobs.engine import cli
 
 ROOM = ("cluster.cpus=2", "cluster.object_store_mb=200")

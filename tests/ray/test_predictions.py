@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from genre.features import Features
 from genre.features.manifest import SCHEMA_VERSION
 from genre.model import checkpoint
 from genre.model.card import read_card
-from genre.model.saved_model import WEIGHTS
+from genre.model.saved_model import WEIGHTS, SavedModel
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.scoring.neighbours import Embedder
@@ -135,7 +136,8 @@ def test_the_nearest_training_track_of_a_copy_is_the_original_and_a_failure_is_a
     cluster: None, models: list[Location], write: Callable[..., Features], tmp_path: Path
 ) -> None:
     features = write(tmp_path / "f", scattered())
-    embedder, capacity = Embedder("cnn", models[0], seed=0), Capacity(cpus=2, gpus=0)
+    model, capacity = SavedModel.read(models[0]), Capacity(cpus=2, gpus=0)
+    embedder = Embedder("cnn", replace(model, card=replace(model.card, facts={"seed": 0})))
     training = embed_in_memory(features, "train", models[0])
     nearest, notes = embedder.nearest(features, training, 0, "auto", capacity)
     assert nearest is not None

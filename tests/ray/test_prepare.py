@@ -25,10 +25,10 @@ from music import InTurn, clip_rows, config_of, tables, write_music, write_song
 
 from genre.errors import ArtifactError, ConfigError, GenreError, Reason
 from genre.features import Features
-from genre.features.finishing import finish
-from genre.features.ledger import Ledger
+from genre.features.preparing.finishing import finish
+from genre.features.preparing.ledger import Ledger
+from genre.features.preparing.scan import scan
 from genre.features.recipe import Recipe
-from genre.features.scan import scan
 from genre.reviewing.corrections import Corrections
 from genre.settings import ClusterSettings, Config, CorpusSettings
 from genre.storage import Location

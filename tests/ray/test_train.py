@@ -140,7 +140,8 @@ def test_a_network_that_tune_chose_is_replaced_with_a_message(base: Path, tmp_pa
     assert message in job("train", base, *settings, "train.epochs=2").stderr
     assert sorted(path.name for path in chosen.iterdir()) == sorted([*files, "seed-0"])
     assert message not in job("train", base, *settings, "train.epochs=2").stderr
-    assert [runs.folders for runs in evaluate._all_models(Location.of(tmp_path / "models"))] == [[Location.of(chosen)]]
+    (runs,) = evaluate._all_models(Location.of(tmp_path / "models"))
+    assert [model.location for model in runs.models] == [Location.of(chosen)]
 
 
 def test_an_output_relative_to_the_working_folder(base: Path, tmp_path: Path) -> None:

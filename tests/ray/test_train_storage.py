@@ -28,7 +28,7 @@ OUTPUT = "s3://bucket/run"
 
 def states(bucket: Location) -> list[Location]:
     runs = bucket / "runs" / "cnn"
-    return [runs / info.base_name / "state.pt" for info in runs.children() if info.base_name.startswith("checkpoint_2")]
+    return [folder / "state.pt" for folder in runs.folders("checkpoint_2")]
 
 
 def test_a_failed_upload_of_a_checkpoint_ends_the_job_and_the_next_one_resumes(

@@ -22,9 +22,10 @@ from genre.config import validate
 from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, LabelledStatistics
-from genre.features import Features, folds
+from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.folds import NOT_TEST, Fold
+from genre.features.splitting import folds
+from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.model import calibration
 from genre.model.card import read_card
 from genre.model.saved_model import SavedEnsemble
@@ -137,7 +138,7 @@ def test_they_are_calibrated_by_the_predictions_of_the_folds(output: Location) -
     ids = [row["track_id"] for row in tracks.to_pylist() if row["split"] in NOT_TEST]
     folder = best_trial(output)
     saved = SavedEnsemble.read([output / "models" / "cnn"], 0.8)
-    held_out = saved.models[0].validation
+    held_out = saved.models[0].read_validation()
     assert held_out is not None
     assert held_out.tracks == calibration.hashed(ids)
     files = [folder.predictions(number) for number in range(1, COUNT + 1)]

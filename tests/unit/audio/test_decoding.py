@@ -15,7 +15,7 @@ from library import encoded_by_pyav
 from genre.audio import containers, recordings
 from genre.audio.isolation import IsolatedFunction
 from genre.errors import AudioError, Reason
-from genre.features.preparation import PreparedTrack, TrackPreparer
+from genre.features.preparing.tracks import PreparedTrack, TrackPreparer
 from genre.features.recipe import Recipe
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings
 

@@ -17,7 +17,8 @@ from scanning import refused, scan, settings, touch
 
 from genre import corpora
 from genre.corpora import gtzan
-from genre.features import SPLITS, splits
+from genre.features import SPLITS
+from genre.features.splitting import splits
 
 FILTERED = {  # train, valid, test
     "blues": (46, 23, 31), "classical": (48, 20, 31), "country": (45, 23, 30), "disco": (42, 22, 29),

@@ -20,7 +20,7 @@ from genre.audio.tags import FileTags
 from genre.corpora import SPLITS, UNLABELLED, Track, group_of
 from genre.corpora._genre_names import GenreNames, fold
 from genre.features import Features
-from genre.features.splits import require_trainable
+from genre.features.splitting.splits import require_trainable
 from genre.storage import Location
 from genre.tagging import file_tags
 from ray_jobs import prepare

@@ -15,9 +15,9 @@ from scanning import ids, scan
 from genre import corpora
 from genre.corpora._shards import find_shards
 from genre.errors import ConfigError, StorageError
-from genre.faults import STORAGE_SECONDS
 from genre.settings import CorpusSettings
 from genre.storage import Location
+from genre.storage.faults import STORAGE_SECONDS
 
 FOLDERS = 550
 

@@ -16,7 +16,7 @@ from making import SMALL_MODELS, load, statistics
 
 from genre import architectures
 from genre.evaluation.label_issues import find_label_issues
-from genre.features.folds import Fold
+from genre.features.splitting.folds import Fold
 from genre.training.experiment import Data, Experiment
 from genre.training.repetition import Repetition
 

@@ -16,7 +16,7 @@ from genre.errors import AudioError, Reason
 from genre.evaluation import changes, metrics, robustness
 from genre.evaluation.robustness import ChangedTrackPreparer
 from genre.features import Clips
-from genre.features.preparation import TrackPreparer
+from genre.features.preparing.tracks import TrackPreparer
 from genre.features.recipe import Recipe
 from genre.report import Entry, SeedRun, entries
 from genre.settings import AudioSettings, DecodingSettings, SpectrogramSettings

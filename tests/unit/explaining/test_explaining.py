@@ -17,7 +17,7 @@ from saving import CLASSES, save_model, song
 from genre import Tagger, explaining
 from genre.audio.excerpt import excerpt
 from genre.errors import AudioError, ConfigError
-from genre.features.preparation import PreparedTrack
+from genre.features.preparing.tracks import PreparedTrack
 from ray_jobs.engine import cli
 
 

@@ -24,8 +24,8 @@ from genre.config import load as load_config
 from genre.errors import ArtifactError, ConfigError, StorageError
 from genre.features import SPLITS, Features, Shape, decode
 from genre.features.cache import ClipCache
-from genre.features.folds import Fold
 from genre.features.manifest import SCHEMA_VERSION
+from genre.features.splitting.folds import Fold
 from genre.settings import CacheSettings
 from genre.storage import Location
 from genre.training import experiment

@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from mirrors import PIECE, Mirror, checksum_of, tar_of, zip_of
 from scanning import ids, scan
 
-from genre import lease
+from genre.storage import lease
 from ray_jobs.engine import command
 
 GENRES = ("blues", "rock")

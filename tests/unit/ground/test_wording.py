@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genre.wording import duration, listed, plural
+from genre.wording import clock, duration, listed, plural
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,7 @@ def test_a_list_that_is_cut_says_how_many_are_left_out() -> None:
     assert [listed("abcd", most) for most in (2, 3)] == ["a, b and 2 more", "a, b, c and 1 more"]
     assert listed("abcd", 4) == listed("abcd") == "a, b, c, d"
     assert listed(iter("abc"), 2) == "a, b and 1 more"
+
+
+def test_a_time_in_a_song_has_minutes_and_seconds() -> None:
+    assert [clock(seconds) for seconds in (0.9, 65, 3725.5)] == ["0:00", "1:05", "62:05"]

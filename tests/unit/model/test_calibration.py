@@ -26,7 +26,7 @@ from genre.training import experiment
 
 
 def saved_predictions(folder: Path) -> ValidationPredictions:
-    predictions = SavedModel.read(Location.of(folder)).validation
+    predictions = SavedModel.read(Location.of(folder)).read_validation()
     assert predictions is not None
     return predictions
 
@@ -107,6 +107,14 @@ def test_without_validation_answers_nothing_changes(rng: np.random.Generator) ->
     untouched = calibration.fit([None], 0.8)
     assert untouched(probabilities) is probabilities
     assert np.array_equal(untouched.reported(probabilities), probabilities.argmax(axis=1))
+
+
+def test_without_thresholds_a_calibration_is_that_for_precision_0(rng: np.random.Generator) -> None:
+    probabilities, labels = drawn(rng, tracks=400)
+    predictions = ValidationPredictions([str(track) for track in range(400)], labels, probabilities, folds=5)
+    for known in (predictions, None):
+        assert calibration.fit([known], 0.5).without_thresholds() == calibration.fit([known], 0.0)
+    assert calibration.fit([predictions], 0.5).thresholds
 
 
 def test_several_models_are_calibrated_on_their_common_validation_tracks(rng: np.random.Generator) -> None:

@@ -15,6 +15,7 @@ from saving import save_model
 
 from genre.features import Features, Manifest, Shape
 from genre.model.card import read_card, write_card
+from genre.model.saved_model import SavedModel
 from genre.report import entries
 from genre.report.entries import SavedRuns
 from genre.storage import Location
@@ -72,7 +73,7 @@ def test_the_majority_is_that_of_the_tracks_which_the_networks_learned_from(
     model = Location.of(save_model(tmp_path / "model"))
     card, weights = read_card(model)
     write_card(model, dataclasses.replace(card, facts=facts), weights)
-    row = entries.majority(features, "test", [SavedRuns("cnn", [model])])
+    row = entries.majority(features, "test", [SavedRuns("cnn", [SavedModel.read(model)])])
     assert len(row.runs[0].probabilities) == len(features.tracks("test"))
     np.testing.assert_allclose(row.runs[0].probabilities[0] * sum(counts), counts, atol=1e-3)
 
@@ -84,7 +85,7 @@ def test_the_majority_knows_no_track_that_is_judged(tmp_path: Path, held_out: di
     model = Location.of(save_model(tmp_path / "model"))
     card, weights = read_card(model)
     write_card(model, dataclasses.replace(card, facts={"trained_on": ["train", "valid"]} | held_out), weights)
-    row = entries.majority(features, "valid", [SavedRuns("cnn", [model])])
+    row = entries.majority(features, "valid", [SavedRuns("cnn", [SavedModel.read(model)])])
     genres = features.tracks("train")["genre"].to_pylist()
     counts = [genres.count(genre) for genre in features.classes]
     np.testing.assert_allclose(row.runs[0].probabilities[0] * len(genres), counts, atol=1e-3)

@@ -13,6 +13,7 @@ from genre.config import load
 from genre.errors import ConfigError
 from genre.features import Features
 from genre.model.card import read_card, write_card
+from genre.model.saved_model import SavedModel
 from genre.storage import Location
 from ray_jobs import evaluate
 
@@ -20,7 +21,7 @@ from ray_jobs import evaluate
 def check(model: Location, features: Features, *settings: str) -> None:
     """Check the model as `evaluate.split=valid` does."""
     config = load(overrides=["evaluate.split=valid", *settings])
-    evaluate._check_unseen(config, read_card(model)[0], model, features)
+    evaluate._check_unseen(config, SavedModel.read(model), features)
 
 
 @pytest.mark.parametrize("is_calibrated", [True, False])

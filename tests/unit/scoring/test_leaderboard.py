@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from boards import board, network
 
-from genre import lease, report
-from genre.storage import Location
+from genre import report
+from genre.storage import Location, lease
 from ray_jobs.engine import cli
 
 

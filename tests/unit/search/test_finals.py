@@ -11,6 +11,7 @@ from genre.config import load
 from genre.errors import TrainingError
 from genre.features import Features, Manifest, Shape
 from genre.features.cache import ClipCache
+from genre.model.card import ModelCard, weights_of, write_card
 from genre.settings import CacheSettings
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
@@ -28,6 +29,7 @@ NO_CLIPS = ClipCache(
     (),
     "",
 )
+MODEL = ModelCard("cnn", {}, ["rock"], {}, "", Shape(1, 1, 80.0, 1.0), 1.0, 1)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def train(output: Path, **failures: str) -> finals.Finals:
                 seed_slot.folder.write(Record(settings, [(1, 0.5)], ended="failed", failure=failures[name]))
         else:
             slot.folder.write(Record(settings, [(2, 0.5)], ended="finished"))
-            (slot.folder.model / "model.json").write_text("new")
+            write_card(slot.folder.model, MODEL, "new")
         winners.append(Winner(slot.read(), settings, 0.5, 1))
     return finals.train(runner(output), winners, [], 1)
 
@@ -65,7 +67,7 @@ def train(output: Path, **failures: str) -> finals.Finals:
 def test_models_of_earlier_seeds_are_deleted(tmp_path: Path, models: Path) -> None:
     result = train(tmp_path)
     assert [runs.name for runs in result.saved] == ["cnn", "crnn"]
-    assert (models / "cnn/seed-0/model.json").read_text() == "new"
+    assert weights_of(Location.of(models / "cnn/seed-0")) == "new"
     assert not (models / "cnn/seed-1").exists()
 
 
@@ -95,15 +97,15 @@ def test_models_with_the_configured_settings_stay_in_the_trials(tmp_path: Path, 
     for slot in (configured, best, configured.final(1), best.final(1)):
         failure = "the loss is nan" if slot.name == "000-seed-1" else ""
         slot.folder.write(Record({}, [(2, 0.5)], ended="failed" if failure else "finished", failure=failure))
-        (slot.folder.model / "model.json").write_text(slot.name)
+        write_card(slot.folder.model, MODEL, slot.name)
     settings: dict[str, Any] = {"architectures.resnet.pretrained": "imagenet"}  # which varied, and names the row
     default_trial = Winner(configured.read(), configured.spec({}).settings, 0.5, 2)
     winner = Winner(best.read(), best.spec(settings).settings, 0.5, 2)
     result = finals.train(runner(tmp_path), [winner], [default_trial], 2)
     (saved,), (default,) = result.saved, result.defaults
-    assert [(folder / "model.json").read_bytes() for folder in saved.folders] == [b"001", b"001-seed-1"]
+    assert [model.weights for model in saved.models] == ["001", "001-seed-1"]
     assert (default.name, default.default_of) == ("resnet-imagenet default", "resnet-imagenet")
-    assert [(folder / "model.json").read_bytes() for folder in default.folders] == [b"000"]
+    assert [model.weights for model in default.models] == ["000"]
     assert result.notes == ["resnet-imagenet default: the training of seed-1 failed and is left out: the loss is nan"]
     assert [folder.name for folder in sorted(models.iterdir())] == ["cnn", "crnn", "resnet-imagenet"]
 
@@ -111,10 +113,10 @@ def test_models_with_the_configured_settings_stay_in_the_trials(tmp_path: Path, 
 def test_without_time_the_model_after_folds_is_that_of_the_first(tmp_path: Path) -> None:
     slot = Slot("cnn", 0, 9, Location.of(tmp_path / "tune" / "cnn"), folds=3)
     slot.folder.write(Record({}, [(9, 0.5)], ended="stopped", minutes=1.0, folds=[FoldResult(0.5, 4, 9)]))
-    (slot.folder.model / "model.json").write_text("first fold")
+    write_card(slot.folder.model, MODEL, "first fold")
     winner = Winner(slot.read(), slot.spec({}).settings, 0.5, 1)
     result = finals.take_best_epochs(runner(tmp_path, "tune.folds=3"), [winner])
-    assert (tmp_path / "models/cnn/seed-0/model.json").read_text() == "first fold"
+    assert weights_of(Location.of(tmp_path / "models/cnn/seed-0")) == "first fold"
     assert [note for note in result.notes if "its model is that of the first of 3 folds" in note] == result.notes
 
 

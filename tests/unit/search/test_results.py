@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from genre.config import load
 from genre.storage import Location
 from ray_jobs.search import results
+from ray_jobs.search.plan import Plan
 from ray_jobs.search.results import Winner
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.trial_folder import Ended, FoldResult, Record
@@ -82,6 +84,20 @@ def test_the_configured_settings_are_those_of_the_first_trial_unless_it_failed()
     assert results.default("cnn", [slot(0.0, epoch=0), slots[1]]) is None
     chosen = [trial.is_chosen for trial in results.for_report(slots, {"cnn": winner(*slots)}, 2, "").trials]
     assert chosen == [False, True]
+
+
+def test_the_result_of_trials_names_the_configured_settings_where_others_won() -> None:
+    plan, config = Plan({"cnn": 9, "crnn": 9}, trials=2, seeds=1), load()
+    trials = [slot(0.5, ended="finished"), slot(0.7, number=1, ended="finished")]
+    result = results.of_trials(trials, plan, config, concurrent=2)
+    assert ([best.slot for best in result.winners], result.interrupted) == (trials[1:], False)
+    assert ([trial.slot for trial in result.defaults], result.without_default) == (trials[:1], [])
+    assert result.facts.budget == "2 trials of at most 9 epochs an architecture"
+    assert [trial.row for trial in result.facts.trials] == ["cnn", "cnn"]
+    failed = slot(0.5, ended="failed", failure="the loss is nan")
+    result = results.of_trials([failed, slot(0.7, number=1)], plan, config, concurrent=2)
+    assert (result.defaults, result.without_default, result.interrupted) == ([], ["cnn"], True)
+    assert results.of_trials(trials[:1], plan, config, concurrent=2).defaults == []  # they won
 
 
 def test_the_trials_belong_to_the_row_of_the_network_that_they_chose() -> None:

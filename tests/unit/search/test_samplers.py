@@ -12,8 +12,7 @@ from genre.config import load
 from genre.settings import Config
 from ray_jobs.search import samplers, space
 from ray_jobs.search.slots import Slot, unsettled
-from ray_jobs.search.trial_folder import Record
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import Record, TrialSpec
 
 
 def chosen(config: Config, slot: Slot) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from genre.config import load
 from genre.storage import Location
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.stopper import METRIC, Earlier, PerArchitecture
-from ray_jobs.search.trial_folder import Record, TrialFolder
-from ray_jobs.search.trial_spec import TrialSpec
+from ray_jobs.search.trial_folder import Record, TrialFolder, TrialSpec
 
 
 class Experiment:

@@ -159,6 +159,6 @@ def test_tasks_take_all_cpus_with_their_share(
     monkeypatch.setattr(blocks, "cpus_of_a_block", lambda tracks: share)
     monkeypatch.setattr(distributed, "on_both", lambda work, gpus, workers, share, device: [(gpus, workers, share)])
     pending = pa.table({"path": [f"{number}.wav" for number in range(2000)]})
-    ensemble: Any = SimpleNamespace(is_exported=False, for_workers=lambda: None)
+    ensemble: Any = SimpleNamespace(is_exported=False)
     config = load(None, ["device=cuda", *settings])
     assert list(distributed.stream(config, ensemble, pending, KnownContents.none())) == [(gpus, workers, share)]

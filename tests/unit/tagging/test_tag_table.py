@@ -263,7 +263,7 @@ def test_a_listed_file_is_away_only_with_its_folder(tmp_path: Path, ensemble: Sa
     for make in (music.mkdir, (music / "disk").mkdir):  # the folder is missing, then empty
         make(parents=True)
         with pytest.raises(
-            StorageError, match=r"disk/b.mp3, .* is away, .* mount it .* or take the file out of the list"
+            StorageError, match=r"disk/b.mp3, .* is away, .* mount it .* or leave out the files below it"
         ):
             table.check_present(rows, None)
     table.check_present(rows.slice(2), None)  # a file that was never tagged

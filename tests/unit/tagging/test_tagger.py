@@ -18,7 +18,7 @@ from saving import CLASSES, FEATURES, RATE, save_model, song
 import genre
 from genre import Tagger
 from genre.errors import ArtifactError, AudioError, ConfigError
-from genre.features.preparation import clips_of
+from genre.features.preparing.tracks import clips_of
 from genre.settings import DecodingSettings
 
 

@@ -14,7 +14,7 @@ from making import statistics
 from genre.errors import ArtifactError
 from genre.features import Features
 from genre.features.cache import ClipCache
-from genre.features.folds import Fold
+from genre.features.splitting.folds import Fold
 from genre.model.card import read_card
 from genre.settings import CacheSettings
 from genre.storage import Location

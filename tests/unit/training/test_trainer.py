@@ -68,7 +68,7 @@ def test_a_training_without_validation_has_the_weights_of_the_same_epoch_and_res
     next(steps)
     next(steps)
     history = list(alone.run_to(2, 0.75))
-    assert same(alone.best, validated.evaluated.state_dict())
+    assert same(alone.best, validated._updates.evaluated.state_dict())
     assert [(epoch.valid_f1, epoch.best_f1, epoch.best_epoch) for epoch in history] == [(None, 0.75, 2)] * 2
     next(first.run_to(2, 0.75))
     resumed = trainer(**EVERYTHING)
@@ -209,8 +209,8 @@ def test_the_weighted_loss_of_a_batch_is_the_mean_of_its_halves() -> None:
 def test_the_moving_average_is_evaluated_and_saved() -> None:
     made = trainer(ema=0.9)
     run(made)
-    assert same(made.best, dict(made.evaluated.state_dict())) or made.history[-1].best_epoch < 3
-    assert not same(made.evaluated.state_dict(), made.classifier.state_dict())
+    assert same(made.best, dict(made._updates.evaluated.state_dict())) or made.history[-1].best_epoch < 3
+    assert not same(made._updates.evaluated.state_dict(), made.classifier.state_dict())
 
 
 @pytest.mark.parametrize(

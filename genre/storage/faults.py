@@ -1,0 +1,112 @@
+"""Distinguish faults of a storage from properties of a file.
+
+A missing or denied file is a property of the file, and another try gives the same. A failed connection, an answer 503,
+an expired token or a folder that is unavailable is a fault of the storage, and temporary.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from pyarrow import fs
+
+from genre.errors import StorageError, one_line
+from genre.storage import Location
+
+STORAGE_SECONDS = 60.0  # that a storage may be unavailable while tags are read, files are hashed or shards are listed
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+_DENIED = (errno.EACCES, errno.EPERM)
+_OF_THE_FILE = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+# what Arrow says of a page of Parquet that it has read and cannot decode: an OSError without errno, as are those of an
+# object store
+_DAMAGED = re.compile(r"(?i)corrupt|codec failed|decompress|deserializ|byte_array")
+
+T = TypeVar("T")
+
+
+def retry(action: Callable[[], T], file: Location, seconds: float = 0.0) -> T:
+    """Return `action()`, which reads `file`. After a fault of its storage, try again until `seconds` have passed.
+
+    Raises the `OSError` of the action when the file is the reason, and `StorageError` when the storage is.
+    """
+    end = time.monotonic() + seconds
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if not is_fault(error, file):
+                raise
+            if time.monotonic() + pause > end:
+                raise unreachable(file, error) from None
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def is_fault(error: OSError, file: Location) -> bool:
+    """Return whether an error in reading `file`, which existed, is due to the storage.
+
+    A missing or denied file is a fault only if its folder cannot be listed.
+    """
+    if isinstance(error, FileNotFoundError) or error.errno in _MISSING or is_denied(error):
+        return not _can_list(file.parent)
+    if error.errno is None:
+        return not file.is_local and not _DAMAGED.search(str(error))
+    return error.errno not in _OF_THE_FILE
+
+
+def check_present(missing: Iterable[Location], unlisted: Iterable[Location], noun: str, done: str) -> None:
+    """Raise `StorageError` when files with results of an earlier run are away together with their folder.
+
+    A mount point without its disk is such a folder: it is missing, empty or denied. `missing` are files that are listed
+    and do not exist, `unlisted` those that are no longer listed. Of a folder that was deleted, the first one above it
+    counts that exists. The message says that `noun`, such as "tracks", were `done`, such as "prepared".
+    """
+    for file in {str(file.parent): file for file in missing}.values():  # one of each folder
+        if is_fault(FileNotFoundError(), file):
+            raise StorageError(
+                f"{file}, which was {done} earlier, is away, and {file.parent} is missing or empty; mount it and run "
+                f"the same command again, or leave out the {noun} below it"
+            )
+    for folder in sorted({_first_existing(path) for path in {file.parent.path for file in unlisted if file.is_local}}):
+        if not _can_list(Location.of(folder)):
+            raise StorageError(
+                f"{folder} is empty or denied, and {noun} below it were {done} earlier; mount its disk and run the "
+                "same command again, or delete the folder if its music is gone"
+            )
+
+
+def _first_existing(folder: str) -> str:
+    """Return a local folder, or the first one above it that exists."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def unreachable(file: Location, error: OSError) -> StorageError:
+    """Return what to raise in place of an error in reading `file` that `is_fault`."""
+    return StorageError(
+        f"{file} cannot be reached ({one_line(error)}); run the same command again when the storage answers"
+    )
+
+
+def is_denied(error: OSError) -> bool:
+    """Return whether a storage or a file system refuses access."""
+    return error.errno in _DENIED or "ACCESS_DENIED" in str(error)
+
+
+def _can_list(folder: Location) -> bool:
+    """Return whether a folder holds anything that we may see. A mount point whose storage is unavailable is empty."""
+    try:
+        if folder.is_local:
+            with os.scandir(folder.path) as entries:
+                return any(True for _ in entries)
+        return bool(folder.filesystem.get_file_info(folder.path).type == fs.FileType.Directory)
+    except OSError:
+        return False
