@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from genre.arrays import Bytes, Float32, Ints
 from genre.features import clips as clip_rows
 from genre.features.clips import ClipIndex, Clips
-from genre.features.columns import combined
+from genre.features.columns import RowIndex, combined
 from genre.features.folder import Features
 from genre.features.schema import ROW_GROUP
 
@@ -173,11 +173,11 @@ class _Rows:
 def _rows(features: Features, tracks: pa.Table, extent: Extent) -> Iterator[_Rows]:
     """Yield the used rows of each batch of an extent."""
     rows = np.flatnonzero(pc.fill_null(pc.equal(tracks["part"], extent.file), True).to_numpy())
-    ids = combined(tracks["track_id"]).take(pa.array(rows))
+    index = RowIndex(combined(tracks["track_id"]).take(pa.array(rows)))  # of all tracks where no file is known
     source = f"{features.folder}: {extent.file}"
     for batch in features.iter_rows(features.folder / "clips" / extent.file, extent.groups):
         clip_rows.check_no_nulls(source, batch)
-        places = pc.index_in(batch["track_id"].cast(pa.string()), value_set=ids)
+        places = index.find(batch["track_id"].cast(pa.string()))
         used = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
         if not len(used):
             continue
