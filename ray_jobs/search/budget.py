@@ -129,6 +129,21 @@ class Forecast:
         """The epochs before which early stopping stops no trial, if `train.epochs` has as many."""
         return min(self.tune.grace_epochs, self.train.epochs)
 
+    def fastest(self) -> Plan:
+        """Return the shortest plan: one epoch, one trial and one seed of the fastest architecture."""
+        plan = replace(self.full(), epochs=dict.fromkeys(self.costs, 1), trials=1, seeds=1)
+        name = min(plan.epochs, key=lambda name: self._work(name, 1, plan))
+        return replace(plan, epochs={name: 1})
+
+    def enough_minutes(self) -> float:
+        """Return a tune.minutes, in tenths, in which every architecture of the plan trains for `fewest_epochs`."""
+        tenths, shortest = math.ceil(self.estimate(self.fastest()).total / 6), replace(self.full(), trials=1, seeds=1)
+        while True:
+            longer = replace(self, tune=self.tune.model_copy(update={"minutes": tenths / 10}))  # more robustness tracks
+            if min(longer._fastest(shortest, 6 * tenths).epochs.values()) >= self.fewest_epochs:
+                return tenths / 10
+            tenths += max(1, tenths // 8)
+
     def left_out(self, plan: Plan) -> dict[str, str]:
         """Return why architectures are not in `plan`, by name."""
         why = (

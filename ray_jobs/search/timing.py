@@ -39,8 +39,8 @@ def measure(
 ) -> Forecast:
     """Time a few training steps of each architecture in tasks with the resources of a trial. Ray must be connected.
 
-    `experiments` are those of `space.experiments`. Raises `ConfigError` for settings that an architecture refuses,
-    `DeviceError` where torch sees no GPU, and `TrainingError` if no architecture can take a step.
+    `experiments` are those of `space.experiments`. Raises `ConfigError` for settings that an architecture refuses, and
+    as `check`, `DeviceError` where torch sees no GPU, and `TrainingError` if no architecture can take a step.
     """
     concurrent = resources.concurrent_trials()  # first: if no trial fits, measuring would wait forever
     if resources.most_trials() is None:
@@ -69,7 +69,22 @@ def measure(
         raise TrainingError(f"no architecture to search: {reasons}")
     ordered = {name: measured[name] for name in experiments if name in measured}
     train = next(iter(experiments.values())).train  # all have the same settings of training
-    return Forecast(train, tune, workload, ordered, concurrent, bool(resources.gpus), failures)
+    forecast = Forecast(train, tune, workload, ordered, concurrent, bool(resources.gpus), failures)
+    check(forecast)
+    return forecast
+
+
+def check(forecast: Forecast) -> None:
+    """Raise `ConfigError` if tune.minutes is too short for even one epoch of the fastest architecture.
+
+    Such a network knows nothing, and would replace a model that `tag` uses.
+    """
+    limit, fastest = forecast.tune.minutes, forecast.fastest()
+    if limit and forecast.estimate(fastest).total > TOO_LONG * 60 * limit:
+        raise ConfigError(
+            f"tune.minutes={limit:g} is too short for one epoch of {', '.join(fastest.epochs)}; give at least "
+            f"tune.minutes={forecast.enough_minutes():g}, or leave it out"
+        )
 
 
 def show(forecast: Forecast, plan: Plan) -> None:

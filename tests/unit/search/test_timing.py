@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 from test_budget import forecast
 
+from genre.errors import ConfigError
 from genre.training.costs import Cost
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.search import timing
@@ -59,9 +61,24 @@ def test_a_limit_shows_the_epochs_of_each_and_whether_it_can_be_kept() -> None:
     slow = replace(forecast("tune.minutes=1"), costs={"cnn": Cost(1, 0.3), "vgg19": Cost(2, 0.3)})
     printed = text(slow, slow.plan())
     assert "vgg19 is left out: tune.minutes=1 is too short for 5 epochs; to train it anyway, name it in" in printed
-    assert "tune.minutes=1 is too short for one epoch of cnn" in printed
+    named = forecast("tune.minutes=0.5", "tune.architectures=[cnn, vgg19]")
+    timing.check(named)  # the fastest alone could train for an epoch
+    assert "tune.minutes=0.5 is too short for one epoch of cnn, resnet, vgg19" in text(named, named.plan())
     few = forecast("tune.minutes=5", "tune.architectures=[cnn, vgg19]")
     assert "vgg19: fewer epochs than tune.grace_epochs=5, too few to learn much" in text(few, few.plan())
+
+
+@pytest.mark.parametrize("named", [(), ("tune.architectures=[cnn, resnet, vgg19]",)], ids=["any", "named"])
+def test_too_few_minutes_for_any_network_are_refused_with_those_that_suffice(named: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"=0\.01 is too short for one epoch of cnn; give at least tune") as refusal:
+        timing.check(forecast("tune.minutes=0.01", *named))
+    (enough,) = re.findall(r"at least (tune\.minutes=[\d.]+), or leave it out", str(refusal.value))
+    longer = forecast(enough, *named)
+    timing.check(longer)
+    plan = longer.plan()
+    assert min(plan.epochs.values()) >= longer.fewest_epochs
+    assert longer.estimate(plan).total <= 60 * longer.tune.minutes
+    timing.check(forecast(*named))  # no limit
 
 
 def test_architectures_that_are_left_out_for_one_reason_share_a_line() -> None:
