@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,16 @@ _MANY = 20  # genres; more folders than that are rather those of artists
 
 
 def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list[str]:
-    """Return lines about the groups of `tracks`, and where splits were `drawn`, about genres far from their shares.
+    """Return lines about the groups of `tracks`, genres that nothing judges, and those far from their shares.
 
-    `tracks` has the columns `genre`, `group` and `split`.
+    `tracks` has the columns `genre`, `group` and `split`. If the splits were not `drawn`, they have no shares.
     """
     active = tracks.filter(pc.invert(pc.is_in(tracks["split"], value_set=pa.array(UNUSED))))
-    lines = [_groups(active, settings.kind)] if len(active) else []  # no track has a genre: there are no scores
-    return lines + _dispersed_genres(active, settings) if drawn else lines
+    if not len(active):  # no track has a genre: there are no scores
+        return []
+    missing = _missing_splits(active)
+    lines = [_groups(active, settings.kind), *_unjudged_genres(active, missing, drawn=drawn)]
+    return lines + _dispersed_genres(active, settings, missing) if drawn else lines
 
 
 def _groups(tracks: pa.Table, kind: str) -> str:
@@ -41,11 +45,41 @@ def _groups(tracks: pa.Table, kind: str) -> str:
     return f"{plural(len(sizes), 'group')} (largest: {name!r}, {plural(tracks_of_largest, 'track')}){rest}"
 
 
-def _dispersed_genres(tracks: pa.Table, settings: CorpusSettings) -> list[str]:
-    lines = []
+def _missing_splits(tracks: pa.Table) -> dict[str, list[str]]:
+    """Return in which of validation and test a genre has no track, although others have some, by genre."""
+    rows = splits.summary(tracks)
+    used = [split for split in SPLITS[1:] if any(row[split] for row in rows.values())]
+    missing = {genre: [split for split in used if not row[split]] for genre, row in rows.items()}
+    return {genre: names for genre, names in missing.items() if names}
+
+
+def _unjudged_genres(tracks: pa.Table, missing: dict[str, list[str]], *, drawn: bool) -> list[str]:
+    number, rows, lines = _group_counts(tracks), splits.summary(tracks), []
+    for genre, names in missing.items():
+        of_groups = f" in {plural(number[genre], 'group')}" if number[genre] else ""
+        effect = "nothing judges it" if "test" in names else "the search and the thresholds do not know it"
+        more = "artists" if number[genre] else "tracks"
+        remedy = f"give it more {more}" if drawn else "correct the splits of its tracks"
+        lines.append(
+            f"{genre} has {plural(sum(rows[genre].values()), 'track')}{of_groups}: none in {' and '.join(names)}, so "
+            f"that {effect}; {remedy}, or take it out of the corpus"
+        )
+    more_genres = len(lines) - _SHOWN
+    hint = [f"{plural(more_genres, 'more genre')} without a validation or test track"] if more_genres > 0 else []
+    return lines[:_SHOWN] + hint
+
+
+def _group_counts(tracks: pa.Table) -> dict[str, int]:
     groups = tracks.group_by("genre").aggregate([("group", "count_distinct")])
-    number = dict(zip(groups["genre"].to_pylist(), groups["group_count_distinct"].to_pylist(), strict=True))
+    return dict(zip(groups["genre"].to_pylist(), groups["group_count_distinct"].to_pylist(), strict=True))
+
+
+def _dispersed_genres(tracks: pa.Table, settings: CorpusSettings, named: Collection[str]) -> list[str]:
+    """Return lines about the genres far from their shares, except those that are `named` already."""
+    number, lines = _group_counts(tracks), []
     for genre, row in splits.summary(tracks).items():
+        if genre in named:
+            continue
         counts = np.array([row[split] for split in SPLITS], dtype=np.float64)
         wanted = counts.sum() * np.array(splits.wanted_shares(settings))
         if is_dispersed(counts[1:], wanted[1:]).any():  # validation and test
@@ -57,7 +91,7 @@ def _dispersed_genres(tracks: pa.Table, settings: CorpusSettings) -> list[str]:
             )
     more = len(lines) - _SHOWN
     hints = [f"{more} more genres are as far from their shares"] if more > 0 else []
-    if settings.kind == "folder" and 2 * len(lines) > len(number) >= _MANY:
+    if settings.kind == "folder" and 2 * (len(lines) + len(named)) > len(number) >= _MANY:
         hints.append(
             "if the folders are artists and not genres, use corpus.kind=tags, which reads genres from the files"
         )

@@ -15,19 +15,49 @@ def tracks(genre: str, groups: Sequence[str | None], split: list[str]) -> pa.Tab
 
 
 def test_groups_and_genres_far_from_their_shares_are_named() -> None:
-    jazz = tracks("jazz", ["a"] * 7 + ["b"] * 3, ["train"] * 7 + ["test"] * 3)
+    jazz = tracks("jazz", ["a"] * 13 + ["b"] + ["c"] * 6, ["train"] * 13 + ["valid"] + ["test"] * 6)
     rock = tracks("rock", [None] * 20, ["train"] * 13 + ["valid"] * 3 + ["test"] * 4)
     table = pa.concat_tables([jazz, rock])
     expected = [
-        "2 groups (largest: 'a', 7 tracks), 20 tracks without a group",
-        "jazz has 10 tracks in 2 groups: train 7, valid 0, test 3, not 6.5, 1.5 and 2; give it more groups",
+        "3 groups (largest: 'a', 13 tracks), 20 tracks without a group",
+        "jazz has 20 tracks in 3 groups: train 13, valid 1, test 6, not 13, 3 and 4; give it more groups",
     ]
     assert describe(table, CorpusSettings(), drawn=True) == expected
     assert describe(table, CorpusSettings(), drawn=False) == expected[:1]
 
 
+ROCK = tracks("rock", list("aaaabc") * 2, ["train", "train", "train", "train", "valid", "test"] * 2)
+
+
+def test_a_genre_that_nothing_judges_is_named_however_few_tracks_it_has() -> None:
+    disco = tracks("Disco", ["d", "d"], ["train", "train"])
+    jazz = tracks("jazz", [None, None], ["train", "test"])
+    soul = tracks("soul", ["s"] * 7 + ["t"] * 3, ["train"] * 7 + ["valid"] * 3)
+    lines = describe(pa.concat_tables([disco, jazz, soul, ROCK]), CorpusSettings(), drawn=True)[1:]
+    assert lines == [
+        "Disco has 2 tracks in 1 group: none in valid and test, so that nothing judges it; give it more artists, or "
+        "take it out of the corpus",
+        "jazz has 2 tracks: none in valid, so that the search and the thresholds do not know it; give it more tracks, "
+        "or take it out of the corpus",
+        "soul has 10 tracks in 2 groups: none in test, so that nothing judges it; give it more artists, or take it "
+        "out of the corpus",
+    ]
+    many = [tracks(f"genre {n}", ["d", "d"], ["train", "train"]) for n in range(7)]
+    lines = describe(pa.concat_tables([*many, ROCK]), CorpusSettings(), drawn=True)[1:]
+    assert len(lines) == 6
+    assert lines[-1] == "2 more genres without a validation or test track"
+
+
+def test_a_published_split_without_tracks_of_a_genre_is_named_unless_no_genre_has_any() -> None:
+    disco = tracks("Disco", ["d", "d"], ["train", "train"])
+    (line,) = describe(pa.concat_tables([disco, ROCK]), CorpusSettings(), drawn=False)[1:]
+    assert line.endswith("nothing judges it; correct the splits of its tracks, or take it out of the corpus")
+    held_out = tracks("rock", ["a", "b"], ["test", "test"])  # music prepared for `evaluate` alone
+    assert len(describe(held_out, CorpusSettings(), drawn=False)) == 1
+
+
 def test_shares_of_a_large_genre_are_numbers_of_tracks() -> None:
-    pop = tracks("pop", ["a"] * 1500 + ["b"] * 501, ["train"] * 1500 + ["test"] * 501)
+    pop = tracks("pop", ["a"] * 1500 + ["b"] * 500 + ["c"], ["train"] * 1500 + ["test"] * 500 + ["valid"])
     assert "not 1301, 300 and 400; give" in describe(pop, CorpusSettings(), drawn=True)[1]
 
 
