@@ -83,11 +83,13 @@ class Collection:
     genres: list[str]  # those of the model, the most frequent first, then those that a person added
     ambiguous: Sequence[str] = ()  # ids of suspicious tracks that several files end in
     is_reviewed: Bools = field(init=False)  # (tracks,)
+    _of_model: int = field(init=False)  # number of genres that the model has
     _current: Ints = field(init=False)  # (tracks,) index of the genre that a person gave, or else of the best
     _best: Ints = field(init=False)  # (tracks,) index of the best genre of the model
     _is_unknown: Bools = field(init=False)
 
     def __post_init__(self) -> None:
+        self._of_model = len(self.genres)
         self._best = combined(pc.index_in(self.tags["best"], pa.array(self.genres, pa.string()))).to_numpy(
             zero_copy_only=False
         )
@@ -134,11 +136,18 @@ class Collection:
         return rows
 
     def set_genre(self, row: int, genre: str | None) -> None:
-        """Set the genre that a person gave to a track; None: the track is not reviewed."""
+        """Set the genre that a person gave to a track; None: the track is not reviewed.
+
+        A genre that a person added and that no track has any longer is removed: it was a slip.
+        """
         if genre is not None and genre not in self.genres:
             self.genres.append(genre)
+        earlier = int(self._current[row])
         self._current[row] = self._best[row] if genre is None else self.genres.index(genre)
         self.is_reviewed[row] = genre is not None
+        if earlier >= self._of_model and not (self._current == earlier).any():
+            del self.genres[earlier]
+            self._current[self._current > earlier] -= 1
 
     def page(self, wanted: Filter, start: int = 0) -> Page:
         """Return the tracks that match, from the row `start` on."""

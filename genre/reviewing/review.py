@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from genre.corpora import fold
 from genre.model.calibration import UNKNOWN
 from genre.reviewing.collection import Collection
 from genre.reviewing.corrections import Corrections
@@ -47,7 +48,7 @@ class Review:
         return int(self.collection.is_reviewed.sum())
 
     def decide(self, row: int, text: str, is_new: bool = False) -> ReviewedRow:
-        """Save the genre of a track. A genre that differs from a known one in case only is the known one.
+        """Save the genre of a track. Another spelling of a known genre is the known one.
 
         Raises `GenreNameError`, `NewGenreError` unless `is_new`, and `OSError` when it could not be saved.
         """
@@ -74,9 +75,10 @@ class Review:
         name = " ".join(text.split())
         if not name or len(name) > LONGEST or not name.isprintable():
             raise GenreNameError(f"a genre has 1 to {LONGEST} characters, found {name[:LONGEST]!r}")
-        known = {genre.casefold(): genre for genre in self.collection.genres}
-        if name.casefold() in known:
-            return known[name.casefold()]
+        # as in a corpus, case, accents, spaces and punctuation do not matter; of two spellings the more frequent
+        known = {fold(genre): genre for genre in reversed(self.collection.genres)}
+        if (folded := fold(name)) in known:
+            return known[folded]
         if re.match(FORMULA, name):
             raise GenreNameError(f"a spreadsheet would run {name!r} as a formula; begin with a letter")
         if name.casefold() == UNKNOWN:

@@ -151,6 +151,12 @@ def test_a_new_genre_is_added_on_the_second_enter(show: Callable[..., Any], outp
     page.keyboard.press("Enter")  # accepts the answer of the model
     wait(page, "003.wav: blues. Saved")
     assert [genre for _, genre in saved(output)] == ["jazz", "polka", "polka", "blues"]
+    assert "polka" in page.text_content("#genres")
+    for _ in range(3):
+        page.keyboard.press("u")
+    wait(page, "Undone: not reviewed.")
+    page.locator("#genres button", has_text="polka").wait_for(state="detached")
+    assert page.locator("#genre option", has_text="polka").count() == 0
 
 
 def test_filters_and_pages_by_keyboard(show: Callable[..., Any], output: Path) -> None:

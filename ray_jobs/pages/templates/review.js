@@ -74,7 +74,7 @@ function showProgress({ reviewed, total, genres: names }) {
   genres = names;
   const chosen = get("genre").value;
   get("genre").replaceChildren(new Option("any", ""), ...genres.map((name) => new Option(name)));
-  get("genre").value = chosen;
+  get("genre").value = genres.includes(chosen) ? chosen : ""; // one that a person added and took back is gone
   get("names").replaceChildren(...genres.map((name) => new Option(name)));
 }
 

@@ -14,7 +14,7 @@ from saving import CLASSES
 
 from genre import corpora
 from genre.errors import ArtifactError
-from genre.reviewing.collection import Collection
+from genre.reviewing.collection import Collection, Filter
 from genre.reviewing.corrections import NAME, Corrections
 from genre.reviewing.review import GenreNameError, NewGenreError, Review
 from genre.settings import CorpusSettings
@@ -174,6 +174,23 @@ def test_undo_takes_back_decisions_one_by_one(review: Review, tmp_path: Path) ->
     assert opened(tmp_path).genres == {}
 
 
+def test_a_new_genre_that_no_track_has_any_longer_is_removed(review: Review) -> None:
+    genres = list(review.collection.genres)
+    review.decide(0, "pokla", is_new=True)
+    review.decide(1, "polka", is_new=True)
+    review.decide(2, "polka")
+    review.undo()
+    assert review.collection.genres == [*genres, "pokla", "polka"]  # another track has it
+    review.decide(0, "jazz")
+    assert review.collection.genres == [*genres, "polka"]
+    assert [track.genre for track in review.collection.page(Filter("reviewed")).tracks] == ["jazz", "polka"]
+    review.undo()
+    assert review.collection.genres == [*genres, "polka", "pokla"]
+    review.undo()
+    review.undo()
+    assert review.collection.genres == genres
+
+
 @pytest.mark.parametrize("text", ["", "  ", "a" * 61, "=1+1", "@x", "-", "unknown", "Unknown", "a\x00b"])
 def test_texts_that_are_no_genre_are_refused(review: Review, text: str) -> None:
     with pytest.raises(GenreNameError):
@@ -186,6 +203,12 @@ def test_a_new_genre_must_be_meant(review: Review) -> None:
         review.decide(0, "jzaz")
     assert review.decide(0, " JAZZ ").genre == "jazz"
     assert review.decide(0, "free   jazz", is_new=True).genre == "free jazz"
+
+
+@pytest.mark.parametrize("text", ["hiphop", "Hip hop", "HIP_HOP", "híp-hop"])
+def test_case_accents_spaces_and_punctuation_do_not_make_a_new_genre(review: Review, text: str) -> None:
+    review.decide(0, "Hip-Hop", is_new=True)
+    assert review.decide(1, text).genre == "Hip-Hop"
 
 
 def test_a_decision_that_cannot_be_saved_changes_nothing(review: Review, tmp_path: Path) -> None:
