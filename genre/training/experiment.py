@@ -97,7 +97,8 @@ def check_settings(audio: AudioSettings, spectrogram: SpectrogramSettings, featu
     different = differences(expected, settings)
     if different:
         raise ArtifactError(
-            f"{features.folder} holds features with other settings: {different[0]}; run prepare, or correct it"
+            f"{features.folder} holds features with other settings: {different[0]}; give the same --config and "
+            "settings as for prepare, or prepare into another output"
         )
 
 

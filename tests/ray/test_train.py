@@ -346,7 +346,12 @@ def with_nan(folder: Path) -> None:
     ("damage", "settings", "code", "message"),
     [
         (without_manifest, [], 1, "no features here (manifest.json is missing)"),
-        (with_other_settings, [], 1, "holds features with other settings"),
+        (
+            with_other_settings,
+            [],
+            1,
+            "give the same --config and settings as for prepare, or prepare into another output",
+        ),
         (with_another_shape, [], 1, "column 'spectrogram' should be fixed_size_binary[680]"),
         (without_training_tracks, [], 2, "no track is in the train split"),
         (with_a_single_track_of_a_genre, [], 2, "only one track of"),
