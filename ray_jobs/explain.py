@@ -29,12 +29,14 @@ def run(config: Config) -> None:
     tagger = Tagger.load(str(model), config.min_precision, config.decoding)
     target = Location.of(config.output) / "explained"
     failures = []
-    for path in files:
+    for number, path in enumerate(files, 1):
+        place = f"{number} of {len(files)}: " if len(files) > 1 else ""
         try:
-            cli.console().print(_explain_file(config.explain, config.decoding, tagger, path, target))
+            line = _explain_file(config.explain, config.decoding, tagger, path, target)
         except AudioError as error:
             failures.append(path)
-            cli.console().print(f"explain: {path}: {error.line}")
+            line = error.line
+        cli.console().print(f"explain: {place}{path}: {line}")
     if failures:
         count = f"{len(failures)} of {plural(len(files), 'file')}"
         raise GenreError(f"could not read {count}, the first is {failures[0]}; see the messages above")
@@ -60,7 +62,7 @@ def _explain_file(
     )
     (target / f"{name}.png").write_bytes(explaining.png(explanation, f"{song}: evidence for {genre}"))
     best = clock(max(explanation.by_second(), key=lambda second: second[1])[0])
-    return f"explain: {song}: {probability}, most of all at {best} -> {page}"
+    return f"{probability}, most of all at {best} -> {page}"
 
 
 if __name__ == "__main__":

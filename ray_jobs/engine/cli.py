@@ -48,7 +48,13 @@ def reported(action: Callable[[], None], program: str, verbose: bool = False) ->
         with interruptible():
             action()
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        job = _job_of(program)
+        again = (
+            "run the same command again to resume"
+            if job and job.resumes
+            else "the same command starts from the beginning"
+        )
+        print(f"interrupted; {again}", file=sys.stderr)
         return FAILED
     except Exception as error:
         if verbose:
@@ -196,6 +202,11 @@ def _with_section(text: str, short_keys: tuple[str, ...]) -> str:
     return next((name.removesuffix(key) for name in short_keys if name.endswith(f".{key}")), "") + text
 
 
+def _job_of(program: str) -> jobs.Job | None:
+    """Return the job that `genre JOB` or `python -m ray_jobs.JOB` runs."""
+    return jobs.JOBS.get(re.split(r"[ .]", program)[-1])
+
+
 def _explain(error: BaseException, program: str) -> int:
     """Print an error as one line and return the exit code."""
     root = error
@@ -206,7 +217,7 @@ def _explain(error: BaseException, program: str) -> int:
         console().print(f"error: {root}")
         return WRONG_USE if isinstance(root, ConfigError) else FAILED
     if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OWN_PACKAGES:
-        job = jobs.JOBS.get(re.split(r"[ .]", program)[-1])
+        job = _job_of(program)
         remedy = install(job.extra if job else "train")
         console().print(f"error: `{program}` needs {missing}, which is not installed; {remedy}")
         return WRONG_USE

@@ -32,6 +32,7 @@ class Job:
     extra: str = "train"  # extra of this package with what the job imports
     forecast: str = ""  # function for --dry-run, by its name in this package
     is_priced: bool = False  # that function takes the price of a core-hour as well
+    resumes: bool = True  # after an interruption, the same command does what is missing
     default_config: str | None = None  # the configuration file unless --config names one
 
 
@@ -74,7 +75,7 @@ JOBS = {
         is_priced=True,
     ),
     "evaluate": Job(("output", "model", "evaluate"), ("device", "seed", "cache", "cluster")),
-    "leaderboard": Job(("output", "leaderboard")),
+    "leaderboard": Job(("output", "leaderboard"), resumes=False),
     "tag": Job(
         ("inputs", "output", "model", "min_precision", "tag"),
         ("decoding", "device", *_NETWORK, "cluster"),
@@ -95,18 +96,28 @@ JOBS = {
         ("min_precision", *_LIMITS),
         positional="inputs",
         short_keys=("similar.n",),
+        resumes=False,
     ),
     "playlist": Job(
         ("output", "model", "playlist"),
         ("min_precision", *_LIMITS),
         short_keys=tuple(f"playlist.{name}" for name in ("like", "genre", "minutes", "file")),
+        resumes=False,
     ),
     "explain": Job(
-        ("inputs", "output", "model", "explain"), ("min_precision", *_LIMITS, *_NETWORK), positional="inputs"
+        ("inputs", "output", "model", "explain"),
+        ("min_precision", *_LIMITS, *_NETWORK),
+        positional="inputs",
+        resumes=False,
     ),
-    "export": Job(("output", "model"), ("min_precision", *_NETWORK)),
-    "serve": Job(("output", "model", "serve"), ("min_precision", *_LIMITS, *_NETWORK, "cluster"), extra="serve"),
-    "review": Job(("output", "model", "review"), extra="serve"),
+    "export": Job(("output", "model"), ("min_precision", *_NETWORK), resumes=False),
+    "serve": Job(
+        ("output", "model", "serve"),
+        ("min_precision", *_LIMITS, *_NETWORK, "cluster"),
+        extra="serve",
+        resumes=False,
+    ),
+    "review": Job(("output", "model", "review"), extra="serve", resumes=False),
     "demo": Job(
         ("output", "seed", "tune.trials", "tune.seeds", "tune.minutes", "cluster"),
         ("corpus", "audio", "spectrogram", "prepare", "decoding", "device", "cache", "train", "tune", "architectures"),

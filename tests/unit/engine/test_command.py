@@ -207,6 +207,17 @@ def test_a_failed_job_is_one_line_and_exit_code_one(capsys: pytest.CaptureFixtur
     )
 
 
+@pytest.mark.parametrize("job", jobs.JOBS)
+def test_an_interrupted_job_promises_to_resume_only_if_it_does(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> None:
+        raise KeyboardInterrupt
+
+    assert cli.reported(action, f"genre {job}") == 1
+    starts_over = job in ("leaderboard", "similar", "playlist", "explain", "export", "serve", "review")
+    then = "the same command starts from the beginning" if starts_over else "run the same command again to resume"
+    assert capsys.readouterr().err == f"interrupted; {then}\n"
+
+
 def test_a_storage_that_refuses_is_one_line_that_says_what_to_check(
     bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

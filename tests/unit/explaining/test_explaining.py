@@ -125,10 +125,14 @@ def test_the_page_is_complete_and_escapes_names(tagger: Tagger, track: PreparedT
 def test_the_job_writes_a_page_and_a_picture_for_each_song(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = save_model(tmp_path / "model")
     song(tmp_path / "music" / "a.wav")
+    song(tmp_path / "music" / "again" / "a.wav")
     (tmp_path / "music" / "bad.mp3").write_bytes(b"nothing")
     settings = [str(tmp_path / "music"), f"model={model}", f"output={tmp_path / 'out'}", "explain.steps=2"]
     assert cli.main("explain", settings) == 1
     messages = capsys.readouterr().err
-    assert re.search(rf"a\.wav: ({'|'.join(CLASSES)}) \d+%, most of all at 0:0\d", messages)
-    assert "could not read 1 of 2 files" in messages
-    assert sorted(path.suffix for path in (tmp_path / "out/explained").iterdir()) == [".html", ".png"]
+    music, genre = re.escape(str(tmp_path / "music")), "|".join(CLASSES)
+    for place, file in (("1 of 3", "a.wav"), ("2 of 3", "again/a.wav")):
+        assert re.search(rf"explain: {place}: {music}/{file}: ({genre}) \d+%, most of all at 0:0\d -> ", messages)
+    assert re.search(rf"explain: 3 of 3: {music}/bad\.mp3: ", messages)
+    assert "could not read 1 of 3 files" in messages
+    assert sorted(path.suffix for path in (tmp_path / "out/explained").iterdir()) == [".html"] * 2 + [".png"] * 2
