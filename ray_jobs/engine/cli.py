@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.util
 import math
 import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,7 +114,20 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `{self.prog} --help` shows the grammar")
+        option = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        hint = "" if option == message.split(" ")[0] else _hint(option, self._option_string_actions)
+        raise ConfigError(f"{message}; {hint or f'`{self.prog} --help` shows the grammar'}")
+
+
+def _hint(option: str, known: Iterable[str]) -> str:
+    """Return what was probably meant by an unknown option: one of the `known`, or a setting; "" if nothing is close."""
+    name, _, value = option.partition("=")
+    key = name.lstrip("-").replace("-", "_")
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+        return f"did you mean {close[0]}?"
+    keys = [each for each, _, _ in config.describe(Config()) if f".{each}".endswith(f".{key}")]
+    examples = " or ".join(f"{each}={value or each.rpartition('.')[2].upper()}" for each in keys[:2])
+    return f"settings have no dashes: write {examples}" if keys else ""
 
 
 def _parser(program: str) -> _Parser:
@@ -159,6 +173,7 @@ def _help(name: str, options: argparse.Namespace, program: str) -> None:
 
 def settings_of(job: jobs.Job, path: str | None, arguments: list[str]) -> Config:
     """Return the settings that `--config path` and `arguments` give a job. Raises `ConfigError` as `config.load`."""
+    _refuse_slips(arguments, job.positional)
     full = [_with_section(text, job.short_keys) for text in _with_positional_key(arguments, job.positional)]
     return config.load(path or job.default_config, full)
 
@@ -194,6 +209,20 @@ def _with_positional_key(arguments: list[str], key: str) -> list[str]:
     if len(plain) > 1:
         raise ConfigError(f"{key}: found {len(plain)} values, {' and '.join(plain)}; name one")
     return [f"{key}={text}" if text in plain else text for text in arguments]
+
+
+def _refuse_slips(arguments: list[str], positional: str) -> None:
+    """Raise `ConfigError` for `config=FILE`, and for spaces around `=`, which make several arguments of a setting."""
+    for before, text, after in zip(["", *arguments], arguments, [*arguments[1:], ""], strict=False):
+        if text.startswith("config="):
+            raise ConfigError(f"unknown key 'config'; write --config {shlex.quote(text.removeprefix('config='))}")
+        if text.startswith("=") and before and "=" not in before:
+            meant = f"{before}={text[1:] or after}"
+        elif text.endswith("=") and after and "=" not in after and not positional:
+            meant = text + after
+        else:
+            continue
+        raise ConfigError(f"a setting has no spaces around =; write {shlex.quote(meant)}")
 
 
 def _with_section(text: str, short_keys: tuple[str, ...]) -> str:
