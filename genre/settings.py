@@ -443,8 +443,8 @@ class Config(Settings):
                 require_known(key, name, architectures)
         if self.model in architectures:
             raise ConfigError(
-                f"model: {self.model!r} is an architecture, not a saved model; write architecture={self.model}, "
-                f"or model=./{self.model} for a folder of that name"
+                f"model: {self.model!r} is an architecture, not a saved model; write "
+                f"model={self.output.rstrip('/')}/models/{self.model}, or architecture={self.model} to train one"
             )
         return self
 

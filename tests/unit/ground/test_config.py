@@ -74,8 +74,9 @@ def test_missing_file() -> None:
 def test_an_architecture_is_no_saved_model() -> None:
     assert config.load(None, ["architecture=vgg16"]).architecture == "vgg16"
     assert config.load(None, ["model=./vgg16"]).model == "./vgg16"
-    with pytest.raises(ConfigError, match=r"write architecture=vgg16, or model=\./vgg16 for a folder"):
-        config.load(None, ["model=vgg16"])
+    expected = r"write model=outputs/mine/models/vgg16, or architecture=vgg16 to train one"
+    with pytest.raises(ConfigError, match=expected):
+        config.load(None, ["model=vgg16", "output=outputs/mine"])
 
 
 @pytest.mark.parametrize(
