@@ -130,10 +130,18 @@ def _named_share(run: SeedRun) -> float:
 
 
 def _scores(row: Row, table: Table) -> str:
+    units, name = _units(table)
+    caveat = f"; from {plural(units, name)} only, so the interval is too narrow" if units < GROUPS else ""
     return (
         f"{100 * row.accuracy.mean:.0f} % of the {table.board.track_count} correct, "
-        f"macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f})"
+        f"macro F1 {row.f1.mean:.2f} (95 % interval {row.f1.low:.2f} to {row.f1.high:.2f}{caveat})"
     )
+
+
+def _units(table: Table) -> tuple[int, str]:
+    """Return how many units the bootstrap draws from, and what they are: groups, or tracks where none are known."""
+    board = table.board
+    return (len(set(board.groups)), "group") if board.groups else (len(board.track_ids), "track")
 
 
 def _few_seeds(networks: list[Row]) -> Iterator[str]:
@@ -258,8 +266,7 @@ def _majority(rows: list[Row]) -> Iterator[str]:
 
 def _few_groups(table: Table) -> Iterator[str]:
     """Warn when so few groups or tracks were scored that bootstrap intervals are too narrow."""
-    board = table.board
-    units, name = (len(set(board.groups)), "group") if board.groups else (len(board.track_ids), "track")
+    units, name = _units(table)
     if units < GROUPS:
         yield f"Intervals and ranks come from only {plural(units, name)}; below {GROUPS} they are too optimistic."
 

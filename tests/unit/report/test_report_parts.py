@@ -154,6 +154,10 @@ def test_all_seeds_of_a_network_score_what_their_ensemble_scores(full: Board) ->
 def test_few_groups_are_a_warning(full: Board) -> None:
     few = dataclasses.replace(full, groups=[f"artist {index % 19}" for index in range(100)])
     enough = dataclasses.replace(full, groups=[f"artist {index % 20}" for index in range(100)])
+    caveat = "; from 19 groups only, so the interval is too narrow)."
+    assert advise(tabulate(few)).sentence.endswith(caveat)
+    assert caveat in " ".join(text_table(tabulate(few)).split())
+    assert "too narrow" not in advise(tabulate(enough)).sentence
     assert any("only 19 groups" in reason for reason in advise(tabulate(few)).reasons)
     assert not any("only" in reason and "groups" in reason for reason in advise(tabulate(enough)).reasons)
 
