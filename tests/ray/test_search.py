@@ -113,10 +113,10 @@ def probe_without_crnn(planned: Experiment, workload: Workload, resources: Trial
     return Cost(0.01, 0.003)
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, names: str) -> Forecast:
+def measure(monkeypatch: pytest.MonkeyPatch, names: str, *settings: str) -> Forecast:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find tests
     monkeypatch.setattr(timing, "_probe", ray.remote(probe_without_crnn))
-    config = load(overrides=[f"tune.architectures={names}"])
+    config = load(overrides=[f"tune.architectures={names}", *settings])
     resources = TrialResources.of(config.tune, "cpu", Capacity.of(config.cluster))
     return timing.measure(space.experiments(config), config.tune, WORKLOAD, resources)
 
@@ -127,6 +127,11 @@ def test_an_architecture_that_cannot_take_a_step_is_left_out(monkeypatch: pytest
     assert forecast.failures == {
         "crnn": "no training step is possible (RuntimeError: the kernel is larger than the input)"
     }
+
+
+def test_minutes_in_which_no_architecture_finishes_an_epoch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"tune\.minutes=0\.01 is too short for one epoch of cnn; give at least"):
+        measure(monkeypatch, "[cnn, crnn]", "tune.minutes=0.01")
 
 
 def test_a_search_in_which_no_architecture_can_take_a_step_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
