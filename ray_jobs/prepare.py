@@ -58,7 +58,7 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
             "prepare: the default corpus is composed music; name yours with corpus.kind and corpus.root"
         )
     cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
-    scanned = scan(config.corpus, cli.console().print, output / "scan")
+    scanned = scan(config.corpus, cli.console().print, output / "scan", output / "tags" / "written.csv")
     number, earlier = ledger.next_run(), _Labels.of(folder)
     with workers or Workers(config.cluster, config.output) as workers:
         # lists of outcomes and of pending tracks have no names here: their memory is free before tables are written

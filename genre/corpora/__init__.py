@@ -12,7 +12,8 @@ A corpus module has:
   scanned tracks, sorted;
 - optionally `def scan_with_report(settings, params, report, folder) -> Iterator[Track]`: the same tracks as `scan`. It
   calls `report` at any time with lines for the user: the progress of a long scan, and what to know about the corpus. In
-  `folder`, if it is not None, it may keep what it read of files for the next scan;
+  `folder`, if it is not None, it may keep what it read of files for the next scan. Where labels are the tags in the
+  files, it has another parameter, `written`: the table of the genres that `tag` wrote into files, or None;
 - optionally `def is_composed(settings) -> bool`, for a corpus whose `scan` writes its music: whether all files exist.
   If not, `prepare --dry-run` has no forecast.
 
@@ -22,6 +23,7 @@ None, and `genre.features.splitting.splits` decides. A track without a genre has
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -70,19 +72,27 @@ class Track:
 
 
 def scan(
-    settings: CorpusSettings, report: Callable[[str], None] | None = None, folder: Location | None = None
+    settings: CorpusSettings,
+    report: Callable[[str], None] | None = None,
+    folder: Location | None = None,
+    written: Location | None = None,
 ) -> Iterator[Track]:
     """Yield every track of a corpus. Raises `ConfigError` when its settings or files are wrong.
 
     `report` is called with lines for a person, by a corpus that has something to say; a name with a line break is still
     one line. In `folder`, a corpus that reads files keeps what it read, so that an interrupted scan resumes and a later
-    one reads only new and changed files.
+    one reads only new and changed files. `written` is the written.csv of `tag`: where labels are the files' own tags,
+    the genres in it are predictions, and no labels.
     """
     require_known("corpus.kind", settings.kind, registry.names(__name__))
     module = registry.load(__name__, settings.kind)
     params = validate(module.Params, settings.params, "corpus.params.")
     if report and hasattr(module, "scan_with_report"):
-        yield from module.scan_with_report(settings, params, lambda text: report(" ".join(text.splitlines())), folder)
+        scan_with_report = module.scan_with_report
+        options = {"written": written} if "written" in inspect.signature(scan_with_report).parameters else {}
+        yield from scan_with_report(
+            settings, params, lambda text: report(" ".join(text.splitlines())), folder, **options
+        )
     else:
         yield from module.scan(settings, params)
 

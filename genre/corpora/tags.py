@@ -14,7 +14,7 @@ punctuation. "Various Artists" and the like are no artist; without an artist, th
 
 `track_id` is the path below the root. Changing tags changes the file, which is then prepared again. There is no
 published split. What the tags say is kept in OUTPUT/scan: a scan that was interrupted resumes, and a later one reads
-new and changed files only.
+new and changed files only. A genre that `tag` wrote with the same output is a prediction, and no label.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from genre.corpora._artists import group_of
 from genre.corpora._findings import Findings
 from genre.corpora._genre_names import GenreNames
 from genre.corpora._library_report import LibraryFile, LibraryReport
+from genre.corpora._predicted_genres import PredictedGenres
 from genre.errors import ConfigError, one_line
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -62,18 +63,27 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
 
 
 def scan_with_report(
-    settings: CorpusSettings, params: Params, report: Callable[[str], None], folder: Location | None
+    settings: CorpusSettings,
+    params: Params,
+    report: Callable[[str], None],
+    folder: Location | None,
+    written: Location | None = None,
 ) -> Iterator[Track]:
     """Yield what `scan` does, after reporting progress, the classes, and what is odd, a line each.
 
-    What was read is kept in `folder`. Raises `StorageError` when files that were listed cannot be reached.
+    What was read is kept in `folder`. Genres that the table `written` of `tag` lists are no labels. Raises
+    `StorageError` when files that were listed cannot be reached, and `ArtifactError` when the table cannot be read.
     """
     if settings.split == "official":
         raise ConfigError("corpus.split=official: a library has no published split; use random or auto")
     tags.require("corpus.kind=tags")
     names = GenreNames(params.genres)
     findings = Findings(folder and folder / _FOLDER)
-    files = [_library_file(audio, finding, names) for audio, finding in _find_tags(settings, report, findings)]
+    predicted = PredictedGenres(written)
+    found = _find_tags(settings, report, findings)
+    files = [_library_file(audio, finding, names, predicted) for audio, finding in found]
+    if predicted.count:
+        report(predicted.line())
     counted = LibraryReport(files, names, params.min_tracks, params.min_artists)
     for line in counted.lines():
         report(line)
@@ -100,8 +110,8 @@ class _Finding:
         return cls(problem=values.pop("problem"), tags=FileTags(**values | {"genres": tuple(values["genres"])}))
 
 
-def _library_file(audio: AudioFile, finding: _Finding, names: GenreNames) -> LibraryFile:
-    genres = finding.tags.genres
+def _library_file(audio: AudioFile, finding: _Finding, names: GenreNames, predicted: PredictedGenres) -> LibraryFile:
+    genres = predicted.without(audio.path, finding.tags.genres)
     keys = dict.fromkeys(key for genre in genres for key in names.resolve(genre))
     return LibraryFile(audio, genres, tuple(keys), group_of(finding.tags), finding.tags.is_repaired, finding.problem)
 

@@ -82,7 +82,7 @@ def prepare(config: Config, price: float | None) -> None:
     recipe = Recipe.of(config)
     output = Location.of(config.output)
     with _copied(output / "scan") as known:
-        scanned = scan(config.corpus, cli.console().print, known)
+        scanned = scan(config.corpus, cli.console().print, known, output / "tags" / "written.csv")
     ledger = Ledger(output / "features", recipe)
     done = ledger.reusable_outcomes()
     check_present(scanned, done, ledger.folder)

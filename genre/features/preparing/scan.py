@@ -23,15 +23,18 @@ _BATCH = 10_000  # tracks
 
 
 def scan(
-    settings: CorpusSettings, report: Callable[[str], None] | None = None, folder: Location | None = None
+    settings: CorpusSettings,
+    report: Callable[[str], None] | None = None,
+    folder: Location | None = None,
+    written: Location | None = None,
 ) -> pa.Table:
     """Return the tracks of a corpus, sorted by track_id, without those that its published split excludes.
 
-    Genres are those of `settings.corrections` where it has the file. `report` and `folder` are those of `corpora.scan`.
-    Raises `ConfigError` when there is no track, or the file of none exists, which would take all tracks out of the
-    features, and `ArtifactError` when two have the same id.
+    Genres are those of `settings.corrections` where it has the file. `report`, `folder` and `written` are those of
+    `corpora.scan`. Raises `ConfigError` when there is no track, or the file of none exists, which would take all tracks
+    out of the features, and `ArtifactError` when two have the same id.
     """
-    tracks = corpora.scan(settings, report, folder)
+    tracks = corpora.scan(settings, report, folder, written)
     if settings.corrections:
         tracks = corrected(tracks, settings, report)
     table = pa.Table.from_batches(list(_batches(tracks)), SCAN_SCHEMA)
