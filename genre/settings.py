@@ -304,6 +304,10 @@ class TagSettings(Settings):
         ge=1,
         description="with write_genres: maximum number of genres written, all at least half as probable as the best",
     )
+    replace: bool = Field(
+        False,
+        description="replace the tags in OUTPUT/tags that another model made, or this one before it was trained again",
+    )
     undo: str = Field(
         "", description="restore the files listed in this written.csv, and do nothing else; also written as undo="
     )

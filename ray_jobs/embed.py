@@ -34,7 +34,7 @@ def run(config: Config) -> None:
     song, output = audio_files.single_file(config.inputs), Location.of(config.output)
     with lease.held(config.output, "embed"):  # before the files are listed, which may take minutes
         files = audio_files.list_files(config.inputs)
-        table = TagTable(output / "tags", ensemble, embeds=True, clips=config.embed.clips)
+        table = TagTable(output / "tags", ensemble, embeds=True, clips=config.embed.clips, replace=config.tag.replace)
         rows = tag.tag_pending(config, ensemble, table, files, song)
         tag.check_any_readable(rows, table.folder / "failures.csv")
         written = embedding_table.write(output / "embeddings", ensemble, table.rows())

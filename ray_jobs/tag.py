@@ -68,7 +68,7 @@ def run(config: Config) -> None:
     ensemble.check_weights()
     with lease.held(config.output, "tag"):  # before the files are listed, which may take minutes
         files = audio_files.list_files(config.inputs)
-        table = TagTable(Location.of(config.output) / "tags", ensemble)
+        table = TagTable(Location.of(config.output) / "tags", ensemble, replace=config.tag.replace)
         rows = tag_pending(config, ensemble, table, files, song)
         if labels is not None:
             genre_writing.write(config.tag, table, rows, labels)

@@ -1,4 +1,4 @@
-"""The models whose tags a folder holds, kept in its models.json: others may not add to them."""
+"""The models whose tags a folder holds, kept in its models.json: others may replace them, and may not add to them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,38 @@ from genre.model.saved_model import SavedEnsemble
 from genre.storage import Location
 from genre.tagging.tag_rows import SCHEMA
 
+# what is made from the tags of a model; written.csv and undone.csv are not, because only they can restore files
+_TABLES = (
+    "tags.parquet", "tags.csv", "tags.jsonl", "timeline.parquet", "timeline.csv", "failures.csv", "parts",
+    "ledger.parquet",
+)  # fmt: skip
 
-def reserve(folder: Location, ensemble: SavedEnsemble) -> None:
-    """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of other models."""
+
+def reserve(folder: Location, ensemble: SavedEnsemble, replace: bool = False) -> None:
+    """Reserve `folder` for these models.
+
+    If it holds tags of other models, remove them with `replace`, else raise `ArtifactError`. The owner changes last: a
+    process that is killed before has removed tags of the former one, and the next run removes the others.
+    """
     models = folder / "models.json"
-    expected = _fingerprint(ensemble)
-    if not models.exists():
-        models.write_json({"fingerprint": expected, "models": ensemble.addresses})
-    elif (owner := models.read_json()).get("fingerprint") != expected:
-        raise ArtifactError(
-            f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another "
-            "version or calibration; choose another output for the tags of this model, or delete the folder"
-        )
+    if models.exists():
+        owner = models.read_json()
+        if owner.get("fingerprint") == _fingerprint(ensemble):
+            return
+        if not replace:
+            raise ArtifactError(
+                f"{folder} holds tags of {', '.join(owner.get('models', ['other models']))}, or of another version or "
+                "calibration; to tag again with this model, set tag.replace=true, which keeps written.csv"
+            )
+        for name in _TABLES:
+            (folder / name).delete()
+    models.write_json({"fingerprint": _fingerprint(ensemble), "models": ensemble.addresses})
+
+
+def is_replaced(folder: Location, ensemble: SavedEnsemble) -> bool:
+    """Return whether `folder` holds tags of other models, which `reserve` would remove."""
+    models = folder / "models.json"
+    return models.exists() and models.read_json().get("fingerprint") != _fingerprint(ensemble)
 
 
 def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
@@ -40,7 +60,7 @@ def genres_of(folder: Location, models: Sequence[Location] = ()) -> list[str]:
     if owner["fingerprint"] != _fingerprint(saved):
         raise ArtifactError(
             f"{folder}: holds tags of other models, or of another version or calibration; name their models with "
-            "model=, or tag again"
+            "model=, or tag again with tag.replace=true"
         )
     return saved.classes
 

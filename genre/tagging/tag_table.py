@@ -1,7 +1,7 @@
 """The tag table of a collection: one row for each file that was tagged, kept on disk so that a run can resume.
 
     tags/
-      models.json              the models whose tags these are; others are refused
+      models.json              the models whose tags these are; others are refused, or replace them
       parts/*.parquet          rows of the current run; removed when it ends
       ledger.parquet           the tag table: content, every probability, the timeline and the embedding of each file,
                                or a reason
@@ -53,13 +53,20 @@ class TagTable:
     timelines stay on disk.
     """
 
-    def __init__(self, folder: Location, ensemble: SavedEnsemble, embeds: bool = False, clips: bool = False) -> None:
-        """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of other models.
+    def __init__(
+        self,
+        folder: Location,
+        ensemble: SavedEnsemble,
+        embeds: bool = False,
+        clips: bool = False,
+        replace: bool = False,
+    ) -> None:
+        """Reserve `folder` for these models. Raises `ArtifactError` when it holds tags of others, unless `replace`.
 
         If `embeds`, a file that has tags and no embedding is not done; if `clips`, one without those of its clips.
         """
         self.folder, self._ensemble, self._embeds, self._clips = folder, ensemble, embeds, clips
-        tag_owner.reserve(folder, ensemble)
+        tag_owner.reserve(folder, ensemble, replace)
         self._files = RowFiles(SCHEMA)
         self._index = _newest(self._read_index())
         self._added: list[pa.Table] = []

@@ -24,7 +24,7 @@ from genre.features.recipe import Recipe
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import ClusterSettings, Config
 from genre.storage import Location
-from genre.tagging import audio_files, tag_rows
+from genre.tagging import audio_files, tag_owner, tag_rows
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
@@ -108,7 +108,7 @@ def tag(config: Config, price: float | None) -> None:
     ensemble = SavedEnsemble.read(find_models(config), config.min_precision)
     pending = audio_files.list_files(config.inputs)
     folder = Location.of(config.output) / "tags"
-    if (folder / "models.json").exists():
+    if (folder / "models.json").exists() and not (config.tag.replace and tag_owner.is_replaced(folder, ensemble)):
         pending = TagTable(folder, ensemble).pending(pending, config.decoding.retry_rejects)
     if not len(pending):
         cli.console().print("tag: nothing to do")

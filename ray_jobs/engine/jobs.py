@@ -39,7 +39,8 @@ class Job:
 _LIMITS = tuple(
     f"decoding.{name}" for name in ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")
 )
-_PASS = tuple(f"tag.{name}" for name in ("top_k", "values", "album", "batch_files"))  # of `tag`, which `embed` does too
+# of `tag`, which `embed` does too
+_PASS = tuple(f"tag.{name}" for name in ("top_k", "values", "album", "batch_files", "replace"))
 _NETWORK = ("architecture", "architectures")  # name a model in OUTPUT if `model` is empty and there is no leaderboard
 
 # tests/ray/test_settings_read.py compares this table with what the jobs read

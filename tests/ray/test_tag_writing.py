@@ -21,9 +21,9 @@ from ray_jobs.engine import cli
 from ray_jobs.tagging import genre_writing
 
 
-def certain(tmp_path: Path) -> str:
+def certain(tmp_path: Path, seed: int = 0) -> str:
     """Save a model whose validation predictions give the lowest threshold, so that no genre is unknown."""
-    folder = save_model(tmp_path / "certain")
+    folder = save_model(tmp_path / "certain", seed=seed)
     labels = np.arange(30) % 3
     probabilities = np.where(np.eye(3)[labels] == 1, 0.34, 0.33).astype(np.float32)
     calibration.save(Location.of(folder), [str(n) for n in range(30)], labels, probabilities)
@@ -94,6 +94,33 @@ def test_labels_that_are_the_files_own_tags_are_not_written(music: Path, tmp_pat
     assert cli.main("prepare", [*corrected, f"{output}-tags", *limits]) == 0
     labels = genre_writing.labels_of(Location.of(f"{tmp_path / 'out'}-tags") / "features")
     assert labels["genre"].to_pylist() == ["Polka"]  # a person's, whatever the tags say
+
+
+def test_a_retrained_model_replaces_the_tags_and_all_files_can_still_be_taken_back(
+    music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = certain(tmp_path), tmp_path / "out"
+    before = {path.name: path.read_bytes() for path in music.iterdir()}
+    wanted = (str(music), f"model={model}", f"output={out}", "min_precision=0.5", "tag.write_genres=write")
+    assert run(*wanted) == 0
+    written = [row["undo"] for row in rows(out / "tags/written.csv")]
+    certain(tmp_path, seed=9)
+    capsys.readouterr()
+    assert run(*wanted) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith("to tag again with this model, set tag.replace=true, which keeps written.csv")
+    assert run(*wanted, "tag.replace=true", "--dry-run") == 0
+    assert "tag: 3 files to do" in capsys.readouterr().err
+    assert [row["undo"] for row in rows(out / "tags/written.csv")] == written
+    assert (out / "tags/ledger.parquet").exists()  # a forecast removes nothing
+    assert run(*wanted, "tag.replace=true") == 0
+    assert "0 already done, 3 to do" in capsys.readouterr().err
+    tags = {Path(row["path"]).name: row["genre"] for row in rows(out / "tags/tags.csv")}
+    assert {path.name: read_genre(path) for path in music.iterdir()} == tags
+    assert run(*wanted, "tag.replace=true") == 0
+    assert "3 already done, 0 to do" in capsys.readouterr().err
+    assert run(f"undo={out / 'tags/written.csv'}") == 0
+    assert {path.name: path.read_bytes() for path in music.iterdir()} == before
 
 
 def test_written_genres_are_taken_back(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,8 +144,59 @@ def test_failures_are_retried_on_request(tmp_path: Path, ensemble: SavedEnsemble
 def test_tags_of_another_model_are_refused(tmp_path: Path, ensemble: SavedEnsemble) -> None:
     TagTable(Location.of(tmp_path / "tags"), ensemble)
     other = SavedEnsemble.read([Location.of(save_model(tmp_path / "other", seed=9))], 0.8)
-    with pytest.raises(ArtifactError, match=r"holds tags of .*; choose another output"):
+    with pytest.raises(ArtifactError, match=r"holds tags of .*; to tag again with this model, set tag.replace=true"):
         TagTable(Location.of(tmp_path / "tags"), other)
+
+
+def test_tags_of_another_model_are_replaced_on_request(tmp_path: Path, ensemble: SavedEnsemble, tagger: Tagger) -> None:
+    music, folder = tmp_path / "music", tmp_path / "tags"
+    song(music / "0.wav")
+    song(music / "1.wav", hertz=400)
+    tag_all(folder, ensemble, tagger, music)
+    for name in ("written.csv", "undone.csv"):
+        (folder / name).write_text(name)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    TagTable(Location.of(folder), ensemble, replace=True)  # the same model
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+    other = SavedEnsemble.read([Location.of(save_model(tmp_path / "other", seed=9))], 0.8)
+    table, files = TagTable(Location.of(folder), other, replace=True), audio_files.list_files(str(music))
+    assert {file.name for file in folder.iterdir()} == {"models.json", "written.csv", "undone.csv"}
+    assert (folder / "written.csv").read_text() == "written.csv"
+    assert len(table.pending(files)) == 2
+    table.add(
+        tag_rows.tag_files(Tagger.load(str(tmp_path / "other"), precision=0), files.slice(0, 1), table.known(files))
+    )
+    resumed = TagTable(Location.of(folder), other, replace=True)
+    assert len(resumed.pending(files)) == 1, "what the interrupted run tagged is done"
+    with pytest.raises(ArtifactError, match=r"holds tags of .*other"):
+        TagTable(Location.of(folder), ensemble)
+
+
+def test_a_replacement_that_was_killed_goes_on(
+    tmp_path: Path, ensemble: SavedEnsemble, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has removed some of the tags, and the owner is still the former one."""
+    music, folder = tmp_path / "music", tmp_path / "tags"
+    song(music / "0.wav")
+    tag_all(folder, ensemble, tagger, music)
+    other = SavedEnsemble.read([Location.of(save_model(tmp_path / "other", seed=9))], 0.8)
+
+    def killed(file: Location) -> None:
+        if file.name == "ledger.parquet":
+            raise KeyboardInterrupt
+        delete(file)
+
+    delete = Location.delete
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            TagTable(Location.of(folder), other, replace=True)
+    with pytest.raises(ArtifactError, match=r"set tag.replace=true"):
+        TagTable(Location.of(folder), other)
+    table = TagTable(Location.of(folder), other, replace=True)
+    assert len(table.pending(audio_files.list_files(str(music)))) == 1
+    assert {file.name for file in folder.iterdir()} == {"models.json"}
 
 
 def test_a_link_out_of_the_collection_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
