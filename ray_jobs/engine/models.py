@@ -13,14 +13,17 @@ def find_models(config: Config) -> list[Location]:
     """Return the addresses of the models in the setting `model`; if empty, of the best network of the leaderboard.
 
     Without a leaderboard it is the model that `train` saves with these settings. Raises `ArtifactError` when there is
-    none.
+    none, and `ConfigError` when `architecture` is set to another one than the leaderboard recommends.
     """
     if config.model:
         return _named(config.model)
     output = Location.of(config.output)
-    if (output / "leaderboard" / "leaderboard.json").exists():
-        return [_best(output)]
     name = architectures.model_name(config.architecture, config.architectures.get(config.architecture, {}))
+    if (output / "leaderboard" / "leaderboard.json").exists():
+        best = _best(output)
+        if "architecture" in config.model_fields_set and best.name != name:
+            raise _other_than_best(output, config.architecture, name, best.name)
+        return [best]
     if not has_card(output / "models" / name):
         raise ArtifactError(
             f"output={output} holds no trained model; run `genre tune` with this output first, or name a model with "
@@ -41,6 +44,20 @@ def _named(model: str) -> list[Location]:
     if "," not in model or Location.of(model).exists():
         return [Location.of(model)]
     return [Location.of(name) for name in map(str.strip, model.split(",")) if name]
+
+
+def _other_than_best(output: Location, architecture: str, name: str, best: str) -> ConfigError:
+    """Return what to raise when `architecture` is set, and the leaderboard recommends another model."""
+    folder = output / "models" / name
+    remedy = (
+        f"write model={folder}, or leave architecture out"
+        if has_card(folder)
+        else f"leave it out, or train {architecture}, since {output} holds no {name}"
+    )
+    return ConfigError(
+        f"architecture={architecture} chooses no model where there is a leaderboard, and that of {output} recommends "
+        f"{best}; {remedy}"
+    )
 
 
 def _best(output: Location) -> Location:
