@@ -6,17 +6,19 @@ an expired token or a folder that is unavailable is a fault of the storage, and 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pyarrow import fs
 
 from genre.errors import StorageError, one_line
 from genre.storage import Location
+from genre.storage.location import DISK_FULL
 
 STORAGE_SECONDS = 60.0  # that a storage may be unavailable while tags are read, files are hashed or shards are listed
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
@@ -87,6 +89,24 @@ def _first_existing(folder: str) -> str:
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     return folder
+
+
+@contextlib.contextmanager
+def full_disk_named(output: str) -> Iterator[None]:
+    """Raise `StorageError` in place of the error of a full disk in the block, which writes below `output`.
+
+    It names the folder that cannot be written, which may also be one for temporary files.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        folder = os.path.dirname(error.filename or "") or output
+        raise StorageError(
+            f"{folder}: cannot be written ({os.strerror(error.errno)}); free space and run the same command again, "
+            "which resumes"
+        ) from None
 
 
 def unreachable(file: Location, error: OSError) -> StorageError:

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from genre.errors import ConfigError, GenreError, one_line
-from genre.storage import Location, make_folder
+from genre.storage import Location, faults, make_folder
 
 FILE = ".lease.json"
 RENEWAL_SECONDS = 5.0
@@ -68,7 +68,7 @@ def held(output: str, job: str, setting: str = "output") -> Iterator[None]:
     """Hold the lease of an output, the folder that `setting` names, within the block.
 
     Raises `GenreError` when another job holds it, or takes it over because this process was suspended for too long, and
-    `ConfigError` when the output cannot be written.
+    `ConfigError` when the output cannot be written. The error of a full disk becomes a `StorageError`.
     """
     lease = _Lease(Location.of(output) / FILE, Holder.this_process(job), setting)
     try:
@@ -81,7 +81,8 @@ def held(output: str, job: str, setting: str = "output") -> Iterator[None]:
     thread = threading.Thread(target=_keep, args=(lease, over), name="lease", daemon=True)
     thread.start()
     try:
-        yield
+        with faults.full_disk_named(output):
+            yield
     except (KeyboardInterrupt, SystemExit):  # SystemExit: while Ray starts, SIGTERM has its handler
         if lease.lost_to is not None:
             raise lease.refusal(lease.lost_to) from None

@@ -28,6 +28,7 @@ from pyarrow import fs
 
 from genre.errors import ArtifactError, first_line
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK_BYTES = 1 << 20  # read at a time to hash a file
 _UPLOAD_BYTES = 16 << 20  # read at a time to upload a file
 _WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no effect
@@ -231,6 +232,10 @@ class Location:
                 sync(folder or "/")
             else:
                 self._upload(target)
+        except OSError as error:
+            if error.errno in DISK_FULL and not error.filename:  # Arrow does not say which disk
+                raise OSError(error.errno, os.strerror(error.errno), target) from None
+            raise
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(target)

@@ -19,7 +19,7 @@ from faulty_storage import Fault, Handler, behind, refusing
 
 from genre.errors import StorageError, one_line
 from genre.storage import Location
-from genre.storage.faults import is_fault, retry
+from genre.storage.faults import full_disk_named, is_fault, retry
 
 SONG = bytes(range(256)) * 4096
 
@@ -179,3 +179,17 @@ def test_the_reason_of_an_error_has_no_path(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError) as caught:
             read()
         assert one_line(caught.value) == "No such file or directory"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(tmp_path: Path, number: int) -> None:
+    output = str(tmp_path)
+    for name, folder in ((f"{output}/features/clips/a.parquet", f"{output}/features/clips"), (None, output)):
+        with pytest.raises(StorageError) as error, full_disk_named(output):
+            raise OSError(number, "Error writing bytes to file", name)
+        assert str(error.value) == (
+            f"{folder}: cannot be written ({os.strerror(number)}); free space and run the same command again, which "
+            "resumes"
+        )
+    with pytest.raises(FileNotFoundError), full_disk_named(output):
+        (tmp_path / "none").read_bytes()

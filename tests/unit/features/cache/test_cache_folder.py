@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from clip_features import copies, write_features
+from disks import small_disk
 
 from genre.errors import ArtifactError, ConfigError
 from genre.features import Features
@@ -134,7 +132,7 @@ def test_an_unused_copy_makes_room_on_a_disk_that_is_smaller_than_the_limit(
     several: list[Features], tmp_path: Path
 ) -> None:
     """A copy takes 116 KB of clips, and 32 KB for its other files."""
-    with _small_disk(tmp_path / "disk", "size=240k") as disk:
+    with small_disk(tmp_path / "disk", "size=240k") as disk:
         on_disk = CacheSettings(folder=str(disk), max_gb=1)
         used = ClipCache.of(several[0], on_disk).open()
         ClipCache.of(several[1], on_disk).check_size()  # the other copy may be unused by then
@@ -151,7 +149,7 @@ def test_an_unused_copy_makes_room_on_a_disk_that_is_smaller_than_the_limit(
 def test_a_full_disk_is_one_line_and_leaves_nothing(features: Features, tmp_path: Path, files: int) -> None:
     """It has no room for names: for the folder of the copy, its first file, or one of the last."""
     names = 2 + files  # of the disk, the lock and these
-    with _small_disk(tmp_path / "disk", f"size=1m,nr_inodes={names}") as disk:
+    with small_disk(tmp_path / "disk", f"size=1m,nr_inodes={names}") as disk:
         with pytest.raises(ArtifactError, match=r"the disk is full, 0\.0 GB are needed"):
             ClipCache.of(features, CacheSettings(folder=str(disk))).open()
         assert not list(disk.glob("features-*"))
@@ -164,16 +162,3 @@ def _respect_modes() -> None:
     assert library.capget(header, capabilities) == 0
     capabilities[0] &= ~(1 << 1)  # CAP_DAC_OVERRIDE
     assert library.capset(header, capabilities) == 0
-
-
-@contextlib.contextmanager
-def _small_disk(disk: Path, options: str) -> Iterator[Path]:
-    """Mount a file system with these options of tmpfs."""
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # after an error it is still mapped

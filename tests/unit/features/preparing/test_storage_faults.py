@@ -15,16 +15,19 @@ import faulty_storage
 import pyarrow as pa
 import pytest
 from conftest import REPOSITORY
+from disks import resize, small_disk
 from faulty_storage import Fault, Handler, refusing
 from music import InTurn, config_of, tables, write_music
 from pyarrow import fs
 from saving import save_model
 
 from genre.audio import isolation, members
+from genre.config import to_yaml
 from genre.errors import ConfigError, StorageError
 from genre.features.folder import Features
 from genre.settings import Config, CorpusSettings
 from genre.storage import Location, location
+from ray_jobs import prepare as prepare_job
 from ray_jobs.engine import cli
 from ray_jobs.engine.blocks import Work
 from ray_jobs.prepare import prepare
@@ -427,3 +430,25 @@ def test_a_file_that_changes_while_the_job_runs_is_read_again(tmp_path: Path) ->
     assert again.tracks == 1
     prepare(config_of(tmp_path / "music", tmp_path / "right"), InTurn())
     assert tables(tmp_path / "out")["clips"] == tables(tmp_path / "right")["clips"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder_and_the_next_run_resumes(
+    music: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text(to_yaml(config_of(music, tmp_path / "disk/out")))
+    command = ["--config", str(tmp_path / "run.yaml")]
+    with small_disk(tmp_path / "disk", "size=64k") as disk:
+        monkeypatch.setattr(prepare_job, "Workers", lambda *_: InTurn())
+        assert cli.main("prepare", command) == cli.FAILED
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert re.fullmatch(
+            rf"error: {disk}/out/features/\w+: cannot be written \(No space left on device\); free space and run the "
+            "same command again, which resumes",
+            message,
+        )
+        resize(disk, "100m")
+        again = InTurn()
+        monkeypatch.setattr(prepare_job, "Workers", lambda *_: again)
+        assert cli.main("prepare", command) == cli.OK
+        assert 0 < again.tracks < 19
+        check_equal(disk / "out", expected)
