@@ -6,6 +6,7 @@ import argparse
 import difflib
 import importlib.util
 import math
+import os
 import re
 import shlex
 import sys
@@ -207,7 +208,11 @@ def _with_positional_key(arguments: list[str], key: str) -> list[str]:
         return arguments
     plain = [text for text in arguments if not re.match(r"[\w.]+=", text)]
     if len(plain) > 1:
-        raise ConfigError(f"{key}: found {len(plain)} values, {' and '.join(plain)}; name one")
+        path = " ".join(plain)
+        remedy = "name one, in quotes if its path has spaces" if key == "inputs" else "name one"
+        if os.path.exists(path):
+            remedy = f"a path with spaces needs quotes: {shlex.quote(path)}"
+        raise ConfigError(f"{key}: found {len(plain)} values, {' and '.join(plain)}; {remedy}")
     return [f"{key}={text}" if text in plain else text for text in arguments]
 
 

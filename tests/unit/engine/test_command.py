@@ -187,7 +187,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["prepare", "corpus.kind=", "tags"], "a setting has no spaces around =; write corpus.kind=tags"),
         (["tag", "song.mp3", "model", "=my model"], "a setting has no spaces around =; write 'model=my model'"),
         (["similar", "--stdin0"], "--stdin0 belongs to `tag` and `embed`; leave it out"),
-        (["tag", "song.mp3", "--stdin0"], "inputs: found 2 values, song.mp3 and -; name one"),
+        (
+            ["tag", "song.mp3", "--stdin0"],
+            "inputs: found 2 values, song.mp3 and -; name one, in quotes if its path has spaces",
+        ),
         (["tune", "--config"], "expected one argument"),
         (["prepare", "train.epoch=1"], "did you mean 'train.epochs'"),
         (["prepare", "corpus.params.tracks=1"], "corpus.params.tracks"),
@@ -283,7 +286,22 @@ def test_a_light_install_names_the_extra_that_a_job_needs(missing: str, tmp_path
 
 def test_a_second_song_is_refused_rather_than_tagged_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["tag", "a.mp3", "b.mp3", "--dry-run"]) == 2
-    assert capsys.readouterr().err == ("error: inputs: found 2 values, a.mp3 and b.mp3; name one\n")
+    assert capsys.readouterr().err == (
+        "error: inputs: found 2 values, a.mp3 and b.mp3; name one, in quotes if its path has spaces\n"
+    )
+
+
+def test_a_path_with_spaces_needs_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Disco Duo").mkdir()
+    (tmp_path / "Disco Duo/01 Disco.flac").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["tag", "Disco", "Duo/01", "Disco.flac", "output=out"]) == 2
+    assert capsys.readouterr().err == (
+        "error: inputs: found 3 values, Disco and Duo/01 and Disco.flac; a path with spaces needs quotes: "
+        "'Disco Duo/01 Disco.flac'\n"
+    )
 
 
 @pytest.mark.parametrize(
