@@ -29,6 +29,7 @@ def save_model(
     features: tuple[str, ...] = FEATURES,
     seed: int = 0,
     answers: bool = True,
+    window_norm: bool = False,
 ) -> str:
     """Save an untrained model, with the validation predictions of a good one, and return the folder's address."""
     config: Config = load(None, features)
@@ -43,7 +44,7 @@ def save_model(
         shape=shape,
         window_seconds=config.train.window_seconds,
         eval_windows=3,
-        window_norm=config.train.window_norm,
+        window_norm=window_norm,  # untrained networks distinguish songs by their levels, which it removes
     )
     torch.manual_seed(seed)
     # a high mean and a small deviation, with which untrained networks distinguish songs

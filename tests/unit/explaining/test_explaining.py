@@ -40,7 +40,7 @@ def windows() -> torch.Tensor:
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_relevances_sum_to_the_difference_in_log_probability(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
     """Completeness, proposition 1 of Sundararajan et al."""
-    classifier = Tagger.load(save_model(tmp_path, name)).models[0].classifier
+    classifier = Tagger.load(save_model(tmp_path, name, window_norm=True)).models[0].classifier
     relevance = explaining.integrated_gradients(classifier, windows, target=1, steps=64)
     with torch.no_grad():
         music = classifier(windows).log_softmax(dim=1)[:, 1]
@@ -52,7 +52,8 @@ def test_relevances_sum_to_the_difference_in_log_probability(name: str, tmp_path
 def test_the_map_depends_on_the_weights(name: str, tmp_path: Path, windows: torch.Tensor) -> None:
     """Sanity check of Adebayo et al. 2018: other random weights must give another map."""
     first, second = (
-        Tagger.load(save_model(tmp_path / str(seed), name, seed=seed)).models[0].classifier for seed in (1, 2)
+        Tagger.load(save_model(tmp_path / str(seed), name, seed=seed, window_norm=True)).models[0].classifier
+        for seed in (1, 2)
     )
     relevance, again, other = (
         explaining.integrated_gradients(model, windows, target=0, steps=4).flatten() for model in (first, first, second)
@@ -63,7 +64,7 @@ def test_the_map_depends_on_the_weights(name: str, tmp_path: Path, windows: torc
 
 def test_only_the_band_that_the_model_uses_is_relevant(tmp_path: Path, windows: torch.Tensor) -> None:
     """The model uses band 7 only."""
-    classifier = Tagger.load(save_model(tmp_path)).models[0].classifier
+    classifier = Tagger.load(save_model(tmp_path, window_norm=True)).models[0].classifier
 
     class Band(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

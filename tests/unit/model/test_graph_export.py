@@ -54,7 +54,7 @@ def clips_in(path: Path) -> Float32:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", architectures.names())
 def test_onnx_gives_the_probabilities_of_the_model_on_real_music(name: str, tmp_path: Path) -> None:
-    folder = save_model(tmp_path, name)
+    folder = save_model(tmp_path, name, window_norm=True)
     loaded = checkpoint.load(Location.of(folder))
     session = onnxruntime.InferenceSession(graph_export.to_onnx(loaded, CALIBRATION))
     assert session.get_inputs()[0].shape == ["batch", "samples"]
@@ -70,7 +70,7 @@ def test_onnx_gives_the_probabilities_of_the_model_on_real_music(name: str, tmp_
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Return a folder with a model and its ONNX file, and the model."""
     folder = tmp_path_factory.mktemp("exported")
-    loaded = checkpoint.load(Location.of(save_model(folder / "model")))
+    loaded = checkpoint.load(Location.of(save_model(folder / "model", window_norm=True)))
     (folder / "cnn.onnx").write_bytes(graph_export.to_onnx(loaded, CALIBRATION))
     return folder, loaded
 
