@@ -166,7 +166,7 @@ def write_outcomes(folder: Location, recipe: Recipe, rows: int) -> None:
                 "path": "", "size": 30_000_000 + i, "modified": 1.7e9 + i,
                 "content": f"{i:064x}", "sound": f"{i - (i % 1000 == 999):064x}", "seconds": 200.0,
                 "sketch": hashes[i].tobytes() + frames[i].tobytes(),
-                "sample_rate": 44100, "channels": 2, "truncated": False, "clips": 6, "part": name,
+                "sample_rate": 44100, "channels": 2, "truncated": False, "clips": 6, "part": name, "part_bytes": 0,
             }
             for i in range(begin, min(begin + len(tracks), rows))
         ]  # fmt: skip
