@@ -156,9 +156,7 @@ class TrainSettings(Settings):
     windows_per_clip: int = Field(
         0, ge=0, description="random windows cut from each clip per epoch; 0: as many as fit into the clip"
     )
-    window_norm: bool = Field(
-        True, description="normalise each window by its own statistics, half of them for each band and half for all"
-    )
+    window_norm: bool = Field(True, description="normalise each window by itself, half of it by band")
     eval_windows: int = Field(
         8, ge=1, description="evaluation: evenly spaced windows per clip, whose probabilities are averaged"
     )
@@ -198,9 +196,7 @@ class TrainSettings(Settings):
         description="floating-point format; auto: bf16 where it is faster, else fp32",
     )
     workers: int = Field(1, ge=1, description="training processes: one per GPU, or several on CPUs")
-    init_from: str = Field(
-        "", description="folder of a saved model or body to start from (fine-tuning); also written as init_from="
-    )
+    init_from: str = Field("", description="folder of a saved model or body to start from; also written as init_from=")
     freeze: bool = Field(False, description="with init_from: train only the last layer")
     resume: bool = Field(True, description="resume an interrupted run of the same settings from its last epoch")
 
