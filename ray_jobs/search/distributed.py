@@ -18,7 +18,7 @@ import torch
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import distributed, nn
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import TCPStore, distributed_c10d  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from genre.features.windows import Worker
@@ -128,6 +128,9 @@ class _Process:
 @contextlib.contextmanager
 def _joined(store: TCPStore, worker: Worker) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # torch numbers the groups of a process and counts one that failed to form, as when another process ended meanwhile.
+    # Processes with different numbers wait for each other, and the first one has trained earlier trials.
+    distributed_c10d._world.group_count = 0
     distributed.init_process_group(backend, store=store, rank=worker.rank, world_size=worker.world, timeout=_TIMEOUT)
     try:
         yield

@@ -53,5 +53,5 @@ def test_several_tasks_give_the_statistics_of_clips_in_memory(features: Features
         baseline._CLIPS_PER_TASK = 5
         return baseline.statistics(features, features.tracks("train"), ONE_CPU)
 
-    statistics = ray.get(ray.remote(num_cpus=1)(nested).remote(features), timeout=120)
+    statistics = ray.get(ray.remote(num_cpus=1)(nested).remote(features), timeout=300)
     np.testing.assert_array_equal(statistics, track_statistics.of_clips(load(features, "train")["train"]))

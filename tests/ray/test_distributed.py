@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import distributed, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from genre.features.windows import Worker
 from ray_jobs.search.distributed import average_gradients, process_group
@@ -38,7 +40,7 @@ def in_group(group: PlacementGroup, function: Callable[[], T]) -> T:
     """Run `function` as Tune runs a trial, in the first bundle, and return its result."""
     strategy = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
     task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy=strategy)(function)
-    result: T = ray.get(task.remote(), timeout=120)
+    result: T = ray.get(task.remote(), timeout=300)
     return result
 
 
@@ -66,6 +68,18 @@ def test_gradients_are_averaged_over_all_processes_in_each_trial(group: Placemen
         return gradients
 
     assert in_group(group, trial) == [2.0, 2.0]
+
+
+def test_a_process_whose_earlier_group_failed_to_form_joins_the_next(group: PlacementGroup) -> None:
+    def trial() -> float:
+        with pytest.raises(distributed.DistStoreError):
+            distributed.init_process_group(
+                "gloo", store=HashStore(), rank=0, world_size=2, timeout=timedelta(seconds=1)
+            )
+        with process_group(gradient) as worker:
+            return gradient(worker)
+
+    assert in_group(group, trial) == 2.0
 
 
 def test_the_trial_raises_the_error_of_another_process(group: PlacementGroup) -> None:
