@@ -4,8 +4,9 @@ The holder renews its lease every few seconds. A job that finds a lease of this 
 process lives, and takes it over if not. The lease of another machine is watched: if it is renewed, the job is refused;
 if not, it is stale after a minute and is taken over. No clocks of two machines are compared.
 
-Local leases are created with O_EXCL. pyarrow has no conditional request to an object store: there, a job writes its
-lease, waits, and holds it if it can read it back. A job that later finds another holder in its lease ends.
+A lease is created in one step, locally with O_EXCL and in S3 with a conditional request. Where that cannot be sent, a
+job writes its lease, waits, and holds it if it can read it back. A job that later finds another holder in its lease
+ends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from genre.errors import ConfigError, GenreError, one_line
-from genre.storage import Location, faults, make_folder
+from genre.storage import Location, exclusive, faults, make_folder
 
 FILE = ".lease.json"
 RENEWAL_SECONDS = 5.0
@@ -159,7 +160,7 @@ class _Lease:
             self.lost_to = holder
         elif self.file.is_local:
             if state is None:  # it was deleted; where its folder is away as well, this raises and makes none
-                self._write_new()
+                exclusive.create(self.file, self._content())
             else:
                 os.utime(self.file.path)  # not by writing: the lease of another would be overwritten
         else:
@@ -169,38 +170,30 @@ class _Lease:
     def give_back(self) -> None:
         """Delete the lease if it is still ours. One that remains because the storage is unavailable becomes stale."""
         with contextlib.suppress(OSError):
-            holder = _parsed(self._read())
-            if holder is not None and holder.token == self._holder.token:
+            if self._is_ours():
                 self.file.delete()
 
     def _create(self, takes_over: bool) -> bool:
         """Write the lease unless there is one. Return whether it is ours."""
         if self.file.is_local:
             make_folder(os.path.dirname(self.file.path))
-            try:
-                self._write_new()
-            except FileExistsError:
-                return False
-            if not takes_over:
-                return True
-            # another job that takes over the stale lease may still delete this one in its place
-        elif self.file.exists():
+        elif self.file.exists():  # a server may not know the condition, and write nevertheless
             return False
-        else:
+        try:
+            created = exclusive.create(self.file, self._content())
+        except FileExistsError:
+            return self._is_ours()  # a request whose answer was lost is sent twice
+        if created and not takes_over:
+            return True
+        if not created:
             self.file.write_bytes(self._content())
+        # another job may write as well; or take over the same stale lease, and delete this one in its place
         time.sleep(_SETTLE_SECONDS)
+        return self._is_ours()
+
+    def _is_ours(self) -> bool:
         holder = _parsed(self._read())
         return holder is not None and holder.token == self._holder.token
-
-    def _write_new(self) -> None:
-        """Write the local file of the lease. Raises `FileExistsError` where there is one."""
-        descriptor = os.open(self.file.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._content())
-        except OSError:  # the disk is full: an empty lease would hold up the next job
-            os.unlink(self.file.path)
-            raise
 
     def _content(self) -> bytes:
         return json.dumps(asdict(self._holder) | {"renewals": self._renewals}).encode()

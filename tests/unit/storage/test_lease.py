@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from faulty_storage import Handler, Proxy
 from running import ENVIRONMENT
 
 from genre.errors import ConfigError, GenreError
@@ -21,11 +22,13 @@ from genre.storage.lease import FILE, Holder, held
 from ray_jobs.engine.interrupts import interruptible
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["folder", "bucket", "bucket without boto3"])
+def output(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "folder":
         return str(tmp_path / "out")
     request.getfixturevalue("bucket_server")
+    if request.param == "bucket without boto3":
+        monkeypatch.setitem(sys.modules, "boto3", None)
     return f"s3://bucket/{tmp_path.name}"
 
 
@@ -99,6 +102,48 @@ def test_a_lease_that_was_not_written_completely_is_stale_as_well(
     (tmp_path / FILE).write_text('{"job"')
     with held(str(tmp_path), "tag"):
         pass
+
+
+def test_a_lease_that_is_written_while_another_is_created_is_respected(bucket: Proxy, tmp_path: Path) -> None:
+    output, first = f"s3://bucket/{tmp_path.name}", Holder.this_process("prepare")
+
+    def another_is_first(request: Handler, number: int) -> bool:
+        if request.command == "PUT" and number == 0:
+            written(output, first)
+        return False
+
+    bucket.fault = another_is_first
+    with pytest.raises(GenreError, match="is being written by prepare"), held(output, "tag"):
+        pass
+    assert first.token.encode() in (Location.of(output) / FILE).read_bytes()
+
+
+def test_a_lease_whose_answer_was_lost_is_held(bucket: Proxy, tmp_path: Path) -> None:
+    def lose(request: Handler, number: int) -> bool:
+        if request.command != "PUT" or number > 0:
+            return False
+        request.ask()
+        request.close_connection = True
+        return True
+
+    bucket.fault = lose
+    with held(f"s3://bucket/{tmp_path.name}", "tag"):
+        assert bucket.faults == 1
+
+
+def test_a_server_without_conditional_requests_has_leases_as_well(bucket: Proxy, tmp_path: Path) -> None:
+    def refuse_conditions(request: Handler, number: int) -> bool:
+        if "If-None-Match" not in request.headers:
+            return False
+        request.refuse(501, "NotImplemented")
+        return True
+
+    bucket.fault = refuse_conditions
+    with held(output := f"s3://bucket/{tmp_path.name}", "tag"):
+        with pytest.raises(GenreError, match="is being written by tag"), held(output, "prepare"):
+            pass
+        assert (Location.of(output) / FILE).exists()
+        assert bucket.faults == 1
 
 
 def test_a_job_that_lost_its_lease_ends(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
