@@ -24,6 +24,7 @@ from ray_jobs.engine import help_pages, jobs, printing
 from ray_jobs.engine.interrupts import interruptible
 
 OK, FAILED, WRONG_USE = 0, 1, 2
+_SETTING = re.compile(r"[\w.]+=")  # how an argument with a key begins
 _OWN_PACKAGES = ("", "genre", "ray_jobs")
 _STORES = ("AWS Error", "google::cloud::Status", "Azure Error")  # in the message of an error that one answered
 
@@ -153,6 +154,8 @@ def _run(name: str, options: argparse.Namespace) -> None:
         raise ConfigError(f"--stdin0 belongs to `tag` and `embed`; leave it out, or see `genre {name} --help`")
     arguments = [*options.settings, "-"] if options.stdin0 else options.settings
     settings = settings_of(job, options.config, arguments)
+    if unread := _unread(job, arguments):
+        console().print(f"note: {name} does not read {', '.join(unread)}; `genre {name} --help` lists what it reads")
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
@@ -177,6 +180,16 @@ def settings_of(job: jobs.Job, path: str | None, arguments: list[str]) -> Config
     _refuse_slips(arguments, job.positional)
     full = [_with_section(text, job.short_keys) for text in _with_positional_key(arguments, job.positional)]
     return config.load(path or job.default_config, full)
+
+
+def _unread(job: jobs.Job, arguments: list[str]) -> list[str]:
+    """Return the keys on the command line that the job does not read. A file may hold settings of several jobs."""
+    settings = [_with_section(text, job.short_keys) for text in arguments if _SETTING.match(text)]
+    keys = [text.partition("=")[0] for text in settings]
+    read = (*job.settings, *job.other_settings)
+    return [
+        key for key in keys if not any(f"{key}.".startswith(f"{each}.") or each.startswith(f"{key}.") for each in read)
+    ]
 
 
 def _can_train() -> bool:
@@ -206,7 +219,7 @@ def _with_positional_key(arguments: list[str], key: str) -> list[str]:
     """Return the arguments with `key` in front of one without `key=`: `song.mp3` is `inputs=song.mp3`."""
     if not key:
         return arguments
-    plain = [text for text in arguments if not re.match(r"[\w.]+=", text)]
+    plain = [text for text in arguments if not _SETTING.match(text)]
     if len(plain) > 1:
         path = " ".join(plain)
         remedy = "name one, in quotes if its path has spaces" if key == "inputs" else "name one"

@@ -305,6 +305,24 @@ def test_a_path_with_spaces_needs_quotes(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "unread"),
+    [
+        (["evaluate", "architecture=cnn", "train.epochs=3", "seed=1"], "architecture, train.epochs"),
+        (["similar", "n=3", "a/b=c.mp3"], ""),
+        (["prepare", "corpus={kind: folder}", "audio.clip_seconds=3"], ""),
+        (["demo", "tune={trials: 1}"], ""),
+        (["prepare", "tune={trials: 1}"], "tune"),
+    ],
+)
+def test_settings_that_a_job_does_not_read_are_named(
+    arguments: list[str], unread: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.main([*arguments, f"output={tmp_path}", "--dry-run"])
+    notes = [line.split(";")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert notes == ([f"note: {arguments[0]} does not read {unread}"] if unread else [])
+
+
+@pytest.mark.parametrize(
     ("job", "setting", "section", "expected"),
     [
         ("similar", "n=3", "similar", {"n": 3}),
