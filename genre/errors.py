@@ -33,6 +33,10 @@ class TrainingError(GenreError):
     """A training cannot continue, for example because its loss is not finite."""
 
 
+class MachineError(TrainingError):
+    """A machine cannot train: it has no room for the clips, or torch does not see its GPU. Others may."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error on one line; of an `OSError` the reason of the system, without number and path."""
     text = (isinstance(error, OSError) and error.strerror) or str(error)

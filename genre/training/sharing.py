@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from genre import devices
-from genre.errors import ArtifactError, GenreError, StorageError, TrainingError
+from genre.errors import ArtifactError, GenreError, MachineError, StorageError
 from genre.features.cache import CachedClips, ClipCache
 from genre.features.cache.cache_folder import Report
 from genre.features.splitting.sampling import Share
@@ -26,7 +26,7 @@ def open_data(
     they run, and is copied again when these change. The returned worker then has `peers`: its place among those of its
     machine.
 
-    Raises `TrainingError` in all workers when one cannot open its copy, or lacks the GPU that `use_gpu` requires, and
+    Raises `MachineError` in all workers when one cannot open its copy, or lacks the GPU that `use_gpu` requires, and
     `StorageError` when one cannot reach the features.
     """
     fits, failure = _fits(cache, use_gpu)
@@ -80,4 +80,4 @@ def _failure(error: GenreError) -> str:
 def _raise_first(failures: list[str]) -> None:
     for failure in filter(None, failures):
         is_of_storage, message = json.loads(failure)
-        raise StorageError(message) if is_of_storage else TrainingError(message)
+        raise StorageError(message) if is_of_storage else MachineError(message)

@@ -10,6 +10,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ray_jobs.engine import cli
+
 _POLL_SECONDS = 0.5
 
 
@@ -59,3 +61,17 @@ def listening(receive: Callable[[Any], None]) -> Iterator[Any]:
         done.set()
         thread.join()
         receive_new()
+
+
+@contextlib.contextmanager
+def messages(job: str) -> Iterator[Any]:
+    """Yield a mailbox whose messages are printed after the name of the job, each once though many workers send it."""
+    printed = set[str]()
+
+    def show(message: str) -> None:
+        if message not in printed:
+            printed.add(message)
+            cli.console().print(f"{job}: {message}")
+
+    with listening(show) as mailbox:
+        yield mailbox

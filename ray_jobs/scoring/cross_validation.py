@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from genre.audio.isolation import portable
 from genre.config import fingerprint
 from genre.features import Features
 from genre.features.cache import ClipCache
+from genre.features.cache.cache_folder import Report
 from genre.features.columns import combined
 from genre.features.splitting import folds
 from genre.features.splitting.folds import Fold
@@ -36,7 +38,7 @@ from genre.training import experiment, fold_predictions
 from genre.training.experiment import Data
 from genre.training.repetition import Repetition
 from genre.wording import duration, plural
-from ray_jobs.engine import blocks, cli
+from ray_jobs.engine import blocks, cli, reporter
 from ray_jobs.engine.capacity import SHARE_OF_GPU, Capacity, is_cluster
 from ray_jobs.engine.progress import JobProgress
 
@@ -57,14 +59,15 @@ class FoldTraining:
     def name(self) -> str:
         return f"{self.model_name}, seed {self.repetition.experiment.seed}, {self.fold}"
 
-    def run(self, features: Features, cache: CacheSettings, device: torch.device) -> int:
+    def run(self, features: Features, cache: CacheSettings, device: torch.device, report: Report) -> int:
         """Train on the other folds and write the predictions for this one. Return how many of them are right.
 
-        Raises `ArtifactError` when the view of this process has a track, a group or audio in two folds.
+        `report` gets a message before clips are copied. Raises `ArtifactError` when the view of this process has a
+        track, a group or audio in two folds.
         """
         view = features.of_fold(self.fold)
         experiment.check_leakage(view)
-        data = Data.open(ClipCache.of(view, cache))
+        data = Data.open(ClipCache.of(view, cache), report)
         probabilities = self.repetition.predictions(data, device)
         fold_predictions.write(self.file, data.valid.track_ids, probabilities)
         return int((probabilities.argmax(axis=1) == data.valid.labels).sum())
@@ -129,12 +132,12 @@ class CrossValidation:
         cpus = 1 if is_cluster() else max(1, int(capacity.cpus // len(self.trainings)))
         needed = {"CPU": float(cpus)} | ({"GPU": SHARE_OF_GPU} if use_gpu else {})
         task = _run.options(num_cpus=cpus, num_gpus=needed.get("GPU", 0))
-        shared = ray.put((self.features, cache, cpus, "cuda" if use_gpu else "cpu"))
         most = min(capacity.cpus / cpus, capacity.gpus / SHARE_OF_GPU if use_gpu else np.inf, blocks.MOST_CPUS)
-        results = blocks.completed(
-            lambda number: task.remote(number, missing[number], shared), len(missing), max(1, int(most)), needed
-        )
-        with JobProgress("cross-validation", len(missing)) as progress:
+        with reporter.messages("evaluate") as mailbox, JobProgress("cross-validation", len(missing)) as progress:
+            shared = ray.put((self.features, cache, cpus, "cuda" if use_gpu else "cpu", mailbox))
+            results = blocks.completed(
+                lambda number: task.remote(number, missing[number], shared), len(missing), max(1, int(most)), needed
+            )
             for number, right, seconds in results:
                 training = missing[number]
                 judged = pc.sum(pc.equal(self.tracks["fold"], training.fold.number)).as_py()
@@ -208,14 +211,14 @@ def _planned(
 
 @ray.remote
 def _run(
-    number: int, training: FoldTraining, shared: tuple[Features, CacheSettings, int, str]
+    number: int, training: FoldTraining, shared: tuple[Features, CacheSettings, int, str, Any]
 ) -> tuple[int, int, float] | Exception:
     """Run a training; return its number, how many predictions are right, and its seconds, or the error."""
-    features, cache, threads, device = shared
+    features, cache, threads, device, mailbox = shared
     started = time.monotonic()
     try:
         torch.set_num_threads(threads)
-        right = training.run(features, cache, devices.device_for(device))
+        right = training.run(features, cache, devices.device_for(device), mailbox.put.remote)
     except Exception as error:
         return portable(error)
     return number, right, time.monotonic() - started

@@ -17,7 +17,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from genre.errors import DeviceError, GenreError, StorageError, last_line, one_line
+from genre.errors import DeviceError, GenreError, MachineError, StorageError, last_line, one_line
 from genre.settings import Config
 from genre.storage import Location
 from genre.storage.faults import is_fault
@@ -73,12 +73,12 @@ def reason(output: Location, result: tune.Result) -> str:
 
 
 def fault(output: Location, result: tune.Result) -> GenreError | None:
-    """Return the error that ends the job, if a storage or the GPU of a machine was the reason; None if the trial was.
+    """Return the error that ends the job, if a storage or a machine was the reason; None if the trial was.
 
     Such a trial says nothing about its settings: the same command has to repeat it.
     """
     error = getattr(result.error, "cause", None)
-    if isinstance(error, (StorageError, DeviceError)):
+    if isinstance(error, (StorageError, DeviceError, MachineError)):
         return error
     if isinstance(error, OSError) and error.errno not in _OF_THE_PROCESS and is_fault(error, output / "tune"):
         name = PurePosixPath(result.path).name

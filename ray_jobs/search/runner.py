@@ -15,7 +15,7 @@ from genre.features.splitting import folds
 from genre.features.splitting.folds import Fold
 from genre.settings import Config
 from genre.storage import Location
-from ray_jobs.engine import cli, reporter
+from ray_jobs.engine import reporter
 from ray_jobs.search import exits, tracking, trial_folder
 from ray_jobs.search.progress import SearchProgress
 from ray_jobs.search.resources import TrialResources
@@ -53,11 +53,12 @@ class Runner:
     def cache_clips(self) -> None:
         """Copy the clips to one machine, so that a search does not start if its disk is too small.
 
-        Raises `TrainingError` when the copy cannot be made.
+        It has to have room for all tracks as well, from which the final models learn. Raises `TrainingError` when the
+        copy cannot be made.
         """
         task = _cache_clips.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus)
-        with reporter.listening(lambda message: cli.console().print(f"tune: {message}")) as mailbox:
-            failure = ray.get(task.remote(cache_of(self.cache, self.first_fold), mailbox))
+        with reporter.messages("tune") as mailbox:
+            failure = ray.get(task.remote(cache_of(self.cache, self.first_fold), self.on_all().cache, mailbox))
         if failure:
             raise TrainingError(failure)
 
@@ -66,38 +67,42 @@ class Runner:
 
         `sampling` are a `param_space` and arguments of `tune.TuneConfig`; they give each trial its `TrialSpec`. Tune
         writes logs for TensorBoard to OUTPUT/tune/logs/PHASE. After an interruption some slots have not ended. Raises
-        the error of a storage or a GPU that ended a trial, when the other trials have ended.
+        the error of a storage or a machine that ended a trial, when the other trials have ended.
         """
         output = Location.of(self.base.output)
         logs = output / "tune" / "logs"
-        trainable = tune.with_parameters(train_trial, base=self.base, cache=self.cache, resources=self.resources)
         mlflow = tracking.callbacks(self.base.tune.mlflow, f"{output.name} {phase}")
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, self.resources.bundles()),
-            param_space=sampling.pop("param_space", {}),
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                max_concurrent_trials=self.resources.most_trials(),
-                trial_dirname_creator=lambda trial: TrialSpec.of(trial.config).name,
-                reuse_actors=True,
-                **sampling,
-            ),
-            run_config=tune.RunConfig(
-                name=phase,
-                storage_path=logs.path,
-                storage_filesystem=logs.filesystem,
-                verbose=0,
-                callbacks=[SearchProgress(phase, slots, missing, self.resources.concurrent_trials()), *mlflow],
-                failure_config=tune.FailureConfig(max_failures=exits.TRIES - 1),
-            ),
-        )
-        _record_faults(output, slots, tuner.fit())
+        with reporter.messages("tune") as mailbox:
+            trainable = tune.with_parameters(
+                train_trial, base=self.base, cache=self.cache, resources=self.resources, mailbox=mailbox
+            )
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, self.resources.bundles()),
+                param_space=sampling.pop("param_space", {}),
+                tune_config=tune.TuneConfig(
+                    metric=METRIC,
+                    mode="max",
+                    max_concurrent_trials=self.resources.most_trials(),
+                    trial_dirname_creator=lambda trial: TrialSpec.of(trial.config).name,
+                    reuse_actors=True,
+                    **sampling,
+                ),
+                run_config=tune.RunConfig(
+                    name=phase,
+                    storage_path=logs.path,
+                    storage_filesystem=logs.filesystem,
+                    verbose=0,
+                    callbacks=[SearchProgress(phase, slots, missing, self.resources.concurrent_trials()), *mlflow],
+                    failure_config=tune.FailureConfig(max_failures=exits.TRIES - 1),
+                ),
+            )
+            trained = tuner.fit()
+        _record_faults(output, slots, trained)
         return [slot.read() for slot in slots]
 
 
 def _record_faults(output: Location, slots: Sequence[Slot], trials: tune.ResultGrid) -> None:
-    """Record which trials crashed, and raise the first error of a storage or a GPU."""
+    """Record which trials crashed, and raise the first error of a storage or a machine."""
     folders = {slot.log_name: slot.folder for slot in slots}
     faults = []
     for trial in trials:
@@ -111,9 +116,10 @@ def _record_faults(output: Location, slots: Sequence[Slot], trials: tune.ResultG
 
 
 @ray.remote
-def _cache_clips(cache: ClipCache, mailbox: Any) -> str:
-    """Copy the clips to this machine. Return why this failed; "" if it did not."""
+def _cache_clips(cache: ClipCache, of_all_tracks: ClipCache, mailbox: Any) -> str:
+    """Copy the clips of `cache` to this machine. Return why this, or the other copy, is impossible; "" if it is not."""
     try:
+        of_all_tracks.check_size()
         cache.open(mailbox.put.remote)
     except GenreError as error:
         return str(error)

@@ -41,10 +41,11 @@ class DivergenceError(Exception):
 
 
 @exits.record_faults
-def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources: TrialResources) -> None:
+def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources: TrialResources, mailbox: Any) -> None:
     """Train `base` with the settings of a `TrialSpec`, resuming from its folder; save the model at the end.
 
-    `trial` is the `config` of a Tune trial. A loss that is not finite is reported as a result and not raised.
+    `trial` is the `config` of a Tune trial. `mailbox` takes messages about the copy of the clips. A loss that is not
+    finite is reported as a result and not raised.
     """
     spec = TrialSpec.of(trial)
     folder = TrialFolder(Location.of(spec.folder))
@@ -55,13 +56,13 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
         source = TrialFolder(Location.of(spec.repeats))
         result = source.record()
         assert result is not None
-        work = Repeat(planned, cache, folder, resources, base.tune.folds, base.seed, source, result)
+        work = Repeat(planned, cache, folder, resources, mailbox, base.tune.folds, base.seed, source, result)
         record = replace(record, folds=result.folds)
     elif base.tune.folds:
         missing = folds.of_search(base.tune.folds, base.seed)[len(record.folds) :]
-        work = Folds(planned, cache, folder, resources, missing)
+        work = Folds(planned, cache, folder, resources, mailbox, missing)
     else:
-        work = SplitTraining(planned, cache, folder, resources)
+        work = SplitTraining(planned, cache, folder, resources, mailbox)
     log = Log(folder, record)
     with distributed.process_group(_follow, work) as worker:
         try:
@@ -138,6 +139,7 @@ class SplitTraining:
     cache: ClipCache
     folder: TrialFolder
     resources: TrialResources
+    mailbox: Any  # takes messages
 
     def train(self, worker: Worker, log: Log | None) -> None:
         """Train and save the model. Raises `DivergenceError`."""
@@ -150,7 +152,7 @@ class SplitTraining:
         torch.set_num_threads(self.resources.threads)
         machine = ray.get_runtime_context().get_node_id()
         with _reading(self.cache.features):
-            cached, worker = sharing.open_data(cache_of(self.cache, fold), worker, machine)
+            cached, worker = sharing.open_data(cache_of(self.cache, fold), worker, machine, self.mailbox.put.remote)
         data = Data.of(cached.clips, cached.statistics, self.cache.features.manifest)
         number, device = fold.number if fold else 0, self.resources.torch_device()
         wrap = distributed.average_gradients

@@ -145,6 +145,34 @@ def test_two_machines_with_a_copy_of_the_clips_each_lose_one_at_any_time(tmp_pat
     assert losses(home) == pytest.approx(undisturbed_losses(home, "cluster.cpus=2"), abs=1e-5)
 
 
+def test_a_search_names_the_machine_that_has_no_disk_for_the_clips_and_resumes_without_it(tmp_path: Path) -> None:
+    home, caches = make_home(tmp_path), [tmp_path / "cache0", tmp_path / "cache1"]
+    settings = ["tune.architectures=[cnn]", "tune.workers_per_trial=2"]
+    with machines(env_vars={"GENRE_CACHE": str(caches[0])}) as cluster:
+        caches[1].touch()  # where a folder is expected
+        without_disk = cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[1])})
+        with started("tune", home, cluster, *settings) as running:
+            output = running.communicate(timeout=300)[1]
+        assert running.returncode == 1, output
+        assert output.splitlines()[-1].startswith(f"error: cache.folder={caches[1]}: cannot be read or written")
+        cluster.remove_node(without_disk)
+        caches[1].unlink()
+        caches[1].mkdir()
+        with (caches[1] / "building.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[1])})
+            with started("tune", home, cluster, *settings) as running:
+                assert running.stderr
+                line = running.stderr.readline()
+                while line != f"tune: waiting for another process that copies features to {caches[1]}\n":
+                    assert line
+                    line = running.stderr.readline()
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                output = running.communicate(timeout=300)[1]
+        assert running.returncode == 0, output
+    assert (home / "out/models/cnn/model.json").exists()
+
+
 def test_machines_that_are_too_small_keep_a_share_each(tmp_path: Path) -> None:
     """The copy of all clips is larger than `cache.max_gb`. The training is killed and resumed."""
     home, epochs = make_home(tmp_path), 12

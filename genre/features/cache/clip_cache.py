@@ -36,7 +36,7 @@ from genre.features.splitting.sampling import Share
 from genre.features.statistics import LevelStatistics
 from genre.settings import CacheSettings
 
-_FORMAT = 3  # of the files; part of the key
+_FORMAT = 4  # of the files; part of the key
 _WORTH_A_MESSAGE = 1e9  # bytes; copying less takes a few seconds
 
 

@@ -1,6 +1,7 @@
 """The files of a copy of clips on a machine: written in one pass over the features, and mapped as clips.
 
-header.json  statistics and number of tracks of each split, and sizes and times of the files below; written last
+header.json  statistics and number of tracks of each split, sizes and times of the files below, and a digest of these;
+             written last
 clips        (clips, frames, bins) bytes, in the order of splits, tracks and clips
 peaks        (clips,) float32, dB
 levels       (clips, 2, bins) int64, as `statistics.clip_levels`
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genre.arrays import Bools, Bytes, Ints
+from genre.config import fingerprint
 from genre.features.cache.cache_folder import HEADER
 from genre.features.clips import ClipIndex, Clips, check_no_nulls, check_peaks, spectrograms_of
 from genre.features.columns import RowIndex, combined
@@ -136,7 +138,8 @@ class CopyWriter:
             "statistics": {split: statistics.to_json() for split, statistics in self._statistics.items()},
             "files": _files(self._target),
         }
-        (self._target / HEADER).write_text(json.dumps(header), encoding="utf-8")
+        text = json.dumps({"digest": fingerprint(header), "content": header})
+        (self._target / HEADER).write_text(text, encoding="utf-8")
         sync(str(self._target / HEADER))
 
 
@@ -164,10 +167,14 @@ class MappedCopy:
         try:
             lock = (folder / HEADER).open(encoding="utf-8")
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # denied while it is being deleted
-            header = json.load(lock)
-            if header["files"] != _files(folder):
-                return None
-        except (OSError, ValueError, KeyError):
+            match json.load(lock):
+                case {"digest": digest, "content": dict(header)} if digest == fingerprint(header):
+                    is_unchanged = header["files"] == _files(folder)
+                case _:
+                    is_unchanged = False
+        except (OSError, ValueError):  # absent, in use, or cut
+            return None
+        if not is_unchanged:
             return None
         os.utime(folder)  # the time of its last use
         return cls(folder, header, shape, lock)

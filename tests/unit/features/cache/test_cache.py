@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import multiprocessing
 import os
 import pickle
@@ -72,6 +73,12 @@ def in_files(features: Features, split: str) -> Clips:
         groups=pa.array(tracks["track_id"]),
         shape=SHAPE,
     )
+
+
+def change_header(copy: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    header = json.loads((copy / "header.json").read_text())
+    change(header["content"])
+    (copy / "header.json").write_text(json.dumps(header))
 
 
 def assert_same(ours: Clips, expected: Clips) -> None:
@@ -237,17 +244,22 @@ class TestMaking:
             lambda copy: (copy / "peaks").unlink(),
             lambda copy: (copy / "header.json").write_text((copy / "header.json").read_text()[:50]),
             lambda copy: (copy / "header.json").unlink(),
+            lambda copy: (copy / "header.json").write_text("[1]"),
+            lambda copy: change_header(copy, lambda header: header.pop("tracks")),
+            lambda copy: change_header(copy, lambda header: header["statistics"]["train"].update(clips=7)),
         ],
-        ids=["cut", "changed", "lost file", "cut header", "lost header"],
+        ids=["cut", "changed", "lost file", "cut header", "lost header", "list", "header without tracks", "other sum"],
     )
     def test_an_altered_copy_is_made_again(
         self, features: Features, settings: CacheSettings, damage: Callable[[Path], object]
     ) -> None:
-        expected = in_memory(ClipCache.of(features, settings).open().clips["train"])
+        first = ClipCache.of(features, settings).open()
+        expected = in_memory(first.clips["train"])
         damage(copies(settings)[0])
-        clips = ClipCache.of(features, settings).open().clips
-        assert np.array_equal(clips["train"].spectrograms, expected.spectrograms)
-        assert len(clips["valid"]) > 0
+        again = ClipCache.of(features, settings).open()
+        assert np.array_equal(again.clips["train"].spectrograms, expected.spectrograms)
+        assert again.statistics.to_json() == first.statistics.to_json()
+        assert len(again.clips["valid"]) > 0
 
     def test_the_disk_holds_all_files_before_the_header(
         self, features: Features, settings: CacheSettings, monkeypatch: pytest.MonkeyPatch
