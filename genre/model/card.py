@@ -125,7 +125,8 @@ def parse_card(content: Any, source: str) -> tuple[ModelCard, str]:
             f"{source}: holds {stage} version {version}, not a model of version {SCHEMA_VERSION}; train it again"
         )
     try:
-        fields = {name: content[name] for name in ModelCard.__dataclass_fields__ if name in content}
+        known = {"window_norm": False} | content  # which earlier versions did not write
+        fields = {name: known[name] for name in ModelCard.__dataclass_fields__}
         return ModelCard(**fields | {"shape": Shape(**fields["shape"])}), content["weights"]
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{source}: a field is missing or altered ({error}); train the model again") from None

@@ -26,7 +26,7 @@ from genre.report.table import RANK_RULE, Table, tabulate
 from genre.report.text import csv_text
 from genre.storage import Location
 
-SCHEMA = 2  # of leaderboard.json; increased when older versions could no longer read it correctly
+SCHEMA = 3  # of leaderboard.json; increased when older versions could no longer read it correctly
 NAME = "leaderboard"
 _OF_TRACKS = ("track_ids", "truth", "groups")  # fields of a board that are in prediction files
 _OF_RUN = ("probabilities", "neighbours")  # fields of a run that are there as well

@@ -102,10 +102,10 @@ def full_disk_named(output: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        folder = os.path.dirname(error.filename or "") or output
+        file = error.filename if isinstance(error.filename, str) else ""  # else the number of a descriptor
+        folder = os.path.dirname(file) or output
         raise StorageError(
-            f"{folder}: cannot be written ({os.strerror(error.errno)}); free space and run the same command again, "
-            "which resumes"
+            f"{folder}: cannot be written ({os.strerror(error.errno)}); free space and run the same command again"
         ) from None
 
 

@@ -39,7 +39,9 @@ class Repetition:
         """Return the training of the model in `source`. Raises `ArtifactError` when its card does not record it."""
         facts = card.facts
         try:
-            settings = validate(TrainSettings, facts["settings"]["train"], "train.")
+            # cards of earlier versions lack the setting, whose default was another one
+            recorded = facts["settings"]["train"] | {"window_norm": card.window_norm}
+            settings = validate(TrainSettings, recorded, "train.")
             repeated = Experiment(card.architecture, card.params, settings, int(facts["seed"]))
             seconds = float(facts["train_seconds"]) / int(facts["history"][-1]["epoch"])
             share = float(facts.get("trained_share", 1.0))

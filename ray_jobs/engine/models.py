@@ -52,7 +52,7 @@ def _other_than_best(output: Location, architecture: str, name: str, best: str) 
     remedy = (
         f"write model={folder}, or leave architecture out"
         if has_card(folder)
-        else f"leave it out, or train {architecture}, since {output} holds no {name}"
+        else f"leave it out, or train {architecture} and name it with model={folder}"
     )
     return ConfigError(
         f"architecture={architecture} chooses no model where there is a leaderboard, and that of {output} recommends "

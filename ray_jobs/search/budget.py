@@ -136,7 +136,7 @@ class Forecast:
         return replace(plan, epochs={name: 1})
 
     def enough_minutes(self) -> float:
-        """Return a tune.minutes, in tenths, in which every architecture of the plan trains for `fewest_epochs`."""
+        """Return a tune.minutes, in tenths, in which each network that `_fastest` keeps trains `fewest_epochs`."""
         tenths, shortest = math.ceil(self.estimate(self.fastest()).total / 6), replace(self.full(), trials=1, seeds=1)
         while True:
             longer = replace(self, tune=self.tune.model_copy(update={"minutes": tenths / 10}))  # more robustness tracks

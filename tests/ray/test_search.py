@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import ray
+from clip_features import copies, write_features
 from ray.cluster_utils import Cluster
 
 from genre.config import load
 from genre.errors import ConfigError, TrainingError
 from genre.features import Shape
+from genre.features.cache import ClipCache
+from genre.settings import CacheSettings
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
 from ray_jobs.engine import training
@@ -19,6 +24,7 @@ from ray_jobs.engine.capacity import Capacity
 from ray_jobs.search import space, timing
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.resources import TrialResources
+from ray_jobs.search.runner import Runner
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -137,3 +143,18 @@ def test_minutes_in_which_no_architecture_finishes_an_epoch_are_refused(monkeypa
 def test_a_search_in_which_no_architecture_can_take_a_step_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainingError, match=r"crnn: no training step is possible .*larger than the input"):
         measure(monkeypatch, "[crnn]")
+
+
+def test_a_machine_without_room_for_all_tracks_ends_a_search_on_a_sample_at_its_start(tmp_path: Path) -> None:
+    """The final models learn from all tracks, hours later."""
+    features = write_features(tmp_path / "features")
+    limit = 1e-9 * (ClipCache.of(features, CacheSettings()).size() - 1)
+    settings = CacheSettings(folder=str(tmp_path / "cache"), max_gb=limit)
+    base = load(overrides=["tune.sample=0.5"])
+    trials = Runner(base, ClipCache.of(features.sampled(0.5, 0), settings), resources("tune.gpus_per_trial=0"))
+    with pytest.raises(TrainingError, match=r"cache.folder=.*: the clips of .* available, enough for .* of them"):
+        trials.cache_clips()
+    assert copies(settings) == []
+    roomy = replace(trials, cache=replace(trials.cache, settings=CacheSettings(folder=settings.folder)))
+    roomy.cache_clips()
+    assert len(copies(settings)) == 1

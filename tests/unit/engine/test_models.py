@@ -44,7 +44,9 @@ def test_an_architecture_that_the_leaderboard_does_not_recommend_is_refused(outp
         f"architecture=cnn chooses no model where there is a leaderboard, and that of {output} recommends crnn; write "
         f"model={output / 'models/cnn'}, or leave architecture out"
     )
-    with pytest.raises(ConfigError, match=rf"leave it out, or train vgg16, since {output} holds no vgg16"):
+    with pytest.raises(
+        ConfigError, match=rf"leave it out, or train vgg16 and name it with model={output}/models/vgg16"
+    ):
         found(output, "architecture=vgg16")
 
 

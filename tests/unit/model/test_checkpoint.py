@@ -69,6 +69,7 @@ def test_altered_weights_are_refused(folder: Location) -> None:
         ({"schema_version": 99}, "holds model version 99"),
         ({"stage": "features"}, "holds features version 1"),
         ({"classes": ...}, "a field is missing or altered"),
+        ({"facts": ...}, "a field is missing or altered"),
         ({"shape": {"bins": 32}}, "a field is missing or altered"),
         ({"params": {"width": 8, "depth": 3}}, "does not fit cnn"),
     ],

@@ -12,11 +12,11 @@ from making import SMALL_MODELS, make_clips, statistics
 
 from genre import architectures
 from genre.config import load
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, ConfigError
 from genre.evaluation import metrics
 from genre.features import Clips, Manifest
 from genre.model import checkpoint, finetuning
-from genre.model.card import ModelCard
+from genre.model.card import ModelCard, read_card
 from genre.model.classifier import Classifier, head_of, predict
 from genre.settings import TrainSettings
 from genre.storage import Location
@@ -129,21 +129,29 @@ def test_a_saved_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         finetuning.start_from(narrow, wide, same_genres=True, freeze=False)
 
 
-def test_training_starts_from_the_folder_of_init_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize("norm", [True, False])
+def test_training_starts_from_the_folder_of_init_from(norm: bool, tmp_path: Path) -> None:
     """As the train job does: a model of three genres, then one of four others."""
     common = ("train.window_seconds=0.5", "train.batch_size=8", "train.epochs=2", "architectures.cnn.width=8")
     old, new = data_of(make_clips(tracks=24, seed=1), "abc"), data_of(make_clips(tracks=32, classes=4, seed=2), "wxyz")
-    first = Experiment.of(load(None, (*common, "architectures.cnn.depth=3")))
+    first = Experiment.of(load(None, (*common, "architectures.cnn.depth=3", f"train.window_norm={norm}")))
     card, trainer = experiment.trainer_for(first, old, torch.device("cpu"))
     list(trainer.run())
     experiment.save_best(Location.of(tmp_path), card, trainer)
     _, saved = checkpoint.load(Location.of(tmp_path))
-    config = load(None, (*common, f"train.init_from={tmp_path}", "train.freeze=true"))
+    start = (*common, f"train.init_from={tmp_path}")
+    config = load(None, (*start, "train.freeze=true"))
     assert config.train.init_from == str(tmp_path)
     started, trainer = experiment.trainer_for(Experiment.of(config), new, torch.device("cpu"))
     assert started.params["depth"] == 3
     assert started.classes == list("wxyz")
     list(trainer.run())
+    experiment.save_best(Location.of(tmp_path / "new"), started, trainer)
+    recorded = read_card(Location.of(tmp_path / "new"))[0]
+    assert recorded.window_norm is recorded.facts["settings"]["train"]["window_norm"] is norm
+    other = Experiment.of(load(None, (*start, f"train.window_norm={not norm}")))
+    with pytest.raises(ConfigError, match=rf"train.window_norm={not norm}: the network .* was trained with {norm}; "):
+        experiment.trainer_for(other, new, torch.device("cpu"))
     head = head_of(trainer.classifier)
     state = trainer.use_best().state_dict()
     for key, tensor in saved.state_dict().items():

@@ -184,12 +184,15 @@ def test_the_reason_of_an_error_has_no_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_named(tmp_path: Path, number: int) -> None:
     output = str(tmp_path)
-    for name, folder in ((f"{output}/features/clips/a.parquet", f"{output}/features/clips"), (None, output)):
+    for name, folder in (
+        (f"{output}/features/clips/a.parquet", f"{output}/features/clips"),
+        (None, output),
+        (5, output),
+    ):
         with pytest.raises(StorageError) as error, full_disk_named(output):
             raise OSError(number, "Error writing bytes to file", name)
         assert str(error.value) == (
-            f"{folder}: cannot be written ({os.strerror(number)}); free space and run the same command again, which "
-            "resumes"
+            f"{folder}: cannot be written ({os.strerror(number)}); free space and run the same command again"
         )
     with pytest.raises(FileNotFoundError), full_disk_named(output):
         (tmp_path / "none").read_bytes()

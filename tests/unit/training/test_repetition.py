@@ -49,6 +49,16 @@ def test_a_repetition_on_the_same_tracks_predicts_like_the_saved_model(features:
     np.testing.assert_array_equal(repetition.predictions(data, CPU), trainer.best_predictions())
 
 
+def test_a_repetition_of_a_model_of_an_earlier_version_normalises_no_window(model: Location) -> None:
+    """Its card has no word on it, and the default of the setting changed since."""
+    card, _ = read_card(model)
+    train = {key: value for key, value in card.facts["settings"]["train"].items() if key != "window_norm"}
+    for norm in (False, True):
+        facts = card.facts | {"settings": {"train": train}}
+        repeated = Repetition.of(replace(card, window_norm=norm, facts=facts), model)
+        assert repeated.experiment.train.window_norm is norm
+
+
 def test_networks_learn_from_no_track_group_or_audio_that_they_predict(features: Features) -> None:
     predicted: list[str] = []
     for number in range(1, 4):

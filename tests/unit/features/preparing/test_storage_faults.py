@@ -443,7 +443,7 @@ def test_a_full_disk_is_one_line_that_names_the_folder_and_the_next_run_resumes(
         message = capsys.readouterr().err.splitlines()[-1]
         assert re.fullmatch(
             rf"error: {disk}/out/features/\w+: cannot be written \(No space left on device\); free space and run the "
-            "same command again, which resumes",
+            "same command again",
             message,
         )
         resize(disk, "100m")
