@@ -2,6 +2,7 @@
 
     python benchmarks/judging.py read [--clips 2000] [--models 2] [--width 8] [--rounds 3]
     python benchmarks/judging.py report [--tracks 100000]
+    python benchmarks/judging.py networks [--rounds 3]
 
 `read` writes clips of 128 x 1292 in files of 64 tracks, all of the test split, and scores them with untrained networks
 on all CPUs: from extents that each worker reads itself, as `evaluate` does; from `ray.data.read_parquet`; and, with one
@@ -10,6 +11,9 @@ the last, without the start of the workers, `all s` that with it, `driver MB` th
 
 `report` writes the report of six networks with three seeds, their ensemble and the references on made-up predictions
 for 16 genres, and prints its time, the peak of memory and the sizes of its files.
+
+`networks` scores clips of 30 s by each of the six networks at its published width, with one thread, and prints the
+milliseconds of CPU time for a clip in the best round: what one core needs for a test clip, or a clip to tag.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from genre import report
+from genre import architectures, report
 from genre.config import load
 from genre.features import Clips, Features, Shape, streaming
 from genre.features.clips import spectrograms_of
@@ -51,7 +55,7 @@ IN_MEMORY = 500  # clips
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["read", "report"])
+    parser.add_argument("task", choices=["read", "report", "networks"])
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--models", type=int, default=2)
     parser.add_argument("--width", type=int, default=8, help="of the networks; 64 is the published one")
@@ -61,6 +65,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="judging-") as home:
         if options.task == "report":
             measure_report(Path(home), options.tracks)
+        elif options.task == "networks":
+            measure_networks(Path(home), options.rounds)
         else:
             measure_reading(Path(home), options)
 
@@ -81,9 +87,25 @@ def measure_report(home: Path, tracks: int) -> None:
     print(f"predictions: {len(files)} files, {sum(file.size for file in files):,} bytes")
 
 
+def measure_networks(home: Path, rounds: int) -> None:
+    torch.set_num_threads(1)
+    clips = streaming.first_clips(features := write_features(home / "features", 2), features.tracks("test"), 2)
+    print("CPU time for a clip, ms")
+    for name in architectures.names():
+        model = checkpoint.load(save_model(home / name, f"architecture={name}"))
+        model.predict(clips)
+        seconds = []
+        for _ in range(rounds):
+            started = time.process_time()
+            model.predict(clips)
+            seconds.append(time.process_time() - started)
+        print(f"{name:16} {1000 * min(seconds) / len(clips):6.0f}", flush=True)
+
+
 def measure_reading(home: Path, options: argparse.Namespace) -> None:
     features = write_features(home / "features", options.clips)
-    models = [save_model(home / f"model-{seed}", options.width, seed) for seed in range(options.models)]
+    width = f"architectures.cnn.width={options.width}"
+    models = [save_model(home / f"model-{seed}", "architecture=cnn", width, seed=seed) for seed in range(options.models)]
     some = streaming.first_clips(features, features.tracks("test"), min(options.clips, IN_MEMORY))
     print(f"{options.clips} clips, {len(models)} models")
     print(f"{'':12} {'s':>6} {'clips/s':>8} {'all s':>6} {'driver MB':>10}")
@@ -130,8 +152,8 @@ def part_of(track: int) -> str:
     return f"{track // TRACKS_PER_FILE:05d}.parquet"
 
 
-def save_model(folder: Path, width: int, seed: int) -> Location:
-    experiment = Experiment.of(load(None, ["architecture=cnn", f"architectures.cnn.width={width}"]))
+def save_model(folder: Path, *settings: str, seed: int = 0) -> Location:
+    experiment = Experiment.of(load(None, settings))
     card = ModelCard(
         architecture=experiment.architecture,
         params=experiment.params,
@@ -141,6 +163,7 @@ def save_model(folder: Path, width: int, seed: int) -> Location:
         shape=SHAPE,
         window_seconds=experiment.train.window_seconds,
         eval_windows=experiment.train.eval_windows,
+        window_norm=experiment.train.window_norm,
     )
     torch.manual_seed(seed)
     location = Location.of(folder)
