@@ -105,7 +105,9 @@ def measure_networks(home: Path, rounds: int) -> None:
 def measure_reading(home: Path, options: argparse.Namespace) -> None:
     features = write_features(home / "features", options.clips)
     width = f"architectures.cnn.width={options.width}"
-    models = [save_model(home / f"model-{seed}", "architecture=cnn", width, seed=seed) for seed in range(options.models)]
+    models = [
+        save_model(home / f"model-{seed}", "architecture=cnn", width, seed=seed) for seed in range(options.models)
+    ]
     some = streaming.first_clips(features, features.tracks("test"), min(options.clips, IN_MEMORY))
     print(f"{options.clips} clips, {len(models)} models")
     print(f"{'':12} {'s':>6} {'clips/s':>8} {'all s':>6} {'driver MB':>10}")
