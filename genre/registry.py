@@ -48,6 +48,18 @@ def load(package: str, name: str) -> ModuleType:
     return module
 
 
+def package_of(package: str, name: str) -> str:
+    """Return name and version of the other package that registers a plug-in, as "example 0.1"; "" for a built-in."""
+    entry_point = _registered(package).get(name)
+    return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point and entry_point.dist else ""
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of the other packages that register plug-ins."""
+    registered = [entry_point for package in _CONTENTS for entry_point in _registered(package).values()]
+    return {entry_point.dist.name: entry_point.dist.version for entry_point in registered if entry_point.dist}
+
+
 def _built_in(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     assert spec is not None

@@ -7,14 +7,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from genre import __version__
+from genre import __version__, registry
 
 
 def packages() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
+    """Return the versions of the packages that results depend on, those of plug-ins among them."""
     names = ("ray", "torch", "torchaudio", "librosa", "soundfile", "soxr", "scikit-learn", "pyarrow")
     ours = {"genre": __version__, "python": sys.version.split()[0]}
-    return ours | {name: version(name) for name in names}
+    return ours | {name: version(name) for name in names} | registry.packages()
 
 
 def commit() -> str:

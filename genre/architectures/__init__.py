@@ -33,8 +33,8 @@ from genre.config import validate
 from genre.settings import Settings, require_known
 
 __all__ = [
-    "Choice", "Domain", "LogUniform", "Uniform", "build", "load_pretrained", "model_name", "names", "params", "parse",
-    "search_space",
+    "Choice", "Domain", "LogUniform", "Uniform", "build", "load_pretrained", "model_name", "names", "package", "params",
+    "parse", "search_space",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 def names() -> tuple[str, ...]:
     """Return the names of all architectures."""
     return registry.names(__name__)
+
+
+def package(name: str) -> str:
+    """Return name and version of the other package that has the architecture, as "example 0.1"; "" for a built-in."""
+    return registry.package_of(__name__, name)
 
 
 def params(name: str, values: dict[str, Any]) -> Settings:

@@ -16,11 +16,12 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from genre import architectures
 from genre.arrays import Float32
 from genre.config import differences
-from genre.errors import ArtifactError
+from genre.errors import ArtifactError, TrainingError, one_line
 from genre.features import Clips, Features
 from genre.model import layout
 from genre.model.card import ModelCard, read_card, write_card
@@ -51,9 +52,12 @@ class LoadedModel(NamedTuple):
 def build(card: ModelCard, mean: Float32, std: Float32) -> Classifier:
     """Return a classifier for the model that `card` describes, with its initial weights, random or pretrained.
 
-    Raises `ConfigError` when pretrained weights are requested and not available.
+    Raises `ConfigError` when pretrained weights are requested and not available, and `TrainingError` when the network
+    of another package does not take windows or return logits.
     """
     classifier = _empty(card, mean, std)
+    if architectures.package(card.architecture):
+        _check_network(card, classifier.network)
     architectures.load_pretrained(card.architecture, card.params, classifier.network)
     return classifier
 
@@ -73,6 +77,9 @@ def load(folder: Location, may_be_body: bool = False) -> LoadedModel:
     unless `may_be_body`.
     """
     card, digest = read_card(folder, may_be_body)
+    if card.architecture not in architectures.names():
+        package = card.facts.get("package", "the package that has it")
+        raise ArtifactError(f"{folder}: its architecture {card.architecture} is not installed; install {package}")
     weights = read_weights(folder, digest)
     blank = np.zeros(card.shape.bins, np.float32)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
@@ -103,6 +110,27 @@ def check_features(card: ModelCard, features: Features) -> None:
             f"{features.folder}: features have genres {', '.join(features.classes)}, the model "
             f"{', '.join(card.classes)}; use features of the same genres"
         )
+
+
+def _check_network(card: ModelCard, network: nn.Module) -> None:
+    """Raise `TrainingError` unless a network returns logits for windows. Random numbers are drawn as without this."""
+    shape, wanted = (2, 1, card.shape.bins, card.frames()), (2, len(card.classes) or 1)
+    what = f"architecture={card.architecture} ({architectures.package(card.architecture)})"
+    network.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            found = tuple(network(torch.zeros(shape)).shape)
+    except Exception as error:
+        raise TrainingError(
+            f"{what}: its forward fails for windows of shape {shape} ({type(error).__name__}: {one_line(error)}); "
+            "correct it"
+        ) from error
+    if found != wanted:
+        raise TrainingError(
+            f"{what}: its forward returns shape {found} for windows of shape {shape}, must be {wanted}: a logit of "
+            "each genre"
+        )
+    network.train()
 
 
 def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:

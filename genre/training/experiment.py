@@ -105,7 +105,8 @@ def check_settings(audio: AudioSettings, spectrogram: SpectrogramSettings, featu
 def check(experiment: Experiment, features: Features, workers: int = 1) -> ModelCard:
     """Return the card of the model that `experiment` would train on these features. No clips are read.
 
-    Raises `ConfigError` for settings and `ArtifactError` for initial weights that do not fit.
+    Raises `ConfigError` for settings, `ArtifactError` for initial weights that do not fit, and `TrainingError` for a
+    network that does not do what an architecture has to.
     """
     check_batches(experiment.train, features, workers)
     zeros = np.zeros(features.shape.bins, np.float32)
@@ -226,6 +227,8 @@ def save_weights(folder: Location, card: ModelCard, trainer: Trainer, **facts: A
         },
         "history": history,
     }
+    if package := architectures.package(card.architecture):
+        known["package"] = package
     checkpoint.save(folder, replace(card, facts=known | facts), trainer.use_best())
 
 

@@ -91,7 +91,8 @@ def fault(output: Location, result: tune.Result) -> GenreError | None:
 def cause(error: RayError) -> str:
     """Return in one line why a task failed."""
     if isinstance(error, RayTaskError):
-        return last_line(error)
+        raised = getattr(error, "cause", None)
+        return str(raised) if isinstance(raised, GenreError) else last_line(error)
     return "its process ran out of memory" if isinstance(error, OutOfMemoryError) else "its process died"
 
 

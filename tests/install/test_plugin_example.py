@@ -55,6 +55,7 @@ def test_an_installed_plugin_is_prepared_and_searched(environment: dict[str, str
     card = Location.of(tmp_path / "out/models/band_statistics/model.json").read_json()
     assert card["architecture"] == "band_statistics"
     assert card["params"] == {"dropout": 0.1}
+    assert card["facts"]["package"].startswith("genre-plugin-example ")
     description = Location.of(tmp_path / "out/models/band_statistics/MODEL_CARD.md").read_bytes().decode()
     assert "A linear classifier on the mean and the maximum of each mel band over time." in description
 

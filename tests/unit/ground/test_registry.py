@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from genre import architectures, config, registry
-from genre.errors import ConfigError
+from genre import architectures, config, registry, versions
+from genre.errors import ArtifactError, ConfigError, TrainingError
+from genre.features import Shape
+from genre.model import checkpoint
+from genre.model.card import ModelCard
+from genre.model.classifier import Classifier
+from genre.storage import Location
 
 Install = Callable[[str, dict[str, str], str], None]
 
@@ -63,6 +71,58 @@ def test_a_name_that_two_packages_register_is_refused(install: Install) -> None:
     install("fourth_plugin", {"same": "fourth_plugin"}, "")
     with pytest.raises(ConfigError, match=r"'same' .* of the package third_plugin has the name of .* fourth_plugin; "):
         architectures.names()
+
+
+NETWORK = """
+from torch import nn
+from genre.settings import Settings
+class Params(Settings): pass
+SEARCH = {}
+class Network(nn.Module):
+    def __init__(self, bins, classes):
+        super().__init__()
+        self.head = nn.Linear(bins, classes)
+    def forward(self, windows):
+        return self.head(FORWARD)
+def build(params, bins, classes): return Network(bins, classes)
+"""
+CARD = ModelCard("", {}, ["a", "b", "c"], {}, "", Shape(8, 40, 80.0, 0.02), window_seconds=0.4, eval_windows=1)
+
+
+def test_a_network_of_another_package_is_checked_and_its_package_recorded(install: Install, tmp_path: Path) -> None:
+    forward = {
+        "right": "windows.mean((1, 3))",
+        "of_frames": "windows.squeeze(1).transpose(1, 2)",
+        "of_pixels": "windows.flatten(1)",
+    }
+    for name, mean in forward.items():
+        install(f"{name}_plugin", {name: f"{name}_plugin"}, NETWORK.replace("FORWARD", mean))
+    assert architectures.package("right") == "right_plugin 1.0"
+    assert architectures.package("cnn") == ""
+    assert versions.packages().items() >= {"right_plugin": "1.0", "of_frames_plugin": "1.0"}.items()
+    blank = np.zeros(8, np.float32)
+
+    def build(name: str) -> Classifier:
+        return checkpoint.build(replace(CARD, architecture=name), blank, blank + 1)
+
+    assert build("right").network.training
+    shape = re.escape("(2, 1, 8, 20)")
+    message = re.escape("architecture=of_frames (of_frames_plugin 1.0): its forward returns shape (2, 20, 3) for ")
+    with pytest.raises(TrainingError, match=message + rf"windows of shape {shape}, must be \(2, 3\)"):
+        build("of_frames")
+    with pytest.raises(
+        TrainingError, match=rf"its forward fails for windows of shape {shape} \(RuntimeError: mat1 and"
+    ):
+        build("of_pixels")
+
+    facts = {"package": architectures.package("right")}
+    checkpoint.save(Location.of(tmp_path / "m"), replace(CARD, architecture="right", facts=facts), build("right"))
+    checkpoint.load(Location.of(tmp_path / "m"))
+    card = tmp_path / "m/model.json"
+    card.write_text(card.read_text().replace('"right"', '"absent"'))
+    message = "its architecture absent is not installed; install right_plugin 1.0"
+    with pytest.raises(ArtifactError, match=message):
+        checkpoint.load(Location.of(tmp_path / "m"))
 
 
 @pytest.mark.parametrize(
