@@ -19,6 +19,7 @@ from genre import memory
 from genre.errors import ConfigError
 from genre.features import Features, Manifest
 from genre.features.cache import CachedClips, ClipCache
+from genre.features.splitting import balance
 from genre.features.windows import Worker
 from genre.model import checkpoint
 from genre.model.card import ModelCard, seeds_of, weights_of
@@ -48,6 +49,8 @@ def run(config: Config) -> None:
     experiment.check_tracks(features, ("train", "valid"))
     experiment.check_settings(config.audio, config.spectrogram, features)
     experiment.check_start(config.train, features, ["valid"])
+    if note := balance.absent_genres(features.tracks(), features.classes, "valid"):
+        cli.console().print(f"train: {note}")
     planned = Experiment.of(config)
     # before any worker starts, so that settings or weights that do not fit are refused at once
     card = experiment.check(planned, features, config.train.workers)

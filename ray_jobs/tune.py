@@ -19,7 +19,7 @@ from genre.errors import TrainingError
 from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.recipe import Recipe
-from genre.features.splitting import folds
+from genre.features.splitting import balance, folds
 from genre.features.splitting.folds import NOT_TEST, Fold
 from genre.report import Board
 from genre.settings import Config, TuneSettings
@@ -74,6 +74,9 @@ def run(config: Config, known: Forecast | None = None) -> None:
 def _tune(config: Config, experiments: Mapping[str, Experiment], features: Features, known: Forecast | None) -> None:
     started, output = time.monotonic(), Location.of(config.output)
     cli.console().print(f"tune: {_described(features, config.tune.folds)}")
+    for split in ("test",) if config.tune.folds else ("valid", "test"):
+        if note := balance.absent_genres(features.tracks(), features.classes, split):
+            cli.console().print(f"tune: {note}")
     searched = features.sampled(config.tune.sample, config.seed)
     _check_disk(config, features)
     with cluster.connected(config.cluster, config.output) as capacity:

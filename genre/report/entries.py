@@ -16,6 +16,7 @@ from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
 from genre.features import SPLITS, Features
+from genre.features.splitting import balance
 from genre.model import calibration, provenance
 from genre.model.saved_model import SavedModel
 from genre.report.board import Board, Entry, SeedRun, describe_hardware
@@ -157,6 +158,12 @@ def unknown_artists(features: Features) -> list[str]:
     if features.manifest.split == "random":
         return ["Artists are unknown: tracks of one artist may be in several splits, which makes scores too high."]
     return ["Artists are unknown: whether the given split separates them was not checked."]
+
+
+def absent_genres(features: Features, judged_on: Judged) -> list[str]:
+    """Return a note on the genres without a track in the split that is judged."""
+    note = balance.absent_genres(features.tracks(), features.classes, judged_on)
+    return [note] if note else []
 
 
 def board(

@@ -52,7 +52,7 @@ def judge(
     if scored.nearest is not None:
         rows.append(entries.neighbours(scored.nearest))
     rows.append(entries.majority(features, split, saved))
-    notes = [*scored.notes, *entries.unknown_artists(features)]
+    notes = [*scored.notes, *entries.absent_genres(features, split), *entries.unknown_artists(features)]
     if split != "test":
         notes.append(f"These are scores on the {JUDGED[split]} tracks, which took part in making the models.")
     board = entries.board(features, split, rows, on.seed, notes, search)

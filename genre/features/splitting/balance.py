@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from genre.features.splitting.allocation import is_dispersed
 from genre.settings import CorpusSettings
 from genre.wording import plural
 
+_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 _SHOWN = 5  # genres
 _MANY = 20  # genres; more folders than that are rather those of artists
 
@@ -30,6 +31,17 @@ def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list
     missing = _missing_splits(active)
     lines = [_groups(active, settings.kind), *_unjudged_genres(active, missing, drawn=drawn)]
     return lines + _dispersed_genres(active, settings, missing) if drawn else lines
+
+
+def absent_genres(tracks: pa.Table, genres: Sequence[str], split: str) -> str:
+    """Return a sentence on the `genres` without a track in a split that has tracks; "" if there are none."""
+    counts = splits.summary(tracks)
+    absent = [genre for genre in genres if not counts.get(genre, {}).get(split)]
+    if not 0 < len(absent) < len(genres):
+        return ""
+    shown = ", ".join([*absent[:_SHOWN], *([f"{len(absent) - _SHOWN} more"] if len(absent) > _SHOWN else [])])
+    effect = "no score says how they are recognised" if split == "test" else "nothing is chosen by them"
+    return f"No {_NAMES[split]} track has one of these genres, so that {effect}: {shown}."
 
 
 def _groups(tracks: pa.Table, kind: str) -> str:

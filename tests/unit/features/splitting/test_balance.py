@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from genre.features.splitting.balance import describe
+from genre.features.splitting.balance import absent_genres, describe
 from genre.settings import CorpusSettings
 
 
@@ -82,3 +82,17 @@ def test_unknown_artists_are_named() -> None:
     assert line.endswith(
         "makes scores too high; name their column in corpus.params.group_column, or add one to the table"
     )
+
+
+def test_genres_without_a_track_in_a_split_are_named() -> None:
+    table = pa.concat_tables([tracks("jazz", [None, None], ["train", "valid"]), ROCK])
+    assert absent_genres(table, ["jazz", "rock"], "valid") == ""
+    assert absent_genres(table, ["jazz", "rock"], "test") == (
+        "No test track has one of these genres, so that no score says how they are recognised: jazz."
+    )
+    many = ["rock", *(f"genre {number}" for number in range(7))]
+    assert absent_genres(table, many, "valid") == (
+        "No validation track has one of these genres, so that nothing is chosen by them: genre 0, genre 1, genre 2, "
+        "genre 3, genre 4, 2 more."
+    )
+    assert absent_genres(table.slice(0, 1), ["jazz", "rock"], "test") == ""  # there is no test split
