@@ -59,7 +59,7 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         on = JudgedSplit(features, config.evaluate.split, config.seed, capacity, config.device)
         board = judging.judge(on, saved)
-        judging.publish(board, output / "evaluation", [])
+        judging.publish(board, output / "evaluation", [], "evaluate", config)
 
 
 def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) -> None:
@@ -75,7 +75,7 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
         (folder / "folds.parquet").write_table(planned.tracks)
         planned.train(missing, config.cache, config.device, capacity)
         board = judging.cross_validate(planned, saved, config.seed, calibrates=not config.model)
-        judging.publish(board, folder, [])
+        judging.publish(board, folder, [], "evaluate", config)
 
 
 def _check_unseen(config: Config, model: SavedModel, features: Features) -> None:

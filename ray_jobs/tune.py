@@ -98,7 +98,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             baseline = judging.fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
         on = JudgedSplit(features, "test", config.seed, capacity, config.device)
         board = _judged(config, on, EndedSearch(decider, decided, result, trained, started), baseline)
-    judging.publish(board, output / "leaderboard", trained.saved)
+    judging.publish(board, output / "leaderboard", trained.saved, "tune", config)
     for saved in trained.saved:
         finals.keep_best(saved, output / "models" / saved.name)
 
@@ -292,7 +292,7 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
         board.notes.append(
             f"The models are the networks of {runner.first_fold}, and the validation tracks those that it held out."
         )
-    judging.publish(board, output / "leaderboard" / "so-far", saved)
+    judging.publish(board, output / "leaderboard" / "so-far", saved, "tune", config)
 
 
 def _references(fold: Fold | None) -> str:

@@ -159,9 +159,9 @@ def _run(name: str, options: argparse.Namespace) -> None:
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
-    settings = check_plugins(settings, corpus="corpus" in (*job.settings, *job.other_settings), networks=job.builds)
+    settings = check_plugins(settings, corpus="corpus" in job.reads, networks=job.builds)
     if options.dry_run:
-        printing.show(config.to_yaml(settings, (*job.settings, *job.other_settings)).rstrip("\n"))
+        printing.show(config.to_yaml(settings, job.reads).rstrip("\n"))
         if job.forecast:
             jobs.load_forecast(job)(settings, *([options.price_per_core_hour] if job.is_priced else []))
         return
@@ -186,10 +186,12 @@ def _unread(job: jobs.Job, arguments: list[str]) -> list[str]:
     """Return the keys on the command line that the job does not read. A file may hold settings of several jobs."""
     settings = [_with_section(text, job.short_keys) for text in arguments if _SETTING.match(text)]
     keys = [text.partition("=")[0] for text in settings]
-    read = (*job.settings, *job.other_settings)
-    return [
-        key for key in keys if not any(f"{key}.".startswith(f"{each}.") or each.startswith(f"{key}.") for each in read)
-    ]
+    return [key for key in keys if not any(_overlap(key, each) for each in job.reads)]
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Return whether one of two settings is the other or a part of it."""
+    return f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
 def _can_train() -> bool:

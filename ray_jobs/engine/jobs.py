@@ -35,6 +35,11 @@ class Job:
     resumes: bool = True  # after an interruption, the same command does what is missing
     default_config: str | None = None  # the configuration file unless --config names one
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All settings that the job reads."""
+        return (*self.settings, *self.other_settings)
+
 
 _LIMITS = tuple(
     f"decoding.{name}" for name in ("file_timeout_s", "max_file_memory_mb", "max_track_seconds", "min_decoded_fraction")

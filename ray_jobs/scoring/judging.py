@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import ray
 
-from genre import report
+from genre import config, report
 from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
 from genre.features import Features
 from genre.report import JUDGED, Board, Search, cross_validation, entries, model_card
 from genre.report.entries import SavedRuns
+from genre.settings import Config
 from genre.storage import Location
-from ray_jobs.engine import cli, printing
+from ray_jobs.engine import cli, jobs, printing
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.scoring import scores
 from ray_jobs.scoring.baseline import fit_baseline
@@ -83,9 +84,10 @@ def _commands(features: Features) -> list[str]:
     return list(dict.fromkeys(filter(None, (features.manifest.command, cli.command_line()))))
 
 
-def publish(board: Board, folder: Location, saved: list[SavedRuns]) -> None:
-    """Write the report's files and the card of each model, and print the table."""
+def publish(board: Board, folder: Location, saved: list[SavedRuns], job: str, settings: Config) -> None:
+    """Write the report's files, the settings of the job that made it, and the card of each model; print the table."""
     table = report.write(board, folder)
+    (folder / "settings.yaml").write_text(config.to_yaml(settings, jobs.JOBS[job].reads))
     for runs in saved:
         row = next(row for row in table.rows if row.entry.name == runs.name)
         for model in runs.models:

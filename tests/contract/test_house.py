@@ -85,7 +85,7 @@ def test_each_job_runs_as_a_module(job: str, tmp_path: Path) -> None:
     assert (done.returncode == 0) is (job not in ("tag", "tune")), done.stderr
     printed = yaml.safe_load(done.stdout)
     resolved = Config.model_validate(printed)
-    names = {name.partition(".")[0] for name in (*jobs.JOBS[job].settings, *jobs.JOBS[job].other_settings)}
+    names = {name.partition(".")[0] for name in jobs.JOBS[job].reads}
     assert printed.keys() == names
     assert resolved.seed == (7 if "seed" in names else 0)
     assert resolved.output == (str(tmp_path / "out") if "output" in names else Config().output)

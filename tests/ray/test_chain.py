@@ -83,6 +83,10 @@ def test_the_leaderboard_has_all_six_architectures_and_the_references(tuned: tup
         assert (home / f"out/leaderboard/leaderboard.{suffix}").stat().st_size > 500
     with open(home / "out/leaderboard/leaderboard.csv", encoding="utf-8", newline="") as file:
         assert {row["name"] for row in csv.DictReader(file)} == names
+    kept, given = (
+        load(str(home / file), ["tune.robustness=true"]) for file in ("out/leaderboard/settings.yaml", "run.yaml")
+    )
+    assert (kept.tune, kept.train, kept.seed) == (given.tune, given.train, given.seed)
     for name in architectures.names():
         assert name in printed
         assert (home / f"out/models/{name}/seed-0/weights.safetensors").exists()
