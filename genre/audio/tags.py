@@ -11,7 +11,7 @@ import io
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,17 @@ def read_once(file: Location) -> FileTags:
         finally:
             if source.error:
                 raise source.error from None
+
+
+def genres_as_read(texts: Sequence[str]) -> set[tuple[str, ...]]:
+    """Return the genres that `read` may return for a file whose genre field has these texts. Needs mutagen.
+
+    There may be two answers: in ID3, numbers are names also within a text, such as "(4)Eurodisco".
+    """
+    from mutagen.id3 import TCON
+
+    frame = TCON(encoding=3, text=list(texts))  # type: ignore[no-untyped-call]
+    return {_genres(texts), _genres(frame.genres)}
 
 
 def _open(file: Location) -> io.FileIO | pa.NativeFile:
@@ -203,10 +214,14 @@ def _tags(values: dict[str, list[str]]) -> FileTags:
     written = {field: [text for value in texts for text in _cleaned(value)] for field, texts in values.items()}
     repaired = {field: [_repaired(text) for text in texts] for field, texts in written.items()}
     return FileTags(
-        genres=tuple(dict.fromkeys(_named(text) for text in repaired.get("genres", ()))),
+        genres=_genres(values.get("genres", ())),
         **{field: repaired[field][0] for field in ("album_artist", "artist", "album", "title") if repaired.get(field)},
         is_repaired=repaired != written,
     )
+
+
+def _genres(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_named(_repaired(value)) for text in texts for value in _cleaned(text)))
 
 
 def _cleaned(text: str) -> Iterable[str]:

@@ -1,23 +1,28 @@
 """Genres that `tag` wrote into files: predictions, which a model must not take for labels.
 
-OUTPUT/tags/written.csv of `tag` says which they are. A genre that a person wrote since is a label again, and so is any
-genre of a file that `tag undo=` restored.
+OUTPUT/tags/written.csv of `tag` says which they are. A genre that a person wrote since is a label, and so is a label of
+a person that `tag` wrote, and any genre of a file that `tag undo=` restored.
+
+A file is found by its path, through links as well. One that was renamed since is another file: its genre is a label.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from genre.audio import tags
 from genre.errors import ArtifactError, first_line, one_line
 from genre.storage import Location
 from genre.wording import plural
 
 _LONGEST_ROW = 1 << 26  # bytes
-_UNDONE = ("restored", "unchanged")  # actions in undone.csv
 
 
 class PredictedGenres:
@@ -25,45 +30,71 @@ class PredictedGenres:
 
     def __init__(self, written: Location | None) -> None:
         """Read the table `written`, if it exists. Raises `ArtifactError` when it is damaged."""
+        self._table = written
         self._written = _written_genres(written) if written and written.exists() else {}
+        self._not_scanned = set(self._written)
         self.count = 0  # of the files that have such a genre
 
     def without(self, path: str, genres: tuple[str, ...]) -> tuple[str, ...]:
         """Return the genres of the file at `path`; none where they are those that were written into it."""
-        if genres not in self._written.get(path, ()):
+        if not genres or not self._written:
+            return genres
+        file = _identity(path)
+        self._not_scanned.discard(file)
+        if genres not in self._written.get(file, ()):
             return genres
         self.count += 1
         return ()
 
-    def line(self) -> str:
-        """Return a line that says how many there are."""
-        were, are = ("was", "is") if self.count == 1 else ("were", "are")
-        return (
-            f"prepare: {plural(self.count, 'genre')} {were} written by tag and {are} not learned; to learn those that "
-            "are right, accept them in review and set corpus.corrections"
-        )
+    def lines(self) -> Iterator[str]:
+        """Yield a line that says how many there are, and one for files that may have been renamed, if there are any."""
+        if self.count:
+            were, are = ("was", "is") if self.count == 1 else ("were", "are")
+            yield (
+                f"prepare: {plural(self.count, 'genre')} {were} written by tag and {are} not learned; to learn those "
+                "that are right, accept them in review and set corpus.corrections"
+            )
+        if missing := sum(not os.path.exists(file) for file in self._not_scanned):
+            yield (
+                f"prepare: not found: {plural(missing, 'file')} that {self._table} lists; if renamed since, their "
+                "genres are learned, although tag wrote them"
+            )
 
 
-def _written_genres(file: Location) -> dict[str, list[tuple[str, ...]]]:
-    """Return, by file, each list of genres that was written into it, or may have been by a job that was killed.
+def _written_genres(file: Location) -> dict[str, frozenset[tuple[str, ...]]]:
+    """Return, by file, each list of predictions that was written into it, or may have been by a job that was killed.
 
-    The column `undo` has the earlier ones as well, such as those of a file that could not be written the last time.
+    The column `undo` has the earlier ones as well, such as those of a file that could not be written the last time, and
+    none of a file that was restored.
     """
     rows = _read(file, ("path", "field", "undo"))
     rows = rows.filter(pc.and_(pc.equal(rows["field"], "genre"), pc.is_valid(rows["undo"])))
-    undone = file.parent / "undone.csv"
-    if undone.exists() and _time(undone) > _time(file):
-        restored = _read(undone, ("path", "field", "action"))
-        is_restored = pc.and_(pc.equal(restored["field"], "genre"), pc.is_in(restored["action"], pa.array(_UNDONE)))
-        paths = restored.filter(is_restored)["path"].combine_chunks()
-        rows = rows.filter(pc.invert(pc.is_in(rows["path"], value_set=paths)))
+    written: dict[str, frozenset[tuple[str, ...]]] = {}
     try:
-        return {
-            path: [tuple(" ".join(text.split()) for text in values) for values in json.loads(undo)["ours"]]
-            for path, undo in zip(rows["path"].to_pylist(), rows["undo"].to_pylist(), strict=True)
-        }
+        for path, undo in zip(rows["path"].to_pylist(), rows["undo"].to_pylist(), strict=True):
+            if genres := _predictions(json.loads(undo)):
+                key = _identity(path)
+                written[key] = written[key] | genres if key in written else genres
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(file, "the column undo was altered") from None
+    return written
+
+
+def _predictions(change: dict[str, list[list[str]]]) -> frozenset[tuple[str, ...]]:
+    """Return the predictions among the values of a `genre.tagging.file_tags.Change`, as they are read from a file."""
+    labels = change.get("labels", [])
+    return _as_read(tuple(tuple(values) for values in change["ours"] if values not in labels))
+
+
+@lru_cache
+def _as_read(written: tuple[tuple[str, ...], ...]) -> frozenset[tuple[str, ...]]:
+    return frozenset(genres for values in written for genres in tags.genres_as_read(values))
+
+
+def _identity(path: str) -> str:
+    """Return the path of a local file without links, and the address of another."""
+    location = Location.of(path)
+    return os.path.realpath(location.path) if location.is_local else path
 
 
 def _read(file: Location, columns: tuple[str, ...]) -> pa.Table:
@@ -91,8 +122,3 @@ def _damaged(file: Location, problem: str) -> ArtifactError:
         f"{file}: cannot be read ({problem}), so that predictions in files cannot be told from labels; restore it, or "
         "choose another output to take all of them for labels"
     )
-
-
-def _time(file: Location) -> int:
-    """Return the time of modification in nanoseconds."""
-    return int(file.filesystem.get_file_info(file.path).mtime_ns)

@@ -82,8 +82,8 @@ def scan_with_report(
     predicted = PredictedGenres(written)
     found = _find_tags(settings, report, findings)
     files = [_library_file(audio, finding, names, predicted) for audio, finding in found]
-    if predicted.count:
-        report(predicted.line())
+    for line in predicted.lines():
+        report(line)
     counted = LibraryReport(files, names, params.min_tracks, params.min_artists)
     for line in counted.lines():
         report(line)

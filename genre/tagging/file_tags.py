@@ -6,6 +6,7 @@ A file is never changed in place: a copy next to it is written, and replaces it 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -47,6 +48,7 @@ class Change:
     ours: list[list[str]]  # the values that we wrote into the field, the latest first
     before: State  # the field before the first of these
     is_tagged: bool  # whether the file had a block of tags at all
+    labels: list[list[str]] = dataclasses.field(default_factory=list)  # those of `ours` that are labels of a person
     delta: Delta | None = None  # from the file as we left it to all bytes before; None: planned, too large, or unknown
 
     def to_json(self) -> str:
@@ -74,14 +76,20 @@ class Result:
 
 
 def plan(
-    path: str, values: list[str], field: Field = "genre", overwrite: bool = False, earlier: Change | None = None
+    path: str,
+    values: list[str],
+    field: Field = "genre",
+    overwrite: bool = False,
+    earlier: Change | None = None,
+    is_label: bool = False,
 ) -> Result:
     """Return what `write` would do with the local file at `path`; nothing is written.
 
-    The file is kept if the field has a value, unless `overwrite` is on or the `earlier` change wrote the value.
+    The file is kept if the field has a value, unless `overwrite` is on or the `earlier` change wrote the value. A label
+    of a person that the `earlier` change wrote is kept as well, unless `values` are a label too (`is_label`).
     A failure is returned, not raised, so that a job continues with the next file.
     """
-    return _guarded(lambda: _planned(path, values, field, overwrite, earlier))
+    return _guarded(lambda: _planned(path, values, field, overwrite, earlier, is_label))
 
 
 def write(path: str, change: Change) -> Result:
@@ -95,7 +103,8 @@ def write(path: str, change: Change) -> Result:
 def undo(path: str, change: Change) -> Result:
     """Restore the file before the change, unless another program changed the field since.
 
-    All bytes are restored where nothing else changed the file, else what the field had.
+    All bytes are restored where nothing else changed the file, else what the field had. The result of a file that is as
+    it was holds a change without values of ours: if they appear again, they are another program's.
     """
     return _guarded(lambda: _restored(path, change))
 
@@ -107,7 +116,9 @@ def _guarded(action: Callable[[], Result]) -> Result:
         return Result(Action.FAILED, message=one_line(error))
 
 
-def _planned(path: str, values: list[str], field: Field, overwrite: bool, earlier: Change | None) -> Result:
+def _planned(
+    path: str, values: list[str], field: Field, overwrite: bool, earlier: Change | None, is_label: bool
+) -> Result:
     file = TagFile(path)
     state = file.state(field)
     present = [text for text in texts(state) if text.strip()]  # some programs write an empty text
@@ -115,12 +126,13 @@ def _planned(path: str, values: list[str], field: Field, overwrite: bool, earlie
         present = list(tags.read(Location.of(path)).genres)
     before = "; ".join(present) or None
     is_ours = earlier is not None and texts(state) in earlier.ours
-    if present and (present == values or not (overwrite or is_ours)):
-        return Result(Action.KEPT, before, change=earlier if is_ours else None)
-    if is_ours and earlier:
-        change = replace(earlier, ours=[values, *(each for each in earlier.ours if each != values)])
-    else:
-        change = Change(field, [values], state, file.is_tagged)
+    change = earlier if earlier and is_ours else Change(field, [], state, file.is_tagged)
+    is_replaced = overwrite or (is_ours and (is_label or texts(state) not in change.labels))
+    if is_label and values not in change.labels:
+        change = replace(change, labels=[*change.labels, values])
+    if present and (present == values or not is_replaced):
+        return Result(Action.KEPT, before, change=change if is_ours else None)
+    change = replace(change, ours=[values, *(each for each in change.ours if each != values)])
     return Result(Action.WOULD_WRITE, before, change=change)
 
 
@@ -160,10 +172,11 @@ def _content(path: str) -> bytes:
 def _restored(path: str, change: Change) -> Result:
     state = TagFile(path).state(change.field)
     before = "; ".join(texts(state)) or None
+    undone = replace(change, ours=[], labels=[], delta=None)
     if is_same(state, change.before):
-        return Result(Action.UNCHANGED, before)
+        return Result(Action.UNCHANGED, before, change=undone)
     if texts(state) not in change.ours:
-        return Result(Action.LEFT, before, "another program changed the field since; it is left as it is")
+        return Result(Action.LEFT, before, "another program changed the field since; it is left as it is", change)
 
     def edit(copy: str) -> bool:
         content = byte_delta.restore(change.delta, _content(copy)) if change.delta else None
@@ -177,7 +190,7 @@ def _restored(path: str, change: Change) -> Result:
         return True
 
     is_exact = _replace(path, edit)
-    return Result(Action.RESTORED, before, None if is_exact else _FIELD_ALONE)
+    return Result(Action.RESTORED, before, None if is_exact else _FIELD_ALONE, undone)
 
 
 def _replace(path: str, edit: Callable[[str], T]) -> T:

@@ -1,7 +1,8 @@
 """OUTPUT/tags/written.csv: the files in which genres were to be written, what was done, and how to take it back.
 
 The table is saved before the first file is changed, every few seconds, and at the end, so that a killed job can be
-undone as well. It keeps what earlier runs wrote: the column `undo` leads to the file as it was before the first run.
+undone as well. It keeps what earlier runs wrote: the column `undo` leads to the file as it was before the first run. An
+undo removes our values from that column.
 """
 
 from __future__ import annotations
@@ -48,11 +49,12 @@ class _Row(TypedDict):
 
     path: str
     genres: list[str]  # to plan
+    is_label: bool  # to plan: whether a person gave the genres
     undo: str | None  # as in `SCHEMA`
 
 
 def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> pa.Table:
-    """Save in `folder` what would be written into the files of `genres` (path, genres), and return it."""
+    """Save in `folder` what would be written into the files of `genres` (path, genres, is_label), and return it."""
     file = folder / NAME
     earlier = _read(file) if file.exists() else SCHEMA.empty_table()
     ours = earlier.filter(pc.equal(earlier["field"], field))
@@ -99,15 +101,18 @@ def write(folder: Location, planned: pa.Table) -> pa.Table:
 def undo(file: Location) -> pa.Table:
     """Take back what the table at `file` lists. Save in undone.csv next to it what was done, and return it.
 
+    The table keeps its rows, without the values of ours that are gone from their files: a person may write the same.
     Raises `ArtifactError` when it is no such table.
     """
-    rows = _read(file)
-    rows = _latest_first(rows.filter(pc.is_valid(rows["undo"])))
+    table = _read(file)
+    rows = _latest_first(table.filter(pc.is_valid(table["undo"])))
     results = _results(rows, lambda row: _with_change(row, file_tags.undo))
     undone = rows.select(["path", "field"])
     for name in ("action", "before", "message"):
         undone = undone.append_column(name, results[name])
     (file.parent / UNDONE_NAME).write_bytes(csv_bytes(undone))
+    others = table.filter(pc.is_null(table["undo"]))
+    _save(file, pa.concat_tables([replaced(rows, "undo", results["undo"]), others]), SCHEMA.empty_table())
     return undone
 
 
@@ -145,10 +150,10 @@ def _by_delta(texts: dict[int, str]) -> list[int]:
 
 def _plan(row: _Row, field: Field, overwrite: bool) -> Result:
     if not row["undo"]:
-        return file_tags.plan(row["path"], row["genres"], field, overwrite)
+        return file_tags.plan(row["path"], row["genres"], field, overwrite, None, row["is_label"])
 
     def plan_again(path: str, earlier: Change) -> Result:
-        result = file_tags.plan(path, row["genres"], field, overwrite, earlier)
+        result = file_tags.plan(path, row["genres"], field, overwrite, earlier, row["is_label"])
         # a file that cannot be read now can still be taken back later
         return replace(result, change=earlier) if result.action == Action.FAILED else result
 

@@ -80,8 +80,12 @@ def write(settings: TagSettings, table: TagTable, rows: pa.Table, labels: pa.Tab
         predicted if own is None else [own]
         for predicted, own in zip(readable["genres"].to_pylist(), label.to_pylist(), strict=True)
     ]
-    named = pa.table({"path": readable["path"], "genres": pa.array(genres, pa.list_(pa.string()))})
-    named = named.filter(pc.or_(pc.not_equal(readable["genre"], UNKNOWN), label.is_valid()))
+    columns = {
+        "path": readable["path"],
+        "genres": pa.array(genres, pa.list_(pa.string())),
+        "is_label": label.is_valid(),
+    }
+    named = pa.table(columns).filter(pc.or_(pc.not_equal(readable["genre"], UNKNOWN), label.is_valid()))
     written = written_table.plan(table.folder, named, settings.field, settings.replace_genres)
     if settings.write_genres == "write":
         written = written_table.write(table.folder, written)

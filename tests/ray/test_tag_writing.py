@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,8 @@ def test_a_file_with_a_label_gets_the_label_and_not_the_prediction(
     tags = {Path(row["path"]).name: row["genre"] for row in rows(out / "tags/tags.csv")}
     assert tags["0.flac"] != "Reggae"  # the table says what the model predicts
     assert read_genre(music / "1.flac") == tags["1.flac"]
+    written = rows(out / "tags/written.csv")  # says which genres are no predictions
+    assert [json.loads(row["undo"])["labels"] for row in written] == [[["Reggae"]], [], []]
 
 
 def test_labels_that_are_the_files_own_tags_are_not_written(music: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,9 +28,17 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return files
 
 
-def write(home: Path, files: list[Path], genres: list[str], field: str = "genre", overwrite: bool = False) -> None:
+def write(
+    home: Path,
+    files: list[Path],
+    genres: list[str],
+    field: str = "genre",
+    overwrite: bool = False,
+    is_label: bool = False,
+) -> None:
     """Write genres as the job `tag` does."""
-    listed = pa.table({"path": [str(file) for file in files], "genres": [genres] * len(files)})
+    columns = {"path": [str(file) for file in files], "genres": [genres] * len(files)}
+    listed = pa.table(columns | {"is_label": [is_label] * len(files)})
     planned = written_table.plan(Location.of(home / "out/tags"), listed, field, overwrite)  # type: ignore[arg-type]
     written_table.write(Location.of(home / "out/tags"), planned)
 
@@ -94,7 +101,52 @@ def test_after_an_undo_the_same_genre_is_a_label(library: dict[str, Path], tmp_p
     assert labels(tmp_path) == ROCK_AND_FOLK
     write_tags(library["new 1.flac"], genre="Rock")
     assert labels(tmp_path) == ROCK_AND_FOLK | {"new 1.flac": "Rock"}
-    os.utime(table)  # written again since
+    write(tmp_path, [library["new 2.mp3"], library["new 3.wav"]], ["Rock"])  # others, and one of them again
+    assert labels(tmp_path) == ROCK_AND_FOLK | {"new 1.flac": "Rock"}
+    write(tmp_path, list(library.values()), ["Rock"])
+    assert labels(tmp_path) == ROCK_AND_FOLK | {"new 1.flac": "Rock"}
+
+
+def test_a_label_of_a_person_that_was_written_is_learned(library: dict[str, Path], tmp_path: Path) -> None:
+    write(tmp_path, [library["new 1.flac"], library["new 2.mp3"]], ["Rock"], is_label=True)
+    assert labels(tmp_path) == ROCK_AND_FOLK | {"new 1.flac": "Rock", "new 2.mp3": "Rock"}
+    write(tmp_path, list(library.values()), ["Rock"])  # predictions, of these files as well
+    assert labels(tmp_path) == ROCK_AND_FOLK | {"new 1.flac": "Rock", "new 2.mp3": "Rock"}
+    write(tmp_path, [library["new 3.wav"]], ["Rock"], is_label=True)  # a person accepts a prediction
+    write(tmp_path, [library["new 2.mp3"]], ["Folk"], overwrite=True)
+    assert labels(tmp_path) == ROCK_AND_FOLK | {"new 1.flac": "Rock", "new 3.wav": "Rock"}
+
+
+def test_genres_written_through_a_link_are_not_learned(library: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "music", target_is_directory=True)
+    write(tmp_path, [tmp_path / "link/new 1.flac"], ["Rock"])
+    write(tmp_path, [library["new 2.mp3"]], ["Rock"])
+    assert labels(tmp_path) == ROCK_AND_FOLK
+    assert labels(tmp_path, f"corpus.root={tmp_path / 'link'}") == ROCK_AND_FOLK
+    assert labels(tmp_path, f"corpus.root={(tmp_path / 'music').as_uri()}") == ROCK_AND_FOLK
+
+
+def test_files_that_were_renamed_are_counted(
+    library: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone(tmp_path / "elsewhere/new 4.flac")
+    write(tmp_path, [library["new 1.flac"], library["new 2.mp3"], tmp_path / "elsewhere/new 4.flac"], ["Rock"])
+    labels(tmp_path)
+    assert "not found" not in capsys.readouterr().err
+    library["new 1.flac"].rename(tmp_path / "music/renamed.flac")
+    assert labels(tmp_path) == ROCK_AND_FOLK | {"renamed.flac": "Rock"}
+    line = (
+        f"prepare: not found: 1 file that {tmp_path / 'out/tags/written.csv'} lists; if renamed since, their genres are"
+    )
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("genres", [["80"], ["(17)", "Rock"], ["250"], ["(4)Eurodisco"]])
+def test_genres_that_are_read_in_another_way_are_not_learned(
+    library: dict[str, Path], tmp_path: Path, genres: list[str]
+) -> None:
+    """Numbers of ID3v1 are read as names, which differs by format."""
+    write(tmp_path, [library["new 1.flac"], library["new 2.mp3"], library["new 3.wav"]], genres)
     assert labels(tmp_path) == ROCK_AND_FOLK
 
 

@@ -31,13 +31,21 @@ def folder(tmp_path: Path) -> Location:
     return Location.of(tmp_path / "tags")
 
 
-def listed(files: list[Path], *genres: str) -> pa.Table:
-    return pa.table({"path": [str(file) for file in files], "genres": [list(genres)] * len(files)})
+def listed(files: list[Path], *genres: str, is_label: bool = False) -> pa.Table:
+    columns = {"path": [str(file) for file in files], "genres": [list(genres)] * len(files)}
+    return pa.table(columns | {"is_label": [is_label] * len(files)})
 
 
-def do(folder: Location, files: list[Path], *genres: str, field: Field = "genre", overwrite: bool = False) -> list[str]:
+def do(
+    folder: Location,
+    files: list[Path],
+    *genres: str,
+    field: Field = "genre",
+    overwrite: bool = False,
+    is_label: bool = False,
+) -> list[str]:
     """Write genres, and return the actions in the order of the paths."""
-    planned = written_table.plan(folder, listed(files, *genres), field, overwrite)
+    planned = written_table.plan(folder, listed(files, *genres, is_label=is_label), field, overwrite)
     actions: list[str] = written_table.write(folder, planned)["action"].to_pylist()
     return actions
 
@@ -172,6 +180,36 @@ def test_what_another_program_wrote_since_is_left(folder: Location, music: list[
     assert (undone[0]["before"], undone[0]["message"]) == (
         "Blues", "another program changed the field since; it is left as it is"
     )  # fmt: skip
+
+
+def test_what_a_person_wrote_after_an_undo_is_left(folder: Location, music: list[Path]) -> None:
+    """Also if it is what we had written, and by a later run, which can still be taken back itself."""
+    do(folder, music, "Jazz")
+    take_back(folder)
+    contents = [file.read_bytes() for file in music]
+    write_tags(music[0], genre="Jazz")
+    assert do(folder, music, "Rock") == ["kept", "written", "written", "kept"]
+    assert take_back(folder) == ["restored"] * 2
+    assert texts(TagFile(str(music[0])).state("genre")) == ["Jazz"]
+    assert [file.read_bytes() for file in music[1:]] == contents[1:]
+    do(folder, music[1:2], "Jazz")
+    take_back(folder)
+    write_tags(music[1], genre="Jazz")
+    assert take_back(folder) == ["left", "unchanged"]
+
+
+def test_a_label_is_replaced_by_another_label_only(folder: Location, music: list[Path]) -> None:
+    """A person's word outranks the model's, also when the model is asked later, without the label."""
+    contents = [file.read_bytes() for file in music]
+    assert do(folder, music[:1], "Jazz", is_label=True) == ["written"]
+    assert do(folder, music[:1], "Rock") == ["kept"]
+    assert do(folder, music[:1], "Blues", is_label=True) == ["written"]
+    assert do(folder, music[:1], "Blues") == ["kept"]
+    assert do(folder, music[:1], "Rock") == ["kept"]
+    assert do(folder, music[:1], "Rock", overwrite=True) == ["written"]
+    assert do(folder, music[:1], "Ska") == ["written"]
+    assert take_back(folder) == ["restored"]
+    assert [file.read_bytes() for file in music] == contents
 
 
 @pytest.mark.parametrize("content", [b"", b"path,genre,action\na,b,written\n", b"\x00\xff"])
