@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROWS = 128  # in a row group, which a reader takes at a time
+TRACK_SCHEMA = pa.schema([(name, pa.string()) for name in ("track_id", "genre", "split", "group")])
 
 
 @dataclass
@@ -28,10 +29,14 @@ class Track:
     genre: str
     split: str  # train, valid or test
     clips: list[np.ndarray]  # one or more of shape (bins, frames), float, in dB
+    group: str | None = None  # artist or album: all its tracks belong in the same split
 
 
 def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_db: float, frame_seconds: float) -> None:
-    """Write clips, then tracks, then the manifest, which marks the folder as complete."""
+    """Write clips, then tracks, then the manifest, which marks the folder as complete.
+
+    Raises `ValueError` for a clip of another shape, and for one with NaN or infinite levels.
+    """
     schema = pa.schema(
         [
             ("track_id", pa.string()),
@@ -45,8 +50,9 @@ def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_d
     with pq.ParquetWriter(folder / "clips" / "part-0.parquet", schema, compression="none") as file:
         rows = []
         for track in tracks:
-            listed.append({"track_id": track.track_id, "genre": track.genre, "split": track.split})
+            listed.append({name: getattr(track, name) for name in TRACK_SCHEMA.names})
             for number, clip in enumerate(track.clips):
+                check(track, clip, (bins, frames))
                 values, peak = encode(clip, range_db)
                 rows.append({"track_id": track.track_id, "clip": number, "peak_db": peak, "spectrogram": values})
             if len(rows) >= ROWS:
@@ -54,7 +60,7 @@ def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_d
                 rows = []
         if rows:
             file.write_table(pa.Table.from_pylist(rows, schema))
-    pq.write_table(pa.Table.from_pylist(listed), folder / "tracks.parquet")
+    pq.write_table(pa.Table.from_pylist(listed, TRACK_SCHEMA), folder / "tracks.parquet")
     manifest = {
         "stage": "features",
         "schema_version": 2,
@@ -62,6 +68,14 @@ def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_d
         "classes": sorted({row["genre"] for row in listed}),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def check(track: Track, clip: np.ndarray, shape: tuple[int, int]) -> None:
+    """Raise `ValueError` for a clip that has another shape than (bins, frames), or levels that are not finite."""
+    if clip.shape != shape:
+        raise ValueError(f"track {track.track_id!r}: a clip has shape {clip.shape}, not (bins, frames) {shape}")
+    if not np.isfinite(clip).all():
+        raise ValueError(f"track {track.track_id!r}: a clip has NaN or infinite levels; limit them or leave it out")
 
 
 def encode(levels: np.ndarray, range_db: float) -> tuple[bytes, float]:

@@ -54,6 +54,7 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     """Score the models on one split."""
     _check_split(config.evaluate.split, features)
     experiment.check_leakage(features)  # the report says that it passed
+    features.check_clips(features.tracks(config.evaluate.split))
     names, output = ", ".join(runs.name for runs in saved), Location.of(config.output)
     cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {features.folder}")
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
@@ -68,6 +69,7 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
     planned = CrossValidation.plan(features, saved, config.evaluate.folds, config.seed, folder)
     for settings in planned.settings():
         experiment.check_start(settings, features, SPLITS)
+    features.check_clips(features.labelled())
     missing = planned.missing()
     names = ", ".join(runs.name for runs in saved)
     cli.console().print(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")

@@ -14,7 +14,7 @@ from genre.settings import CorpusSettings
 from genre.storage import Location
 from genre.storage.faults import STORAGE_SECONDS, retry
 
-_SPLITS = {
+SPLIT_OF = {  # by its name in lower case
     "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
     "test": "test", "testing": "test",
 }  # fmt: skip
@@ -77,5 +77,5 @@ def _path_below(shard: tuple[Location, str, fs.FileInfo]) -> str:
 
 def _split_of(relative: str) -> str | None:
     """Return the split that a path names last, None where it names none."""
-    named = [_SPLITS[word] for word in _WORD.findall(relative.lower()) if word in _SPLITS]
+    named = [SPLIT_OF[word] for word in _WORD.findall(relative.lower()) if word in SPLIT_OF]
     return named[-1] if named else None

@@ -45,7 +45,7 @@ class TableReport:
         for texts in table.batches(("path", "genre", "split")):
             is_used = pc.or_(texts["path"].is_valid(), texts["genre"].is_valid())  # others are empty rows
             if reads_splits:
-                is_used = pc.and_(is_used, pc.fill_null(pc.not_equal(texts["split"], EXCLUDED), True))
+                is_used = pc.and_(is_used, pc.fill_null(pc.not_equal(pc.utf8_lower(texts["split"]), EXCLUDED), True))
             self._count(texts["genre"].filter(is_used))
             paths.add(texts["path"])
         self.has_backslashes = paths.check(table.file)

@@ -4,7 +4,8 @@
     genre     its class; empty: the track is unlabelled, so that only `pretrain` learns from it
     group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
               accents, punctuation and featured artists, and "Various Artists" and the like are no artist
-    split     optional: train, valid, test or excluded; empty: decided by `genre.features.splitting.splits`
+    split     optional: train, valid, test (or one of the other names in `SPLIT_OF`) or excluded, in any case; empty:
+              decided by `genre.features.splitting.splits`
     track_id  optional: unique and stable; default: the path as written
     size      optional: bytes of the file; with `modified`, no file is looked up before it is decoded
     modified  optional: time of the file's last change in seconds since 1970; changed files need a new time or size
@@ -34,6 +35,7 @@ from pydantic import Field
 
 from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
 from genre.corpora._artists import artist_key
+from genre.corpora._shards import SPLIT_OF
 from genre.corpora._table_file import TableFile
 from genre.corpora._table_report import TableReport
 from genre.errors import ConfigError, one_line
@@ -42,7 +44,7 @@ from genre.storage import Location
 from genre.storage.faults import STORAGE_SECONDS, is_denied, is_fault, retry
 from genre.wording import plural
 
-_SPLITS = (*SPLITS, EXCLUDED)
+_SPLITS = SPLIT_OF | {EXCLUDED: EXCLUDED}
 _NAMES = ("path", "genre", "group", "split", "track_id", "size", "modified")
 _OF_MISSING = {"size": float(MISSING), "modified": 0.0}
 _REQUESTS = 64  # at a time: one takes some 30 ms, and a batch 4 s
@@ -143,8 +145,8 @@ def _checked(values: dict[str, str | None], table: TableFile, number: int, seen:
 
     if not path or not track_id:
         raise ConfigError(f"{where()} has no path; fill it in or remove the row")
-    if split is not None and split not in _SPLITS:
-        raise ConfigError(f"{where()}: split {split!r} is not known; use {', '.join(_SPLITS)} or nothing")
+    if split is not None and split.lower() not in _SPLITS:
+        raise ConfigError(f"{where()}: split {split!r} is not known; use {', '.join(SPLITS)}, {EXCLUDED} or nothing")
     digest = int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "little")
     if digest in seen:
         kind = "track id" if "track_id" in table.columns else "path"
@@ -152,7 +154,7 @@ def _checked(values: dict[str, str | None], table: TableFile, number: int, seen:
         raise ConfigError(f"{where()}: the {kind} {track_id!r} is also in {table.place(seen[digest])}; {advice}")
     seen[digest] = number
     size, modified = (_number(values[name], name, where) for name in ("size", "modified"))
-    return _Row(path, genre, values["group"], split, track_id, int(size), modified)
+    return _Row(path, genre, values["group"], split and _SPLITS[split.lower()], track_id, int(size), modified)
 
 
 def _number(text: str | None, name: str, where: Callable[[], str]) -> float:

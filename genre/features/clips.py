@@ -138,10 +138,15 @@ def check_no_nulls(source: str, rows: pa.RecordBatch) -> None:
             raise ArtifactError(f"{source} holds nulls in column {name!r}; write one row for each clip that exists")
 
 
-def check_peaks(source: str, peak_db: Float32) -> None:
-    """Raise `ArtifactError` when a peak level is unknown."""
-    if not np.isfinite(peak_db).all():
-        raise ArtifactError(f"{source}: peak_db holds NaN or nulls; those spectrograms are unusable, remove them")
+def check_peaks(source: str, track_ids: pa.Array, peak_db: Float32) -> None:
+    """Raise `ArtifactError` when a peak level is unknown; both are (clips,)."""
+    unknown = np.flatnonzero(~np.isfinite(peak_db))
+    if len(unknown):
+        track = track_ids[int(unknown[0])].as_py()
+        raise ArtifactError(
+            f"{source}: peak_db holds NaN or nulls, first in track {track!r}; those spectrograms are unusable, remove "
+            "them"
+        )
 
 
 def spectrograms_of(rows: pa.RecordBatch, shape: Shape) -> Bytes:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from genre.corpora import SPLITS
 from genre.errors import ArtifactError, StorageError, first_line, one_line
 from genre.features import manifest
+from genre.features.clips import check_no_nulls, check_peaks
 from genre.features.columns import combined
 from genre.features.manifest import Manifest
 from genre.features.schema import ROW_GROUP, Shape
@@ -186,6 +187,23 @@ class Features:
             _check_clip_schema(file, reader.schema_arrow, self.shape)
             for group in groups or range(reader.num_row_groups):
                 yield from reader.iter_batches(ROW_GROUP, row_groups=[group], columns=list(columns))
+
+    def check_clips(self, tracks: pa.Table) -> None:
+        """Raise `ArtifactError` when a clip of `tracks` lacks its number or its peak level.
+
+        Spectrograms are not read: a million clips take some seconds. What prepare wrote, which states `versions`, has
+        them all.
+        """
+        if self.manifest.versions:
+            return
+        for file, rows in self.iter_clips(tracks, ["track_id", "clip", "peak_db"]):
+            source = f"{self.folder}: {file}"
+            check_no_nulls(source, rows)
+            unknown = rows.filter(pc.invert(pc.fill_null(pc.is_finite(rows["peak_db"]), False)))
+            if len(unknown):
+                used = tracks.filter(pc.fill_null(pc.equal(tracks["part"], file), True))["track_id"]
+                unknown = unknown.filter(pc.is_in(unknown["track_id"].cast(pa.string()), combined(used)))
+                check_peaks(source, unknown["track_id"], unknown["peak_db"].to_numpy(zero_copy_only=False))
 
     def _count_clips(self, tracks: pa.Table) -> pa.Array:
         """Return the number of clips of each track, for a tracks.parquet without that column."""

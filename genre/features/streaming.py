@@ -182,7 +182,7 @@ def _rows(features: Features, tracks: pa.Table, extent: Extent) -> Iterator[_Row
         if not len(used):
             continue
         peak_db = batch["peak_db"].to_numpy(zero_copy_only=False)[used].astype(np.float32)
-        clip_rows.check_peaks(source, peak_db)
+        clip_rows.check_peaks(source, batch["track_id"].take(pa.array(used)), peak_db)
         yield _Rows(
             track=rows[places.drop_null().to_numpy()],
             number=batch["clip"].to_numpy()[used].astype(np.int64),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from genre.arrays import Float32
 from genre.audio import members
+from genre.audio.recordings import MAX_CHANNELS
 from genre.errors import AudioError, ConfigError, Reason
 from genre.model.calibration import UNKNOWN, Calibration
 from genre.model.card import ModelCard
@@ -140,9 +141,9 @@ class Tagger:
     def tag_arrays(self, waveforms: Sequence[Float32], sample_rate: int) -> list[Tags]:
         """Return the genres of waveforms (frames,) or (frames, channels) at `sample_rate` Hz.
 
-        Raises `AudioError` when a waveform is silent, too short or not finite.
+        Raises `AudioError` when a waveform is silent, too short or not finite, and `ConfigError` for other shapes.
         """
-        tracks = [self._ensemble.decoder.waveform(np.asarray(wave), sample_rate) for wave in waveforms]
+        tracks = [self._ensemble.decoder.waveform(wave, sample_rate) for wave in _checked(waveforms)]
         return self.name_all([""] * len(tracks), tracks)
 
     def name(self, path: str, track: Any) -> Tags:
@@ -173,6 +174,18 @@ class Tagger:
     def _ranked(self, row: Float32) -> list[tuple[str, float]]:
         order = np.argsort(-row, kind="stable")
         return [(self.classes[index], float(row[index])) for index in order]
+
+
+def _checked(waveforms: Sequence[Float32]) -> Iterator[Float32]:
+    """Yield the waveforms as arrays. Raises `ConfigError` when their shapes cannot be those of waveforms."""
+    needed = "give a list of arrays (frames,) or (frames, channels)"
+    shape: tuple[int, ...] = getattr(waveforms, "shape", ())
+    if len(shape) == 2 and shape[1] <= MAX_CHANNELS:
+        raise ConfigError(f"waveforms: found a single array of shape {shape}; {needed}")
+    for wave in map(np.asarray, waveforms):
+        if wave.ndim not in (1, 2) or (wave.ndim == 2 and 0 < len(wave) < wave.shape[1]):
+            raise ConfigError(f"waveforms: found an array of shape {wave.shape}; {needed}")
+        yield wave
 
 
 def _unit(vectors: Float32) -> npt.NDArray[np.float16]:

@@ -75,12 +75,14 @@ class Data:
 
 
 def check_tracks(features: Features, needed: Sequence[str] = SPLITS) -> None:
-    """Check that the splits are disjoint, and that every class has enough tracks in the splits `needed`.
+    """Check that the splits are disjoint, that every class has enough tracks in the splits `needed`, and the clips.
 
-    Raises `ArtifactError` when a track, group or audio is in two splits, and `ConfigError` for too few tracks.
+    Raises `ArtifactError` when a track, group or audio is in two splits, or a clip of any split has no peak level, and
+    `ConfigError` for too few tracks.
     """
     check_leakage(features)
     splits.require_trainable(features.tracks(), features.classes, needed)
+    features.check_clips(features.labelled())
 
 
 def check_leakage(features: Features) -> None:

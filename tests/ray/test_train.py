@@ -366,6 +366,7 @@ def with_nan(folder: Path) -> None:
         (without_training_tracks, [], 2, "no track is in the train split"),
         (with_a_single_track_of_a_genre, [], 2, "only one track of"),
         (with_a_track_in_two_splits, [], 1, "leakage: "),
+        (with_nan, [], 1, "peak_db holds NaN or nulls, first in track 'valid-track003'"),
         (None, ["train.batch_size=7", "train.workers=4"], 2, "batch norm needs 2; use a larger batch or fewer workers"),
         (
             None,
@@ -398,9 +399,11 @@ def test_bad_input_is_one_line_before_any_worker_starts(
 
 
 def test_clips_with_nan_end_the_run_with_one_line(tmp_path: Path) -> None:
-    """Only the workers read clips, so this is found when they copy them."""
+    """Only the workers read clips of a folder that prepare wrote, so this is found when they copy them."""
     write_features(tmp_path / "features", make_splits())
     with_nan(tmp_path / "features")
+    manifest = json.loads((tmp_path / "features/manifest.json").read_text())
+    (tmp_path / "features/manifest.json").write_text(json.dumps(manifest | {"versions": {"numpy": "2"}}))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"output": str(tmp_path)}))
     done = job("train", tmp_path, "cluster.cpus=1", succeeds=False)
     assert "Traceback" not in done.stderr

@@ -99,7 +99,7 @@ class CopyWriter:
         tracks, numbers = track.take(pa.array(chosen)).to_numpy(), rows["clip"].to_numpy()[chosen].astype(np.int64)
         positions = self._index.mark(file, tracks, numbers)
         peaks = rows["peak_db"].to_numpy(zero_copy_only=False)[chosen]
-        check_peaks(self._source, peaks)
+        check_peaks(self._source, rows["track_id"].take(pa.array(chosen)), peaks)
         self._peaks[positions] = peaks
         return spectrograms_of(rows, self._features.shape), chosen, positions
 

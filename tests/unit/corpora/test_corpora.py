@@ -209,6 +209,12 @@ class TestTable:
         assert [track.genre for track in tracks] == ["rock", None, None]
         assert [track.split for track in tracks][1:] == ["unlabelled", "unlabelled"]
 
+    def test_other_names_of_splits(self, tmp_path: Path) -> None:
+        names = ["Train", "validation", "val", "DEV", "Valid", "test", ""]
+        rows = [f"{number}.wav,rock,{name}" for number, name in enumerate(names)]
+        tracks = scan("table", self.write(tmp_path, "path,genre,split", *rows))
+        assert [track.split for track in tracks] == ["train", "valid", "valid", "valid", "valid", "test", None]
+
     def test_tsv_and_a_byte_order_mark(self, tmp_path: Path) -> None:
         table = self.write(tmp_path, "\ufeffpath\tgenre", "a.wav\trock, hard", name="tracks.TSV")
         assert [track.genre for track in scan("table", table)] == ["rock, hard"]
@@ -227,7 +233,10 @@ class TestTable:
         [
             (["path,label", "a.wav,rock"], "has no column 'genre'; it has path, label; set corpus.params.genre_column"),
             (["path,genre", ",rock"], "line 2 has no path"),
-            (["path,genre,split", "a.wav,rock,dev"], "line 2: split 'dev' is not known; use train, valid, test"),
+            (
+                ["path,genre,split", "a.wav,rock,eval"],
+                "line 2: split 'eval' is not known; use train, valid, test, excluded or nothing",
+            ),
             (
                 ["path,genre", "a.wav,rock", "b.wav,folk", "a.wav,folk"],
                 "line 4: the path 'a.wav' is also in line 2; keep one of the two rows, or write paths with folders",

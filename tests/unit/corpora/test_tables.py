@@ -212,7 +212,7 @@ class TestGenres:
         assert [track.genre for track in scan("table", table)] == ["rap", "Rock, Pop/Folk; Jazz"]
 
     def test_excluded_rows_count_only_where_the_split_is_not_read(self, tmp_path: Path) -> None:
-        table = self.write(tmp_path, {"rock": 2, "Rock": 1}, split="excluded")
+        table = self.write(tmp_path, {"rock": 2, "Rock": 1}, split="Excluded")
         assert report(table) == ["table: 0 tracks: 0 with 0 genres, 0 unlabelled"]
         assert report(table, "random")[1] == "       3 rock; written rock (2), Rock (1)"
         assert {track.genre for track in scan("table", table, "random")} == {"rock"}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -169,7 +170,7 @@ class TestFoldersOfOthers:
             ([clip("x", 0)], "track 'y' has no clips; write some, or leave it out"),
             ([clip("x", 0), clip("x", 0), clip("y", 0)], "holds a clip twice"),
             ([clip("x", 1), clip("y", 0)], "number the clips of a track 0, 1, 2"),
-            ([clip("x", 0), clip("y", 0, peak=float("nan"))], "peak_db holds NaN"),
+            ([clip("x", 0), clip("y", 0, peak=float("nan"))], "peak_db holds NaN or nulls, first in track 'y'"),
             ([clip("x", 0), clip("y", 0) | {"spectrogram": None}], "nulls in column 'spectrogram'"),
             ([clip("x", 0), clip("y", 0) | {"clip": None}], "nulls in column 'clip'"),
         ],
@@ -221,6 +222,53 @@ class TestFoldersOfOthers:
             (tmp_path / "f").mkdir(exist_ok=True)  # a mount point
 
 
+class TestClipCheck:
+    """What `train`, `tune` and `evaluate` check before they start."""
+
+    ROWS: ClassVar = {
+        "NaN": clip("y", 0, peak=float("nan")),
+        "infinite": clip("y", 0, peak=float("-inf")),
+        "null": clip("y", 0) | {"peak_db": None},
+    }
+
+    @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+    def test_an_unknown_level_in_any_split_is_found_without_reading_spectrograms(
+        self, tmp_path: Path, row: Row
+    ) -> None:
+        splits = {"v": "train", "w": "train", "x": "valid", "y": "test"}
+        tracks = {"track_id": list(splits), "genre": ["a", "b", "a", "b"], "split": list(splits.values())}
+        unread = clip("v", 0) | {"spectrogram": None}
+        features = Features.open(write_folder(tmp_path / "f", tracks, [unread, clip("w", 0), clip("x", 0), row]))
+        features.check_clips(features.tracks("train"))
+        with pytest.raises(
+            ArtifactError, match=r"/f: a\.parquet: peak_db holds NaN or nulls, first in track 'y'; those"
+        ):
+            experiment.check_tracks(features)
+
+    def test_rows_that_are_not_used_may_lack_it(self, tmp_path: Path) -> None:
+        """They are rows of no track, and those of a track whose clips are in another file."""
+        tracks = {"track_id": ["x", "y"], "genre": ["a", "b"], "split": ["train", "train"]}
+        unused = [clip(track, 0, peak=float("nan")) for track in ("x", "other")]
+        folder = write_folder(tmp_path / "f", tracks | {"part": ["a.parquet", "b.parquet"]}, [clip("x", 0)])
+        pq.write_table(
+            pa.Table.from_pylist([clip("y", 0), *unused], SHAPE.clip_schema()), tmp_path / "f/clips/b.parquet"
+        )
+        features = Features.open(folder)
+        features.check_clips(features.labelled())
+
+    def test_a_clip_without_a_number_is_found(self, tmp_path: Path) -> None:
+        rows = [clip("x", 0), clip("y", 0) | {"clip": None}]
+        features = Features.open(write_folder(tmp_path / "f", TRACKS, rows))
+        with pytest.raises(ArtifactError, match="holds nulls in column 'clip'"):
+            features.check_clips(features.labelled())
+
+    def test_what_prepare_wrote_is_not_read(self, tmp_path: Path) -> None:
+        folder = write_folder(tmp_path / "f", TRACKS | {"clips": [1, 1]}, [], versions={"numpy": "2"})
+        shutil.rmtree(tmp_path / "f/clips")
+        features = Features.open(folder)
+        features.check_clips(features.labelled())
+
+
 class TestExamples:
     """The scripts of examples/, which do not import this project."""
 
@@ -240,6 +288,28 @@ class TestExamples:
         lines = run_example("read_features.py", tmp_path / "run/features").splitlines()
         assert len(lines) == 69
         assert lines[0].startswith("track00  0  low  train  ")
+
+    def test_groups_are_written(self, tmp_path: Path) -> None:
+        script = runpy.run_path(str(REPOSITORY / "examples/write_features.py"))
+        clips = [np.zeros((4, 6))]
+        tracks = [script["Track"]("x", "a", "train", clips, "someone"), script["Track"]("y", "a", "test", clips)]
+        script["write"](tmp_path / "f", tracks, 4, 6, 80.0, 0.1)
+        assert Features.open(Location.of(tmp_path / "f")).tracks()["group"].to_pylist() == ["someone", None]
+
+    @pytest.mark.parametrize(
+        ("clip", "message"),
+        [
+            (np.zeros((6, 4)), r"track 'x': a clip has shape (6, 4), not (bins, frames) (4, 6)"),
+            (np.zeros(24), r"track 'x': a clip has shape (24,), not (bins, frames) (4, 6)"),
+            (np.full((4, 6), np.nan), "track 'x': a clip has NaN or infinite levels; limit them or leave it out"),
+            (np.full((4, 6), -np.inf), "track 'x': a clip has NaN or infinite levels; limit them or leave it out"),
+        ],
+    )
+    def test_clips_that_do_not_fit_are_refused(self, tmp_path: Path, clip: Any, message: str) -> None:
+        script = runpy.run_path(str(REPOSITORY / "examples/write_features.py"))
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            script["write"](tmp_path, [script["Track"]("x", "a", "train", [clip])], 4, 6, 80.0, 0.1)
+        assert not (tmp_path / "manifest.json").exists()
 
     def test_prepared_folder_can_be_read_with_pyarrow(self, tmp_path: Path) -> None:
         write_music(tmp_path / "music")

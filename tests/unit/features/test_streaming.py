@@ -185,7 +185,10 @@ def test_each_clip_must_be_there_exactly_once(tmp_path: Path) -> None:
 
 def test_unusable_rows_are_refused(tmp_path: Path) -> None:
     rows = [row.row() for row in SPREAD["a.parquet"]]
-    for column, message in (("peak_db", "peak_db holds NaN or nulls"), ("clip", "holds nulls in column 'clip'")):
+    for column, message in (
+        ("peak_db", "peak_db holds NaN or nulls, first in track"),
+        ("clip", "holds nulls in column 'clip'"),
+    ):
         features = write_folder(tmp_path / column, COUNTS, SPREAD)
         damaged = pa.Table.from_pylist([rows[0] | {column: None}, *rows[1:]], SHAPE.clip_schema())
         pq.write_table(damaged, tmp_path / column / "clips/a.parquet")

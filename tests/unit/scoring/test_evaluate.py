@@ -1,16 +1,20 @@
-"""Which models `evaluate` refuses to score on validation tracks."""
+"""Which models `evaluate` refuses to score on validation tracks, and which clips on any."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from clip_features import write_features
 from grouped import write_grouped
 from saving import save_model
 
 from genre.config import load
-from genre.errors import ConfigError
+from genre.errors import ArtifactError, ConfigError
 from genre.features import Features
 from genre.model.card import read_card, write_card
 from genre.model.saved_model import SavedModel
@@ -42,3 +46,14 @@ def test_without_held_out_tracks_a_model_is_taken_for_one_of_the_features_of_the
     else:
         with pytest.raises(ConfigError, match="learned from the validation tracks as well"):
             check(model, features, f"model={model}")
+
+
+def test_a_clip_without_a_level_is_named_before_anything_is_judged(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "features")
+    for file in (tmp_path / "features/clips").iterdir():
+        rows = pq.read_table(file)
+        is_bad = pc.equal(rows["track_id"], "track05")  # of the test split
+        peaks = pc.if_else(is_bad, pa.scalar(float("nan"), pa.float32()), rows["peak_db"])
+        pq.write_table(rows.set_column(rows.schema.get_field_index("peak_db"), "peak_db", peaks), file)
+    with pytest.raises(ArtifactError, match="peak_db holds NaN or nulls, first in track 'track05'"):
+        evaluate._score(load(overrides=[f"output={tmp_path}"]), features, [])

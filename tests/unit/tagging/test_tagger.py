@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,29 @@ def test_arrays_and_files_of_the_same_sound_get_the_same_genres(tagger: Tagger, 
     expected = dict(tagger(path).genres)
     assert dict(from_array.genres) == pytest.approx(expected, abs=1e-4)
     assert dict(stereo.genres) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "found"),
+    [
+        (np.zeros(RATE), "found an array of shape ()"),
+        (np.zeros((RATE, 2)), f"found a single array of shape ({RATE}, 2)"),
+        ([np.zeros((2, RATE))], f"found an array of shape (2, {RATE})"),  # as librosa returns stereo
+        ([np.zeros((1, RATE, 2))], f"found an array of shape (1, {RATE}, 2)"),
+    ],
+)
+def test_arrays_that_are_no_waveforms_are_refused(tagger: Tagger, waveforms: Any, found: str) -> None:
+    message = f"waveforms: {found}; give a list of arrays (frames,) or (frames, channels)"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        tagger.tag_arrays(waveforms, RATE)
+
+
+def test_arrays_may_be_rows_of_an_array(tagger: Tagger, rng: np.random.Generator) -> None:
+    waves: Any = rng.uniform(-1, 1, (2, 3 * RATE, 2)).astype(np.float32)
+    assert tagger.tag_arrays(waves[..., 0], RATE) == tagger.tag_arrays(list(waves[..., 0]), RATE)
+    assert len(tagger.tag_arrays(waves, RATE)) == 2
+    with pytest.raises(AudioError, match="no samples"):
+        tagger.tag_arrays([waves[0, :0]], RATE)
 
 
 def test_an_unreadable_file_does_not_affect_the_others(tagger: Tagger, tmp_path: Path) -> None:
