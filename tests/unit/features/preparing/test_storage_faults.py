@@ -148,7 +148,7 @@ def test_denied_files_are_read_again_by_every_run(
 ) -> None:
     """Some private files among others: the second run has nothing else to read, and ends like the first."""
     upload(music)
-    config = config_of("s3://bucket/songs", "s3://bucket/private", file_timeout_s=1)
+    config = config_of("s3://bucket/songs", "s3://bucket/private")
     with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], denied_below("genre2")) as proxy:
         use(proxy.address, monkeypatch)
         for count in (19, 6):
