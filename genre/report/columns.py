@@ -67,7 +67,7 @@ def _versions(row: Row, tuning: Tuning | None) -> Record:
         "default_f1": default.f1.mean if default else None,
         "default_accuracy": default.accuracy.mean if default else None,
         "p_value_default": tuning.p_value if tuning else None,
-        "tuned_valid_f1": chosen.valid_f1 if chosen else None,
+        "tuned_valid_f1": chosen.valid_f1 if tuning and chosen and tuning.was_searched else None,
         "search_seconds": tuning.search_seconds if tuning else None,
         "seeds_f1": mean.f1.mean if mean else None,
         "seeds_f1_low": mean.f1.low if mean else None,

@@ -14,7 +14,7 @@ import numpy as np
 
 from genre.errors import ArtifactError
 from genre.model.calibration import Calibration
-from genre.report import label_issues, prediction_files
+from genre.report import label_issues, pairs, prediction_files
 from genre.report.board import Board, Entry, SeedRun
 from genre.report.columns import records
 from genre.report.facts import DIGITS, Compared, ComparedRow, CorpusFacts
@@ -33,7 +33,7 @@ _OF_RUN = ("probabilities", "neighbours")  # fields of a run that are there as w
 
 
 def write(board: Board, folder: Location) -> Table:
-    """Write predictions, `label_issues.csv`, `leaderboard.csv`, `.md`, `.html` and, last, `.json` into `folder`.
+    """Write predictions, `label_issues.csv`, `pairs.csv`, `leaderboard.csv`, `.md`, `.html` and, last, `.json`.
 
     Each file is written atomically. Predictions of models that have left the board are deleted. Returns the table.
     """
@@ -41,6 +41,7 @@ def write(board: Board, folder: Location) -> Table:
     files = prediction_files.write(board, folder)
     contents = {
         "label_issues.csv": label_issues.csv_text(label_issues.label_issues(table)),
+        "pairs.csv": pairs.csv_text(table),
         f"{NAME}.csv": csv_text(table),
         f"{NAME}.md": markdown(table),
         f"{NAME}.html": html(table),

@@ -54,7 +54,8 @@ def _escaped(value: Any) -> Any:
     """Return text on one line, with every character escaped that could start a tag, a link, emphasis or a cell."""
     if isinstance(value, Markup | jinja2.Undefined):
         return value
-    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    line = " ".join(str(value).split()).replace("&", "&amp;")
+    line = re.sub("<(?! )", "&lt;", line)  # before a space it starts no tag or link
     return Markup(re.sub(r"([\\`*|\[\]])", r"\\\1", line))
 
 

@@ -95,12 +95,18 @@ def _versions(table: Table) -> Iterator[str]:
     if not versions(table):
         return
     networks = [record for record in records(table) if record["kind"] == "network"]
-    columns = [column for column in VERSIONS if any(record[column[0]] is not None for record in networks)]
+    was_searched = any(record["tuned_valid_f1"] is not None for record in networks)
+    columns = [
+        column
+        for column in VERSIONS
+        if any(record[column[0]] is not None for record in networks)
+        and (was_searched or column[0] != "default_f1")  # which would be the column of the single seeds again
+    ]
     above = ["", *(group for _, group, _, _ in columns)]
     repeated = [group == before for before, group in pairwise(above)]
     lines = [["", *("" if again else group for again, group in zip(repeated, above[1:], strict=True))]]
     headings = [heading for _, _, heading, _ in columns]
-    if all(record["tuned_valid_f1"] is None for record in networks):
+    if not was_searched:
         headings = [heading.replace("tuned", "single") for heading in headings]
     lines.append(["model", *headings])
     for record in networks:

@@ -53,6 +53,11 @@ class Tuning:
         return self.chosen is not None and self.chosen.is_configured
 
     @property
+    def was_searched(self) -> bool:
+        """Whether there were other settings than the configured ones to choose from."""
+        return not self.kept_default or len(self.trials) > 1
+
+    @property
     def judged_default(self) -> Row | None:
         """The row with the configured settings: that of the network itself where the search chose them."""
         return self.row if self.kept_default else self.default
@@ -110,7 +115,7 @@ def versions(table: Table) -> list[Version]:
 def _versions(tuning: Tuning) -> Iterator[Version]:
     if tuning.chosen is not None and tuning.first is not None:
         yield _default(tuning, tuning.first)
-    if not tuning.kept_default or len(tuning.trials) > 1:  # otherwise nothing was searched
+    if tuning.was_searched:
         yield _tuned(tuning)
     row = tuning.row
     if (mean := row.ensembled) is not None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def test_a_report_written_again_is_equal_in_every_byte(full: Board, folder: Loca
     write(dataclasses.replace(full, entries=[*full.entries, boards.neighbours()]), folder)
     other = Location.of(tmp_path / "again")
     write(read_board(folder), other)
-    names = ["label_issues.csv", *(f"leaderboard.{suffix}" for suffix in ("json", "csv", "md", "html"))]
+    names = ["label_issues.csv", "pairs.csv", *(f"leaderboard.{suffix}" for suffix in ("json", "csv", "md", "html"))]
     for name in names:
         assert (other / name).read_bytes() == (folder / name).read_bytes()
     for file in (folder / "predictions").files():
@@ -66,6 +67,22 @@ def test_csv_json_html_and_markdown_agree(full: Board, folder: Location) -> None
         assert f"{row['f1']:.3f} ({row['f1_low']:.3f}–{row['f1_high']:.3f})" in markdown
     for key in ("f1", "accuracy", "precision", "recall", "calibration_error", "parameters", "train_seconds"):
         assert page.values(key) == [line[key] for line in lines]
+
+
+def test_the_pairs_agree_with_the_table(full: Board, folder: Location) -> None:
+    table = write(full, folder)
+    ranked = {row.entry.name: row for row in table.rows if row.rank is not None}
+    lines = list(csv.DictReader(io.StringIO((folder / "pairs.csv").read_bytes().decode())))
+    assert [(line["better"], line["worse"]) for line in lines] == list(itertools.combinations(ranked, 2))
+    best = next(iter(ranked))
+    for line in lines:
+        better, worse = ranked[line["better"]], ranked[line["worse"]]
+        low, difference, high = (float(line[f"f1_difference{end}"]) for end in ("_low", "", "_high"))
+        assert difference == pytest.approx(better.f1.mean - worse.f1.mean, abs=1e-5)
+        assert low <= difference <= high
+        assert 0 < float(line["p_value"]) <= 1
+        if line["better"] == best:
+            assert float(line["p_value"]) == pytest.approx(worse.p_value, abs=1e-5)
 
 
 def test_scores_on_validation_tracks_are_not_called_a_test(folder: Location) -> None:

@@ -21,6 +21,7 @@ from genre.report import (
     SeedRun,
     Trial,
     read_board,
+    rendering,
     tabulate,
     text_table,
     write,
@@ -216,3 +217,8 @@ def test_failed_and_stopped_trials_are_reported() -> None:
     assert "sum of trial times: 8 min 00 s" in text
     assert "slots busy: 80%" in text
     assert source.count('class="error"') == 6
+
+
+def test_less_than_before_a_number_is_plain_in_markdown() -> None:
+    assert rendering._escaped("< 0.001") == "< 0.001"
+    assert rendering._escaped("<b> a <") == "&lt;b> a &lt;"
