@@ -4,8 +4,8 @@
 
 Makes up a collection of tracks of four minutes with ten genres: half of them tagged by an earlier run, half in parts of
 a run that was killed before its end. The steps of the job follow: which files are pending, what is known of them, the
-final tables, the printed counts, a run that finds nothing to do, and the embeddings. Peak memory is that of the process
-so far.
+final tables, the printed counts, a run that finds nothing to do, the embeddings, and the list of the genres that were
+written into files. Peak memory is that of the process so far.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from genre.model.saved_model import SavedEnsemble
 from genre.retrieval import embedding_table
 from genre.retrieval.nearest import nearest
 from genre.storage import Location
-from genre.tagging import audio_files, tag_rows
+from genre.tagging import audio_files, tag_rows, written_table
 from genre.tagging.tag_table import TagTable
 from ray_jobs.tagging import tag_report
 
@@ -107,6 +107,18 @@ def write_earlier(folder: Location, rows: int, clips: int) -> None:
         (folder / "parts" / f"{begin:08d}.parquet").write_table(part)
 
 
+def genres_written(rows: int) -> written_table.Plan:
+    """Return a plan of which each file is written already, with an undo text of the usual length."""
+    schema, undo = written_table.SCHEMA, '{"field":"genre","ours":[["Rock"]],"delta":"' + "a" * 300 + '"}'
+    parts = []
+    for begin in range(0, rows, PART):
+        count = min(PART, rows - begin)
+        columns = [[path_of(begin + number) for number in range(count)], ["Rock"] * count, ["genre"] * count]
+        columns += [["written"] * count, ["Jazz"] * count, [None] * count, [undo] * count]
+        parts.append(pa.table(columns, schema=schema))
+    return written_table.Plan(pa.concat_tables(parts), schema.empty_table())
+
+
 def measure(folder: Location, rows: int) -> None:
     ensemble = cast(SavedEnsemble, Models())
     corpora.open_folder = lambda *_: None  # type: ignore[assignment]
@@ -122,6 +134,16 @@ def measure(folder: Location, rows: int) -> None:
     timed("pending, finished", lambda: again.pending(files))
     timed("finish, nothing new", lambda: again.finish(files, Location.of("/music"), top_k=3))
     embedded = timed("write the embeddings", lambda: embedding_table.write(folder.parent, ensemble, again.rows()))
+    written = timed("genres to write", lambda: genres_written(rows))
+    timed("save them", lambda: written_table.write(folder, written))
+    none = pa.table(
+        {
+            "path": pa.nulls(0, pa.string()),
+            "genres": pa.nulls(0, pa.list_(pa.string())),
+            "is_label": pa.nulls(0, pa.bool_()),
+        }
+    )
+    timed("read and save them", lambda: written_table.plan(folder, none, "genre", overwrite=False))
     query = next(embedded.blocks())[0]
     timed("nearest of a query", lambda: nearest(embedded.blocks(), query, 20))
     renamed = files.set_column(2, "modified", pa.array(np.arange(rows, dtype=np.float64)))

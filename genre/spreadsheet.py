@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+_ROWS = 10_000  # that are written at a time
 # Beginnings that make a cell a formula (OWASP, "CSV Injection"); East Asian Excel accepts the full-width signs too
 FORMULA = r"^\s*[=+\-@＝＋－＠]|^[\t\r\n]"
 
@@ -31,5 +33,12 @@ def inert_table(table: pa.Table) -> pa.Table:
 def csv_bytes(table: pa.Table) -> bytes:
     """Return `table` as CSV, with an apostrophe before each text that a spreadsheet would run as a formula."""
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(inert_table(table), buffer)
+    write_csv(table, buffer)
     return buffer.getvalue()
+
+
+def write_csv(table: pa.Table, stream: IO[bytes] | pa.NativeFile) -> None:
+    """Write what `csv_bytes` returns, some rows at a time, so that no copy of a long table is in memory."""
+    with pyarrow.csv.CSVWriter(stream, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=_ROWS):
+            writer.write_table(inert_table(pa.Table.from_batches([batch])))

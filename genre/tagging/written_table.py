@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ import pyarrow.csv
 
 from genre.errors import ArtifactError, first_line, one_line
 from genre.features.columns import combined, replaced
-from genre.spreadsheet import csv_bytes
+from genre.spreadsheet import csv_bytes, write_csv
 from genre.storage import Location
 from genre.tagging import file_tags
 from genre.tagging.file_tags import Action, Change, Result
@@ -53,7 +53,14 @@ class _Row(TypedDict):
     undo: str | None  # as in `SCHEMA`
 
 
-def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> pa.Table:
+class Plan(NamedTuple):
+    """What would be written, with the columns of `SCHEMA`, and the rows of earlier runs that stay in the table."""
+
+    rows: pa.Table
+    kept: pa.Table
+
+
+def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> Plan:
     """Save in `folder` what would be written into the files of `genres` (path, genres, is_label), and return it."""
     file = folder / NAME
     earlier = _read(file) if file.exists() else SCHEMA.empty_table()
@@ -66,23 +73,23 @@ def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> p
         "field": pa.array([field] * len(genres), pa.string()),
     }
     planned = pa.table(columns | dict(zip(_RESULT.names, results.columns, strict=True))).cast(SCHEMA)
-    _save(file, planned, earlier)
-    return planned
+    kept = _kept(earlier, planned)
+    _save(file, planned, kept)
+    return Plan(planned, kept)
 
 
-def write(folder: Location, planned: pa.Table) -> pa.Table:
-    """Write the genres that `plan` returned, save what was done, and return it.
+def write(folder: Location, planned: Plan) -> pa.Table:
+    """Write the genres as planned, save what was done, and return it.
 
     It is saved also in between: of the files that a killed job wrote last, only the fields can be restored.
     """
-    file = folder / NAME
-    would = pc.equal(planned["action"], Action.WOULD_WRITE.value)
-    rows, others, earlier = planned.filter(would), planned.filter(pc.invert(would)), _read(file)
+    would = pc.equal(planned.rows["action"], Action.WOULD_WRITE.value)
+    rows, others = planned.rows.filter(would), planned.rows.filter(pc.invert(would))
     done: list[pa.RecordBatch] = []
 
     def save() -> pa.Table:
         written = pa.concat_tables([_with_results(rows, done), others]).sort_by("path")
-        _save(file, written, earlier)
+        _save(folder / NAME, written, planned.kept)
         return written
 
     next_save = time.monotonic() + _SAVE_SECONDS
@@ -201,14 +208,15 @@ def _with_results(rows: pa.Table, done: list[pa.RecordBatch]) -> pa.Table:
 def _read(file: Location) -> pa.Table:
     """Return the table at `file`. A text that a spreadsheet would run keeps the apostrophe in front of it."""
     try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(file.read_bytes()),
-            pyarrow.csv.ReadOptions(block_size=_LONGEST_ROW),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=SCHEMA, null_values=[""], strings_can_be_null=True, include_columns=SCHEMA.names
-            ),
-        )
+        with file.filesystem.open_input_stream(file.path) as stream:
+            table = pyarrow.csv.read_csv(
+                stream,
+                pyarrow.csv.ReadOptions(block_size=_LONGEST_ROW, use_threads=False),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=SCHEMA, null_values=[""], strings_can_be_null=True, include_columns=SCHEMA.names
+                ),
+            )
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read ({one_line(error)}); name the written.csv of tag") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
@@ -218,11 +226,16 @@ def _read(file: Location) -> pa.Table:
     return table.cast(SCHEMA)
 
 
-def _save(file: Location, rows: pa.Table, earlier: pa.Table) -> None:
-    """Write `rows`, and the `earlier` ones that can be undone, unless `rows` has the same file and field."""
+def _kept(earlier: pa.Table, rows: pa.Table) -> pa.Table:
+    """Return the `earlier` rows that can be undone, without those of which `rows` has the same file and field."""
     rewritten = pc.and_(
         pc.is_in(earlier["path"], value_set=combined(rows["path"])),
         pc.is_in(earlier["field"], value_set=combined(rows["field"])),
     )
-    kept = earlier.filter(pc.and_(pc.is_valid(earlier["undo"]), pc.invert(rewritten)))
-    file.write_bytes(csv_bytes(pa.concat_tables([rows, kept])))
+    return earlier.filter(pc.and_(pc.is_valid(earlier["undo"]), pc.invert(rewritten)))
+
+
+def _save(file: Location, rows: pa.Table, kept: pa.Table) -> None:
+    """Write `rows` and the rows of earlier runs that are `kept`."""
+    with file.open_output() as stream:
+        write_csv(pa.concat_tables([rows, kept]), stream)

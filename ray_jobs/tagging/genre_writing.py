@@ -86,9 +86,10 @@ def write(settings: TagSettings, table: TagTable, rows: pa.Table, labels: pa.Tab
         "is_label": label.is_valid(),
     }
     named = pa.table(columns).filter(pc.or_(pc.not_equal(readable["genre"], UNKNOWN), label.is_valid()))
-    written = written_table.plan(table.folder, named, settings.field, settings.replace_genres)
+    planned = written_table.plan(table.folder, named, settings.field, settings.replace_genres)
+    written = planned.rows
     if settings.write_genres == "write":
-        written = written_table.write(table.folder, written)
+        written = written_table.write(table.folder, planned)
         table.refresh(written.filter(pc.equal(written["action"], Action.WRITTEN.value))["path"])
     unknown = len(readable) - len(named)
     tag_report.show_written(written, table.folder / written_table.NAME, unknown, combined(labels["path"]))

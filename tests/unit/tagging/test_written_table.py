@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import os
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from library import tone, write_tags
 
+from genre import spreadsheet
 from genre.errors import ArtifactError
 from genre.storage import Location
 from genre.tagging import file_tags, written_table
@@ -59,6 +62,25 @@ def states(files: list[Path]) -> list[list[list[str]]]:
     return [[texts(TagFile(str(file)).state(field)) for field in ("genre", "custom")] for file in files]
 
 
+def test_the_table_is_written_in_pieces_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["=1+1", 'a "b", c', None, "two\nlines", "", "Jazz", "+x"]
+    rows = pa.table([texts] * len(written_table.SCHEMA), schema=written_table.SCHEMA)
+    whole = io.BytesIO()
+    pyarrow.csv.write_csv(spreadsheet.inert_table(rows), whole)
+    monkeypatch.setattr(spreadsheet, "_ROWS", 2)
+    file = Location.of(tmp_path / "written.csv")
+    written_table._save(file, rows.slice(0, 3), rows.slice(3))
+    assert file.read_bytes() == whole.getvalue()
+
+    def damaged(table: pa.Table) -> pa.Table:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(spreadsheet, "inert_table", damaged)
+    with pytest.raises(OSError, match="the disk is gone"):
+        written_table._save(file, rows, rows)
+    assert file.read_bytes() == whole.getvalue()
+
+
 def test_all_runs_are_taken_back_together(folder: Location, music: list[Path]) -> None:
     before, contents = states(music), [file.read_bytes() for file in music]
     assert do(folder, music, "=Jazz") == ["written", "written", "written", "kept"]
@@ -90,8 +112,8 @@ def test_a_preview_changes_no_file_and_loses_no_earlier_run(folder: Location, mu
     do(folder, music, "Jazz")
     written = [file.read_bytes() for file in music]
     planned = written_table.plan(folder, listed(music, "Rock"), "genre", overwrite=False)
-    assert planned["action"].to_pylist() == ["would write"] * 3 + ["kept"]
-    assert planned["before"].to_pylist() == ["Jazz"] * 3 + ["Folk; Ska"]
+    assert planned.rows["action"].to_pylist() == ["would write"] * 3 + ["kept"]
+    assert planned.rows["before"].to_pylist() == ["Jazz"] * 3 + ["Folk; Ska"]
     assert [file.read_bytes() for file in music] == written
     take_back(folder)
     assert states(music) == before
