@@ -113,9 +113,9 @@ def genres_written(rows: int) -> written_table.Plan:
     parts = []
     for begin in range(0, rows, PART):
         count = min(PART, rows - begin)
-        columns = [[path_of(begin + number) for number in range(count)], ["Rock"] * count, ["genre"] * count]
-        columns += [["written"] * count, ["Jazz"] * count, [None] * count, [undo] * count]
-        parts.append(pa.table(columns, schema=schema))
+        paths = [path_of(begin + number) for number in range(count)]
+        texts = ([text] * count for text in ("Rock", "genre", "written", "Jazz", "", undo))
+        parts.append(pa.table([paths, *texts], schema=schema))
     return written_table.Plan(pa.concat_tables(parts), schema.empty_table())
 
 
