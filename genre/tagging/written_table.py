@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, TypedDict
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -62,10 +63,8 @@ class Plan(NamedTuple):
 
 def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> Plan:
     """Save in `folder` what would be written into the files of `genres` (path, genres, is_label), and return it."""
-    file = folder / NAME
-    earlier = _read(file) if file.exists() else SCHEMA.empty_table()
-    ours = earlier.filter(pc.equal(earlier["field"], field))
-    undo = combined(ours["undo"]).take(combined(pc.index_in(genres["path"], value_set=combined(ours["path"]))))
+    file, genres = folder / NAME, genres.sort_by("path")
+    undo, kept = _of_earlier_runs(file, combined(genres["path"]), field)
     results = _results(genres.append_column("undo", pa.chunked_array([undo])), lambda row: _plan(row, field, overwrite))
     columns = {
         "path": combined(genres["path"]),
@@ -73,7 +72,6 @@ def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> P
         "field": pa.array([field] * len(genres), pa.string()),
     }
     planned = pa.table(columns | dict(zip(_RESULT.names, results.columns, strict=True))).cast(SCHEMA)
-    kept = _kept(earlier, planned)
     _save(file, planned, kept)
     return Plan(planned, kept)
 
@@ -83,18 +81,16 @@ def write(folder: Location, planned: Plan) -> pa.Table:
 
     It is saved also in between: of the files that a killed job wrote last, only the fields can be restored.
     """
-    would = pc.equal(planned.rows["action"], Action.WOULD_WRITE.value)
-    rows, others = planned.rows.filter(would), planned.rows.filter(pc.invert(would))
     done: list[pa.RecordBatch] = []
 
     def save() -> pa.Table:
-        written = pa.concat_tables([_with_results(rows, done), others]).sort_by("path")
+        written = _with_results(planned.rows, done)
         _save(folder / NAME, written, planned.kept)
         return written
 
     next_save = time.monotonic() + _SAVE_SECONDS
     try:
-        for results in _batches(rows, _WRITTEN_BATCH, _write):
+        for results in _batches(_to_write(planned.rows), _WRITTEN_BATCH, _write):
             done.append(results)
             if (started := time.monotonic()) > next_save:
                 save()
@@ -182,27 +178,40 @@ def _with_change(row: _Row, action: Callable[[str, Change], Result]) -> Result:
 
 def _results(rows: pa.Table, action: Callable[[_Row], Result]) -> pa.Table:
     """Return the result of `action` for each row, as columns of `_RESULT`."""
-    return pa.Table.from_batches(list(_batches(rows, _BATCH, action)), _RESULT)
+    return pa.Table.from_batches(list(_batches(rows.to_batches(), _BATCH, action)), _RESULT)
 
 
-def _batches(rows: pa.Table, size: int, action: Callable[[_Row], Result]) -> Iterator[pa.RecordBatch]:
+def _batches(rows: Iterable[pa.RecordBatch], size: int, action: Callable[[_Row], Result]) -> Iterator[pa.RecordBatch]:
     """Yield the results of `action` for at most `size` rows at a time, as columns of `_RESULT`."""
-    for batch in rows.to_batches(max_chunksize=size):
-        results = []
-        for row in batch.to_pylist():
-            result = action(row)
-            undo = result.change.to_json() if result.change else row["undo"] if result.action == Action.FAILED else None
-            results.append({"action": result.action, "before": result.before, "message": result.message, "undo": undo})
-        yield pa.RecordBatch.from_pylist(results, _RESULT)
+    for batch in rows:
+        for begin in range(0, len(batch), size):
+            results = []
+            for row in batch.slice(begin, size).to_pylist():
+                result = action(row)
+                undo = row["undo"] if result.action == Action.FAILED else None
+                undo = result.change.to_json() if result.change else undo
+                results.append(
+                    {"action": result.action, "before": result.before, "message": result.message, "undo": undo}
+                )
+            yield pa.RecordBatch.from_pylist(results, _RESULT)
 
 
-def _with_results(rows: pa.Table, done: list[pa.RecordBatch]) -> pa.Table:
-    """Return the rows with the results of the first of them; `before` stays as planned."""
+def _to_write(planned: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Yield the rows whose file is to be written, some at a time: a long table has no second copy."""
+    for batch in planned.to_batches(max_chunksize=_BATCH):
+        yield batch.filter(pc.equal(batch["action"], Action.WOULD_WRITE.value))
+
+
+def _with_results(planned: pa.Table, done: list[pa.RecordBatch]) -> pa.Table:
+    """Return the table with the results of the first rows to write; `before` stays as planned."""
     results = pa.Table.from_batches(done, _RESULT)
-    first = rows.slice(0, len(results))
+    places = np.flatnonzero(pc.equal(planned["action"], Action.WOULD_WRITE.value))[: len(results)]
+    is_done = np.zeros(len(planned), dtype=bool)
+    is_done[places] = True
     for name in ("action", "message", "undo"):
-        first = replaced(first, name, results[name])
-    return pa.concat_tables([first, rows.slice(len(results))])
+        column = pc.replace_with_mask(planned[name], pa.array(is_done), combined(results[name]))
+        planned = replaced(planned, name, column)
+    return planned
 
 
 def _read(file: Location) -> pa.Table:
@@ -226,13 +235,13 @@ def _read(file: Location) -> pa.Table:
     return table.cast(SCHEMA)
 
 
-def _kept(earlier: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the `earlier` rows that can be undone, without those of which `rows` has the same file and field."""
-    rewritten = pc.and_(
-        pc.is_in(earlier["path"], value_set=combined(rows["path"])),
-        pc.is_in(earlier["field"], value_set=combined(rows["field"])),
-    )
-    return earlier.filter(pc.and_(pc.is_valid(earlier["undo"]), pc.invert(rewritten)))
+def _of_earlier_runs(file: Location, paths: pa.Array, field: Field) -> tuple[pa.Array, pa.Table]:
+    """Return the column `undo` of these files and this field, (paths,), and the rows of others that can be undone."""
+    earlier = _read(file) if file.exists() else SCHEMA.empty_table()
+    is_listed = pc.and_(pc.equal(earlier["field"], field), pc.is_in(earlier["path"], value_set=paths))
+    ours = earlier.select(["path", "undo"]).filter(is_listed)
+    undo = combined(ours["undo"]).take(pc.index_in(paths, value_set=combined(ours["path"])))
+    return undo, earlier.filter(pc.and_(pc.is_valid(earlier["undo"]), pc.invert(is_listed)))
 
 
 def _save(file: Location, rows: pa.Table, kept: pa.Table) -> None:
