@@ -116,7 +116,7 @@ def genres_written(rows: int) -> written_table.Plan:
         paths = [path_of(begin + number) for number in range(count)]
         texts = ([text] * count for text in ("Rock", "genre", "written", "Jazz", "", undo))
         parts.append(pa.table([paths, *texts], schema=schema))
-    return written_table.Plan(pa.concat_tables(parts), schema.empty_table())
+    return written_table.Plan(pa.concat_tables(parts), pa.nulls(rows, pa.string()), schema.empty_table())
 
 
 def measure(folder: Location, rows: int) -> None:
@@ -143,7 +143,7 @@ def measure(folder: Location, rows: int) -> None:
             "is_label": pa.nulls(0, pa.bool_()),
         }
     )
-    timed("read and save them", lambda: written_table.plan(folder, none, "genre", overwrite=False))
+    timed("read them", lambda: written_table.plan(folder, none, "genre", overwrite=False))
     query = next(embedded.blocks())[0]
     timed("nearest of a query", lambda: nearest(embedded.blocks(), query, 20))
     renamed = files.set_column(2, "modified", pa.array(np.arange(rows, dtype=np.float64)))

@@ -156,7 +156,9 @@ class TrainSettings(Settings):
     windows_per_clip: int = Field(
         0, ge=0, description="random windows cut from each clip per epoch; 0: as many as fit into the clip"
     )
-    window_norm: bool = Field(True, description="normalise each window by itself, half of it by band")
+    window_norm: bool = Field(
+        True, description="normalise each window by itself, half of it by band; init_from: as there"
+    )
     eval_windows: int = Field(
         8, ge=1, description="evaluation: evenly spaced windows per clip, whose probabilities are averaged"
     )

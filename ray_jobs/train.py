@@ -49,7 +49,7 @@ def run(config: Config) -> None:
     experiment.check_tracks(features, ("train", "valid"))
     experiment.check_settings(config.audio, config.spectrogram, features)
     experiment.check_start(config.train, features, ["valid"])
-    if note := balance.absent_genres(features.tracks(), features.classes, "valid"):
+    if note := balance.absent_genres(features.tracks(), features.classes, "valid", judges=False):
         cli.console().print(f"train: {note}")
     planned = Experiment.of(config)
     # before any worker starts, so that settings or weights that do not fit are refused at once

@@ -75,7 +75,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     started, output = time.monotonic(), Location.of(config.output)
     cli.console().print(f"tune: {_described(features, config.tune.folds)}")
     for split in ("test",) if config.tune.folds else ("valid", "test"):
-        if note := balance.absent_genres(features.tracks(), features.classes, split):
+        if note := balance.absent_genres(features.tracks(), features.classes, split, judges=split == "test"):
             cli.console().print(f"tune: {note}")
     searched = features.sampled(config.tune.sample, config.seed)
     _check_disk(config, features)

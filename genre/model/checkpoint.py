@@ -116,6 +116,7 @@ def _check_network(card: ModelCard, network: nn.Module) -> None:
     """Raise `TrainingError` unless a network returns logits for windows. Random numbers are drawn as without this."""
     shape, wanted = (2, 1, card.shape.bins, card.frames()), (2, len(card.classes) or 1)
     what = f"architecture={card.architecture} ({architectures.package(card.architecture)})"
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -130,7 +131,8 @@ def _check_network(card: ModelCard, network: nn.Module) -> None:
             f"{what}: its forward returns shape {found} for windows of shape {shape}, must be {wanted}: a logit of "
             "each genre"
         )
-    network.train()
+    for module, is_training in modes:
+        module.training = is_training
 
 
 def _empty(card: ModelCard, mean: Float32, std: Float32) -> Classifier:

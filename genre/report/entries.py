@@ -162,7 +162,7 @@ def unknown_artists(features: Features) -> list[str]:
 
 def absent_genres(features: Features, judged_on: Judged) -> list[str]:
     """Return a note on the genres without a track in the split that is judged."""
-    note = balance.absent_genres(features.tracks(), features.classes, judged_on)
+    note = balance.absent_genres(features.tracks(), features.classes, judged_on, judges=True)
     return [note] if note else []
 
 

@@ -43,17 +43,23 @@ def _create_object(filesystem: fs.S3FileSystem, path: str, content: bytes) -> bo
     """Put an object. A server without conditions, or one that boto3 does not reach, is left to pyarrow."""
     try:
         import boto3
+        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
     except ModuleNotFoundError:
         return False
     bucket, _, key = path.partition("/")
+    # seconds; checksums would be sent in an encoding that not every server knows
+    config = Config(
+        connect_timeout=5, read_timeout=10, retries={"max_attempts": 2}, request_checksum_calculation="when_required"
+    )
     try:
-        boto3.client("s3", **_connection(filesystem)).put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        client = boto3.client("s3", config=config, **_connection(filesystem))
+        client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] in _CONFLICTS:
             raise FileExistsError(path) from None
         return False
-    except BotoCoreError:  # no credentials, or no connection: pyarrow names what is wrong
+    except (BotoCoreError, ValueError):  # no credentials, no connection, or an address that only pyarrow takes
         return False
     return True
 
@@ -65,7 +71,7 @@ def _connection(filesystem: fs.S3FileSystem) -> dict[str, Any]:
     if endpoint and "://" not in endpoint:
         endpoint = f"{options['scheme']}://{endpoint}"
     return {
-        "region_name": options["region"],
+        "region_name": options["region"] or None,
         "endpoint_url": endpoint or None,
         "aws_access_key_id": options["access_key"],
         "aws_secret_access_key": options["secret_key"],

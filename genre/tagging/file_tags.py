@@ -132,6 +132,8 @@ def _planned(
         change = replace(change, labels=[*change.labels, values])
     if present and (present == values or not is_replaced):
         return Result(Action.KEPT, before, change=change if is_ours else None)
+    if not is_label:
+        change = replace(change, labels=[each for each in change.labels if each != values])
     change = replace(change, ours=[values, *(each for each in change.ours if each != values)])
     return Result(Action.WOULD_WRITE, before, change=change)
 

@@ -55,14 +55,15 @@ class _Row(TypedDict):
 
 
 class Plan(NamedTuple):
-    """What would be written, with the columns of `SCHEMA`, and the rows of earlier runs that stay in the table."""
+    """What would be written, and what earlier runs wrote: how to take it back, and the rows that stay in the table."""
 
-    rows: pa.Table
-    kept: pa.Table
+    rows: pa.Table  # with the columns of `SCHEMA`
+    undo: pa.Array  # of earlier runs, for each row; null where they wrote nothing
+    kept: pa.Table  # of other files and fields
 
 
 def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> Plan:
-    """Save in `folder` what would be written into the files of `genres` (path, genres, is_label), and return it."""
+    """Return what would be written into the files of `genres` (path, genres, is_label), after what is in `folder`."""
     file, genres = folder / NAME, genres.sort_by("path")
     undo, kept = _of_earlier_runs(file, combined(genres["path"]), field)
     results = _results(genres.append_column("undo", pa.chunked_array([undo])), lambda row: _plan(row, field, overwrite))
@@ -72,8 +73,12 @@ def plan(folder: Location, genres: pa.Table, field: Field, overwrite: bool) -> P
         "field": pa.array([field] * len(genres), pa.string()),
     }
     planned = pa.table(columns | dict(zip(_RESULT.names, results.columns, strict=True))).cast(SCHEMA)
-    _save(file, planned, kept)
-    return Plan(planned, kept)
+    return Plan(planned, undo, kept)
+
+
+def preview(folder: Location, planned: Plan) -> None:
+    """Save what would be written. Nothing is ours by it: a person may write the same before any job does."""
+    _save(folder / NAME, replaced(planned.rows, "undo", planned.undo), planned.kept)
 
 
 def write(folder: Location, planned: Plan) -> pa.Table:
@@ -88,6 +93,7 @@ def write(folder: Location, planned: Plan) -> pa.Table:
         _save(folder / NAME, written, planned.kept)
         return written
 
+    save()  # before the first file is changed
     next_save = time.monotonic() + _SAVE_SECONDS
     try:
         for results in _batches(_to_write(planned.rows), _WRITTEN_BATCH, _write):

@@ -253,17 +253,11 @@ def initial(settings: TrainSettings, card: ModelCard, mean: Float32, std: Float3
     """Return the card and the classifier that training starts from.
 
     `mean` and `std` (bins,) in dB are those of the training clips; a model that `train.init_from` names has its own.
-    Raises `ConfigError` when `train.window_norm` is set to another value than the model has.
     """
     if not settings.init_from:
         return card, checkpoint.build(card, mean, std)
     source_folder = Location.of(settings.init_from)
     source, saved = checkpoint.load(source_folder, may_be_body=True)
-    if "window_norm" in settings.model_fields_set and settings.window_norm != source.window_norm:
-        raise ConfigError(
-            f"train.window_norm={settings.window_norm}: the network of train.init_from={source_folder} was trained "
-            f"with {source.window_norm}; leave it out"
-        )
     card = finetuning.card_from(source, card, source_folder)
     classifier = checkpoint.build(card, mean, std)
     finetuning.start_from(classifier, saved, source.classes == card.classes, settings.freeze)

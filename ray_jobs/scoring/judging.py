@@ -86,8 +86,8 @@ def _commands(features: Features) -> list[str]:
 
 def publish(board: Board, folder: Location, saved: list[SavedRuns], job: str, settings: Config) -> None:
     """Write the report's files, the settings of the job that made it, and the card of each model; print the table."""
-    table = report.write(board, folder)
     (folder / "settings.yaml").write_text(config.to_yaml(settings, jobs.JOBS[job].reads))
+    table = report.write(board, folder)
     for runs in saved:
         row = next(row for row in table.rows if row.entry.name == runs.name)
         for model in runs.models:

@@ -87,8 +87,10 @@ def write(settings: TagSettings, table: TagTable, rows: pa.Table, labels: pa.Tab
     }
     named = pa.table(columns).filter(pc.or_(pc.not_equal(readable["genre"], UNKNOWN), label.is_valid()))
     planned = written_table.plan(table.folder, named, settings.field, settings.replace_genres)
-    written = planned.rows
-    if settings.write_genres == "write":
+    if settings.write_genres == "preview":
+        written_table.preview(table.folder, planned)
+        written = planned.rows
+    else:
         written = written_table.write(table.folder, planned)
         table.refresh(written.filter(pc.equal(written["action"], Action.WRITTEN.value))["path"])
     unknown = len(readable) - len(named)

@@ -185,6 +185,7 @@ def test_features_that_are_larger_than_the_object_store(
         del reference
     finally:
         ray.shutdown()
+    assert list(tmp_path.glob("**/weights.safetensors"))
     assert stored < 10**6
 
 

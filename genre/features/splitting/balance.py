@@ -33,14 +33,17 @@ def describe(tracks: pa.Table, settings: CorpusSettings, *, drawn: bool) -> list
     return lines + _dispersed_genres(active, settings, missing) if drawn else lines
 
 
-def absent_genres(tracks: pa.Table, genres: Sequence[str], split: str) -> str:
-    """Return a sentence on the `genres` without a track in a split that has tracks; "" if there are none."""
+def absent_genres(tracks: pa.Table, genres: Sequence[str], split: str, *, judges: bool) -> str:
+    """Return a sentence on the `genres` without a track in a split that has tracks; "" if there are none.
+
+    The split `judges` the models of a report, or epochs, settings and thresholds are chosen by it.
+    """
     counts = splits.summary(tracks)
     absent = [genre for genre in genres if not counts.get(genre, {}).get(split)]
     if not 0 < len(absent) < len(genres):
         return ""
     shown = ", ".join([*absent[:_SHOWN], *([f"{len(absent) - _SHOWN} more"] if len(absent) > _SHOWN else [])])
-    effect = "no score says how they are recognised" if split == "test" else "nothing is chosen by them"
+    effect = "no score says how they are recognised" if judges else "nothing is chosen by them"
     return f"No {_NAMES[split]} track has one of these genres, so that {effect}: {shown}."
 
 

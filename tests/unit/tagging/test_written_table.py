@@ -114,9 +114,28 @@ def test_a_preview_changes_no_file_and_loses_no_earlier_run(folder: Location, mu
     planned = written_table.plan(folder, listed(music, "Rock"), "genre", overwrite=False)
     assert planned.rows["action"].to_pylist() == ["would write"] * 3 + ["kept"]
     assert planned.rows["before"].to_pylist() == ["Jazz"] * 3 + ["Folk; Ska"]
+    written_table.preview(folder, planned)
     assert [file.read_bytes() for file in music] == written
     take_back(folder)
     assert states(music) == before
+
+
+def test_what_a_person_writes_after_a_preview_is_not_ours(folder: Location, music: list[Path]) -> None:
+    file, *_ = music
+    written_table.preview(folder, written_table.plan(folder, listed([file], "Rock"), "genre", overwrite=False))
+    write_tags(file, genre=["Rock"])
+    assert take_back(folder) == []
+    assert do(folder, [file], "Rock") == do(folder, [file], "Jazz") == ["kept"]
+    assert take_back(folder) == []
+    assert states([file])[0][0] == ["Rock"]
+
+
+def test_a_prediction_of_what_was_a_label_is_no_label(folder: Location, music: list[Path]) -> None:
+    file, *_ = music
+    assert do(folder, [file], "Rock", is_label=True) == ["written"]
+    assert do(folder, [file], "Jazz") == ["kept"]
+    assert do(folder, [file], "Jazz", overwrite=True) == do(folder, [file], "Rock") == ["written"]
+    assert do(folder, [file], "Jazz") == ["written"]
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])

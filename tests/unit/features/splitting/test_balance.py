@@ -86,13 +86,13 @@ def test_unknown_artists_are_named() -> None:
 
 def test_genres_without_a_track_in_a_split_are_named() -> None:
     table = pa.concat_tables([tracks("jazz", [None, None], ["train", "valid"]), ROCK])
-    assert absent_genres(table, ["jazz", "rock"], "valid") == ""
-    assert absent_genres(table, ["jazz", "rock"], "test") == (
+    assert absent_genres(table, ["jazz", "rock"], "valid", judges=False) == ""
+    assert absent_genres(table, ["jazz", "rock"], "test", judges=True) == (
         "No test track has one of these genres, so that no score says how they are recognised: jazz."
     )
     many = ["rock", *(f"genre {number}" for number in range(7))]
-    assert absent_genres(table, many, "valid") == (
+    assert absent_genres(table, many, "valid", judges=False) == (
         "No validation track has one of these genres, so that nothing is chosen by them: genre 0, genre 1, genre 2, "
         "genre 3, genre 4, 2 more."
     )
-    assert absent_genres(table.slice(0, 1), ["jazz", "rock"], "test") == ""  # there is no test split
+    assert absent_genres(table.slice(0, 1), ["jazz", "rock"], "test", judges=True) == ""  # there is no test split
