@@ -10,8 +10,8 @@ parts of 4,096 tracks, for the memory that a long table of tracks takes.
 
 `speed` compares, in turns within one run:
 - an epoch of `Trainer` on the mapped copy with one on the same clips in arrays, for the smallest and the largest of the
-  six networks and for `tiny`, a cnn with a twentieth of the weights: the ratio of windows per second in the best round,
-  by CPU time on the CPU and by the clock with --device cuda;
+  six networks and for `tiny`, a cnn with a twentieth of the weights: windows per second, by CPU time on the CPU and by
+  the clock with --device cuda, and their ratio, the median over the rounds with its quartiles;
 - making the copy with writing as many bytes to the same disk in order, both up to the end of fsync;
 - opening the copy, and its first batch;
 - cutting windows of a fold, which selects rows of the copy, with those of the training split;
@@ -137,7 +137,7 @@ def speed(folder: Path, memory_gb: float, rounds: int, device: torch.device) -> 
         data = Data.open(cache)
         next(windows.training_windows(data.train, 129, 10, 64, (0,)))
         print(f"open a warm copy and cut the first batch: {time.perf_counter() - started:.2f} s")
-        print("| network | arrays, windows/s | copy, windows/s | ratio |\n|---|---:|---:|---:|")
+        print("| network | arrays, windows/s | copy, windows/s | ratio [quartiles] |\n|---|---:|---:|---:|")
         for name in NETWORKS:
             training(name, data, rounds, device)
         del data
@@ -176,7 +176,7 @@ def training(name: str, data: Data, rounds: int, device: torch.device) -> None:
     arrays = replace(small, stored=small.spectrograms.copy(), source=None)
     settings = TrainSettings(window_seconds=3.0, windows_per_clip=1, batch_size=32, epochs=2 * rounds)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    best: dict[str, float] = {}
+    speeds: dict[str, list[float]] = {"arrays": [], "copy": []}
     trainers = {}
     for kind, train in {"arrays": arrays, "copy": small}.items():
         planned = Experiment(architecture, params, settings)
@@ -184,8 +184,11 @@ def training(name: str, data: Data, rounds: int, device: torch.device) -> None:
     for number in range(rounds):
         for kind in trainers if number % 2 else reversed(trainers):
             seconds, cut = timed(trainers[kind], number + 1, clock)
-            best[kind] = max(best.get(kind, 0.0), cut / seconds)
-    print(f"| {name} | {best['arrays']:.0f} | {best['copy']:.0f} | {best['copy'] / best['arrays']:.3f} |", flush=True)
+            speeds[kind].append(cut / seconds)
+    # of paired rounds: the best of each differ by 6 % between two equal arrays
+    low, ratio, high = np.percentile(np.divide(speeds["copy"], speeds["arrays"]), [25, 50, 75])
+    arrays, copied = np.median(speeds["arrays"]), np.median(speeds["copy"])
+    print(f"| {name} | {arrays:.1f} | {copied:.1f} | {ratio:.3f} [{low:.3f} {high:.3f}] |", flush=True)
 
 
 def of_fold(cache: ClipCache, rounds: int) -> None:
