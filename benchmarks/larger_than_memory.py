@@ -187,8 +187,8 @@ def training(name: str, data: Data, rounds: int, device: torch.device) -> None:
             speeds[kind].append(cut / seconds)
     # of paired rounds: the best of each differ by 6 % between two equal arrays
     low, ratio, high = np.percentile(np.divide(speeds["copy"], speeds["arrays"]), [25, 50, 75])
-    arrays, copied = np.median(speeds["arrays"]), np.median(speeds["copy"])
-    print(f"| {name} | {arrays:.1f} | {copied:.1f} | {ratio:.3f} [{low:.3f} {high:.3f}] |", flush=True)
+    medians = " | ".join(f"{np.median(each):.1f}" for each in speeds.values())
+    print(f"| {name} | {medians} | {ratio:.3f} [{low:.3f} {high:.3f}] |", flush=True)
 
 
 def of_fold(cache: ClipCache, rounds: int) -> None:

@@ -18,7 +18,7 @@ SHAPE = Shape(bins=8, frames=300, range_db=80.0, frame_seconds=0.1)
 SPLIT_OF = {0: "test", 1: "valid"}  # by track number modulo 5; the others train
 
 
-def write_features(folder: Path, tracks: int = 30, seed: int = 0) -> Features:
+def write_features(folder: Path, tracks: int = 30, seed: int = 0, shape: Shape = SHAPE) -> Features:
     """Write features of tracks of one to three clips, in two files whose rows have no order."""
     rng = np.random.default_rng(seed)
     (folder / "clips").mkdir(parents=True)
@@ -30,13 +30,13 @@ def write_features(folder: Path, tracks: int = 30, seed: int = 0) -> Features:
             "clip": number,
             "start_seconds": 0.0,
             "peak_db": float(rng.uniform(-20, 20)),
-            "spectrogram": rng.bytes(SHAPE.bytes),
+            "spectrogram": rng.bytes(shape.bytes),
         }
         for name, count in zip(names, counts, strict=True)
         for number in range(count)
     ]
     for number, part in enumerate(np.array_split(rng.permutation(len(rows)), 2)):
-        table = pa.Table.from_pylist([rows[row] for row in part], SHAPE.clip_schema())
+        table = pa.Table.from_pylist([rows[row] for row in part], shape.clip_schema())
         pq.write_table(table, folder / f"clips/{number}.parquet", row_group_size=7)
     columns = {
         "track_id": names,
@@ -45,7 +45,7 @@ def write_features(folder: Path, tracks: int = 30, seed: int = 0) -> Features:
         "clips": counts,
     }
     pq.write_table(pa.table(columns), folder / "tracks.parquet")
-    manifest = {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(SHAPE), "classes": ["a", "b"]}
+    manifest = {"stage": "features", "schema_version": SCHEMA_VERSION, "shape": vars(shape), "classes": ["a", "b"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return Features.open(Location.of(folder))
 

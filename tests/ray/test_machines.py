@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from clip_features import write_features
 from conftest import REPOSITORY
 from music import InTurn, config_of, tables, write_music
 from ray.cluster_utils import Cluster
-from running import ENVIRONMENT, SETTINGS, command, job, make_home
+from running import ENVIRONMENT, SETTINGS, command, job, make_home, write_config
 
-from genre.features import Features
+from genre.features import Features, Shape
 from genre.features.cache import ClipCache
 from genre.settings import CacheSettings
 from genre.storage import Location
@@ -145,6 +147,28 @@ def test_two_machines_with_a_copy_of_the_clips_each_lose_one_at_any_time(tmp_pat
     assert losses(home) == pytest.approx(undisturbed_losses(home, "cluster.cpus=2"), abs=1e-5)
 
 
+def test_a_machine_that_is_lost_while_it_makes_its_copy(tmp_path: Path) -> None:
+    """Its process is killed in the middle of the copy, another machine takes its place, and the losses are the same."""
+    write_config(tmp_path)
+    settings = SETTINGS["train"] | {"learning_rate": 0.001, "dtype": "fp32", "workers": 2, "windows_per_clip": 1}
+    configuration = yaml.safe_load((tmp_path / "run.yaml").read_text()) | {"train": settings}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(configuration))
+    write_features(tmp_path / "out/features", tracks=300, shape=Shape(32, 8000, 80.0, 0.01))  # 0.15 GB to copy
+    caches = [tmp_path / f"cache{number}" for number in range(3)]
+    with machines(env_vars={"GENRE_CACHE": str(caches[0])}) as cluster:
+        lost = cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[1])})
+        with started("train", tmp_path, cluster, "architecture=crnn") as running:
+            wait_for(lambda: any(caches[1].glob("*.unfinished/clips")), running)
+            os.kill(process_with_lock(caches[1] / "building.lock"), signal.SIGKILL)
+            assert not list(caches[1].glob("*/header.json"))
+            cluster.remove_node(lost, allow_graceful=False)
+            cluster.add_node(**NODE, env_vars={"GENRE_CACHE": str(caches[2])})
+            output = running.communicate(timeout=300)[1]
+    assert running.returncode == 0, output
+    assert [len(list(cache.glob("*/header.json"))) for cache in caches] == [1, 0, 1]
+    assert losses(tmp_path) == pytest.approx(undisturbed_losses(tmp_path, "cluster.cpus=2"), abs=1e-5)
+
+
 def test_a_search_names_the_machine_that_has_no_disk_for_the_clips_and_resumes_without_it(tmp_path: Path) -> None:
     home, caches = make_home(tmp_path), [tmp_path / "cache0", tmp_path / "cache1"]
     settings = ["tune.architectures=[cnn]", "tune.workers_per_trial=2"]
@@ -225,6 +249,14 @@ def test_a_trial_in_two_processes_on_machines_that_are_too_small(tmp_path: Path)
     assert {len(parts[0]), len(parts[1])} == {20}
     answers = pq.read_table(home / "out/models/cnn/seed-0/validation.parquet")
     assert len(answers) == len(features.tracks("valid"))
+
+
+def process_with_lock(file: Path) -> int:
+    """Return the process that holds the lock of a file."""
+    inode = str(file.stat().st_ino)
+    locks = (line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line)
+    (holder,) = {int(fields[4]) for fields in locks if fields[5].rpartition(":")[2] == inode}
+    return holder
 
 
 def tracks_in(cache: Path) -> set[str]:
