@@ -69,15 +69,18 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn": ("cnn", {}),
     "vgg19": ("vgg19", {}),
 }
+SHORT = ["train.windows_per_clip=1", "train.eval_windows=1", "train.window_seconds=3", "train.batch_size=64"]
 CNN = ["architecture=cnn", "architectures.cnn.width=4", "architectures.cnn.depth=3"]
 JOBS = {  # the name of the job and its settings
-    "train": ["train", *CNN, "train.epochs=2"],
-    "pretrain": ["pretrain", *CNN, "pretrain.epochs=1"],
+    "train": ["train", *SHORT, *CNN, "train.epochs=2"],
+    "pretrain": ["pretrain", *SHORT, *CNN, "pretrain.epochs=1"],
     "tune": [
         "tune",
+        *SHORT,
         "tune.architectures=[cnn, crnn]",
         "tune.trials=1",
         "tune.seeds=1",
+        "tune.robustness=false",
         "train.epochs=1",
         "architectures.cnn.width=4",
         "architectures.crnn.width=4",
@@ -85,7 +88,6 @@ JOBS = {  # the name of the job and its settings
     "evaluate": ["evaluate"],
     "folds": ["evaluate", "evaluate.folds=2"],
 }
-SHORT = ["train.windows_per_clip=1", "train.eval_windows=1", "train.window_seconds=3", "train.batch_size=64"]
 
 
 def write(folder: Path, clips: int, shape: Shape, part: int) -> None:
@@ -251,7 +253,7 @@ def jobs(folder: Path, memory_gb: float, names: list[str]) -> None:
     for name in names:
         job_name, *own = JOBS[name]
         command = [sys.executable, "-m", f"ray_jobs.{job_name}", f"output={folder}", f"cache.folder={folder / 'cache'}"]
-        settings = [*SHORT, *own, "tune.robustness=false", "cluster.cpus=2", "cluster.object_store_mb=500"]
+        settings = [*own, "cluster.cpus=2", "cluster.object_store_mb=500"]
         started = time.perf_counter()
         with processes.memory_limit(memory_gb):
             job = subprocess.Popen([*command, *settings], cwd=REPOSITORY)

@@ -395,6 +395,11 @@ class Config(Settings):
     architecture: str = Field(
         "cnn", description="network to train: the name of a module in genre/architectures/ or a plug-in"
     )
+    teacher: str = Field(
+        "",
+        description="train: folder of a saved model whose predictions are the genres of the tracks without one, from "
+        "which the new model learns as well",
+    )
     architectures: dict[str, dict[str, Any]] = Field(
         {}, description="settings of each architecture, for example architectures.cnn.width=32"
     )

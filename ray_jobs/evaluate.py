@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint, provenance
-from genre.model.card import has_card, seeds_of
-from genre.model.saved_model import SavedModel
+from genre.model.saved_model import SavedModel, all_seeds
 from genre.report import Judged
 from genre.report.entries import SavedRuns
 from genre.settings import Config
@@ -65,6 +64,7 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
 
 def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     """Judge all labelled tracks by networks that are trained for it."""
+    _refuse_students(saved)
     folder = Location.of(config.output) / "cross_validation"
     planned = CrossValidation.plan(features, saved, config.evaluate.folds, config.seed, folder)
     for settings in planned.settings():
@@ -94,6 +94,16 @@ def _check_unseen(config: Config, model: SavedModel, features: Features) -> None
         )
 
 
+def _refuse_students(saved: list[SavedRuns]) -> None:
+    """Raise `ConfigError` for a model with a teacher: in each fold it would know what the teacher learned from it."""
+    for runs in saved:
+        if teacher := runs.best.card.teacher:
+            raise ConfigError(
+                f"evaluate.folds: {runs.name} learned genres that {teacher} predicted, which learned from tracks of "
+                "all folds; name a model without a teacher with model=FOLDER, or leave out the folds"
+            )
+
+
 def _check_split(split: Judged, features: Features) -> None:
     """Check that the split to score has tracks. Raises `ArtifactError`."""
     counts = {name: len(features.tracks(name)) for name in SPLITS}
@@ -111,15 +121,9 @@ def _named_model(path: str) -> SavedRuns:
 
 
 def _all_models(models: Location) -> Iterator[SavedRuns]:
-    """Yield each name with the models of all seeds that `tune` saved, or with the single model that `train` saved.
-
-    If `train` replaced the one of the seeds that `tune` chose, it is that single model.
-    """
+    """Yield each name with its models."""
     for folder in models.folders():
-        runs = [SavedModel.read(seed) for seed in seeds_of(folder) if has_card(seed)]
-        if has_card(folder) and (chosen := SavedModel.read(folder)).weights not in {model.weights for model in runs}:
-            runs = [chosen]
-        if runs:
+        if runs := all_seeds(folder):
             yield SavedRuns(folder.name, runs)
 
 

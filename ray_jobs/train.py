@@ -3,6 +3,10 @@
 Write OUTPUT/models/<architecture>. Each of the train.workers takes an equal share of every batch. After an
 interruption, the same command resumes after the last finished epoch, with any number of workers; it refuses other
 settings. The test split is not used.
+
+With teacher=FOLDER the tracks without a genre are training tracks as well: their genres are those that the saved model
+there predicts. A track of an artist, or with the audio, of a validation or test track is left out. The model is saved
+as <architecture>-student, so that `evaluate` compares it with the others.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,8 +34,11 @@ from genre.storage import Location, lease
 from genre.training import experiment
 from genre.training.experiment import Data, Experiment
 from genre.training.trainer import Trainer
+from genre.wording import plural
 from ray_jobs.engine import cli, training
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.training import Training
+from ray_jobs.scoring.teacher import Teacher
 
 
 def run(config: Config) -> None:
@@ -52,15 +60,17 @@ def run(config: Config) -> None:
     if note := balance.absent_genres(features.tracks(), features.classes, "valid", judges=False):
         cli.console().print(f"train: {note}")
     planned = Experiment.of(config)
+    teacher = Teacher.read(config.teacher, features) if config.teacher else None
     # before any worker starts, so that settings or weights that do not fit are refused at once
     card = experiment.check(planned, features, config.train.workers)
     with lease.held(config.output, "train"):
-        _train(config, planned, card, features)
+        _train(config, planned, replace(card, facts=_facts(teacher)), features, teacher)
 
 
-def _train(config: Config, planned: Experiment, card: ModelCard, features: Features) -> None:
+def _train(config: Config, planned: Experiment, card: ModelCard, features: Features, teacher: Teacher | None) -> None:
     output = Location.of(config.output)
-    model = output / "models" / card.name
+    model, run = output / "models" / card.name, output / "runs" / card.name
+    of_teacher = teacher.deciding(model) if teacher else {}
     if weights_of(model) in {weights_of(seed) for seed in seeds_of(model)}:
         cli.console().print(
             f"train: replaces the network that tune chose in {model}; OUTPUT/leaderboard still describes that one, and "
@@ -69,14 +79,15 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
     training.complete(
         Training(
             job="train",
-            begin=functools.partial(_begin, planned, features.manifest, model),
+            begin=functools.partial(_begin, planned, features.manifest, model, card.facts),
             cache=ClipCache.of(features, config.cache),
             model=model,
-            run=output / "runs" / card.name,
-            deciding=experiment.deciding(planned, card, features, model.parent),
+            run=run,
+            deciding=experiment.deciding(planned, card, features, model.parent) | of_teacher,
             introduction=f"{card.name} on {len(features.tracks('train'))} tracks, "
             f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres",
             show=functools.partial(_show, epochs=planned.train.epochs),
+            extended=functools.partial(_taught, config, features, teacher, run) if teacher else None,
         ),
         config,
     )
@@ -84,10 +95,24 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
     _print_result(model)
 
 
+def _facts(teacher: Teacher | None) -> dict[str, Any]:
+    return {"teacher": teacher.setting} if teacher else {}
+
+
+def _taught(config: Config, features: Features, teacher: Teacher, run: Location, capacity: Capacity) -> ClipCache:
+    """Return the clips of the training and validation tracks, and of those whose genres the teacher predicts."""
+    taught = teacher.teach(features, run, config.device, capacity)
+    experiment.check_leakage(taught)
+    added = len(taught.tracks("train")) - len(features.tracks("train"))
+    cli.console().print(f"train: {plural(added, 'more track')}, with the genres that {teacher.setting} predicts")
+    return ClipCache.of(taught, config.cache)
+
+
 def _begin(
     planned: Experiment,
     manifest: Manifest,
     model: Location,
+    facts: dict[str, Any],
     cached: CachedClips,
     device: torch.device,
     worker: Worker,
@@ -96,7 +121,7 @@ def _begin(
     """Return the trainer of a worker, and what saves its best epoch in `model`."""
     data = Data.of(cached.clips, cached.statistics, manifest)
     card, trainer = experiment.trainer_for(planned, data, device, worker, wrap)
-    return trainer, functools.partial(experiment.save_best, model, card, trainer)
+    return trainer, functools.partial(experiment.save_best, model, card, trainer, **facts)
 
 
 def _print_result(model: Location) -> None:

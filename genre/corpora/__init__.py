@@ -52,9 +52,8 @@ __all__ = [
 
 SPLITS = ("train", "valid", "test")
 EXCLUDED = "excluded"  # the split of a track that is not used, such as a known bad track
-UNLABELLED = (
-    "unlabelled"  # the split of a track without a genre: its features are prepared, and only `pretrain` reads it
-)
+# the split of a track without a genre: its features are prepared, for `pretrain` and for `train` with a teacher
+UNLABELLED = "unlabelled"
 UNUSED = (EXCLUDED, UNLABELLED)
 
 

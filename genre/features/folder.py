@@ -18,7 +18,7 @@ from genre.features.columns import combined
 from genre.features.manifest import Manifest
 from genre.features.schema import ROW_GROUP, Shape
 from genre.features.splitting.folds import Fold
-from genre.features.splitting.sampling import Music, Sample
+from genre.features.splitting.sampling import Music, Sample, Taught
 from genre.storage import Location
 from genre.storage.faults import is_denied, is_fault, unreachable
 
@@ -27,11 +27,12 @@ _TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "recor
 _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of a clip that loading needs
 
 
-View = Sample | Fold | Music
+View = Sample | Fold | Music | Taught
 
 
 class Features:
-    """A finished features folder, or a view of it: a sample of tracks, a fold in place of its splits, both, or music.
+    """A finished features folder, or a view of it: a sample of tracks, a fold in place of its splits, both, or
+    music without genres.
 
     A job opens it once and passes it on; its pickle holds only address, manifest and the rules of the view, which apply
     in their order.
@@ -81,6 +82,11 @@ class Features:
         """Return this folder with the music that pretraining learns from as split train, without genres: `Music`."""
         music = Music()
         return Features(self.folder, self.manifest, music.of(self.complete().tracks()), (music,))
+
+    def taught(self, predictions: Location) -> Features:
+        """Return this folder with unlabelled tracks in split train, of the genres in a file: `Taught`."""
+        view = Taught.by(predictions)
+        return Features(self.folder, self.manifest, view.of(self.complete().tracks()), (view,))
 
     def complete(self) -> Features:
         """Return this folder with all tracks in their own splits."""

@@ -50,8 +50,13 @@ class ModelCard:
 
     @property
     def name(self) -> str:
-        """The name of its folder and of its row in reports. See `architectures.model_name`."""
-        return architectures.model_name(self.architecture, self.params)
+        """The name of its folder and of its row in reports: `architectures.model_name`, for a student with a suffix."""
+        return architectures.model_name(self.architecture, self.params) + ("-student" if self.teacher else "")
+
+    @property
+    def teacher(self) -> str:
+        """The model that predicted genres for its training, "" for none."""
+        return str(self.facts.get("teacher", ""))
 
     @property
     def trained_on(self) -> tuple[str, ...]:

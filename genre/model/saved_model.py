@@ -17,7 +17,7 @@ from genre.config import differences
 from genre.errors import ArtifactError, ConfigError, install
 from genre.model import calibration, onnx_file
 from genre.model.calibration import Calibration, ValidationPredictions
-from genre.model.card import CARD, ModelCard, is_exported, read_card
+from genre.model.card import CARD, ModelCard, has_card, is_exported, read_card, seeds_of
 from genre.model.decoder import Decoder, WaveformPreparer
 from genre.settings import DecodingSettings
 from genre.storage import Location
@@ -74,6 +74,17 @@ class SavedModel:
     @property
     def is_exported(self) -> bool:
         return is_exported(self.location)
+
+
+def all_seeds(folder: Location) -> list[SavedModel]:
+    """Return the models of all seeds that `tune` saved in a folder, or the single model that `train` saved.
+
+    If `train` replaced the one of the seeds that `tune` chose, it is that single model.
+    """
+    runs = [SavedModel.read(seed) for seed in seeds_of(folder) if has_card(seed)]
+    if has_card(folder) and (chosen := SavedModel.read(folder)).weights not in {model.weights for model in runs}:
+        return [chosen]
+    return runs
 
 
 @dataclass(frozen=True)

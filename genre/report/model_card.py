@@ -169,6 +169,8 @@ def _limits(card: ModelCard, corpus: CorpusFacts | None, row: Row | None) -> Ite
         yield f"It was trained on {share}{total} of one corpus; expect lower scores on others."
         if card.facts.get("settings", {}).get("train", {}).get("init_from"):
             yield "It started from the weights of another training, and so learned from the tracks of that one as well."
+        if card.teacher:
+            yield "It also learned from tracks without a genre, for which another model predicted one."
         if few:
             names = "every genre" if len(few) == len(card.classes) else ", ".join(few)
             yield f"Trained on fewer than {FEW} tracks: {names}."

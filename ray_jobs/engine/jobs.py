@@ -58,7 +58,7 @@ JOBS = {
         is_priced=True,
     ),
     "train": Job(
-        ("output", "architecture", "architectures", "train"),
+        ("output", "architecture", "architectures", "teacher", "train"),
         ("device", "seed", "audio", "spectrogram", "cache", "cluster"),
         short_keys=("train.init_from",),
         builds=True,

@@ -16,7 +16,7 @@ def find_models(config: Config) -> list[Location]:
     none, and `ConfigError` when `architecture` is set to another one than the leaderboard recommends.
     """
     if config.model:
-        return _named(config.model)
+        return named(config.model)
     output = Location.of(config.output)
     name = architectures.model_name(config.architecture, config.architectures.get(config.architecture, {}))
     if (output / "leaderboard" / "leaderboard.json").exists():
@@ -40,7 +40,8 @@ def find_model(config: Config, job: str) -> Location:
     return locations[0]
 
 
-def _named(model: str) -> list[Location]:
+def named(model: str) -> list[Location]:
+    """Return the addresses in a setting that names one model, or several separated by commas."""
     if "," not in model or Location.of(model).exists():
         return [Location.of(model)]
     return [Location.of(name) for name in map(str.strip, model.split(",")) if name]

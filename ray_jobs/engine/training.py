@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import ray.train
@@ -58,6 +58,7 @@ class Training:
     deciding: dict[str, Any]  # everything that decides what the run computes
     introduction: str  # printed before it starts
     show: Callable[[dict[str, Any]], None]  # prints the results of an epoch
+    extended: Callable[[Capacity], ClipCache] | None = None  # returns the clips instead of `cache`, on Ray
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def complete(training: Training, config: Config) -> None:
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
     with cluster.connected(config.cluster, config.output) as capacity:
+        if training.extended:
+            training = replace(training, cache=training.extended(capacity))
         failure = _fit(training, config.train.workers, _resources(config.train.workers, config.device, capacity))
     record.end(None if failure else training.model)
     if failure is not None:

@@ -8,6 +8,7 @@ Independent of the search.
     neighbours         the vote of the nearest training tracks
     robustness         scores on changed audio
     scores             all of these for one split
+    teacher            the genres that models predict for tracks without one, for another to learn from
     cross_validation   trainings on folds, each judged on the tracks that it held out
     judging            the leaderboard
 """

@@ -1,20 +1,25 @@
-"""Parts of the tracks: a sample that a search trains on, shares of several machines, and what pretraining learns from.
+"""Parts of the tracks: a sample that a search trains on, shares of several machines, and music without genres.
 
-All follow from the table of tracks, so every process and every run makes the same ones.
+All follow from the table of tracks, and the genres that a teacher predicts from a file, so every process and every run
+makes the same ones.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from genre.arrays import Bools, Ints
 from genre.corpora import UNLABELLED
+from genre.errors import ArtifactError
 from genre.features.columns import combined, replaced
 from genre.features.splitting.splits import drawn_order
+from genre.storage import Location
 
 _SAMPLED = ("train", "valid")  # splits
 
@@ -79,16 +84,39 @@ class Music:
 
     def of(self, tracks: pa.Table) -> pa.Table:
         """Return `tracks` with these in split train, and no other track in it. Every genre is the empty string."""
-        judging = tracks.filter(pc.is_in(tracks["split"], pa.array(["valid", "test"])))
-        learned = pc.is_in(tracks["split"], pa.array(self.splits))
-        for name in ("group", "sound", "recording"):
-            known = combined(judging[name]).drop_null()
-            learned = pc.and_(learned, pc.invert(pc.is_in(tracks[name], known)))
+        learned = _unrelated(tracks, self.splits)
         split = pc.if_else(
             learned, "train", pc.if_else(pc.equal(tracks["split"], "train"), "excluded", tracks["split"])
         )
         tracks = replaced(tracks, "split", split)
         return replaced(tracks, "genre", pa.repeat("", len(tracks)))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Unlabelled tracks as training tracks, with the genres that a saved model predicts for them.
+
+    As for `Music`, a track whose group, audio or recording a validation or test track has is left out.
+    """
+
+    predictions: str  # address of a table of track_id and genre
+    digest: str  # of this table
+
+    @classmethod
+    def by(cls, predictions: Location) -> Taught:
+        """Return the view of the predictions in this file."""
+        return cls(str(predictions), hashlib.sha256(predictions.read_bytes()).hexdigest())
+
+    def of(self, tracks: pa.Table) -> pa.Table:
+        """Return `tracks` with these in split train. Raises `ArtifactError` when the predictions were replaced."""
+        content = Location.of(self.predictions).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise ArtifactError(f"{self.predictions} was replaced while this job ran; run the same command again")
+        predicted = pq.read_table(pa.BufferReader(content))
+        genre = predicted["genre"].take(pc.index_in(tracks["track_id"], combined(predicted["track_id"])))
+        learned = pc.and_(_unrelated(tracks, (UNLABELLED,)), genre.is_valid())
+        tracks = replaced(tracks, "split", pc.if_else(learned, "train", tracks["split"]))
+        return replaced(tracks, "genre", pc.if_else(learned, genre, tracks["genre"]))
 
 
 @dataclass(frozen=True)
@@ -110,6 +138,16 @@ class Share:
         owner = np.empty(len(tracks), dtype=np.int64)
         owner[np.lexsort((drawn, tracks["clips"].to_numpy(), rank))] = np.arange(len(tracks)) % self.world
         return np.isin(owner, self.ranks)
+
+
+def _unrelated(tracks: pa.Table, splits: tuple[str, ...]) -> pa.ChunkedArray:
+    """Return which tracks are in `splits`, and share no group, audio or recording with a validation or test track."""
+    judging = tracks.filter(pc.is_in(tracks["split"], pa.array(["valid", "test"])))
+    unrelated = pc.is_in(tracks["split"], pa.array(splits))
+    for name in ("group", "sound", "recording"):
+        known = combined(judging[name]).drop_null()
+        unrelated = pc.and_(unrelated, pc.invert(pc.is_in(tracks[name], known)))
+    return unrelated
 
 
 def _draw(names: pa.StringArray, seed: int) -> Ints:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genre.features.splitting.sampling import Music, Sample, Share
+from genre.errors import ArtifactError
+from genre.features.splitting.sampling import Music, Sample, Share, Taught
+from genre.storage import Location
 
 GENRES = ["blues", "metal", "rare", "techno"]
 
@@ -105,20 +109,19 @@ class TestShare:
         assert np.array_equal(share.holds(tracks.take(pa.array(order))), share.holds(tracks)[order])
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["train", "valid", "test", "excluded", "unlabelled"]),
-            st.sampled_from(["x", "y", "z", None]),
-            st.sampled_from(["1", "2", "3", None]),
-            st.sampled_from(["r", "s", None]),
-        ),
-        max_size=8,
-    )
+Row = tuple[str, str | None, str | None, str | None]  # split, group, sound, recording
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["train", "valid", "test", "excluded", "unlabelled"]),
+        st.sampled_from(["x", "y", "z", None]),
+        st.sampled_from(["1", "2", "3", None]),
+        st.sampled_from(["r", "s", None]),
+    ),
+    max_size=8,
 )
-def test_the_music_to_pretrain_on_shares_neither_group_nor_audio_with_what_judges(
-    rows: list[tuple[str, str | None, str | None, str | None]],
-) -> None:
+
+
+def tracks_of(rows: list[Row]) -> pa.Table:
     columns = {
         "track_id": [str(number) for number in range(len(rows))],
         "genre": [None if split == "unlabelled" else "rock" for split, *_ in rows],
@@ -127,12 +130,47 @@ def test_the_music_to_pretrain_on_shares_neither_group_nor_audio_with_what_judge
         "sound": [sound for _, _, sound, _ in rows],
         "recording": [recording for *_, recording in rows],
     }
-    tracks = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def is_related_to_a_judge(row: Row, rows: list[Row]) -> bool:
+    judges = [other for other in rows if other[0] in ("valid", "test")]
+    return any(name and name in other[1:] for name in row[1:] for other in judges)
+
+
+@given(ROWS)
+def test_the_music_to_pretrain_on_shares_neither_group_nor_audio_with_what_judges(rows: list[Row]) -> None:
+    tracks = tracks_of(rows)
     music = Music().of(tracks)
-    judges = [row for row in rows if row[0] in ("valid", "test")]
-    for (split, *shared), new in zip(rows, music["split"].to_pylist(), strict=True):
-        is_known = any(name and name in other[1:] for name in shared for other in judges)
-        assert (new == "train") == (split in ("train", "unlabelled") and not is_known)
-        assert new == split or split in ("train", "unlabelled")
+    for row, new in zip(rows, music["split"].to_pylist(), strict=True):
+        assert (new == "train") == (row[0] in ("train", "unlabelled") and not is_related_to_a_judge(row, rows))
+        assert new == row[0] or row[0] in ("train", "unlabelled")
     assert music.schema == tracks.schema
     assert set(music["genre"].to_pylist()) <= {""}
+
+
+@given(ROWS, st.integers(0, 8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_predicted_genres_train_unless_the_track_is_related_to_what_judges(
+    tmp_path: Path, rows: list[Row], predicted: int
+) -> None:
+    file = Location.of(tmp_path / "predicted.parquet")
+    names = pa.array([str(number) for number in range(predicted)], pa.string())
+    file.write_table(pa.table({"track_id": names, "genre": pa.array(["jazz"] * predicted, pa.string())}))
+    tracks = tracks_of(rows)
+    taught = Taught.by(file).of(tracks)
+    assert taught.schema == tracks.schema
+    for number, (row, new) in enumerate(zip(rows, taught.to_pylist(), strict=True)):
+        is_taught = row[0] == "unlabelled" and number < predicted and not is_related_to_a_judge(row, rows)
+        assert new == tracks.slice(number, 1).to_pylist()[0] | (
+            {"split": "train", "genre": "jazz"} if is_taught else {}
+        )
+
+
+def test_predictions_that_were_replaced_are_noticed(tmp_path: Path) -> None:
+    file = Location.of(tmp_path / "predicted.parquet")
+    file.write_table(pa.table({"track_id": ["0"], "genre": ["jazz"]}))
+    view = Taught.by(file)
+    file.write_table(pa.table({"track_id": ["0"], "genre": ["rock"]}))
+    with pytest.raises(ArtifactError, match="was replaced while this job ran; run the same command again"):
+        view.of(tracks_of([("unlabelled", None, None, None)]))
