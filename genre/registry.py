@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import pkgutil
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -22,42 +23,53 @@ _CONTENTS = {"genre.architectures": ("Params", "SEARCH", "build"), "genre.corpor
 def names(package: str) -> tuple[str, ...]:
     """Return the sorted names of the plug-ins of `package`, without importing them.
 
-    A module whose name starts with an underscore is a helper, not a plug-in. Raises `ConfigError` when another package
-    registers a name that is taken.
+    A module whose name starts with an underscore is a helper, not a plug-in.
     """
-    return tuple(sorted([*_built_in(package), *_registered(package)]))
+    return tuple(sorted({*_built_in(package), *_registered(package)}))
 
 
 @cache
 def load(package: str, name: str) -> ModuleType:
     """Import the plug-in `name`, which must be one of `names(package)`.
 
-    Raises `ConfigError` when the module of another package cannot be imported or lacks what a plug-in has.
+    Raises `ConfigError` when several packages have the name, and when the module of another package cannot be imported
+    or lacks what a plug-in has. Only the use of such a plug-in fails, not the jobs that need others.
     """
-    entry_point = _registered(package).get(name)
-    if entry_point is None:
+    registered = _registered(package).get(name, [])
+    if not registered:
         return importlib.import_module(f"{package}.{name}")
+    origin = _origin(registered[0])
+    if name in _built_in(package):
+        raise ConfigError(f"{origin} has the name of a built-in; rename or uninstall it")
+    if len(registered) > 1:
+        raise ConfigError(f"{origin} has the name of {_origin(registered[1])}; uninstall one of them")
     try:
-        module: ModuleType = entry_point.load()
+        module: ModuleType = registered[0].load()
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ConfigError(f"{_origin(entry_point)} cannot be imported ({reason}); correct or uninstall it") from error
+        raise ConfigError(f"{origin} cannot be imported ({_reason(error)}); correct or uninstall it") from error
     missing = [attribute for attribute in _CONTENTS[package] if not hasattr(module, attribute)]
     if missing:
-        raise ConfigError(f"{_origin(entry_point)} lacks {', '.join(missing)}; see the docstring of {package}")
+        raise ConfigError(f"{origin} lacks {', '.join(missing)}; see the docstring of {package}")
+    try:
+        module.Params().model_dump()
+    except Exception as error:
+        raise ConfigError(
+            f"{origin}: its Params must derive from genre.settings.Settings and have a default for each field "
+            f"({_reason(error)})"
+        ) from error
     return module
 
 
 def package_of(package: str, name: str) -> str:
     """Return name and version of the other package that registers a plug-in, as "example 0.1"; "" for a built-in."""
-    entry_point = _registered(package).get(name)
-    return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point and entry_point.dist else ""
+    dist = next((entry_point.dist for entry_point in _registered(package).get(name, [])), None)
+    return f"{dist.name} {dist.version}" if dist else ""
 
 
 def packages() -> dict[str, str]:
     """Return the versions of the other packages that register plug-ins."""
-    registered = [entry_point for package in _CONTENTS for entry_point in _registered(package).values()]
-    return {entry_point.dist.name: entry_point.dist.version for entry_point in registered if entry_point.dist}
+    lists = [each for package in _CONTENTS for each in _registered(package).values()]
+    return {each.dist.name: each.dist.version for each in itertools.chain(*lists) if each.dist}
 
 
 def _built_in(package: str) -> list[str]:
@@ -69,20 +81,16 @@ def _built_in(package: str) -> list[str]:
 
 
 @cache
-def _registered(package: str) -> dict[str, EntryPoint]:
-    """Return the entry points of other packages by name."""
-    built_in = _built_in(package)
-    registered: dict[str, EntryPoint] = {}
+def _registered(package: str) -> dict[str, list[EntryPoint]]:
+    """Return the entry points of other packages by name; two packages may have the same."""
+    registered: dict[str, list[EntryPoint]] = {}
     for entry_point in entry_points(group=package):
-        name = entry_point.name
-        if name in built_in:
-            raise ConfigError(f"{_origin(entry_point)} has the name of a built-in; rename or uninstall it")
-        if name in registered:
-            raise ConfigError(
-                f"{_origin(entry_point)} has the name of {_origin(registered[name])}; uninstall one of them"
-            )
-        registered[name] = entry_point
+        registered.setdefault(entry_point.name, []).append(entry_point)
     return registered
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _origin(entry_point: EntryPoint) -> str:

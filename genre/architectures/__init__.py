@@ -9,8 +9,9 @@ packages add architectures with the entry point `genre.architectures`. An archit
 `class Params(Settings)`
     Its own settings with defaults, bounds and descriptions, set as `architectures.<name>.<key>`.
 `SEARCH: dict[str, Domain]`
-    The settings that `tune` varies: `train.<key>` for settings of training, `params.<key>` for those of `Params`. Each
-    value is a `Choice`, a `Uniform` or a `LogUniform`.
+    The settings that `tune` varies: `train.<key>` for settings of training except `train.epochs`, `params.<key>` for
+    those of `Params`. Each value is a `Choice`, a `Uniform` or a `LogUniform`; a setting of integers needs a `Choice`.
+    Each setting must take all values of its domain; `build` raises `ConfigError` for what does not go together.
 `build(params: Params, bins: int, classes: int) -> torch.nn.Module`
     A network with random weights from torch's global generator. Its `forward` takes normalised log-mel windows
     (batch, 1, bins, frames) of any number of frames and returns logits (batch, classes). The last `nn.Linear` must be
@@ -19,7 +20,7 @@ packages add architectures with the entry point `genre.architectures`. An archit
     Loads the pretrained weights that `params` ask for into a new network. Only training calls it: a saved model holds
     its own weights.
 
-`tests/contract/test_architectures_contract.py` checks every architecture. Importing this package does not import torch,
+`genre.testing.check_architecture` checks an architecture. Importing this package does not import torch,
 which jobs that only decode audio do not need.
 """
 
@@ -30,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 from genre import registry
 from genre.architectures._space import Choice, Domain, LogUniform, Uniform, parse
 from genre.config import validate
-from genre.settings import Settings, require_known
+from genre.errors import ConfigError
+from genre.settings import Settings, TrainSettings, require_known
 
 __all__ = [
     "Choice", "Domain", "LogUniform", "Uniform", "build", "load_pretrained", "model_name", "names", "package", "params",
@@ -58,8 +60,16 @@ def params(name: str, values: dict[str, Any]) -> Settings:
 
 
 def search_space(name: str) -> dict[str, Domain]:
-    """Return the domain of each setting that the search varies, as in the `SEARCH` of the architecture."""
+    """Return the domain of each setting that the search varies, as in the `SEARCH` of the architecture.
+
+    Raises `ConfigError` for an unknown setting and for a value that it does not take.
+    """
     space: dict[str, Domain] = _module(name).SEARCH
+    for key, domain in space.items():
+        try:
+            _check_domain(name, key, domain)
+        except ConfigError as error:
+            raise ConfigError(f"the SEARCH of the architecture {name}: {error}") from None
     return space
 
 
@@ -89,6 +99,21 @@ def model_name(name: str, values: dict[str, Any]) -> str:
     if not source:
         return name
     return f"{name}-{source if source == 'imagenet' else 'pretrained'}"
+
+
+def _check_domain(name: str, key: str, domain: Domain) -> None:
+    section, _, field = key.partition(".")
+    if not isinstance(domain, Domain):
+        raise ConfigError(f"{key!r} has {domain!r}; use a Choice, a Uniform or a LogUniform")
+    if section not in ("train", "params"):
+        raise ConfigError(f"found {key!r}; write train.{key} for a setting of training, params.{key} for one of Params")
+    if key == "train.epochs":
+        raise ConfigError("train.epochs: early stopping compares trials of equal length; leave it out")
+    for value in domain.examples():
+        if section == "params":
+            params(name, {field: value})
+        else:
+            validate(TrainSettings, {field: value}, "train.")
 
 
 def _module(name: str) -> Any:

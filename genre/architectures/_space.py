@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,15 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` where there is no value."""
+        if not self.values:
+            raise ConfigError("Choice(()) has no value; write Choice((1, 2))")
+
+    def examples(self) -> tuple[Any, ...]:
+        """Return all values."""
+        return self.values
+
     def nearest(self, value: Any) -> Any:
         """Return `value` if it is one of the values, else the first of them: choices have no distance."""
         return value if value in self.values else self.values[0]
@@ -25,6 +35,17 @@ class Uniform:
 
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` where no number is between the ends, or one has no logarithm."""
+        if not self.low < self.high or (isinstance(self, LogUniform) and self.low <= 0):
+            raise ConfigError(
+                f"{self}: the low end must be {'above 0 and ' * isinstance(self, LogUniform)}below the high"
+            )
+
+    def examples(self) -> tuple[float, ...]:
+        """Return both ends and a number between them, which is no integer: a setting of integers needs a `Choice`."""
+        return self.low, self.low + (self.high - self.low) / math.pi, self.high
 
     def nearest(self, value: float) -> float:
         """Return `value`, or the end of the range that is nearest to it."""

@@ -84,6 +84,9 @@ def load(folder: Location, may_be_body: bool = False) -> LoadedModel:
     blank = np.zeros(card.shape.bins, np.float32)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         classifier = _empty(card, blank, blank)
+    if dict(classifier.named_buffers()).keys() - classifier.state_dict().keys():  # persistent=False: not in the file
+        with torch.random.fork_rng(devices=[]):
+            classifier = _empty(card, blank, blank)
     try:
         classifier.load_state_dict(safetensors.torch.load(weights), assign=True)
     except (RuntimeError, SafetensorError) as error:

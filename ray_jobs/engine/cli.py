@@ -71,8 +71,9 @@ def check_plugins(settings: Config, corpus: bool = True, networks: bool = True) 
 
     If not `corpus`, the check of a corpus whose packages are not installed is left out. Raises `ConfigError`.
     """
-    for name, values in settings.architectures.items() if networks else ():
-        architectures.params(name, values)
+    chosen = [settings.architecture] if architectures.package(settings.architecture) else []  # a built-in imports torch
+    for name in dict.fromkeys([*settings.architectures, *chosen]) if networks else ():
+        architectures.params(name, settings.architectures.get(name, {}))
     try:
         plugin = registry.load("genre.corpora", settings.corpus.kind)
     except ModuleNotFoundError:

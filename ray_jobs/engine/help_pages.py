@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from genre import config, registry
+from genre.errors import ConfigError
 from genre.settings import Config
 from ray_jobs.engine import jobs, printing
 
@@ -37,12 +38,16 @@ def every_setting(name: str, program: str) -> str:
     job = jobs.JOBS[name]
     parts = [f"usage: {program} [--config FILE] [key=value ...]", _prose(jobs.purpose(name))]
     parts.append("\n".join(["all settings and their defaults:", *_explained(config.describe(Config()))]))
-    parts += [_of_corpus(kind) for kind in registry.names("genre.corpora")]
-    for architecture in registry.names("genre.architectures"):
-        rows = config.describe(
-            registry.load("genre.architectures", architecture).Params(), f"architectures.{architecture}."
-        )
-        parts.append("\n".join([f"of the architecture {architecture}:", *_explained(rows)]))
+    for title, prefix, package in (
+        ("with corpus.kind={}:", "corpus.params.", "genre.corpora"),
+        ("of the architecture {}:", "architectures.{}.", "genre.architectures"),
+    ):
+        for plugin in registry.names(package):
+            try:
+                settings = _explained(config.describe(registry.load(package, plugin).Params(), prefix.format(plugin)))
+            except ConfigError as error:  # a broken plug-in of another package; the settings of the others are right
+                settings = iter([printing.filled(str(error), "  ", "  ")])
+            parts.append("\n".join([title.format(plugin), *settings]))
     return "\n\n".join([*parts, _prose(_options(job))])
 
 

@@ -15,6 +15,7 @@ from genre.errors import ConfigError
 from genre.grammar import nearest
 from genre.settings import Config, TuneSettings
 from genre.training.experiment import Experiment
+from ray_jobs.engine import cli
 
 _FIXED = ("architecture", "train.epochs")  # given to every trial of an architecture, not sampled
 
@@ -60,11 +61,21 @@ def sampled(settings: Mapping[str, Any]) -> dict[str, Any]:
 def experiments(base: Config) -> dict[str, Experiment]:
     """Return the experiment of each architecture to search, by name, before its settings vary.
 
-    Raises `ConfigError` for invalid settings of an architecture, and for an invalid `tune.space`.
+    A broken architecture of another package, which no setting names, is left out with a line. Raises `ConfigError` for
+    invalid settings of an architecture, and for an invalid `tune.space`.
     """
-    planned = {name: experiment(base, {"architecture": name}) for name in architecture_names(base.tune)}
-    for name, its in planned.items():
-        configured(its, domains(base.tune, name))
+    planned = {}
+    for name in architecture_names(base.tune):
+        try:
+            its = experiment(base, {"architecture": name})
+            configured(its, domains(base.tune, name))
+        except ConfigError as error:
+            named = {*base.architectures, *base.tune.architectures, *base.tune.space}
+            if name in named or not architectures.package(name):
+                raise
+            cli.console().print(f"tune: {name} is left out: {error}")
+        else:
+            planned[name] = its
     return planned
 
 

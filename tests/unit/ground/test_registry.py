@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from genre import architectures, config, registry, versions
 from genre.errors import ArtifactError, ConfigError, TrainingError
@@ -17,6 +18,8 @@ from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier
 from genre.storage import Location
+from ray_jobs.engine import cli, help_pages
+from ray_jobs.search import space
 
 Install = Callable[[str, dict[str, str], str], None]
 
@@ -48,31 +51,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     forget()
 
 
-def test_a_registered_module_is_a_plugin_like_those_here(install: Install) -> None:
-    before = architectures.names()
-    install("first_plugin", {"first": "first_plugin"}, "Params = SEARCH = build = None")
-    assert architectures.names() == tuple(sorted([*before, "first"]))
-    assert registry.load("genre.architectures", "first").__name__ == "first_plugin"
-    assert config.load(None, ["architecture=first"]).architecture == "first"
-
-
-def test_a_name_that_a_built_in_has_is_refused(install: Install) -> None:
-    install("second_plugin", {"cnn": "second_plugin"}, "")
-    with pytest.raises(ConfigError) as error:
-        config.load()
-    assert str(error.value) == (
-        "the plug-in 'cnn' (genre.architectures) of the package second_plugin has the name of a built-in; "
-        "rename or uninstall it"
-    )
-
-
-def test_a_name_that_two_packages_register_is_refused(install: Install) -> None:
-    install("third_plugin", {"same": "third_plugin"}, "")
-    install("fourth_plugin", {"same": "fourth_plugin"}, "")
-    with pytest.raises(ConfigError, match=r"'same' .* of the package third_plugin has the name of .* fourth_plugin; "):
-        architectures.names()
-
-
 NETWORK = """
 from torch import nn
 from genre.settings import Settings
@@ -86,6 +64,37 @@ class Network(nn.Module):
         return self.head(FORWARD)
 def build(params, bins, classes): return Network(bins, classes)
 """
+
+
+def test_a_registered_module_is_a_plugin_like_those_here(install: Install) -> None:
+    before = architectures.names()
+    install("first_plugin", {"first": "first_plugin"}, NETWORK)
+    assert architectures.names() == tuple(sorted([*before, "first"]))
+    assert registry.load("genre.architectures", "first").__name__ == "first_plugin"
+    assert config.load(None, ["architecture=first"]).architecture == "first"
+
+
+def test_a_name_that_a_built_in_has_is_refused(install: Install) -> None:
+    install("second_plugin", {"cnn": "second_plugin"}, NETWORK)
+    assert config.load(None, ["architecture=resnet"]).architecture == "resnet"
+    with pytest.raises(ConfigError) as error:
+        architectures.params("cnn", {})
+    assert str(error.value) == (
+        "the plug-in 'cnn' (genre.architectures) of the package second_plugin has the name of a built-in; "
+        "rename or uninstall it"
+    )
+
+
+def test_a_name_that_two_packages_register_is_refused(install: Install) -> None:
+    install("third_plugin", {"same": "third_plugin"}, "")
+    install("fourth_plugin", {"same": "fourth_plugin"}, "")
+    assert architectures.names().count("same") == 1
+    with pytest.raises(
+        ConfigError, match=r"'same' .* of the package (\w+)_plugin has the name of .* (?!\1)\w+_plugin; "
+    ):
+        architectures.params("same", {})
+
+
 CARD = ModelCard("", {}, ["a", "b", "c"], {}, "", Shape(8, 40, 80.0, 0.02), window_seconds=0.4, eval_windows=1)
 
 
@@ -131,11 +140,74 @@ def test_a_network_of_another_package_is_checked_and_its_package_recorded(instal
         ("import not_installed", r"cannot be imported \(ModuleNotFoundError: No module named 'not_installed'\)"),
         ("1 / 0", r"cannot be imported \(ZeroDivisionError: division by zero\)"),
         ("Params = None", "lacks SEARCH, build; see the docstring of genre.architectures"),
+        (
+            "class Params: pass\nSEARCH = build = 0",
+            r"its Params must derive from genre\.settings\.Settings .*AttributeError",
+        ),
+        ("from genre.architectures import Uniform\nUniform(4, 1)", r"cannot .* low end must be below the high"),
     ],
 )
 def test_a_broken_plugin_names_its_package(install: Install, source: str, problem: str) -> None:
     package = f"broken_{len(source)}"
     install(package, {"broken": package}, source)
     assert "broken" in architectures.names()
-    with pytest.raises(ConfigError, match=f"the plug-in 'broken' .* of the package {package} {problem}"):
+    with pytest.raises(ConfigError, match=f"the plug-in 'broken' .* of the package {package}:? {problem}"):
         architectures.params("broken", {})
+
+
+def test_a_broken_plugin_is_named_and_everything_else_goes_on(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("away_plugin", {"away": "away_plugin"}, "import not_installed")
+    install("odd_plugin", {"odd": "odd_plugin"}, f"{NETWORK}SEARCH = {{'width': 3}}")
+    page = help_pages.every_setting("train", "genre train")
+    assert "of the architecture away:\n  the plug-in 'away' (genre.architectures)" in page
+    assert "architectures.cnn.width" in page
+
+    found = space.experiments(config.load(None, ["architectures.cnn.width=8"]))
+    assert {"cnn", "resnet"} <= found.keys()
+    assert not {"away", "odd"} & found.keys()
+    shown = capsys.readouterr().err
+    assert "tune: away is left out: the plug-in 'away' " in shown
+    assert "tune: odd is left out: the SEARCH of the architecture odd: 'width' has 3; use a Choice, " in shown
+    with pytest.raises(ConfigError, match="the plug-in 'away' "):
+        space.experiments(config.load(None, ["tune.architectures=[cnn, away]"]))
+    with pytest.raises(ConfigError, match="the plug-in 'away' "):
+        cli.check_plugins(config.load(None, ["architecture=away"]))
+
+
+@pytest.mark.parametrize(
+    ("search", "problem"),
+    [
+        ("{'widht': Choice((1, 2))}", "found 'widht'; write train.widht for a setting of training, params.widht for"),
+        ("{'params.widht': Choice((1, 2))}", "unknown key 'architectures.searched.widht'; did you mean"),
+        ("{'params.width': Choice((1, 'big'))}", 'architectures.searched.width: found "big"'),
+        ("{'params.width': Uniform(1, 8)}", "architectures.searched.width: found 3.2"),
+        ("{'train.epochs': Choice((4, 8))}", "train.epochs: early stopping compares trials of equal length"),
+        ("{'train.mixpu': Uniform(0, 1)}", "unknown key 'train.mixpu'; did you mean 'train.mixup'"),
+    ],
+)
+def test_a_wrong_search_space_is_refused_before_anything_is_trained(
+    install: Install, search: str, problem: str
+) -> None:
+    package = f"searched_{len(search)}_{len(problem)}"
+    source = f"{NETWORK}from genre.architectures import *\nSEARCH = {search}\n".replace(": pass", ": width: int = 4")
+    install(package, {"searched": package}, source)
+    with pytest.raises(ConfigError) as error:
+        architectures.search_space("searched")
+    assert str(error.value).startswith(f"the SEARCH of the architecture searched: {problem}")
+
+
+def test_a_buffer_that_is_not_saved_is_built_again(install: Install, tmp_path: Path) -> None:
+    """Positions of a transformer, for example; a model is loaded without computing its initial weights."""
+    buffer = "\n        self.register_buffer('scale', torch.full((8,), 2.0), persistent=False)\n    def forward"
+    source = "import torch" + NETWORK.replace("\n    def forward", buffer).replace(
+        "FORWARD", "windows.mean((1, 3)) * self.scale"
+    )
+    install("buffer_plugin", {"buffered": "buffer_plugin"}, source)
+    blank = np.zeros(8, np.float32)
+    card = replace(CARD, architecture="buffered")
+    saved = checkpoint.build(card, blank, blank + 1).eval()
+    checkpoint.save(Location.of(tmp_path / "m"), card, saved)
+    windows = torch.randn(2, 8, 20)
+    assert torch.equal(checkpoint.load(Location.of(tmp_path / "m")).classifier(windows), saved(windows))
