@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from genre import corpora
 from genre.audio import members
-from genre.corpora import EXCLUDED, MISSING, Track
-from genre.errors import ArtifactError, ConfigError
+from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, UNUSED, Track
+from genre.errors import ArtifactError, ConfigError, one_line
 from genre.features.columns import combined
 from genre.features.preparing.corrections import corrected
 from genre.features.schema import SCAN_SCHEMA
@@ -37,7 +37,8 @@ def scan(
     tracks = corpora.scan(settings, report, folder, written)
     if settings.corrections:
         tracks = corrected(tracks, settings, report)
-    table = pa.Table.from_batches(list(_batches(tracks)), SCAN_SCHEMA)
+    table = pa.Table.from_batches(list(_batches(tracks, settings.kind)), SCAN_SCHEMA)
+    _check_labels(table, settings.kind)
     table = table.filter(pc.fill_null(pc.not_equal(table["split"], EXCLUDED), True))
     if not len(table):
         raise ConfigError(f"corpus.root={settings.root} lists no track; point it at a corpus that has some")
@@ -86,7 +87,27 @@ def _check_same_corpus(scanned: pa.Table, prepared: pa.Table, folder: Location) 
         )
 
 
-def _batches(tracks: Iterable[Track]) -> Iterator[pa.RecordBatch]:
+def _check_labels(table: pa.Table, kind: str) -> None:
+    """Raise `ConfigError` for an unknown split, and for a track with neither a genre nor the split `unlabelled`."""
+    split = pc.fill_null(table["split"], "")
+    unknown = pc.invert(pc.is_in(split, value_set=pa.array(["", *SPLITS, *UNUSED])))
+    blank = pc.and_(pc.is_null(table["genre"]), pc.invert(pc.is_in(split, value_set=pa.array(UNUSED))))
+    for wrong, reason in (
+        (unknown, f"has an unknown split; use {', '.join([*SPLITS, *UNUSED])} or None"),
+        (blank, f"has no genre; leave it out or give it split={UNLABELLED!r}"),
+    ):
+        row = pc.index(wrong, True).as_py()
+        if row >= 0:
+            raise ConfigError(f"corpus.kind={kind}: its track {table['track_id'][row].as_py()!r} {reason}")
+
+
+def _batches(tracks: Iterable[Track], kind: str) -> Iterator[pa.RecordBatch]:
     iterator = iter(tracks)
     while rows := list(itertools.islice(iterator, _BATCH)):
-        yield pa.RecordBatch.from_pylist([vars(track) for track in rows], SCAN_SCHEMA)
+        try:
+            yield pa.RecordBatch.from_pylist([vars(track) for track in rows], SCAN_SCHEMA)
+        except (TypeError, pa.ArrowException) as error:
+            raise ConfigError(
+                f"corpus.kind={kind}: scan must yield genre.corpora.Track with fields of the declared types "
+                f"({one_line(error)})"
+            ) from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from genre import corpora
@@ -43,3 +46,20 @@ def test_a_corpus_whose_files_are_all_missing_is_refused(monkeypatch: pytest.Mon
         scan(CorpusSettings())
     tracks.append(Track("c", "/c", "x", 1, 1.0))
     assert len(scan(CorpusSettings())) == 3
+
+
+@pytest.mark.parametrize(
+    ("track", "problem"),
+    [
+        (Track("a", "/a", None, 1, 1.0), "its track 'a' has no genre; leave it out or give it split='unlabelled'"),
+        (Track("a", "/a", "x", 1, 1.0, split="dev"), "its track 'a' has an unknown split; use train, valid, test, "),
+        (Track("a", Path("/a"), "x", 1, 1.0), "scan must yield genre.corpora.Track with fields .*PosixPath"),  # type: ignore[arg-type]
+        ({"path": "/a"}, "scan must yield genre.corpora.Track with fields "),
+    ],
+)
+def test_a_wrong_track_is_refused_before_anything_is_decoded(
+    track: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "scan", lambda *_: iter([track]))
+    with pytest.raises(ConfigError, match=f"corpus.kind=folder: {problem}"):
+        scan(CorpusSettings(kind="folder"))
