@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # page of the site -> file in the root
 ROOT_PAGES = {name: name for name in ("BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md")} | {"index.md": "README.md"}
 STABLE = ("load", "__call__", "tag", "tag_arrays", "classes")  # docs/USING_MODELS.md says so
-PLUG_INS = ("genre.architectures", "genre.corpora")
+PLUG_INS = ("genre.architectures", "genre.corpora", "genre.testing")
 
 _LINK = re.compile(r"(!?\[)([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)

@@ -19,6 +19,7 @@ A corpus module has:
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
 None, and `genre.features.splitting.splits` decides. A track without a genre has the split `unlabelled`.
+`genre.testing.check_corpus` checks a corpus.
 """
 
 from __future__ import annotations

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,10 @@ import pytest
 from library import write_tags
 from music import InTurn, write_song
 
-from genre import corpora, registry
-from genre.audio import members
-from genre.config import describe
-from genre.corpora import EXCLUDED, SPLITS, UNLABELLED, Track
-from genre.errors import ConfigError, GenreError
-from genre.settings import CorpusSettings, Settings
+from genre import registry
+from genre.settings import CorpusSettings
 from genre.storage import Location
+from genre.testing import CORPUS_CHECKS
 from ray_jobs import prepare
 from ray_jobs.engine import cli
 
@@ -169,10 +164,6 @@ def test_smallest_legal_input_is_prepared_from_the_command_line(
     assert counts["tracks"] == counts["scanned"] >= 1
 
 
-def scan(settings: CorpusSettings) -> list[Track]:
-    return list(corpora.scan(settings))
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CorpusSettings:
     kind = request.param
@@ -180,79 +171,6 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return CorpusSettings(kind=kind, **BUILDERS[kind](tmp_path_factory.mktemp(kind)))
 
 
-def test_module_has_its_parts(settings: CorpusSettings) -> None:
-    module = registry.load("genre.corpora", settings.kind)
-    assert module.__doc__
-    assert issubclass(module.Params, Settings)
-    assert all(meaning for _, _, meaning in describe(module.Params()))
-    assert callable(module.scan)
-
-
-def test_tracks_are_well_formed(settings: CorpusSettings) -> None:
-    tracks = scan(settings)
-    assert tracks
-    for track in tracks:
-        assert track.track_id.encode()  # Parquet holds UTF-8 only
-        assert track.genre or (track.genre is None and track.split == UNLABELLED)
-        assert track.group is None or track.group
-        assert track.split in (None, *SPLITS, EXCLUDED, UNLABELLED)
-        assert track.size >= corpora.MISSING
-        assert track.modified >= 0
-    with pytest.raises(FrozenInstanceError):
-        tracks[0].genre = "other"  # type: ignore[misc]
-
-
-def test_ids_are_unique(settings: CorpusSettings) -> None:
-    ids = [track.track_id for track in scan(settings)]
-    assert len(set(ids)) == len(ids)
-
-
-def test_scan_is_repeatable(settings: CorpusSettings) -> None:
-    assert scan(settings) == scan(settings)
-
-
-def test_size_is_that_of_the_file_or_missing(settings: CorpusSettings) -> None:
-    for track in scan(settings):
-        file = Location.of(members.file_of(track.path))
-        assert file.exists() == (track.size >= 0)
-        assert track.size == (len(file.read_bytes()) if file.exists() else corpora.MISSING)
-
-
-def test_system_files_are_not_tracks(settings: CorpusSettings) -> None:
-    names = {Path(track.path).name for track in scan(settings)}
-    assert not [name for name in names if name.startswith(".") or name in SYSTEM_FILES]
-
-
-def test_genres_are_among_the_classes(settings: CorpusSettings) -> None:
-    classes = corpora.classes(settings)
-    assert classes == corpora.classes(settings)
-    if classes is not None:
-        assert len(set(classes)) == len(classes) >= 2
-        assert {track.genre for track in scan(settings) if track.genre} <= set(classes)
-
-
-def test_random_split_is_not_decided_by_the_corpus(settings: CorpusSettings) -> None:
-    random = settings.model_copy(update={"split": "random"})
-    assert {track.split for track in scan(random) if track.genre} == {None}
-    assert [track.track_id for track in scan(random)] == [track.track_id for track in scan(settings)]
-
-
-def test_ids_do_not_change_when_the_corpus_moves(settings: CorpusSettings, tmp_path: Path) -> None:
-    root = Path(settings.root)
-    source = root if root.is_dir() else root.parent
-    shutil.copytree(source, tmp_path / "moved")
-    moved = tmp_path / "moved" if root.is_dir() else tmp_path / "moved" / root.name
-    tracks = scan(settings.model_copy(update={"root": str(moved)}))
-    assert [track.track_id for track in tracks] == [track.track_id for track in scan(settings)]
-
-
-def test_error_names_an_unknown_parameter(settings: CorpusSettings) -> None:
-    wrong = settings.model_copy(update={"params": {"no_such_thing": 1}})
-    with pytest.raises(ConfigError, match=r"corpus\.params\.no_such_thing"):
-        scan(wrong)
-
-
-def test_bad_root_gives_an_error_of_one_line(settings: CorpusSettings) -> None:
-    with pytest.raises(GenreError) as error:
-        scan(settings.model_copy(update={"root": "nowhere://at/all"}))
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("check", CORPUS_CHECKS, ids=lambda check: check.__name__)
+def test_a_corpus_keeps_the_contract(settings: CorpusSettings, check: Callable[[CorpusSettings], None]) -> None:
+    check(settings)

@@ -68,3 +68,11 @@ def test_help_and_errors_know_an_installed_plugin(environment: dict[str, str], t
     refused = genre("train", wrong, "--dry-run", folder=tmp_path, environment=environment)
     assert refused.returncode == 2
     assert "did you mean 'architectures.band_statistics.dropout'?" in refused.stderr
+
+
+def test_the_plugins_keep_their_contracts(environment: dict[str, str], tmp_path: Path) -> None:
+    tests = REPOSITORY / "examples/genre_plugin_example/test_contract.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tests)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
