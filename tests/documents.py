@@ -139,6 +139,12 @@ ENTRIES: list[Entry] = [
     Covered(
         r"genre train .*init_from=outputs/mine/pretrained/resnet", "tests/ray/test_pretrain.py", "init_from={body}"
     ),
+    Covered(
+        r"genre train .*output=outputs/mine architecture=resnet( teacher=outputs/mine/models/resnet)?",
+        "tests/ray/test_self_training.py",
+        'f"teacher={teacher}"',
+    ),
+    Covered(r"genre evaluate .*output=outputs/mine", "tests/ray/test_self_training.py", 'job("evaluate", home)'),
     Covered(r"genre demo", "tests/ray/test_demo.py", '"demo"'),
     Covered(r"make test-all", "Makefile", "test-all: test test-slow"),
     Covered(r"make check", "Makefile", "test: check"),
