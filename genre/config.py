@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from genre import grammar, registry
+from genre.credentials import without_credentials
 from genre.errors import ConfigError, one_line
 from genre.settings import Config, CorpusSettings, Settings
 
@@ -74,7 +75,10 @@ def describe(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, s
 
 
 def to_yaml(config: Settings, names: Iterable[str] = ()) -> str:
-    """Return settings as YAML that `load` reads: those with these `names`, sections or keys of them, or all."""
+    """Return settings as YAML that `load` reads: those with these `names`, sections or keys of them, or all.
+
+    Credentials in addresses are replaced by ***.
+    """
     values = config.model_dump(mode="json")
     chosen: dict[str, Any] = {}
     for name in names:
@@ -83,7 +87,8 @@ def to_yaml(config: Settings, names: Iterable[str] = ()) -> str:
             chosen.setdefault(section, {})[key] = values[section][key]
         else:
             chosen[section] = values[section]
-    return yaml.safe_dump({name: chosen[name] for name in values if name in chosen} or values, sort_keys=False)
+    shown = {name: chosen[name] for name in values if name in chosen} or values
+    return without_credentials(yaml.safe_dump(shown, sort_keys=False))
 
 
 def fingerprint(*sections: Settings | Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from genre.credentials import without_credentials
 from genre.report.facts import DIGITS
 from genre.wording import duration
 
@@ -58,6 +59,7 @@ def joined(names: list[str]) -> str:
 
 def without_folders(address: str) -> str:
     """Return an address without the folders above it, which may be private: "/home/me/music" becomes "music"."""
+    address = without_credentials(address)
     is_address = address.startswith(("/", "~")) or "://" in address
     return address.rstrip("/").rpartition("/")[2] if is_address else address
 

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from genre.credentials import without_credentials
 from genre.errors import ArtifactError, first_line
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,8 +57,11 @@ class Location:
         try:
             filesystem, path = _parse(text)
         except (pa.ArrowInvalid, OSError) as error:
+            shown, reason = without_credentials(text), first_line(error)
+            if shown != text:  # the message of pyarrow repeats a part of the secret
+                reason = "in a secret, write %2F for / and %2B for +"
             raise ArtifactError(
-                f"{text}: not an address pyarrow can open ({first_line(error)}); use a path, s3:// or gs://"
+                f"{shown}: not an address pyarrow can open ({reason}); use a path, s3:// or gs://"
             ) from None
         return cls(filesystem, path.rstrip("/"), text)
 

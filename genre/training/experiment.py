@@ -13,6 +13,7 @@ from torch import nn
 from genre import architectures, devices, memory
 from genre.arrays import Float32
 from genre.config import differences
+from genre.credentials import without_credentials
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Clips, Features, Manifest, windows
 from genre.features.cache import ClipCache
@@ -224,7 +225,8 @@ def save_weights(folder: Location, card: ModelCard, trainer: Trainer, **facts: A
         "memory_mb": memory.peak_mb(),
         "hardware": devices.hardware(),
         "settings": {
-            "train": trainer.settings.model_dump(mode="json") | {"window_norm": card.window_norm},
+            "train": trainer.settings.model_dump(mode="json")
+            | {"window_norm": card.window_norm, "init_from": without_credentials(trainer.settings.init_from)},
             "params": card.params,
         },
         "history": history,

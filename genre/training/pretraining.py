@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from genre import devices, memory
+from genre.credentials import without_credentials
 from genre.errors import ConfigError
 from genre.features import Features, pairs, windows
 from genre.features.cache import CachedClips
@@ -116,7 +117,8 @@ def save_body(folder: Location, card: ModelCard, music: Features, pretrainer: Pr
         "memory_mb": memory.peak_mb(),
         "hardware": devices.hardware(),
         "settings": {
-            "train": pretrainer.settings.model_dump(mode="json"),
+            "train": pretrainer.settings.model_dump(mode="json")
+            | {"init_from": without_credentials(pretrainer.settings.init_from)},
             "pretrain": pretrainer.pretraining.model_dump(mode="json"),
             "params": card.params,
         },

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from genre import architectures, config, registry
+from genre.credentials import without_credentials
 from genre.errors import ConfigError, GenreError, install
 from genre.settings import Config
 from ray_jobs.engine import help_pages, jobs, printing
@@ -61,7 +62,7 @@ def reported(action: Callable[[], None], program: str, verbose: bool = False) ->
         return FAILED
     except Exception as error:
         if verbose:
-            traceback.print_exc()
+            print(without_credentials(traceback.format_exc()), end="", file=sys.stderr)
         return _explain(error, program)
     return OK
 
@@ -86,13 +87,13 @@ def check_plugins(settings: Config, corpus: bool = True, networks: bool = True) 
 
 
 def command_line() -> str:
-    """Return the command line of this process, quoted for a shell."""
+    """Return the command line of this process, quoted for a shell and without credentials."""
     module = sys.modules["__main__"].__spec__
     if module is None or module.name == "ray_jobs.engine.command":
         program = ["genre"] if module else [Path(sys.argv[0]).name]
     else:
         program = ["python", "-m", module.name]
-    return shlex.join([*program, *sys.argv[1:]])
+    return shlex.join([*program, *map(without_credentials, sys.argv[1:])])
 
 
 def console() -> Console:
@@ -101,9 +102,10 @@ def console() -> Console:
 
 
 class _Messages(Console):
-    """A console whose terminal breaks lines between words; elsewhere a message is one line."""
+    """A console whose terminal breaks lines between words; elsewhere a message is one line. It hides credentials."""
 
     def print(self, *objects: Any, **options: Any) -> None:
+        objects = tuple(without_credentials(each) if isinstance(each, str) else each for each in objects)
         if self.file.isatty():  # not `is_terminal`, which FORCE_COLOR sets in a pipe
             objects = tuple(printing.wrapped(each, self.width) if isinstance(each, str) else each for each in objects)
         super().print(*objects, **options)

@@ -8,11 +8,13 @@ import sys
 import textwrap
 from typing import TextIO
 
+from genre.credentials import without_credentials
+
 
 def show(text: str) -> None:
-    """Print `text`. If the reader, such as `head`, closes the pipe early, the rest is discarded without an error."""
+    """Print `text` without credentials. If the reader, such as `head`, closes the pipe early, the rest is discarded."""
     try:
-        print(text, flush=True)
+        print(without_credentials(text), flush=True)
     except BrokenPipeError:
         discard(sys.stdout)
 
