@@ -24,7 +24,7 @@ from genre.model.calibration import UNKNOWN
 from genre.storage import Location
 
 PAGE_ROWS = 50
-State = Literal["todo", "suspicious", "unknown", "reviewed", "all"]
+State = Literal["todo", "suspicious", "unknown", "untagged", "reviewed", "all"]
 _LEDGER_COLUMNS = ("path", "artist", "title", "group")
 _NOT_SUSPICIOUS = np.iinfo(np.int64).max  # rank after all suspicious labels
 
@@ -87,6 +87,7 @@ class Collection:
     _current: Ints = field(init=False)  # (tracks,) index of the genre that a person gave, or else of the best
     _best: Ints = field(init=False)  # (tracks,) index of the best genre of the model
     _is_unknown: Bools = field(init=False)
+    _is_untagged: Bools = field(init=False)  # the own tags of the file name no genre
 
     def __post_init__(self) -> None:
         self._of_model = len(self.genres)
@@ -95,6 +96,8 @@ class Collection:
         )
         self._current = self._best.copy()
         self._is_unknown = pc.equal(self.tags["genre"], UNKNOWN).to_numpy(zero_copy_only=False)
+        own_genres = pc.utf8_trim_whitespace(pc.fill_null(self.tags["own_genre"], ""))
+        self._is_untagged = pc.equal(own_genres, "").to_numpy(zero_copy_only=False)
         self.is_reviewed = np.zeros(len(self), np.bool_)
         ends = pc.min_max(self.tags["path"]).as_py()
         self._root = os.path.commonprefix([ends["min"], ends["max"]]).rpartition("/")[0] + "/"  # noqa: RUF071 - of addresses as well
@@ -163,6 +166,7 @@ class Collection:
             "todo": ~self.is_reviewed,
             "suspicious": self.tags["label"].is_valid().to_numpy(),
             "unknown": self._is_unknown,
+            "untagged": self._is_untagged,
             "reviewed": self.is_reviewed,
             "all": np.ones(len(self), np.bool_),
         }[wanted.state]

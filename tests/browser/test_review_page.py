@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,19 @@ def test_filters_and_pages_by_keyboard(show: Callable[..., Any], output: Path) -
     page.locator("#text").fill("nothing")
     wait(page, "none", "#range")
     assert page.get_by_text("No track matches.").is_visible()
+
+
+def test_files_without_a_genre_of_their_own_are_a_filter(
+    show: Callable[..., Any], tmp_path: Path, music: list[Tagged]
+) -> None:
+    write_tags(tmp_path / "mine", [replace(track, own_genre="Polka") for track in music[:6]] + music[6:10])
+    page = show(tmp_path / "mine")
+    wait(page, "1–10 of 10", "#range")
+    page.select_option("#state", "untagged")
+    wait(page, "1–4 of 4", "#range")
+    wait(page, "006.wav", "#title")
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/untagged.png")
 
 
 def test_the_player_plays_seeks_and_goes_on_with_the_next_track(show: Callable[..., Any], output: Path) -> None:

@@ -57,6 +57,16 @@ def test_suspicious_labels_come_first_then_the_least_certain_answers(tags: Locat
     assert [track.own_genre for track in page.tracks] == ["", "Pop; Rock", "", ""]
 
 
+def test_files_without_a_genre_of_their_own_are_a_filter(tmp_path: Path) -> None:
+    write_tags(tmp_path, [*FILES, Tagged("/music/b/five.mp3", "jazz", 0.3, own_genre=" ")])
+    collection = Collection.open(Location.of(tmp_path) / "tags", list(CLASSES))
+    untagged = ["b/five.mp3", "a/two.mp3", "b/three.mp3", "b/four.mp3"]
+    assert names(collection, Filter("untagged")) == untagged
+    assert names(collection, Filter("untagged", below=0.5)) == untagged[:2]
+    collection.set_genre(0, "jazz")
+    assert names(collection, Filter("untagged")) == untagged  # a genre of the person is not in the file
+
+
 def test_a_label_that_the_model_answers_too_is_not_marked(tags: Location) -> None:
     """The networks of the leaderboard doubted it, and the model of the tags does not."""
     suspicions = [Suspicion("b/three.mp3", "jazz"), Suspicion("a/two.mp3", "rock"), Suspicion("b/four.mp3", "rock")]
