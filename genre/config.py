@@ -74,10 +74,11 @@ def describe(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, s
             yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value), field.description or ""
 
 
-def to_yaml(config: Settings, names: Iterable[str] = ()) -> str:
+def to_yaml(config: Settings, names: Iterable[str] = (), only_changed: bool = False) -> str:
     """Return settings as YAML that `load` reads: those with these `names`, sections or keys of them, or all.
 
-    Credentials in addresses are replaced by ***.
+    With `only_changed` those that have their defaults are left out; "" if all have. Credentials in addresses are
+    replaced by ***.
     """
     values = config.model_dump(mode="json")
     chosen: dict[str, Any] = {}
@@ -88,6 +89,10 @@ def to_yaml(config: Settings, names: Iterable[str] = ()) -> str:
         else:
             chosen[section] = values[section]
     shown = {name: chosen[name] for name in values if name in chosen} or values
+    if only_changed:
+        shown = _changed(shown, type(config)().model_dump(mode="json"))
+        if not shown:
+            return ""
     return without_credentials(yaml.safe_dump(shown, sort_keys=False))
 
 
@@ -107,6 +112,19 @@ def differences(expected: dict[str, Any], actual: dict[str, Any], prefix: str = 
         elif left != right:
             lines.append(f"{prefix}{key} is {right}, expected {left}")
     return lines
+
+
+def _changed(values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from the defaults; of nested ones what differs below."""
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            if below := _changed(value, default):
+                changed[key] = below
+        elif key not in defaults or value != default:
+            changed[key] = value
+    return changed
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

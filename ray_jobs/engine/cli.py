@@ -161,14 +161,22 @@ def _run(name: str, options: argparse.Namespace) -> None:
         console().print(f"note: {name} does not read {', '.join(unread)}; `genre {name} --help` lists what it reads")
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
+    given = settings
     # importing architectures takes as long as torch; importing a corpus may need scipy, which a light install lacks
     settings = check_plugins(settings, corpus="corpus" in job.reads, networks=job.builds)
     if options.dry_run:
-        printing.show(config.to_yaml(settings, job.reads).rstrip("\n"))
+        short = bool(job.forecast) and sys.stdout is not None and sys.stdout.isatty()
+        printing.show(_changed(given, job) if short else config.to_yaml(settings, job.reads).rstrip("\n"))
         if job.forecast:
             jobs.load_forecast(job)(settings, *([options.price_per_core_hour] if job.is_priced else []))
         return
     jobs.load(name)(settings)
+
+
+def _changed(settings: Config, job: jobs.Job) -> str:
+    """Return the settings that a job reads and that are not their defaults: few enough to see the forecast as well."""
+    changed = config.to_yaml(settings, job.reads, only_changed=True)
+    return f"{changed}# the other settings have their defaults; `| less` behind the command shows all"
 
 
 def _help(name: str, options: argparse.Namespace, program: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from music import config_of, write_music
 from saving import save_model, song
 
@@ -82,3 +86,25 @@ def test_wrong_prices_are_one_line(arguments: list[str], says: str, capsys: pyte
     printed = capsys.readouterr().err
     assert says in printed
     assert printed.count("\n") == 1
+
+
+def test_a_dry_run_with_a_forecast_is_short_in_a_terminal(tmp_path: Path) -> None:
+    write_music(tmp_path / "music")
+    music = ["corpus.kind=folder", f"corpus.root={tmp_path}/music", f"output={tmp_path}/out"]
+    terminal, inner = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "ray_jobs.engine.command", "prepare", "--dry-run", *music],
+        stdout=inner,
+        stderr=inner,
+        cwd=REPOSITORY,
+        env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
+        check=False,
+    )
+    os.close(inner)
+    printed = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert done.returncode == 0, printed
+    assert "kind: folder" in printed
+    assert "# the other settings have their defaults" in printed
+    assert "tracks to do" in printed
+    assert len(printed.splitlines()) < 24, printed

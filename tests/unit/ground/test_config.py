@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import REPOSITORY
 
 from genre import config
 from genre.errors import ConfigError
@@ -123,3 +124,14 @@ def test_numbers_that_look_like_names_stay_strings() -> None:
 
 def test_defaults_are_valid_yaml() -> None:
     assert yaml.safe_load(config.to_yaml(Config())) == Config().model_dump(mode="json")
+
+
+def test_changed_settings_alone_give_the_same_settings_again(tmp_path: Path) -> None:
+    settings = config.load(str(REPOSITORY / "configs/laptop.yaml"), ["corpus.kind=folder", "seed=3", "cluster.cpus=0"])
+    text = config.to_yaml(settings, only_changed=True)
+    assert "cluster" not in text
+    assert len(text.splitlines()) < len(config.to_yaml(settings).splitlines()) / 2
+    (tmp_path / "run.yaml").write_text(text)
+    assert config.load(str(tmp_path / "run.yaml")) == settings
+    assert config.to_yaml(settings, ["seed", "tune"], only_changed=True).startswith("seed: 3\ntune:\n  minutes: 60")
+    assert config.to_yaml(config.load(), only_changed=True) == ""
