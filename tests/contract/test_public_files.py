@@ -32,6 +32,19 @@ def test_the_citation_has_the_version_and_licence_of_the_project() -> None:
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
 
 
+def test_the_citation_follows_the_schema_of_cff_1_2_0() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] in ("software", "dataset")
+    allowed = {"cff-version", "message", "title", "type", "authors", "version", "license", "keywords", "abstract"}
+    assert citation.keys() == allowed  # all known to the schema; the first five are what a reference needs
+    assert all(isinstance(citation[key], str) and citation[key] for key in allowed - {"authors", "keywords"})
+    assert citation["authors"]
+    assert all(author.keys() == {"name"} for author in citation["authors"])  # entities, which need a name
+    assert len(set(citation["keywords"])) == len(citation["keywords"]) > 0
+    assert "(CITATION.cff)" in (REPOSITORY / "README.md").read_text()
+
+
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     navigation = (REPOSITORY / "mkdocs.yml").read_text()
     assert all(f" {page.name}\n" in navigation for page in (REPOSITORY / "docs").glob("*.md"))
