@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from genre.arrays import Float32
+from genre.credentials import without_credentials
 from genre.errors import ArtifactError, AudioError, ConfigError, GenreError, one_line
 from genre.model.card import weights_of
 from genre.retrieval.embedding_table import EmbeddingTable, vectors_of
@@ -65,7 +66,7 @@ def show(rows: pa.Table, cosines: Float32) -> None:
         name = " - ".join(filter(None, (row["artist"], row["title"])))
         # names of songs may contain rich's markup
         text = f"{cosine:6.3f}  {genre:<{width}}  {name + '  ' if name else ''}{row['path']}"
-        console.print(Text(" ".join(text.splitlines())), soft_wrap=True)
+        console.print(Text(without_credentials(" ".join(text.splitlines()))), soft_wrap=True)
 
 
 def _check_model(table: EmbeddingTable, model: str) -> None:

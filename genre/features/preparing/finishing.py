@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -92,12 +91,6 @@ def _with_splits(tracks: pa.Table, settings: CorpusSettings, history: pa.Table |
     return replaced(tracks, "split", splits.assign(splits.view(tracks), settings, history)["split"])
 
 
-def _shown(corpus: CorpusSettings) -> dict[str, Any]:
-    """Return the settings of the corpus for a file that others may read: without credentials in addresses."""
-    values = corpus.model_dump(mode="json")
-    return {key: without_credentials(value) if isinstance(value, str) else value for key, value in values.items()}
-
-
 def _manifest(
     kept: pa.Table, rejected: pa.Table, copies: pa.Table, recipe: Recipe, corpus: CorpusSettings, split: str
 ) -> Manifest:
@@ -106,7 +99,7 @@ def _manifest(
         fingerprint=recipe.fingerprint(),
         contents=manifests.fingerprint_of_tracks(kept),
         settings=recipe.settings(),
-        corpus=_shown(corpus),
+        corpus=corpus.model_dump(mode="json") | {"root": without_credentials(corpus.root)},
         shape=recipe.shape(),
         classes=_classes(kept["genre"], corpus),
         counts=Counts(
