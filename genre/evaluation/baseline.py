@@ -4,12 +4,13 @@ Up to `EXACT_TRACKS` training tracks it is scikit-learn's SVC with an RBF kernel
 the tracks. With more, the same kernel is approximated by the Nystroem method (Williams and Seeger, NIPS 2001), and a
 linear machine is fitted by least squares (Suykens and Vandewalle, "Least squares support vector machine classifiers",
 Neural Processing Letters 9, 1999): two passes over the tracks, one for the scaler, give the machines of all penalties,
-and memory holds a batch. The penalty C is chosen on the validation split, like the best epoch of a network, or by its
-mean over folds.
+and memory holds a batch. The penalty C is chosen on the validation split, like the best epoch of a network, by its mean
+over folds, or in a cross-validation by two halves of the tracks that the machine of a fold learns from.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from genre.evaluation.track_statistics import MFCCS
 
 EXACT_TRACKS = 20_000
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
+_UNCHOSEN = 3.0  # the penalty where nothing can choose it
 _COMPONENTS = 1000  # of the Nystroem approximation
 _LANDMARK_TRACKS = 20_000  # at most; the components are drawn from them
 _BATCH = 4096  # tracks
@@ -44,7 +46,7 @@ class Machine(Protocol):
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted baseline and its macro F1 on the validation split, or the mean over folds."""
+    """A fitted baseline and its macro F1 on the validation split, or the mean over folds; NaN: its penalty is fixed."""
 
     machine: Machine
     name: str  # of its row in the report
@@ -110,6 +112,22 @@ def fit_over_folds(tracks: LabelledStatistics, fold: Ints, classes: int, class_w
     penalty = _PENALTIES[scores.argmax()]
     (machine,) = machines(tracks, class_weights, [penalty])
     return _baseline(machines, machine, penalty, classes, float(scores.max()), started)
+
+
+def fit_for_fold(tracks: LabelledStatistics, fold: Ints, number: int, classes: int, class_weights: bool) -> Baseline:
+    """Fit on the tracks of all folds but `number`, (tracks,), which judge nothing that is chosen here.
+
+    The penalty is chosen by `fit_over_folds` over two halves of the other folds. It is a constant where these are one
+    fold, or a half of them has a single class.
+    """
+    started, others = time.perf_counter(), fold != number
+    learned = tracks.take(others)
+    half = np.unique(fold[others], return_inverse=True)[1] % 2
+    if all(len(np.unique(learned.labels[half == each])) > 1 for each in (0, 1)):
+        return fit_over_folds(learned, half, classes, class_weights)
+    machines = _machines_for(learned)
+    (machine,) = machines(learned, class_weights, [_UNCHOSEN])
+    return _baseline(machines, machine, _UNCHOSEN, classes, math.nan, started)
 
 
 def _baseline(

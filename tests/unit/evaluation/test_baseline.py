@@ -100,6 +100,33 @@ def test_over_folds_it_learns_all_tracks_with_the_penalty_that_is_best_on_averag
     np.testing.assert_array_equal(fitted.machine.decision_function(test), machine.decision_function(test))
 
 
+def test_the_machine_of_a_fold_depends_on_the_other_folds_alone(kind: str) -> None:
+    tracks, fold = rings(120, seed=0), np.arange(120) % 4 + 1
+    fitted = baseline.fit_for_fold(tracks, fold, 2, 3, class_weights=False)
+    others = fold != 2
+    expected = baseline.fit_over_folds(tracks.take(others), np.isin(fold[others], (3,)) * 1, 3, class_weights=False)
+    assert fitted.settings == expected.settings
+    test = rings(30, seed=1).statistics
+    np.testing.assert_array_equal(fitted.predict(test), expected.predict(test))
+    wrong = LabelledStatistics(
+        np.where(others[:, None], tracks.statistics, 9), np.where(others, tracks.labels, (tracks.labels + 1) % 3)
+    )
+    again = baseline.fit_for_fold(wrong, fold, 2, 3, class_weights=False)
+    np.testing.assert_array_equal(again.predict(test), fitted.predict(test))
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_the_penalty_of_a_fold_is_fixed_where_nothing_can_choose_it(folds: int, kind: str) -> None:
+    """As with two folds, or with three where each of the other two has one class."""
+    tracks, fold = rings(60, seed=0), np.arange(60) % folds + 1
+    if folds == 3:
+        tracks = LabelledStatistics(tracks.statistics, np.where(fold == 1, np.arange(60) // 3 % 2, fold - 2))
+    fitted = baseline.fit_for_fold(tracks, fold, 1, 3, class_weights=False)
+    assert fitted.settings["svm.C"] == baseline._UNCHOSEN
+    assert np.isnan(fitted.valid_f1)
+    np.testing.assert_allclose(fitted.predict(tracks.statistics).sum(axis=1), 1, atol=1e-5)
+
+
 def test_weighted_classes_are_weighted_copies_in_the_approximation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weighting the rare class by 3 and the other by 1 equals three copies of each of its tracks."""
     monkeypatch.setattr(baseline, "_COMPONENTS", 10)
