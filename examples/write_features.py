@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROWS = 128  # in a row group, which a reader takes at a time
-TRACK_SCHEMA = pa.schema([(name, pa.string()) for name in ("track_id", "genre", "split", "group")])
+TRACK_SCHEMA = pa.schema([(name, pa.string()) for name in ("track_id", "genre", "split", "group", "fold")])
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Track:
     split: str  # train, valid or test
     clips: list[np.ndarray]  # one or more of shape (bins, frames), float, in dB
     group: str | None = None  # artist or album: all its tracks belong in the same split
+    fold: str | None = None  # number or name of the published fold, where there are folds
 
 
 def write(folder: Path, tracks: Iterable[Track], bins: int, frames: int, range_db: float, frame_seconds: float) -> None:
@@ -99,6 +100,8 @@ def synthetic(bins: int, frames: int) -> Iterator[Track]:
 def convert(source: Path, range_db: float, bins: int, frames: int, bands: int) -> Iterator[Track]:
     """Yield the tracks of a Parquet file with track_id, genre, split and `spectrogram` (bins x frames bytes).
 
+    A column `fold` is kept.
+
     The spectrograms come from plots, each scaled to 0..255, which do not give the scale in dB: `range_db` is assumed,
     and the peak of each track is set to 0 dB. Half of the bins, which are equally wide, are in the highest octave;
     `bands` mel-spaced bands replace them.
@@ -108,7 +111,10 @@ def convert(source: Path, range_db: float, bins: int, frames: int, bands: int) -
         for row in batch.to_pylist():
             values = np.frombuffer(row["spectrogram"], np.uint8).reshape(bins, frames)
             levels = values * (range_db / 255) - range_db
-            yield Track(row["track_id"], row["genre"], row["split"], [warped @ levels])
+            fold = row.get("fold")
+            yield Track(
+                row["track_id"], row["genre"], row["split"], [warped @ levels], fold=None if fold is None else str(fold)
+            )
 
 
 def mel_spaced(bands: int, bins: int, nyquist: float = 11025.0) -> np.ndarray:

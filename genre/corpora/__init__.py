@@ -18,8 +18,8 @@ A corpus module has:
   If not, `prepare --dry-run` has no forecast.
 
 `Track.split` is the published split where the corpus has one and `settings.split` is not `random`; otherwise it is
-None, and `genre.features.splitting.splits` decides. A track without a genre has the split `unlabelled`.
-`genre.testing.check_corpus` checks a corpus.
+None, and `genre.features.splitting.splits` decides. A track without a genre has the split `unlabelled`. `Track.fold` is
+the published fold of a cross-validation, under the same rule. `genre.testing.check_corpus` checks a corpus.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Track:
     modified: float  # seconds since 1970, as listed
     group: str | None = None  # artist or album: never in two splits
     split: str | None = None  # train, valid, test, excluded or unlabelled; None: decided by features.splitting
+    fold: str | None = None  # name of the published fold; None: there is none
 
 
 def scan(

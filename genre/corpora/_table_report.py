@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from genre.corpora import EXCLUDED
 from genre.corpora._genre_names import fold
-from genre.corpora._spellings import by_count, misspelt, most_common, short, written
+from genre.corpora._spellings import by_count, counted, misspelt, most_common, short, written
 from genre.corpora._table_file import TableFile
 from genre.errors import ConfigError
 from genre.storage import Location
@@ -40,13 +40,16 @@ class TableReport:
         """
         self._table = table
         self._spellings: dict[str, Counter[str]] = defaultdict(Counter)  # by folded genre
+        self._folds: Counter[str] = Counter()
         self._unlabelled = 0
         paths = _Paths()
-        for texts in table.batches(("path", "genre", "split")):
+        for texts in table.batches(("path", "genre", "split", "fold")):
             is_used = pc.or_(texts["path"].is_valid(), texts["genre"].is_valid())  # others are empty rows
             if reads_splits:
                 is_used = pc.and_(is_used, pc.fill_null(pc.not_equal(pc.utf8_lower(texts["split"]), EXCLUDED), True))
             self._count(texts["genre"].filter(is_used))
+            if reads_splits:
+                self._folds.update(texts["fold"].filter(is_used).drop_null().to_pylist())
             paths.add(texts["path"])
         self.has_backslashes = paths.check(table.file)
         self._tracks = Counter({key: spellings.total() for key, spellings in self._spellings.items()})
@@ -73,6 +76,9 @@ class TableReport:
             yield f"  {count:>6} {short(self._names[key])}{written(self._spellings[key], self._names[key])}"
         if rest := ranked[_GENRES:]:
             yield f"  {sum(count for _, count in rest):>6} in {plural(len(rest), 'more genre')}"
+        if self._folds:
+            folds = plural(len(self._folds), "published fold")
+            yield f"table: {folds} for a cross-validation: {counted(self._folds)}"
         yield from self._odd()
 
     def _count(self, genres: pa.Array) -> None:

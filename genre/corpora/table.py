@@ -6,6 +6,7 @@
               accents, punctuation and featured artists, and "Various Artists" and the like are no artist
     split     optional: train, valid, test (or one of the other names in `SPLIT_OF`) or excluded, in any case; empty:
               decided by `genre.features.splitting.splits`
+    fold      optional: the published fold, a number or a name: a cross-validation over as many folds takes these
     track_id  optional: unique and stable; default: the path as written
     size      optional: bytes of the file; with `modified`, no file is looked up before it is decoded
     modified  optional: time of the file's last change in seconds since 1970; changed files need a new time or size
@@ -45,7 +46,7 @@ from genre.storage.faults import STORAGE_SECONDS, is_denied, is_fault, retry
 from genre.wording import plural
 
 _SPLITS = SPLIT_OF | {EXCLUDED: EXCLUDED}
-_NAMES = ("path", "genre", "group", "split", "track_id", "size", "modified")
+_NAMES = ("path", "genre", "group", "split", "fold", "track_id", "size", "modified")
 _OF_MISSING = {"size": float(MISSING), "modified": 0.0}
 _REQUESTS = 64  # at a time: one takes some 30 ms, and a batch 4 s
 
@@ -59,6 +60,7 @@ class Params(Settings):
     split_column: str | None = Field(
         None, description="column of train, valid, test or excluded; null: 'split' if it exists"
     )
+    fold_column: str | None = Field(None, description="column of the published fold; null: 'fold' if it exists")
     track_id_column: str | None = Field(
         None, description="column of a unique id; null: 'track_id' if it exists, else the path"
     )
@@ -104,12 +106,13 @@ def scan_with_report(
         else:
             stated = finder.find([row.path for row in checked])
         for row, (path, size, modified) in zip(checked, stated, strict=True):
-            split = None if settings.split == "random" else row.split
+            split, fold = (None, None) if settings.split == "random" else (row.split, row.fold)
             if row.genre is None and split != EXCLUDED:
                 split = UNLABELLED
             if size == MISSING:
                 missing, example = missing + 1, example or row.path
-            yield Track(row.track_id, path, counted.name_of(row.genre), size, modified, artist_key(row.group), split)
+            genre, group = counted.name_of(row.genre), artist_key(row.group)
+            yield Track(row.track_id, path, genre, size, modified, group, split, fold)
     if missing:
         report(f"odd: {plural(missing, 'listed file')} cannot be found, the first is {example}")
 
@@ -131,6 +134,7 @@ class _Row(NamedTuple):
     genre: str | None
     group: str | None
     split: str | None
+    fold: str | None
     track_id: str
     size: int
     modified: float
@@ -154,7 +158,8 @@ def _checked(values: dict[str, str | None], table: TableFile, number: int, seen:
         raise ConfigError(f"{where()}: the {kind} {track_id!r} is also in {table.place(seen[digest])}; {advice}")
     seen[digest] = number
     size, modified = (_number(values[name], name, where) for name in ("size", "modified"))
-    return _Row(path, genre, values["group"], split and _SPLITS[split.lower()], track_id, int(size), modified)
+    known_split = split and _SPLITS[split.lower()]
+    return _Row(path, genre, values["group"], known_split, values["fold"], track_id, int(size), modified)
 
 
 def _number(text: str | None, name: str, where: Callable[[], str]) -> float:

@@ -23,7 +23,7 @@ from genre.storage import Location
 from genre.storage.faults import is_denied, is_fault, unreachable
 
 # the columns of a track that jobs need: less than half of the bytes
-_TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "recording", "clips", "part")
+_TRACK_COLUMNS = ("track_id", "path", "genre", "group", "split", "sound", "recording", "clips", "part", "fold")
 _CLIP_COLUMNS = ("track_id", "clip", "peak_db", "spectrogram")  # the columns of a clip that loading needs
 
 
@@ -134,7 +134,8 @@ class Features:
     def tracks(self, split: str | None = None) -> pa.Table:
         """Return the tracks that have clips, sorted by track_id: all of them, or those of one split.
 
-        In a folder that prepare did not write, missing columns are null, and missing `clips` are counted.
+        In a folder that prepare did not write, missing columns are null, and missing `clips` are counted. The column
+        `fold` is there only where tracks have published folds.
         """
         if self._tracks is None or "clips" not in self._tracks.column_names:
             with reading(self.folder / "tracks.parquet"):
@@ -260,6 +261,8 @@ def _read_tracks(folder: Location) -> pa.Table:
             raise ArtifactError(f"{path}: column {name!r} is missing; docs/FEATURES.md lists the columns")
     for name in ("track_id", "genre", "split", "group", "sound", "recording", "part"):
         table = _with_strings(table, name, path)
+    if "fold" in table.column_names:
+        table = _with_strings(table, "fold", path)
     return table.sort_by("track_id")
 
 

@@ -110,13 +110,15 @@ def with_defaults(content: dict[str, Any], tracks: pa.Table, folder: Location) -
 
 
 def fingerprint_of_tracks(tracks: pa.Table) -> str:
-    """Return 16 hex digits that change whenever a track, its audio, recording, genre, group or split does.
+    """Return 16 hex digits that change whenever a track, its audio, recording, genre, group, split or fold does.
 
-    For tracks without near copies they are the digits that earlier versions computed.
+    For tracks without near copies and published folds they are the digits that earlier versions computed.
     """
     names = ["track_id", "sound", "genre", "group", "split"]
     if tracks["recording"].null_count < len(tracks):
         names.append("recording")
+    if "fold" in tracks.column_names and tracks["fold"].null_count < len(tracks):
+        names.append("fold")
     columns = [pc.fill_null(tracks[name], "") for name in names]
     lines = pc.binary_join_element_wise(*columns, "\t")
     digest = hashlib.sha256()

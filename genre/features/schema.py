@@ -37,9 +37,11 @@ TRACK_SCHEMA = pa.schema(
         ("message", pa.string()),
     ]
 )
+# The published fold: the last column of tracks.parquet and rejects.parquet, where the corpus has folds.
+FOLD = pa.field("fold", pa.string())
 SCAN_SCHEMA = pa.schema(
     [TRACK_SCHEMA.field(name) for name in ("track_id", "path", "genre", "group", "split", "size", "modified")]
-)
+).append(FOLD)
 # The result of decoding a track. Genre, group and split belong to the corpus and are joined at the end, as is the
 # recording, which depends on the other tracks. Sketches are in the files of outcomes and read only then: a list of
 # outcomes with them would take more than twice the memory.

@@ -22,7 +22,7 @@ from genre.features.manifest import Counts, Manifest
 from genre.features.preparing import duplicates, near_copies
 from genre.features.preparing.ledger import Ledger, is_same_file, row_of
 from genre.features.recipe import Recipe
-from genre.features.schema import SCAN_SCHEMA, TRACK_SCHEMA, TRACK_WRITE_OPTIONS
+from genre.features.schema import FOLD, SCAN_SCHEMA, TRACK_SCHEMA, TRACK_WRITE_OPTIONS
 from genre.features.splitting import split_history, splits
 from genre.settings import CorpusSettings
 from genre.storage import Location
@@ -80,8 +80,9 @@ def _join(scanned: pa.Table, outcomes: pa.Table) -> tuple[pa.Table, pa.Table]:
     del outcomes  # the caller keeps none: of a million tracks they are 400 MB
     for name in ("recording", "sketch"):  # not known yet
         matching = matching.append_column(name, pa.nulls(len(matching), TRACK_SCHEMA.field(name).type))
-    columns = {name: (scanned if name in SCAN_SCHEMA.names else matching)[name] for name in TRACK_SCHEMA.names}
-    joined = pa.table(columns, schema=TRACK_SCHEMA)
+    schema = TRACK_SCHEMA.append(FOLD) if scanned["fold"].null_count < len(scanned) else TRACK_SCHEMA
+    columns = {name: (scanned if name in SCAN_SCHEMA.names else matching)[name] for name in schema.names}
+    joined = pa.table(columns, schema=schema)
     is_done, has_clips = is_same_file(scanned, matching), pc.is_null(matching["reason"])
     return joined.filter(pc.and_(is_done, has_clips)), joined.filter(pc.and_not(is_done, has_clips))
 

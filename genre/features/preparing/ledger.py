@@ -22,7 +22,7 @@ from genre.errors import ArtifactError, Reason
 from genre.features.columns import combined, last_rows, replaced
 from genre.features.preparing import parts
 from genre.features.recipe import Recipe
-from genre.features.schema import OUTCOME_SCHEMA, TRACK_SCHEMA
+from genre.features.schema import FOLD, OUTCOME_SCHEMA, TRACK_SCHEMA
 from genre.storage import Location
 
 _SKETCH_SCHEMA = pa.schema([TRACK_SCHEMA.field(name) for name in ("track_id", "part", "sketch")])
@@ -92,7 +92,7 @@ class Ledger:
     def _read(self, name: str, schema: pa.Schema) -> pa.Table:
         """Return the columns of a schema. Raises `ArtifactError` when another version wrote the table."""
         with (self.folder / name).open_parquet() as reader:
-            if reader.schema_arrow.names != TRACK_SCHEMA.names:
+            if [name for name in reader.schema_arrow.names if name != FOLD.name] != TRACK_SCHEMA.names:
                 raise ArtifactError(
                     f"{self.folder / name} was written by another version; choose another output, or delete the folder"
                 )

@@ -246,6 +246,23 @@ def test_the_columns_that_may_name_artists_are_listed(tmp_path: Path) -> None:
     assert not any(line.startswith("odd: ") for line in report(table, group_column="Interpret"))
 
 
+def test_published_folds_are_read_and_counted(tmp_path: Path) -> None:
+    rows = (
+        ("path", "genre", "split", "fold"),
+        *((f"{number}.wav", "rock", "excluded" if number == 5 else "", str(number % 3)) for number in range(6)),
+        ("6.wav", "folk", "", ""),
+    )
+    table = write(tmp_path, rows, "utf-8", ",")
+    assert [(t.fold, t.split) for t in scan("table", table)] == [
+        *((str(number % 3), "excluded" if number == 5 else None) for number in range(6)), (None, None),
+    ]  # fmt: skip
+    assert "table: 3 published folds for a cross-validation: 0 (2), 1 (2), 2 (1)" in report(table)
+    assert {t.fold for t in scan("table", table, "random")} == {None}
+    assert not any("published fold" in line for line in report(table, "random"))
+    assert [t.fold for t in scan("table", table, fold_column="genre")] == ["rock"] * 6 + ["folk"]
+    assert "has no column 'part'" in refused("table", table, fold_column="part")
+
+
 def test_corrections_of_the_review_are_read_as_they_are(tmp_path: Path) -> None:
     touch(tmp_path, "music/a;b.wav", "music/c, d.wav")
     corrections = Corrections(Location.of(tmp_path / "corrections.csv"))

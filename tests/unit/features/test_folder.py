@@ -199,6 +199,18 @@ class TestFoldersOfOthers:
         with pytest.raises(ArtifactError, match=message):
             load(Features.open(folder), "train")["train"]
 
+    def test_folds_are_numbers_or_names_and_may_be_absent(self, tmp_path: Path) -> None:
+        clips = [clip("x", 0), clip("y", 0)]
+        for number, (fold, expected) in enumerate(
+            (([3, 10], ["10", "3"]), (["b", "a"], ["a", "b"]), ([1, None], [None, "1"]))
+        ):
+            features = Features.open(write_folder(tmp_path / f"f{number}", TRACKS | {"fold": fold}, clips))
+            assert features.tracks()["fold"].to_pylist() == expected
+        assert "fold" not in Features.open(write_folder(tmp_path / "f", TRACKS, clips)).tracks().column_names
+        lists = TRACKS | {"fold": [[1], [2]]}
+        with pytest.raises(ArtifactError, match="column 'fold' should hold strings"):
+            Features.open(write_folder(tmp_path / "g", lists, clips)).tracks()
+
     @pytest.mark.parametrize("missing", ["track_id", "genre", "split"])
     def test_error_names_a_missing_column(self, tmp_path: Path, missing: str) -> None:
         tracks = {name: values for name, values in TRACKS.items() if name != missing}
@@ -289,12 +301,16 @@ class TestExamples:
         assert len(lines) == 69
         assert lines[0].startswith("track00  0  low  train  ")
 
-    def test_groups_are_written(self, tmp_path: Path) -> None:
+    def test_groups_and_folds_are_written(self, tmp_path: Path) -> None:
         script = runpy.run_path(str(REPOSITORY / "examples/write_features.py"))
         clips = [np.zeros((4, 6))]
-        tracks = [script["Track"]("x", "a", "train", clips, "someone"), script["Track"]("y", "a", "test", clips)]
+        tracks = [
+            script["Track"]("x", "a", "train", clips, "someone", "2"),
+            script["Track"]("y", "a", "test", clips, fold="1"),
+        ]
         script["write"](tmp_path / "f", tracks, 4, 6, 80.0, 0.1)
-        assert Features.open(Location.of(tmp_path / "f")).tracks()["group"].to_pylist() == ["someone", None]
+        written = Features.open(Location.of(tmp_path / "f")).tracks()
+        assert written.select(["group", "fold"]).to_pydict() == {"group": ["someone", None], "fold": ["2", "1"]}
 
     @pytest.mark.parametrize(
         ("clip", "message"),

@@ -16,6 +16,7 @@ from outcomes import outcome, scanned, write_outcomes
 
 from genre.errors import ArtifactError
 from genre.features import Manifest
+from genre.features.columns import replaced
 from genre.features.manifest import Counts
 from genre.features.preparing import finishing
 from genre.features.preparing.finishing import finish
@@ -62,6 +63,24 @@ def test_writes_tables_and_manifest_and_deletes_the_rest(folder: Location, tmp_p
     header, *rejected = (folder / "rejects.csv").read_bytes().decode().splitlines()
     assert header == '"track_id","path","reason","message"'
     assert [line.split(",")[0] for line in rejected] == ['"c"']
+
+
+def test_published_folds_are_the_last_column_and_may_come_and_go(folder: Location, tmp_path: Path) -> None:
+    config = config_of("m", tmp_path)
+    write_outcomes(folder, "00001-x.parquet", outcome("a"), outcome("b"), outcome("c", None))
+    tracks, contents = scanned("abc"), []
+    for fold in (None, ["1", "2", "1"], ["1", None, "2"], None):
+        known = pa.array(fold or [None] * 3, pa.string())
+        manifest = finish_in(folder, replaced(tracks, "fold", known), config)
+        names = TRACK_SCHEMA.names + (["fold"] if fold else [])
+        for file in ("tracks", "rejects"):
+            assert (folder / f"{file}.parquet").read_table().schema.names == names
+        if fold:
+            assert (folder / "tracks.parquet").read_table()["fold"].to_pylist() == fold[:2]
+        assert len(select_pending(tracks, ledger_of(folder).reusable_outcomes())) == 0
+        contents.append(manifest.contents)
+    assert contents[0] == contents[3]
+    assert len(set(contents)) == 3
 
 
 def test_the_command_is_kept_and_another_one_changes_nothing(folder: Location, tmp_path: Path) -> None:
