@@ -226,7 +226,11 @@ class TuneSettings(Settings):
         1.0, gt=0, le=1, description="share of the tracks that trials see; the best settings are trained on all"
     )
     folds: int = Field(
-        0, ge=0, le=100, description="score trials by cross-validation by group, over train and valid; 0: by valid"
+        0,
+        ge=0,
+        le=100,
+        description="score trials by cross-validation over train and valid, in the published folds or by group; 0: by "
+        "valid",
     )
     sampler: Literal["random", "tpe"] = Field(
         "random", description="random: independent draws; tpe: guided by earlier trials (needs the extra tpe)"
@@ -268,8 +272,8 @@ class EvaluateSettings(Settings):
         0,
         ge=0,
         le=100,
-        description="cross-validation: folds of all labelled tracks, divided by group; one training for each model and "
-        "fold; 0: score the saved models on evaluate.split",
+        description="cross-validation: folds of all labelled tracks, the published ones or divided by group; one "
+        "training for each model and fold; 0: score the saved models on evaluate.split",
     )
 
 

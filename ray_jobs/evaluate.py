@@ -2,10 +2,10 @@
 
 With model=FOLDER it scores that model, otherwise every model below OUTPUT/models.
 
-With evaluate.folds=5 it divides all labelled tracks into 5 folds by group, trains each model again for every fold, on
-the tracks of the others, and scores each track by the networks that never saw its group. It writes the report and the
-folds to OUTPUT/cross_validation, and calibrates the models below OUTPUT/models by these scores. After an
-interruption, the same command trains only what is missing.
+With evaluate.folds=5 it divides all labelled tracks into 5 folds by group, or takes the 5 that are published, trains
+each model and the classical baseline again for every fold, on the tracks of the others, and scores each track by those
+that never saw its group. It writes the report and the folds to OUTPUT/cross_validation, and calibrates the models below
+OUTPUT/models by these scores. After an interruption, the same command trains only what is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Features
 from genre.model import checkpoint, provenance
 from genre.model.saved_model import SavedModel, all_seeds
-from genre.report import Judged
+from genre.report import Judged, cross_validation
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location, lease
@@ -73,10 +73,12 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
     missing = planned.missing()
     names = ", ".join(runs.name for runs in saved)
     cli.console().print(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")
+    for line in cross_validation.absent_genres(features, planned.tracks):
+        cli.console().print(f"evaluate: {line}")
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         (folder / "folds.parquet").write_table(planned.tracks)
         planned.train(missing, config.cache, config.device, capacity)
-        board = judging.cross_validate(planned, saved, config.seed, calibrates=not config.model)
+        board = judging.cross_validate(planned, saved, config.seed, capacity, calibrates=not config.model)
         judging.publish(board, folder, [], "evaluate", config)
 
 

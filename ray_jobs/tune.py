@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from genre.errors import TrainingError
@@ -73,7 +75,7 @@ def run(config: Config, known: Forecast | None = None) -> None:
 
 def _tune(config: Config, experiments: Mapping[str, Experiment], features: Features, known: Forecast | None) -> None:
     started, output = time.monotonic(), Location.of(config.output)
-    cli.console().print(f"tune: {_described(features, config.tune.folds)}")
+    cli.console().print(f"tune: {_described(features, config.tune.folds, config.seed)}")
     for split in ("test",) if config.tune.folds else ("valid", "test"):
         if note := balance.absent_genres(features.tracks(), features.classes, split, judges=split == "test"):
             cli.console().print(f"tune: {note}")
@@ -239,17 +241,24 @@ def _first_fold(settings: TuneSettings, seed: int, features: Features) -> Featur
     Raises `ArtifactError` for a track, group or audio in two folds, and `ConfigError` where the tracks do not suffice.
     """
     tracks, count = features.tracks(), settings.folds
-    assigned = folds.assign(tracks, count, seed, NOT_TEST)
-    folds.check(tracks, assigned, count, features.classes, "tune.folds")
-    return features.of_fold(folds.of_search(count, seed)[0])
+    first = folds.of_search(tracks, count, seed)[0]
+    assigned = folds.assign(tracks, count, first.seed, NOT_TEST)
+    folds.check(tracks, assigned, count, features.classes, "tune.folds", published=first.seed is None)
+    return features.of_fold(first)
 
 
-def _described(features: Features, count: int) -> str:
+def _described(features: Features, count: int, seed: int) -> str:
     """Return what the search learns from and is judged by."""
     train, valid = (len(features.tracks(split)) for split in NOT_TEST)
     genres = plural(len(features.classes), "genre")
     if count:
-        return f"{plural(train + valid, 'track')} of {genres}, in {count} folds"
+        text, tracks = f"{plural(train + valid, 'track')} of {genres}, in {count}", features.tracks()
+        if folds.of_search(tracks, count, seed)[0].seed is not None:
+            return f"{text} folds"
+        divided = tracks.filter(pc.is_in(tracks["split"], pa.array(NOT_TEST)))
+        lacking = folds.absent_genres(divided, features.classes)
+        note = f"; {lacking}; if that is wrong, correct the column 'fold'" if lacking else ""
+        return f"{text} published folds{note}"
     return f"{plural(train, 'track')} of {genres}, validated on {valid}"
 
 

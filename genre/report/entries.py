@@ -116,6 +116,18 @@ def classical(fitted: Baseline, probabilities: Float32, robustness: Robustness) 
     )
 
 
+def classical_of_folds(
+    name: str, settings: Sequence[dict[str, Setting]], probabilities: Float32, seconds: float
+) -> Entry:
+    """Return the entry of the baselines of a cross-validation, from the settings of each and their predictions.
+
+    A setting that differs has the values of all folds. `seconds` is the mean time of a training.
+    """
+    values = {key: [each.get(key) for each in settings] for key in settings[0]}
+    shown = {key: each[0] if len(set(each)) == 1 else [str(value) for value in each] for key, each in values.items()}
+    return Entry(name, "classical", [SeedRun(0, probabilities, train_seconds=seconds)], shown)
+
+
 def neighbours(nearest: NearestTracks) -> Entry:
     """Return the entry of the votes of the nearest training tracks."""
     run = SeedRun(nearest.seed, nearest.probabilities, neighbours=nearest.neighbours)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from genre.arrays import Float32
+from genre.arrays import Float32, Ints
 from genre.evaluation import baseline, track_statistics
 from genre.evaluation.baseline import Baseline, LabelledStatistics
 from genre.features import Features, streaming
@@ -21,6 +23,16 @@ from ray_jobs.engine.capacity import Capacity
 
 _CLIPS_PER_TASK = 50_000  # whose statistics take a core about a minute
 _SHARE_OF_CPUS = 1 / 8  # the other CPUs are for the trials of a search, which run at the same time
+
+
+@dataclass(frozen=True)
+class FoldBaseline:
+    """The predictions of the baseline of a fold for the tracks that it held out, and what it is."""
+
+    name: str
+    settings: dict[str, Any]
+    train_seconds: float
+    probabilities: Float32  # (tracks of the fold, classes)
 
 
 @ray.remote(num_cpus=1)
@@ -49,6 +61,28 @@ def _fit_over_folds(features: Features, class_weights: bool, capacity: Capacity,
     tracks = tracks.filter(pa.array(fold > 0))
     split = LabelledStatistics(statistics(features, tracks, capacity), features.labels(tracks).to_numpy())
     return baseline.fit_over_folds(split, fold[fold > 0], len(features.classes), class_weights)
+
+
+@ray.remote(num_cpus=1)
+def fit_baseline_of_folds(
+    features: Features, fold: Ints, class_weights: bool, capacity: Capacity
+) -> list[FoldBaseline]:
+    """Fit the classical baseline for each fold, on the labelled tracks of the others, in a task for each.
+
+    `fold`, (labelled tracks,), numbers the folds from 1.
+    """
+    tracks = features.labelled()
+    split = LabelledStatistics(statistics(features, tracks, capacity), features.labels(tracks).to_numpy())
+    shared = ray.put((split, fold, len(features.classes), class_weights))
+    return list(ray.get([_fit_for_fold.remote(number, shared) for number in range(1, int(fold.max()) + 1)]))
+
+
+@ray.remote(num_cpus=1)
+def _fit_for_fold(number: int, shared: tuple[LabelledStatistics, Ints, int, bool]) -> FoldBaseline:
+    split, fold, classes, class_weights = shared
+    fitted = baseline.fit_for_fold(split, fold, number, classes, class_weights)
+    probabilities = fitted.predict(split.statistics[fold == number])
+    return FoldBaseline(fitted.name, fitted.settings, fitted.train_seconds, probabilities)
 
 
 def statistics(features: Features, tracks: pa.Table, capacity: Capacity) -> Float32:

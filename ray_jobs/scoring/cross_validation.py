@@ -91,14 +91,15 @@ class CrossValidation:
         record its training.
         """
         tracks = features.tracks()
-        fold_of_track = folds.assign(tracks, count, seed)
-        folds.check(tracks, fold_of_track, count, features.classes)
-        all_folds = [Fold(number, count, seed) for number in range(1, count + 1)]
+        all_folds = folds.of_tracks(tracks, count, seed)
+        published = all_folds[0].seed is None
+        fold_of_track = folds.assign(tracks, count, all_folds[0].seed)
+        folds.check(tracks, fold_of_track, count, features.classes, published=published)
         models = {
             runs.name: [_planned(runs.name, model, features, all_folds, folder) for model in runs.models]
             for runs in saved
         }
-        return cls(features, folds.table(tracks, fold_of_track), models)
+        return cls(features, folds.table(tracks, fold_of_track, published=published), models)
 
     @property
     def trainings(self) -> list[FoldTraining]:
@@ -119,9 +120,10 @@ class CrossValidation:
         before = f", {total - len(missing)} of them finished before" if len(missing) < total else ""
         sizes = np.bincount(self.tracks["fold"].to_numpy())[1:]
         seconds = duration(sum(map(self._seconds, missing)))
+        kind = "published " if self.trainings[0].fold.seed is None else ""
         return (
-            f"{plural(total, 'training')} over {len(sizes)} folds of {sizes.min()} to {sizes.max()} tracks{before}; "
-            f"about {seconds} of training in one process, as long as the saved models took"
+            f"{plural(total, 'training')} over {len(sizes)} {kind}folds of {sizes.min()} to {sizes.max()} tracks"
+            f"{before}; about {seconds} of training in one process, as long as the saved models took"
         )
 
     def train(self, missing: Sequence[FoldTraining], cache: CacheSettings, device: str, capacity: Capacity) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 
+import numpy as np
 import ray
 
 from genre import config, report
+from genre.arrays import Ints
 from genre.evaluation import robustness
 from genre.evaluation.baseline import Baseline
 from genre.features import Features
-from genre.report import JUDGED, Board, Search, cross_validation, entries, model_card
+from genre.report import JUDGED, Board, Entry, Search, cross_validation, entries, model_card
 from genre.report.entries import SavedRuns
 from genre.settings import Config
 from genre.storage import Location
 from ray_jobs.engine import cli, jobs, printing
+from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
+from ray_jobs.engine.tasks import collect
 from ray_jobs.scoring import scores
-from ray_jobs.scoring.baseline import fit_baseline
+from ray_jobs.scoring.baseline import FoldBaseline, fit_baseline, fit_baseline_of_folds
 from ray_jobs.scoring.cross_validation import CrossValidation
 from ray_jobs.scoring.robustness import BASELINE, ChangedAudio
 from ray_jobs.scoring.scores import JudgedSplit
@@ -61,22 +66,37 @@ def judge(
     return replace(board, judged_from=judged_from if scored.is_complete else "")
 
 
-def cross_validate(planned: CrossValidation, saved: list[SavedRuns], seed: int, calibrates: bool) -> Board:
+def cross_validate(
+    planned: CrossValidation, saved: list[SavedRuns], seed: int, capacity: Capacity, calibrates: bool
+) -> Board:
     """Return the board of a cross-validation whose trainings have ended, with the costs of the `saved` models.
 
-    If it `calibrates`, the saved models get its predictions to be calibrated by.
+    The classical baseline is fitted for each fold. If it `calibrates`, the saved models get the predictions of the
+    networks to be calibrated by.
     """
-    features = planned.features
-    with JobProgress("judging", len(saved)) as progress:
+    features, fold = planned.features, planned.tracks["fold"].to_numpy()
+    fitted = fit_baseline_of_folds.remote(features, fold, planned.settings()[0].class_weights, capacity)
+    with JobProgress("judging", 1 + len(saved)) as progress:
+        (baselines,) = collect([fitted], progress, "fitting the baseline of each fold")
         any_fold = features.of_fold(planned.trainings[0].fold)  # costs do not depend on the music
         costs = scores.measure_costs(saved, any_fold, "valid", progress)
     calibrated = planned.calibrate(saved) if calibrates else []
     predicted = planned.predictions()
     rows = [entries.network(runs, predicted[runs.name], costs[runs.name], {}) for runs in saved]
-    board = cross_validation.board(features, planned.tracks, rows, seed)
+    board = cross_validation.board(features, planned.tracks, rows, _classical(baselines, fold), seed)
     board.notes.extend(calibrated)
     board.commands.extend(_commands(features))
     return board
+
+
+def _classical(baselines: list[FoldBaseline], fold: Ints) -> Entry:
+    """Return the entry of the baselines of all folds, each for the tracks, (tracks,), that its fold holds out."""
+    probabilities = np.empty((len(fold), baselines[0].probabilities.shape[1]), np.float32)
+    for number, fitted in enumerate(baselines, 1):
+        probabilities[fold == number] = fitted.probabilities
+    seconds = statistics.fmean(fitted.train_seconds for fitted in baselines)
+    settings = [fitted.settings for fitted in baselines]
+    return entries.classical_of_folds(baselines[0].name, settings, probabilities, seconds)
 
 
 def _commands(features: Features) -> list[str]:

@@ -41,7 +41,8 @@ class Runner:
     @property
     def first_fold(self) -> Fold | None:
         """The fold of the trials' first networks; None if they have one split."""
-        return folds.of_search(self.base.tune.folds, self.base.seed)[0] if self.base.tune.folds else None
+        count = self.base.tune.folds
+        return folds.of_search(self.cache.features.tracks(), count, self.base.seed)[0] if count else None
 
     def on_all(self) -> Runner:
         """Return a runner of trials on all tracks."""

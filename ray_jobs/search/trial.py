@@ -59,8 +59,9 @@ def train_trial(trial: dict[str, Any], base: Config, cache: ClipCache, resources
         work = Repeat(planned, cache, folder, resources, mailbox, base.tune.folds, base.seed, source, result)
         record = replace(record, folds=result.folds)
     elif base.tune.folds:
-        missing = folds.of_search(base.tune.folds, base.seed)[len(record.folds) :]
-        work = Folds(planned, cache, folder, resources, mailbox, missing)
+        with _reading(cache.features):
+            all_folds = folds.of_search(cache.features.tracks(), base.tune.folds, base.seed)
+        work = Folds(planned, cache, folder, resources, mailbox, all_folds[len(record.folds) :])
     else:
         work = SplitTraining(planned, cache, folder, resources, mailbox)
     log = Log(folder, record)
@@ -208,7 +209,8 @@ class Repeat(SplitTraining):
             return
         with _reading(features):
             tracks = features.tracks()
-        fold = folds.assign(tracks, self.count, self.folds_seed, NOT_TEST)
+        drawn_with = folds.of_search(tracks, self.count, self.folds_seed)[0].seed
+        fold = folds.assign(tracks, self.count, drawn_with, NOT_TEST)
         held_out = tracks.filter(pa.array((fold > 0) & (fold <= finished)))
         ids = combined(held_out["track_id"])
         files = [self.source.predictions(number) for number in range(1, finished + 1)]

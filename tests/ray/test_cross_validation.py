@@ -12,10 +12,13 @@ import pyarrow.compute as pc
 import pytest
 import ray
 import torch
-from grouped import save_trained, write_grouped
+from grouped import TRAIN, save_trained, write_grouped
+from making import load
 
 from genre import config, report
 from genre.errors import ConfigError
+from genre.evaluation import baseline, track_statistics
+from genre.evaluation.baseline import LabelledStatistics
 from genre.features import Features
 from genre.features.cache import ClipCache
 from genre.features.splitting.folds import Fold
@@ -71,6 +74,25 @@ def test_every_labelled_track_is_judged_by_a_network_of_the_other_fold(output: L
         )
         expected = repetition.predictions(data, torch.device("cpu"))
         np.testing.assert_allclose(run.probabilities[held_out], expected, atol=1e-5)
+
+
+def test_the_classical_baseline_is_judged_by_the_same_folds(output: Location) -> None:
+    """With two folds nothing chooses its penalty: `test_jobs_over_published_folds` has three."""
+    features = Features.open(output / "features")
+    fold = (output / "cross_validation" / "folds.parquet").read_table()["fold"].to_numpy()
+    board = report.read_board(output / "cross_validation")
+    (row,) = [entry for entry in board.entries if entry.kind == "classical"]
+    assert row.settings["svm.C"] == 3.0
+    for number in (1, 2):
+        clips = load(features.of_fold(Fold(number, 2, 0)), "train", "valid")
+        split = [LabelledStatistics(track_statistics.of_clips(each), each.labels) for each in clips.values()]
+        learned = np.full(len(split[0].labels), 3 - number)
+        fitted = baseline.fit_for_fold(split[0], learned, number, len(features.classes), TRAIN.class_weights)
+        judged = row.runs[0].probabilities[fold == number]
+        np.testing.assert_allclose(judged, fitted.predict(split[1].statistics), atol=1e-4)
+    ranked = report.tabulate(board).of("network", "classical", "majority")
+    assert len(ranked) == 3
+    assert all(each.rank for each in ranked)
 
 
 def test_the_report_says_what_was_judged(output: Location) -> None:

@@ -96,7 +96,7 @@ def test_each_track_that_is_not_test_is_predicted_once_by_a_network_that_never_s
         card, _ = read_card(folder.model)
         assert (card.trained_on, card.facts["fold"]) == (NOT_TEST, "fold 1 of 3")
         everything: list[str] = []
-        for fold in folds.of_search(COUNT, 0):
+        for fold in folds.of_search(features.tracks(), COUNT, 0):
             ids, probabilities = predicted(folder, fold.number)
             view = features.of_fold(fold)
             assert ids == view.tracks("valid")["track_id"].to_pylist()
@@ -219,7 +219,8 @@ def test_where_the_time_ends_before_the_final_trainings_they_learned_from_the_fi
     monkeypatch.setattr(timing, "check", lambda forecast: None)  # as where a machine becomes slow after it was measured
     shutil.copytree(str(output / "features"), tmp_path / "features")
     tune.run(settings(late, minutes=0.001, seeds=1))
-    view = Features.open(late / "features").of_fold(folds.of_search(COUNT, 0)[0])
+    features = Features.open(late / "features")
+    view = features.of_fold(folds.of_search(features.tracks(), COUNT, 0)[0])
     weighted = Config().train.class_weights
     fitted = baseline.fit(split_of(view, "train"), split_of(view, "valid"), 3, weighted)
     check_rows_learned_from(view, rows_of(late), fitted)
@@ -278,7 +279,8 @@ def test_a_search_that_was_killed_in_its_third_fold_resumes_there(
     folder = best_trial(output)
     record, card = record_of(folder), read_card(output / "models" / "cnn")
     before = [predicted(folder, number) for number in (1, 2, 3)]
-    trainer = trained(output, settings(output), record.settings, folds.of_search(COUNT, 0)[2])
+    third = folds.of_search(Features.open(output / "features").tracks(), COUNT, 0)[2]
+    trainer = trained(output, settings(output), record.settings, third)
     next(trainer.run())
     folder.predictions(3).delete()
     folder.write(replace(record, folds=record.folds[:2], ended=None, later_epochs=5))

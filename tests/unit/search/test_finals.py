@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from genre.config import load
@@ -23,8 +24,9 @@ from ray_jobs.search.slots import Slot
 from ray_jobs.search.trial_folder import FoldResult, Record
 
 # no trial trains here
+NO_TRACKS = pa.table({name: pa.array([], pa.string()) for name in ("track_id", "split", "clips")})
 NO_CLIPS = ClipCache(
-    Features(Location.of("features"), Manifest(fingerprint="", shape=Shape(1, 1, 80.0, 1.0), classes=[])),
+    Features(Location.of("features"), Manifest(fingerprint="", shape=Shape(1, 1, 80.0, 1.0), classes=[]), NO_TRACKS),
     CacheSettings(),
     (),
     "",

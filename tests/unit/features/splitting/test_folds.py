@@ -97,7 +97,7 @@ def test_folds_of_a_search_leave_the_test_tracks_alone(tracks: pa.Table, count: 
     parts = np.array(tracks["split"].to_pylist())
     fold = folds.assign(tracks, count, seed, NOT_TEST)
     assert ((fold > 0) == np.isin(parts, NOT_TEST)).all()
-    views = [np.array(each.of(tracks)["split"].to_pylist()) for each in folds.of_search(count, seed)]
+    views = [np.array(each.of(tracks)["split"].to_pylist()) for each in folds.of_search(tracks, count, seed)]
     for number, view in enumerate(views, 1):
         assert (view[fold == 0] == parts[fold == 0]).all()
         assert ((view == "valid") == (fold == number))[fold > 0].all()
@@ -110,7 +110,7 @@ def test_folds_of_a_search_leave_the_test_tracks_alone(tracks: pa.Table, count: 
 
 def test_a_test_track_of_a_group_that_is_in_a_fold_is_found() -> None:
     tracks = table(["rock", "folk"] * 4, ["x", "y"] * 4, split=["train", "valid"] * 3 + ["valid", "test"])
-    for fold in (Fold.none_of(NOT_TEST), *folds.of_search(2, 0)):
+    for fold in (Fold.none_of(NOT_TEST), *folds.of_search(tracks, 2, 0)):
         assert "group 'y' in test (t7) and " in splits.leaks(fold.of(tracks))
 
 
