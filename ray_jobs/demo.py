@@ -40,7 +40,7 @@ def run(config: Config) -> None:
         prepare.run(config)
         tune.run(config, known)
     output = shlex.quote(f"output={config.output}")
-    cli.console().print(f"demo: next, tag a song: genre tag SONG {output}; your own music: docs/TUTORIAL.md")
+    cli.say(f"demo: next, tag a song: genre tag SONG {output}; your own music: docs/TUTORIAL.md")
 
 
 def forecast(config: Config) -> None:
@@ -57,7 +57,7 @@ def _forecast(config: Config, capacity: Capacity) -> Forecast:
     plan = search.plan()
     timing.show(search, plan)
     total = features + search.estimate(plan).total
-    cli.console().print(f"demo: about {duration(total)} on this machine, {duration(features)} of it for the features")
+    cli.say(f"demo: about {duration(total)} on this machine, {duration(features)} of it for the features")
     return search
 
 

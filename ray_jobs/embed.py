@@ -41,7 +41,7 @@ def run(config: Config) -> None:
         clips = embedding_table.write_clips(output / "embeddings", ensemble, table.rows()) if config.embed.clips else 0
     size = f"{plural(written.rows, 'embedding')} of {plural(written.size, 'number')}"
     of_clips = f", and {plural(clips, 'embedding')} of clips" if clips else ""
-    cli.console().print(f"embed: {size}{of_clips} -> {written.file}")
+    cli.say(f"embed: {size}{of_clips} -> {written.file}")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     experiment.check_leakage(features)  # the report says that it passed
     features.check_clips(features.tracks(config.evaluate.split))
     names, output = ", ".join(runs.name for runs in saved), Location.of(config.output)
-    cli.console().print(f"evaluate: {names} on the {config.evaluate.split} split of {features.folder}")
+    cli.say(f"evaluate: {names} on the {config.evaluate.split} split of {features.folder}")
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         on = JudgedSplit(features, config.evaluate.split, config.seed, capacity, config.device)
         board = judging.judge(on, saved)
@@ -72,9 +72,9 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
     features.check_clips(features.labelled())
     missing = planned.missing()
     names = ", ".join(runs.name for runs in saved)
-    cli.console().print(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")
+    cli.say(f"evaluate: cross-validation of {names} on {features.folder}: {planned.cost(missing)}")
     for line in cross_validation.absent_genres(features, planned.tracks):
-        cli.console().print(f"evaluate: {line}")
+        cli.say(f"evaluate: {line}")
     with lease.held(config.output, "evaluate"), cluster.connected(config.cluster, config.output) as capacity:
         (folder / "folds.parquet").write_table(planned.tracks)
         planned.train(missing, config.cache, config.device, capacity)

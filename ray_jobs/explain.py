@@ -36,7 +36,7 @@ def run(config: Config) -> None:
         except AudioError as error:
             failures.append(path)
             line = error.line
-        cli.console().print(f"explain: {place}{path}: {line}")
+        cli.say(f"explain: {place}{path}: {line}")
     if failures:
         count = f"{len(failures)} of {plural(len(files), 'file')}"
         raise GenreError(f"could not read {count}, the first is {failures[0]}; see the messages above")

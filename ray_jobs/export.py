@@ -96,7 +96,7 @@ def _compare(kind: str, answer: Float32, expected: Float32) -> None:
 
 def _say(target: Location, content: bytes, calibration: Calibration) -> None:
     calibrated = f"temperature {calibration.temperature:.2f}" if calibration.tracks else "not calibrated"
-    cli.console().print(f"export: {target}, {len(content) / 1e6:.1f} MB, {calibrated}")
+    cli.say(f"export: {target}, {len(content) / 1e6:.1f} MB, {calibrated}")
 
 
 if __name__ == "__main__":

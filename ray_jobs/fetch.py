@@ -33,16 +33,15 @@ def run(config: Config) -> None:
         printing.show(_listing(table))
         return
     name, corpus, root = _chosen(config.fetch.name, config.corpus.root, table)
-    console = cli.console()
     if fetching.is_fetched(corpus, root):
-        console.print(f"fetch: {name} is in {root} already; nothing to do")
+        cli.say(f"fetch: {name} is in {root} already; nothing to do")
     else:
         _announce(name, corpus, root)
         with lease.held(str(root), "fetch", "corpus.root"):
             fetching.fetch(corpus, root, _Terminal())
         archives = [str(root / archive.file) for archive in corpus.archives if (root / archive.file).exists()]
-        console.print(f"fetch: {name} is in {root}; no longer needed: {shlex.join(archives)}")
-    console.print("next:")
+        cli.say(f"fetch: {name} is in {root}; no longer needed: {shlex.join(archives)}")
+    cli.say("next:")
     printing.show(shlex.join(corpus.command(name, str(root))))
 
 
@@ -62,13 +61,10 @@ def _chosen(name: str, folder: str, table: dict[str, Published]) -> tuple[str, P
 
 
 def _announce(name: str, corpus: Published, root: Path) -> None:
-    console = cli.console()
     need, free = fetching.disk_need(corpus, root), fetching.free_space(root)
-    console.print(f"fetch: {name}: {corpus.title}")
-    console.print(f"       licence: {corpus.licence}")
-    console.print(
-        f"       {root} needs about {need / 1e9:,.1f} GB, unpacked files included; {free / 1e9:,.1f} GB are free"
-    )
+    cli.say(f"fetch: {name}: {corpus.title}")
+    cli.say(f"       licence: {corpus.licence}")
+    cli.say(f"       {root} needs about {need / 1e9:,.1f} GB, unpacked files included; {free / 1e9:,.1f} GB are free")
 
 
 def _listing(table: dict[str, Published]) -> str:
@@ -83,7 +79,7 @@ class _Terminal:
     """Shows lines and bars as other jobs do."""
 
     def say(self, line: str) -> None:
-        cli.console().print(f"fetch: {line}")
+        cli.say(f"fetch: {line}")
 
     @contextmanager
     def bar(self, action: str, done: int, total: int) -> Iterator[Callable[[int], None]]:

@@ -25,7 +25,7 @@ def run(config: Config) -> None:
     with lease.held(config.output, "leaderboard"):  # `tune` may write the same board
         table = report.write(_merged(others) if others else report.read_board(target), target)
     printing.show(report.text_table(table, printing.width(report.TEXT_WIDTH)))
-    cli.console().print(f"report: {target / 'leaderboard.html'}")
+    cli.say(f"report: {target / 'leaderboard.html'}")
 
 
 def _merged(outputs: list[Location]) -> report.Board:

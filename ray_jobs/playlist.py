@@ -47,10 +47,10 @@ def run(config: Config) -> None:
         raise GenreError("no track is left for a playlist; every name has a line break")
     target.write_text(m3u.content(songs, target))
     for path in unwritable:
-        cli.console().print(f"playlist: left out, since a playlist cannot hold the line break in its name: {path!r}")
+        cli.say(f"playlist: left out, since a playlist cannot hold the line break in its name: {path!r}")
     seconds = sum(song.seconds for song in songs)
     short = "" if seconds >= 60 * settings.minutes else f" of {settings.minutes:g} minutes, all that fit"
-    cli.console().print(f"playlist: {plural(len(songs), 'track')}, {duration(seconds)}{short} -> {target}")
+    cli.say(f"playlist: {plural(len(songs), 'track')}, {duration(seconds)}{short} -> {target}")
 
 
 def _target(settings: PlaylistSettings, output: Location) -> Location:

@@ -54,11 +54,9 @@ def prepare(config: Config, workers: Workers | None = None) -> Manifest:
     ledger = Ledger(folder, Recipe.of(config))
     started = time.monotonic()
     if config.corpus == CorpusSettings():
-        cli.console().print(
-            "prepare: the default corpus is composed music; name yours with corpus.kind and corpus.root"
-        )
-    cli.console().print(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
-    scanned = scan(config.corpus, cli.console().print, output / "scan", output / "tags" / "written.csv")
+        cli.say("prepare: the default corpus is composed music; name yours with corpus.kind and corpus.root")
+    cli.say(f"prepare: scanning corpus {config.corpus.kind} {config.corpus.root}".rstrip())
+    scanned = scan(config.corpus, cli.say, output / "scan", output / "tags" / "written.csv")
     number, earlier = ledger.next_run(), _Labels.of(folder)
     with workers or Workers(config.cluster, config.output) as workers:
         # lists of outcomes and of pending tracks have no names here: their memory is free before tables are written
@@ -93,9 +91,7 @@ def _read(
     pending = select_pending(scanned, done)
     unread = len(scanned) - len(pending)
     obsolete = f"; {len(done) - unread} prepared earlier are deleted or changed" if len(done) > unread else ""
-    cli.console().print(
-        f"prepare: {plural(len(scanned), 'track')}, {unread} already done, {len(pending)} to do{obsolete}"
-    )
+    cli.say(f"prepare: {plural(len(scanned), 'track')}, {unread} already done, {len(pending)} to do{obsolete}")
     del done
     denied = _decode(pending, settings, ledger, number, workers)
     if len(denied) and not unread and len(denied) == pc.sum(pc.not_equal(pending["size"], MISSING)).as_py():
@@ -107,7 +103,7 @@ def _read(
 
 
 def _compare(tracks: pa.Table, tracks_per_block: int, workers: Workers) -> pa.Table:
-    cli.console().print(f"prepare: comparing the content of {plural(len(tracks), 'file')} with what was prepared")
+    cli.say(f"prepare: comparing the content of {plural(len(tracks), 'file')} with what was prepared")
     return pa.concat_tables(workers.map(compare, tracks, tracks_per_block))
 
 
@@ -132,21 +128,20 @@ def _report_denied(rejected: int, kept: int) -> None:
     if kept:
         parts.append(f"{plural(kept, 'file')} could not be compared, and the clips of an earlier run are kept")
     if parts:
-        cli.console().print(f"prepare: {'; '.join(parts)}; {_GRANT} and run the same command again, which reads them")
+        cli.say(f"prepare: {'; '.join(parts)}; {_GRANT} and run the same command again, which reads them")
 
 
 def _report(counts: Counts, folder: Location, seconds: float) -> None:
-    console = cli.console()
-    console.print(
+    cli.say(
         f"prepare: {plural(counts.tracks, 'track')} with {plural(counts.clips, 'clip')}, {counts.rejected} rejected, "
         f"in {duration(seconds)} -> {folder}"
     )
     for reason, number in counts.reasons.items():
-        console.print(f"  {number:>6} {reason}")
+        cli.say(f"  {number:>6} {reason}")
     if counts.rejected:
-        console.print(f"prepare: each rejected file is in {folder / 'rejects.csv'}")
+        cli.say(f"prepare: each rejected file is in {folder / 'rejects.csv'}")
     if counts.unlabelled:
-        console.print(f"prepare: {plural(counts.unlabelled, 'track')} without a genre, which training leaves out")
+        cli.say(f"prepare: {plural(counts.unlabelled, 'track')} without a genre, which training leaves out")
     if counts.duplicates.sets:
         _report_copies(counts.duplicates, folder / "duplicates.parquet")
 
@@ -171,12 +166,12 @@ class _Labels:
 def _report_lost_labels(earlier: _Labels, now: _Labels) -> None:
     """Say where corrections were left out, or another kind of corpus knows fewer genres of the same music."""
     if earlier.corrections and not now.corrections:
-        cli.console().print(
+        cli.say(
             f"prepare: the genres of corpus.corrections={earlier.corrections}, which the last run had, are no longer "
             "used; name the file again to use them"
         )
     elif earlier.kind != now.kind and now.tracks < earlier.tracks:
-        cli.console().print(
+        cli.say(
             f"prepare: {plural(now.tracks, 'track')} with a genre, where corpus.kind={earlier.kind} had "
             f"{earlier.tracks}; the same prepare command as before brings them back"
         )
@@ -192,15 +187,15 @@ def _report_copies(copies: DuplicateCounts, file: Location) -> None:
         parts.append(f"{copies.excluded} of them left out, because the published split puts them in two splits")
     if copies.of_several_genres:
         parts.append(f"{plural(copies.of_several_genres, 'set')} of copies with different genres")
-    cli.console().print(f"prepare: {'; '.join(parts)}; see {file}")
+    cli.say(f"prepare: {'; '.join(parts)}; see {file}")
     for line in duplicates.describe(file.read_table()):
-        cli.console().print(f"  {line}")
+        cli.say(f"  {line}")
 
 
 def _report_splits(folder: Location, corpus: CorpusSettings, *, drawn: bool) -> None:
     tracks = (folder / "tracks.parquet").read_table(columns=["genre", "group", "split"])
     for line in balance.describe(tracks, corpus, drawn=drawn):
-        cli.console().print(f"prepare: {line}")
+        cli.say(f"prepare: {line}")
 
 
 def _check_rejects(counts: Counts, settings: PrepareSettings, folder: Location) -> None:

@@ -71,7 +71,7 @@ def _pretrain(config: Config, planned: Pretraining, card: ModelCard, music: Feat
         ),
         config,
     )
-    cli.console().print(f"pretrain: {body}; train from it with init_from={body}")
+    cli.say(f"pretrain: {body}; train from it with init_from={body}")
 
 
 def _begin(
@@ -90,7 +90,7 @@ def _begin(
 
 def _show(report: dict[str, Any], epochs: int) -> None:
     """Print the results of an epoch."""
-    cli.console().print(
+    cli.say(
         f"  epoch {report['epoch']:>3}/{epochs}  loss {report['loss']:.3f}  pairs found {report['matched']:.1%}  "
         f"{report['windows_per_second']:.0f} windows/s"
     )

@@ -30,16 +30,15 @@ from ray_jobs.pages import review_service
 
 def run(config: Config) -> None:
     """Serve until interrupted. Raises `GenreError` when another job holds the output."""
-    console = cli.console()
     with lease.held(config.output, "review"):
         review = opened(config)
         with review_service.serving(review, config.review.port, config.output) as address:
             total, file = len(review.collection), review.corrections.file
-            console.print(f"review: {plural(total, 'track')}, {review.reviewed} already reviewed -> {file}")
-            console.print(f"review: {address} (Ctrl-C ends it)")
+            cli.say(f"review: {plural(total, 'track')}, {review.reviewed} already reviewed -> {file}")
+            cli.say(f"review: {address} (Ctrl-C ends it)")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-        console.print(f"review: ended; {review.reviewed} of {plural(total, 'track')} reviewed")
+        cli.say(f"review: ended; {review.reviewed} of {plural(total, 'track')} reviewed")
 
 
 def opened(config: Config) -> Review:
@@ -49,10 +48,10 @@ def opened(config: Config) -> Review:
     genres = tag_owner.genres_of(tags, find_models(config) if config.model else ())
     collection = Collection.open(tags, genres, _suspicions(config.review, output))
     if collection.ambiguous:
-        cli.console().print(f"review: {_not_shown(collection.ambiguous)}")
+        cli.say(f"review: {_not_shown(collection.ambiguous)}")
     corrections = Corrections(output / "review" / NAME)
     if corrections.incomplete:
-        cli.console().print(f"review: {corrections.file}: dropped the incomplete last row {corrections.incomplete!r}")
+        cli.say(f"review: {corrections.file}: dropped the incomplete last row {corrections.incomplete!r}")
     return Review(collection, corrections)
 
 

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 def run(config: Config) -> None:
     """Serve until interrupted."""
     with serving(config) as address:
-        cli.console().print(f"serve: {address} (Ctrl-C ends it)")
+        cli.say(f"serve: {address} (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
-    cli.console().print("serve: ended")
+    cli.say("serve: ended")
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def run(config: Config) -> None:
     experiment.check_settings(config.audio, config.spectrogram, features)
     experiment.check_start(config.train, features, ["valid"])
     if note := balance.absent_genres(features.tracks(), features.classes, "valid", judges=False):
-        cli.console().print(f"train: {note}")
+        cli.say(f"train: {note}")
     planned = Experiment.of(config)
     teacher = Teacher.read(config.teacher, features) if config.teacher else None
     # before any worker starts, so that settings or weights that do not fit are refused at once
@@ -72,7 +72,7 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
     model, run = output / "models" / card.name, output / "runs" / card.name
     of_teacher = teacher.deciding(model) if teacher else {}
     if weights_of(model) in {weights_of(seed) for seed in seeds_of(model)}:
-        cli.console().print(
+        cli.say(
             f"train: replaces the network that tune chose in {model}; OUTPUT/leaderboard still describes that one, and "
             "the same tune command puts it back"
         )
@@ -104,7 +104,7 @@ def _taught(config: Config, features: Features, teacher: Teacher, run: Location,
     taught = teacher.teach(features, run, config.device, capacity)
     experiment.check_leakage(taught)
     added = len(taught.tracks("train")) - len(features.tracks("train"))
-    cli.console().print(f"train: {plural(added, 'more track')}, with the genres that {teacher.setting} predicts")
+    cli.say(f"train: {plural(added, 'more track')}, with the genres that {teacher.setting} predicts")
     return ClipCache.of(taught, config.cache)
 
 
@@ -126,14 +126,14 @@ def _begin(
 
 def _print_result(model: Location) -> None:
     card, _ = checkpoint.load(model)
-    cli.console().print(
+    cli.say(
         f"train: best validation macro F1 {card.facts['valid_f1']:.3f} in epoch {card.facts['best_epoch']} -> {model}"
     )
 
 
 def _show(report: dict[str, Any], epochs: int) -> None:
     """Print the results of an epoch."""
-    cli.console().print(
+    cli.say(
         f"  epoch {report['epoch']:>3}/{epochs}  loss {report['train_loss']:.3f}  "
         f"valid loss {report['valid_loss']:.3f}  accuracy {report['valid_accuracy']:.3f}  "
         f"macro F1 {report['valid_f1']:.3f} (best {report['best_f1']:.3f})  "

@@ -75,10 +75,10 @@ def run(config: Config, known: Forecast | None = None) -> None:
 
 def _tune(config: Config, experiments: Mapping[str, Experiment], features: Features, known: Forecast | None) -> None:
     started, output = time.monotonic(), Location.of(config.output)
-    cli.console().print(f"tune: {_described(features, config.tune.folds, config.seed)}")
+    cli.say(f"tune: {_described(features, config.tune.folds, config.seed)}")
     for split in ("test",) if config.tune.folds else ("valid", "test"):
         if note := balance.absent_genres(features.tracks(), features.classes, split, judges=split == "test"):
-            cli.console().print(f"tune: {note}")
+            cli.say(f"tune: {note}")
     searched = features.sampled(config.tune.sample, config.seed)
     _check_disk(config, features)
     with cluster.connected(config.cluster, config.output) as capacity:
@@ -166,7 +166,7 @@ def forecast(config: Config, price: float | None) -> None:
         plan = measured.plan()
         timing.show(measured, plan)
         for line in timing.costs_of(measured, plan, resources, price):
-            cli.console().print(f"tune: {line}")
+            cli.say(f"tune: {line}")
 
 
 def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Plan) -> SearchResult:
@@ -178,12 +178,12 @@ def find_winners(runner: Runner, experiments: Mapping[str, Experiment], plan: Pl
     trials = _run_trials(runner, experiments, plan)
     for trial in trials:
         if trial.record is not None and trial.record.failure:
-            cli.console().print(f"  {trial.architecture}: a trial failed: {trial.record.failure}")
+            cli.say(f"  {trial.architecture}: a trial failed: {trial.record.failure}")
     result = results.of_trials(trials, plan, runner.base, concurrent)
     if not result.winners and not result.interrupted:
         raise TrainingError("no trial finished an epoch; the failures above say why")
     shown = [f"{name} {value}" for name, value in result.facts.summary() if name not in ("all architectures", "budget")]
-    cli.console().print(f"  {', '.join(shown)}")
+    cli.say(f"  {', '.join(shown)}")
     return result
 
 
@@ -199,7 +199,7 @@ def _run_trials(runner: Runner, experiments: Mapping[str, Experiment], plan: Pla
     if len(missing) < len(trials) or begun:
         resumed = f", {begun} {'is' if begun == 1 else 'are'} resumed" if begun else ""
         ran = f"{len(trials) - len(missing)} of {plural(len(trials), 'trial')} ran before"
-        cli.console().print(f"search: {ran}{resumed}")
+        cli.say(f"search: {ran}{resumed}")
     if config.tune.workers_per_trial == 1:  # with several, the copy of a machine may be a share only
         runner.cache_clips()
     sampling = samplers.sampling(experiments, config.tune, config.seed, plan, trials, missing)
@@ -284,9 +284,7 @@ def _publish_best_so_far(runner: Runner, result: SearchResult) -> None:
     """After an interruption, score the best trials so far on their validation tracks, in OUTPUT/leaderboard/so-far."""
     if not result.winners:
         return
-    cli.console().print(
-        "tune: interrupted; now the best trials so far are scored; press Ctrl-C again to leave this out"
-    )
+    cli.say("tune: interrupted; now the best trials so far are scored; press Ctrl-C again to leave this out")
     config, features = runner.base, runner.cache.features.complete()
     if runner.first_fold is not None:
         features = features.of_fold(runner.first_fold)  # the networks learned from validation tracks of other folds

@@ -96,6 +96,11 @@ def command_line() -> str:
     return shlex.join([*program, *map(without_credentials, sys.argv[1:])])
 
 
+def say(text: str) -> None:
+    """Print a message of a job, on `console`."""
+    console().print(text)
+
+
 def console() -> Console:
     """Return a console for messages on standard error, so that output can be piped. It has no colours in a log."""
     return _Messages(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -158,7 +163,7 @@ def _run(name: str, options: argparse.Namespace) -> None:
     arguments = [*options.settings, "-"] if options.stdin0 else options.settings
     settings = settings_of(job, options.config, arguments)
     if unread := _unread(job, arguments):
-        console().print(f"note: {name} does not read {', '.join(unread)}; `genre {name} --help` lists what it reads")
+        say(f"note: {name} does not read {', '.join(unread)}; `genre {name} --help` lists what it reads")
     if job.needs_features and not options.dry_run and _can_train():
         _require_features(settings.output)
     given = settings
@@ -274,18 +279,18 @@ def _explain(error: BaseException, program: str) -> int:
     while (inner := getattr(root, "cause", None) or root.__cause__) and not isinstance(root, GenreError):
         root = inner
     if isinstance(root, GenreError):
-        console().print(f"error: {root}")
+        say(f"error: {root}")
         return WRONG_USE if isinstance(root, ConfigError) else FAILED
     if isinstance(root, ModuleNotFoundError) and (missing := (root.name or "").partition(".")[0]) not in _OWN_PACKAGES:
         job = _job_of(program)
         remedy = install(job.extra if job else "train")
-        console().print(f"error: `{program}` needs {missing}, which is not installed; {remedy}")
+        say(f"error: `{program}` needs {missing}, which is not installed; {remedy}")
         return WRONG_USE
     text = " ".join(str(root).split())[:400] or "no message"
     # pyarrow has no class for what an object store answers; a damaged file or a missing library is an OSError as well
     if isinstance(root, OSError) and any(name in str(root) for name in _STORES):
         remedy = "check address, credentials and network, and run the same command again"
-        console().print(f"error: the storage cannot be reached, or refuses ({text.rstrip('.')}); {remedy}")
+        say(f"error: the storage cannot be reached, or refuses ({text.rstrip('.')}); {remedy}")
         return FAILED
-    console().print(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback")
+    say(f"error: {type(root).__name__}: {text}; run again with --verbose for the traceback")
     return FAILED

@@ -77,18 +77,18 @@ def prepare(config: Config, price: float | None) -> None:
     """Print the forecast of `prepare`. Raises `GenreError` where the corpus cannot be listed."""
     plugin = registry.load("genre.corpora", config.corpus.kind)
     if hasattr(plugin, "is_composed") and not plugin.is_composed(config.corpus):
-        cli.console().print(f"prepare: composes the corpus {config.corpus.kind} first; there is no forecast before")
+        cli.say(f"prepare: composes the corpus {config.corpus.kind} first; there is no forecast before")
         return
     recipe = Recipe.of(config)
     output = Location.of(config.output)
     with _copied(output / "scan") as known:
-        scanned = scan(config.corpus, cli.console().print, known, output / "tags" / "written.csv")
+        scanned = scan(config.corpus, cli.say, known, output / "tags" / "written.csv")
     ledger = Ledger(output / "features", recipe)
     done = ledger.reusable_outcomes()
     check_present(scanned, done, ledger.folder)
     pending = select_pending(scanned, done)
     if not len(pending):
-        cli.console().print("prepare: nothing to do")
+        cli.say("prepare: nothing to do")
         return
     sample = _sample(pending)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def prepare(config: Config, price: float | None) -> None:
         size = sum(os.path.getsize(file.path) for file in (target / "clips").files(".parquet") if "00002-" in file.name)
     music = pc.sum(outcomes["seconds"]).as_py() or 0.0
     _show("prepare", PendingWork(len(pending), len(sample), music, seconds), config, price)
-    cli.console().print(f"prepare: features of {size * len(pending) / len(sample) / 1e9:.3f} GB")
+    cli.say(f"prepare: features of {size * len(pending) / len(sample) / 1e9:.3f} GB")
 
 
 def tag(config: Config, price: float | None) -> None:
@@ -111,7 +111,7 @@ def tag(config: Config, price: float | None) -> None:
     if (folder / "models.json").exists() and not (config.tag.replace and tag_owner.is_replaced(folder, ensemble)):
         pending = TagTable(folder, ensemble).pending(pending, config.decoding.retry_rejects)
     if not len(pending):
-        cli.console().print("tag: nothing to do")
+        cli.say("tag: nothing to do")
         return
     sample = _sample(pending)
     tagger = Tagger(ensemble.load(config.decoding, threads=1), ensemble.calibration)
@@ -123,15 +123,13 @@ def tag(config: Config, price: float | None) -> None:
     seconds = time.perf_counter() - started
     music = pc.sum(rows["seconds"]).as_py() or 0.0
     _show("tag", PendingWork(len(pending), len(sample), music, seconds), config, price)
-    cli.console().print(
-        f"tag: {1 - decoding / max(seconds, 1e-9):.0%} of it for the models, which run on a GPU if there is one"
-    )
+    cli.say(f"tag: {1 - decoding / max(seconds, 1e-9):.0%} of it for the models, which run on a GPU if there is one")
 
 
 def _show(job: str, work: PendingWork, config: Config, price: float | None) -> None:
     noun = "file" if job == "tag" else "track"
     for line in work.lines(_cpus_now(config.cluster, config.output), config.cluster.max_cpus, price, noun):
-        cli.console().print(f"{job}: {line}")
+        cli.say(f"{job}: {line}")
 
 
 @contextmanager

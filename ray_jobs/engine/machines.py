@@ -79,7 +79,7 @@ class Waiting:
         with contextlib.suppress(ray.exceptions.RayError, RuntimeError):  # without an answer the job still waits
             failures = launch_failures(_status())
         text = f"waiting for a machine with room for {_described(self._bundles)}"
-        cli.console().print("; ".join([text, *failures]))
+        cli.say("; ".join([text, *failures]))
 
 
 def launch_failures(status: GetClusterStatusReply) -> list[str]:

@@ -71,7 +71,7 @@ def messages(job: str) -> Iterator[Any]:
     def show(message: str) -> None:
         if message not in printed:
             printed.add(message)
-            cli.console().print(f"{job}: {message}")
+            cli.say(f"{job}: {message}")
 
     with listening(show) as mailbox:
         yield mailbox

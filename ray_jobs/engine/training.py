@@ -84,7 +84,7 @@ def complete(training: Training, config: Config) -> None:
     if record.is_complete(training.model):
         return
     after = ", resuming after the last epoch that ended" if training.run.folders("checkpoint_") else ""
-    cli.console().print(f"{training.job}: {training.introduction}{after}")
+    cli.say(f"{training.job}: {training.introduction}{after}")
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
     with cluster.connected(config.cluster, config.output) as capacity:
@@ -231,6 +231,6 @@ def cpus_of_a_worker(cpus: Sequence[int], workers: int, most: float) -> int:
 def _show(training: Training, report: str | dict[str, Any]) -> None:
     """Print a message, or the report of an epoch."""
     if isinstance(report, str):
-        cli.console().print(f"{training.job}: {report}")
+        cli.say(f"{training.job}: {report}")
     else:
         training.show(report)

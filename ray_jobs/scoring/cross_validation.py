@@ -143,7 +143,7 @@ class CrossValidation:
             for number, right, seconds in results:
                 training = missing[number]
                 judged = pc.sum(pc.equal(self.tracks["fold"], training.fold.number)).as_py()
-                cli.console().print(f"  {training.name}: {right} of {judged} right, {duration(seconds)}")
+                cli.say(f"  {training.name}: {right} of {judged} right, {duration(seconds)}")
                 progress.step(1, training.name)
 
     def predictions(self) -> dict[str, list[Float32]]:

@@ -113,4 +113,4 @@ def publish(board: Board, folder: Location, saved: list[SavedRuns], job: str, se
         for model in runs.models:
             model_card.write_scored(model, board, row)
     printing.show(report.text_table(table, printing.width(report.TEXT_WIDTH)))
-    cli.console().print(f"report: {folder / 'leaderboard.html'}")
+    cli.say(f"report: {folder / 'leaderboard.html'}")

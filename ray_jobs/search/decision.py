@@ -68,7 +68,7 @@ class Decider:
             kept = self.file.read_json()
             decision = Decision(**kept | {"plan": Plan(**kept["plan"]), "asked": tuple(kept["asked"])})
             for line in timing.left_out(decision.failures):
-                cli.console().print(f"tune: {line}; delete {self.file} to decide again")
+                cli.say(f"tune: {line}; delete {self.file} to decide again")
             is_same = (decision.asked, decision.asked_defaults) == (asked, self.settings.defaults)
             return decision if is_same else self._changed(decision)
         forecast = known or timing.measure(self.experiments, self.settings, self.workload, self.resources)
@@ -102,14 +102,12 @@ class Decider:
         judged = defaults if plan.defaults else []
         seeds = self._seeds(decision, [*winners, *judged], seconds)
         if not seeds and judged:
-            cli.console().print(
-                f"tune: tune.minutes={self.settings.minutes:g} leaves no time to train the configured settings"
-            )
+            cli.say(f"tune: tune.minutes={self.settings.minutes:g} leaves no time to train the configured settings")
             plan = replace(plan, defaults=False)
             seeds = self._seeds(decision, winners, seconds)
         if seeds < plan.seeds:
             left = f"{seeds} of {plural(plan.seeds, 'seed')}" if seeds else "no further training"
-            cli.console().print(f"tune: tune.minutes={self.settings.minutes:g} leaves time for {left}")
+            cli.say(f"tune: tune.minutes={self.settings.minutes:g} leaves time for {left}")
         plan = replace(plan, seeds=seeds)
         self._keep(replace(decision, plan=plan, seeds_decided=True))
         return plan
@@ -153,9 +151,7 @@ class Decider:
         )
         if self.settings.minutes and has_other_counts:
             counts = f"{plural(plan.trials, 'trial')} and {plural(plan.seeds, 'seed')} of each"
-            cli.console().print(
-                f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them"
-            )
+            cli.say(f"tune: {counts}, as asked, with the epochs of the earlier run; tune.minutes does not limit them")
         decided = earlier.seeds_decided or has_other_counts
         return self._keep(
             replace(earlier, plan=plan, asked=(trials, seeds), asked_defaults=defaults, seeds_decided=decided)
@@ -184,5 +180,5 @@ def overrun_notes(minutes: float, seconds: float) -> list[str]:
     if not minutes or seconds <= timing.TOO_LONG * 60 * minutes:
         return []
     note = f"Search and judging took {duration(seconds)}, longer than tune.minutes={minutes:g}."
-    cli.console().print(f"tune: {note}")
+    cli.say(f"tune: {note}")
     return [note]

@@ -181,7 +181,7 @@ def _models(chosen: Winner, slots: dict[tuple[str, int], Slot], what: str, notes
             continue
         if slot.record.failure:
             notes.append(f"{what} of seed-{seed} failed and is left out: {slot.record.failure}")
-            cli.console().print(f"  {notes[-1]}")
+            cli.say(f"  {notes[-1]}")
         else:
             models[seed] = slot.folder.model
     return models

@@ -53,7 +53,7 @@ def earlier(folder: Location, key: str) -> Board | None:
         return None
     if board.judged_from != key:
         return None
-    cli.console().print(
+    cli.say(
         "tune: nothing has changed since the models were judged; to judge them again, delete "
         f"{folder / 'leaderboard.json'}"
     )

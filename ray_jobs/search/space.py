@@ -73,7 +73,7 @@ def experiments(base: Config) -> dict[str, Experiment]:
             named = {*base.architectures, *base.tune.architectures, *base.tune.space}
             if name in named or not architectures.package(name):
                 raise
-            cli.console().print(f"tune: {name} is left out: {error}")
+            cli.say(f"tune: {name} is left out: {error}")
         else:
             planned[name] = its
     return planned

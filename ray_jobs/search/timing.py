@@ -44,7 +44,7 @@ def measure(
     """
     concurrent = resources.concurrent_trials()  # first: if no trial fits, measuring would wait forever
     if resources.most_trials() is None:
-        cli.console().print(
+        cli.say(
             f"tune: planned for {plural(concurrent, 'training')} at a time, as many as fit on the machines that are "
             "up; the cluster may start more: set tune.concurrent to what it can run"
         )
@@ -90,7 +90,7 @@ def check(forecast: Forecast) -> None:
 def show(forecast: Forecast, plan: Plan) -> None:
     """Print what `plan` trains and how long that takes."""
     for line in lines(forecast, plan):
-        cli.console().print(f"tune: {line}")
+        cli.say(f"tune: {line}")
 
 
 def left_out(reasons: Mapping[str, str]) -> list[str]:

@@ -89,7 +89,7 @@ def _counts(column: pa.ChunkedArray) -> Counter[str]:
 
 
 def _say(text: str) -> None:
-    cli.console().print(text)
+    cli.say(text)
 
 
 def _files(count: int) -> str:
