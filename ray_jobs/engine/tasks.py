@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
@@ -12,14 +12,7 @@ from ray_jobs.engine.progress import JobProgress
 POLL_SECONDS = 1.0
 
 
-def collect(tasks: Sequence[Any], progress: JobProgress, detail: str) -> list[Any]:
-    """Return the results of all tasks, in their order. Raises the error of the first task that failed."""
-    for task in finished(tasks, progress, detail):
-        ray.get(task)
-    return list(ray.get(list(tasks)))
-
-
-def finished(tasks: Sequence[Any], progress: JobProgress, detail: str) -> Iterator[Any]:
+def finished(tasks: Iterable[Any], progress: JobProgress, detail: str = "") -> Iterator[Any]:
     """Yield each task when it has finished or failed, and show it as progress, with `detail`: what the tasks do."""
     waiting = list(tasks)
     while waiting:

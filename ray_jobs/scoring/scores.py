@@ -20,7 +20,7 @@ from genre.report.entries import NearestTracks, SavedRuns
 from genre.storage import Location
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.tasks import POLL_SECONDS, collect
+from ray_jobs.engine.tasks import POLL_SECONDS, finished
 from ray_jobs.scoring import predictions
 from ray_jobs.scoring.neighbours import Embedder
 from ray_jobs.scoring.robustness import BASELINE, ChangedAudio, Measurement, Scores
@@ -75,8 +75,9 @@ def score(
     parts = len(measurement.tasks) if measurement else 0
     with JobProgress("judging", parts + (fitted is not None) + len(saved)) as progress:
         baseline = None
-        for each in collect([] if fitted is None else [fitted], progress, "fitting the baseline"):
-            baseline = each, each.predict(streamed.measures[0])
+        for task in finished([] if fitted is None else [fitted], progress, "fitting the baseline"):
+            model: Baseline = ray.get(task)
+            baseline = model, model.predict(streamed.measures[0])
         f1: Scores = {}
         if measurement:
             f1, left_out, failed = _changed_scores(measurement, on, candidates, answers, baseline, progress)

@@ -16,7 +16,7 @@ from genre.training.experiment import Experiment
 from genre.wording import by_reason, duration, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.tasks import POLL_SECONDS
+from ray_jobs.engine.tasks import finished
 from ray_jobs.search import exits
 from ray_jobs.search.budget import Forecast
 from ray_jobs.search.plan import Plan
@@ -53,17 +53,14 @@ def measure(
     measured: dict[str, Cost] = {}
     failures: dict[str, str] = {}
     with JobProgress("timing a few steps of each architecture", len(experiments)) as progress:
-        while running:
-            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            for task in done:
-                name = running.pop(task)
-                try:
-                    measured[name] = ray.get(task)
-                except (ConfigError, DeviceError):
-                    raise
-                except ray.exceptions.RayError as error:
-                    failures[name] = f"no training step is possible ({exits.cause(error)})"
-            progress.step(len(done))
+        for task in finished(running, progress):
+            name = running[task]
+            try:
+                measured[name] = ray.get(task)
+            except (ConfigError, DeviceError):
+                raise
+            except ray.exceptions.RayError as error:
+                failures[name] = f"no training step is possible ({exits.cause(error)})"
     if not measured:
         reasons = "; ".join(f"{name}: {failures[name]}" for name in experiments)
         raise TrainingError(f"no architecture to search: {reasons}")
