@@ -32,6 +32,7 @@ from genre.wording import plural
 from ray_jobs.engine import cli, cluster
 from ray_jobs.engine.capacity import is_cluster
 from ray_jobs.scoring import judging
+from ray_jobs.scoring.baseline import fit_baseline
 from ray_jobs.scoring.robustness import ChangedAudio
 from ray_jobs.scoring.scores import JudgedSplit
 from ray_jobs.search import decision, finals, judged, results, samplers, slots, space, timing, tracking
@@ -89,7 +90,7 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
         file = decision.file_of(config, workload, features.manifest.contents)
         decider = Decider(file, experiments, config.tune, workload, resources)
         decided = decider.decide(known)
-        baseline = judging.fit_baseline.remote(features, config.train.class_weights, capacity, runner.first_fold)
+        baseline = fit_baseline.remote(features, config.train.class_weights, capacity, runner.first_fold)
         result = find_winners(runner, experiments, decided.plan)
         trained = _train_finals(runner, decider, decided, result, started)
         if trained.interrupted:
@@ -97,12 +98,12 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
             raise KeyboardInterrupt
         if trained.fold is not None:  # the baseline learns from what the networks learned from
             ray.cancel(baseline)
-            baseline = judging.fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
+            baseline = fit_baseline.remote(features.of_fold(trained.fold), config.train.class_weights, capacity)
         on = JudgedSplit(features, "test", config.seed, capacity, config.device)
         board = _judged(config, on, EndedSearch(decider, decided, result, trained, started), baseline)
     judging.publish(board, output / "leaderboard", trained.saved, "tune", config)
     for saved in trained.saved:
-        finals.keep_best(saved, output / "models" / saved.name)
+        finals.copy_model(saved.best.location, output / "models" / saved.name)
 
 
 def _judged(config: Config, on: JudgedSplit, search: EndedSearch, fitted: ray.ObjectRef[Baseline]) -> Board:

@@ -20,14 +20,12 @@ from genre.storage import Location
 from ray_jobs.engine import cli, jobs, printing
 from ray_jobs.engine.capacity import Capacity
 from ray_jobs.engine.progress import JobProgress
-from ray_jobs.engine.tasks import collect
+from ray_jobs.engine.tasks import finished
 from ray_jobs.scoring import scores
-from ray_jobs.scoring.baseline import FoldBaseline, fit_baseline, fit_baseline_of_folds
+from ray_jobs.scoring.baseline import FoldBaseline, fit_baseline_of_folds
 from ray_jobs.scoring.cross_validation import CrossValidation
 from ray_jobs.scoring.robustness import BASELINE, ChangedAudio
 from ray_jobs.scoring.scores import JudgedSplit
-
-__all__ = ["cross_validate", "fit_baseline", "judge", "publish"]
 
 
 def judge(
@@ -77,7 +75,7 @@ def cross_validate(
     features, fold = planned.features, planned.tracks["fold"].to_numpy()
     fitted = fit_baseline_of_folds.remote(features, fold, planned.settings()[0].class_weights, capacity)
     with JobProgress("judging", 1 + len(saved)) as progress:
-        (baselines,) = collect([fitted], progress, "fitting the baseline of each fold")
+        (done,) = finished([fitted], progress, "fitting the baseline of each fold")
         any_fold = features.of_fold(planned.trainings[0].fold)  # costs do not depend on the music
         costs = scores.measure_costs(saved, any_fold, "valid", progress)
     calibrated = planned.calibrate(saved) if calibrates else []

@@ -133,11 +133,6 @@ def _save_best_epoch(
     experiment.save_best(target, card, trainer, **facts_of(fold))
 
 
-def keep_best(saved: SavedRuns, target: Location) -> None:
-    """Copy the model of the best seed to `target`, the architecture's model."""
-    _copy(saved.best.location, target)
-
-
 def _slot(winner: Winner, seed: int, is_trial: bool) -> Slot:
     """Return the slot of a winner's training with `seed`.
 
@@ -238,7 +233,7 @@ def _publish(config: Config, winners: Sequence[Winner], slots: dict[tuple[str, i
 def _published(model: Location, target: Location) -> SavedModel:
     """Return the saved model in `target`, after copying it unless it is there, maybe calibrated by other tracks."""
     if not _is_same(model, target):
-        _copy(model, target)
+        copy_model(model, target)
     return SavedModel.read(target)
 
 
@@ -249,7 +244,7 @@ def _delete_others(parent: Location, kept: set[str]) -> None:
             (parent / child.base_name).delete()
 
 
-def _copy(model: Location, target: Location) -> None:
+def copy_model(model: Location, target: Location) -> None:
     """Copy all files of a saved model's folder, model.json last; other files of another model are deleted."""
     files = list(model.files())
     if not _is_same(model, target):
