@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 
 import soundfile
@@ -14,21 +15,17 @@ from genre.settings import AudioSettings, DecodingSettings
 _SETTINGS = AudioSettings(sample_rate=22050)  # a rate at which every browser plays MP3
 
 
-class _Cutter:
-    def __init__(self, seconds: float, limits: DecodingSettings) -> None:
-        self._seconds, self._limits = seconds, limits
-
-    def __call__(self, address: str) -> bytes:
-        recording = recordings.load(recordings.read(address), _SETTINGS, self._limits)
-        wave = recording.wave[: round(self._seconds * _SETTINGS.sample_rate)]
-        buffer = io.BytesIO()
-        soundfile.write(buffer, wave, _SETTINGS.sample_rate, format="MP3", subtype="MPEG_LAYER_III")
-        return buffer.getvalue()
-
-
 def excerpt(path: str, seconds: float, limits: DecodingSettings = DecodingSettings()) -> bytes:
     """Return the first `seconds` of a file as a mono MP3. Raises `AudioError`, or `StorageError`."""
-    cutter = IsolatedFunction(_Cutter, seconds, limits, memory_mb=limits.max_file_memory_mb)
-    with contextlib.closing(cutter):
-        content: bytes = cutter(path, limits.file_timeout_s)
+    child = IsolatedFunction(functools.partial, _cut, seconds, limits, memory_mb=limits.max_file_memory_mb)
+    with contextlib.closing(child):
+        content: bytes = child(path, limits.file_timeout_s)
     return content
+
+
+def _cut(seconds: float, limits: DecodingSettings, address: str) -> bytes:
+    recording = recordings.load(recordings.read(address), _SETTINGS, limits)
+    wave = recording.wave[: round(seconds * _SETTINGS.sample_rate)]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, _SETTINGS.sample_rate, format="MP3", subtype="MPEG_LAYER_III")
+    return buffer.getvalue()

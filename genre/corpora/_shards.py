@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from pyarrow import fs
 
@@ -41,7 +42,7 @@ def find_shards(settings: CorpusSettings, suffix: str) -> list[ShardFile]:
     root = open_root(settings.root)
     try:
         info = root.filesystem.get_file_info(root.path)  # not repeated, so that a wrong address is refused soon
-        infos = retry(lambda: sorted(_below(root, info, suffix), key=_path_below), root, STORAGE_SECONDS)
+        infos = retry(lambda: sorted(_below(root, info, suffix), key=itemgetter(1)), root, STORAGE_SECONDS)  # by path
     except OSError as error:
         raise ConfigError(f"corpus.root={root} cannot be read ({one_line(error)}); check address and access") from None
     if not infos:
@@ -65,14 +66,7 @@ def _below(root: Location, info: fs.FileInfo, suffix: str) -> Iterator[tuple[Loc
     for below in root.filesystem.get_file_info(fs.FileSelector(root.path, recursive=True, allow_not_found=True)):
         parts = below.path[len(root.path) :].strip("/").split("/")
         if below.type == fs.FileType.File and parts[-1].endswith(suffix) and not any(map(is_system_file, parts)):
-            file = root
-            for part in parts:
-                file = file / part
-            yield file, "/".join(parts), below
-
-
-def _path_below(shard: tuple[Location, str, fs.FileInfo]) -> str:
-    return shard[1]
+            yield root.below(parts), "/".join(parts), below
 
 
 def _split_of(relative: str) -> str | None:

@@ -175,10 +175,7 @@ class _Walker:
         del infos
         listed.sort(key=lambda pair: pair[0])
         for names, info in listed:
-            location = self._root
-            for name in names:
-                location = location / name
-            yield AudioFile(str(location), "/".join(names), *size_and_time(info))
+            yield AudioFile(str(self._root.below(names)), "/".join(names), *size_and_time(info))
 
     @contextlib.contextmanager
     def _explained(self, folder: Location) -> Iterator[None]:

@@ -66,8 +66,12 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
     for audio in walk(root):
         genre, slash, rest = audio.relative.partition("/")
         if not slash:
-            _refuse_loose(settings, audio.relative, params.ignore_loose)
-            continue
+            if params.ignore_loose:
+                continue
+            raise ConfigError(
+                f"corpus.root={settings.root}: {audio.relative!r} is in no genre's folder; expected "
+                "root/<genre>/<file>, or corpus.params.ignore_loose=true to skip such files"
+            )
         group = _group(audio.relative, rest, pattern)
         tracks += 1
         grouped += group is not None
@@ -78,14 +82,6 @@ def scan(settings: CorpusSettings, params: Params) -> Iterator[Track]:
         raise ConfigError(
             f"corpus.params.group_pattern={params.group_pattern!r} matched none of {tracks} paths; "
             f"the last was {audio.relative!r}"
-        )
-
-
-def _refuse_loose(settings: CorpusSettings, name: str, ignore: bool) -> None:
-    if not ignore:
-        raise ConfigError(
-            f"corpus.root={settings.root}: {name!r} is in no genre's folder; expected root/<genre>/<file>, "
-            "or corpus.params.ignore_loose=true to skip such files"
         )
 
 

@@ -82,9 +82,7 @@ def _parent_of_genres(settings: CorpusSettings) -> Location:
     """Return the folder at or below the root that has a folder of one of the genres."""
     root = open_folder(settings.root)
     for parents in _PARENTS:
-        folder = root
-        for name in parents:
-            folder = folder / name
+        folder = root.below(parents)
         if any((folder / genre).is_folder() for genre in GENRES):
             return folder
     raise ConfigError(f"corpus.root={root} has no genre folder (blues, classical, ...); point it at the unpacked GTZAN")

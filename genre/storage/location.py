@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from operator import truediv
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -72,6 +73,10 @@ class Location:
         else:
             address = f"{self.address.rstrip('/')}/{name}"
         return Location(self.filesystem, f"{self.path.rstrip('/')}/{name}", address)
+
+    def below(self, names: Iterable[str]) -> Location:
+        """Return what these names lead to, one below the other."""
+        return functools.reduce(truediv, names, self)
 
     def __str__(self) -> str:
         return self.address
@@ -289,7 +294,7 @@ def _parse(address: str) -> tuple[fs.FileSystem, str]:
     return filesystem, root + unquote(parts.path.lstrip("/"))
 
 
-@lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)
 def _client(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
     """Return a file system and the path of its root, which ends in a slash."""
     filesystem, path = fs.FileSystem.from_uri(urlunsplit((scheme, host, "/x", query, "")))

@@ -11,6 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -68,7 +69,9 @@ def _pieces(before: bytes, after: bytes) -> Iterator[Piece]:
     shifts = [0, len(new) - len(old)]  # from a place in `before` to that in `after`, the latest first
     place = done = searched = 0
     while place < len(old):
-        start, length = max(((place + shift, _equal(old, place, new, place + shift)) for shift in shifts), key=_second)
+        start, length = max(
+            ((place + shift, _equal(old, place, new, place + shift)) for shift in shifts), key=itemgetter(1)
+        )
         if length < _SHORTEST and searched < _SEARCHED:
             first = max(0, place + shifts[0] - _WINDOW)
             start = after.find(before[place : place + _SHORTEST], first, place + shifts[0] + _WINDOW)
@@ -88,10 +91,6 @@ def _pieces(before: bytes, after: bytes) -> Iterator[Piece]:
         place = done = place + length
     if done < len(old):
         yield _text(before[done:])
-
-
-def _second(pair: tuple[int, int]) -> int:
-    return pair[1]
 
 
 def _equal(a: np.ndarray, i: int, b: np.ndarray, j: int) -> int:
