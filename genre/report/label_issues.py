@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,7 +11,7 @@ from genre.evaluation.metrics import decisions
 from genre.report.neighbours import neighbours_of
 from genre.report.prediction_files import neighbour_columns
 from genre.report.table import Table
-from genre.report.text import inert_cell
+from genre.report.text import csv_file
 from genre.retrieval.neighbours import SHOWN, Neighbour
 
 MOST = 25  # tracks on the page; the CSV lists all
@@ -68,17 +66,11 @@ def label_issues(table: Table) -> list[LabelIssue]:
 
 
 def csv_text(issues: list[LabelIssue]) -> str:
-    """Return a line per issue, with its neighbours, whose cells are empty where they are not known.
-
-    Text is made `inert`, so that a spreadsheet runs nothing in it.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    """Return a line per issue, with its neighbours, whose cells are empty where they are not known."""
     names = [field.name for field in fields(LabelIssue) if field.name != "neighbours"]
     places = [name for place in range(SHOWN) for name in neighbour_columns(place)]
-    writer.writerow([*names, *places])
+    lines = []
     for issue in issues:
         near = [cell for neighbour in issue.neighbours for cell in neighbour]
-        cells = [*(getattr(issue, name) for name in names), *near, *[""] * (len(places) - len(near))]
-        writer.writerow(map(inert_cell, cells))
-    return out.getvalue()
+        lines.append([*(getattr(issue, name) for name in names), *near, *[""] * (len(places) - len(near))])
+    return csv_file([*names, *places], lines)

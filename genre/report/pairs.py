@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 
 import numpy as np
 
 from genre.evaluation import bootstrap
 from genre.report.facts import DIGITS
 from genre.report.table import LEVEL, Table
-from genre.report.text import inert_cell
+from genre.report.text import csv_file
 
 COLUMNS = ("better", "worse", "f1_difference", "f1_difference_low", "f1_difference_high", "p_value")
 
@@ -22,14 +21,10 @@ def csv_text(table: Table) -> str:
     """
     ranked = [row for row in table.rows if row.rank is not None]
     p_values = bootstrap.max_t([row.f1_draws for row in ranked]) if ranked else np.ones((0, 0))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for first, better in enumerate(ranked):
-        for second, worse in enumerate(ranked[first + 1 :], start=first + 1):
-            difference = better.f1.mean - worse.f1.mean
-            limits = bootstrap.interval(better.f1_draws - worse.f1_draws, difference, LEVEL)
-            numbers = (difference, *limits, float(p_values[first, second]))
-            names = [inert_cell(row.entry.name) for row in (better, worse)]
-            writer.writerow([*names, *(round(number, DIGITS) for number in numbers)])
-    return out.getvalue()
+    lines: list[list[str | float]] = []
+    for (first, better), (second, worse) in itertools.combinations(enumerate(ranked), 2):
+        difference = better.f1.mean - worse.f1.mean
+        limits = bootstrap.interval(better.f1_draws - worse.f1_draws, difference, LEVEL)
+        numbers = (difference, *limits, float(p_values[first, second]))
+        lines.append([better.entry.name, worse.entry.name, *(round(number, DIGITS) for number in numbers)])
+    return csv_file(COLUMNS, lines)

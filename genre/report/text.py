@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import TypeVar
 
 from genre.report.advice import advise
 from genre.report.columns import COST_COLUMNS, SCORE_COLUMNS, Column, rank_text, records
@@ -16,8 +15,6 @@ from genre.report.formats import DASH, number, score, seconds
 from genre.report.table import Table
 from genre.report.tuning import versions
 from genre.spreadsheet import inert
-
-V = TypeVar("V")
 
 TEXT_WIDTH = 110  # columns of text that is not for a terminal
 NAME_WIDTH = 20
@@ -41,23 +38,22 @@ VERSIONS = (  # column, its two headings and its text in the table of versions
 
 
 def csv_text(table: Table) -> str:
-    """Return a line per row with every number of `columns.records`; unknown values are empty.
+    """Return a line per row with every number of `columns.records`; unknown values are empty."""
+    rows = records(table)
+    return csv_file(rows[0] if rows else ("rank", "name"), (record.values() for record in rows))
 
-    Text is made `inert`, so that a spreadsheet runs nothing in it; numbers are unchanged.
+
+def csv_file(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return the content of a CSV file.
+
+    Text is made `inert`, so that a spreadsheet runs nothing in it, and is on one line; numbers are unchanged.
     """
-    rows = [{inert_cell(key): inert_cell(value) for key, value in record.items()} for record in records(table)]
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["rank", "name"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(out, lineterminator="\n")
+    for cells in (headings, *rows):
+        # on one line, since Python 3.11 does not quote a carriage return
+        writer.writerow([inert(" ".join(cell.split())) if isinstance(cell, str) else cell for cell in cells])
     return out.getvalue()
-
-
-def inert_cell(value: V) -> V | str:
-    """Return text `inert` and on one line, other values unchanged."""
-    if not isinstance(value, str):
-        return value
-    return inert(" ".join(value.split()))  # Python 3.11 does not quote a carriage return
 
 
 def text_table(table: Table, width: int = TEXT_WIDTH) -> str:
