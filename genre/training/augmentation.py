@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchaudio.functional import mask_along_axis_iid
 
-from genre.model.classifier import Classifier, to_device
+from genre.model.classifier import Classifier, deviation, moments, to_device
 from genre.settings import TrainSettings
 
 _MASKS = 2  # of each kind, as in SpecAugment's LibriSpeech policies
@@ -63,6 +63,13 @@ class Augmentation:
         return self._classifier.input(x), targets
 
 
+def seeded(*seeds: int) -> np.random.Generator:
+    """Seed torch's global generator, and return another one; both follow from `seeds` alone."""
+    entropy = np.random.SeedSequence(seeds)
+    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+    return np.random.default_rng(entropy)
+
+
 def level_changes(batch: int, bins: int, gain_db: float, equaliser_db: float, device: torch.device) -> Iterator[Tensor]:
     """Yield for each step changes of level in dB (batch, bins), to be added to the peaks of the windows.
 
@@ -85,12 +92,10 @@ def mixstyle(x: Tensor, weights: Tensor) -> Tensor:
     (batch,) are the shares of the windows' own statistics. Zhou et al., "Domain generalization with MixStyle", ICLR
     2021 (arXiv 2104.02008), along frequency as in Kim et al., Interspeech 2021 (arXiv 2111.06531).
     """
-    mean = x.mean(dim=2, keepdim=True)
-    # thirty times as fast as torch.std on a CPU, and accurate enough since x is normalised
-    square = torch.linalg.vector_norm(x, dim=2, keepdim=True).square() / x.shape[2]
-    deviation = (square - mean.square()).clamp(min=0).sqrt() + 1e-2  # a constant bin has none
+    mean, square = moments(x)
+    spread = deviation(mean, square) + 1e-2  # a constant bin has none
     own = weights.reshape(-1, 1, 1)
-    scale = torch.lerp(deviation.roll(-1, dims=0), deviation, own) / deviation
+    scale = torch.lerp(spread.roll(-1, dims=0), spread, own) / spread
     offset = torch.lerp(mean.roll(-1, dims=0), mean, own) - mean * scale
     return x.mul(scale).add_(offset)
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from genre.features.windows import Worker
 from genre.model.classifier import Classifier, head_of, to_device
 from genre.settings import PretrainSettings, TrainSettings
 from genre.training import workers
-from genre.training.augmentation import Augmentation
+from genre.training.augmentation import Augmentation, seeded
 from genre.training.autocast import autocast_type
 from genre.training.global_batch import gathered, normalise_over_workers
 from genre.training.optimiser import Updates
@@ -107,10 +106,9 @@ class Pretrainer:
     def _train_epoch(self, number: int) -> PretrainingEpoch:
         started = time.perf_counter()
         # all random numbers follow from the epoch's number, so that a resumed run equals an uninterrupted one
-        entropy = np.random.SeedSequence((self.seed, number, self.worker.rank))
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        rng = seeded(self.seed, number, self.worker.rank)
         shape = (2 * self._plan.share, self._clips.shape.bins, self._frames)
-        augment = Augmentation(self.settings, self._classifier, shape, 1, np.random.default_rng(entropy))
+        augment = Augmentation(self.settings, self._classifier, shape, 1, rng)
         self._network.train()
         sums = torch.zeros(2, device=self._device)
         batches = Timed(self._batches(number))
@@ -135,7 +133,7 @@ class Pretrainer:
 
     def _step(self, x: Tensor, instances: Tensor) -> Tensor:
         """Take a step on windows (batch, 1, bins, frames); return loss and share of matched windows, on the device."""
-        with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             projected = self._network(x)
         loss, matched = nt_xent(projected.float(), instances, self.pretraining.temperature, self.worker)
         return torch.stack([self._updates.step(loss), matched])

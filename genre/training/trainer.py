@@ -22,7 +22,7 @@ from genre.features.windows import Worker
 from genre.model.classifier import Classifier, predict, to_device
 from genre.settings import TrainSettings
 from genre.training import optimiser, workers
-from genre.training.augmentation import Augmentation
+from genre.training.augmentation import Augmentation, seeded
 from genre.training.autocast import autocast_type
 from genre.training.optimiser import Updates
 from genre.training.validation import Validator, epochs_per_validation
@@ -135,12 +135,9 @@ class Trainer:
     def train_epoch(self, number: int) -> TrainingPass:
         """Train epoch `number` (1, 2, ...) without validation. Raises `TrainingError` when the loss is not finite."""
         # all random numbers follow from the epoch's number, so that a resumed run equals an uninterrupted one
-        entropy = np.random.SeedSequence((self.seed, number, self.worker.rank))
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        rng = seeded(self.seed, number, self.worker.rank)
         batch_shape = (self._plan.share, self._train.shape.bins, self._frames)
-        augment = Augmentation(
-            self.settings, self.classifier, batch_shape, self._classes, np.random.default_rng(entropy)
-        )
+        augment = Augmentation(self.settings, self.classifier, batch_shape, self._classes, rng)
         self._network.train()
         total = torch.zeros((), device=self._device)
         batches = Timed(self._batches(number))
@@ -247,7 +244,7 @@ class Trainer:
 
     def _step(self, x: Tensor, targets: Tensor) -> Tensor:
         """Take an optimiser step on windows (batch, 1, bins, frames); return the loss, still on the device."""
-        with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             logits = self._network(x)
         return self._updates.step(self._loss(logits.float(), targets))
 
