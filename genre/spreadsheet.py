@@ -1,9 +1,10 @@
-"""Protection against formulas in CSV files: files and genres may have names such as `=HYPERLINK(...)`."""
+"""CSV files, with protection against formulas: files and genres may have names such as `=HYPERLINK(...)`."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import IO
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 _ROWS = 10_000  # that are written at a time
+_LONGEST_ROW = 1 << 26  # bytes
 # Beginnings that make a cell a formula (OWASP, "CSV Injection"); East Asian Excel accepts the full-width signs too
 FORMULA = r"^\s*[=+\-@＝＋－＠]|^[\t\r\n]"
 
@@ -42,3 +44,18 @@ def write_csv(table: pa.Table, stream: IO[bytes] | pa.NativeFile) -> None:
     with pyarrow.csv.CSVWriter(stream, table.schema) as writer:
         for batch in table.to_batches(max_chunksize=_ROWS):
             writer.write_table(inert_table(pa.Table.from_batches([batch])))
+
+
+def read_csv(stream: pa.NativeFile, names: Sequence[str]) -> pa.Table:
+    """Return columns of a CSV file as texts, null where they are empty; the apostrophes of `csv_bytes` stay."""
+    return pyarrow.csv.read_csv(
+        stream,
+        pyarrow.csv.ReadOptions(block_size=_LONGEST_ROW, use_threads=False),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            include_columns=names,
+        ),
+    )

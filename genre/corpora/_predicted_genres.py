@@ -15,14 +15,12 @@ from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 from genre.audio import tags
 from genre.errors import ArtifactError, first_line, one_line
+from genre.spreadsheet import read_csv
 from genre.storage import Location
 from genre.wording import plural
-
-_LONGEST_ROW = 1 << 26  # bytes
 
 
 class PredictedGenres:
@@ -100,17 +98,8 @@ def _identity(path: str) -> str:
 def _read(file: Location, columns: tuple[str, ...]) -> pa.Table:
     """Return columns of a table of `tag`, all of them texts."""
     try:
-        return pyarrow.csv.read_csv(
-            pa.BufferReader(file.read_bytes()),
-            pyarrow.csv.ReadOptions(block_size=_LONGEST_ROW),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(columns, pa.string()),
-                null_values=[""],
-                strings_can_be_null=True,
-                include_columns=list(columns),
-            ),
-        )
+        with file.filesystem.open_input_stream(file.path) as stream:
+            return read_csv(stream, columns)
     except OSError as error:
         raise _damaged(file, one_line(error)) from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:

@@ -16,11 +16,10 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 from genre.errors import ArtifactError, first_line, one_line
 from genre.features.columns import combined, replaced
-from genre.spreadsheet import csv_bytes, write_csv
+from genre.spreadsheet import csv_bytes, read_csv, write_csv
 from genre.storage import Location
 from genre.tagging import file_tags
 from genre.tagging.file_tags import Action, Change, Result
@@ -42,7 +41,6 @@ _RESULT = pa.schema([SCHEMA.field(name) for name in ("action", "before", "messag
 _BATCH = 10_000  # files that are objects at a time
 _WRITTEN_BATCH = 10  # files that are written between two looks at the clock
 _SAVE_SECONDS = 10.0
-_LONGEST_ROW = 1 << 26  # bytes
 
 
 class _Row(TypedDict):
@@ -224,21 +222,13 @@ def _read(file: Location) -> pa.Table:
     """Return the table at `file`. A text that a spreadsheet would run keeps the apostrophe in front of it."""
     try:
         with file.filesystem.open_input_stream(file.path) as stream:
-            table = pyarrow.csv.read_csv(
-                stream,
-                pyarrow.csv.ReadOptions(block_size=_LONGEST_ROW, use_threads=False),
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=SCHEMA, null_values=[""], strings_can_be_null=True, include_columns=SCHEMA.names
-                ),
-            )
+            return read_csv(stream, SCHEMA.names).cast(SCHEMA)
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read ({one_line(error)}); name the written.csv of tag") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise ArtifactError(
             f"{file}: not the written.csv of this version of tag ({first_line(error)}); name another"
         ) from None
-    return table.cast(SCHEMA)
 
 
 def _of_earlier_runs(file: Location, paths: pa.Array, field: Field) -> tuple[pa.Array, pa.Table]:
