@@ -8,8 +8,9 @@ since mutagen does not write the former. It removes an ID3v1 block behind APE it
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Field = Literal["genre", "comment", "grouping", "custom"]
 # The entries of a field, as JSON: each has its texts (`text`), and what its format stores with them.
@@ -79,11 +80,19 @@ def is_same(state: State, other: State) -> bool:
     return plain[0] == plain[1]
 
 
-class _Format(Protocol):
+class _Format(ABC):
+    """The tags of one format."""
+
+    def __init__(self, tags: Any) -> None:
+        self._tags = tags
+
+    @abstractmethod
     def read(self, field: Field) -> State: ...
 
+    @abstractmethod
     def entries(self, field: Field, values: list[str]) -> State: ...
 
+    @abstractmethod
     def write(self, field: Field, state: State) -> None: ...
 
 
@@ -105,10 +114,7 @@ def _format_of(tags: Any) -> _Format:
     raise ValueError("genres are written to ID3, Vorbis, MP4, ASF and APE tags only")
 
 
-class _Id3:
-    def __init__(self, tags: Any) -> None:
-        self._tags = tags
-
+class _Id3(_Format):
     def read(self, field: Field) -> State:
         return [
             {"encoding": int(frame.encoding), "text": [str(text) for text in frame.text]}
@@ -136,10 +142,7 @@ class _Id3:
         return [frame for frame in frames if field != "comment" or not frame.desc]
 
 
-class _Vorbis:
-    def __init__(self, tags: Any) -> None:
-        self._tags = tags
-
+class _Vorbis(_Format):
     def read(self, field: Field) -> State:
         return [{"key": key, "text": [text]} for key, text in self._tags if key.upper() == _COMMENTS[field]]
 
@@ -151,10 +154,7 @@ class _Vorbis:
         self._tags[:] = others + [(entry["key"], *entry["text"]) for entry in state]
 
 
-class _Mp4:
-    def __init__(self, tags: Any) -> None:
-        self._tags = tags
-
+class _Mp4(_Format):
     def read(self, field: Field) -> State:
         values = self._tags.get(_ATOMS[field], [])
         # what other programs store in a field of this name is bytes; UnicodeDecodeError is a ValueError
@@ -177,10 +177,7 @@ class _Mp4:
             self._tags[_ATOMS[field]] = values
 
 
-class _Asf:
-    def __init__(self, tags: Any) -> None:
-        self._tags = tags
-
+class _Asf(_Format):
     def read(self, field: Field) -> State:
         return [
             {"text": [str(value)], "language": value.language, "stream": value.stream}
@@ -202,10 +199,7 @@ class _Asf:
             self._tags.append((_ATTRIBUTES[field], value))
 
 
-class _Ape:
-    def __init__(self, tags: Any) -> None:
-        self._tags = tags
-
+class _Ape(_Format):
     def read(self, field: Field) -> State:
         value = self._tags.get(_ITEMS[field])
         if value is None:
