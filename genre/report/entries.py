@@ -10,12 +10,11 @@ from typing import TypeVar
 import numpy as np
 import pyarrow.compute as pc
 
-from genre import versions
 from genre.arrays import Float32
 from genre.evaluation.baseline import Baseline
 from genre.evaluation.ensemble import mean_by_seed
 from genre.evaluation.inference import InferenceCost
-from genre.features import SPLITS, Features
+from genre.features import SPLITS, Features, versions
 from genre.features.splitting import balance
 from genre.model import calibration, provenance
 from genre.model.saved_model import SavedModel

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import genre
 import ray_jobs
-from genre import versions
 from genre.config import fingerprint
 from genre.errors import ArtifactError
-from genre.features import Features
+from genre.features import Features, versions
 from genre.model import calibration
 from genre.model.saved_model import SavedModel
 from genre.report import Board, Search, entries, read_board

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre import corpora, spreadsheet, versions
+from genre import corpora, spreadsheet
 from genre.corpora import SPLITS
 from genre.credentials import without_credentials
 from genre.errors import ArtifactError
 from genre.features import manifest as manifests
+from genre.features import versions
 from genre.features.columns import replaced
 from genre.features.manifest import Counts, Manifest
 from genre.features.preparing import duplicates, near_copies

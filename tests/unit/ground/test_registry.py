@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from genre import architectures, config, registry, versions
+from genre import architectures, config, registry
 from genre.errors import ArtifactError, ConfigError, TrainingError
-from genre.features import Shape
+from genre.features import Shape, versions
 from genre.model import checkpoint
 from genre.model.card import ModelCard
 from genre.model.classifier import Classifier

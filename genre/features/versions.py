@@ -22,7 +22,7 @@ def commit() -> str:
 
     An installed package is outside, also where its environment is in the checkout of another project.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
     try:
