@@ -143,28 +143,37 @@ def _worker(loop_config: dict[str, Any]) -> str | None:
     except TrainingError as error:
         return str(error)
     trainer, save = setup.begin(cached, get_device(), worker, wrap)
-    last = ray.train.get_checkpoint()
-    if last is not None:
-        with last.as_directory() as path:
-            trainer.restore(trainer_state.load(Location.of(path) / "state.pt"))
-    elif setup.state is not None:
-        trainer.restore(trainer_state.load(setup.state))
+    _resume(trainer, setup.state)
     try:
         for epoch in trainer.run():
-            report = asdict(epoch)
             metrics.report_epoch(epoch.windows_per_second, epoch.data_wait_seconds)
             if worker.rank:
-                ray.train.report(report)
-                continue
-            setup.mailbox.put.remote(report)
-            with tempfile.TemporaryDirectory() as path:
-                trainer_state.save(Location.of(path) / "state.pt", trainer.state())
-                saved = ray.train.Checkpoint.from_directory(path)
-                ray.train.report(report, saved, checkpoint_upload_fn=functools.partial(_upload, setup.run))
+                ray.train.report(asdict(epoch))
+            else:
+                _report_first(setup, asdict(epoch), trainer.state())
     except TrainingError as error:
         return str(error)
     save()
     return None
+
+
+def _resume(trainer: Trains, state: Location | None) -> None:
+    """Restore the last state that Ray knows, else `state`, if there is one."""
+    last = ray.train.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as path:
+            trainer.restore(trainer_state.load(Location.of(path) / "state.pt"))
+    elif state is not None:
+        trainer.restore(trainer_state.load(state))
+
+
+def _report_first(setup: WorkerSetup, report: dict[str, Any], state: dict[str, Any]) -> None:
+    """Report an epoch to the driver and to Ray, with a checkpoint. Only the first worker does."""
+    setup.mailbox.put.remote(report)
+    with tempfile.TemporaryDirectory() as path:
+        trainer_state.save(Location.of(path) / "state.pt", state)
+        saved = ray.train.Checkpoint.from_directory(path)
+        ray.train.report(report, saved, checkpoint_upload_fn=functools.partial(_upload, setup.run))
 
 
 def _upload(run: Location, saved: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:

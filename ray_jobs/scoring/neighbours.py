@@ -44,22 +44,27 @@ class Embedder:
         Of more than `MOST_TRACKS` a sample drawn by `seed` votes: complete groups, each genre in proportion.
         """
         try:
-            learned = provenance.learned_from(self.model.card, features)
-            total = len(learned.tracks("train"))
-            if not total:
-                return None, ["Nearest neighbours were not looked up: there are no training tracks."]
-            sampled = learned.sampled(min(1.0, MOST_TRACKS / total), seed)
-            folder = self.model.location
-            stream = Stream(sampled, "train", [folder], [], device, capacity, embedded=folder)
-            tracks = sampled.tracks("train")
-            vectors = stream.run("training tracks embedded").embeddings
-            assert vectors is not None
-            train = TrainingTracks(tracks["track_id"].to_pylist(), sampled.labels(tracks).to_numpy(), vectors)
-            probabilities, neighbours = train.predict(judged, len(features.classes))
-            if not np.isfinite(probabilities).all():
-                raise ArtifactError("embeddings are not all finite")
+            return self._nearest(features, judged, seed, device, capacity), []
         except Exception as error:  # of any kind: a search that may have taken days gets its report
             return None, [f"Nearest neighbours were not looked up: {last_line(error).rstrip('.')}."]
+
+    def _nearest(
+        self, features: Features, judged: Float32, seed: int, device: str, capacity: Capacity
+    ) -> NearestTracks:
+        learned = provenance.learned_from(self.model.card, features)
+        total = len(learned.tracks("train"))
+        if not total:
+            raise ArtifactError("there are no training tracks")
+        sampled = learned.sampled(min(1.0, MOST_TRACKS / total), seed)
+        folder = self.model.location
+        stream = Stream(sampled, "train", [folder], [], device, capacity, embedded=folder)
+        tracks = sampled.tracks("train")
+        vectors = stream.run("training tracks embedded").embeddings
+        assert vectors is not None
+        train = TrainingTracks(tracks["track_id"].to_pylist(), sampled.labels(tracks).to_numpy(), vectors)
+        probabilities, neighbours = train.predict(judged, len(features.classes))
+        if not np.isfinite(probabilities).all():
+            raise ArtifactError("embeddings are not all finite")
         model_seed = self.model.card.facts["seed"]
         settings: dict[str, Setting] = {
             "neighbours.voters": min(VOTERS, len(tracks)),
@@ -69,4 +74,4 @@ class Embedder:
         }
         if len(tracks) < total:
             settings["neighbours.sampled_from"] = total
-        return NearestTracks(self.name, model_seed, probabilities, neighbours, settings), []
+        return NearestTracks(self.name, model_seed, probabilities, neighbours, settings)

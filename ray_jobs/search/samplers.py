@@ -18,6 +18,7 @@ from ray_jobs.search import runner, space
 from ray_jobs.search.plan import Plan
 from ray_jobs.search.slots import Slot
 from ray_jobs.search.stopper import METRIC, Earlier, PerArchitecture
+from ray_jobs.search.trial_folder import Record
 
 
 def sampling(
@@ -72,35 +73,13 @@ class PerArchitectureTPE(Searcher):
         missing: Sequence[Slot],
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
-        try:
-            import optuna
-            from ray.tune.search.optuna import OptunaSearch
-        except ImportError:
-            raise ConfigError(f"tune.sampler=tpe needs Optuna; {install('tpe')}") from None
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         # interrupted trials first: a study proposes their settings before its own
         self._waiting = sorted(missing, key=lambda slot: slot.settings is None)
         self._studies = {}
         for name in dict.fromkeys(slot.architecture for slot in slots):
-            domains, own = space.domains(settings, name), [slot for slot in self._waiting if slot.architecture == name]
-            points = [space.sampled(slot.settings) for slot in own if slot.settings]
-            if any(slot.number == 0 and not slot.settings for slot in own):
-                points.append(space.configured(experiments[name], domains))
+            own = [slot for slot in self._waiting if slot.architecture == name]
             settled = [slot.record for slot in slots if slot.architecture == name and slot not in missing]
-            # with the same seed a resumed study would propose the first trials again
-            entropy = np.random.SeedSequence([seed, len(settled)]).generate_state(1)
-            study = OptunaSearch(
-                {key: _to_tune(domain) for key, domain in domains.items()},
-                metric=METRIC,
-                mode="max",
-                points_to_evaluate=points,
-                seed=int(entropy[0]),
-            )
-            for record in settled:
-                if record is not None and record.best_f1 is not None:
-                    point = space.sampled(record.settings)
-                    study.add_evaluated_point(point, record.best_f1, error=record.ended == "failed")
-            self._studies[name] = study
+            self._studies[name] = _study(experiments[name], settings, seed, own, settled)
         self._architectures: dict[str, str] = {}  # by the id of a trial
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -117,6 +96,36 @@ class PerArchitectureTPE(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """See `Searcher`."""
         self._studies[self._architectures[trial_id]].on_trial_complete(trial_id, result, error)
+
+
+def _study(
+    planned: Experiment, settings: TuneSettings, seed: int, missing: Sequence[Slot], settled: Sequence[Record | None]
+) -> Searcher:
+    """Return the study of one architecture, from its `missing` trials and the records of those that are `settled`."""
+    try:
+        import optuna
+        from ray.tune.search.optuna import OptunaSearch
+    except ImportError:
+        raise ConfigError(f"tune.sampler=tpe needs Optuna; {install('tpe')}") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    domains = space.domains(settings, planned.architecture)
+    points = [space.sampled(slot.settings) for slot in missing if slot.settings]
+    if any(slot.number == 0 and not slot.settings for slot in missing):
+        points.append(space.configured(planned, domains))
+    # with the same seed a resumed study would propose the first trials again
+    entropy = np.random.SeedSequence([seed, len(settled)]).generate_state(1)
+    study = OptunaSearch(
+        {key: _to_tune(domain) for key, domain in domains.items()},
+        metric=METRIC,
+        mode="max",
+        points_to_evaluate=points,
+        seed=int(entropy[0]),
+    )
+    for record in settled:
+        if record is not None and record.best_f1 is not None:
+            point = space.sampled(record.settings)
+            study.add_evaluated_point(point, record.best_f1, error=record.ended == "failed")
+    return study
 
 
 def _earlier(slots: Sequence[Slot], minutes: float) -> dict[str, Earlier]:
