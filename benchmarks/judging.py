@@ -219,7 +219,7 @@ class BatchScorer:
                 groups=names,
                 shape=self._shape,
             )
-            yield blocks.answer_row([len(clips), [measure(clips) for measure in self._measures]])
+            yield blocks.object_row([len(clips), [measure(clips) for measure in self._measures]])
 
 
 def parquet_stream(features: Features, models: list[Location]) -> Iterator[int]:

@@ -98,21 +98,27 @@ def checked(result: Any) -> Any:
     return result
 
 
-def answer_row(answer: Any) -> pa.Table:
+def object_row(value: Any) -> pa.Table:
     """Return a row that holds an object, such as an error: if it were raised, Ray Data would wrap it in its own."""
-    return pa.table({"answer": pa.array([pickle.dumps(answer)], pa.binary())})
+    return pa.table({"object": pa.array([pickle.dumps(value)], pa.binary())})
+
+
+def objects_in(rows: pa.Table) -> Iterator[Any]:
+    """Yield the objects in rows of `object_row`."""
+    for value in rows["object"]:
+        yield pickle.loads(value.as_py())  # noqa: S301 - from our own workers and driver
 
 
 def answers(dataset: ray.data.Dataset) -> Iterator[Any]:
-    """Yield the objects in the rows of `answer_row` in any order. Raises an object that is an error.
+    """Yield the objects in the rows of `object_row` in any order. Raises an object that is an error.
 
     At the end the execution and its threads are stopped: a thread of Ray Data that calls Ray after `ray.shutdown` ends
     the process without a message, or starts Ray again.
     """
     batches = iter(dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"))
     try:
-        for answer in (answer for table in batches for answer in table["answer"]):
-            yield checked(pickle.loads(answer.as_py()))  # noqa: S301 - from our own workers
+        for table in batches:
+            yield from map(checked, objects_in(table))
     finally:
         batches.close()
         for thread in threading.enumerate():

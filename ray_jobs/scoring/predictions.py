@@ -20,7 +20,7 @@ from genre import devices, memory
 from genre.arrays import Float32
 from genre.audio.isolation import portable
 from genre.features import Clips, Features, streaming
-from genre.features.streaming import ChunkMeans, Extent, TrackMeans
+from genre.features.streaming import ChunkMeans, TrackMeans
 from genre.model import checkpoint
 from genre.storage import Location
 from genre.wording import plural
@@ -97,7 +97,7 @@ class Stream:
         # in a list, because Ray replaces a direct argument by the table itself
         shared = [ray.put(tracks.select(["track_id", "part"]).combine_chunks())]
         data = cluster.data()
-        dataset = data.from_arrow([_table(extent) for extent in extents]).map_batches(
+        dataset = data.from_arrow([blocks.object_row(extent) for extent in extents]).map_batches(
             _Scorer,
             fn_constructor_args=(self, shared, "cuda" if share else "cpu"),
             batch_size=None,
@@ -132,24 +132,14 @@ class _Scorer:
         try:
             # not in __init__, whose errors Ray Data takes for those of a machine and tries again
             self._measures = self._measures or [*map(self._load, self._stream.models), *self._stream.measures]
-            for extent in _extents(extents):
+            for extent in blocks.objects_in(extents):
                 for chunk in streaming.read(self._stream.features, self._tracks, extent):
-                    yield blocks.answer_row(chunk.means([measure(chunk.clips) for measure in self._measures]))
+                    yield blocks.object_row(chunk.means([measure(chunk.clips) for measure in self._measures]))
         except Exception as error:
-            yield blocks.answer_row(portable(error))
+            yield blocks.object_row(portable(error))
 
     def _load(self, folder: Location) -> Measure:
         model = checkpoint.load(folder).to(devices.device_for(self._device))
         if folder != self._stream.embedded:
             return model.predict
         return lambda clips: np.concatenate(model.predict_and_embed(clips), axis=1)
-
-
-def _table(extent: Extent) -> pa.Table:
-    first, end = (extent.groups.start, extent.groups.stop) if extent.groups else (None, None)
-    return pa.table({"file": [extent.file], "first": pa.array([first], pa.int64()), "end": pa.array([end], pa.int64())})
-
-
-def _extents(table: pa.Table) -> Iterator[Extent]:
-    for row in table.to_pylist():
-        yield Extent(row["file"], None if row["first"] is None else range(row["first"], row["end"]))

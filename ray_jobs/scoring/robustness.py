@@ -100,7 +100,9 @@ class Measurement:
         `truth` are the labels (tracks,) and `unchanged` the predictions (tracks, classes) of each model for all test
         tracks. The models are in the order of `robustness.scores_by_row`.
         """
-        parts = self._collect(progress)
+        for _ in tasks.finished(self.tasks, progress, "scoring changed audio"):
+            pass
+        parts = [self._result(task, block) for task, block in zip(self.tasks, self.blocks, strict=True)]
         measured = [part for part in parts if part.predictions is not None]
         failures = [failure for part in parts for failure in part.failures]
         if not measured:
@@ -112,13 +114,8 @@ class Measurement:
         scores = robustness.scores_by_row(truth[rows], seeds, predictions, baseline)
         return scores, self._notes(len(rows), failures), bool(failures)
 
-    def _collect(self, progress: JobProgress) -> list[TaskResult]:
-        """Return the results of all tasks; the tracks of a task that failed are failures."""
-        for _ in tasks.finished(self.tasks, progress, "scoring changed audio"):
-            pass
-        return [self._result(task, block) for task, block in zip(self.tasks, self.blocks, strict=True)]
-
     def _result(self, task: ray.ObjectRef[TaskResult], block: list[int]) -> TaskResult:
+        """Return the result of a task; the tracks of one that failed are failures."""
         try:
             result: TaskResult = ray.get(task)
             return result
