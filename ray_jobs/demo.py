@@ -51,9 +51,10 @@ def forecast(config: Config) -> None:
 
 def _forecast(config: Config, capacity: Capacity) -> Forecast:
     """Time a few tracks and a few steps of each architecture; print and return the forecast of the search."""
-    features = _features_seconds(config)
+    params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
+    features = _features_seconds(config, params)
     resources = TrialResources.of(config.tune, config.device, capacity)
-    search = timing.measure(space.experiments(config), config.tune, _workload(config), resources)
+    search = timing.measure(space.experiments(config), config.tune, _workload(config, params), resources)
     plan = search.plan()
     timing.show(search, plan)
     total = features + search.estimate(plan).total
@@ -61,17 +62,15 @@ def _forecast(config: Config, capacity: Capacity) -> Forecast:
     return search
 
 
-def _workload(config: Config) -> Workload:
+def _workload(config: Config, params: synthetic.Params) -> Workload:
     """Return the size of the search, whose features may not exist yet."""
-    params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
     tracks, shape = synthetic.sizes(params), Recipe.of(config).shape()
     classes = len(synthetic.classes(config.corpus, params))
     return Workload(tracks["train"], tracks["valid"], tracks["test"], shape, classes, tracks["test"], tracks["train"])
 
 
-def _features_seconds(config: Config) -> float:
+def _features_seconds(config: Config, params: synthetic.Params) -> float:
     """Return the expected time of `prepare`, from composing and transforming a few tracks in this process."""
-    params = validate(synthetic.Params, config.corpus.params, "corpus.params.")
     preparer, seconds = TrackPreparer(Recipe.of(config)), []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(_SAMPLES + 1):

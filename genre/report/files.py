@@ -126,17 +126,16 @@ def _from_json(content: dict[str, Any], folder: Location) -> Board:
     board["track_ids"], board["truth"], board["groups"] = prediction_files.read_tracks(folder, tracks, board["classes"])
     board["judged_on"] = board.pop("part", "test")
     board["corpus"] = CorpusFacts(**board["corpus"])
-    board["entries"] = [_entry(entry, folder, board["classes"]) for entry in board["entries"]]
+    board["entries"] = [
+        Entry(**entry | {"runs": [_run(run, folder, board["classes"]) for run in entry["runs"]]})
+        for entry in board["entries"]
+    ]
     board["search"] = _search(board["search"]) if board.get("search") else None
     board["compared"] = [
         Compared(**other | {"rows": [ComparedRow(**row) for row in other["rows"]]})
         for other in board.get("compared", [])
     ]
     return Board(**board)
-
-
-def _entry(content: dict[str, Any], folder: Location, classes: list[str]) -> Entry:
-    return Entry(**content | {"runs": [_run(run, folder, classes) for run in content["runs"]]})
 
 
 def _run(content: dict[str, Any], folder: Location, classes: list[str]) -> SeedRun:

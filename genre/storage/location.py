@@ -151,16 +151,6 @@ class Location:
         except ValueError:
             raise ArtifactError(f"{self}: not JSON; it was altered or truncated, make it again") from None
 
-    def holds_json(self) -> bool:
-        """Return whether this is a complete JSON file. Files that others write in place may be truncated by a kill."""
-        if not self.exists():
-            return False
-        try:
-            self.read_json()
-        except ArtifactError:
-            return False
-        return True
-
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         """Return a Parquet file, or some of its columns. Raises `ArtifactError` when it is not what was expected."""
         try:

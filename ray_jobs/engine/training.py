@@ -5,6 +5,7 @@ A run resumes after its last epoch, with any number of workers, whatever ended i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
-from genre.errors import ConfigError, StorageError, TrainingError, one_line
+from genre.errors import ArtifactError, ConfigError, StorageError, TrainingError, one_line
 from genre.features.cache import CachedClips, ClipCache
 from genre.features.windows import Worker
 from genre.settings import Config
@@ -199,8 +200,10 @@ def _unlisted_state(run: Location) -> Location | None:
     Ray overwrites that list after every epoch. A kill may leave a part of it, on which Ray would fail.
     """
     checkpoints = run / "checkpoint_manager_snapshot.json"
-    if checkpoints.holds_json():
-        return None
+    if checkpoints.exists():
+        with contextlib.suppress(ArtifactError):
+            checkpoints.read_json()
+            return None
     checkpoints.delete()
     states = [folder / "state.pt" for folder in run.folders("checkpoint_")]
     return next((state for state in reversed(states) if trainer_state.is_complete(state)), None)
