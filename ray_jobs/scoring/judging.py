@@ -76,6 +76,7 @@ def cross_validate(
     fitted = fit_baseline_of_folds.remote(features, fold, planned.settings()[0].class_weights, capacity)
     with JobProgress("judging", 1 + len(saved)) as progress:
         (done,) = finished([fitted], progress, "fitting the baseline of each fold")
+        baselines: list[FoldBaseline] = ray.get(done)
         any_fold = features.of_fold(planned.trainings[0].fold)  # costs do not depend on the music
         costs = scores.measure_costs(saved, any_fold, "valid", progress)
     calibrated = planned.calibrate(saved) if calibrates else []
