@@ -226,11 +226,7 @@ class TuneSettings(Settings):
         1.0, gt=0, le=1, description="share of the tracks that trials see; the best settings are trained on all"
     )
     folds: int = Field(
-        0,
-        ge=0,
-        le=100,
-        description="score trials by cross-validation over train and valid, in the published folds or by group; 0: by "
-        "valid",
+        0, ge=0, le=100, description="score trials by folds of train and valid, published or by group; 0: by valid"
     )
     sampler: Literal["random", "tpe"] = Field(
         "random", description="random: independent draws; tpe: guided by earlier trials (needs the extra tpe)"
@@ -401,8 +397,7 @@ class Config(Settings):
     )
     teacher: str = Field(
         "",
-        description="train: folder of a saved model whose predictions are the genres of the tracks without one, from "
-        "which the new model learns as well",
+        description="folder of a saved model, whose predictions train learns where tracks have no genre",
     )
     architectures: dict[str, dict[str, Any]] = Field(
         {}, description="settings of each architecture, for example architectures.cnn.width=32"

@@ -1,12 +1,8 @@
 """Train one architecture on prepared features, with one process or several.
 
-Write OUTPUT/models/<architecture>. Each of the train.workers takes an equal share of every batch. After an
-interruption, the same command resumes after the last finished epoch, with any number of workers; it refuses other
-settings. The test split is not used.
-
-With teacher=FOLDER the tracks without a genre are training tracks as well: their genres are those that the saved model
-there predicts. A track of an artist, or with the audio, of a validation or test track is left out. The model is saved
-as <architecture>-student, so that `evaluate` compares it with the others.
+Write OUTPUT/models/<architecture>; with teacher=FOLDER <architecture>-student, which also learns what the saved model
+there predicts for tracks without a genre. After an interruption, the same command resumes after the last finished
+epoch, with any number of workers; it refuses other settings. The test split is not used.
 """
 
 from __future__ import annotations

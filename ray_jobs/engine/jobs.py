@@ -58,8 +58,8 @@ JOBS = {
         is_priced=True,
     ),
     "train": Job(
-        ("output", "architecture", "architectures", "teacher", "train"),
-        ("device", "seed", "audio", "spectrogram", "cache", "cluster"),
+        ("output", "architecture", "architectures", "train"),
+        ("device", "seed", "teacher", "audio", "spectrogram", "cache", "cluster"),
         short_keys=("train.init_from",),
         builds=True,
         needs_features=True,

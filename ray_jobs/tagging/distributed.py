@@ -75,11 +75,14 @@ def stream(config: Config, ensemble: SavedEnsemble, pending: pa.Table, known: Kn
     wanted = -(-len(pending) // config.tag.batch_files) if capacity.is_cluster() else len(pending)
     cpus = limits.workers(min(wanted, blocks.MOST_CPUS))
     if not ensemble.is_exported and limits.gives_gpu(config.device):
-        gpus = int(min(limits.gpus, max(machines.slots({"GPU": 1}), -(-cpus // _CPUS_PER_GPU))))
+        needed = -(-cpus // _CPUS_PER_GPU)
+        gpus = int(min(limits.gpus, max(machines.slots({"GPU": 1}), needed)))
+        # without a limit nobody knows how many CPUs will come, and so how many GPUs will have work
+        at_once = min(gpus, needed) if config.cluster.max_cpus else 1
         share = blocks.cpus_of_a_block(pending)
         workers = int(min(cpus, gpus * _CPUS_PER_GPU) / share)
         work = TagWork.of(config, ensemble, pending, known, workers)
-        yield from on_both(work, min(gpus, work.blocks), workers, share, "cuda")
+        yield from on_both(work, min(gpus, work.blocks), workers, share, "cuda", min(at_once, work.blocks))
     else:
         work = TagWork.of(config, ensemble, pending, known, cpus)
         yield from _on_cpus(work, cpus if capacity.is_cluster() else work.blocks)
@@ -91,16 +94,16 @@ def _on_cpus(work: TagWork, most: int) -> Iterator[pa.Table]:
     yield from blocks.completed(lambda block: task.remote(work, block), work.blocks, most, {"CPU": 1})
 
 
-def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str) -> Iterator[pa.Table]:
+def on_both(work: TagWork, gpus: int, workers: int, share: float, device: str, at_once: int = 1) -> Iterator[pa.Table]:
     """Decode the blocks in tasks with a `share` of a CPU each, and name the genres by actors on at most `gpus` GPUs.
 
     At most `workers` blocks are being decoded, and at most twice as many are being decoded or wait for an actor.
-    `device` is what the actors compute on.
+    `device` is what the actors compute on. The first `at_once` of them start together.
     """
     decode = ray.remote(num_cpus=share, max_retries=-1)(decode_block)
     # no CPU for the actor: a machine with one CPU and a GPU would decode nothing
     actor = ray.remote(num_cpus=0, num_gpus=1)(TaggingActor)
-    taggers = Taggers(lambda: actor.remote(work, device), gpus, machines.slots({"GPU": 1}))
+    taggers = Taggers(lambda: actor.remote(work, device), gpus, machines.slots({"GPU": 1}), at_once)
     left = iter(range(work.blocks))
     decoding: list[ray.ObjectRef[Any]] = []
     is_checked, waiting = False, machines.Waiting([{"GPU": 1}])
@@ -145,13 +148,14 @@ def _first_ended(calls: list[ray.ObjectRef[Any]], waiting: machines.Waiting) -> 
 class Taggers:
     """Actors that name decoded blocks: one, and another whenever blocks wait because all are busy, up to `most`.
 
-    Beyond the GPUs that are `up` they start one at a time, and a block goes only to an actor that is ready: Ray does
-    not say that a cluster will never have the GPU of an actor. Ray does not restart one that dies, because the GPU may
-    be given to another first.
+    The first `at_once` start together, before a block is decoded, so that their machines boot at the same time. Beyond
+    these and the GPUs that are `up` they start one at a time. A block goes only to an actor that is ready: Ray does not
+    say that a cluster will never have the GPU of an actor. Ray does not restart one that dies, because the GPU may be
+    given to another first.
     """
 
-    def __init__(self, start: Callable[[], Any], most: int, up: int = 0) -> None:
-        self._start, self._most, self._up = start, most, up
+    def __init__(self, start: Callable[[], Any], most: int, up: int = 0, at_once: int = 1) -> None:
+        self._start, self._most, self._up, self._at_once = start, most, up, at_once
         self._lost = 0  # actors that died since a block was named
         self._starting: dict[ray.ObjectRef[Any], Any] = {}  # actors by their calls of `load`
         self._ready: list[Any] = []
@@ -213,7 +217,8 @@ class Taggers:
         if not self.waiting and self._ready:
             return 0
         useful = max(1, len(self.waiting)) if self._up else 1
-        return min(max(1, self._up - len(self._ready)), useful, self._most - len(self._ready))
+        ready = len(self._ready)
+        return min(max(min(max(1, self._up - ready), useful), self._at_once - ready), self._most - ready)
 
     def _least_busy(self) -> Any:
         """Return the ready actor with the fewest blocks; None if each has enough."""

@@ -248,8 +248,12 @@ def too_late(*_: object) -> None:
 
 
 @pytest.mark.ray
-def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_path: Path) -> None:
-    """Also where two GPUs are asked for. The one exists on paper only, so that the models compute on the CPU."""
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_path: Path, at_once: int) -> None:
+    """Also where two GPUs are asked for, one after the other or together, and the second never comes.
+
+    The one exists on paper only, so that the models compute on the CPU.
+    """
     for number in range(12):
         song(tmp_path / "music" / f"{number:02}.wav", hertz=200 + 50 * number, seconds=2.5)
     (tmp_path / "music" / "bad.mp3").write_bytes(b"no music")
@@ -261,7 +265,7 @@ def test_tasks_decode_and_an_actor_with_a_gpu_names_the_genres(model: str, tmp_p
     signal.alarm(300)
     try:
         collection = distributed.TagWork.of(config, ensemble, files, KnownContents.none(), workers=2)
-        rows = pa.concat_tables(distributed.on_both(collection, 2, 4, 0.5, "cpu")).sort_by("path")
+        rows = pa.concat_tables(distributed.on_both(collection, 2, 4, 0.5, "cpu", at_once)).sort_by("path")
         with pytest.raises(DeviceError, match="torch sees no GPU"):
             list(distributed.on_both(collection, 1, 2, 1.0, "cuda"))
     finally:

@@ -112,6 +112,26 @@ def test_as_many_actors_start_as_gpus_are_up(actors: list[Actor]) -> None:
     assert len(actors) == 4  # one more than are up, since they are busy and blocks wait
 
 
+def test_the_actors_of_a_known_number_start_together(actors: list[Actor]) -> None:
+    """They start before a block is decoded. Two GPUs never come, and the actor that is ready names all blocks."""
+    calls = count()
+
+    def start() -> Actor:
+        actors.append(Actor(calls))
+        return actors[-1]
+
+    taggers = Taggers(start, most=5, at_once=3)
+    taggers.assign()
+    assert len(actors) == 3
+    assert not taggers.have_named(taggers.calls[1])
+    decoded: list[Any] = ["a", "b", "c", "d", "e"]
+    taggers.waiting.extend(decoded)
+    while taggers.have_blocks:
+        taggers.assign()
+        assert taggers.have_named(taggers.calls[0])
+    assert [actor.blocks for actor in actors] == [[], decoded, []]
+
+
 def test_actors_that_die_one_after_the_other_end_the_job(taggers: Taggers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "kill", lambda actor: None)
     for _ in range(8):
@@ -140,25 +160,31 @@ def test_another_actor_starts_when_blocks_wait_and_none_is_starting(taggers: Tag
 
 
 @pytest.mark.parametrize(
-    ("share", "settings", "gpus", "workers"),
+    ("share", "settings", "gpus", "workers", "at_once"),
     [
-        (1.0, ["cluster.max_cpus=4"], 1, 4),
-        (0.5, ["cluster.max_cpus=4"], 1, 8),
-        (0.5, ["cluster.max_cpus=65"], 2, 130),
-        (0.5, ["cluster.max_cpus=65", "cluster.max_gpus=1"], 1, 128),
-        (0.5, ["tag.batch_files=1"], 16, 2000),
+        (1.0, ["cluster.max_cpus=4"], 1, 4, 1),
+        (0.5, ["cluster.max_cpus=4"], 1, 8, 1),
+        (0.5, ["cluster.max_cpus=65"], 2, 130, 2),
+        (0.5, ["cluster.max_cpus=65", "cluster.max_gpus=1"], 1, 128, 1),
+        (0.5, ["tag.batch_files=1"], 16, 2000, 1),
+        (0.5, ["tag.batch_files=1", "cluster.max_gpus=3"], 3, 384, 1),
     ],
 )
 def test_tasks_take_all_cpus_with_their_share(
-    share: float, settings: list[str], gpus: int, workers: int, monkeypatch: pytest.MonkeyPatch
+    share: float, settings: list[str], gpus: int, workers: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task of remote files takes half a CPU. Those of a GPU are at most 64 CPUs."""
+    """A task of remote files takes half a CPU, a GPU has at most 64, and GPUs for known CPUs start together."""
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.setattr(machines, "slots", lambda needed: 1)
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(blocks, "cpus_of_a_block", lambda tracks: share)
-    monkeypatch.setattr(distributed, "on_both", lambda work, gpus, workers, share, device: [(gpus, workers, share)])
+    monkeypatch.setattr(
+        distributed,
+        "on_both",
+        lambda work, gpus, workers, share, device, at_once: [(gpus, workers, share, at_once)],
+    )
     pending = pa.table({"path": [f"{number}.wav" for number in range(2000)]})
     ensemble: Any = SimpleNamespace(is_exported=False)
     config = load(None, ["device=cuda", *settings])
-    assert list(distributed.stream(config, ensemble, pending, KnownContents.none())) == [(gpus, workers, share)]
+    streamed: list[Any] = list(distributed.stream(config, ensemble, pending, KnownContents.none()))
+    assert streamed == [(gpus, workers, share, at_once)]
