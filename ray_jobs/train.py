@@ -59,6 +59,8 @@ def run(config: Config) -> None:
     teacher = Teacher.read(config.teacher, features) if config.teacher else None
     # before any worker starts, so that settings or weights that do not fit are refused at once
     card = experiment.check(planned, features, config.train.workers)
+    if advice := experiment.advice_on_steps(config.train, features):
+        cli.say(f"train: {advice}")
     with lease.held(config.output, "train"):
         _train(config, planned, replace(card, facts=_facts(teacher)), features, teacher)
 

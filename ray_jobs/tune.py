@@ -80,6 +80,9 @@ def _tune(config: Config, experiments: Mapping[str, Experiment], features: Featu
     for split in ("test",) if config.tune.folds else ("valid", "test"):
         if note := balance.absent_genres(features.tracks(), features.classes, split, judges=split == "test"):
             cli.say(f"tune: {note}")
+    advice = experiment.advice_on_steps(config.train, features)
+    if advice and not config.tune.minutes:  # which decides on the epochs
+        cli.say(f"tune: {advice}")
     searched = features.sampled(config.tune.sample, config.seed)
     _check_disk(config, features)
     with cluster.connected(config.cluster, config.output) as capacity:
