@@ -9,21 +9,28 @@ from __future__ import annotations
 import re
 
 HIDDEN = "***"
-# A secret may hold slashes that were not quoted. A port, as in http://host:9000/a@b, is none.
-_USER = re.compile(r"\b([A-Za-z][\w+.-]*://)([^\s/@:?#'\",]*):(?!\d+/)[^\s@'\"]*@")
-_PARAMETER = re.compile(
-    r"([?&][^\s=&'\"]*(?:key|secret|token|passw|credentials|signature|\bsig)[^\s=&'\"]*=)[^\s&'\"]+", re.I
-)
+_ADDRESS = re.compile(r"\b([A-Za-z][\w+.-]*://)([^\s'\"]*)")
+_PARAMETER = re.compile(r"([^=&]*(?:key|secret|token|passw|credentials|signature|\bsig)[^=&]*=)[^&]+", re.I)
+_PORT = re.compile(r":\d{1,5}(/|$)")
 
 
 def without_credentials(text: str) -> str:
     """Return `text` with *** in place of the credentials in its addresses. The name of an Azure container stays."""
-    if "://" not in text:
-        return text
-    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(_hidden_user, text))
+    return _ADDRESS.sub(_hidden, text) if "://" in text else text
 
 
-def _hidden_user(match: re.Match[str]) -> str:
-    scheme, user = match.groups()
-    container = f"{user}:" if scheme.lower().startswith("abfs") else ""
-    return f"{scheme}{container}{HIDDEN}@"
+def for_environment(address: str) -> str:
+    """Return an address without the key and the secret before its @: it opens with those of the environment."""
+    return without_credentials(address).replace(f":{HIDDEN}@", "@").replace(f"{HIDDEN}@", "")
+
+
+def _hidden(match: re.Match[str]) -> str:
+    scheme, rest = match.groups()
+    place, mark, parameters = rest.partition("?")
+    user, at, below = place.rpartition("@")  # a secret may hold slashes that were not quoted
+    name, colon, secret = user.partition(":")
+    is_port = scheme.lower().startswith("http") and _PORT.match(colon + secret)
+    if at and colon and "/" not in name and not is_port:
+        container = f"{name}:" if scheme.lower().startswith("abfs") else ""
+        place = f"{container}{HIDDEN}@{below}"
+    return scheme + place + mark + _PARAMETER.sub(rf"\1{HIDDEN}", parameters)

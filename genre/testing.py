@@ -1,5 +1,7 @@
 """The contracts of plug-ins, for the tests of the packages that have them: `check_architecture` and `check_corpus`.
 
+Needs the extra `train`.
+
 The contract tests of this project call the same checks. Each of them raises `AssertionError`; its name and its first
 line say what a plug-in must do.
 """
@@ -19,7 +21,7 @@ from torch import nn
 from genre import architectures, corpora, registry
 from genre.audio import members
 from genre.config import describe
-from genre.corpora import EXCLUDED, SPLITS, UNLABELLED, Track
+from genre.corpora import SPLITS, UNUSED, Track
 from genre.errors import GenreError
 from genre.features import Shape
 from genre.model import checkpoint
@@ -34,7 +36,7 @@ _CLASSES, _BINS = 8, 32
 Params = dict[str, Any]
 
 
-def check_architecture(name: str, **params: Any) -> None:
+def check_architecture(name: str, /, **params: Any) -> None:
     """Check the architecture `name` with these settings of its own; small ones take seconds.
 
     Raises `AssertionError` where it breaks the contract.
@@ -43,7 +45,7 @@ def check_architecture(name: str, **params: Any) -> None:
         check(name, params)
 
 
-def check_corpus(kind: str, root: str | Path, **params: Any) -> None:
+def check_corpus(kind: str, root: str | Path, /, **params: Any) -> None:
     """Check the corpus `kind` on an example in the folder or file `root`, with these settings of its own.
 
     The example needs a few tracks; their files need no music. Raises `AssertionError` where it breaks the contract.
@@ -177,9 +179,10 @@ def tracks_are_well_formed(settings: CorpusSettings) -> None:
         assert isinstance(track, Track), f"{track!r} is no genre.corpora.Track"
         assert track.track_id.encode(), f"{track} has no track_id that UTF-8 holds"
         assert isinstance(track.path, str), f"the path of {track} is no text"
-        assert track.genre or (track.genre is None and track.split == UNLABELLED), f"{track} has no genre"
+        assert track.genre or (track.genre is None and track.split in UNUSED), f"{track} has no genre"
         assert track.group is None or track.group, f"the group of {track} is empty; use None"
-        assert track.split in (None, *SPLITS, EXCLUDED, UNLABELLED), f"{track} has an unknown split"
+        assert track.fold is None or track.fold, f"the fold of {track} is empty; use None"
+        assert track.split in (None, *SPLITS, *UNUSED), f"{track} has an unknown split"
         assert track.size >= corpora.MISSING, f"{track} has a negative size"
         assert track.modified >= 0, f"{track} has a negative time"
 
@@ -220,9 +223,11 @@ def genres_are_among_the_classes(settings: CorpusSettings) -> None:
 
 
 def random_split_is_not_decided_by_the_corpus(settings: CorpusSettings) -> None:
-    """Check that labelled tracks have no split where `settings.split` is `random`."""
+    """Check that labelled tracks have neither split nor fold where `settings.split` is `random`."""
     random = settings.model_copy(update={"split": "random"})
-    assert {track.split for track in _scan(random) if track.genre} == {None}, "a track has a split"
+    labelled = [track for track in _scan(random) if track.genre]
+    assert {track.split for track in labelled} == {None}, "a track has a split"
+    assert {track.fold for track in labelled} == {None}, "a track has a fold"
     assert _ids(random) == _ids(settings)
 
 

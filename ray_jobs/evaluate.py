@@ -64,7 +64,7 @@ def _score(config: Config, features: Features, saved: list[SavedRuns]) -> None:
 
 def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) -> None:
     """Judge all labelled tracks by networks that are trained for it."""
-    _refuse_students(saved)
+    saved = _without_students(saved)
     folder = Location.of(config.output) / "cross_validation"
     planned = CrossValidation.plan(features, saved, config.evaluate.folds, config.seed, folder)
     for settings in planned.settings():
@@ -83,7 +83,12 @@ def _cross_validate(config: Config, features: Features, saved: list[SavedRuns]) 
 
 
 def _check_unseen(config: Config, model: SavedModel, features: Features) -> None:
-    """Raise `ConfigError` for a model that learned from the validation tracks that it would be scored on."""
+    """Raise `ConfigError` for a model that learned from tracks that it would be scored on."""
+    if model.card.teacher and provenance.has_learned(model.location, features, [config.evaluate.split]):
+        raise ConfigError(
+            f"{model.location} learned from tracks that are in split {config.evaluate.split} today, with genres that "
+            "its teacher predicted; train it again, or move it out of the models"
+        )
     if config.evaluate.split != "valid" or "valid" not in model.card.trained_on:
         return
     has_learned = provenance.has_learned(model.location, features, ["valid"])
@@ -96,14 +101,20 @@ def _check_unseen(config: Config, model: SavedModel, features: Features) -> None
         )
 
 
-def _refuse_students(saved: list[SavedRuns]) -> None:
-    """Raise `ConfigError` for a model with a teacher: in each fold it would know what the teacher learned from it."""
-    for runs in saved:
-        if teacher := runs.best.card.teacher:
-            raise ConfigError(
-                f"evaluate.folds: {runs.name} learned genres that {teacher} predicted, which learned from tracks of "
-                "all folds; name a model without a teacher with model=FOLDER, or leave out the folds"
-            )
+def _without_students(saved: list[SavedRuns]) -> list[SavedRuns]:
+    """Return the models without a teacher: in each fold it would have learned from what the student is judged on.
+
+    Raises `ConfigError` where no model is left.
+    """
+    students = [runs.name for runs in saved if runs.best.card.teacher]
+    if len(students) == len(saved):
+        raise ConfigError(
+            f"evaluate.folds: {', '.join(students)} learned what a teacher predicts, which learned from tracks of "
+            "other folds; name a model without a teacher with model=FOLDER, or leave out the folds"
+        )
+    if students:
+        cli.say(f"evaluate: without {', '.join(students)}, whose teachers learned from tracks of other folds")
+    return [runs for runs in saved if not runs.best.card.teacher]
 
 
 def _check_split(split: Judged, features: Features) -> None:

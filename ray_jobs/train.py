@@ -13,16 +13,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from torch import nn
 
 from genre import memory
+from genre.credentials import without_credentials
 from genre.errors import ConfigError
 from genre.features import Features, Manifest
 from genre.features.cache import CachedClips, ClipCache
+from genre.features.columns import combined
 from genre.features.splitting import balance
 from genre.features.windows import Worker
-from genre.model import checkpoint
+from genre.model import checkpoint, provenance
 from genre.model.card import ModelCard, seeds_of, weights_of
 from genre.report import model_card
 from genre.settings import Config
@@ -77,7 +80,7 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
     training.complete(
         Training(
             job="train",
-            begin=functools.partial(_begin, planned, features.manifest, model, card.facts),
+            begin=functools.partial(_begin, planned, features.manifest, model, facts=card.facts),
             cache=ClipCache.of(features, config.cache),
             model=model,
             run=run,
@@ -85,7 +88,7 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
             introduction=f"{card.name} on {len(features.tracks('train'))} tracks, "
             f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres",
             show=functools.partial(_show, epochs=planned.train.epochs),
-            extended=functools.partial(_taught, config, features, teacher, run) if teacher else None,
+            extended=functools.partial(_taught, config, features, teacher) if teacher else None,
         ),
         config,
     )
@@ -94,27 +97,32 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
 
 
 def _facts(teacher: Teacher | None) -> dict[str, Any]:
-    return {"teacher": teacher.setting} if teacher else {}
+    return {"teacher": without_credentials(teacher.setting)} if teacher else {}
 
 
-def _taught(config: Config, features: Features, teacher: Teacher, run: Location, capacity: Capacity) -> ClipCache:
-    """Return the clips of the training and validation tracks, and of those whose genres the teacher predicts."""
-    taught = teacher.teach(features, run, config.device, capacity)
+def _taught(config: Config, features: Features, teacher: Teacher, plain: Training, capacity: Capacity) -> Training:
+    """Return a training that learns from more tracks, those whose genres the teacher predicts, and records them."""
+    taught = teacher.teach(features, plain.run, config.device, capacity)
     experiment.check_leakage(taught)
-    added = len(taught.tracks("train")) - len(features.tracks("train"))
-    cli.say(f"train: {plural(added, 'more track')}, with the genres that {teacher.setting} predicts")
-    return ClipCache.of(taught, config.cache)
+    tracks = taught.tracks("train")["track_id"]
+    added = tracks.filter(pc.invert(pc.is_in(tracks, combined(features.tracks("train")["track_id"]))))
+    cli.say(f"train: {plural(len(added), 'more track')}, with the genres that {teacher.setting} predicts")
+    known = provenance.names_known_to(Location.of(config.train.init_from)) if config.train.init_from else []
+    facts = _facts(teacher) | {"learned_from": provenance.sample_of(added.to_pylist(), known)}
+    begin = functools.partial(_begin, Experiment.of(config), features.manifest, plain.model, facts=facts)
+    return replace(plain, begin=begin, cache=ClipCache.of(taught, config.cache))
 
 
 def _begin(
     planned: Experiment,
     manifest: Manifest,
     model: Location,
-    facts: dict[str, Any],
     cached: CachedClips,
     device: torch.device,
     worker: Worker,
     wrap: Callable[[nn.Module], nn.Module],
+    *,
+    facts: dict[str, Any],
 ) -> tuple[Trainer, Callable[[], object]]:
     """Return the trainer of a worker, and what saves its best epoch in `model`."""
     data = Data.of(cached.clips, cached.statistics, manifest)

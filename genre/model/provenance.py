@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genre.features import Features
+from genre.features import SPLITS, Features
 from genre.features.splitting.folds import Fold
 from genre.model import calibration
 from genre.model.card import ModelCard, read_card
@@ -20,7 +20,8 @@ _SAMPLE = 10_000
 def learned_from(card: ModelCard, features: Features) -> Features:
     """Return the view of `features` whose training split the model learned from, if it was made with them."""
     if "held_out" in card.facts:
-        return features.of_fold(Fold(**card.facts["held_out"], splits=card.trained_on))
+        fold = Fold(**card.facts["held_out"], splits=card.trained_on)
+        return features.of_fold(fold) if fold.is_in(features.tracks()) else features
     return features if card.trained_on == ("train",) else features.of_fold(Fold.none_of(card.trained_on))
 
 
@@ -29,7 +30,9 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
 
     A model did if it was trained on one of the splits and the features match. They match if more than half of its
     held-out tracks are among their labelled tracks, or more than half of their labelled tracks are held-out tracks.
-    Tracks are compared by name, so features that were moved, extended a little or corrected still match.
+    Tracks are compared by name, so features that were moved, extended a little or corrected still match. It did as well
+    if most of the tracks that it held out are in other splits today, since the tracks were divided again. A student did
+    if a track whose genre its teacher predicted is in the splits.
 
     A body did if more than half of the sample of tracks in its card is in the splits, or more than half of the tracks
     of the splits that the sample would name are in it. The splits are those of today: when the body was trained, a
@@ -39,9 +42,11 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
     if card.is_body:
         sample = card.facts.get("learned_from")
         return None if sample is None else _is_half(sample, _names_in(features, splits))
-    if set(splits).isdisjoint(card.trained_on):
-        return False
+    if card.teacher and not set(card.facts["learned_from"]).isdisjoint(_names_in(features, splits)):
+        return True
     held_out = calibration.load(model, weights, len(card.classes))
+    if set(splits).isdisjoint(card.trained_on):
+        return held_out is not None and _are_divided_again(held_out.tracks, card, features)
     if held_out is None:
         return None
     names = set(calibration.hashed(features.labelled()["track_id"].to_pylist()))
@@ -57,9 +62,16 @@ def sample_of(track_ids: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def names_known_to(model: Location) -> list[str]:
-    """Return the sample of a body; empty for a model, whose card names no tracks that it learned from."""
+    """Return the sample of a body or a student; empty for other models, whose cards name no tracks."""
     card, _ = read_card(model, may_be_body=True)
-    return list(card.facts.get("learned_from", [])) if card.is_body else []
+    return list(card.facts.get("learned_from", []))
+
+
+def _are_divided_again(held_out: Sequence[str], card: ModelCard, features: Features) -> bool:
+    """Return whether most of the tracks that a model held out, as far as they are here, are in other splits today."""
+    here = set(_names_in(features, SPLITS)).intersection(held_out)
+    kept = ("valid",) if card.trained_on == ("train",) else card.trained_on
+    return 2 * len(here.intersection(_names_in(features, kept))) < len(here)
 
 
 def _names_in(features: Features, splits: Collection[str]) -> list[str]:

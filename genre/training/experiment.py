@@ -14,7 +14,7 @@ from torch import nn
 from genre import architectures, devices, memory
 from genre.arrays import Float32
 from genre.config import differences
-from genre.credentials import without_credentials
+from genre.credentials import for_environment
 from genre.errors import ArtifactError, ConfigError
 from genre.features import SPLITS, Clips, Features, Manifest, windows
 from genre.features.cache import ClipCache
@@ -245,7 +245,7 @@ def save_weights(folder: Location, card: ModelCard, trainer: Trainer, **facts: A
         "hardware": devices.hardware(),
         "settings": {
             "train": trainer.settings.model_dump(mode="json")
-            | {"window_norm": card.window_norm, "init_from": without_credentials(trainer.settings.init_from)},
+            | {"window_norm": card.window_norm, "init_from": for_environment(trainer.settings.init_from)},
             "params": card.params,
         },
         "history": history,

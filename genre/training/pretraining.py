@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from genre import devices, memory
-from genre.credentials import without_credentials
+from genre.credentials import for_environment
 from genre.errors import ConfigError
 from genre.features import Features, pairs, windows
 from genre.features.cache import CachedClips
@@ -118,7 +118,7 @@ def save_body(folder: Location, card: ModelCard, music: Features, pretrainer: Pr
         "hardware": devices.hardware(),
         "settings": {
             "train": pretrainer.settings.model_dump(mode="json")
-            | {"init_from": without_credentials(pretrainer.settings.init_from)},
+            | {"init_from": for_environment(pretrainer.settings.init_from)},
             "pretrain": pretrainer.pretraining.model_dump(mode="json"),
             "params": card.params,
         },

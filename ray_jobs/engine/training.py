@@ -9,7 +9,7 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import ray.train
@@ -59,7 +59,8 @@ class Training:
     deciding: dict[str, Any]  # everything that decides what the run computes
     introduction: str  # printed before it starts
     show: Callable[[dict[str, Any]], None]  # prints the results of an epoch
-    extended: Callable[[Capacity], ClipCache] | None = None  # returns the clips instead of `cache`, on Ray
+    # on Ray, before it starts: returns the training with more clips
+    extended: Callable[[Training, Capacity], Training] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ def complete(training: Training, config: Config) -> None:
     if not is_cluster():  # on a cluster the first worker finds out
         training.cache.check_size()
     with cluster.connected(config.cluster, config.output) as capacity:
+        resources = _resources(config.train.workers, config.device, capacity)
         if training.extended:
-            training = replace(training, cache=training.extended(capacity))
-        failure = _fit(training, config.train.workers, _resources(config.train.workers, config.device, capacity))
+            training = training.extended(training, capacity)
+            if not is_cluster():
+                training.cache.check_size()
+        failure = _fit(training, config.train.workers, resources)
     record.end(None if failure else training.model)
     if failure is not None:
         raise TrainingError(failure)

@@ -2,7 +2,7 @@
 
 The method is that of pseudo-labels (Lee, "Pseudo-label", ICML workshop 2013; Xie et al., "Self-training with noisy
 student improves ImageNet classification", CVPR 2020): the genre with the highest mean probability of the teachers is
-taken for true, however certain it is, and the student starts from random weights.
+taken for true, however certain it is.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Teacher:
                     f"teacher={model.location} learned, or may have learned, from validation or test tracks of "
                     f"{features.folder}, which judge the new model; use a model that train made"
                 )
+        features.check_clips(features.tracks(UNLABELLED))
         if not len(features.tracks(UNLABELLED)):
             raise ConfigError(
                 f"teacher={setting}: {features.folder} has no track without a genre; prepare some with the others, or "
@@ -78,4 +79,7 @@ class Teacher:
 
 
 def _is_in(model: SavedModel, folder: Location) -> bool:
-    return folder in (model.location, model.location.parent)
+    return any(
+        (each.filesystem, each.path) == (folder.filesystem, folder.path)
+        for each in (model.location, model.location.parent)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from grouped import CLASSES, write_grouped
 from running import job
 
+from genre import report
 from genre.features import Features, streaming
 from genre.model import checkpoint
 from genre.storage import Location
@@ -68,10 +70,24 @@ def test_the_student_learns_what_the_teacher_predicts_and_is_compared_with_it(ho
     again = job("train", home, f"teacher={teacher}")
     assert "valid loss" not in again.stderr
     job("evaluate", home)
-    board = json.loads((home / "evaluation/leaderboard.json").read_text())
-    assert {"teacher", "cnn-student"} <= {entry["name"] for entry in board["entries"]}
+    board = report.read_board(Location.of(home / "evaluation"))
+    assert {"teacher", "cnn-student"} <= {entry.name for entry in board.entries}
     refused = job("evaluate", home, "evaluate.folds=2", f"model={home / 'models/cnn-student'}", succeeds=False)
-    assert "evaluate.folds: cnn-student learned genres that" in refused.stderr
+    assert "evaluate.folds: cnn-student learned what a teacher predicts" in refused.stderr
+    folds = job("evaluate", home, "evaluate.folds=2")
+    assert "evaluate: without cnn-student, whose teachers learned from tracks of other folds" in folds.stderr
+
+
+def test_a_student_is_not_judged_by_what_its_teacher_predicted(home: Path, tmp_path: Path) -> None:
+    job("train", home, f"teacher={home / 'models/teacher'}")
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    tracks = pq.read_table(home / "features/tracks.parquet").to_pylist()
+    tracks[26]["genre"], tracks[26]["split"] = CLASSES[0], "test"  # a person reviewed it
+    pq.write_table(pa.Table.from_pylist(tracks), tmp_path / "features/tracks.parquet")
+    settings = [f"output={tmp_path}", f"model={tmp_path / 'models/cnn-student'}"]
+    refused = job("evaluate", home, *settings, succeeds=False)
+    assert "learned from tracks that are in split test today" in refused.stderr
+    job("evaluate", home, *settings, "evaluate.split=valid")
 
 
 def test_a_student_teaches_the_next_one_which_replaces_it(home: Path) -> None:

@@ -60,6 +60,13 @@ class Fold:
             tracks, "split", pc.if_else(pc.is_in(tracks["split"], pa.array(self.splits)), new, tracks["split"])
         )
 
+    def is_in(self, tracks: pa.Table) -> bool:
+        """Return whether `tracks` have this fold: a published one is not in every corpus."""
+        if self.seed is not None or not self.number:
+            return True
+        used = tracks.filter(pc.is_in(tracks["split"], pa.array(self.splits)))
+        return "fold" in tracks.column_names and len(_published(used["fold"])) == self.count
+
     def __str__(self) -> str:
         return f"fold {self.number} of {self.count}"
 

@@ -20,6 +20,7 @@ from genre.errors import ArtifactError
 from genre.features.columns import combined, replaced
 from genre.features.splitting.splits import drawn_order
 from genre.storage import Location
+from genre.storage.faults import unreachable
 
 _SAMPLED = ("train", "valid")  # splits
 
@@ -108,8 +109,15 @@ class Taught:
         return cls(str(predictions), hashlib.sha256(predictions.read_bytes()).hexdigest())
 
     def of(self, tracks: pa.Table) -> pa.Table:
-        """Return `tracks` with these in split train. Raises `ArtifactError` when the predictions were replaced."""
-        content = Location.of(self.predictions).read_bytes()
+        """Return `tracks` with these in split train.
+
+        Raises `ArtifactError` when the predictions were replaced, and `StorageError` when they cannot be read.
+        """
+        file = Location.of(self.predictions)
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise unreachable(file, error) from None
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise ArtifactError(f"{self.predictions} was replaced while this job ran; run the same command again")
         predicted = pq.read_table(pa.BufferReader(content))

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from pyarrow import fs
 
 from genre import config
-from genre.credentials import without_credentials
+from genre.credentials import for_environment, without_credentials
 from genre.report.formats import without_folders
 
 ADDRESS = "s3://KEYID:SECRET@bucket"
@@ -31,6 +31,8 @@ ADDRESS = "s3://KEYID:SECRET@bucket"
             "s3://b/x?region=y&access_key=***&secret_key=***&scheme=http",
         ),
         ("abfss://c@a.net/x?client_secret=SECRET&tenant_id=t", "abfss://c@a.net/x?client_secret=***&tenant_id=t"),
+        ("s3://KEYID:12345/SECRET@bucket/a", "s3://***@bucket/a"),
+        ("http://KEYID:SECRET@host:9000/x", "http://***@host:9000/x"),
         ("from s3://KEYID:SECRET@one/a to 's3://KEYID:SECRET@two/b'", "from s3://***@one/a to 's3://***@two/b'"),
     ],
 )
@@ -45,12 +47,27 @@ def test_credentials_are_hidden(text: str, shown: str) -> None:
         "s3://bucket/a:b@c.mp3",
         "gs://anonymous@bucket/a",
         "http://127.0.0.1:9000/a@b",
+        "root: s3://bucket/a, group_pattern: (?P<key>[^/]+)=(?P<x>.+)",
+        "s3://bucket/x, R&B_Monkeys=1.mp3",
         "s3://bucket/x?scheme=http&endpoint_override=127.0.0.1%3A9000",
         "review: http://127.0.0.1:8001 (Ctrl-C ends it), mail me@host",
     ],
 )
 def test_other_text_stays(text: str) -> None:
     assert without_credentials(text) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (f"{ADDRESS}/a?region=x", "s3://bucket/a?region=x"),
+        ("abfss://music:SECRET@acc.dfs.core.windows.net/x", "abfss://music@acc.dfs.core.windows.net/x"),
+        ("gs://bucket/a", "gs://bucket/a"),
+        ("/music/a:b@c.mp3", "/music/a:b@c.mp3"),
+    ],
+)
+def test_an_address_that_opens_with_the_credentials_of_the_environment(address: str, shown: str) -> None:
+    assert for_environment(address) == shown
 
 
 @pytest.mark.parametrize("address", [f"{ADDRESS}/a?region=x", "abfss://music:U0VDUkVU@acc.dfs.core.windows.net/x"])

@@ -65,6 +65,21 @@ def test_the_features_of_a_model_are_known_by_their_tracks(features: Features, m
     assert not provenance.has_learned(model, renamed(features, tmp_path / "other"), ["train", "valid"])
 
 
+def test_a_model_whose_tracks_were_divided_again_may_know_what_judges(
+    features: Features, model: Location, tmp_path: Path
+) -> None:
+    card, weights = read_card(model)
+    write_card(model, replace(card, facts=card.facts | {"trained_on": ["train"]}), weights)
+    assert not provenance.has_learned(model, features, ["valid", "test"])
+    shutil.copytree(str(features.folder), tmp_path / "again")
+    tracks = pq.read_table(tmp_path / "again/tracks.parquet")
+    turned = {"train": "valid", "valid": "test", "test": "train", "excluded": "excluded"}
+    column = tracks.schema.get_field_index("split")
+    tracks = tracks.set_column(column, "split", pa.array([turned[split] for split in tracks["split"].to_pylist()]))
+    pq.write_table(tracks, tmp_path / "again/tracks.parquet")
+    assert provenance.has_learned(model, Features.open(Location.of(tmp_path / "again")), ["valid", "test"])
+
+
 def test_a_part_of_its_music_is_known_to_a_model_that_held_out_all_of_it_in_folds(
     features: Features, model: Location, tmp_path: Path
 ) -> None:
