@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 
@@ -35,6 +36,19 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def money(amount: float) -> str:
+    """Return an amount with two decimals; below 0.1 with two digits, but at most six decimals: "12.50", "0.0042"."""
+    decimals = 2 if amount >= 0.1 or amount <= 0 else min(6, 1 - math.floor(math.log10(amount)))
+    return f"{amount:.{decimals}f}"
+
+
+def data_size(count: float) -> str:
+    """Return a number of bytes in kB, MB or GB: "4.2 MB"."""
+    return next((f"{count / unit:.1f} {name}" for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), "") or (
+        f"{count / 1e3:.1f} kB"
+    )
 
 
 def clock(seconds: float) -> str:

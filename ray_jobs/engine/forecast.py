@@ -28,7 +28,7 @@ from genre.tagging import audio_files, tag_owner, tag_rows
 from genre.tagging.known_contents import KnownContents
 from genre.tagging.tag_table import TagTable
 from genre.tagging.tagger import Tagger
-from genre.wording import duration, plural
+from genre.wording import data_size, duration, money, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.models import find_models
 
@@ -65,7 +65,8 @@ class PendingWork:
         else:
             yield "no CPU is up now; set cluster.max_cpus to get the time with this number of CPUs"
         if price is not None:
-            yield f"price: {core_hours * price:.2f} at {price:g} a core-hour, without the time in which machines boot"
+            amount = money(core_hours * price)
+            yield f"price: {amount} at {price:g} a core-hour, without the time in which machines boot"
 
 
 def _hours(seconds: float, unit: str = "") -> str:
@@ -100,7 +101,7 @@ def prepare(config: Config, price: float | None) -> None:
         size = sum(os.path.getsize(file.path) for file in (target / "clips").files(".parquet") if "00002-" in file.name)
     music = pc.sum(outcomes["seconds"]).as_py() or 0.0
     _show("prepare", PendingWork(len(pending), len(sample), music, seconds), config, price)
-    cli.say(f"prepare: features of {size * len(pending) / len(sample) / 1e9:.3f} GB")
+    cli.say(f"prepare: features of {data_size(size * len(pending) / len(sample))}")
 
 
 def tag(config: Config, price: float | None) -> None:

@@ -13,7 +13,7 @@ from genre.settings import TuneSettings
 from genre.training import costs
 from genre.training.costs import Cost, Workload
 from genre.training.experiment import Experiment
-from genre.wording import by_reason, duration, plural
+from genre.wording import by_reason, duration, money, plural
 from ray_jobs.engine import cli
 from ray_jobs.engine.progress import JobProgress
 from ray_jobs.engine.tasks import finished
@@ -142,7 +142,7 @@ def costs_of(forecast: Forecast, plan: Plan, resources: TrialResources, price: f
     text = [f"{cores:.2f} core-hours{f' and {gpus:.2f} GPU-hours' if gpus else ''} of training"]
     if price is not None:
         left_out = f"judging{', GPUs' if gpus else ''} and the time in which machines boot"
-        text.append(f"price: {cores * price:.2f} at {price:g} a core-hour, without {left_out}")
+        text.append(f"price: {money(cores * price)} at {price:g} a core-hour, without {left_out}")
     return text
 
 

@@ -44,8 +44,8 @@ def test_prepare_forecasts_what_is_left_to_do(tmp_path: Path, capsys: pytest.Cap
     assert re.search(
         r"prepare: 19 tracks to do, \d+\.\d seconds of music, \d+\.\d core-seconds by a sample of 19", printed
     )
-    assert re.search(r"prepare: price: \d+\.\d\d at 3600 a core-hour", printed)
-    assert re.search(r"prepare: features of 0\.00\d GB", printed)
+    assert re.search(r"prepare: price: \d+\.\d+ at 3600 a core-hour", printed)
+    assert re.search(r"prepare: features of \d+\.\d [kM]B", printed)
     assert not (tmp_path / "out").exists()
 
 
