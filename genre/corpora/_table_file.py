@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from genre.errors import ConfigError, one_line
 from genre.storage import Location
+from genre.storage.faults import explain
 
 _ROWS = 8192  # per batch
 _PARQUET = b"PAR1"
@@ -142,6 +143,8 @@ class TableFile:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and (reason := explain(error, self.file)):
+                raise ConfigError(f"corpus.root={self.file}: {reason}") from None
             raise ConfigError(
                 f"corpus.root={self.file} is not a table ({one_line(error)}); point it at a CSV or Parquet file"
             ) from None

@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from genre.errors import ArtifactError, ConfigError, one_line
 from genre.storage import Location
-from genre.storage.faults import STORAGE_SECONDS, is_fault, retry
+from genre.storage.faults import STORAGE_SECONDS, explain, is_fault, retry
 
 AUDIO = frozenset(
     ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "au", "aif", "aiff", "aifc", "caf", "m4a", "mp4", "aac", "wma")
@@ -77,7 +77,8 @@ def open_folder(address: str, setting: str = "corpus.root") -> Location:
     try:
         kind = root.filesystem.get_file_info(root.path).type
     except OSError as error:
-        raise ConfigError(f"{setting}={root} cannot be reached ({one_line(error)}); check address and access") from None
+        reason = explain(error, root) or f"cannot be reached ({one_line(error)}); check address and access"
+        raise ConfigError(f"{setting}={root}: {reason}") from None
     if kind == fs.FileType.NotFound:
         raise ConfigError(f"{setting}={root} does not exist; point it at the folder of the music")
     if kind == fs.FileType.File:

@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from pyarrow import fs
 
-from genre.errors import StorageError, one_line
+from genre.errors import ConfigError, StorageError, one_line
 from genre.storage import Location
-from genre.storage.location import DISK_FULL
+from genre.storage.location import BUCKETS, DISK_FULL
 
 STORAGE_SECONDS = 60.0  # that a storage may be unavailable while tags are read, files are hashed or shards are listed
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
@@ -28,6 +28,12 @@ _OF_THE_FILE = (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 # what Arrow says of a page of Parquet that it has read and cannot decode: an OSError without errno, as are those of an
 # object store
 _DAMAGED = re.compile(r"(?i)corrupt|codec failed|decompress|deserializ|byte_array")
+# what stores of S3 say; Arrow has a name for some of the codes and repeats the others
+_WITHOUT_CODE = "No response body"
+_EXPIRED = re.compile(r"(?i)expired_?token|token_?expired")
+_UNKNOWN_KEY = re.compile(
+    r"(?i)invalid_?access_?key_?id|signature_?does_?not_?match|invalid_?token|unrecognized_?client"
+)
 
 T = TypeVar("T")
 
@@ -119,6 +125,66 @@ def unreachable(file: Location, error: OSError) -> StorageError:
 def is_denied(error: OSError) -> bool:
     """Return whether a storage or a file system refuses access."""
     return error.errno in _DENIED or "ACCESS_DENIED" in str(error)
+
+
+def explain(error: OSError, file: Location) -> str:
+    """Return what an error in reading `file` means and what to do; "" if it is none of the three below.
+
+    The bucket or the file does not exist, the credentials have expired, or access is denied.
+    """
+    if isinstance(error, FileNotFoundError) or error.errno in _MISSING:
+        return _missing(file)
+    if error.errno is not None and not is_denied(error):
+        return ""
+    text = str(error)
+    if not file.is_local and _WITHOUT_CODE in text:  # the answer to a HEAD request has no code, that to a listing has
+        try:
+            file.children()
+        except OSError as listing:
+            text += str(listing)
+    if _EXPIRED.search(text):
+        return "the credentials have expired; renew them"
+    if is_denied(error) or _UNKNOWN_KEY.search(text):
+        return "access is denied; check your " + ("rights" if file.is_local else "credentials and their rights")
+    return ""
+
+
+def check_place(folder: Location, setting: str) -> None:
+    """Raise `ConfigError` unless a folder, the value of `setting`, exists or can be made. Nothing is written.
+
+    In an object store the bucket has to exist and the folder must be listable; of a local folder the first one above it
+    that exists is a folder.
+    """
+    if folder.is_local:
+        above = folder.path
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if not os.path.isdir(above):
+            raise ConfigError(f"{setting}={folder}: {above} is not a folder; choose another")
+        return
+    try:
+        found = folder.exists()
+    except OSError as error:
+        reason = explain(error, folder) or f"cannot be reached ({one_line(error)}); check address and network"
+        raise ConfigError(f"{setting}={folder}: {reason}") from None
+    if not found and (bucket := _missing_bucket(folder)):
+        raise ConfigError(f"{setting}={folder}: the bucket {bucket} does not exist; check the address")
+
+
+def _missing(file: Location) -> str:
+    bucket = _missing_bucket(file)
+    return f"{f'the bucket {bucket}' if bucket else 'it'} does not exist; check the address"
+
+
+def _missing_bucket(file: Location) -> str:
+    """Return the name of the bucket of a file that was not found if it is missing as well, else ""."""
+    if file.filesystem.type_name not in BUCKETS:
+        return ""
+    bucket = file.path.partition("/")[0]
+    try:
+        return bucket if file.filesystem.get_file_info(bucket).type == fs.FileType.NotFound else ""
+    except OSError:  # only a part of the bucket may be listed
+        return ""
 
 
 def _can_list(folder: Location) -> bool:

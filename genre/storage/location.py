@@ -33,7 +33,7 @@ from genre.errors import ArtifactError, first_line
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK_BYTES = 1 << 20  # read at a time to hash a file
 _UPLOAD_BYTES = 16 << 20  # read at a time to upload a file
-_WITHOUT_FOLDERS = ("s3", "gcs")  # there, a request to make a folder has no effect
+BUCKETS = ("s3", "gcs")  # file systems of buckets: there, a request to make a folder has no effect
 # The AWS SDK repeats requests that are answered with 503, stall for 3 s or break off, over some 15 s. Where a tenth of
 # all requests fails, one in a million does so six times.
 _S3_ATTEMPTS = 6
@@ -241,7 +241,7 @@ class Location:
 
     def _upload(self, path: str) -> None:
         """Copy a local file here. In a thread, because an interrupt after opening would publish an empty file."""
-        if self.filesystem.type_name not in _WITHOUT_FOLDERS:
+        if self.filesystem.type_name not in BUCKETS:
             self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
         with ThreadPoolExecutor(1) as thread:
             thread.submit(_copy, path, self.filesystem, self.path).result()

@@ -172,6 +172,8 @@ def _run(name: str, options: argparse.Namespace) -> None:
     if options.dry_run:
         short = bool(job.forecast) and sys.stdout is not None and sys.stdout.isatty()
         printing.show(_changed(given, job) if short else config.to_yaml(settings, job.reads).rstrip("\n"))
+        if "output" in job.reads:
+            _check_output(settings.output)
         if job.forecast:
             jobs.load_forecast(job)(settings, *([options.price_per_core_hour] if job.is_priced else []))
         return
@@ -221,6 +223,17 @@ def _require_features(output: str) -> None:
     from genre.storage import Location
 
     manifest.read(Location.of(output) / "features")
+
+
+def _check_output(output: str) -> None:
+    """Raise `ConfigError` unless the output exists or can be made. Without Ray and without writing: for a dry run.
+
+    A job itself writes a file, on all machines: `reach.check_output`.
+    """
+    from genre.storage import Location
+    from genre.storage.faults import check_place
+
+    check_place(Location.of(output), "output")
 
 
 def _price(text: str) -> float:

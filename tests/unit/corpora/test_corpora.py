@@ -252,7 +252,7 @@ class TestTable:
         table = self.write(tmp_path, "path,genre", "a.wav,rock")
         assert "corpus.split=official" in refused("table", table, "official")
         assert "has no column 'artist'" in refused("table", table, group_column="artist")
-        assert "is not a table" in refused("table", tmp_path / "absent.csv")
+        assert "absent.csv: it does not exist; check the address" in refused("table", tmp_path / "absent.csv")
         assert "is not a table" in refused("table", tmp_path)
 
     def test_object_storage(self, addresses: str) -> None:

@@ -234,6 +234,25 @@ def test_an_interrupted_job_promises_to_resume_only_if_it_does(job: str, capsys:
     assert capsys.readouterr().err == f"interrupted; {then}\n"
 
 
+@pytest.mark.parametrize("job", ["prepare", "train", "tune", "tag"])
+def test_a_dry_run_names_a_missing_bucket(
+    job: str, bucket_server: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([job, "output=s3://misspelt/run", "--dry-run"]) == 2
+    printed = capsys.readouterr().err
+    assert printed == "error: output=s3://misspelt/run: the bucket misspelt does not exist; check the address\n"
+
+
+def test_a_table_in_a_missing_bucket_is_not_called_damaged(
+    bucket_server: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = ["corpus.kind=table", "corpus.root=s3://misspelt/labels.csv"]
+    assert command.main(["prepare", *table, f"output={tmp_path}/run", "--dry-run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: corpus.root=s3://misspelt/labels.csv: the bucket misspelt does not exist; check the address\n"
+    )
+
+
 def test_a_storage_that_refuses_is_one_line_that_says_what_to_check(
     bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

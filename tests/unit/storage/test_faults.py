@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from faulty_storage import Fault, Handler, behind, refusing
 
-from genre.errors import StorageError, one_line
+from genre.errors import ConfigError, StorageError, one_line
 from genre.storage import Location
-from genre.storage.faults import full_disk_named, is_fault, retry
+from genre.storage.faults import check_place, explain, full_disk_named, is_fault, retry
 
 SONG = bytes(range(256)) * 4096
 
@@ -196,3 +196,55 @@ def test_a_full_disk_is_named(tmp_path: Path, number: int) -> None:
         )
     with pytest.raises(FileNotFoundError), full_disk_named(output):
         (tmp_path / "none").read_bytes()
+
+
+_KEYS = "access is denied; check your credentials and their rights"
+_OLD = "the credentials have expired; renew them"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (403, "AccessDenied", _KEYS),
+        (403, "InvalidAccessKeyId", _KEYS),
+        (403, "SignatureDoesNotMatch", _KEYS),
+        (400, "ExpiredToken", _OLD),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    status: int, code: str, says: str, bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song().write_bytes(SONG)
+    with behind(bucket_server, refusing(status, code, lambda request: True), monkeypatch):
+        with pytest.raises(OSError, match="HeadObject") as raised:
+            song().read_bytes()
+        assert explain(raised.value, song()) == says
+        with pytest.raises(ConfigError, match=f"output=s3://bucket/run: {says}"):
+            check_place(Location.of("s3://bucket/run"), "output")
+
+
+def test_a_missing_bucket_is_told_from_a_missing_file(bucket_server: dict[str, str]) -> None:
+    song().write_bytes(SONG)
+    for address, says in (("s3://wrong/a.csv", "the bucket wrong"), ("s3://bucket/a.csv", "it")):
+        with pytest.raises(FileNotFoundError) as raised:
+            Location.of(address).read_bytes()
+        assert explain(raised.value, Location.of(address)) == f"{says} does not exist; check the address"
+
+
+def test_a_place_is_checked_without_writing(
+    bucket_server: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with behind(bucket_server, faulty_storage.healthy, monkeypatch) as proxy:
+        check_place(Location.of("s3://bucket/new/run"), "output")
+        with pytest.raises(ConfigError, match=r"^output=s3://wrong/run: the bucket wrong does not exist; check"):
+            check_place(Location.of("s3://wrong/run"), "output")
+        assert {request.split()[0] for request in proxy.requests} == {"HEAD", "GET"}
+    # a policy that allows only a part of the bucket denies the question for the bucket itself
+    part = refusing(403, "AccessDenied", lambda request: request.path.strip("/") == "bucket")
+    with behind(bucket_server, part, monkeypatch):
+        check_place(Location.of("s3://bucket/new/run"), "output")
+    check_place(Location.of(tmp_path / "new" / "run"), "output")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"output=.*/file/run: .*/file is not a folder; choose another"):
+        check_place(Location.of(tmp_path / "file" / "run"), "output")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]

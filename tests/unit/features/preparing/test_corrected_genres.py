@@ -131,7 +131,7 @@ def test_music_inside_archives_does_not_match(correct: Correct, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "nowhere.csv is not a table"),
+        (None, "nowhere.csv: it does not exist; check the address"),
         (b"\xff\xfe\xfd\x00", "nowhere.csv "),
         (b"PK\x03\x04", "nowhere.csv is an Excel workbook"),
         (b"path,style\na.wav,rock\n", "nowhere.csv has no column 'genre'; it has path, style"),
