@@ -175,6 +175,11 @@ ENTRIES: list[Entry] = [
     NotRun(r"make same( REF=\S+)?", "compares two commits for minutes; whoever changes the code runs it"),
     NotRun(r"aws .*|for role in .*|done", "AWS; docs/CLUSTER.md says that these lines were not run"),
     NotRun(r"gcloud .*", "Google Cloud, with an account"),
+    NotRun(
+        rf"({re.escape(SUBMIT)})?genre (prepare|tune|tag) .*s3://ARCHIVE/.*",
+        "an archive of the reader; docs/CLUSTER.md has commands of this form, which are run",
+    ),
+    NotRun(r"export AWS_\w+=.*", "a server and keys of the reader; tests/conftest.py sets these variables"),
     NotRun(r"docker (build -f configs/cluster/.*|push .*)", "needs docker and a registry; see test_dockerfiles.py"),
     NotRun(
         r"docker (build -t genre(-light --build-arg LOCK=\S+)? \.|run .*genre-light tag /music .*)",
@@ -182,6 +187,7 @@ ENTRIES: list[Entry] = [
     ),
     NotRun(r"source .venv/bin/activate && pip install boto3", "for AWS alone"),
     NotRun(r"python3 -m venv .venv && source .venv/bin/activate", "tests/install makes environments of its own"),
+    NotRun(r"ray start", "a name in a sentence; the cluster files have the command"),
     NotRun(r"kubectl apply", "Kubernetes; tests/contract/test_cluster_files.py checks the manifests"),
 ]
 
