@@ -12,9 +12,7 @@ import pyarrow.compute as pc
 from genre.corpora import EXCLUDED
 from genre.corpora._genre_names import fold
 from genre.corpora._spellings import by_count, counted, misspelt, most_common, short, written
-from genre.corpora._table_file import TableFile
-from genre.errors import ConfigError
-from genre.storage import Location
+from genre.corpora._table_rows import TableRows
 from genre.wording import listed, plural
 
 _GENRES = 30  # listed
@@ -23,35 +21,24 @@ _SHOWN = 6  # genres that may be misspelt
 _MANY = 20  # genres; more, with fewer than two tracks each, are rather titles
 _FEW = 4  # tracks: a genre with fewer may be another one misspelt
 _NAMED = 60  # of these genres are compared with the others
-_WINDOWS = r"^([A-Za-z]:[\\/]|\\\\)"  # C:\Music, C:/Music, \\server\music
-_SLASH_FIRST = r"^[^\\]*/"  # rock/AC\DC.wav; some programs of Windows write rock\AC-DC/1.wav
 
 
 class TableReport:
-    """Counts the genres of a table, and decides how they are named.
+    """Counts the genres of a table, and decides how they are named."""
 
-    `has_backslashes` says whether backslashes separate the folders of its paths.
-    """
-
-    def __init__(self, table: TableFile, *, reads_splits: bool) -> None:
-        """Read the table once. With `reads_splits`, rows that its split excludes are not counted.
-
-        Raises `ConfigError` where all paths are absolute ones of a Windows machine.
-        """
-        self._table = table
+    def __init__(self, rows: TableRows, *, reads_splits: bool) -> None:
+        """Read the table once. With `reads_splits`, rows that its split excludes are not counted."""
+        self._rows, self._table = rows, rows.table
         self._spellings: dict[str, Counter[str]] = defaultdict(Counter)  # by folded genre
         self._folds: Counter[str] = Counter()
         self._unlabelled = 0
-        paths = _Paths()
-        for texts in table.batches(("path", "genre", "split", "fold")):
+        for texts in rows.batches(("path", "genre", "split", "fold")):
             is_used = pc.or_(texts["path"].is_valid(), texts["genre"].is_valid())  # others are empty rows
             if reads_splits:
                 is_used = pc.and_(is_used, pc.fill_null(pc.not_equal(pc.utf8_lower(texts["split"]), EXCLUDED), True))
             self._count(texts["genre"].filter(is_used))
             if reads_splits:
                 self._folds.update(texts["fold"].filter(is_used).drop_null().to_pylist())
-            paths.add(texts["path"])
-        self.has_backslashes = paths.check(table.file)
         self._tracks = Counter({key: spellings.total() for key, spellings in self._spellings.items()})
         self._names = {key: most_common(spellings) for key, spellings in self._spellings.items()}
         self._name_of = {text: self._names[key] for key, spellings in self._spellings.items() for text in spellings}
@@ -97,6 +84,8 @@ class TableReport:
     def _odd(self) -> Iterator[str]:
         genres, others = len(self._tracks), listed(self._table.others, _COLUMNS)
         are_titles = genres > max(_MANY, self._tracks.total() / 2)
+        if repeated := self._rows.repeated:
+            yield f"odd: {plural(repeated, 'row')} {'repeats' if repeated == 1 else 'repeat'} another one"
         if not are_titles:
             yield from self._misspelt()
         if others and (genres < 2 or are_titles):
@@ -109,32 +98,3 @@ class TableReport:
                 "odd: artists are unknown: tracks of one artist may be in several splits, which makes scores too high; "
                 f"set corpus.params.group_column to the column of artists or albums, if it is one of {others}"
             )
-
-
-class _Paths:
-    """What the paths of a table have in common."""
-
-    def __init__(self) -> None:
-        self._rows = self._of_windows = 0
-        self._example = ""  # of a path of a Windows machine
-        self._with_backslash = self._slash_first = 0
-
-    def add(self, paths: pa.Array) -> None:
-        self._rows += len(paths)
-        of_windows = paths.filter(pc.match_substring_regex(paths, _WINDOWS))
-        self._of_windows += len(of_windows)
-        if len(of_windows) and not self._example:
-            self._example = of_windows[0].as_py()
-        slash_first = pc.match_substring_regex(paths, _SLASH_FIRST)
-        backslash = pc.and_not(pc.match_substring(paths, "\\"), slash_first)
-        self._slash_first += pc.sum(slash_first).as_py() or 0
-        self._with_backslash += pc.sum(backslash).as_py() or 0
-
-    def check(self, table: Location) -> bool:
-        """Return whether backslashes separate folders. Raises `ConfigError` where all paths are of Windows."""
-        if self._of_windows and self._of_windows == self._rows:
-            raise ConfigError(
-                f"{table} lists paths of a Windows machine, such as {self._example}, which do not exist here; write "
-                f"paths relative to the folder of the table, {table.parent}"
-            )
-        return self._with_backslash > self._slash_first

@@ -17,17 +17,17 @@ Genres are compared without case, accents, spaces and punctuation, as in the cor
 them. Where paths have backslashes, and in none a slash comes first, backslashes separate folders. Empty
 rows are skipped.
 
-Rows keep their order. They are read twice, first to count the genres; of earlier rows only a hash of 8 bytes is kept,
-to find repeated ids. A listed file that does not exist is yielded with size `MISSING` and ends in the rejects.
+Rows keep their order. They are read several times, first to find repeated ids and to count the genres. Rows that repeat
+an earlier one are left out; those that contradict it are an error. A listed file that does not exist is yielded with
+size `MISSING` and ends in the rejects.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,6 +39,7 @@ from genre.corpora._artists import artist_key
 from genre.corpora._shards import SPLIT_OF
 from genre.corpora._table_file import TableFile
 from genre.corpora._table_report import TableReport
+from genre.corpora._table_rows import ROW, TableRows
 from genre.errors import ConfigError, one_line
 from genre.settings import CorpusSettings, Settings
 from genre.storage import Location
@@ -81,25 +82,28 @@ def scan_with_report(
     """Yield every row, in the order of the table, after reporting its genres and what is odd, a line each.
 
     Raises `StorageError` when the storage of a listed file stays unavailable, and `ConfigError` for a table that cannot
-    be read, lacks a column or has only paths of a Windows machine, and for a row without a path, with an unknown split,
-    or with the track id of an earlier row; the message names the row and the value.
+    be read, lacks a column or has only paths of a Windows machine, for a row without a path or with an unknown split,
+    and for rows with the track id of an earlier row and other labels; the message names the rows and the values.
     """
     location = open_root(settings.root)
     names = {field.removesuffix("_column"): getattr(params, field) for field in type(params).model_fields}
     table = TableFile(location, names)
     if settings.split == "official" and "split" not in table.columns:
         raise ConfigError(f"corpus.split=official: {location} has no column 'split'; use random or auto")
-    counted = TableReport(table, reads_splits=settings.split != "random")
+    reads_splits = settings.split != "random"
+    rows = TableRows(table, reads_splits=reads_splits)
+    counted = TableReport(rows, reads_splits=reads_splits)
     for line in counted.lines():
         report(line)
+    rows.check()
     finder = _Finder(location)
-    seen: dict[int, int] = {}
     missing, example = 0, ""
-    for first, rows in _numbered_rows(table, counted.has_backslashes):
+    for texts in rows.batches(_NAMES):
+        texts["track_id"] = pc.coalesce(texts["track_id"], texts["path"])
         checked = [
-            _checked(row, table, number, seen)
-            for number, row in enumerate(rows, first)
-            if any(value is not None for value in row.values())  # spreadsheets save empty rows
+            _checked(row, table)
+            for row in pa.table(texts).to_pylist()
+            if any(value is not None for name, value in row.items() if name != ROW)  # spreadsheets save empty rows
         ]
         if table.columns.keys() >= {"size", "modified"}:
             stated = [(finder.address(row.path), row.size, row.modified) for row in checked]
@@ -117,18 +121,6 @@ def scan_with_report(
         report(f"odd: {plural(missing, 'listed file')} cannot be found, the first is {example}")
 
 
-def _numbered_rows(table: TableFile, has_backslashes: bool) -> Iterator[tuple[int, list[dict[str, str | None]]]]:
-    """Yield (number of the first row, rows). Numbers start at 1, after the header; empty fields are None."""
-    first = 1
-    for texts in table.batches(_NAMES):
-        if has_backslashes:
-            texts["path"] = pc.replace_substring(texts["path"], "\\", "/")
-        texts["track_id"] = pc.coalesce(texts["track_id"], texts["path"])
-        rows = list(pa.table(texts).to_pylist())
-        yield first, rows
-        first += len(rows)
-
-
 class _Row(NamedTuple):
     path: str
     genre: str | None
@@ -140,23 +132,17 @@ class _Row(NamedTuple):
     modified: float
 
 
-def _checked(values: dict[str, str | None], table: TableFile, number: int, seen: dict[int, int]) -> _Row:
-    """Return a row, the `number`-th of the table. `seen` has the numbers of earlier rows by the hash of their id."""
+def _checked(values: dict[str, Any], table: TableFile) -> _Row:
+    """Return a row of the table."""
     path, genre, split, track_id = values["path"], values["genre"], values["split"], values["track_id"]
 
     def where() -> str:  # reads the complete text, so for errors only
-        return f"{table.file}: {table.place(number)}"
+        return f"{table.file}: {table.place(values[ROW])}"
 
     if not path or not track_id:
         raise ConfigError(f"{where()} has no path; fill it in or remove the row")
     if split is not None and split.lower() not in _SPLITS:
         raise ConfigError(f"{where()}: split {split!r} is not known; use {', '.join(SPLITS)}, {EXCLUDED} or nothing")
-    digest = int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "little")
-    if digest in seen:
-        kind = "track id" if "track_id" in table.columns else "path"
-        advice = "keep one of the two rows" if "/" in path else "keep one of the two rows, or write paths with folders"
-        raise ConfigError(f"{where()}: the {kind} {track_id!r} is also in {table.place(seen[digest])}; {advice}")
-    seen[digest] = number
     size, modified = (_number(values[name], name, where) for name in ("size", "modified"))
     known_split = split and _SPLITS[split.lower()]
     return _Row(path, genre, values["group"], known_split, values["fold"], track_id, int(size), modified)

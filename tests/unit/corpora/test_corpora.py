@@ -239,7 +239,8 @@ class TestTable:
             ),
             (
                 ["path,genre", "a.wav,rock", "b.wav,folk", "a.wav,folk"],
-                "line 4: the path 'a.wav' is also in line 2; keep one of the two rows, or write paths with folders",
+                "1 row contradicts an earlier one of the same path: line 4 has 'a.wav' with genre 'folk', line 2 with "
+                "genre 'rock'; keep the right row of each, or write paths with folders",
             ),
             (["path,genre", "a.wav,rock", "b.wav"], "is not a table"),
             ([""], "is not a table"),

@@ -161,6 +161,69 @@ def test_lines_are_counted_for_errors_only(tmp_path: Path, monkeypatch: pytest.M
     assert ids(scan("table", tmp_path / "t.csv")) == ["a.wav", "b.wav"]
 
 
+class TestRepeatedRows:
+    HEAD = ("path", "genre", "group", "split", "fold")
+
+    def write(self, root: Path, *rows: tuple[str, ...]) -> Path:
+        return write(root, (self.HEAD, *rows), "utf-8", ",")
+
+    def test_equal_rows_are_one_track(self, tmp_path: Path) -> None:
+        """Also where only their spelling differs, as names are compared."""
+        first = ("d/a.wav", "Hip-Hop", "The Band", "train", "1")
+        same = ("d/a.wav", "hip hop", "Band", "TRAINING", "1")
+        table = self.write(tmp_path, first, ("d/b.wav", "rock", "x", "test", "2"), first, same, same)
+        assert [(t.track_id, t.genre, t.split) for t in scan("table", table)] == [
+            ("d/a.wav", "Hip-Hop", "train"), ("d/b.wav", "rock", "test"),
+        ]  # fmt: skip
+        lines = report(table)
+        assert "odd: 3 rows repeat another one" in lines
+        assert lines[0] == "table: 2 tracks: 2 with 2 genres, 0 unlabelled"
+
+    def test_all_contradictions_are_in_one_error(self, tmp_path: Path) -> None:
+        rows = [(f"d/{number}.wav", "rock", "", "train", "") for number in range(6)]
+        others = [(f"d/{number}.wav", genre, "", "train", "") for number, genre in enumerate(["folk", "", "Rock"])]
+        table = self.write(tmp_path, *rows, *others, *[(path, "jazz", "", "", "") for path, *_ in rows[3:]], rows[0])
+        message = refused("table", table)
+        assert "t.csv: 5 rows contradict an earlier one of the same path: " in message
+        assert "line 8 has 'd/0.wav' with genre 'folk', line 2 with genre 'rock'; " in message
+        assert "line 9 has 'd/1.wav' with no genre, line 3 with genre 'rock'; " in message
+        assert "line 11 has 'd/3.wav' with genre 'jazz' and no split, line 5 with genre 'rock' and split 'train'" in (
+            message
+        )
+        assert message.endswith(" and 2 more; keep the right row of each")
+
+    @pytest.mark.parametrize(("column", "other"), [(1, "folk"), (2, "y"), (3, "test"), (4, "2")])
+    def test_each_label_counts(self, tmp_path: Path, column: int, other: str) -> None:
+        row = ["d/a.wav", "rock", "x", "train", "1"]
+        changed = (*row[:column], other, *row[column + 1 :])
+        table = self.write(tmp_path, tuple(row), changed)
+        assert f"{self.HEAD[column]} '{other}'" in refused("table", table)
+        if column > 2:  # a drawn split reads neither
+            assert len(scan("table", table, "random")) == 1
+
+    def test_a_track_id_of_two_files_is_named(self, tmp_path: Path) -> None:
+        rows = (("path", "genre", "track_id"), ("d/a.wav", "rock", "1"), ("d/b.wav", "rock", "1"))
+        message = refused("table", write(tmp_path, rows, "utf-8", ","))
+        assert "of the same track id: line 3 has '1' with genre 'rock' and path 'd/b.wav', line 2 with" in message
+
+    def test_backslashes_and_slashes_are_the_same_path(self, tmp_path: Path) -> None:
+        rows = (("d\\a.wav", "rock"), ("d\\b.wav", "rock"), ("d/a.wav", "rock"))
+        assert ids(scan("table", write(tmp_path, (("path", "genre"), *rows), "utf-8", ","))) == ["d/a.wav", "d/b.wav"]
+
+    def test_rows_of_several_batches(self, tmp_path: Path) -> None:
+        paths = [f"d/{number}.wav" for number in range(20_000)]
+        table = pa.table({"path": paths + paths[::2], "genre": ["rock"] * 30_000, "size": ["1"] * 30_000,
+                          "modified": ["1"] * 30_000})  # fmt: skip
+        pq.write_table(table, tmp_path / "t")
+        assert ids(scan("table", tmp_path / "t")) == paths
+        assert "odd: 10000 rows repeat another one" in report(tmp_path / "t")
+        changed = table.set_column(1, "genre", pa.array(["rock"] * 29_999 + ["folk"]))
+        pq.write_table(changed, tmp_path / "t")
+        assert "row 30000 has 'd/19998.wav' with genre 'folk', row 19999 with genre 'rock'; keep" in (
+            refused("table", tmp_path / "t")
+        )
+
+
 def test_one_path_of_another_program_changes_no_separator(tmp_path: Path) -> None:
     """A person who adds a row to a table of Windows may paste a path of this machine."""
     paths = (r"Musik\a.wav", r"Musik\c.wav", str(tmp_path / "Musik/b.wav"))
