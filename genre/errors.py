@@ -64,6 +64,7 @@ class Reason(StrEnum):
     """Why a track has no features. Stored in `rejects.parquet`, so names are never reused."""
 
     UNREADABLE = "unreadable"  # could not be opened, or the decoder gave up
+    MISSING = "missing"  # was listed by the corpus, and no file is there; each run looks for it again
     DENIED = "denied"  # may not be read: says nothing about the content, so the next run reads it again
     UNSUPPORTED = "unsupported"  # no decoder for this content is installed
     EMPTY = "empty"  # no bytes, or no samples

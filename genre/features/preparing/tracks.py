@@ -139,7 +139,7 @@ def prepare_block(tracks: pa.Table, recipe: Recipe, folder: Location, run: int =
 def _decode(preparer: IsolatedFunction, track: dict[str, Any], timeout: float) -> PreparedTrack:
     """Decode a track. Raises `AudioError`, and `StorageError` when a file that was listed cannot be reached."""
     if track["size"] == MISSING:
-        raise AudioError(Reason.UNREADABLE, "there was no file when the corpus was listed")
+        raise AudioError(Reason.MISSING, "there was no file when the corpus was listed")
     prepared: PreparedTrack = preparer(track["path"], timeout)
     return prepared
 
