@@ -21,6 +21,7 @@ from genre.features.preparing.ledger import Ledger, select_pending
 from genre.features.preparing.scan import check_present, scan
 from genre.features.preparing.tracks import prepare_block
 from genre.features.recipe import Recipe
+from genre.features.splitting import balance
 from genre.model.saved_model import SavedEnsemble
 from genre.settings import ClusterSettings, Config
 from genre.storage import Location
@@ -84,6 +85,8 @@ def prepare(config: Config, price: float | None) -> None:
     output = Location.of(config.output)
     with _copied(output / "scan") as known:
         scanned = scan(config.corpus, cli.say, known, output / "tags" / "written.csv")
+    for line in balance.describe_single(scanned):
+        cli.say(f"prepare: {line}")
     ledger = Ledger(output / "features", recipe)
     done = ledger.reusable_outcomes()
     check_present(scanned, done, ledger.folder)

@@ -13,9 +13,10 @@ from genre.corpora import SPLITS, UNUSED
 from genre.features.splitting import splits
 from genre.features.splitting.allocation import is_dispersed
 from genre.settings import CorpusSettings
-from genre.wording import plural
+from genre.wording import listed, plural
 
 _NAMES = {"train": "training", "valid": "validation", "test": "test"}
+_REFUSED = "train and tune will refuse the corpus"
 _SHOWN = 5  # genres
 _MANY = 20  # genres; more folders than that are rather those of artists
 
@@ -60,6 +61,16 @@ def _groups(tracks: pa.Table, kind: str) -> str:
     return f"{plural(len(sizes), 'group')} (largest: {name!r}, {plural(tracks_of_largest, 'track')}){rest}"
 
 
+def describe_single(tracks: pa.Table) -> list[str]:
+    """Return a line about the genres that have one track, which no model can learn."""
+    used = tracks.filter(pc.is_valid(tracks["genre"]))
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(used["genre"]).to_pylist()}
+    single = sorted(genre for genre, count in counts.items() if count == 1)
+    if not single:
+        return []
+    return [f"only one track of {listed(single)}, so that {_REFUSED}; add tracks of it, or take it out of the corpus"]
+
+
 def _missing_splits(tracks: pa.Table) -> dict[str, list[str]]:
     """Return in which of validation and test a genre has no track, although others have some, by genre."""
     rows = splits.summary(tracks)
@@ -70,9 +81,12 @@ def _missing_splits(tracks: pa.Table) -> dict[str, list[str]]:
 
 def _unjudged_genres(tracks: pa.Table, missing: dict[str, list[str]], *, drawn: bool) -> list[str]:
     number, rows, lines = _group_counts(tracks), splits.summary(tracks), []
-    for genre, names in missing.items():
+    for genre in sorted(missing, key=lambda genre: sum(rows[genre].values()) >= 2):  # first what ends train and tune
+        names = missing[genre]
         of_groups = f" in {plural(number[genre], 'group')}" if number[genre] else ""
         effect = "nothing judges it" if "test" in names else "the search and the thresholds do not know it"
+        if sum(rows[genre].values()) < 2:
+            effect += f", and {_REFUSED}"
         more = "artists" if number[genre] else "tracks"
         remedy = f"give it more {more}" if drawn else "correct the splits of its tracks"
         lines.append(

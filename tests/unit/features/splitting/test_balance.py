@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from genre.features.splitting.balance import absent_genres, describe
+from genre.features.splitting.balance import absent_genres, describe, describe_single
 from genre.settings import CorpusSettings
 
 
@@ -46,6 +46,21 @@ def test_a_genre_that_nothing_judges_is_named_however_few_tracks_it_has() -> Non
     lines = describe(pa.concat_tables([*many, ROCK]), CorpusSettings(), drawn=True)[1:]
     assert len(lines) == 6
     assert lines[-1] == "2 more genres without a validation or test track"
+
+
+def test_a_genre_with_one_track_is_refused_later() -> None:
+    rok = tracks("Rok", ["r"], ["train"])
+    disco = tracks("Disco", ["d", "d"], ["train", "train"])
+    table = pa.concat_tables([disco, rok, ROCK])
+    assert describe(table, CorpusSettings(), drawn=True)[1] == (  # before others, of which not all are shown
+        "Rok has 1 track in 1 group: none in valid and test, so that nothing judges it, and train and tune will refuse "
+        "the corpus; give it more artists, or take it out of the corpus"
+    )
+    assert describe_single(table) == [
+        "only one track of Rok, so that train and tune will refuse the corpus; add tracks of it, or take it out of the "
+        "corpus"
+    ]
+    assert describe_single(pa.concat_tables([disco, ROCK])) == []
 
 
 def test_a_published_split_without_tracks_of_a_genre_is_named_unless_no_genre_has_any() -> None:
