@@ -74,6 +74,19 @@ class TableFile:
                 nothing = pa.nulls(len(batch), pa.string())
                 yield {name: _text(batch[columns[name]], name) if name in columns else nothing for name in names}
 
+    def others_begin(self, rows: int) -> dict[str, pa.ChunkedArray]:
+        """Return the texts of the first `rows` rows in `others`; of Parquet, those of columns that hold text."""
+        with self._explained():
+            names = sorted(set(self.others) & self._text_columns())
+            parts: dict[str, list[pa.Array]] = {name: [] for name in names}
+            for batch in self._read(names) if names else ():
+                for name in names:
+                    parts[name].append(_text(batch[name], name))
+                rows -= len(batch)
+                if rows <= 0:
+                    break
+        return {name: pa.chunked_array(parts[name], pa.string()) for name in self.others if name in parts}
+
     def place(self, row: int) -> str:
         """Return where a row, numbered from 1, is in the file: its line in a text. Empty lines are no rows."""
         if self._text is None:
@@ -119,6 +132,18 @@ class TableFile:
             return list(self._open_text(pa.csv.ConvertOptions()).schema.names)
         with self.file.filesystem.open_input_file(self.file.path) as stream:
             return list(pq.read_schema(stream).names)
+
+    def _text_columns(self) -> set[str]:
+        """Return the columns that have values of text: of a text all whose name is unique."""
+        if self._text is not None:
+            existing = self._existing()
+            return {name for name in existing if existing.count(name) == 1}
+        with self.file.filesystem.open_input_file(self.file.path) as stream:
+            schema = pq.read_schema(stream)
+        kinds = {
+            field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema
+        }
+        return {name for name, kind in kinds.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)}
 
     def _read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         if self._text is None:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from genre.corpora import EXCLUDED
 from genre.corpora._genre_names import fold
 from genre.corpora._spellings import by_count, counted, misspelt, most_common, short, written
+from genre.corpora._table_columns import columns_of_names
 from genre.corpora._table_rows import TableRows
 from genre.wording import listed, plural
 
@@ -26,8 +27,12 @@ _NAMED = 60  # of these genres are compared with the others
 class TableReport:
     """Counts the genres of a table, and decides how they are named."""
 
-    def __init__(self, rows: TableRows, *, reads_splits: bool) -> None:
-        """Read the table once. With `reads_splits`, rows that its split excludes are not counted."""
+    def __init__(self, rows: TableRows, *, reads_splits: bool, min_tracks: int = 1) -> None:
+        """Read the table once. With `reads_splits`, rows that its split excludes are not counted.
+
+        Genres with fewer tracks than `min_tracks` are not learned.
+        """
+        self._min_tracks = min_tracks
         self._rows, self._table = rows, rows.table
         self._spellings: dict[str, Counter[str]] = defaultdict(Counter)  # by folded genre
         self._folds: Counter[str] = Counter()
@@ -41,10 +46,15 @@ class TableReport:
                 self._folds.update(texts["fold"].filter(is_used).drop_null().to_pylist())
         self._tracks = Counter({key: spellings.total() for key, spellings in self._spellings.items()})
         self._names = {key: most_common(spellings) for key, spellings in self._spellings.items()}
-        self._name_of = {text: self._names[key] for key, spellings in self._spellings.items() for text in spellings}
+        self._small = {key for key, count in self._tracks.items() if count < min_tracks}
+        self._name_of = {
+            text: None if key in self._small else self._names[key]
+            for key, spellings in self._spellings.items()
+            for text in spellings
+        }
 
     def name_of(self, genre: str | None) -> str | None:
-        """Return the most frequent spelling of a genre of the table."""
+        """Return the most frequent spelling of a genre of the table, None for a genre that is not learned."""
         return None if genre is None else self._name_of.get(genre, genre)
 
     def lines(self) -> Iterator[str]:
@@ -55,14 +65,24 @@ class TableReport:
                 f"table: line {line} is not UTF-8, so the table is read as Windows-1252 (cp1252); if letters are "
                 'wrong, save it as "CSV UTF-8"'
             )
-        labelled, genres = self._tracks.total(), plural(len(self._tracks), "genre")
-        tracks = plural(labelled + self._unlabelled, "track")
-        yield f"table: {tracks}: {labelled} with {genres}, {self._unlabelled} unlabelled"
-        ranked = by_count(self._tracks)
+        learned = Counter({key: count for key, count in self._tracks.items() if key not in self._small})
+        labelled, genres = learned.total(), plural(len(learned), "genre")
+        total = self._tracks.total() + self._unlabelled
+        yield f"table: {plural(total, 'track')}: {labelled} with {genres}, {total - labelled} unlabelled"
+        ranked = by_count(learned)
         for key, count in ranked[:_GENRES]:
             yield f"  {count:>6} {short(self._names[key])}{written(self._spellings[key], self._names[key])}"
         if rest := ranked[_GENRES:]:
             yield f"  {sum(count for _, count in rest):>6} in {plural(len(rest), 'more genre')}"
+        if self._small:
+            small = by_count(Counter({key: self._tracks[key] for key in self._small}))
+            names = (f"{short(self._names[key])} ({plural(count, 'track')})" for key, count in small)
+            yield (
+                f"not learned: genres with fewer than corpus.params.min_tracks={self._min_tracks}: "
+                f"{listed(names, _COLUMNS)}"
+            )
+            if len(learned) < 2:
+                yield "odd: fewer than two genres can be learned; lower corpus.params.min_tracks"
         if self._folds:
             folds = plural(len(self._folds), "published fold")
             yield f"table: {folds} for a cross-validation: {counted(self._folds)}"
@@ -86,6 +106,12 @@ class TableReport:
         are_titles = genres > max(_MANY, self._tracks.total() / 2)
         if repeated := self._rows.repeated:
             yield f"odd: {plural(repeated, 'row')} {'repeats' if repeated == 1 else 'repeat'} another one"
+        number, example, row = self._rows.windows
+        if number:
+            yield (
+                f"odd: {plural(number, 'path')} of a Windows machine, which cannot be found here, the first in "
+                f"{self._table.place(row)}: {example}; write paths relative to the folder of the music"
+            )
         if not are_titles:
             yield from self._misspelt()
         if others and (genres < 2 or are_titles):
@@ -93,8 +119,8 @@ class TableReport:
                 f"odd: {plural(genres, 'genre')}; if the column {self._table.columns['genre']!r} has no genres, set "
                 f"corpus.params.genre_column to the one that has: {others}"
             )
-        if others and "group" not in self._table.columns:
+        if "group" not in self._table.columns and (artists := listed(columns_of_names(self._table), _COLUMNS)):
             yield (
                 "odd: artists are unknown: tracks of one artist may be in several splits, which makes scores too high; "
-                f"set corpus.params.group_column to the column of artists or albums, if it is one of {others}"
+                f"set corpus.params.group_column to the column of artists or albums, if it is one of {artists}"
             )

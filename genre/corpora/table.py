@@ -1,6 +1,6 @@
 """A list of tracks: a CSV, TSV or Parquet file with one row per track. `corpus.root` is its address.
 
-    path      the file: relative to the table's folder, an absolute path, or an address (s3://...)
+    path      the file: relative to `params.folder`, by default the table's folder, an absolute path, or an address (s3://...)
     genre     its class; empty: the track is unlabelled, so that only `pretrain` learns from it
     group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
               accents, punctuation and featured artists, and "Various Artists" and the like are no artist
@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 from pydantic import Field
 
-from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_root, size_and_time
+from genre.corpora import EXCLUDED, MISSING, SPLITS, UNLABELLED, Track, open_folder, open_root, size_and_time
 from genre.corpora._artists import artist_key
 from genre.corpora._shards import SPLIT_OF
 from genre.corpora._table_file import TableFile
@@ -53,8 +53,10 @@ _REQUESTS = 64  # at a time: one takes some 30 ms, and a batch 4 s
 
 
 class Params(Settings):
-    """The names of the table's columns."""
+    """Where the files are, what is learned, and the names of the table's columns."""
 
+    folder: str = Field("", description="folder or address that relative paths start from; empty: that of the table")
+    min_tracks: int = Field(1, ge=1, description="genres with fewer tracks are not learned")
     path_column: str = Field("path", description="column of the path or address of the file")
     genre_column: str = Field("genre", description="column of the genre")
     group_column: str | None = Field(None, description="column of the artist or album; null: 'group' if it exists")
@@ -86,17 +88,17 @@ def scan_with_report(
     and for rows with the track id of an earlier row and other labels; the message names the rows and the values.
     """
     location = open_root(settings.root)
-    names = {field.removesuffix("_column"): getattr(params, field) for field in type(params).model_fields}
+    names = {name: getattr(params, f"{name}_column") for name in _NAMES}
     table = TableFile(location, names)
     if settings.split == "official" and "split" not in table.columns:
         raise ConfigError(f"corpus.split=official: {location} has no column 'split'; use random or auto")
     reads_splits = settings.split != "random"
     rows = TableRows(table, reads_splits=reads_splits)
-    counted = TableReport(rows, reads_splits=reads_splits)
+    counted = TableReport(rows, reads_splits=reads_splits, min_tracks=params.min_tracks)
     for line in counted.lines():
         report(line)
     rows.check()
-    finder = _Finder(location)
+    finder = _Finder(open_folder(params.folder, "corpus.params.folder") if params.folder else location.parent)
     missing, example = 0, ""
     for texts in rows.batches(_NAMES):
         texts["track_id"] = pc.coalesce(texts["track_id"], texts["path"])
@@ -111,11 +113,11 @@ def scan_with_report(
             stated = finder.find([row.path for row in checked])
         for row, (path, size, modified) in zip(checked, stated, strict=True):
             split, fold = (None, None) if settings.split == "random" else (row.split, row.fold)
-            if row.genre is None and split != EXCLUDED:
+            genre, group = counted.name_of(row.genre), artist_key(row.group)
+            if genre is None and split != EXCLUDED:
                 split = UNLABELLED
             if size == MISSING:
                 missing, example = missing + 1, example or row.path
-            genre, group = counted.name_of(row.genre), artist_key(row.group)
             yield Track(row.track_id, path, genre, size, modified, group, split, fold)
     if missing:
         report(f"odd: {plural(missing, 'listed file')} cannot be found, the first is {example}")
@@ -162,8 +164,8 @@ def _number(text: str | None, name: str, where: Callable[[], str]) -> float:
 class _Finder:
     """Looks up listed files: address, size and time, with many requests at a time."""
 
-    def __init__(self, table: Location) -> None:
-        self._folder = table.parent
+    def __init__(self, folder: Location) -> None:
+        self._folder = folder
 
     def find(self, paths: list[str]) -> list[tuple[str, int, float]]:
         """Return (address, bytes, seconds since 1970) of each path; `MISSING` bytes where the file does not exist."""

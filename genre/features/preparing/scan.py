@@ -43,9 +43,10 @@ def scan(
     if not len(table):
         raise ConfigError(f"corpus.root={settings.root} lists no track; point it at a corpus that has some")
     if pc.all(pc.equal(table["size"], MISSING)).as_py():
+        setting = ", name it in corpus.params.folder" if settings.kind == "table" else ""
         raise ConfigError(
             f"corpus.root={settings.root}: none of {plural(len(table), 'listed file')} exists, such as "
-            f"{table['path'][0].as_py()!r}; mount the folder of the music, or correct the paths"
+            f"{table['path'][0].as_py()!r}; mount the folder of the music{setting}, or correct the paths"
         )
     table = table.sort_by("track_id").combine_chunks()
     ids = table["track_id"]

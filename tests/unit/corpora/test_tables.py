@@ -250,6 +250,9 @@ def test_absolute_paths_of_windows_are_named(tmp_path: Path, path: str) -> None:
     assert f"relative to the folder of the table, {tmp_path}" in message
     some = write(tmp_path, (("path", "genre"), (path, "rock"), ("b.wav", "rock")), "utf-8", ";", "some.csv")
     assert [track.size for track in scan("table", some)] == [corpora.MISSING, 1]  # the first will be a reject
+    (line,) = [line for line in report(some) if "Windows machine" in line]
+    assert line.startswith("odd: 1 path of a Windows machine, which cannot be found here, the first in line 2: ")
+    assert line.endswith(f": {path}; write paths relative to the folder of the music")
 
 
 class TestGenres:
@@ -301,12 +304,59 @@ class TestGenres:
 
 
 def test_the_columns_that_may_name_artists_are_listed(tmp_path: Path) -> None:
-    rows = (("path", "genre", "Interpret", "Jahr"), ("a.wav", "rock", "x", "1990"), ("b.wav", "folk", "y", "1991"))
-    table = write(tmp_path, rows, "utf-8", ";")
+    head = ("path", "genre", "Interpret", "Jahr", "Dauer", "Sendung", "Titel", "Bestand")
+    names, dates = ["50 Cent", "Björk", "2 Unlimited", "A Tribe Called Quest"], ["2021-03-04", "4. März 2021"]
+    rows = [
+        (
+            f"{n}.wav",
+            ("rock", "folk")[n % 2],
+            names[n % 4],
+            f"{1990 + n % 3}",
+            f"0{n % 3}:45",
+            dates[n % 2],
+            f"Title {n}",
+            "Archiv",
+        )
+        for n in range(12)
+    ]
+    table = write(tmp_path, (head, *rows), "utf-8", ";")
     assert report(table)[-1].startswith("odd: artists are unknown: tracks of one artist may be in several splits")
     assert report(table)[-1].endswith("corpus.params.group_column to the column of artists or albums, if it is one of "
-                                      "Interpret, Jahr")  # fmt: skip
+                                      "Interpret")  # fmt: skip
     assert not any(line.startswith("odd: ") for line in report(table, group_column="Interpret"))
+
+
+def test_the_columns_of_a_parquet_file_that_have_no_text_are_not_listed(tmp_path: Path) -> None:
+    artists = pa.array(["x", "y"] * 10)
+    columns = {"path": [f"{n}.wav" for n in range(20)], "genre": ["rock"] * 20, "year": [1990, 1991] * 10,
+               "artist": artists.dictionary_encode(), "album": artists, "tags": [["x"], ["y"]] * 10}  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "t")
+    (line,) = [line for line in report(tmp_path / "t") if "artists are unknown" in line]
+    assert line.endswith("if it is one of artist, album")
+
+
+def test_small_genres_are_not_learned(tmp_path: Path) -> None:
+    rows = (("path", "genre"), *((f"{n}.wav", genre) for n, genre in enumerate(["Rock"] * 3 + ["rock", "Rok", ""])))
+    table = write(tmp_path, rows, "utf-8", ";")
+    assert [(t.genre, t.split) for t in scan("table", table, min_tracks=2)] == [
+        *[("Rock", None)] * 4, *[(None, "unlabelled")] * 2,
+    ]  # fmt: skip
+    lines: list[str] = []
+    list(corpora.scan(settings("table", table, min_tracks=2), lines.append))
+    assert "table: 6 tracks: 4 with 1 genre, 2 unlabelled" in lines
+    assert "not learned: genres with fewer than corpus.params.min_tracks=2: Rok (1 track)" in lines
+    assert "odd: fewer than two genres can be learned; lower corpus.params.min_tracks" in lines
+    assert [track.genre for track in scan("table", table)][4] == "Rok"
+
+
+def test_the_music_may_be_in_another_folder(tmp_path: Path) -> None:
+    music = touch(tmp_path / "music", "d/a.wav")
+    (tmp_path / "t.csv").write_text("path,genre\nd/a.wav,rock\n")
+    assert [t.size for t in scan("table", tmp_path / "t.csv")] == [corpora.MISSING]
+    (track,) = scan("table", tmp_path / "t.csv", folder=str(music))
+    assert (track.track_id, track.path, track.size) == ("d/a.wav", str(music / "d/a.wav"), 1)
+    message = refused("table", tmp_path / "t.csv", folder=str(tmp_path / "absent"))
+    assert message.startswith(f"corpus.params.folder={tmp_path}/absent does not exist")
 
 
 def test_published_folds_are_read_and_counted(tmp_path: Path) -> None:
