@@ -87,18 +87,13 @@ def scan_with_report(
     be read, lacks a column or has only paths of a Windows machine, for a row without a path or with an unknown split,
     and for rows with the track id of an earlier row and other labels; the message names the rows and the values.
     """
-    location = open_root(settings.root)
-    names = {name: getattr(params, f"{name}_column") for name in _NAMES}
-    table = TableFile(location, names)
-    if settings.split == "official" and "split" not in table.columns:
-        raise ConfigError(f"corpus.split=official: {location} has no column 'split'; use random or auto")
-    reads_splits = settings.split != "random"
+    table, reads_splits = _open(settings, params), settings.split != "random"
     rows = TableRows(table, reads_splits=reads_splits)
     counted = TableReport(rows, reads_splits=reads_splits, min_tracks=params.min_tracks)
     for line in counted.lines():
         report(line)
     rows.check()
-    finder = _Finder(open_folder(params.folder, "corpus.params.folder") if params.folder else location.parent)
+    finder = _Finder(open_folder(params.folder, "corpus.params.folder") if params.folder else table.file.parent)
     missing, example = 0, ""
     for texts in rows.batches(_NAMES):
         texts["track_id"] = pc.coalesce(texts["track_id"], texts["path"])
@@ -121,6 +116,14 @@ def scan_with_report(
             yield Track(row.track_id, path, genre, size, modified, group, split, fold)
     if missing:
         report(f"odd: {plural(missing, 'listed file')} cannot be found, the first is {example}")
+
+
+def _open(settings: CorpusSettings, params: Params) -> TableFile:
+    """Return the table. Raises `ConfigError` where it lacks a column."""
+    table = TableFile(open_root(settings.root), {name: getattr(params, f"{name}_column") for name in _NAMES})
+    if settings.split == "official" and "split" not in table.columns:
+        raise ConfigError(f"corpus.split=official: {table.file} has no column 'split'; use random or auto")
+    return table
 
 
 class _Row(NamedTuple):
