@@ -46,7 +46,7 @@ def has_learned(model: Location, features: Features, splits: Collection[str]) ->
         return True
     held_out = calibration.load(model, weights, len(card.classes))
     if set(splits).isdisjoint(card.trained_on):
-        return held_out is not None and _are_divided_again(held_out.tracks, card, features)
+        return held_out is not None and not held_out.folds and _are_divided_again(held_out.tracks, features)
     if held_out is None:
         return None
     names = set(calibration.hashed(features.labelled()["track_id"].to_pylist()))
@@ -67,11 +67,10 @@ def names_known_to(model: Location) -> list[str]:
     return list(card.facts.get("learned_from", []))
 
 
-def _are_divided_again(held_out: Sequence[str], card: ModelCard, features: Features) -> bool:
-    """Return whether most of the tracks that a model held out, as far as they are here, are in other splits today."""
+def _are_divided_again(held_out: Sequence[str], features: Features) -> bool:
+    """Return whether most of the validation tracks of a training, as far as they are here, are in other splits today."""
     here = set(_names_in(features, SPLITS)).intersection(held_out)
-    kept = ("valid",) if card.trained_on == ("train",) else card.trained_on
-    return 2 * len(here.intersection(_names_in(features, kept))) < len(here)
+    return 2 * len(here.intersection(_names_in(features, ["valid"]))) < len(here)
 
 
 def _names_in(features: Features, splits: Collection[str]) -> list[str]:
