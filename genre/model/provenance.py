@@ -68,7 +68,7 @@ def names_known_to(model: Location) -> list[str]:
 
 
 def _are_divided_again(held_out: Sequence[str], features: Features) -> bool:
-    """Return whether most of the validation tracks of a training, as far as they are here, are in other splits today."""
+    """Return whether most of the validation tracks of a training that are here are in other splits today."""
     here = set(_names_in(features, SPLITS)).intersection(held_out)
     return 2 * len(here.intersection(_names_in(features, ["valid"]))) < len(here)
 
