@@ -62,8 +62,6 @@ def run(config: Config) -> None:
     teacher = Teacher.read(config.teacher, features) if config.teacher else None
     # before any worker starts, so that settings or weights that do not fit are refused at once
     card = experiment.check(planned, features, config.train.workers)
-    if advice := experiment.advice_on_steps(config.train, features):
-        cli.say(f"train: {advice}")
     with lease.held(config.output, "train"):
         _train(config, planned, replace(card, facts=_facts(teacher)), features, teacher)
 
@@ -85,8 +83,7 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
             model=model,
             run=run,
             deciding=experiment.deciding(planned, card, features, model.parent) | of_teacher,
-            introduction=f"{card.name} on {len(features.tracks('train'))} tracks, "
-            f"validated on {len(features.tracks('valid'))}, {len(features.classes)} genres",
+            introduction=_introduction(config, card, features),
             show=functools.partial(_show, epochs=planned.train.epochs),
             extended=functools.partial(_taught, config, features, teacher) if teacher else None,
         ),
@@ -94,6 +91,13 @@ def _train(config: Config, planned: Experiment, card: ModelCard, features: Featu
     )
     (model / model_card.FILE).delete()  # of a network that tune chose
     _print_result(model)
+
+
+def _introduction(config: Config, card: ModelCard, features: Features) -> str:
+    train, valid = (len(features.tracks(split)) for split in ("train", "valid"))
+    text = f"{card.name} on {train} tracks, validated on {valid}, {len(features.classes)} genres"
+    advice = experiment.advice_on_steps(config.train, features)
+    return f"{text}; {advice}" if advice else text
 
 
 def _facts(teacher: Teacher | None) -> dict[str, Any]:
