@@ -119,8 +119,10 @@ class TableReport:
                 f"odd: {plural(genres, 'genre')}; if the column {self._table.columns['genre']!r} has no genres, set "
                 f"corpus.params.genre_column to the one that has: {others}"
             )
-        if "group" not in self._table.columns and (artists := listed(columns_of_names(self._table), _COLUMNS)):
+        if others and "group" not in self._table.columns:
+            artists = listed(columns_of_names(self._table), _COLUMNS)
+            candidates = f", if it is one of {artists}" if artists else ", if there is one"
             yield (
                 "odd: artists are unknown: tracks of one artist may be in several splits, which makes scores too high; "
-                f"set corpus.params.group_column to the column of artists or albums, if it is one of {artists}"
+                f"set corpus.params.group_column to the column of artists or albums{candidates}"
             )

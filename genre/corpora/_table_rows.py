@@ -1,7 +1,7 @@
 """The rows of a table that are tracks: without empty rows and repeated ones, with slashes in their paths.
 
 A row that repeats another one with the same labels is left out. One with other labels contradicts it. Of each row only
-a hash of 8 bytes is kept, to find those whose id is repeated; these alone are read again, and compared.
+a hash and the number are kept, 16 bytes, to find those whose id is repeated; these alone are read again and compared.
 """
 
 from __future__ import annotations
@@ -71,9 +71,11 @@ class TableRows:
         pairs = list(zip(rows[order].tolist(), firsts[order].tolist(), strict=True))
         found = {row[ROW]: row for row in self._rows_of(np.unique(np.array(pairs)))}
         examples = "; ".join(self._difference(found[row], found[first]) for row, first in pairs)
-        kind = "track id" if "track_id" in self.table.columns else "path"
+        has_ids = any(found[row]["track_id"] for row, _ in pairs)
         has_folders = any("/" in (found[row]["path"] or "") for row, _ in pairs)
-        advice = "" if has_folders else ", or write paths with folders"
+        advice = ", or give each file a track id of its own" if has_ids else ", or write paths with folders"
+        kind = "track id" if has_ids else "path"
+        advice = "" if has_folders and not has_ids else advice
         verb = "contradicts" if len(rows) == 1 else "contradict"
         raise ConfigError(
             f"{self.table.file}: {plural(len(rows), 'row')} {verb} an earlier one of the same {kind}: {examples}"
@@ -143,6 +145,8 @@ class TableRows:
         for texts in self._all_batches(("path", *_LABELS, "track_id")):
             wanted = pa.array(_contained(texts[ROW].to_numpy(), numbers))
             yield from pa.table(texts).filter(wanted).to_pylist()
+            if texts[ROW][-1].as_py() >= numbers[-1]:
+                return
 
     def _labels(self, row: dict[str, Any]) -> tuple[str | None, ...]:
         """Return what must be equal in rows of the same id: names as they are compared, not as they are written."""

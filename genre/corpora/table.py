@@ -1,6 +1,6 @@
 """A list of tracks: a CSV, TSV or Parquet file with one row per track. `corpus.root` is its address.
 
-    path      the file: relative to `params.folder`, by default the table's folder, an absolute path, or an address (s3://...)
+    path      the file: relative to `params.folder`, by default that of the table, an absolute path, or an address
     genre     its class; empty: the track is unlabelled, so that only `pretrain` learns from it
     group     optional: artist or album; all its tracks are in the same split. Names are compared without case,
               accents, punctuation and featured artists, and "Various Artists" and the like are no artist
