@@ -321,7 +321,9 @@ def test_a_bucket_that_cannot_be_listed_is_reported(
     closed = refusing(403, "AccessDenied", lambda request: "list-type" in request.path)
     with faulty_storage.proxy(bucket_server["AWS_ENDPOINT_URL"], closed) as proxy:
         use(proxy.address, monkeypatch)
-        with pytest.raises(ConfigError, match=r"corpus.root=s3://bucket/songs: access is denied; check your credentials"):
+        with pytest.raises(
+            ConfigError, match=r"corpus.root=s3://bucket/songs: access is denied; check your credentials"
+        ):
             prepare(config_of("s3://bucket/songs", tmp_path), InTurn())
     use(bucket_server["AWS_ENDPOINT_URL"], monkeypatch)
 
